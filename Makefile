@@ -1,0 +1,54 @@
+# Every target builds .venv first, once: the stamp is newer than what defines the environment.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.stamp
+SEED ?= 1
+NAME ?=
+ARGS ?=
+PORT ?= 6006
+RUNS ?= runs
+CUDA := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/dev/null 2>&1 && echo ,cuda)
+RUN_OPTIONS = --seed $(SEED) --runs-dir $(RUNS) $(if $(NAME),--name $(NAME)) $(ARGS)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup train-cartpole tensorboard test test-slow lint format bench clean
+
+help:  ## show this list
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+
+setup: $(STAMP)  ## build .venv (adds CUDA libraries where nvidia-smi answers)
+
+$(STAMP): setup.cfg pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else "tfppo needs Python 3.11, 3.12 or 3.13, but $(PYTHON) is %d.%d; try: make setup PYTHON=python3.12" % v)'
+	@echo "building $(VENV) (about 1.5 GB to fetch the first time) ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev$(CUDA)]'
+	@touch $@
+
+train-cartpole: $(STAMP)  ## train PPO on CartPole-v1 (SEED=3 NAME=mine ARGS="--num-envs 128")
+	@$(BIN)/tfppo train cartpole $(RUN_OPTIONS)
+
+tensorboard: $(STAMP)  ## look at the runs (PORT=6006 RUNS=runs)
+	@$(BIN)/tensorboard --logdir $(RUNS) --port $(PORT)
+
+test: $(STAMP)  ## all quick tests, with statement coverage
+	@$(BIN)/python -m pytest -q -m "not slow" --cov --cov-report=term --cov-fail-under=90 $(ARGS)
+
+test-slow: $(STAMP)  ## the learning tests
+	@$(BIN)/python -m pytest -q -m slow $(ARGS)
+
+lint: $(STAMP)  ## ruff, without changing anything
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+format: $(STAMP)  ## ruff, with its fixes
+	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+
+bench: $(STAMP)  ## measure the compiled iteration, and the race with stable-baselines3
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,peers]'
+	@$(BIN)/python benchmarks/cartpole_iteration.py
+	@$(BIN)/python benchmarks/cartpole_vs_sb3.py
+
+clean:  ## remove what was built (runs stay)
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .coverage
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,163 @@
+"""Slow NumPy transcriptions of the papers' equations, one element at a time: what the library is tested against."""
+
+import functools
+import math
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+# Every function must give the same in all three; the parameter wraps the function under test.
+every_mode = pytest.mark.parametrize(
+    "compiled",
+    [lambda function: function, tf.function, functools.partial(tf.function, jit_compile=True)],
+    ids=["eager", "graph", "xla"],
+)
+
+
+def counted(values, mask):
+    """The entries of values where mask is true, as a flat list; all of them without a mask."""
+    mask = np.ones(np.shape(values), bool) if mask is None else mask
+    return [float(values[i]) for i in np.ndindex(np.shape(values)) if mask[i]]
+
+
+def mean(numbers):
+    return sum(numbers) / len(numbers)
+
+
+def variance(numbers):
+    center = mean(numbers)
+    return mean([(number - center) ** 2 for number in numbers])
+
+
+def whiten(values, mask=None, shift_mean=True, epsilon=1e-8):
+    numbers = counted(values, mask)
+    center, scale = mean(numbers), math.sqrt(variance(numbers)) + epsilon
+    whitened = np.zeros(np.shape(values))
+    for i in np.ndindex(np.shape(values)):
+        if mask is None or mask[i]:
+            whitened[i] = (values[i] - center) / scale + (0 if shift_mean else center)
+    return whitened
+
+
+def explained_variance(values, returns, mask=None):
+    residuals = np.asarray(returns) - np.asarray(values)
+    return 1 - variance(counted(residuals, mask)) / variance(counted(returns, mask))
+
+
+def generalized_advantage_estimation(rewards, values, next_values, terminated, truncated, gamma, gae_lambda):
+    """GAE of one trajectory [T] as the forward sum of Schulman et al. 2016, equation 16, stopped at episode ends."""
+    num_steps = len(rewards)
+    gamma = np.broadcast_to(gamma, [num_steps])
+    advantages = np.zeros(num_steps)
+    for t in range(num_steps):
+        weight = 1.0
+        for k in range(t, num_steps):
+            bootstrap = 0.0 if terminated[k] else gamma[k] * next_values[k]
+            advantages[t] += weight * (rewards[k] + bootstrap - values[k])
+            if terminated[k] or truncated[k]:
+                break
+            weight *= gamma[k] * gae_lambda
+    return advantages, advantages + values
+
+
+def discounted_returns(rewards, next_values, terminated, truncated, gamma):
+    """Discounted sum of rewards of one trajectory [T] up to the end of the episode or of the rollout."""
+    num_steps = len(rewards)
+    gamma = np.broadcast_to(gamma, [num_steps])
+    returns = np.zeros(num_steps)
+    for t in range(num_steps):
+        weight = 1.0
+        for k in range(t, num_steps):
+            returns[t] += weight * rewards[k]
+            weight *= gamma[k]
+            if terminated[k]:
+                break
+            if truncated[k] or k == num_steps - 1:
+                returns[t] += weight * next_values[k]
+                break
+    return returns
+
+
+def for_each_column(function, *arrays):
+    """Apply a function of trajectories [T] to every column of arrays [T, ...] (scalars are passed on)."""
+    columns = [a.reshape(len(a), -1) if np.ndim(a) else a for a in arrays]
+    results = [function(*(c[:, i] if np.ndim(c) else c for c in columns)) for i in range(columns[0].shape[1])]
+    if isinstance(results[0], tuple):
+        return tuple(np.stack(parts, axis=1).reshape(arrays[0].shape) for parts in zip(*results, strict=True))
+    return np.stack(results, axis=1).reshape(arrays[0].shape)
+
+
+def clipped_surrogate_loss(log_probs, old_log_probs, advantages, clip_ratio, mask=None, dual_clip=None):
+    """Negative of Schulman et al. 2017, equation 7, with the lower bound of Ye et al. 2020, equation 5."""
+    objectives, kls, clipped, ratios = [], [], [], []
+    for i in np.ndindex(log_probs.shape):
+        if mask is not None and not mask[i]:
+            continue
+        log_ratio = min(max(float(log_probs[i]) - float(old_log_probs[i]), -20.0), 20.0)
+        ratio, advantage = math.exp(log_ratio), float(advantages[i])
+        objective = min(ratio * advantage, min(max(ratio, 1 - clip_ratio), 1 + clip_ratio) * advantage)
+        if dual_clip is not None and advantage < 0:
+            objective = max(objective, dual_clip * advantage)
+        objectives.append(objective)
+        kls.append(ratio - 1 - log_ratio)
+        clipped.append(float(abs(ratio - 1) > clip_ratio))
+        ratios.append(ratio)
+    metrics = {
+        "policy/approx_kl": mean(kls),
+        "policy/clip_fraction": mean(clipped),
+        "policy/ratio_max": max(ratios),
+    }
+    return -mean(objectives), metrics
+
+
+def clipped_value_loss(values, old_values, returns, value_clip=None, mask=None):
+    losses, clipped = [], []
+    for i in np.ndindex(values.shape):
+        if mask is not None and not mask[i]:
+            continue
+        value, old, target = float(values[i]), float(old_values[i]), float(returns[i])
+        loss = (value - target) ** 2
+        if value_clip is not None:
+            near = min(max(value, old - value_clip), old + value_clip)
+            loss = max(loss, (near - target) ** 2)
+            clipped.append(float(abs(value - old) > value_clip))
+        losses.append(loss)
+    return mean(losses) / 2, {"value/clip_fraction": mean(clipped) if clipped else 0.0}
+
+
+def softmax(logits):
+    exponentials = [math.exp(x - max(logits)) for x in logits]
+    return [e / sum(exponentials) for e in exponentials]
+
+
+def categorical_kl(logits_p, logits_q):
+    p, q = softmax(logits_p), softmax(logits_q)
+    return sum(a * math.log(a / b) for a, b in zip(p, q, strict=True) if a > 0)
+
+
+def normal_log_density(x, mean, log_std):
+    return sum(
+        -((a - m) ** 2) / (2 * math.exp(s) ** 2) - s - math.log(2 * math.pi) / 2
+        for a, m, s in zip(x, mean, log_std, strict=True)
+    )
+
+
+def diagonal_normal_kl(mean_p, log_std_p, mean_q, log_std_q):
+    kl = 0.0
+    for m_p, s_p, m_q, s_q in zip(mean_p, log_std_p, mean_q, log_std_q, strict=True):
+        kl += s_q - s_p + (math.exp(s_p) ** 2 + (m_p - m_q) ** 2) / (2 * math.exp(s_q) ** 2) - 0.5
+    return kl
+
+
+def adaptive_kl_coefficient_schulman(coefficient, kl, target):
+    if kl < target / 1.5:
+        return coefficient / 2
+    if kl > target * 1.5:
+        return coefficient * 2
+    return coefficient
+
+
+def adaptive_kl_coefficient_ziegler(coefficient, kl, target, num_episodes, horizon):
+    error = min(max(kl / target - 1, -0.2), 0.2)
+    return coefficient * (1 + error * num_episodes / horizon)

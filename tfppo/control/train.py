@@ -1,0 +1,144 @@
+"""Training a policy for control: the loop, and the run around it."""
+
+import dataclasses
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+from tfppo import runs
+from tfppo.checkpoints import Checkpoints
+from tfppo.config import ControlRun
+from tfppo.control.cartpole import CartPole
+from tfppo.control.environments import Environment
+from tfppo.control.evaluate import greedy_returns, summarise
+from tfppo.control.gymnasium import GymnasiumCollector, make_vector_environment
+from tfppo.control.networks import check_spaces, make_actor, make_critic
+from tfppo.control.policy import ActorCriticPolicy
+from tfppo.control.rollout import GraphCollector, to_batch
+from tfppo.learner import PPOLearner
+from tfppo.pipeline import rollout_dataset
+from tfppo.placement import choose_compilation, choose_device
+from tfppo.writers import ConsoleWriter, CsvWriter, TensorBoardWriter, Writer
+
+IN_GRAPH_ENVIRONMENTS: dict[str, type[Environment]] = {"CartPole-v1": CartPole}
+
+
+class ControlTrainer:
+    """What a control run is made of: policy, collector, learner; and the loop that ties them.
+
+    Args:
+      config: the settings of the run.
+
+    Raises:
+      ValueError: on an environment that does not exist or has spaces of a kind that is not supported.
+    """
+
+    def __init__(self, config: ControlRun):
+        self.config = config
+        run, control, ppo = config.run, config.control, config.ppo
+        self.device, self.device_reason = choose_device(run.device, control.batch_size)
+        steps = control.num_iterations * ppo.num_epochs * (control.batch_size // ppo.minibatch_size)
+        self.rollout_mode = choose_compilation(run.compile_rollout, "rollout", self.device, control.num_envs, steps)
+        self.update_mode = choose_compilation(run.compile_update, "update", self.device, ppo.minibatch_size, steps)
+        with tf.device(self.device):
+            if control.backend == "graph":
+                environment = _in_graph_environment(control.env)
+                spaces = environment.observation_space, environment.action_space
+            else:
+                environment = make_vector_environment(control.env, control.num_envs)
+                spaces = environment.single_observation_space, environment.single_action_space
+            check_spaces(*spaces)
+            self.policy = ActorCriticPolicy(
+                make_actor(*spaces, control.hidden_units, control.activation, run.seed),
+                make_critic(spaces[0], control.hidden_units, control.activation, run.seed),
+            )
+            options: dict[str, Any] = {"seed": run.seed, "mode": self.rollout_mode}
+            if control.backend == "graph":
+                self.collector = GraphCollector(
+                    self.policy, environment, control.num_envs, control.rollout_length, **options
+                )
+            else:
+                self.collector = GymnasiumCollector(self.policy, environment, control.rollout_length, **options)
+            self.learner = PPOLearner(
+                self.policy,
+                ppo,
+                control.num_iterations,
+                prepare=lambda rollout: to_batch(rollout, ppo.gamma, ppo.gae_lambda),
+                seed=run.seed,
+                mode=self.update_mode,
+            )
+        self.compile_seconds = 0.0
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """Everything that the run needs to go on, by name."""
+        return {
+            "actor": self.policy.actor,
+            "critic": self.policy.critic,
+            "optimizer": self.learner.optimizer,
+            "iteration": self.learner.iteration,
+            "kl_coeff": self.learner.kl_coeff,
+            "collector": self.collector.state,
+        }
+
+    def iterations(self) -> Iterator[tuple[int, dict[str, float]]]:
+        """Trains, from where the learner is to the end of the run; yields each iteration's number and metrics.
+
+        Raises what an environment raised.
+        """
+        start, began = int(self.learner.iteration.numpy()), time.perf_counter()
+        dataset = rollout_dataset(self.collector.collect, start, self.device)
+        rollouts = iter(dataset)
+        for iteration in range(start, self.config.control.num_iterations):
+            clock = [time.perf_counter()]
+            if iteration == start:
+                rollout = self._compile(dataset, rollouts)
+            else:
+                rollout = self._next(rollouts)  # acts with the current policy
+            clock.append(time.perf_counter())
+            with tf.device(self.device):
+                metrics = self.learner.update(rollout)  # advantages, then epochs x minibatches
+            row = {name: float(value) for name, value in {**rollout.metrics, **metrics}.items()}
+            clock.append(time.perf_counter())
+            if iteration == start:
+                self.compile_seconds = clock[-1] - began
+            row["time/env_steps_per_s"] = self.config.control.batch_size / (clock[2] - clock[0])
+            row["time/rollout_s"] = clock[1] - clock[0]
+            row["time/update_s"] = clock[2] - clock[1]
+            yield iteration, row
+
+    def _compile(self, dataset: tf.data.Dataset, rollouts: Iterator) -> Any:
+        """The first rollout. While XLA compiles and runs it in one thread, another traces the update."""
+        with ThreadPoolExecutor(1) as background:
+            first = background.submit(self._next, rollouts)
+            if self.update_mode != "eager":
+                with tf.device(self.device):
+                    self.learner.update.get_concrete_function(dataset.element_spec)
+            return first.result()
+
+    def _next(self, rollouts: Iterator) -> Any:
+        try:
+            return next(rollouts)
+        except tf.errors.OpError:
+            error = getattr(self.collector, "error", None)
+            if error is None:
+                raise
+            raise error from None
+
+    def close(self) -> None:
+        """Closes the environments."""
+        if isinstance(self.collector, GymnasiumCollector):
+            self.collector.close()
+
+
+def _in_graph_environment(env: str) -> Environment:
+    if env not in IN_GRAPH_ENVIRONMENTS:
+        raise ValueError(
+            f"{env!r} is not an in-graph environment; those are {', '.join(IN_GRAPH_ENVIRONMENTS)}: "
+            f"choose one, or use --backend gymnasium"
+        )
+    return IN_GRAPH_ENVIRONMENTS[env]()

@@ -1,0 +1,48 @@
+"""Where a phase runs and how it is compiled: rules over device and batch size, never timings, so that the same
+settings give the same bits on the same machine."""
+
+from collections.abc import Callable
+
+import tensorflow as tf
+
+GPU_BATCH_SIZE = 65_536  # transitions in a rollout from which a GPU repays its longer compilation
+XLA_ROWS = {"rollout": 512, "update": 4_096}  # rows up to which one XLA thread beats the threads of graph mode
+XLA_GRADIENT_STEPS = 10_000  # length of a run from which XLA's seconds of compilation are repaid
+
+
+def choose_device(setting: str, batch_size: int) -> tuple[str, str]:
+    """The device that "auto", "cpu" or "gpu" stands for, and the sentence that says why.
+
+    Raises:
+      ValueError: if a GPU is asked for and there is none.
+    """
+    gpus = tf.config.list_physical_devices("GPU")
+    if setting == "gpu" and not gpus:
+        raise ValueError("device is gpu, but TensorFlow sees no GPU here: use --device cpu, or install the cuda extra")
+    if setting in ("cpu", "gpu"):
+        return f"/{setting.upper()}:0", "asked for"
+    if not gpus:
+        return "/CPU:0", "no GPU is visible"
+    if batch_size < GPU_BATCH_SIZE:
+        return "/CPU:0", f"rollouts of {batch_size} transitions are below {GPU_BATCH_SIZE}: a GPU would not pay"
+    return "/GPU:0", f"rollouts of {batch_size} transitions are at or above {GPU_BATCH_SIZE}"
+
+
+def choose_compilation(setting: str, phase: str, device: str, rows: int, gradient_steps: int) -> str:
+    """The mode ("xla", "graph" or "eager") that `setting` stands for; "auto" is a rule.
+
+    On a GPU always XLA. On the CPU XLA runs element-wise work on one thread and takes seconds to compile: it is chosen
+    up to `XLA_ROWS[phase]` rows a step (environments in a rollout, items of a minibatch in an update) in runs of
+    at least `XLA_GRADIENT_STEPS` gradient steps, plain graphs otherwise.
+    """
+    if setting != "auto":
+        return setting
+    pays = rows <= XLA_ROWS[phase] and gradient_steps >= XLA_GRADIENT_STEPS
+    return "xla" if "GPU" in device or pays else "graph"
+
+
+def compiled(function: Callable, mode: str) -> Callable:
+    """`function` as a tf.function compiled by XLA, as a plain graph, or as it is ("eager")."""
+    if mode == "eager":
+        return function
+    return tf.function(function, autograph=False, jit_compile=mode == "xla")

@@ -1,0 +1,70 @@
+"""A run's folder: its name, its config, its results."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from tfppo.config import RunConfig, from_yaml, to_yaml
+
+CONFIG = "config.yaml"
+METRICS = "metrics.csv"
+EVALUATION = "evaluation.json"
+CHECKPOINTS = "checkpoints"
+CURVE = "curve.png"
+
+
+def create_run_folder(run: RunConfig, task: str) -> Path:
+    """Makes the folder of a new run: the name that was given, or `<task>-seed<seed>`, with -2, -3 ... where taken.
+
+    Raises:
+      ValueError: if the folder exists under a name that was given, or cannot be made or written to.
+    """
+    base = run.name or f"{task}-seed{run.seed}"
+    number = 1
+    while True:
+        folder = run.runs_dir / (base if number == 1 else f"{base}-{number}")
+        try:
+            folder.mkdir(parents=True)
+            break
+        except FileExistsError:
+            if run.name:
+                raise ValueError(
+                    f"{folder} exists: choose another --name, delete it, or go on with it: tfppo resume {folder}"
+                ) from None
+            if not run.runs_dir.is_dir():
+                raise ValueError(f"{run.runs_dir} is not a folder: choose another --runs-dir") from None
+            number += 1
+        except OSError as error:
+            raise ValueError(f"cannot make the run folder {folder} ({error.strerror}): choose another --runs-dir") from None
+    return folder
+
+
+def write_config(folder: Path, config: Any) -> None:
+    """Keeps the settings of a run."""
+    _write_text(folder / CONFIG, to_yaml(config))
+
+
+def read_config(folder: Path, config_class: type) -> Any:
+    """The settings of a run. Raises ValueError if the folder is no run, or they are damaged."""
+    path = folder / CONFIG
+    try:
+        text = path.read_text()
+    except OSError as error:
+        raise ValueError(f"{folder} is not a run: {path} cannot be read ({error.strerror}); runs have a {CONFIG}") from None
+    try:
+        return from_yaml(config_class, text)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def write_evaluation(folder: Path, evaluation: dict[str, Any]) -> None:
+    """Keeps the evaluation of a run."""
+    _write_text(folder / EVALUATION, json.dumps(evaluation, indent=2) + "\n")
+
+
+def _write_text(path: Path, text: str) -> None:
+    """Writes a file whole or not at all."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text)
+    os.replace(temporary, path)

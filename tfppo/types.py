@@ -1,0 +1,78 @@
+"""The data that flows between the rooms of the house: NamedTuples with a shape comment a field."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import tensorflow as tf
+
+
+class Trajectory(NamedTuple):
+    """What acting leaves behind, time-major: T steps of B environments, before any value is computed.
+
+    `observations` has one row more than the rest: the last one is where the next trajectory starts. Where an
+    environment starts a new episode in a step of its own (gymnasium's NEXT_STEP autoreset, and every in-graph
+    environment), `observations[t + 1]` is the true successor of step t and `successors` is empty; where it starts at
+    once, `successors` holds the observations that really followed.
+    """
+
+    observations: Any  # [T + 1, B, ...]
+    actions: tf.Tensor  # [T, B, ...]
+    distribution: Any  # [T, B, ...] raw parameters of the policy that acted
+    rewards: tf.Tensor  # [T, B]
+    terminated: tf.Tensor  # [T, B] bool
+    truncated: tf.Tensor  # [T, B] bool
+    mask: tf.Tensor  # [T, B] bool, False where the step only started a new episode
+    successors: Any = ()  # [T, B, ...], or empty
+
+
+class Rollout(NamedTuple):
+    """A trajectory with the values and log-probabilities of the policy that collected it: one element of tf.data."""
+
+    observations: Any  # [T, B, ...]
+    actions: tf.Tensor  # [T, B, ...]
+    distribution: Any  # [T, B, ...] raw parameters of the policy that acted
+    log_probs: tf.Tensor  # [T, B]
+    values: tf.Tensor  # [T, B]
+    next_values: tf.Tensor  # [T, B] value of the true successor
+    rewards: tf.Tensor  # [T, B]
+    terminated: tf.Tensor  # [T, B] bool
+    truncated: tf.Tensor  # [T, B] bool
+    mask: tf.Tensor  # [T, B] bool
+    metrics: dict[str, tf.Tensor]  # scalars, named as in writers.METRICS
+
+
+class Batch(NamedTuple):
+    """What the learner trains on: N items along the leading axis, each a transition, a sequence or an environment."""
+
+    inputs: Any  # [N, ...] what `Policy.evaluate` takes
+    actions: tf.Tensor  # [N, ...]
+    old_log_probs: tf.Tensor  # [N] or [N, T]
+    old_values: tf.Tensor  # [N] or [N, T]
+    advantages: tf.Tensor  # [N] or [N, T]
+    returns: tf.Tensor  # [N] or [N, T]
+    mask: tf.Tensor  # [N] or [N, T] bool
+    old_distribution: Any = None  # raw parameters, [N, ...]: with them KL(old || new) is exact
+    reference_log_probs: Any = None  # [N] or [N, T]: with them the KL term is KL(policy || reference)
+
+
+class Evaluation(NamedTuple):
+    """A policy's answer about given inputs and actions."""
+
+    log_probs: tf.Tensor  # [N] or [N, T]
+    entropies: tf.Tensor  # [N] or [N, T]
+    values: tf.Tensor  # [N] or [N, T]
+    distribution: Any  # raw parameters, [N, ...], or None
+
+
+class Policy(Protocol):
+    """All that the learner asks of a policy: how it acts is its own affair."""
+
+    @property
+    def trainable_variables(self) -> Sequence[Any]: ...
+
+    def evaluate(self, inputs: Any, actions: tf.Tensor) -> Evaluation: ...
+
+
+def map_tensors(function: Callable[[tf.Tensor], tf.Tensor], structure: Any) -> Any:
+    """`function` of every tensor of a structure; what is None stays None."""
+    return tf.nest.map_structure(lambda x: None if x is None else function(x), structure)

@@ -1,0 +1,170 @@
+"""Where metrics go: the terminal, metrics.csv, TensorBoard. One table names them all."""
+
+import csv
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+METRICS = {
+    "rollout/episode_return_mean": "mean return of the latest 100 finished training episodes",
+    "rollout/episode_length_mean": "mean length of the latest 100 finished training episodes, in steps",
+    "rollout/env_steps": "environment steps so far, steps that only started an episode left out",
+    "loss/policy": "clipped surrogate, negated (Schulman et al. 2017, eq. 7)",
+    "loss/value": "half the mean squared error of the values, clipped where that is on",
+    "loss/entropy": "minus the entropy, before its coefficient",
+    "loss/kl": "the penalised KL, before its coefficient: KL(old || new), or KL(policy || reference)",
+    "loss/total": "what is minimised: the terms with their coefficients",
+    "policy/approx_kl": "estimate k3 of KL(old || new) (Schulman 2020)",
+    "policy/clip_fraction": "share of ratios outside 1 +- clip_ratio",
+    "policy/entropy": "mean entropy of the policy, in nats",
+    "policy/ratio_max": "largest ratio of new to old probability",
+    "policy/grad_norm": "global norm of the gradient before clipping",
+    "value/explained_variance": "1 - Var(returns - values) / Var(returns), values as in the rollout",
+    "value/clip_fraction": "share of values outside old value +- value_clip",
+    "schedule/learning_rate": "learning rate of the iteration",
+    "schedule/kl_coeff": "coefficient of the KL penalty in the iteration",
+    "time/env_steps_per_s": "transitions collected and trained on per second, since the last row",
+    "time/rollout_s": "seconds of an iteration spent waiting for its rollout",
+    "time/update_s": "seconds of an iteration spent in its update",
+}
+
+
+class Writer(Protocol):
+    """Takes a row of metrics after an iteration."""
+
+    def write(self, iteration: int, metrics: Mapping[str, float]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class CsvWriter:
+    """metrics.csv: a column `iteration`, then one for each metric.
+
+    Args:
+      path: of the file.
+      start: a resumed run's first iteration: rows from it on belong to what is redone, and are dropped.
+    """
+
+    def __init__(self, path: Path, start: int = 0):
+        kept = []
+        if start > 0 and path.exists():
+            with path.open(newline="") as file:
+                kept = [row for row in csv.DictReader(file) if int(row["iteration"]) < start]
+        self._file: IO[str] = path.open("w", newline="")
+        self._writer: csv.DictWriter | None = None
+        for row in kept:
+            self._write(row)
+
+    def write(self, iteration: int, metrics: Mapping[str, float]) -> None:
+        self._write({"iteration": iteration, **{name: f"{value:.7g}" for name, value in metrics.items()}})
+
+    def _write(self, row: Mapping[str, Any]) -> None:
+        if self._writer is None:
+            self._writer = csv.DictWriter(self._file, list(row))
+            self._writer.writeheader()
+        self._writer.writerow(row)
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class TensorBoardWriter:
+    """An event file: scalars over environment steps (or what `step_metric` names), hparams, a graph.
+
+    All scalars of a row travel in one event, handed to a thread that writes it: a summary call for each would cost
+    more than an iteration of CartPole.
+
+    Args:
+      folder: of the event file.
+      step_metric: the metric that is the horizontal axis; None: the iteration.
+      purge_step: a resumed run's first step: TensorBoard forgets what earlier event files say from it on.
+    """
+
+    def __init__(self, folder: Path, step_metric: str | None = None, purge_step: int | None = None):
+        from tensorboard.compat.proto import event_pb2, summary_pb2
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+        self._event, self._summary = event_pb2.Event, summary_pb2.Summary
+        self._session_log = event_pb2.SessionLog
+        self._step_metric = step_metric
+        self._writer = EventFileWriter(str(folder))
+        if purge_step is not None:
+            self._add(step=purge_step, session_log=self._session_log(status=self._session_log.START))
+
+    def write(self, iteration: int, metrics: Mapping[str, float]) -> None:
+        step = iteration if self._step_metric is None else int(metrics[self._step_metric])
+        values = [self._summary.Value(tag=name, simple_value=value) for name, value in metrics.items()]
+        self._add(step=step, summary=self._summary(value=values))
+
+    def write_hparams(self, hparams: Mapping[str, Any], metrics: list[str]) -> None:
+        """The run's settings, for TensorBoard's HPARAMS page, beside the metrics it is judged by."""
+        from tensorboard.plugins.hparams import api
+
+        plain = {k: v if isinstance(v, (bool, int, float, str)) else str(v) for k, v in hparams.items()}
+        config = api.hparams_config_pb(
+            hparams=[api.HParam(name) for name in plain], metrics=[api.Metric(name) for name in metrics]
+        )
+        self._add(step=0, summary=config)
+        self._add(step=0, summary=api.hparams_pb(plain))
+
+    def write_graph(self, graph_def: bytes) -> None:
+        """A serialised GraphDef, for TensorBoard's GRAPHS page."""
+        self._add(step=0, graph_def=graph_def)
+
+    def _add(self, **fields) -> None:
+        self._writer.add_event(self._event(wall_time=time.time(), **fields))
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class ConsoleWriter:
+    """A live progress bar on a terminal; elsewhere a line every few seconds.
+
+    Args:
+      num_iterations: of the run.
+      columns: metrics that are shown, and what they are called.
+      step_metric: the metric that counts steps.
+    """
+
+    SECONDS_BETWEEN_LINES = 5.0
+
+    def __init__(self, num_iterations: int, columns: Mapping[str, str], step_metric: str, start: int = 0):
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self._columns = columns
+        self._step_metric = step_metric
+        self._num_iterations = num_iterations
+        self._console = Console(highlight=False, soft_wrap=True)
+        self._progress = Progress(
+            TextColumn("training"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.percentage:3.0f}%"),
+            TextColumn("{task.fields[metrics]}"),
+            TimeRemainingColumn(),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
+        self._task = self._progress.add_task("training", total=num_iterations, completed=start, metrics="compiling ...")
+        self._progress.start()
+        self._last_line = time.monotonic()
+
+    def write(self, iteration: int, metrics: Mapping[str, float]) -> None:
+        done = iteration + 1
+        shown = "  ".join(
+            [f"{int(metrics[self._step_metric]):,} steps"]
+            + [f"{label} {metrics[name]:,.3g}" for name, label in self._columns.items()]
+        )
+        self._progress.update(self._task, completed=done, metrics=shown)
+        if self._console.is_terminal:
+            return
+        now = time.monotonic()
+        if now - self._last_line >= self.SECONDS_BETWEEN_LINES or done == self._num_iterations:
+            self._last_line = now
+            self._console.print(f"iteration {done}/{self._num_iterations}  {shown}")
+
+    def close(self) -> None:
+        self._progress.stop()
