@@ -138,6 +138,13 @@ def test_the_clip_ratio_may_be_a_tensor(compiled, clip_ratio):
     np.testing.assert_allclose(metrics["policy/clip_fraction"], expected_metrics["policy/clip_fraction"], rtol=1e-6)
 
 
+@every_mode
+def test_the_largest_ratio_is_taken_inside_the_mask_only(compiled):
+    log_probs, zeros = tf.math.log([0.5, 0.25, 4.0]), tf.zeros([3])
+    _, metrics = compiled(lambda x: surrogate(x, zeros, zeros, mask=[True, True, False]))(log_probs)
+    np.testing.assert_allclose(metrics["policy/ratio_max"], 0.5)
+
+
 CASES = pytest.mark.parametrize(
     ("loss", "arrays", "settings"),
     [(surrogate, SURROGATE, {}), (surrogate, SURROGATE, {"dual_clip": 1.5}), (value, VALUE, {}),
@@ -200,13 +207,12 @@ def test_a_dual_clip_of_at_most_1_is_refused(dual_clip):
         surrogate(*constants(SURROGATE), dual_clip=dual_clip)
 
 
-@pytest.mark.parametrize("position", [0, 1, 2, 3])
+@pytest.mark.parametrize("position", ["0", "1", "2", "mask"])
 @pytest.mark.parametrize("loss", [surrogate, value])
 @pytest.mark.parametrize("odd", [[4, 1], [1]], ids=str)
 def test_shapes_that_would_broadcast_are_refused(loss, position, odd):
-    shapes = [[4]] * 4
-    shapes[position] = odd
-    *arrays, mask = (tf.zeros(shape) for shape in shapes)
+    arrays = [tf.zeros(odd if position == str(i) else [4]) for i in range(3)]
+    mask = tf.zeros(odd, tf.bool) if position == "mask" else None
     with pytest.raises(ValueError, match="has shape") as error:
-        loss(*arrays, mask=tf.cast(mask, tf.bool))
+        loss(*arrays, mask=mask)
     assert "(4,)" in str(error.value) and str(tf.TensorShape(odd)) in str(error.value)

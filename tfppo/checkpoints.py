@@ -5,6 +5,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from tfppo.errors import UsageError
+
 
 class Checkpoints:
     """The checkpoints of a run, the latest few, each written whole before an older one goes.
@@ -35,7 +37,7 @@ class Checkpoints:
         """
         path = self._manager.latest_checkpoint
         if path is None:
-            raise ValueError(f"{self._folder} holds no checkpoint: the run ended before its first one; train it again")
+            raise UsageError(f"{self._folder} holds no checkpoint: the run ended before its first one; train it again")
         try:
             status = self._checkpoint.restore(path)
             status.assert_existing_objects_matched()
@@ -43,7 +45,7 @@ class Checkpoints:
                 status.assert_consumed()
         except (tf.errors.OpError, AssertionError, ValueError, KeyError) as error:
             reason = " ".join(str(error).split())[:200]
-            raise ValueError(
+            raise UsageError(
                 f"checkpoint {path} cannot be read ({reason}): delete its files and the line that names it in "
                 f"{self._folder / 'checkpoint'} to go on from an older one"
             ) from None

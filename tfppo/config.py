@@ -11,6 +11,8 @@ from typing import Any, Literal
 
 import yaml
 
+from tfppo.errors import UsageError
+
 CompileMode = Literal["auto", "xla", "graph", "eager"]
 Schedule = Literal["constant", "linear", "cosine"]
 
@@ -35,7 +37,7 @@ class PPOConfig:
     """How far a value may move from its old one in an update before its loss is clipped; None: off."""
     value_coeff: float = 0.5
     """Weight of the value loss, which carries its own 1/2: SB3's vf_coef 0.5 is 1.0 here, CleanRL's 0.5 is 0.5."""
-    entropy_coeff: float = 0.0
+    entropy_coeff: float = 0.01
     """Weight of the entropy bonus."""
     kl_coeff: float = 0.0
     """Weight of the KL penalty (Schulman et al. 2017, eq. 8), at the start where a rule adapts it; 0: only measured."""
@@ -77,7 +79,7 @@ class PPOConfig:
         for name in ("kl_horizon", "num_epochs", "minibatch_size", "num_micro_batches"):
             _check(self, name, "at least 1", lambda v: v >= 1)
         if self.kl_rule != "fixed" and self.kl_coeff == 0:
-            raise ValueError(f"kl_rule {self.kl_rule} multiplies kl_coeff, which is 0 and would stay so: start above 0")
+            raise UsageError(f"kl_rule {self.kl_rule} multiplies kl_coeff, which is 0 and would stay so: start above 0")
         exact_div(self.minibatch_size, self.num_micro_batches, "minibatch_size", "num_micro_batches")
 
 
@@ -87,8 +89,9 @@ class ControlConfig:
 
     env: str = "CartPole-v1"
     """The environment's gymnasium id."""
-    backend: Literal["graph", "gymnasium"] = "graph"
-    """graph: the environment is part of the compiled program; gymnasium: gymnasium's own, stepped from Python."""
+    backend: Literal["auto", "graph", "gymnasium"] = "auto"
+    """graph: the environment is part of the compiled program; gymnasium: gymnasium's own, stepped from Python; auto:
+    graph where the environment has that form."""
     num_envs: int = 64
     """Environments that are stepped side by side."""
     rollout_length: int = 64
@@ -100,7 +103,7 @@ class ControlConfig:
     activation: Literal["tanh", "relu", "elu", "silu", "gelu"] = "tanh"
     """Activation of the hidden layers."""
     target_return: float | None = None
-    """Stop early, once 100 episodes have finished and the mean return of the latest 100 is at least this; None: never."""
+    """Stop once 100 episodes have finished and the mean return of the latest 100 is at least this; None: never."""
     eval_episodes: int = 100
     """Greedy episodes on gymnasium's own environment at the end; 0: none."""
 
@@ -111,7 +114,7 @@ class ControlConfig:
         _check(self, "eval_episodes", "at least 0", lambda v: v >= 0)
         _check(self, "hidden_units", "positive widths", lambda v: all(units >= 1 for units in v))
         if self.total_steps < self.batch_size:
-            raise ValueError(
+            raise UsageError(
                 f"total_steps is {self.total_steps}, less than one rollout of num_envs x rollout_length = "
                 f"{self.batch_size} steps: raise total_steps or make the rollout smaller"
             )
@@ -172,9 +175,9 @@ class ControlRun:
 
 
 def exact_div(dividend: int, divisor: int, dividend_name: str, divisor_name: str) -> int:
-    """The quotient of two whole numbers, or a ValueError that names both when there is a remainder."""
+    """The quotient of two whole numbers, or a UsageError that names both when there is a remainder."""
     if dividend % divisor:
-        raise ValueError(f"{dividend_name} = {dividend} is not a multiple of {divisor_name} = {divisor}: change one")
+        raise UsageError(f"{dividend_name} = {dividend} is not a multiple of {divisor_name} = {divisor}: change one")
     return dividend // divisor
 
 
@@ -184,11 +187,11 @@ def to_yaml(config: Any) -> str:
 
 
 def from_yaml(config_class: type, text: str) -> Any:
-    """A config dataclass from its YAML text. Raises ValueError on text that is no such config, naming the field."""
+    """A config dataclass from its YAML text. Raises UsageError on text that is no such config, naming the field."""
     try:
         plain = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ValueError(f"not a YAML text: {' '.join(str(error).split())}") from None
+        raise UsageError(f"not a YAML text: {' '.join(str(error).split())}") from None
     return _from_plain(config_class, plain, config_class.__name__)
 
 
@@ -202,11 +205,11 @@ def _to_plain(value: Any) -> Any:
 
 def _from_plain(config_class: type, plain: Any, where: str) -> Any:
     if not isinstance(plain, dict):
-        raise ValueError(f"{where} must be a mapping of settings, not {type(plain).__name__}")
+        raise UsageError(f"{where} must be a mapping of settings, not {type(plain).__name__}")
     hints = typing.get_type_hints(config_class)
     unknown = [str(name) for name in plain if name not in hints]
     if unknown:
-        raise ValueError(f"{where} has no setting {', '.join(unknown)}; its settings are {', '.join(hints)}")
+        raise UsageError(f"{where} has no setting {', '.join(unknown)}; its settings are {', '.join(hints)}")
     arguments = {}
     for name, value in plain.items():
         if dataclasses.is_dataclass(hints[name]):
@@ -219,10 +222,10 @@ def _from_plain(config_class: type, plain: Any, where: str) -> Any:
 
 
 def _check(config: Any, name: str, wanted: str, holds) -> None:
-    """Raises ValueError unless the field is None, or finite and as wanted."""
+    """Raises UsageError unless the field is None, or finite and as wanted."""
     value = getattr(config, name)
     if value is not None and ((isinstance(value, float) and not math.isfinite(value)) or not holds(value)):
-        raise ValueError(f"{name} must be {wanted}, not {value!r}")
+        raise UsageError(f"{name} must be {wanted}, not {value!r}")
 
 
 def _check_types(config: Any) -> None:
@@ -230,7 +233,7 @@ def _check_types(config: Any) -> None:
         value = getattr(config, name)
         if not _is_a(value, hint):
             wanted = getattr(hint, "__name__", str(hint)) if not typing.get_args(hint) else _wanted(hint)
-            raise ValueError(f"{name} must be {wanted}, not {value!r}")
+            raise UsageError(f"{name} must be {wanted}, not {value!r}")
 
 
 def _wanted(hint: Any) -> str:

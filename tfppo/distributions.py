@@ -47,10 +47,6 @@ class Categorical(NamedTuple):
 
     def log_prob(self, actions):
         """log softmax(logits)[action]; int [...] -> [...]. Raises ValueError if the actions do not match the rows."""
-        actions = tf.convert_to_tensor(actions)
-        rows = self.logits.shape[:-1]
-        if not actions.shape.is_compatible_with(rows):
-            raise ValueError(f"actions have shape {actions.shape} but logits {self.logits.shape}: want {rows}")
         return -tf.nn.sparse_softmax_cross_entropy_with_logits(labels=actions, logits=self.logits)
 
     def entropy(self, seed=None):

@@ -90,7 +90,7 @@ def diagonal_normal_kl(mean_p, log_std_p, mean_q, log_std_q):
     """Exact KL(p || q) of two normal distributions with diagonal covariance.
 
     sum_i log(s_q / s_p) + (s_p^2 + (mu_p - mu_q)^2) / (2 s_q^2) - 1/2, s = exp(log_std).
-    Source: Kingma and Welling 2014, appendix B, for two general diagonal normals.
+    Source: textbook; for q = N(0, 1) it is Kingma and Welling 2014, appendix B.
 
     Args:
       mean_p: [..., D].

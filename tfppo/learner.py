@@ -223,9 +223,7 @@ class PPOLearner(tf.Module):
         if config.kl_rule == "schulman":
             return adaptive_kl_coefficient_schulman(self.kl_coeff, kl, config.kl_target)
         if config.kl_rule == "ziegler":
-            return adaptive_kl_coefficient_ziegler(
-                self.kl_coeff, kl, config.kl_target, num_items, config.kl_horizon
-            )
+            return adaptive_kl_coefficient_ziegler(self.kl_coeff, kl, config.kl_target, num_items, config.kl_horizon)
         return fixed_kl_coefficient(self.kl_coeff, kl)
 
 

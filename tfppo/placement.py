@@ -5,6 +5,8 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from tfppo.errors import UsageError
+
 GPU_BATCH_SIZE = 65_536  # transitions in a rollout from which a GPU repays its longer compilation
 XLA_ROWS = {"rollout": 512, "update": 4_096}  # rows up to which one XLA thread beats the threads of graph mode
 XLA_GRADIENT_STEPS = 10_000  # length of a run from which XLA's seconds of compilation are repaid
@@ -14,11 +16,11 @@ def choose_device(setting: str, batch_size: int) -> tuple[str, str]:
     """The device that "auto", "cpu" or "gpu" stands for, and the sentence that says why.
 
     Raises:
-      ValueError: if a GPU is asked for and there is none.
+      UsageError: if a GPU is asked for and there is none.
     """
     gpus = tf.config.list_physical_devices("GPU")
     if setting == "gpu" and not gpus:
-        raise ValueError("device is gpu, but TensorFlow sees no GPU here: use --device cpu, or install the cuda extra")
+        raise UsageError("device is gpu, but TensorFlow sees no GPU here: use --device cpu, or install the cuda extra")
     if setting in ("cpu", "gpu"):
         return f"/{setting.upper()}:0", "asked for"
     if not gpus:

@@ -17,7 +17,7 @@ def generalized_advantage_estimation(rewards, values, next_values, terminated, t
     delta_t = r_t + gamma (1 - terminated_t) V'_t - V_t
     A_t = delta_t + gamma lambda (1 - terminated_t) (1 - truncated_t) A_{t+1},  A_T = 0
     R_t = A_t + V_t
-    Source: Schulman et al. 2016 (GAE), equations 12 and 16, cut at the ends of episodes.
+    Source: Schulman et al. 2016 (GAE), equation 16 as a recursion, cut at the ends of episodes.
 
     Termination stops the bootstrap and the trace, truncation the trace only; where both hold, termination wins.
     `next_values` of a terminated step may be anything, NaN included, and nothing of a later episode, NaN included,

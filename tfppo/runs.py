@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tfppo.config import RunConfig, from_yaml, to_yaml
+from tfppo.errors import UsageError
 
 CONFIG = "config.yaml"
 METRICS = "metrics.csv"
@@ -18,7 +19,7 @@ def create_run_folder(run: RunConfig, task: str) -> Path:
     """Makes the folder of a new run: the name that was given, or `<task>-seed<seed>`, with -2, -3 ... where taken.
 
     Raises:
-      ValueError: if the folder exists under a name that was given, or cannot be made or written to.
+      UsageError: if the folder exists under a name that was given, or cannot be made or written to.
     """
     base = run.name or f"{task}-seed{run.seed}"
     number = 1
@@ -29,14 +30,14 @@ def create_run_folder(run: RunConfig, task: str) -> Path:
             break
         except FileExistsError:
             if run.name:
-                raise ValueError(
+                raise UsageError(
                     f"{folder} exists: choose another --name, delete it, or go on with it: tfppo resume {folder}"
                 ) from None
             if not run.runs_dir.is_dir():
-                raise ValueError(f"{run.runs_dir} is not a folder: choose another --runs-dir") from None
+                raise UsageError(f"{run.runs_dir} is not a folder: choose another --runs-dir") from None
             number += 1
         except OSError as error:
-            raise ValueError(f"cannot make the run folder {folder} ({error.strerror}): choose another --runs-dir") from None
+            raise UsageError(f"cannot make run folder {folder} ({error.strerror}): choose another --runs-dir") from None
     return folder
 
 
@@ -46,16 +47,16 @@ def write_config(folder: Path, config: Any) -> None:
 
 
 def read_config(folder: Path, config_class: type) -> Any:
-    """The settings of a run. Raises ValueError if the folder is no run, or they are damaged."""
+    """The settings of a run. Raises UsageError if the folder is no run, or they are damaged."""
     path = folder / CONFIG
     try:
         text = path.read_text()
     except OSError as error:
-        raise ValueError(f"{folder} is not a run: {path} cannot be read ({error.strerror}); runs have a {CONFIG}") from None
+        raise UsageError(f"{folder} is not the folder of a run: {path} cannot be read ({error.strerror})") from None
     try:
         return from_yaml(config_class, text)
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{path}: {error}") from None
+        raise UsageError(f"{path}: {error}") from None
 
 
 def write_evaluation(folder: Path, evaluation: dict[str, Any]) -> None:

@@ -4,6 +4,8 @@
 import keras
 import tensorflow as tf
 
+from tfppo.errors import UsageError
+
 
 class Warmup(keras.optimizers.schedules.LearningRateSchedule):
     """Rises linearly to the value of `schedule` over `warmup_iterations`, then follows it.
@@ -35,10 +37,10 @@ def make_schedule(
     takes the K - W iterations after it.
 
     Raises:
-      ValueError: on an unknown kind, or a warm-up that leaves no iteration.
+      UsageError: on an unknown kind, or a warm-up that leaves no iteration.
     """
     if warmup_iterations >= num_iterations:
-        raise ValueError(f"warmup_iterations = {warmup_iterations} leaves none of the {num_iterations} iterations")
+        raise UsageError(f"warmup_iterations = {warmup_iterations} leaves none of the {num_iterations} iterations")
     decay_steps = num_iterations - warmup_iterations
     curves = {
         "constant": lambda: keras.optimizers.schedules.PolynomialDecay(initial_value, decay_steps, initial_value),
@@ -46,5 +48,5 @@ def make_schedule(
         "cosine": lambda: keras.optimizers.schedules.CosineDecay(initial_value, decay_steps),
     }
     if kind not in curves:
-        raise ValueError(f"schedule must be one of {', '.join(curves)}, not {kind!r}")
+        raise UsageError(f"schedule must be one of {', '.join(curves)}, not {kind!r}")
     return Warmup(curves[kind](), warmup_iterations)

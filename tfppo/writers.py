@@ -1,14 +1,16 @@
 """Where metrics go: the terminal, metrics.csv, TensorBoard. One table names them all."""
 
+import contextlib
 import csv
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, Protocol
 
 METRICS = {
     "rollout/episode_return_mean": "mean return of the latest 100 finished training episodes",
     "rollout/episode_length_mean": "mean length of the latest 100 finished training episodes, in steps",
+    "rollout/episodes": "training episodes that have finished",
     "rollout/env_steps": "environment steps so far, steps that only started an episode left out",
     "loss/policy": "clipped surrogate, negated (Schulman et al. 2017, eq. 7)",
     "loss/value": "half the mean squared error of the values, clipped where that is on",
@@ -127,44 +129,54 @@ class ConsoleWriter:
       num_iterations: of the run.
       columns: metrics that are shown, and what they are called.
       step_metric: the metric that counts steps.
+      start: iterations that are already done.
     """
 
     SECONDS_BETWEEN_LINES = 5.0
 
     def __init__(self, num_iterations: int, columns: Mapping[str, str], step_metric: str, start: int = 0):
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
         self._columns = columns
         self._step_metric = step_metric
         self._num_iterations = num_iterations
-        self._console = Console(highlight=False, soft_wrap=True)
-        self._progress = Progress(
-            TextColumn("training"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.percentage:3.0f}%"),
-            TextColumn("{task.fields[metrics]}"),
-            TimeRemainingColumn(),
-            console=self._console,
-            disable=not self._console.is_terminal,
-        )
-        self._task = self._progress.add_task("training", total=num_iterations, completed=start, metrics="compiling ...")
+        self._progress = _make_progress()
+        self._task = self._progress.add_task("training", total=num_iterations, completed=start, note="compiling ...")
         self._progress.start()
         self._last_line = time.monotonic()
 
     def write(self, iteration: int, metrics: Mapping[str, float]) -> None:
         done = iteration + 1
-        shown = "  ".join(
-            [f"{int(metrics[self._step_metric]):,} steps"]
-            + [f"{label} {metrics[name]:,.3g}" for name, label in self._columns.items()]
-        )
-        self._progress.update(self._task, completed=done, metrics=shown)
-        if self._console.is_terminal:
-            return
+        shown = [f"{int(metrics[self._step_metric]):,} steps"]
+        shown += [f"{label} {metrics[name]:,.4g}" for name, label in self._columns.items()]
+        self._progress.update(self._task, completed=done, note="  ".join(shown))
         now = time.monotonic()
-        if now - self._last_line >= self.SECONDS_BETWEEN_LINES or done == self._num_iterations:
+        due = now - self._last_line >= self.SECONDS_BETWEEN_LINES or done == self._num_iterations
+        if self._progress.disable and due:
             self._last_line = now
-            self._console.print(f"iteration {done}/{self._num_iterations}  {shown}")
+            print(f"iteration {done}/{self._num_iterations}  {'  '.join(shown)}", flush=True)
 
     def close(self) -> None:
         self._progress.stop()
+
+
+@contextlib.contextmanager
+def progress_bar(description: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A progress bar on a terminal, moved by calling what it yields with how much is done; nothing elsewhere."""
+    with _make_progress() as progress:
+        task = progress.add_task(description, total=total, note="")
+        yield lambda completed: progress.update(task, completed=completed)
+
+
+def _make_progress() -> Any:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(highlight=False)
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.percentage:3.0f}%"),
+        TextColumn("{task.fields[note]}"),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    )

@@ -37,9 +37,7 @@ class CartPole:
     def observe(self, state: tf.Tensor) -> tf.Tensor:
         return state
 
-    def step(
-        self, state: tf.Tensor, actions: tf.Tensor, seed: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    def step(self, state: tf.Tensor, actions: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Semi-physical Euler step of the equations of motion [Florian 2007, "Correct equations for the dynamics of
         the cart-pole system"], with friction left out."""
         del seed  # the dynamics are deterministic

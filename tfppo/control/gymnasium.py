@@ -15,6 +15,7 @@ from tfppo.control.statistics import (
     statistics_metrics,
     update_statistics,
 )
+from tfppo.errors import UsageError
 from tfppo.placement import compiled
 from tfppo.random import fold_in
 from tfppo.types import Rollout, Trajectory
@@ -24,28 +25,26 @@ def make_vector_environment(env: str, num_envs: int, autoreset: AutoresetMode = 
     """`num_envs` copies of gymnasium's environment `env`, stepped one after the other in this process.
 
     Raises:
-      ValueError: if gymnasium has no such environment, or cannot make it; in one line.
+      UsageError: if gymnasium has no such environment, or cannot make it; in one line.
     """
     try:
-        return gymnasium.make_vec(
-            env, num_envs, vectorization_mode="sync", vector_kwargs={"autoreset_mode": autoreset}
-        )
+        return gymnasium.make_vec(env, num_envs, vectorization_mode="sync", vector_kwargs={"autoreset_mode": autoreset})
     except (gymnasium.error.Error, ImportError) as error:
-        raise ValueError(f"cannot make environment {env!r}: {' '.join(str(error).split())}") from None
+        raise UsageError(f"cannot make environment {env!r}: {' '.join(str(error).split())}") from None
 
 
 def autoreset_mode(environment: VectorEnv) -> AutoresetMode:
     """How a vector environment starts new episodes.
 
     Raises:
-      ValueError: if it does not say so.
+      UsageError: if it does not say so.
     """
     mode = environment.metadata.get("autoreset_mode")
     try:
         return AutoresetMode(mode)
     except ValueError:
         modes = ", ".join(f"AutoresetMode.{m.name}" for m in AutoresetMode)
-        raise ValueError(
+        raise UsageError(
             f"{environment} names no autoreset mode that is known (metadata['autoreset_mode'] is {mode!r}): "
             f"set it to one of {modes}"
         ) from None
@@ -91,6 +90,11 @@ class GymnasiumCollector(tf.Module):
         self._lengths = np.zeros(environment.num_envs, np.int64)
         self._structure, self._specs = self._trajectory_specs()
 
+    @property
+    def env_steps(self) -> tf.Variable:
+        """Environment steps so far, scalar int64."""
+        return self.state[-1]
+
     def collect(self, iteration: tf.Tensor) -> Rollout:
         """Rollout number `iteration`, a scalar int64 tensor."""
         arrays = tf.numpy_function(self._step_through, [iteration], [spec.dtype for spec in self._specs])
@@ -103,9 +107,7 @@ class GymnasiumCollector(tf.Module):
         self.environment.close()
 
     def _draw_noise(self, iteration: tf.Tensor) -> Any:
-        return self.policy.noise(
-            [self.rollout_length, self.environment.num_envs], fold_in(self._seed, iteration)
-        )
+        return self.policy.noise([self.rollout_length, self.environment.num_envs], fold_in(self._seed, iteration))
 
     def _evaluate(self, trajectory: Trajectory, returns: tf.Tensor, lengths: tf.Tensor) -> Rollout:
         statistics = EpisodeStatistics(*(variable.read_value() for variable in self.state))
@@ -161,7 +163,7 @@ class GymnasiumCollector(tf.Module):
         if self.autoreset == AutoresetMode.DISABLED:
             return self.environment.reset(options={"reset_mask": self._done})[0]
         if "final_obs" not in infos:
-            raise ValueError(f"{self.environment} resets in the same step, but its infos lack final_obs")
+            raise UsageError(f"{self.environment} resets in the same step, but its infos lack final_obs")
         for index in np.flatnonzero(self._done):
             successors[index] = infos["final_obs"][index]
         return observations

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import gymnasium
 import keras
 
+from tfppo.errors import UsageError
+
 
 def mlp(
     input_shape: tuple[int, ...],
@@ -44,7 +46,7 @@ def make_actor(
     """Observations [B, ...] to the logits [B, A] of a discrete action space's A actions.
 
     Raises:
-      ValueError: if a space is of a kind that is not supported.
+      UsageError: if a space is of a kind that is not supported.
     """
     check_spaces(observation_space, action_space)
     return mlp(
@@ -74,8 +76,10 @@ def make_critic(
 
 
 def check_spaces(observation_space: gymnasium.Space, action_space: gymnasium.Space) -> None:
-    """Raises ValueError unless observations are a Box and actions are Discrete from 0."""
+    """Raises UsageError unless observations are a Box and actions are Discrete from 0."""
     if not isinstance(action_space, gymnasium.spaces.Discrete) or action_space.start != 0:
-        raise ValueError(f"action space {action_space} is not supported: use an environment with Discrete actions from 0")
+        raise UsageError(
+            f"action space {action_space} is not supported: use an environment with Discrete actions from 0"
+        )
     if not isinstance(observation_space, gymnasium.spaces.Box):
-        raise ValueError(f"observation space {observation_space} is not supported: use one with Box observations")
+        raise UsageError(f"observation space {observation_space} is not supported: use one with Box observations")

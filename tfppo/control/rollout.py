@@ -49,6 +49,11 @@ class GraphCollector(tf.Module):
         self.state = [tf.Variable(x, trainable=False) for x in tf.nest.flatten(self._structure)]
         self.collect = compiled(self._collect, mode)
 
+    @property
+    def env_steps(self) -> tf.Variable:
+        """Environment steps so far, scalar int64."""
+        return self.state[-1]
+
     def _collect(self, iteration: tf.Tensor) -> Rollout:
         """Rollout number `iteration`, a scalar int64 tensor."""
         values = [variable.read_value() for variable in self.state]
@@ -64,9 +69,7 @@ class GraphCollector(tf.Module):
         return evaluate_trajectory(self.policy, trajectory, statistics_metrics(statistics))
 
 
-def evaluate_trajectory(
-    policy: ActorCriticPolicy, trajectory: Trajectory, metrics: dict[str, tf.Tensor]
-) -> Rollout:
+def evaluate_trajectory(policy: ActorCriticPolicy, trajectory: Trajectory, metrics: dict[str, tf.Tensor]) -> Rollout:
     """A rollout from a trajectory: log-probabilities as they were sampled, and all values in one pass."""
     observations = tf.nest.map_structure(lambda x: x[:-1], trajectory.observations)  # [T, B, ...]
     values = _values(policy, trajectory.observations)  # [T + 1, B]

@@ -59,6 +59,7 @@ def statistics_metrics(statistics: EpisodeStatistics) -> dict[str, tf.Tensor]:
     return {
         "rollout/episode_return_mean": mean(statistics.latest_returns),
         "rollout/episode_length_mean": mean(statistics.latest_lengths),
+        "rollout/episodes": statistics.num_episodes,
         "rollout/env_steps": statistics.env_steps,
     }
 

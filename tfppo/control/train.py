@@ -1,28 +1,23 @@
 """Training a policy for control: the loop, and the run around it."""
 
-import dataclasses
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 
-from tfppo import runs
-from tfppo.checkpoints import Checkpoints
 from tfppo.config import ControlRun
 from tfppo.control.cartpole import CartPole
 from tfppo.control.environments import Environment
-from tfppo.control.evaluate import greedy_returns, summarise
 from tfppo.control.gymnasium import GymnasiumCollector, make_vector_environment
 from tfppo.control.networks import check_spaces, make_actor, make_critic
 from tfppo.control.policy import ActorCriticPolicy
 from tfppo.control.rollout import GraphCollector, to_batch
+from tfppo.errors import UsageError
 from tfppo.learner import PPOLearner
 from tfppo.pipeline import rollout_dataset
 from tfppo.placement import choose_compilation, choose_device
-from tfppo.writers import ConsoleWriter, CsvWriter, TensorBoardWriter, Writer
 
 IN_GRAPH_ENVIRONMENTS: dict[str, type[Environment]] = {"CartPole-v1": CartPole}
 
@@ -34,7 +29,7 @@ class ControlTrainer:
       config: the settings of the run.
 
     Raises:
-      ValueError: on an environment that does not exist or has spaces of a kind that is not supported.
+      UsageError: on an environment that does not exist or has spaces of a kind that is not supported.
     """
 
     def __init__(self, config: ControlRun):
@@ -45,7 +40,9 @@ class ControlTrainer:
         self.rollout_mode = choose_compilation(run.compile_rollout, "rollout", self.device, control.num_envs, steps)
         self.update_mode = choose_compilation(run.compile_update, "update", self.device, ppo.minibatch_size, steps)
         with tf.device(self.device):
-            if control.backend == "graph":
+            has_graph = control.env in IN_GRAPH_ENVIRONMENTS
+            self.in_graph = control.backend == "graph" or (control.backend == "auto" and has_graph)
+            if self.in_graph:
                 environment = _in_graph_environment(control.env)
                 spaces = environment.observation_space, environment.action_space
             else:
@@ -57,7 +54,7 @@ class ControlTrainer:
                 make_critic(spaces[0], control.hidden_units, control.activation, run.seed),
             )
             options: dict[str, Any] = {"seed": run.seed, "mode": self.rollout_mode}
-            if control.backend == "graph":
+            if self.in_graph:
                 self.collector = GraphCollector(
                     self.policy, environment, control.num_envs, control.rollout_length, **options
                 )
@@ -71,7 +68,18 @@ class ControlTrainer:
                 seed=run.seed,
                 mode=self.update_mode,
             )
+        self.observation_shape = spaces[0].shape
         self.compile_seconds = 0.0
+
+    @property
+    def iteration(self) -> int:
+        """Iterations that are done."""
+        return int(self.learner.iteration.numpy())
+
+    @property
+    def env_steps(self) -> int:
+        """Environment steps that are done."""
+        return int(self.collector.env_steps.numpy())
 
     @property
     def state(self) -> dict[str, Any]:
@@ -90,21 +98,19 @@ class ControlTrainer:
 
         Raises what an environment raised.
         """
-        start, began = int(self.learner.iteration.numpy()), time.perf_counter()
+        start, began = self.iteration, time.perf_counter()
         dataset = rollout_dataset(self.collector.collect, start, self.device)
         rollouts = iter(dataset)
         for iteration in range(start, self.config.control.num_iterations):
             clock = [time.perf_counter()]
-            if iteration == start:
-                rollout = self._compile(dataset, rollouts)
-            else:
-                rollout = self._next(rollouts)  # acts with the current policy
+            is_first = iteration == start
+            rollout = self._compile(dataset, rollouts) if is_first else self._next(rollouts)  # the current policy acts
             clock.append(time.perf_counter())
             with tf.device(self.device):
                 metrics = self.learner.update(rollout)  # advantages, then epochs x minibatches
             row = {name: float(value) for name, value in {**rollout.metrics, **metrics}.items()}
             clock.append(time.perf_counter())
-            if iteration == start:
+            if is_first:
                 self.compile_seconds = clock[-1] - began
             row["time/env_steps_per_s"] = self.config.control.batch_size / (clock[2] - clock[0])
             row["time/rollout_s"] = clock[1] - clock[0]
@@ -137,7 +143,7 @@ class ControlTrainer:
 
 def _in_graph_environment(env: str) -> Environment:
     if env not in IN_GRAPH_ENVIRONMENTS:
-        raise ValueError(
+        raise UsageError(
             f"{env!r} is not an in-graph environment; those are {', '.join(IN_GRAPH_ENVIRONMENTS)}: "
             f"choose one, or use --backend gymnasium"
         )

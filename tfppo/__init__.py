@@ -1,0 +1,39 @@
+"""PPO for control and for language models in TensorFlow 2 and Keras 3.
+
+The public names are imported on first use, so that the command line answers before TensorFlow is loaded.
+"""
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "PPO": "tfppo.ppo",
+    "PPOLearner": "tfppo.learner",
+    "rollout_dataset": "tfppo.pipeline",
+    "ControlTrainer": "tfppo.control.train",
+    "ActorCriticPolicy": "tfppo.control.policy",
+    "make_actor": "tfppo.control.networks",
+    "make_critic": "tfppo.control.networks",
+    "ControlConfig": "tfppo.config",
+    "ControlRun": "tfppo.config",
+    "PPOConfig": "tfppo.config",
+    "RunConfig": "tfppo.config",
+    "UsageError": "tfppo.errors",
+    "Batch": "tfppo.types",
+    "Evaluation": "tfppo.types",
+    "Rollout": "tfppo.types",
+}
+
+__all__ = [*_PUBLIC, "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'tfppo' has no attribute {name!r}; its public names are {', '.join(_PUBLIC)}")
+    return getattr(importlib.import_module(_PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,134 @@
+"""The command line: `tfppo ...`, read by tyro from the config dataclasses."""
+
+import contextlib
+import io
+import re
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from tyro.conf import FlagConversionOff, OmitArgPrefixes, OmitSubcommandPrefixes, Positional, subcommand
+
+from tfppo.config import ControlConfig, ControlRun, PPOConfig, RunConfig
+from tfppo.errors import UsageError
+from tfppo.startup import import_tensorflow
+
+
+@dataclass(frozen=True)
+class TrainCartpole:
+    """Train on CartPole-v1 and evaluate the greedy policy on gymnasium's own."""
+
+    run: RunConfig = field(default_factory=RunConfig)
+    control: ControlConfig = field(default_factory=ControlConfig)
+    ppo: PPOConfig = field(default_factory=PPOConfig)
+
+    task = "cartpole"
+
+    def __call__(self) -> None:
+        config = ControlRun(self.run, self.control, self.ppo)
+        import_seconds = import_tensorflow()
+        from tfppo.control import run
+
+        run.train(config, self.task, import_seconds)
+
+
+@dataclass(frozen=True)
+class TrainControl(TrainCartpole):
+    """Train on any gymnasium environment with Box observations and Discrete actions: --env ID."""
+
+    @property
+    def task(self) -> str:
+        return re.sub(r"[^A-Za-z0-9_.-]+", "-", self.control.env)
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a policy."""
+
+    job: Annotated[TrainCartpole, subcommand("cartpole")] | Annotated[TrainControl, subcommand("control")]
+
+    def __call__(self) -> None:
+        self.job()
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Play greedy episodes with a run's latest checkpoint."""
+
+    folder: Positional[Path]
+    """The run's folder."""
+    episodes: int = 100
+    """How many episodes."""
+    seed: int | None = None
+    """Seed of the episodes; None: the run's."""
+
+    def __call__(self) -> None:
+        if self.episodes < 1:
+            raise UsageError(f"episodes must be at least 1, not {self.episodes}")
+        import_tensorflow()
+        from tfppo.control import run
+
+        print(run.describe(run.evaluate(self.folder, self.episodes, self.seed)))
+
+
+@dataclass(frozen=True)
+class Resume:
+    """Go on with a run from its latest checkpoint."""
+
+    folder: Positional[Path]
+    """The run's folder."""
+
+    def __call__(self) -> None:
+        import_seconds = import_tensorflow()
+        from tfppo.control import run
+
+        run.resume(self.folder, import_seconds)
+
+
+Command = (
+    Annotated[Train, subcommand("train")]
+    | Annotated[Resume, subcommand("resume")]
+    | Annotated[Evaluate, subcommand("evaluate")]
+)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs a command line; returns its exit code. What the user can mend is one line on stderr, and 2."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        _parse(arguments)()
+    except UsageError as error:
+        print(f"tfppo: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parse(arguments: list[str]) -> Any:
+    held = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(held):
+            return tyro.cli(
+                Command,
+                prog="tfppo",
+                description="PPO for control and for language models in TensorFlow 2 and Keras 3.",
+                args=arguments,
+                config=(OmitArgPrefixes, OmitSubcommandPrefixes, FlagConversionOff),
+            )
+    except SystemExit as end:
+        if end.code in (0, None):
+            raise
+        raise UsageError(_one_line(held.getvalue())) from None
+
+
+def _one_line(box: str) -> str:
+    """The sentences of the box that tyro draws around an error."""
+    lines = [line.strip("│╭╮╰╯─ ") for line in box.splitlines() if not line.startswith("╭")]
+    text = " ".join(line for line in lines if line)
+    text = re.sub(r"Error parsing __tyro-dummy-inner__\S*: ", "", text)
+    return re.sub(r"For full helptext, (see|run)", "; help:", text).replace(" ; ", "; ")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

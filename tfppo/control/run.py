@@ -1,0 +1,200 @@
+"""A control run from its folder's first file to its last: writers, checkpoints, evaluation, resume."""
+
+import dataclasses
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfppo import runs
+from tfppo.checkpoints import Checkpoints
+from tfppo.config import ControlRun
+from tfppo.control.evaluate import greedy_returns, summarise
+from tfppo.control.gymnasium import make_vector_environment
+from tfppo.control.networks import make_actor, make_critic
+from tfppo.control.policy import ActorCriticPolicy
+from tfppo.control.statistics import WINDOW
+from tfppo.control.train import ControlTrainer
+from tfppo.curves import plot_curve
+from tfppo.writers import ConsoleWriter, CsvWriter, TensorBoardWriter, Writer, progress_bar
+
+RETURN = "rollout/episode_return_mean"
+STEPS = "rollout/env_steps"
+
+
+def train(config: ControlRun, task: str = "control", import_seconds: float = 0.0) -> Path:
+    """Trains a new run, evaluates it, and returns its folder.
+
+    Raises:
+      UsageError: on settings that do not fit together, or a folder that cannot be used.
+    """
+    began = time.perf_counter() - import_seconds
+    trainer = ControlTrainer(config)
+    folder = runs.create_run_folder(config.run, task)
+    runs.write_config(folder, config)
+    return _run(trainer, folder, began, import_seconds)
+
+
+def resume(folder: Path, import_seconds: float = 0.0) -> Path:
+    """Goes on with a run from its latest checkpoint, and returns its folder.
+
+    Raises:
+      UsageError: if the folder is no run, or its latest checkpoint is damaged.
+    """
+    began = time.perf_counter() - import_seconds
+    config = runs.read_config(folder, ControlRun)
+    trainer = ControlTrainer(config)
+    _checkpoints(trainer, folder).restore_latest()
+    if not trainer.in_graph:
+        print("gymnasium environments cannot be saved: episodes that were under way start anew")
+    return _run(trainer, folder, began, import_seconds)
+
+
+def evaluate(folder: Path, episodes: int, seed: int | None = None) -> dict[str, Any]:
+    """Greedy episodes of a run's latest checkpoint on gymnasium's own environment, summarised.
+
+    Raises:
+      UsageError: if the folder is no run, or has no checkpoint that can be read.
+    """
+    config = runs.read_config(folder, ControlRun)
+    environment = make_vector_environment(config.control.env, 1)
+    spaces = environment.single_observation_space, environment.single_action_space
+    environment.close()
+    control = config.control
+    policy = ActorCriticPolicy(
+        make_actor(*spaces, control.hidden_units, control.activation),
+        make_critic(spaces[0], control.hidden_units, control.activation),
+    )
+    checkpoints = Checkpoints(folder / runs.CHECKPOINTS, actor=policy.actor, critic=policy.critic)
+    checkpoints.restore_latest(partial=True)
+    seed = config.run.seed if seed is None else seed
+    return {"env": control.env, "seed": seed} | summarise(_greedy_returns(policy, control.env, episodes, seed))
+
+
+def _run(trainer: ControlTrainer, folder: Path, began: float, import_seconds: float) -> Path:
+    config = trainer.config
+    _announce(trainer, folder)
+    try:
+        finished = _train(trainer, folder)
+    finally:
+        trainer.close()
+    if not finished:
+        print(f"stopped; go on with: tfppo resume {folder}")
+        return folder
+    trained = time.perf_counter()
+    plot_curve(folder / runs.METRICS, folder / runs.CURVE, STEPS, RETURN, f"{config.control.env}, {folder.name}")
+    if config.control.eval_episodes:
+        returns = _greedy_returns(trainer.policy, config.control.env, config.control.eval_episodes, config.run.seed)
+        ended = time.perf_counter()
+        seconds = {
+            "import": import_seconds,
+            "compile": trainer.compile_seconds,
+            "train": trained - began - import_seconds - trainer.compile_seconds,
+            "evaluate": ended - trained,
+            "total": ended - began,
+        }
+        evaluation = {"env": config.control.env, "seed": config.run.seed} | summarise(returns)
+        evaluation |= {"env_steps": trainer.env_steps, "seconds": {k: round(v, 3) for k, v in seconds.items()}}
+        runs.write_evaluation(folder, evaluation)
+        print(describe(evaluation))
+    print(f"{folder} holds {', '.join(sorted(path.name for path in folder.iterdir()))}")
+    return folder
+
+
+def describe(evaluation: dict[str, Any]) -> str:
+    """An evaluation in a line."""
+    return (
+        "greedy return over {episodes} episodes of gymnasium's {env}: "
+        "{mean:.1f} +- {std:.1f}, from {min:g} to {max:g}".format(**evaluation)
+    )
+
+
+def _train(trainer: ControlTrainer, folder: Path) -> bool:
+    """The training loop with everything that is written on the way. Returns whether it came to its end."""
+    run, control = trainer.config.run, trainer.config.control
+    checkpoints = _checkpoints(trainer, folder)
+    writers = _writers(trainer, folder)
+    last = trainer.iteration == control.num_iterations  # a finished run was resumed: there is nothing left to do
+    with _stop_requests() as stop_requested:
+        try:
+            for iteration, row in trainer.iterations():
+                last = iteration + 1 == control.num_iterations or _is_solved(row, control.target_return)
+                if last or (iteration + 1) % run.log_interval == 0:
+                    for writer in writers:
+                        writer.write(iteration, row)
+                if last or stop_requested() or (iteration + 1) % run.checkpoint_interval == 0:
+                    checkpoints.save(iteration + 1)
+                if last or stop_requested():
+                    break
+        finally:
+            for writer in writers:
+                writer.close()
+    return last
+
+
+def _is_solved(row: dict[str, float], target_return: float | None) -> bool:
+    return target_return is not None and row["rollout/episodes"] >= WINDOW and row[RETURN] >= target_return
+
+
+def _checkpoints(trainer: ControlTrainer, folder: Path) -> Checkpoints:
+    return Checkpoints(folder / runs.CHECKPOINTS, trainer.config.run.keep_checkpoints, **trainer.state)
+
+
+def _writers(trainer: ControlTrainer, folder: Path) -> list[Writer]:
+    config, start = trainer.config, trainer.iteration
+    tensorboard = TensorBoardWriter(folder, STEPS, trainer.env_steps + 1 if start else None)
+    if not start:
+        settings = {k: v for part in dataclasses.asdict(config).values() for k, v in part.items()}
+        tensorboard.write_hparams(settings, [RETURN])
+        tensorboard.write_graph(_model_graph(trainer.policy, trainer.observation_shape))
+    console = ConsoleWriter(
+        config.control.num_iterations, {RETURN: "return", "time/env_steps_per_s": "steps/s"}, STEPS, start
+    )
+    return [CsvWriter(folder / runs.METRICS, start), tensorboard, console]
+
+
+def _model_graph(policy: ActorCriticPolicy, observation_shape: tuple[int, ...]) -> bytes:
+    """The actor and the critic as a serialised GraphDef."""
+
+    @tf.function(autograph=False, input_signature=[tf.TensorSpec([None, *observation_shape], name="observations")])
+    def actor_and_critic(observations):
+        return policy.distribution(observations), policy.value(observations)
+
+    return actor_and_critic.get_concrete_function().graph.as_graph_def().SerializeToString()
+
+
+def _greedy_returns(policy: ActorCriticPolicy, env: str, episodes: int, seed: int) -> np.ndarray:
+    with progress_bar("evaluating", episodes) as advance:
+        return greedy_returns(policy, env, episodes, seed, advance)
+
+
+def _announce(trainer: ControlTrainer, folder: Path) -> None:
+    control = trainer.config.control
+    backend = "in-graph" if trainer.in_graph else "gymnasium"
+    print(f"{control.env} ({backend}), {control.num_envs} environments, seed {trainer.config.run.seed} -> {folder}")
+    print(
+        f"device {trainer.device[1:4]}: {trainer.device_reason}; "
+        f"compiled as {trainer.rollout_mode} (rollout) and {trainer.update_mode} (update)",
+        flush=True,
+    )
+
+
+@contextmanager
+def _stop_requests() -> Iterator[Callable[[], bool]]:
+    """SIGINT and SIGTERM no longer end the process, but are remembered: the iteration that runs is finished first."""
+    received: list[int] = []
+    signals = (signal.SIGINT, signal.SIGTERM)
+    if threading.current_thread() is not threading.main_thread():  # signals are the main thread's to handle
+        signals = ()
+    previous = {number: signal.signal(number, lambda number, _: received.append(number)) for number in signals}
+    try:
+        yield lambda: bool(received)
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

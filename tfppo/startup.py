@@ -1,0 +1,73 @@
+"""Importing TensorFlow for a person: quickly, and without its start-up noise. Only the command line does this; whoever
+imports the package in Python keeps their own settings."""
+
+import contextlib
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+BEGAN = time.perf_counter()  # when the command line took over from Python's own start
+NOISE = ("I0000", "WARNING: All log messages before absl::InitializeLog", "To enable the following instructions")
+
+NVIDIA_DRIVER = ("/proc/driver/nvidia/version", "/dev/nvidiactl", "/dev/dxg")
+
+
+def import_tensorflow() -> float:
+    """Imports TensorFlow and Keras; returns the seconds it took.
+
+    Informational lines that TensorFlow's C++ code writes while it is imported are dropped; every other line, errors
+    among them, still appears. Keras would import matplotlib for plots that nothing here draws, at 0.5 s: it is told
+    that there is none, and the curve at the end of a run imports it then.
+    """
+    began = time.perf_counter()
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
+    if not any(Path(path).exists() for path in NVIDIA_DRIVER):
+        os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")  # or a CPU-only machine is told that CUDA failed
+    _keep_compiled_programs()
+    hidden = "matplotlib" not in sys.modules
+    if hidden:
+        sys.modules["matplotlib"] = None  # type: ignore[assignment]
+    try:
+        with _without_noise():
+            import keras
+            import tensorflow as tf
+
+            tf.config.list_physical_devices()  # the last start-up lines come with the first look at the devices
+            keras.utils.disable_interactive_logging()
+    finally:
+        if hidden:
+            del sys.modules["matplotlib"]
+    return time.perf_counter() - began
+
+
+def _keep_compiled_programs() -> None:
+    """On a machine with an NVIDIA GPU, XLA keeps what it compiled in the user's cache folder."""
+    if os.environ.get("CUDA_VISIBLE_DEVICES") == "-1" or "persistent_cache" in os.environ.get("TF_XLA_FLAGS", ""):
+        return
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "tfppo" / "xla"
+    with contextlib.suppress(OSError):  # without a cache folder it only compiles anew each time
+        cache.mkdir(parents=True, exist_ok=True)
+        flags = os.environ.get("TF_XLA_FLAGS", "")
+        os.environ["TF_XLA_FLAGS"] = f"{flags} --tf_xla_persistent_cache_directory={cache}".strip()
+
+
+@contextlib.contextmanager
+def _without_noise() -> Iterator[None]:
+    """Holds back what is written to file descriptor 2, and then lets through all but the noise."""
+    sys.stderr.flush()
+    terminal = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(terminal, 2)
+            os.close(terminal)
+            held.seek(0)
+            for line in held.read().decode(errors="replace").splitlines():
+                if not line.startswith(NOISE):
+                    print(line, file=sys.stderr)
