@@ -41,7 +41,9 @@ class Checkpoints:
         try:
             status = self._checkpoint.restore(path)
             status.assert_existing_objects_matched()
-            if not partial:
+            if partial:
+                status.expect_partial()
+            else:
                 status.assert_consumed()
         except (tf.errors.OpError, AssertionError, ValueError, KeyError) as error:
             reason = " ".join(str(error).split())[:200]

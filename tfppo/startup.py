@@ -11,6 +11,7 @@ from pathlib import Path
 
 BEGAN = time.perf_counter()  # when the command line took over from Python's own start
 NOISE = ("I0000", "WARNING: All log messages before absl::InitializeLog", "To enable the following instructions")
+NOISE_WITHOUT_DRIVER = "failed call to cuInit"  # an error only where there is a driver to call
 
 NVIDIA_DRIVER = ("/proc/driver/nvidia/version", "/dev/nvidiactl", "/dev/dxg")
 
@@ -24,8 +25,6 @@ def import_tensorflow() -> float:
     """
     began = time.perf_counter()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
-    if not any(Path(path).exists() for path in NVIDIA_DRIVER):
-        os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")  # or a CPU-only machine is told that CUDA failed
     _keep_compiled_programs()
     hidden = "matplotlib" not in sys.modules
     if hidden:
@@ -45,7 +44,7 @@ def import_tensorflow() -> float:
 
 def _keep_compiled_programs() -> None:
     """On a machine with an NVIDIA GPU, XLA keeps what it compiled in the user's cache folder."""
-    if os.environ.get("CUDA_VISIBLE_DEVICES") == "-1" or "persistent_cache" in os.environ.get("TF_XLA_FLAGS", ""):
+    if not _has_nvidia_driver() or "persistent_cache" in os.environ.get("TF_XLA_FLAGS", ""):
         return
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "tfppo" / "xla"
     with contextlib.suppress(OSError):  # without a cache folder it only compiles anew each time
@@ -69,5 +68,9 @@ def _without_noise() -> Iterator[None]:
             os.close(terminal)
             held.seek(0)
             for line in held.read().decode(errors="replace").splitlines():
-                if not line.startswith(NOISE):
+                if not (line.startswith(NOISE) or (NOISE_WITHOUT_DRIVER in line and not _has_nvidia_driver())):
                     print(line, file=sys.stderr)
+
+
+def _has_nvidia_driver() -> bool:
+    return any(Path(path).exists() for path in NVIDIA_DRIVER)
