@@ -89,7 +89,7 @@ def for_each_column(function, *arrays):
 
 
 def clipped_surrogate_loss(log_probs, old_log_probs, advantages, clip_ratio, mask=None, dual_clip=None):
-    """Negative of Schulman et al. 2017, equation 7, with the lower bound of Ye et al. 2020, equation 5."""
+    """Negative of Schulman et al. 2017, equation 7, with the lower bound of Ye et al. 2020 (dual-clip PPO)."""
     objectives, kls, clipped, ratios = [], [], [], []
     for i in np.ndindex(log_probs.shape):
         if mask is not None and not mask[i]:

@@ -126,6 +126,12 @@ def test_categorical_sampling_frequencies_are_the_probabilities():
     assert frequencies[3] == 0
 
 
+def test_noise_drawn_beforehand_picks_the_action_that_sampling_would():
+    distribution, _ = PAIRS["categorical"]
+    noise = Categorical.noise(distribution.logits.shape, SEED)
+    np.testing.assert_array_equal(distribution.reparameterize(noise), distribution.sample(SEED))
+
+
 def test_normal_samples_have_the_mean_and_the_standard_deviation():
     num_samples = 40_000
     mean, log_std = tf.constant([1.0, -2.0]), tf.constant([0.5, -1.0])

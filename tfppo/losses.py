@@ -21,7 +21,8 @@ def clipped_surrogate_loss(
 
     loss = mean max(-A ratio, -A clip(ratio, 1 - clip_ratio, 1 + clip_ratio)),  ratio = exp(log_prob - old_log_prob)
     Source: Schulman et al. 2017 (PPO), equation 7. With `dual_clip` = c the terms with A < 0 are at most -c A:
-    Ye et al. 2020, "Mastering complex control in MOBA games", equation 5. The log-ratio is clamped to +-20.
+    Ye et al. 2020, "Mastering complex control in MOBA games with deep reinforcement learning", dual-clip PPO. The
+    log-ratio is clamped to +-20.
 
     Args:
       log_probs: log pi(a | s), [...].

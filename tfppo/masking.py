@@ -103,7 +103,7 @@ def masked_whiten(values, mask=None, shift_mean=True, epsilon=1e-8):
     origin = _origin(values, mask)
     shifted = zero_outside(values - origin, mask)
     mean = masked_mean(shifted, mask)
-    variance = masked_mean(tf.square(zero_outside(shifted - mean, mask)), mask)
+    variance = masked_mean(tf.square(shifted - mean), mask)
     # sqrt has an infinite slope at 0, which would turn a constant input's gradient into NaN.
     is_positive = variance > 0
     std = tf.where(is_positive, tf.sqrt(tf.where(is_positive, variance, tf.ones_like(variance))), 0)
@@ -140,7 +140,7 @@ def explained_variance(values, returns, mask=None):
 
 def _masked_variance(values, mask):
     shifted = zero_outside(values - _origin(values, mask), mask)
-    return masked_mean(tf.square(zero_outside(shifted - masked_mean(shifted, mask), mask)), mask)
+    return masked_mean(tf.square(shifted - masked_mean(shifted, mask)), mask)
 
 
 def _origin(values, mask):
