@@ -1,0 +1,294 @@
+"""The document's class, modernised: the same names and meaning, on the same learner as everything else."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import gymnasium
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfppo.config import PPOConfig
+from tfppo.control.networks import check_spaces, make_actor, make_critic
+from tfppo.control.policy import ActorCriticPolicy
+from tfppo.errors import UsageError
+from tfppo.learner import PPOLearner
+from tfppo.random import fold_in
+from tfppo.returns import generalized_advantage_estimation
+from tfppo.types import Batch
+
+
+class Transitions(NamedTuple):
+    """N transitions in time order, padded; what one call of `PPO.train` learns from."""
+
+    state: tf.Tensor  # [N, state_dim]
+    action: tf.Tensor  # [N] int32
+    reward: tf.Tensor  # [N]
+    next_state: tf.Tensor  # [N, state_dim]
+    terminated: tf.Tensor  # [N] bool
+    truncated: tf.Tensor  # [N] bool
+    mask: tf.Tensor  # [N] bool, False where padded
+    gamma: tf.Tensor  # []
+
+
+class PPO:
+    """PPO for one gymnasium environment with discrete actions.
+
+    Args:
+      env: a gymnasium environment, or None if only `train`, `act` and `test` are used.
+      state_dim: width of an observation.
+      action_dim: number of actions.
+      learning_rate: Adam's step size.
+      clip_ratio: epsilon of the clipped surrogate.
+      entropy_coeff: weight of the entropy bonus.
+      hidden_units: widths of the hidden layers of actor and critic.
+      gae_lambda: lambda of generalised advantage estimation.
+      num_epochs: passes over the transitions in an update.
+      seed: of the weights, the actions, the minibatches and the environment.
+
+    Raises:
+      UsageError: if the environment's spaces do not fit state_dim and action_dim, or are of a kind that is not
+        supported.
+    """
+
+    def __init__(
+        self,
+        env: gymnasium.Env | None,
+        state_dim: int,
+        action_dim: int,
+        learning_rate: float = 0.01,
+        clip_ratio: float = 0.2,
+        entropy_coeff: float = 0.01,
+        *,
+        hidden_units: tuple[int, ...] = (64, 64),
+        gae_lambda: float = 0.95,
+        num_epochs: int = 4,
+        seed: int = 0,
+    ):
+        if env is not None:
+            _check_environment(env, state_dim, action_dim)
+        self.env = env
+        self.state_dim = state_dim
+        self.action_dim = action_dim
+        self.hidden_units = hidden_units
+        self.seed = seed
+        self.config = PPOConfig(
+            learning_rate=learning_rate,
+            learning_rate_schedule="constant",
+            clip_ratio=clip_ratio,
+            entropy_coeff=entropy_coeff,
+            gae_lambda=gae_lambda,
+            num_epochs=num_epochs,
+            minibatch_size=32,
+        )
+        self.actor: keras.Model
+        self.critic: keras.Model
+        self.build_model()
+        self._policy = ActorCriticPolicy(self.actor, self.critic)
+        # One state at a time is all overhead: XLA makes one kernel call of it, half the time of a graph.
+        self._num_acts = tf.Variable(0, dtype=tf.int64, trainable=False)
+        self._sample = tf.function(self._sample_actions, autograph=False, jit_compile=True)
+        self._greedy = tf.function(self._policy.greedy, autograph=False, jit_compile=True)
+        self._make_learner()
+
+    def build_model(self) -> None:
+        """Makes `actor` (states [N, state_dim] to logits [N, action_dim]) and `critic` (states to values [N, 1]).
+
+        A subclass may make other Keras models of these shapes.
+        """
+        observations = gymnasium.spaces.Box(-np.inf, np.inf, (self.state_dim,))
+        actions = gymnasium.spaces.Discrete(self.action_dim)
+        self.actor = make_actor(observations, actions, self.hidden_units, seed=self.seed)
+        self.critic = make_critic(observations, self.hidden_units, seed=self.seed)
+
+    def act(self, state: np.ndarray) -> np.ndarray:
+        """Samples an action for a state [state_dim], or one for each of states [N, state_dim]."""
+        return self._for_states(self._sample, state)
+
+    def test(self, state: np.ndarray) -> np.ndarray:
+        """The greedy action for a state [state_dim], or one for each of states [N, state_dim]."""
+        return self._for_states(self._greedy, state)
+
+    def train(
+        self,
+        state: np.ndarray,
+        action: np.ndarray,
+        reward: np.ndarray,
+        next_state: np.ndarray,
+        gamma: float,
+        episode_len: int,
+        *,
+        terminated: np.ndarray,
+    ) -> dict[str, float]:
+        """One PPO update on transitions in time order, collected by `act` since the last update.
+
+        Args:
+          state: [N, state_dim].
+          action: int [N].
+          reward: [N].
+          next_state: [N, state_dim], the true successors: where an episode ends, not the next one's start.
+          gamma: discount factor.
+          episode_len: steps after which an episode was cut short (truncated). The end of the batch cuts as well, and
+            so does a successor that is not the next state.
+          terminated: bool [N], where an episode came to its own end.
+
+        Returns:
+          metrics, named as in `writers.METRICS`.
+
+        Raises:
+          UsageError: if the shapes do not fit together, or gamma or episode_len is out of range.
+        """
+        transitions = self._transitions(state, action, reward, next_state, terminated, gamma, episode_len)
+        metrics = self._learner.update(transitions)
+        return {name: float(value) for name, value in metrics.items()}
+
+    def learn(
+        self,
+        train_steps: int = 1000,
+        batch_size: int = 32,
+        episode_len: int = 100,
+        gamma: float = 0.99,
+        verbose: bool = True,
+    ) -> list[float]:
+        """The sketch's outer loop: `train_steps` times, act for `episode_len` steps from a fresh start, then train.
+
+        An episode that terminates is followed by another one, until the `episode_len` steps are done.
+
+        Args:
+          train_steps: updates.
+          batch_size: transitions in a minibatch.
+          episode_len: steps in an episode at most, and in a batch of transitions.
+          gamma: discount factor.
+          verbose: print a line every 100 updates, as the sketch does.
+
+        Returns:
+          total rewards of the episodes that terminated or lasted `episode_len` steps, in time order.
+
+        Raises:
+          UsageError: if there is no environment.
+        """
+        if self.env is None:
+            raise UsageError("learn needs an environment: PPO(env, ...), with one from gymnasium.make")
+        if batch_size != self.config.minibatch_size:
+            self.config = dataclasses.replace(self.config, minibatch_size=batch_size)
+            self._make_learner()
+        totals: list[float] = []
+        for train_step in range(train_steps):
+            seed = self.seed if train_step == 0 else None
+            transitions = self._collect(episode_len, seed, totals)
+            self.train(*transitions[:4], gamma, episode_len, terminated=transitions[4])
+            if verbose and train_step % 100 == 0:
+                latest = totals[-20:]
+                print(
+                    f"Step {train_step}: total reward = {np.mean(latest):.1f}, mean of {len(latest)} episodes",
+                    flush=True,
+                )
+        return totals
+
+    def _collect(self, num_steps: int, seed: int | None, totals: list[float]) -> tuple[np.ndarray, ...]:
+        """`num_steps` transitions from a fresh start; appends the total rewards of whole episodes to `totals`."""
+        rows: list[tuple[Any, ...]] = []
+        state, _ = self.env.reset(seed=seed)
+        total, length = 0.0, 0
+        for _ in range(num_steps):
+            action = int(self.act(state))
+            next_state, reward, terminated, truncated, _ = self.env.step(action)
+            rows.append((state, action, reward, next_state, terminated))
+            total, length, state = total + float(reward), length + 1, next_state
+            if terminated or truncated or length == num_steps:
+                totals.append(total)
+                state, _ = self.env.reset()
+                total, length = 0.0, 0
+        return tuple(np.array(column) for column in zip(*rows, strict=True))
+
+    def _make_learner(self) -> None:
+        self._learner = PPOLearner(
+            self._policy, self.config, num_iterations=1, prepare=self._to_batch, seed=self.seed, mode="graph"
+        )
+
+    def _sample_actions(self, states: tf.Tensor) -> tf.Tensor:
+        seed = fold_in(tf.constant([self.seed, 0xAC7], tf.int32), self._num_acts.assign_add(1))
+        return self._policy.distribution(states).sample(seed)
+
+    def _for_states(self, choose: Callable[[tf.Tensor], tf.Tensor], state: np.ndarray) -> np.ndarray:
+        """Chooses for states [N, state_dim], or for a single state."""
+        states = np.asarray(state, np.float32)
+        if states.ndim not in (1, 2) or states.shape[-1] != self.state_dim:
+            raise UsageError(
+                f"state has shape {states.shape}: give one, ({self.state_dim},), or N of them, (N, {self.state_dim})"
+            )
+        actions = choose(tf.constant(np.atleast_2d(states))).numpy()
+        return actions if states.ndim == 2 else actions[0]
+
+    def _transitions(self, state, action, reward, next_state, terminated, gamma, episode_len) -> Transitions:
+        """The checked arguments of `train`, padded to whole minibatches."""
+        state, reward, next_state = (np.asarray(x, np.float32) for x in (state, reward, next_state))
+        action, terminated = np.asarray(action, np.int32), np.asarray(terminated, bool)
+        count = len(reward) if reward.ndim else 0
+        wanted = {"state": (count, self.state_dim), "next_state": (count, self.state_dim)}
+        wanted |= dict.fromkeys(("action", "reward", "terminated"), (count,))
+        given = {"state": state, "next_state": next_state, "action": action, "reward": reward, "terminated": terminated}
+        for name, shape in wanted.items():
+            if given[name].shape != shape or not count:
+                raise UsageError(
+                    f"{name} has shape {given[name].shape}, but {count} rewards want {shape}, and at least 1"
+                )
+        if not 0 <= gamma <= 1:
+            raise UsageError(f"gamma must be between 0 and 1, not {gamma}")
+        if episode_len < 1:
+            raise UsageError(f"episode_len must be at least 1, not {episode_len}")
+        truncated = _truncations(state, next_state, terminated, episode_len)
+        padding = -count % self.config.minibatch_size
+        mask = np.arange(count + padding) < count
+        rows = [
+            np.pad(x, [(0, padding)] + [(0, 0)] * (x.ndim - 1))
+            for x in (state, action, reward, next_state, terminated, truncated)
+        ]
+        return Transitions(*map(tf.constant, (*rows, mask, np.float32(gamma))))
+
+    def _to_batch(self, transitions: Transitions) -> Batch:
+        """What the learner trains on: the policy as it is before the update is the old one."""
+        old = self._policy.evaluate(transitions.state, transitions.action)
+        advantages, returns = generalized_advantage_estimation(
+            transitions.reward,
+            old.values,
+            self._policy.value(transitions.next_state),
+            transitions.terminated,
+            transitions.truncated,
+            transitions.gamma,
+            self.config.gae_lambda,
+        )
+        return Batch(
+            inputs=transitions.state,
+            actions=transitions.action,
+            old_log_probs=old.log_probs,
+            old_values=old.values,
+            advantages=advantages,
+            returns=returns,
+            mask=transitions.mask,
+            old_distribution=old.distribution,
+        )
+
+
+def _truncations(state: np.ndarray, next_state: np.ndarray, terminated: np.ndarray, episode_len: int) -> np.ndarray:
+    """Where an episode was cut short, bool [N]: after `episode_len` steps, where the next state is not the successor,
+    and at the end."""
+    cut = np.append(np.any(next_state[:-1] != state[1:], axis=1), True)
+    length = 0
+    for t in range(len(cut)):
+        length += 1
+        cut[t] |= length == episode_len
+        if cut[t] or terminated[t]:
+            length = 0
+    return cut & ~terminated
+
+
+def _check_environment(env: gymnasium.Env, state_dim: int, action_dim: int) -> None:
+    check_spaces(env.observation_space, env.action_space)
+    if env.observation_space.shape != (state_dim,):
+        raise UsageError(
+            f"state_dim is {state_dim}, but the environment's states have shape {env.observation_space.shape}"
+        )
+    if env.action_space.n != action_dim:
+        raise UsageError(f"action_dim is {action_dim}, but the environment has {env.action_space.n} actions")
