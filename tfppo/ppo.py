@@ -73,7 +73,7 @@ class PPO:
         self.action_dim = action_dim
         self.hidden_units = hidden_units
         self.seed = seed
-        self.config = PPOConfig(
+        config = PPOConfig(
             learning_rate=learning_rate,
             learning_rate_schedule="constant",
             clip_ratio=clip_ratio,
@@ -90,7 +90,7 @@ class PPO:
         self._num_acts = tf.Variable(0, dtype=tf.int64, trainable=False)
         self._sample = tf.function(self._sample_actions, autograph=False, jit_compile=True)
         self._greedy = tf.function(self._policy.greedy, autograph=False, jit_compile=True)
-        self._make_learner()
+        self._make_learner(config, 1)
 
     def build_model(self) -> None:
         """Makes `actor` (states [N, state_dim] to logits [N, action_dim]) and `critic` (states to values [N, 1]).
@@ -149,6 +149,8 @@ class PPO:
         batch_size: int = 32,
         episode_len: int = 100,
         gamma: float = 0.99,
+        *,
+        anneal: bool = False,
         verbose: bool = True,
     ) -> list[float]:
         """The sketch's outer loop: `train_steps` times, act for `episode_len` steps from a fresh start, then train.
@@ -160,6 +162,7 @@ class PPO:
           batch_size: transitions in a minibatch.
           episode_len: steps in an episode at most, and in a batch of transitions.
           gamma: discount factor.
+          anneal: let the learning rate go linearly to 0 over the updates [Huang et al. 2022, detail 4].
           verbose: print a line every 100 updates, as the sketch does.
 
         Returns:
@@ -170,9 +173,9 @@ class PPO:
         """
         if self.env is None:
             raise UsageError("learn needs an environment: PPO(env, ...), with one from gymnasium.make")
-        if batch_size != self.config.minibatch_size:
-            self.config = dataclasses.replace(self.config, minibatch_size=batch_size)
-            self._make_learner()
+        schedule = "linear" if anneal else "constant"
+        config = dataclasses.replace(self.config, minibatch_size=batch_size, learning_rate_schedule=schedule)
+        self._make_learner(config, train_steps)
         totals: list[float] = []
         for train_step in range(train_steps):
             seed = self.seed if train_step == 0 else None
@@ -202,9 +205,10 @@ class PPO:
                 total, length = 0.0, 0
         return tuple(np.array(column) for column in zip(*rows, strict=True))
 
-    def _make_learner(self) -> None:
+    def _make_learner(self, config: PPOConfig, num_iterations: int) -> None:
+        self.config = config
         self._learner = PPOLearner(
-            self._policy, self.config, num_iterations=1, prepare=self._to_batch, seed=self.seed, mode="graph"
+            self._policy, config, num_iterations, prepare=self._to_batch, seed=self.seed, mode="graph"
         )
 
     def _sample_actions(self, states: tf.Tensor) -> tf.Tensor:

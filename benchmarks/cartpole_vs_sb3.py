@@ -1,0 +1,129 @@
+"""How soon CartPole-v1 is learnt: tfppo beside stable-baselines3, each with its own tuned settings.
+
+Rule for both: seconds from the start of a fresh process until the mean return of the latest 100 TRAINING episodes first
+reaches 475, looked at after each rollout; and the same from the first environment step on, with what import and
+compilation took left out. Seeds alternate between the two. Prints one JSON line a run, and last the ratios.
+
+    python benchmarks/cartpole_vs_sb3.py --seeds 1 2 3 --peer-python peers/bin/python
+
+stable-baselines3 comes with the `peers` extra, or lives in an environment of its own: --peer-python.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+
+TARGET = 475.0
+EPISODES = 100
+
+
+def run_tfppo(seed: int) -> dict[str, float]:
+    """The default recipe of `make train-cartpole`, without its files."""
+    from tfppo.startup import import_tensorflow
+
+    import_tensorflow()
+    from tfppo import ControlConfig, ControlRun, ControlTrainer, PPOConfig, RunConfig
+
+    trainer = ControlTrainer(ControlRun(RunConfig(seed=seed), ControlConfig(), PPOConfig()))
+    compiled = 0.0
+    for iteration, row in trainer.iterations():
+        compiled = compiled if iteration else time.time()
+        if row["rollout/episodes"] >= EPISODES and row["rollout/episode_return_mean"] >= TARGET:
+            return {"compiled_at": compiled, "reached_at": time.time(), "env_steps": int(row["rollout/env_steps"])}
+    raise SystemExit("tfppo did not reach the target")
+
+
+def run_sb3(seed: int) -> dict[str, float]:
+    """stable-baselines3's PPO with the settings of its rl-zoo for CartPole-v1."""
+    from stable_baselines3 import PPO
+    from stable_baselines3.common.callbacks import BaseCallback
+    from stable_baselines3.common.env_util import make_vec_env
+
+    class StopWhenSolved(BaseCallback):
+        reached_at = None
+
+        def _on_training_start(self):
+            self.started_at = time.time()
+
+        def _on_step(self):
+            return self.reached_at is None
+
+        def _on_rollout_end(self):
+            returns = [info["r"] for info in self.model.ep_info_buffer]
+            if self.reached_at is None and len(returns) >= EPISODES and statistics.fmean(returns) >= TARGET:
+                self.reached_at = time.time()
+
+    model = PPO(
+        "MlpPolicy",
+        make_vec_env("CartPole-v1", n_envs=8, seed=seed),
+        n_steps=32,
+        batch_size=256,
+        n_epochs=20,
+        learning_rate=lambda remaining: 1e-3 * remaining,
+        clip_range=lambda remaining: 0.2 * remaining,
+        gamma=0.98,
+        gae_lambda=0.8,
+        ent_coef=0.0,
+        seed=seed,
+        device="cpu",
+    )
+    callback = StopWhenSolved()
+    model.learn(100_000, callback=callback)
+    if callback.reached_at is None:
+        raise SystemExit("stable-baselines3 did not reach the target")
+    return {
+        "compiled_at": callback.started_at,
+        "reached_at": callback.reached_at,
+        "env_steps": model.num_timesteps,
+    }
+
+
+def measure(python: str, library: str, seed: int) -> dict[str, float | str | int]:
+    """One run in a fresh process."""
+    started = time.time()
+    command = [python, __file__, "--child", library, "--seeds", str(seed)]
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    child = json.loads(output.strip().splitlines()[-1])
+    return {
+        "library": library,
+        "seed": seed,
+        "seconds_from_start": round(child["reached_at"] - started, 2),
+        "seconds_from_first_step": round(child["reached_at"] - child["compiled_at"], 2),
+        "env_steps": child["env_steps"],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--peer-python", default=sys.executable, help="the Python that has stable-baselines3")
+    parser.add_argument("--child", choices=("tfppo", "sb3"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.child:
+        print(json.dumps({"tfppo": run_tfppo, "sb3": run_sb3}[arguments.child](arguments.seeds[0])))
+        return
+    runs = []
+    for seed in arguments.seeds:
+        for library, python in (("tfppo", sys.executable), ("sb3", arguments.peer_python)):
+            runs.append(measure(python, library, seed))
+            print(json.dumps(runs[-1]), flush=True)
+    summary = {}
+    for key in ("seconds_from_start", "seconds_from_first_step"):
+        ours, peer = (sorted(r[key] for r in runs if r["library"] == library) for library in ("tfppo", "sb3"))
+        summary[key] = {
+            "ratio": round(statistics.median(peer) / statistics.median(ours), 2),
+            "ours": {"min": ours[0], "median": statistics.median(ours), "max": ours[-1]},
+            "peer": {"min": peer[0], "median": statistics.median(peer), "max": peer[-1]},
+        }
+    print(
+        json.dumps(
+            {**summary["seconds_from_start"], "from_first_step": summary["seconds_from_first_step"], "runs": len(runs)}
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

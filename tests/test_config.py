@@ -1,0 +1,277 @@
+"""Settings: validated when they are made, equal after a way through YAML, and every refusal one line with a name."""
+
+import dataclasses
+import math
+from pathlib import Path
+
+import pytest
+
+from tfppo.config import ControlConfig, ControlRun, PPOConfig, RunConfig, exact_div, from_yaml, to_yaml
+from tfppo.errors import UsageError
+
+NAN, INF = math.nan, math.inf
+
+# Another valid value of every setting, and values that it must refuse. A new setting has to be added here.
+OTHER = {
+    PPOConfig: {
+        "learning_rate": 1,  # a whole number will do where a real one is wanted
+        "learning_rate_schedule": "cosine",
+        "warmup_iterations": 3,
+        "clip_ratio": 0.1,
+        "clip_ratio_schedule": "linear",
+        "dual_clip": 3.0,
+        "value_clip": 0.2,
+        "value_coeff": 0.0,
+        "entropy_coeff": 0.0,
+        "kl_coeff": 0.5,
+        "kl_rule": "ziegler",
+        "kl_target": 0.02,
+        "kl_horizon": 7,
+        "target_kl": 0.015,
+        "max_grad_norm": None,
+        "adam_epsilon": 1e-12,
+        "gamma": 1.0,
+        "gae_lambda": 0.0,
+        "normalize_advantages": False,
+        "num_epochs": 1,
+        "minibatch_size": 48,
+        "num_micro_batches": 3,
+    },
+    ControlConfig: {
+        "env": "Acrobot-v1",
+        "backend": "gymnasium",
+        "num_envs": 6,
+        "rollout_length": 16,
+        "total_steps": 1000,
+        "hidden_units": (3, 2, 1),
+        "activation": "relu",
+        "target_return": -7.5,
+        "eval_episodes": 0,
+    },
+    RunConfig: {
+        "seed": 0,
+        "name": "null",  # a text that YAML could take for something else
+        "runs_dir": Path("some where") / "else",
+        "device": "cpu",
+        "compile_rollout": "eager",
+        "compile_update": "xla",
+        "log_interval": 2,
+        "checkpoint_interval": 5,
+        "keep_checkpoints": 1,
+    },
+}
+
+NO_REAL = [NAN, INF, -INF, "1", True, [1]]
+POSITIVE = [*NO_REAL, 0.0, -1.0]
+NOT_NEGATIVE = [*NO_REAL, -1e-9]
+UNIT = [*NO_REAL, -0.1, 1.1]
+NO_WHOLE = [NAN, INF, 1.5, 1.0, "1", True, [1]]
+COUNT = [*NO_WHOLE, 0, -1]
+NO_CHOICE = ["other", "", 1, []]
+
+REFUSED = {
+    PPOConfig: {
+        "learning_rate": [*POSITIVE, None],
+        "learning_rate_schedule": [*NO_CHOICE, None],
+        "warmup_iterations": [*NO_WHOLE, -1, None],
+        "clip_ratio": [*POSITIVE, None],
+        "clip_ratio_schedule": [*NO_CHOICE, None],
+        "dual_clip": [*POSITIVE, 1.0],
+        "value_clip": POSITIVE,
+        "value_coeff": [*NOT_NEGATIVE, None],
+        "entropy_coeff": [*NOT_NEGATIVE, None],
+        "kl_coeff": [*NOT_NEGATIVE, None],
+        "kl_rule": [*NO_CHOICE, None],
+        "kl_target": [*POSITIVE, None],
+        "kl_horizon": [*COUNT, None],
+        "target_kl": POSITIVE,
+        "max_grad_norm": POSITIVE,
+        "adam_epsilon": [*POSITIVE, None],
+        "gamma": [*UNIT, None],
+        "gae_lambda": [*UNIT, None],
+        "normalize_advantages": [1, "True", None],
+        "num_epochs": [*COUNT, None],
+        "minibatch_size": [*COUNT, None],
+        "num_micro_batches": [*COUNT, None],
+    },
+    ControlConfig: {
+        "env": [1, None],
+        "backend": [*NO_CHOICE, None],
+        "num_envs": [*COUNT, None],
+        "rollout_length": [*COUNT, None],
+        "total_steps": [*COUNT, None],
+        "hidden_units": [8, [8], "8", None, (0,), (8, -1), (8.0,), (True,), ((8,),)],
+        "activation": [*NO_CHOICE, None],
+        "target_return": NO_REAL,
+        "eval_episodes": [*NO_WHOLE, -1, None],
+    },
+    RunConfig: {
+        "seed": [*NO_WHOLE, -1, 2**31, None],
+        "name": [1, "", ".", "..", "a/b", "a\\b", "a\0b", "a\nb"],
+        "runs_dir": ["runs", 1, None],
+        "device": [*NO_CHOICE, None],
+        "compile_rollout": [*NO_CHOICE, None],
+        "compile_update": [*NO_CHOICE, None],
+        "log_interval": [*COUNT, None],
+        "checkpoint_interval": [*COUNT, None],
+        "keep_checkpoints": [*COUNT, None],
+    },
+}
+
+CONFIGS = [PPOConfig, ControlConfig, RunConfig]
+OTHER_RUN = ControlRun(
+    run=RunConfig(**OTHER[RunConfig]), control=ControlConfig(**OTHER[ControlConfig]), ppo=PPOConfig(**OTHER[PPOConfig])
+)
+
+
+def refusal(make):
+    """The text of the UsageError that `make` raises, which is one line."""
+    with pytest.raises(UsageError) as caught:
+        make()
+    assert isinstance(caught.value, ValueError)
+    text = str(caught.value)
+    assert text and len(text.splitlines()) == 1, text
+    return text
+
+
+@pytest.mark.parametrize("config_class", CONFIGS)
+def test_the_tables_of_this_test_name_every_setting(config_class):
+    names = {field.name for field in dataclasses.fields(config_class)}
+    assert set(OTHER[config_class]) == names
+    assert set(REFUSED[config_class]) == names
+    default = config_class()
+    assert all(getattr(default, name) != value for name, value in OTHER[config_class].items())
+
+
+def test_defaults_survive_yaml():
+    for config in (PPOConfig(), ControlConfig(), RunConfig(), ControlRun()):
+        assert from_yaml(type(config), to_yaml(config)) == config
+
+
+def test_other_values_survive_yaml_with_their_types():
+    for config in (OTHER_RUN.ppo, OTHER_RUN.control, OTHER_RUN.run, OTHER_RUN):
+        assert from_yaml(type(config), to_yaml(config)) == config
+    again = from_yaml(ControlRun, to_yaml(OTHER_RUN))
+    assert isinstance(again.run.runs_dir, Path)
+    assert isinstance(again.control.hidden_units, tuple)
+    assert again.ppo.max_grad_norm is None
+    assert again.run.name == "null"
+
+
+@pytest.mark.parametrize("name", ["2026-01-01", "1e5", "yes", "3", "~", "ein Läufer", "a: b", "#"])
+def test_names_that_yaml_could_misread_survive_it(name):
+    config = RunConfig(name=name)
+    assert from_yaml(RunConfig, to_yaml(config)) == config
+
+
+def test_yaml_keeps_the_order_of_the_settings_and_needs_only_some_of_them():
+    lines = to_yaml(ControlRun()).splitlines()
+    assert [line for line in lines if not line.startswith((" ", "-"))] == ["run:", "control:", "ppo:"]
+    config = from_yaml(ControlRun, "ppo:\n  gamma: 0.9\n  minibatch_size: 512\n")
+    assert config == ControlRun(ppo=PPOConfig(gamma=0.9, minibatch_size=512))
+
+
+@pytest.mark.parametrize(
+    ("config_class", "name", "value"),
+    [
+        pytest.param(config_class, name, value, id=f"{name}-{value!r}")
+        for config_class in CONFIGS
+        for name, values in REFUSED[config_class].items()
+        for value in values
+    ],
+)
+def test_a_wrong_value_is_refused_with_the_name_of_the_setting(config_class, name, value):
+    text = refusal(lambda: config_class(**{name: value}))
+    assert text.startswith(f"{name} must be "), text
+    assert text.endswith(f"not {value!r}"), text
+
+
+@pytest.mark.parametrize("name", ["run", "control", "ppo"])
+def test_a_run_takes_only_its_own_kinds_of_settings(name):
+    assert name in refusal(lambda: ControlRun(**{name: None}))
+    assert name in refusal(lambda: ControlRun(**{name: {}}))
+
+
+@pytest.mark.parametrize("name", ["dual_clip", "value_clip", "target_kl", "max_grad_norm"])
+def test_what_can_be_off_can_be_none(name):
+    assert getattr(PPOConfig(**{name: None}), name) is None
+
+
+@pytest.mark.parametrize("config", [PPOConfig(), ControlConfig(), RunConfig(), ControlRun()])
+def test_settings_are_frozen(config):
+    for field in dataclasses.fields(config):
+        before = getattr(config, field.name)
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(config, field.name, before)
+    assert not hasattr(config, "__dict__")
+
+
+def test_exact_division():
+    assert exact_div(12, 4, "items", "pieces") == 3
+    text = refusal(lambda: exact_div(12, 5, "items", "pieces"))
+    assert "items = 12" in text and "pieces = 5" in text
+
+
+def test_the_rollout_is_cut_exactly():
+    control = ControlConfig(num_envs=6, rollout_length=10, total_steps=600)
+    assert ControlRun(control=control, ppo=PPOConfig(minibatch_size=20)).ppo.minibatch_size == 20
+    text = refusal(lambda: ControlRun(control=control, ppo=PPOConfig(minibatch_size=16)))
+    assert "num_envs x rollout_length = 60" in text and "minibatch_size = 16" in text
+    text = refusal(lambda: ControlRun(control=control, ppo=PPOConfig(minibatch_size=120)))
+    assert "60" in text and "120" in text
+    text = refusal(lambda: PPOConfig(minibatch_size=16, num_micro_batches=3))
+    assert "minibatch_size = 16" in text and "num_micro_batches = 3" in text
+
+
+@pytest.mark.parametrize(("total_steps", "iterations"), [(60, 1), (119, 1), (120, 2), (6_000, 100)])
+def test_iterations_are_whole_rollouts(total_steps, iterations):
+    config = ControlConfig(num_envs=6, rollout_length=10, total_steps=total_steps)
+    assert config.batch_size == 60
+    assert config.num_iterations == iterations
+
+
+def test_a_run_shorter_than_a_rollout_is_refused():
+    text = refusal(lambda: ControlConfig(num_envs=6, rollout_length=10, total_steps=59))
+    assert "total_steps is 59" in text and "60" in text
+
+
+@pytest.mark.parametrize("rule", ["schulman", "ziegler"])
+def test_an_adaptive_kl_coefficient_must_start_above_zero(rule):
+    text = refusal(lambda: PPOConfig(kl_rule=rule))
+    assert "kl_rule" in text and rule in text and "kl_coeff" in text
+    assert PPOConfig(kl_rule=rule, kl_coeff=0.2).kl_rule == rule
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("ppo: {gama: 0.9}", "gama"),
+        ("speed: 3", "speed"),
+        ("ppo: {gamma: high}", "gamma"),
+        ("ppo: {gamma: .nan}", "gamma"),
+        ("ppo: {learning_rate: .inf}", "learning_rate"),
+        ("ppo: {num_epochs: 0}", "num_epochs"),
+        ("ppo: 3", "ppo"),
+        ("ppo:", "ppo"),
+        ("control: {hidden_units: 8}", "hidden_units"),
+        ("control: {hidden_units: [8, x]}", "hidden_units"),
+        ("run: {runs_dir: 3}", "runs_dir"),
+        ("3: 4", "3"),
+        ("- ppo", "ControlRun"),
+        ("", "ControlRun"),
+        ("just words", "ControlRun"),
+        ("ppo: {gamma: 0.9", "YAML"),
+        ("ppo:\n\tgamma: 0.9", "YAML"),
+        ("ppo: !!python/object:os.system {}", "YAML"),
+        ("a: \x00", "YAML"),
+        ('"two\\nlines": 3', "two"),
+    ],
+)
+def test_damaged_yaml_is_refused_in_one_line(text, named):
+    assert named in refusal(lambda: from_yaml(ControlRun, text))
+
+
+def test_an_unknown_setting_is_answered_with_those_that_exist():
+    text = refusal(lambda: from_yaml(PPOConfig, "gama: 0.9"))
+    assert "gama" in text
+    assert all(field.name in text for field in dataclasses.fields(PPOConfig))
