@@ -13,7 +13,7 @@ from tyro.conf import FlagConversionOff, OmitArgPrefixes, OmitSubcommandPrefixes
 
 from tfppo.config import ControlConfig, ControlRun, PPOConfig, RunConfig
 from tfppo.errors import UsageError
-from tfppo.startup import import_tensorflow
+from tfppo.startup import import_tensorflow, seconds_since_start
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,10 @@ class TrainCartpole:
 
     def __call__(self) -> None:
         config = ControlRun(self.run, self.control, self.ppo)
-        import_seconds = import_tensorflow()
+        import_tensorflow()
         from tfppo.control import run
 
-        run.train(config, self.task, import_seconds)
+        run.train(config, self.task, seconds_since_start())
 
 
 @dataclass(frozen=True)
@@ -81,10 +81,10 @@ class Resume:
     """The run's folder."""
 
     def __call__(self) -> None:
-        import_seconds = import_tensorflow()
+        import_tensorflow()
         from tfppo.control import run
 
-        run.resume(self.folder, import_seconds)
+        run.resume(self.folder, seconds_since_start())
 
 
 Command = (

@@ -17,14 +17,18 @@ NOISE_WITHOUT_DRIVER = "failed call to cuInit"  # an error only where there is a
 NVIDIA_DRIVER = ("/proc/driver/nvidia/version", "/dev/nvidiactl", "/dev/dxg")
 
 
-def import_tensorflow() -> float:
-    """Imports TensorFlow and Keras; returns the seconds it took.
+def seconds_since_start() -> float:
+    """Seconds since the command line took over."""
+    return time.perf_counter() - BEGAN
+
+
+def import_tensorflow() -> None:
+    """Imports TensorFlow and Keras.
 
     Informational lines that TensorFlow's C++ code writes while it is imported are dropped; every other line, errors
     among them, still appears. Keras would import matplotlib for plots that nothing here draws, at 0.5 s: it is told
     that there is none, and the curve at the end of a run imports it then.
     """
-    began = time.perf_counter()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
     _keep_compiled_programs()
     hidden = "matplotlib" not in sys.modules
@@ -43,7 +47,6 @@ def import_tensorflow() -> float:
             del sys.modules["matplotlib"]
         gc.freeze()
         gc.enable()
-    return time.perf_counter() - began
 
 
 def _keep_compiled_programs() -> None:

@@ -146,7 +146,7 @@ class ConsoleWriter:
     def write(self, iteration: int, metrics: Mapping[str, float]) -> None:
         done = iteration + 1
         shown = [f"{int(metrics[self._step_metric]):,} steps"]
-        shown += [f"{label} {metrics[name]:,.4g}" for name, label in self._columns.items()]
+        shown += [f"{label} {_readable(metrics[name])}" for name, label in self._columns.items()]
         self._progress.update(self._task, completed=done, note="  ".join(shown))
         now = time.monotonic()
         due = now - self._last_line >= self.SECONDS_BETWEEN_LINES or done == self._num_iterations
@@ -156,6 +156,10 @@ class ConsoleWriter:
 
     def close(self) -> None:
         self._progress.stop()
+
+
+def _readable(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 @contextlib.contextmanager

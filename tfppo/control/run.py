@@ -37,7 +37,7 @@ def train(config: ControlRun, task: str = "control", import_seconds: float = 0.0
     began = time.perf_counter() - import_seconds
     trainer = ControlTrainer(config)
     folder = runs.create_run_folder(config.run, task)
-    runs.write_config(folder, config)
+    runs.write_config(folder, trainer.config)
     return _run(trainer, folder, began, import_seconds)
 
 
@@ -103,7 +103,9 @@ def _run(trainer: ControlTrainer, folder: Path, began: float, import_seconds: fl
         evaluation |= {"env_steps": trainer.env_steps, "seconds": {k: round(v, 3) for k, v in seconds.items()}}
         runs.write_evaluation(folder, evaluation)
         print(describe(evaluation))
-    print(f"{folder} holds {', '.join(sorted(path.name for path in folder.iterdir()))}")
+    print(
+        f"{folder} holds {runs.CURVE}, {runs.METRICS} and the rest; see it with: tensorboard --logdir {folder.parent}"
+    )
     return folder
 
 
@@ -151,6 +153,7 @@ def _writers(trainer: ControlTrainer, folder: Path) -> list[Writer]:
     tensorboard = TensorBoardWriter(folder, STEPS, trainer.env_steps + 1 if start else None)
     if not start:
         settings = {k: v for part in dataclasses.asdict(config).values() for k, v in part.items()}
+        settings = {k: v for k, v in settings.items() if k not in ("name", "runs_dir")}
         tensorboard.write_hparams(settings, [RETURN])
         tensorboard.write_graph(_model_graph(trainer.policy, trainer.observation_shape))
     console = ConsoleWriter(

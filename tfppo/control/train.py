@@ -1,5 +1,6 @@
 """Training a policy for control: the loop, and the run around it."""
 
+import dataclasses
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -33,12 +34,13 @@ class ControlTrainer:
     """
 
     def __init__(self, config: ControlRun):
-        self.config = config
         run, control, ppo = config.run, config.control, config.ppo
         self.device, self.device_reason = choose_device(run.device, control.batch_size)
         steps = control.num_iterations * ppo.num_epochs * (control.batch_size // ppo.minibatch_size)
         self.rollout_mode = choose_compilation(run.compile_rollout, "rollout", self.device, control.num_envs, steps)
         self.update_mode = choose_compilation(run.compile_update, "update", self.device, ppo.minibatch_size, steps)
+        chosen = dataclasses.replace(run, compile_rollout=self.rollout_mode, compile_update=self.update_mode)
+        self.config = dataclasses.replace(config, run=chosen)  # what a resumed run goes on with, wherever it is
         with tf.device(self.device):
             has_graph = control.env in IN_GRAPH_ENVIRONMENTS
             self.in_graph = control.backend == "graph" or (control.backend == "auto" and has_graph)
