@@ -12,9 +12,7 @@ from tfppo.learner import PPOLearner
 
 CONFIG = PPOConfig(num_epochs=2, minibatch_size=6, learning_rate=0.05, entropy_coeff=0.01, max_grad_norm=0.5)
 # With so large an epsilon Adam's first step is minus the gradient itself: sqrt(1 - beta_2) learning_rate / epsilon = 1.
-PLAIN = PPOConfig(
-    num_epochs=1, minibatch_size=12, adam_epsilon=1e4, learning_rate=1e4 / 0.001**0.5, max_grad_norm=None
-)
+PLAIN = PPOConfig(num_epochs=1, minibatch_size=12, adam_epsilon=1e4, learning_rate=1e4 / 0.001**0.5, max_grad_norm=None)
 FULL = {"dual_clip": 1.5, "value_clip": 0.1, "num_micro_batches": 2, "target_kl": 0.5, "kl_coeff": 0.3}
 
 
@@ -143,9 +141,9 @@ def test_xla_mode_is_compiled_by_xla():
         tf.debugging.assert_equal(tf.strings.length(tf.strings.as_string(batch.advantages[0] * 0)), 8)
         return batch
 
-    make_learner(CONFIG, "graph", prepare=prepare).update(tensors(make_batch()))
+    make_learner(PLAIN, "graph", prepare=prepare).update(tensors(make_batch()))
     with pytest.raises(tf.errors.InvalidArgumentError, match="XLA_CPU_JIT"):
-        make_learner(CONFIG, "xla", prepare=prepare).update(tensors(make_batch()))
+        make_learner(PLAIN, "xla", prepare=prepare).update(tensors(make_batch()))
 
 
 def test_update_prepares_what_it_is_given():
@@ -168,17 +166,17 @@ def test_first_minibatch_has_ratio_one():
 
 @pytest.mark.parametrize("num_micro_batches", [1, 2])
 def test_every_epoch_visits_every_index_once(num_micro_batches):
-    config = replace(CONFIG, num_epochs=3, minibatch_size=4, num_micro_batches=num_micro_batches)
-    inputs = np.repeat(np.arange(12.0)[:, None], 3, axis=1) / 12
+    config = replace(CONFIG, num_micro_batches=num_micro_batches)
+    batch = make_batch(inputs=np.repeat(np.arange(12.0)[:, None], 3, axis=1) / 12)
 
     def orders(seed):
-        learner, _ = run(config, make_batch(inputs=inputs), make_batch(inputs=inputs), seed=seed)
+        learner, _ = run(config, batch, batch, seed=seed)
         seen = np.concatenate(learner.policy.inputs)[:, 0] * 12
-        return np.round(seen).astype(int).reshape(2, 3, 12)  # [iteration, epoch, index]
+        return np.round(seen).astype(int).reshape(2, 2, 12)  # [iteration, epoch, index]
 
     first = orders(0)
     assert (np.sort(first, axis=-1) == np.arange(12)).all()
-    assert len({tuple(order) for order in first.reshape(6, 12)}) == 6  # a fresh order in every epoch
+    assert len({tuple(order) for order in first.reshape(4, 12)}) == 4  # a fresh order in every epoch
     assert (orders(0) == first).all() and (orders(1) != first).any()
 
 
@@ -240,12 +238,12 @@ def test_what_is_masked_changes_nothing(filler, kl_coeff, kind, shape):
             return x
         return np.where(batch.mask.reshape(*shape, *[1] * (x.ndim - len(shape))), x, filler)
 
-    config = replace(CONFIG, kl_coeff=kl_coeff, value_clip=0.1, dual_clip=1.5)
+    config = replace(PLAIN, kl_coeff=kl_coeff, value_clip=0.1, dual_clip=1.5)
     filled = tf.nest.map_structure(fill, batch)._replace(inputs=batch.inputs)
     filled = filled._replace(actions=np.where(batch.mask, batch.actions, 0))
-    learner, metrics = run(config, batch, batch)
-    masked, masked_metrics = run(config, filled, filled)
-    assert_close(masked.policy.weights, learner.policy.weights, rtol=1e-5, atol=1e-6)
+    expected, metrics = gradient(config, batch)
+    slopes, masked_metrics = gradient(config, filled)
+    assert_close(slopes, expected, atol=1e-6)
     for name, value in metrics.items():
         np.testing.assert_allclose(masked_metrics[name], value, 1e-4, 1e-6, err_msg=name)
 
@@ -332,7 +330,7 @@ def test_steps_are_as_long_as_the_schedule_says():
 
 def test_kl_penalty_keeps_the_policy_near_the_old_one():
     batch = make_batch(weights=START)
-    settings = {"num_epochs": 8, "max_grad_norm": None, "clip_ratio": 10.0}
+    settings = {"num_epochs": 4, "max_grad_norm": None, "clip_ratio": 10.0}
     free, free_metrics = run(replace(CONFIG, **settings), batch)
     bound, bound_metrics = run(replace(CONFIG, kl_coeff=30.0, **settings), batch)
     distances = [kl_from_old(learner.policy.weights, batch) for learner in (free, bound)]
@@ -351,7 +349,7 @@ def test_kl_of_the_first_step_has_no_gradient():
 def test_reference_penalty_pulls_towards_the_reference():
     batch = make_batch()._replace(advantages=np.zeros(12))
     batch = batch._replace(reference_log_probs=reference_log_probs(batch))
-    config = replace(CONFIG, kl_coeff=1.0, value_coeff=0.0, entropy_coeff=0.0, num_epochs=20)
+    config = replace(CONFIG, kl_coeff=1.0, value_coeff=0.0, entropy_coeff=0.0, learning_rate=0.2, num_epochs=5)
     learner, _ = run(config, batch)
 
     def distance(weights):
@@ -372,8 +370,7 @@ def test_reference_penalty_pulls_towards_the_reference():
     ],
 )
 def test_kl_coefficient_adapts_after_each_update(rule, target, factor):
-    config = replace(CONFIG, kl_coeff=0.1, kl_rule=rule, kl_target=target, kl_horizon=60)
-    learner = make_learner(config, "graph")
+    learner = make_learner(replace(PLAIN, kl_coeff=0.1, kl_rule=rule, kl_target=target, kl_horizon=60))
     used = [float(learner.update(tensors(make_batch()))["schedule/kl_coeff"]) for _ in range(3)]
     np.testing.assert_allclose(used, 0.1 * factor ** np.arange(3), rtol=1e-5)
     np.testing.assert_allclose(learner.kl_coeff.numpy(), 0.1 * factor**3, rtol=1e-5)
@@ -393,7 +390,7 @@ def test_adapted_kl_coefficient_is_the_one_that_trains():
 def test_kl_rule_sees_the_last_epoch():
     """The first epochs start at KL 0; the last one's mean decides, which is between the two targets here."""
     batch = make_batch(weights=START)
-    config = replace(CONFIG, num_epochs=6, kl_coeff=1e-6, kl_rule="schulman", max_grad_norm=None)
+    config = replace(CONFIG, num_epochs=4, kl_coeff=1e-6, kl_rule="schulman", max_grad_norm=None)
     rows = SlowLearner(config, 4).update(batch)
     last, mean = (np.mean([row["loss/kl"] for row in part]) for part in (rows[-2:], rows))
     assert last > 1.5 * mean
@@ -403,7 +400,7 @@ def test_kl_rule_sees_the_last_epoch():
 
 def test_entropy_bonus_raises_the_entropy():
     batch = make_batch()._replace(advantages=np.zeros(12))
-    config = replace(CONFIG, value_coeff=0.0, num_epochs=10)
+    config = replace(CONFIG, value_coeff=0.0, num_epochs=5)
     entropies = []
     for entropy_coeff in (0.0, 1.0):
         learner, _ = run(replace(config, entropy_coeff=entropy_coeff), batch)
@@ -419,6 +416,7 @@ def test_entropy_bonus_raises_the_entropy():
 @pytest.mark.parametrize("settings", [{"dual_clip": 1.2}, {"value_clip": 0.05}, {"clip_ratio": 0.01}])
 def test_clip_options_reach_the_losses(settings):
     batch = make_batch()
+    batch.old_log_probs[::2] -= 0.5  # some ratios are large enough for the dual clip
     before, _ = gradient(PLAIN, batch)
     slopes, metrics = gradient(replace(PLAIN, **settings), batch)
     expected, row = slow_gradient(replace(PLAIN, **settings), batch)

@@ -34,6 +34,7 @@ def import_tensorflow() -> None:
     hidden = "matplotlib" not in sys.modules
     if hidden:
         sys.modules["matplotlib"] = None  # type: ignore[assignment]
+    _tell("loading TensorFlow ...")
     gc.disable()  # what is imported stays: to look for garbage in it takes a fifth of the time
     try:
         with _without_noise():
@@ -47,6 +48,13 @@ def import_tensorflow() -> None:
             del sys.modules["matplotlib"]
         gc.freeze()
         gc.enable()
+        _tell("")
+
+
+def _tell(text: str) -> None:
+    """Shows a passing line on a terminal, in place of the last one; elsewhere nothing."""
+    if sys.stdout.isatty():
+        print(f"\r\033[K{text}", end="", flush=True)
 
 
 def _keep_compiled_programs() -> None:
