@@ -1,9 +1,9 @@
 """The document's example: PPO on CartPole, as its section 5.2 meant it.
 
 Its hyperparameters are kept: learning_rate 0.01, clip_ratio 0.2, entropy_coeff 0.01, gamma 0.99, batch_size 32,
-episode_len 100. Two things differ. The learning rate goes linearly to 0 (`anneal`): 0.01 is high for Adam, and a policy
-that has learnt is otherwise shaken off its balance now and then. And 400 train_steps are enough where the document takes
-1000.
+episode_len 100. Two things differ. The learning rate goes linearly to 0 (`anneal`): 0.01 is high for Adam, and a
+policy that has learnt is otherwise shaken off its balance now and then. And 400 train_steps are enough, where the
+document takes 1000.
 
     python examples/document_cartpole.py
 """

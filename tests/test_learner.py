@@ -273,19 +273,22 @@ def test_gradients_are_clipped_by_their_global_norm_and_reported_before():
 
 @pytest.mark.parametrize("mode", ["eager", "graph"])
 def test_target_kl_skips_the_step_that_goes_too_far_and_all_after_it(mode):
-    """From ratio 1 the first step is taken, and its huge learning rate makes the second one go too far."""
+    """From ratio 1 some steps are taken, and a huge learning rate makes the next one go too far, in mid-epoch. The
+    rule for the KL coefficient hears of what was evaluated."""
     batch = make_batch(weights=START)
-    config = replace(CONFIG, num_epochs=5, learning_rate=1.0, target_kl=0.01)
+    settings = {"target_kl": 0.01, "kl_coeff": 1e-6, "kl_rule": "schulman", "kl_target": 1e-4}
+    config = replace(CONFIG, num_epochs=5, minibatch_size=3, learning_rate=1.0, **settings)
     learner, metrics = run(config, batch, mode=mode)
     slow = SlowLearner(config, 4)
-    rows = slow.update(batch)
-    assert learner.optimizer.iterations == 1 == slow.steps
+    kls = [row["policy/approx_kl"] for row in slow.update(batch)]
+    assert 1 <= slow.steps <= 2 and len(kls) == slow.steps + 1 and kls[-1] > 0.015 > max(kls[:-1])
+    assert learner.optimizer.iterations == slow.steps
     assert_close(learner.policy.weights, slow.weights)
+    np.testing.assert_allclose(metrics["policy/approx_kl"], np.mean(kls), rtol=1e-4)
+    np.testing.assert_allclose(learner.kl_coeff.numpy(), 2e-6, rtol=1e-6)
     unstopped, _ = run(replace(config, target_kl=None), batch)
-    assert unstopped.optimizer.iterations == 10
+    assert unstopped.optimizer.iterations == 20
     assert_differ(unstopped.policy.weights, slow.weights)
-    assert len(rows) == 2 and rows[1]["policy/approx_kl"] > 0.015
-    np.testing.assert_allclose(metrics["policy/approx_kl"], rows[1]["policy/approx_kl"] / 2, rtol=1e-4)
 
 
 def test_target_kl_stops_only_above_one_and_a_half_times_itself():

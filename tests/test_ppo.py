@@ -7,8 +7,9 @@ import pytest
 import reference
 import tensorflow as tf
 
+from tfppo.control.transitions import make_transitions, transitions_to_batch
 from tfppo.errors import UsageError
-from tfppo.ppo import PPO, Transitions, _truncations
+from tfppo.ppo import PPO
 
 
 def random_transitions(count=50, seed=0):
@@ -28,6 +29,11 @@ def train(ppo, transitions, gamma=0.9, episode_len=10):
     order = ("state", "action", "reward", "next_state")
     arguments = [transitions[name] for name in order]
     return ppo.train(*arguments, gamma, episode_len, terminated=transitions["terminated"])
+
+
+def make_batch(ppo, transitions, episode_len):
+    options = {"gamma": 0.9, "episode_len": episode_len, "state_dim": 4, "action_dim": 2, "multiple": 32}
+    return transitions_to_batch(ppo._policy, make_transitions(**transitions, **options), ppo.config.gae_lambda)
 
 
 def weights(ppo):
@@ -60,8 +66,7 @@ def test_act_samples_from_the_policy_and_test_is_greedy():
 def test_the_batch_is_gae_on_the_transitions(episode_len):
     ppo = PPO(None, 4, 2, gae_lambda=0.8)
     given = random_transitions()
-    transitions = ppo._transitions(*given.values(), gamma=0.9, episode_len=episode_len)
-    batch = ppo._to_batch(transitions)
+    batch = make_batch(ppo, given, episode_len)
     values = ppo.critic(given["state"]).numpy()[:, 0]
     next_values = ppo.critic(given["next_state"]).numpy()[:, 0]
     truncated = np.zeros(50, bool)
@@ -80,7 +85,7 @@ def test_the_batch_is_gae_on_the_transitions(episode_len):
 
 def test_padding_changes_nothing():
     ppo = PPO(None, 4, 2)
-    batch = ppo._to_batch(ppo._transitions(*random_transitions().values(), gamma=0.9, episode_len=10))
+    batch = make_batch(ppo, random_transitions(), 10)
     spoilt = batch._replace(advantages=tf.where(batch.mask, batch.advantages, np.nan))
     for gradient, other in zip(
         *(ppo._learner._loss_and_gradients(b, tf.constant(0.2), tf.constant(50.0))[1] for b in (batch, spoilt)),
@@ -114,9 +119,19 @@ def test_successors_that_do_not_follow_cut_the_trace():
     state = np.arange(5.0)[:, None]
     next_state = state + 1
     next_state[1] = 77.0  # the environment was reset after this step
-    terminated = np.array([False, False, False, True, False])
-    cut = _truncations(state, next_state, terminated, episode_len=100)
-    assert cut.tolist() == [False, True, False, False, True]
+    transitions = make_transitions(
+        state,
+        np.zeros(5),
+        np.zeros(5),
+        next_state,
+        terminated=np.array([False, False, False, True, False]),
+        gamma=1.0,
+        episode_len=100,
+        state_dim=1,
+        action_dim=2,
+        multiple=5,
+    )
+    assert transitions.truncated.numpy().tolist() == [False, True, False, False, True]
 
 
 def test_learn_returns_the_totals_of_whole_episodes():
@@ -150,6 +165,7 @@ def test_a_subclass_brings_its_own_models():
     [
         ({"state": np.zeros((50, 3))}, "state has shape (50, 3)"),
         ({"action": np.zeros(49)}, "action has shape (49,)"),
+        ({"action": np.full(50, 2)}, "actions go from 2 to 2: they must be from 0 to 1"),
         ({"terminated": np.zeros((50, 1))}, "terminated has shape (50, 1)"),
         ({"next_state": np.zeros(50)}, "next_state has shape (50,)"),
         ({"reward": np.zeros(0)}, "at least 1"),
@@ -177,4 +193,3 @@ def test_other_mistakes_are_refused():
         train(PPO(None, 4, 2), random_transitions(), gamma=1.5)
     with pytest.raises(UsageError, match="episode_len"):
         train(PPO(None, 4, 2), random_transitions(), episode_len=0)
-    assert Transitions._fields[:4] == ("state", "action", "reward", "next_state")

@@ -2,8 +2,10 @@
 
 import contextlib
 import io
+import os
 import re
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -108,26 +110,45 @@ def main(arguments: list[str] | None = None) -> int:
 def _parse(arguments: list[str]) -> Any:
     held = io.StringIO()
     try:
-        with contextlib.redirect_stderr(held):
-            return tyro.cli(
-                Command,
-                prog="tfppo",
-                description="PPO for control and for language models in TensorFlow 2 and Keras 3.",
-                args=arguments,
-                config=(OmitArgPrefixes, OmitSubcommandPrefixes, FlagConversionOff),
-            )
+        with _drawn_plainly(held):
+            return _read(arguments)
     except SystemExit as end:
         if end.code in (0, None):
-            raise
+            return _read(arguments)  # help was asked for: again, drawn for the terminal
         raise UsageError(_one_line(held.getvalue())) from None
 
 
+def _read(arguments: list[str]) -> Any:
+    return tyro.cli(
+        Command,
+        prog="tfppo",
+        description="PPO for control and for language models in TensorFlow 2 and Keras 3.",
+        args=arguments,
+        config=(OmitArgPrefixes, OmitSubcommandPrefixes, FlagConversionOff),
+    )
+
+
+@contextlib.contextmanager
+def _drawn_plainly(held: io.StringIO) -> Iterator[None]:
+    """What is printed goes into `held`, without colours and in lines too long to be broken."""
+    columns = os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = "100000"
+    try:
+        with contextlib.redirect_stderr(held), contextlib.redirect_stdout(held):
+            yield
+    finally:
+        if columns is None:
+            del os.environ["COLUMNS"]
+        else:
+            os.environ["COLUMNS"] = columns
+
+
 def _one_line(box: str) -> str:
-    """The sentences of the box that tyro draws around an error."""
-    lines = [line.strip("│╭╮╰╯─ ") for line in box.splitlines() if not line.startswith("╭")]
-    text = " ".join(line for line in lines if line)
+    """The sentences inside the box that tyro draws around an error: its title, rules and edges are left out."""
+    lines = [line.strip().strip("│|").strip() for line in box.splitlines()[1:]]
+    text = " ".join(line for line in lines if line.strip("╰╯─+-"))
     text = re.sub(r"Error parsing __tyro-dummy-inner__\S*: ", "", text)
-    return re.sub(r"For full helptext, (see|run)", "; help:", text).replace(" ; ", "; ")
+    return re.sub(r"\s*For full helptext, (see|run):? ", "; help: ", text)
 
 
 if __name__ == "__main__":

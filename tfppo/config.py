@@ -111,6 +111,7 @@ class ControlConfig:
         _check_types(self)
         for name in ("num_envs", "rollout_length", "total_steps"):
             _check(self, name, "at least 1", lambda v: v >= 1)
+        _check(self, "target_return", "a finite number", lambda v: True)
         _check(self, "eval_episodes", "at least 0", lambda v: v >= 0)
         _check(self, "hidden_units", "positive widths", lambda v: all(units >= 1 for units in v))
         if self.total_steps < self.batch_size:
@@ -158,7 +159,7 @@ class RunConfig:
         _check(self, "seed", "between 0 and 2**31 - 1", lambda v: 0 <= v < 2**31)
         for name in ("log_interval", "checkpoint_interval", "keep_checkpoints"):
             _check(self, name, "at least 1", lambda v: v >= 1)
-        _check(self, "name", "a plain folder name", lambda v: v not in ("", ".", "..") and not set(v) & set("/\\\0"))
+        _check(self, "name", "a plain folder name", _is_folder_name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +173,10 @@ class ControlRun:
     def __post_init__(self):
         _check_types(self)
         exact_div(self.control.batch_size, self.ppo.minibatch_size, "num_envs x rollout_length", "minibatch_size")
+
+
+def _is_folder_name(name: str) -> bool:
+    return name not in ("", ".", "..") and name.isprintable() and not set(name) & set("/\\")
 
 
 def exact_div(dividend: int, divisor: int, dividend_name: str, divisor_name: str) -> int:
@@ -207,7 +212,7 @@ def _from_plain(config_class: type, plain: Any, where: str) -> Any:
     if not isinstance(plain, dict):
         raise UsageError(f"{where} must be a mapping of settings, not {type(plain).__name__}")
     hints = typing.get_type_hints(config_class)
-    unknown = [str(name) for name in plain if name not in hints]
+    unknown = [" ".join(str(name).split()) for name in plain if name not in hints]
     if unknown:
         raise UsageError(f"{where} has no setting {', '.join(unknown)}; its settings are {', '.join(hints)}")
     arguments = {}

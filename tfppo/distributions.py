@@ -93,6 +93,7 @@ class MultiCategorical(NamedTuple):
 
     @property
     def heads(self):
+        """One Categorical a head."""
         return [Categorical(logits) for logits in self.logits]
 
     def log_prob(self, actions):
@@ -181,6 +182,7 @@ class SquashedNormal(NamedTuple):
 
     @property
     def base(self):
+        """The normals before tanh."""
         return DiagonalNormal(self.mean, self.log_std)
 
     @staticmethod

@@ -16,7 +16,7 @@ from tfppo.divergences import (
     kl_k2,
 )
 from tfppo.losses import clipped_surrogate_loss, clipped_value_loss
-from tfppo.masking import explained_variance, masked_mean, masked_sum, masked_whiten
+from tfppo.masking import explained_variance, masked_mean, masked_sum, masked_whiten, zero_outside
 from tfppo.placement import compiled
 from tfppo.random import fold_in, permutation
 from tfppo.schedules import make_schedule
@@ -235,7 +235,12 @@ def _divergence(batch: Batch, evaluation: Evaluation) -> tf.Tensor:
     otherwise k3, whose samples and gradient then fit [Schulman 2020].
     """
     if batch.reference_log_probs is not None:
-        return kl_k2(evaluation.log_probs - batch.reference_log_probs)
-    if batch.old_distribution is not None and evaluation.distribution is not None:
-        return batch.old_distribution.kl(evaluation.distribution)
-    return approximate_kl(evaluation.log_probs - batch.old_log_probs)
+        return kl_k2(zero_outside(evaluation.log_probs - batch.reference_log_probs, batch.mask))
+    if batch.old_distribution is None or evaluation.distribution is None:
+        return approximate_kl(zero_outside(evaluation.log_probs - batch.old_log_probs, batch.mask))
+
+    def inside(old, new):  # what is masked may be NaN, which times 0 is NaN: it is given a divergence of 0
+        mask = tf.reshape(batch.mask, [*batch.mask.shape, *[1] * (old.shape.rank - batch.mask.shape.rank)])
+        return tf.where(mask, old, tf.stop_gradient(new))
+
+    return tf.nest.map_structure(inside, batch.old_distribution, evaluation.distribution).kl(evaluation.distribution)

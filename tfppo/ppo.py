@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import gymnasium
 import keras
@@ -12,24 +12,10 @@ import tensorflow as tf
 from tfppo.config import PPOConfig
 from tfppo.control.networks import check_spaces, make_actor, make_critic
 from tfppo.control.policy import ActorCriticPolicy
+from tfppo.control.transitions import make_transitions, transitions_to_batch
 from tfppo.errors import UsageError
 from tfppo.learner import PPOLearner
 from tfppo.random import fold_in
-from tfppo.returns import generalized_advantage_estimation
-from tfppo.types import Batch
-
-
-class Transitions(NamedTuple):
-    """N transitions in time order, padded; what one call of `PPO.train` learns from."""
-
-    state: tf.Tensor  # [N, state_dim]
-    action: tf.Tensor  # [N] int32
-    reward: tf.Tensor  # [N]
-    next_state: tf.Tensor  # [N, state_dim]
-    terminated: tf.Tensor  # [N] bool
-    truncated: tf.Tensor  # [N] bool
-    mask: tf.Tensor  # [N] bool, False where padded
-    gamma: tf.Tensor  # []
 
 
 class PPO:
@@ -137,9 +123,20 @@ class PPO:
           metrics, named as in `writers.METRICS`.
 
         Raises:
-          UsageError: if the shapes do not fit together, or gamma or episode_len is out of range.
+          UsageError: if the shapes do not fit together, or actions, gamma or episode_len are out of range.
         """
-        transitions = self._transitions(state, action, reward, next_state, terminated, gamma, episode_len)
+        transitions = make_transitions(
+            state,
+            action,
+            reward,
+            next_state,
+            terminated,
+            gamma=gamma,
+            episode_len=episode_len,
+            state_dim=self.state_dim,
+            action_dim=self.action_dim,
+            multiple=self.config.minibatch_size,
+        )
         metrics = self._learner.update(transitions)
         return {name: float(value) for name, value in metrics.items()}
 
@@ -208,7 +205,12 @@ class PPO:
     def _make_learner(self, config: PPOConfig, num_iterations: int) -> None:
         self.config = config
         self._learner = PPOLearner(
-            self._policy, config, num_iterations, prepare=self._to_batch, seed=self.seed, mode="graph"
+            self._policy,
+            config,
+            num_iterations,
+            prepare=lambda transitions: transitions_to_batch(self._policy, transitions, config.gae_lambda),
+            seed=self.seed,
+            mode="graph",
         )
 
     def _sample_actions(self, states: tf.Tensor) -> tf.Tensor:
@@ -224,68 +226,6 @@ class PPO:
             )
         actions = choose(tf.constant(np.atleast_2d(states))).numpy()
         return actions if states.ndim == 2 else actions[0]
-
-    def _transitions(self, state, action, reward, next_state, terminated, gamma, episode_len) -> Transitions:
-        """The checked arguments of `train`, padded to whole minibatches."""
-        state, reward, next_state = (np.asarray(x, np.float32) for x in (state, reward, next_state))
-        action, terminated = np.asarray(action, np.int32), np.asarray(terminated, bool)
-        count = len(reward) if reward.ndim else 0
-        wanted = {"state": (count, self.state_dim), "next_state": (count, self.state_dim)}
-        wanted |= dict.fromkeys(("action", "reward", "terminated"), (count,))
-        given = {"state": state, "next_state": next_state, "action": action, "reward": reward, "terminated": terminated}
-        for name, shape in wanted.items():
-            if given[name].shape != shape or not count:
-                raise UsageError(
-                    f"{name} has shape {given[name].shape}, but {count} rewards want {shape}, and at least 1"
-                )
-        if not 0 <= gamma <= 1:
-            raise UsageError(f"gamma must be between 0 and 1, not {gamma}")
-        if episode_len < 1:
-            raise UsageError(f"episode_len must be at least 1, not {episode_len}")
-        truncated = _truncations(state, next_state, terminated, episode_len)
-        padding = -count % self.config.minibatch_size
-        mask = np.arange(count + padding) < count
-        rows = [
-            np.pad(x, [(0, padding)] + [(0, 0)] * (x.ndim - 1))
-            for x in (state, action, reward, next_state, terminated, truncated)
-        ]
-        return Transitions(*map(tf.constant, (*rows, mask, np.float32(gamma))))
-
-    def _to_batch(self, transitions: Transitions) -> Batch:
-        """What the learner trains on: the policy as it is before the update is the old one."""
-        old = self._policy.evaluate(transitions.state, transitions.action)
-        advantages, returns = generalized_advantage_estimation(
-            transitions.reward,
-            old.values,
-            self._policy.value(transitions.next_state),
-            transitions.terminated,
-            transitions.truncated,
-            transitions.gamma,
-            self.config.gae_lambda,
-        )
-        return Batch(
-            inputs=transitions.state,
-            actions=transitions.action,
-            old_log_probs=old.log_probs,
-            old_values=old.values,
-            advantages=advantages,
-            returns=returns,
-            mask=transitions.mask,
-            old_distribution=old.distribution,
-        )
-
-
-def _truncations(state: np.ndarray, next_state: np.ndarray, terminated: np.ndarray, episode_len: int) -> np.ndarray:
-    """Where an episode was cut short, bool [N]: after `episode_len` steps, where the next state is not the successor,
-    and at the end."""
-    cut = np.append(np.any(next_state[:-1] != state[1:], axis=1), True)
-    length = 0
-    for t in range(len(cut)):
-        length += 1
-        cut[t] |= length == episode_len
-        if cut[t] or terminated[t]:
-            length = 0
-    return cut & ~terminated
 
 
 def _check_environment(env: gymnasium.Env, state_dim: int, action_dim: int) -> None:

@@ -29,12 +29,12 @@ def create_run_folder(run: RunConfig, task: str) -> Path:
             folder.mkdir(parents=True)
             break
         except FileExistsError:
+            if not run.runs_dir.is_dir():
+                raise UsageError(f"{run.runs_dir} is not a folder: choose another --runs-dir") from None
             if run.name:
                 raise UsageError(
                     f"{folder} exists: choose another --name, delete it, or go on with it: tfppo resume {folder}"
                 ) from None
-            if not run.runs_dir.is_dir():
-                raise UsageError(f"{run.runs_dir} is not a folder: choose another --runs-dir") from None
             number += 1
         except OSError as error:
             raise UsageError(f"cannot make run folder {folder} ({error.strerror}): choose another --runs-dir") from None
@@ -53,6 +53,8 @@ def read_config(folder: Path, config_class: type) -> Any:
         text = path.read_text()
     except OSError as error:
         raise UsageError(f"{folder} is not the folder of a run: {path} cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{path} is damaged: it is no text") from None
     try:
         return from_yaml(config_class, text)
     except (ValueError, TypeError) as error:

@@ -59,7 +59,7 @@ class CsvWriter:
             self._write(row)
 
     def write(self, iteration: int, metrics: Mapping[str, float]) -> None:
-        self._write({"iteration": iteration, **{name: f"{value:.7g}" for name, value in metrics.items()}})
+        self._write({"iteration": iteration, **{name: _plain(value) for name, value in metrics.items()}})
 
     def _write(self, row: Mapping[str, Any]) -> None:
         if self._writer is None:
@@ -142,6 +142,7 @@ class ConsoleWriter:
         self._task = self._progress.add_task("training", total=num_iterations, completed=start, note="compiling ...")
         self._progress.start()
         self._last_line = time.monotonic()
+        self._unprinted = ""
 
     def write(self, iteration: int, metrics: Mapping[str, float]) -> None:
         done = iteration + 1
@@ -149,13 +150,25 @@ class ConsoleWriter:
         shown += [f"{label} {_readable(metrics[name])}" for name, label in self._columns.items()]
         self._progress.update(self._task, completed=done, note="  ".join(shown))
         now = time.monotonic()
-        due = now - self._last_line >= self.SECONDS_BETWEEN_LINES or done == self._num_iterations
-        if self._progress.disable and due:
+        self._unprinted = f"iteration {done}/{self._num_iterations}  {'  '.join(shown)}"
+        if now - self._last_line >= self.SECONDS_BETWEEN_LINES:
             self._last_line = now
-            print(f"iteration {done}/{self._num_iterations}  {'  '.join(shown)}", flush=True)
+            self._print()
 
     def close(self) -> None:
         self._progress.stop()
+        self._print()
+
+    def _print(self) -> None:
+        """Prints the latest line, once, where there is no live display."""
+        if self._progress.disable and self._unprinted:
+            print(self._unprinted, flush=True)
+        self._unprinted = ""
+
+
+def _plain(value: float) -> str:
+    """Seven digits, which is all that float32 has; counts in full."""
+    return str(int(value)) if float(value).is_integer() else f"{value:.7g}"
 
 
 def _readable(value: float) -> str:

@@ -91,9 +91,9 @@ class GymnasiumCollector(tf.Module):
         self._structure, self._specs = self._trajectory_specs()
 
     @property
-    def env_steps(self) -> tf.Variable:
-        """Environment steps so far, scalar int64."""
-        return self.state[-1]
+    def statistics(self) -> EpisodeStatistics:
+        """The episodes so far."""
+        return EpisodeStatistics(*(variable.read_value() for variable in self.state[-len(EpisodeStatistics._fields) :]))
 
     def collect(self, iteration: tf.Tensor) -> Rollout:
         """Rollout number `iteration`, a scalar int64 tensor."""
@@ -110,8 +110,7 @@ class GymnasiumCollector(tf.Module):
         return self.policy.noise([self.rollout_length, self.environment.num_envs], fold_in(self._seed, iteration))
 
     def _evaluate(self, trajectory: Trajectory, returns: tf.Tensor, lengths: tf.Tensor) -> Rollout:
-        statistics = EpisodeStatistics(*(variable.read_value() for variable in self.state))
-        statistics = update_statistics(statistics, trajectory, returns, lengths)
+        statistics = update_statistics(self.statistics, trajectory, returns, lengths)
         for variable, value in zip(self.state, statistics, strict=True):
             variable.assign(value)
         return evaluate_trajectory(self.policy, trajectory, statistics_metrics(statistics))

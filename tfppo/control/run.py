@@ -16,8 +16,6 @@ from tfppo import runs
 from tfppo.checkpoints import Checkpoints
 from tfppo.config import ControlRun
 from tfppo.control.evaluate import greedy_returns, summarise
-from tfppo.control.gymnasium import make_vector_environment
-from tfppo.control.networks import make_actor, make_critic
 from tfppo.control.policy import ActorCriticPolicy
 from tfppo.control.statistics import WINDOW
 from tfppo.control.train import ControlTrainer
@@ -63,18 +61,14 @@ def evaluate(folder: Path, episodes: int, seed: int | None = None) -> dict[str, 
       UsageError: if the folder is no run, or has no checkpoint that can be read.
     """
     config = runs.read_config(folder, ControlRun)
-    environment = make_vector_environment(config.control.env, 1)
-    spaces = environment.single_observation_space, environment.single_action_space
-    environment.close()
-    control = config.control
-    policy = ActorCriticPolicy(
-        make_actor(*spaces, control.hidden_units, control.activation),
-        make_critic(spaces[0], control.hidden_units, control.activation),
-    )
-    checkpoints = Checkpoints(folder / runs.CHECKPOINTS, actor=policy.actor, critic=policy.critic)
-    checkpoints.restore_latest(partial=True)
-    seed = config.run.seed if seed is None else seed
-    return {"env": control.env, "seed": seed} | summarise(_greedy_returns(policy, control.env, episodes, seed))
+    trainer = ControlTrainer(dataclasses.replace(config, run=dataclasses.replace(config.run, device="auto")))
+    try:
+        _checkpoints(trainer, folder).restore_latest()
+        seed = config.run.seed if seed is None else seed
+        returns = _greedy_returns(trainer.policy, config.control.env, episodes, seed)
+        return {"env": config.control.env, "seed": seed} | summarise(returns)
+    finally:
+        trainer.close()
 
 
 def _run(trainer: ControlTrainer, folder: Path, began: float, import_seconds: float) -> Path:
@@ -121,8 +115,10 @@ def _train(trainer: ControlTrainer, folder: Path) -> bool:
     """The training loop with everything that is written on the way. Returns whether it came to its end."""
     run, control = trainer.config.run, trainer.config.control
     checkpoints = _checkpoints(trainer, folder)
+    last = trainer.iteration == control.num_iterations or _is_solved(trainer.episode_metrics, control.target_return)
+    if last:  # a finished run was resumed
+        return True
     writers = _writers(trainer, folder)
-    last = trainer.iteration == control.num_iterations  # a finished run was resumed: there is nothing left to do
     with _stop_requests() as stop_requested:
         try:
             for iteration, row in trainer.iterations():
@@ -130,9 +126,10 @@ def _train(trainer: ControlTrainer, folder: Path) -> bool:
                 if last or (iteration + 1) % run.log_interval == 0:
                     for writer in writers:
                         writer.write(iteration, row)
-                if last or stop_requested() or (iteration + 1) % run.checkpoint_interval == 0:
+                stop = last or stop_requested()
+                if stop or (iteration + 1) % run.checkpoint_interval == 0:
                     checkpoints.save(iteration + 1)
-                if last or stop_requested():
+                if stop:
                     break
         finally:
             for writer in writers:

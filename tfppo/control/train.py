@@ -15,6 +15,7 @@ from tfppo.control.gymnasium import GymnasiumCollector, make_vector_environment
 from tfppo.control.networks import check_spaces, make_actor, make_critic
 from tfppo.control.policy import ActorCriticPolicy
 from tfppo.control.rollout import GraphCollector, to_batch
+from tfppo.control.statistics import statistics_metrics
 from tfppo.errors import UsageError
 from tfppo.learner import PPOLearner
 from tfppo.pipeline import rollout_dataset
@@ -79,9 +80,14 @@ class ControlTrainer:
         return int(self.learner.iteration.numpy())
 
     @property
+    def episode_metrics(self) -> dict[str, float]:
+        """Counts and means of the episodes that have finished, as in `writers.METRICS`."""
+        return {name: float(value) for name, value in statistics_metrics(self.collector.statistics).items()}
+
+    @property
     def env_steps(self) -> int:
         """Environment steps that are done."""
-        return int(self.collector.env_steps.numpy())
+        return int(self.episode_metrics["rollout/env_steps"])
 
     @property
     def state(self) -> dict[str, Any]:

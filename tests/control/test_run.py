@@ -1,0 +1,433 @@
+"""Control runs from their first file to their last: written, stopped, resumed, evaluated."""
+
+import csv
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import threading
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from tfppo import runs
+from tfppo.config import ControlConfig, ControlRun, PPOConfig, RunConfig
+from tfppo.control import run
+from tfppo.errors import UsageError
+from tfppo.writers import METRICS
+
+RETURN, STEPS = "rollout/episode_return_mean", "rollout/env_steps"
+ITERATIONS = 7
+SIGNALS = [signal.SIGINT, signal.SIGTERM]
+
+
+def tiny(runs_dir, *, mode="eager", name=None, intervals=(1, 3), iterations=ITERATIONS, **control):
+    """Settings of a run of so many iterations of 4 x 8 steps."""
+    log_interval, checkpoint_interval = intervals
+    return ControlRun(
+        RunConfig(
+            seed=3,
+            name=name,
+            runs_dir=runs_dir,
+            device="cpu",
+            compile_rollout=mode,
+            compile_update=mode,
+            log_interval=log_interval,
+            checkpoint_interval=checkpoint_interval,
+            keep_checkpoints=2,
+        ),
+        ControlConfig(
+            **{"num_envs": 4, "rollout_length": 8, "total_steps": 32 * iterations + 5, "hidden_units": (8,)}
+            | {"eval_episodes": 2}
+            | control
+        ),
+        PPOConfig(
+            **({"num_epochs": 2, "minibatch_size": 16} if mode == "graph" else {"num_epochs": 1, "minibatch_size": 32}),
+            kl_rule="schulman",
+            kl_coeff=0.1,
+        ),
+    )
+
+
+def read_rows(folder):
+    with (folder / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def without_times(folder):
+    return [{k: v for k, v in row.items() if not k.startswith("time/")} for row in read_rows(folder)]
+
+
+def read_evaluation(folder):
+    evaluation = json.loads((folder / "evaluation.json").read_text())
+    return evaluation, evaluation.pop("seconds")
+
+
+def read_events(folder):
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
+    events.Reload()
+    return events
+
+
+def read_state(folder, iteration):
+    """Every tensor of a checkpoint, as bytes by name; how many times a process has saved is no part of it."""
+    reader = tf.train.load_checkpoint(str(folder / "checkpoints" / f"ckpt-{iteration}"))
+    names = [name for name in reader.get_variable_to_shape_map() if not name.startswith(("save_counter", "_CHECK"))]
+    return {name: np.asarray(reader.get_tensor(name)).tobytes() for name in names}
+
+
+def checkpoints_of(folder):
+    return sorted(path.stem for path in (folder / "checkpoints").glob("*.index"))
+
+
+def assert_same_run(folder, whole):
+    """Metrics, TensorBoard, the final state and the evaluation are those of the uninterrupted run."""
+    assert without_times(folder) == without_times(whole)
+    assert read_state(folder, ITERATIONS) == read_state(whole, ITERATIONS)
+    assert read_evaluation(folder)[0] == read_evaluation(whole)[0]
+    ours, theirs = read_events(folder), read_events(whole)
+    assert ours.Tags()["scalars"] == theirs.Tags()["scalars"]
+    for tag in ours.Tags()["scalars"]:
+        if not tag.startswith("time/"):
+            read = [[(event.step, event.value) for event in events.Scalars(tag)] for events in (ours, theirs)]
+            np.testing.assert_array_equal(read[0], read[1], err_msg=tag)
+
+
+@pytest.fixture
+def at(monkeypatch):
+    """Makes something happen when an iteration has been written by the other writers."""
+
+    def install(iteration, happen):
+        class Console(run.ConsoleWriter):
+            def write(self, number, metrics):
+                super().write(number, metrics)
+                if number == iteration:
+                    happen()
+
+        monkeypatch.setattr(run, "ConsoleWriter", Console)
+
+    yield install
+    monkeypatch.undo()
+
+
+@pytest.fixture
+def handlers():
+    """Own handlers for the signals, that must be back after a run; so a run that has none stops no test session."""
+    received = []
+    previous = {number: signal.signal(number, lambda number, _: received.append(number)) for number in SIGNALS}
+    own = [signal.getsignal(number) for number in SIGNALS]
+    yield lambda: (received, [signal.getsignal(number) for number in SIGNALS] == own)
+    for number, handler in previous.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """An uninterrupted run, compiled as plain graphs."""
+    return run.train(tiny(tmp_path_factory.mktemp("whole"), mode="graph"), "cartpole")
+
+
+@pytest.fixture
+def copy(whole, tmp_path):
+    """A copy of it in another place."""
+    return shutil.copytree(whole, tmp_path / "copy")
+
+
+def test_a_run_leaves_its_files(whole):
+    assert whole.name == "cartpole-seed3"
+    names = sorted(path.name for path in whole.iterdir())
+    (events,) = [name for name in names if name.startswith("events.out.tfevents.")]
+    assert names == ["checkpoints", "config.yaml", "curve.png", "evaluation.json", events, "metrics.csv"]
+    assert runs.read_config(whole, ControlRun) == tiny(whole.parent, mode="graph")
+    assert checkpoints_of(whole) == ["ckpt-6", "ckpt-7"]
+    picture = (whole / "curve.png").read_bytes()
+    assert picture[:8] == b"\x89PNG\r\n\x1a\n" and picture[-8:-4] == b"IEND" and len(picture) > 5_000
+
+
+def test_every_metric_that_is_written_is_documented_and_the_other_way_round(whole):
+    rows = read_rows(whole)
+    assert [int(row["iteration"]) for row in rows] == list(range(ITERATIONS))
+    assert set(rows[0]) - {"iteration"} == set(METRICS)
+
+
+def test_metrics_mean_what_they_say(whole):
+    rows = [{name: float(value) for name, value in row.items()} for row in read_rows(whole)]
+    steps = [row[STEPS] for row in rows]
+    assert steps[0] > 0 and all(0 < later - sooner <= 32 for sooner, later in zip(steps, steps[1:], strict=False))
+    # A new episode takes a step that does not count; one that ended in the very last step has not started yet.
+    assert 0 <= steps[-1] + rows[-1]["rollout/episodes"] - 32 * ITERATIONS <= 4
+    assert rows[-1]["rollout/episodes"] > 0
+    assert all(row[RETURN] == row["rollout/episode_length_mean"] for row in rows[2:])  # each step rewards 1
+    np.testing.assert_allclose(
+        [row["schedule/learning_rate"] for row in rows], 4e-3 * (1 - np.arange(ITERATIONS) / ITERATIONS), rtol=1e-6
+    )
+    assert rows[0]["schedule/kl_coeff"] == pytest.approx(0.1)
+    assert rows[1]["schedule/kl_coeff"] == pytest.approx(0.05)  # KL far below its target: halved
+    assert all(row["time/rollout_s"] > 0 and row["time/update_s"] > 0 for row in rows)
+    for row in rows:
+        assert row["time/env_steps_per_s"] == pytest.approx(
+            32 / (row["time/rollout_s"] + row["time/update_s"]), rel=1e-4
+        )
+
+
+def test_tensorboard_gets_what_the_csv_gets(whole):
+    events, rows = read_events(whole), read_rows(whole)
+    assert set(events.Tags()["scalars"]) == set(METRICS)
+    for name in METRICS:
+        read = events.Scalars(name)
+        assert [event.step for event in read] == [int(row[STEPS]) for row in rows]
+        np.testing.assert_allclose([event.value for event in read], [float(row[name]) for row in rows], rtol=1e-5)
+
+
+def test_tensorboard_gets_the_settings_and_the_networks(whole):
+    events = read_events(whole)
+    settings = events.PluginTagToContent("hparams")["_hparams_/session_start_info"]
+    assert all(name in settings for name in (b"learning_rate", b"num_envs", b"seed", b"hidden_units"))
+    assert {"MatMul", "Tanh"} <= {node.op for node in events.Graph().node}
+
+
+def test_the_evaluation_says_what_was_played_and_how_long_it_took(whole):
+    evaluation, seconds = read_evaluation(whole)
+    assert list(evaluation) == ["env", "seed", "episodes", "mean", "std", "min", "max", "env_steps"]
+    assert (evaluation["env"], evaluation["seed"], evaluation["episodes"]) == ("CartPole-v1", 3, 2)
+    assert evaluation["env_steps"] == int(read_rows(whole)[-1][STEPS])
+    assert 1 <= evaluation["min"] <= evaluation["mean"] <= evaluation["max"] <= 500
+    assert evaluation["mean"] == (evaluation["min"] + evaluation["max"]) / 2
+    assert evaluation["std"] == pytest.approx((evaluation["max"] - evaluation["min"]) / 2)
+    assert list(seconds) == ["import", "compile", "train", "evaluate", "total"]
+    assert seconds["import"] == 0 and all(seconds[name] > 0 for name in ("compile", "train", "evaluate"))
+    parts = sum(seconds[name] for name in ("import", "compile", "train", "evaluate"))
+    assert seconds["total"] == pytest.approx(parts, abs=0.003)
+
+
+def test_a_run_says_what_it_does(tmp_path, capsys):
+    config = tiny(tmp_path, mode="auto", name="mine", iterations=2)
+    folder = run.train(config, "cartpole")
+    out, err = capsys.readouterr()
+    assert folder == tmp_path / "mine"
+    evaluation, _ = read_evaluation(folder)
+    assert run.describe(evaluation) in out
+    for words in ("CartPole-v1 (in-graph), 4 environments, seed 3", f"-> {folder}", "device CPU", "graph (rollout)"):
+        assert words in out
+    assert "iteration 2/2" in out and "return" in out
+    assert "curve.png" in out
+    chosen = dataclasses.replace(config.run, compile_rollout="graph", compile_update="graph")
+    assert runs.read_config(folder, ControlRun) == dataclasses.replace(config, run=chosen)  # auto is what it stood for
+    assert err == ""
+
+
+def test_evaluate_repeats_the_evaluation_of_the_run(copy):
+    before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
+    evaluation, _ = read_evaluation(copy)
+    del evaluation["env_steps"]
+    assert run.evaluate(copy, 2) == evaluation
+    assert run.evaluate(copy, 2, seed=3) == evaluation
+    assert {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()} == before
+
+
+def test_evaluate_plays_as_many_episodes_from_as_many_starts_as_it_is_told(copy, monkeypatch):
+    seen = []
+    real = run.greedy_returns
+    monkeypatch.setattr(
+        run, "greedy_returns", lambda *arguments: seen.append((arguments[1:4], real(*arguments))) or seen[-1][1]
+    )
+    ours, other = run.evaluate(copy, 5), run.evaluate(copy, 5, seed=4)
+    assert [arguments for arguments, _ in seen] == [("CartPole-v1", 5, 3), ("CartPole-v1", 5, 4)]
+    for evaluation, (_, returns) in zip((ours, other), seen, strict=True):
+        assert (evaluation["episodes"], len(returns)) == (5, 5)
+        assert evaluation["mean"] == np.mean(returns)
+    assert (ours["seed"], other["seed"]) == (3, 4)
+
+
+def test_evaluate_uses_the_weights_of_the_latest_checkpoint(copy, monkeypatch):
+    policies = []
+    monkeypatch.setattr(run, "greedy_returns", lambda policy, *_: policies.append(policy) or np.ones(2))
+    run.evaluate(copy, 2)
+    weights = [variable.numpy().tobytes() for variable in policies[0].trainable_variables]
+    state = read_state(copy, ITERATIONS)
+    assert len(set(weights)) > 2 and set(weights) <= set(state.values())
+
+
+def test_a_run_that_is_stopped_goes_on_to_the_same_end(whole, tmp_path, at, handlers, monkeypatch, capsys):
+    at(3, lambda: os.kill(os.getpid(), signal.SIGINT))
+    folder = run.train(tiny(tmp_path, mode="graph"), "cartpole")
+    assert handlers() == ([], True)
+    assert f"tfppo resume {folder}" in capsys.readouterr().out
+    assert [int(row["iteration"]) for row in read_rows(folder)] == [0, 1, 2, 3]
+    assert checkpoints_of(folder) == ["ckpt-3", "ckpt-4"]
+    assert not (folder / "evaluation.json").exists() and not (folder / "curve.png").exists()
+    monkeypatch.undo()
+    assert run.resume(folder) == folder
+    assert handlers() == ([], True)
+    assert_same_run(folder, whole)
+    assert (folder / "curve.png").exists() and checkpoints_of(folder) == ["ckpt-6", "ckpt-7"]
+
+
+@pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
+def test_a_signal_lets_the_iteration_end_and_saves_it(number, tmp_path, at, handlers):
+    at(0, lambda: os.kill(os.getpid(), number))
+    folder = run.train(tiny(tmp_path, intervals=(1, 100)), "cartpole")
+    assert handlers() == ([], True)
+    assert [int(row["iteration"]) for row in read_rows(folder)] == [0]
+    assert checkpoints_of(folder) == ["ckpt-1"]
+
+
+def test_a_run_that_crashed_redoes_what_came_after_its_checkpoint(whole, tmp_path, at, handlers, monkeypatch):
+    closed = []
+    for name in ("CsvWriter", "TensorBoardWriter"):
+
+        class Writer(getattr(run, name)):
+            def close(self):
+                super().close()
+                closed.append(type(self).__bases__[0].__name__)
+
+        monkeypatch.setattr(run, name, Writer)
+
+    def crash():
+        raise ZeroDivisionError("a defect")
+
+    at(4, crash)
+    config = tiny(tmp_path, mode="graph")
+    with pytest.raises(ZeroDivisionError, match="a defect"):
+        run.train(config, "cartpole")
+    folder = tmp_path / "cartpole-seed3"
+    assert sorted(closed) == ["CsvWriter", "TensorBoardWriter"]
+    assert handlers() == ([], True)
+    assert [int(row["iteration"]) for row in read_rows(folder)] == [0, 1, 2, 3, 4]
+    assert checkpoints_of(folder) == ["ckpt-3"]
+    monkeypatch.undo()
+    run.resume(folder)
+    assert_same_run(folder, whole)
+
+
+def test_a_stop_between_two_looks_at_it_still_saves(tmp_path, monkeypatch):
+    answers = iter([False])
+
+    @contextmanager
+    def stop_requests():
+        yield lambda: next(answers, True)
+
+    monkeypatch.setattr(run, "_stop_requests", stop_requests)
+    folder = run.train(tiny(tmp_path, intervals=(1, 100), iterations=3), "cartpole")
+    (checkpoint,) = checkpoints_of(folder)
+    assert checkpoint == f"ckpt-{len(read_rows(folder))}"
+
+
+def test_resuming_a_finished_run_changes_nothing(whole, copy, capsys):
+    run.resume(copy)
+    assert (copy / "metrics.csv").read_bytes() == (whole / "metrics.csv").read_bytes()
+    assert checkpoints_of(copy) == checkpoints_of(whole)
+    assert_same_run(copy, whole)
+    assert run.describe(read_evaluation(whole)[0]) in capsys.readouterr().out
+
+
+def test_a_solved_run_stops_early(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(run, "WINDOW", 1)
+    folder = run.train(tiny(tmp_path, intervals=(100, 100), target_return=1.0), "cartpole")
+    (row,) = read_rows(folder)
+    iteration = int(row["iteration"])
+    assert iteration + 1 < ITERATIONS and float(row["rollout/episodes"]) >= 1
+    assert checkpoints_of(folder) == [f"ckpt-{iteration + 1}"]
+    assert read_evaluation(folder)[0]["env_steps"] == int(float(row[STEPS]))
+    assert (folder / "curve.png").exists()
+    assert f"iteration {iteration + 1}/{ITERATIONS}" in capsys.readouterr().out
+    rows = (folder / "metrics.csv").read_bytes()
+    run.resume(folder)
+    assert (folder / "metrics.csv").read_bytes() == rows
+
+
+@pytest.mark.parametrize(("window", "target"), [(100, 1.0), (1, 1e6)], ids=["too few episodes", "too little"])
+def test_an_unsolved_run_goes_on_to_its_end(tmp_path, monkeypatch, window, target):
+    monkeypatch.setattr(run, "WINDOW", window)
+    folder = run.train(tiny(tmp_path, iterations=4, target_return=target, eval_episodes=0), "cartpole")
+    rows = read_rows(folder)
+    assert len(rows) == 4 and float(rows[2]["rollout/episodes"]) >= 1  # there was something to judge by
+
+
+def test_intervals_thin_out_rows_and_checkpoints_and_zero_episodes_the_evaluation(tmp_path):
+    folder = run.train(tiny(tmp_path, intervals=(2, 3), iterations=5, eval_episodes=0), "cartpole")
+    assert [int(row["iteration"]) for row in read_rows(folder)] == [1, 3, 4]
+    assert checkpoints_of(folder) == ["ckpt-3", "ckpt-5"]
+    assert not (folder / "evaluation.json").exists()
+    assert (folder / "curve.png").exists()
+
+
+def test_a_gymnasium_run_is_stopped_and_goes_on_with_new_episodes(whole, tmp_path, at, handlers, monkeypatch, capsys):
+    at(1, lambda: os.kill(os.getpid(), signal.SIGINT))
+    folder = run.train(tiny(tmp_path, iterations=4, backend="gymnasium"), "cartpole")
+    assert handlers() == ([], True)
+    before = without_times(folder)
+    assert [int(row["iteration"]) for row in before] == [0, 1]
+    out = capsys.readouterr().out
+    assert "CartPole-v1 (gymnasium)" in out and "cannot be saved" not in out
+    monkeypatch.undo()
+    run.resume(folder)
+    out = capsys.readouterr().out
+    assert "gymnasium environments cannot be saved" in out and "start anew" in out
+    after = without_times(folder)
+    assert after[:2] == before
+    assert [int(row["iteration"]) for row in after] == [0, 1, 2, 3]
+    assert list(after[0]) == list(without_times(whole)[0])
+    assert int(after[2][STEPS]) > int(before[1][STEPS])
+    evaluation, _ = read_evaluation(folder)
+    del evaluation["env_steps"]
+    assert run.evaluate(folder, 2) == evaluation
+
+
+def test_environments_are_closed_whatever_happens(tmp_path, at):
+    closed = []
+
+    class Trainer(run.ControlTrainer):
+        def close(self):
+            super().close()
+            closed.append(self.collector.environment.closed)
+
+    def crash():
+        raise ZeroDivisionError("a defect")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "ControlTrainer", Trainer)
+        run.train(tiny(tmp_path, iterations=1, backend="gymnasium", eval_episodes=0))
+        at(0, crash)
+        with pytest.raises(ZeroDivisionError):
+            run.train(tiny(tmp_path, iterations=1, backend="gymnasium"))
+    assert closed == [True, True]
+
+
+def test_a_run_can_be_trained_in_a_thread(tmp_path):
+    folders = []
+    thread = threading.Thread(target=lambda: folders.append(run.train(tiny(tmp_path, iterations=1))))
+    thread.start()
+    thread.join()
+    assert len(read_rows(folders[0])) == 1
+
+
+@pytest.mark.parametrize(
+    "control",
+    [
+        {"env": "Nope-v1"},
+        {"env": "Nope-v1", "backend": "graph"},
+        {"env": "Pendulum-v1"},
+        {"env": "Acrobot-v1", "backend": "graph"},
+    ],
+    ids=str,
+)
+def test_an_environment_that_cannot_be_used_leaves_no_folder(tmp_path, control):
+    with pytest.raises(UsageError) as caught:
+        run.train(tiny(tmp_path / "runs", **control))
+    assert len(str(caught.value).splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_settings_of_another_run_do_not_go_with_the_checkpoint(copy):
+    text = (copy / "config.yaml").read_text()
+    for old, new in [("num_envs: 4", "num_envs: 2"), ("  - 8\n", "  - 9\n"), ("  - 8\n", "  - 8\n  - 8\n")]:
+        assert old in text
+        (copy / "config.yaml").write_text(text.replace(old, new))
+        with pytest.raises(UsageError) as caught:
+            run.resume(copy)
+        assert len(str(caught.value).splitlines()) == 1 and str(copy) in str(caught.value)

@@ -1,0 +1,128 @@
+"""The trainer: a few iterations on both backends."""
+
+import math
+
+import numpy as np
+import pytest
+
+from tfppo.config import ControlConfig, ControlRun, PPOConfig, RunConfig
+from tfppo.control.gymnasium import GymnasiumCollector
+from tfppo.control.rollout import GraphCollector
+from tfppo.control.train import ControlTrainer
+from tfppo.errors import UsageError
+from tfppo.writers import METRICS
+
+LASTING = [name for name in METRICS if not name.startswith("time/")]
+
+
+def make_trainer(backend="graph", seed=1, iterations=2, env="CartPole-v1", ppo=None, **control):
+    shape = {"num_envs": 8, "rollout_length": 32, "hidden_units": (8,)} | control
+    batch_size = shape["num_envs"] * shape["rollout_length"]
+    return ControlTrainer(
+        ControlRun(
+            RunConfig(seed=seed, device="cpu", compile_rollout="graph", compile_update="graph"),
+            ControlConfig(env=env, backend=backend, total_steps=batch_size * iterations, **shape),
+            PPOConfig(**{"minibatch_size": batch_size // 2, "num_epochs": 2, "learning_rate": 0.01} | (ppo or {})),
+        )
+    )
+
+
+def weights(trainer):
+    return np.concatenate([variable.numpy().reshape(-1) for variable in trainer.policy.trainable_variables])
+
+
+@pytest.mark.parametrize(("backend", "collector"), [("graph", GraphCollector), ("gymnasium", GymnasiumCollector)])
+def test_two_iterations(backend, collector):
+    """Every metric that the table names and no other, all finite; one trace; from the same seed the same weights,
+    even where the loop is left and begun again."""
+    trainer = make_trainer(backend)
+    assert isinstance(trainer.collector, collector) and trainer.in_graph == (backend == "graph")
+    before = weights(trainer)
+    rows = list(trainer.iterations())
+    assert [iteration for iteration, _ in rows] == [0, 1]
+    for _, row in rows:
+        assert row.keys() == METRICS.keys()
+        assert all(isinstance(value, float) and math.isfinite(value) for value in row.values()), row
+    steps = [row["rollout/env_steps"] for _, row in rows]
+    assert 200 < steps[0] <= 256 and 400 < steps[1] <= 512
+    assert trainer.env_steps == steps[1] and trainer.iteration == 2
+    assert trainer.learner.update.experimental_get_tracing_count() == 1
+    assert trainer.compile_seconds > 0
+    assert np.abs(weights(trainer) - before).max() > 1e-3
+    assert list(trainer.iterations()) == []  # the run is at its end
+    again = make_trainer(backend)
+    for iteration, row in rows:
+        number, same = next(again.iterations())
+        assert number == iteration
+        assert [same[name] for name in LASTING] == [row[name] for name in LASTING]
+    np.testing.assert_array_equal(weights(again), weights(trainer))
+    for each in (trainer, again):
+        each.close()
+
+
+def test_seeds_give_different_networks_noise_and_minibatches():
+    one, two = make_trainer(seed=1), make_trainer(seed=2)
+    assert np.abs(weights(one) - weights(two)).max() > 1e-2
+    for part in ("collector", "learner"):
+        assert (getattr(one, part).seed != getattr(two, part).seed).numpy().any()
+
+
+@pytest.mark.parametrize("backend", ["graph", "gymnasium"])
+def test_rollouts_are_strictly_on_policy(backend):
+    """With one step an iteration, each rollout meets the very weights that collected it: every ratio is 1."""
+    ppo = {"minibatch_size": 16, "num_epochs": 1, "learning_rate": 0.3, "learning_rate_schedule": "constant"}
+    trainer = make_trainer(backend, iterations=3, num_envs=2, rollout_length=8, ppo=ppo)
+    norms = []
+    for _, row in trainer.iterations():
+        np.testing.assert_allclose(row["policy/ratio_max"], 1.0, rtol=1e-5)
+        assert abs(row["policy/approx_kl"]) < 1e-6 and row["policy/clip_fraction"] == 0
+        norms.append(row["policy/grad_norm"])
+    assert len(norms) == 3 and min(norms) > 0
+    trainer.close()
+
+
+def test_env_steps_leave_out_the_steps_that_only_start_an_episode():
+    """Counting environments 1 and 2 play 2, 4, 1, 3, 2 and 4, 1, 3, 2, 4 steps, with a step to start each episode:
+    both spend two of their first eight steps, and two of the next eight, on starting."""
+    trainer = make_trainer("auto", env="Counting-v0", num_envs=2, rollout_length=8)
+    assert not trainer.in_graph
+    steps = [row["rollout/env_steps"] for _, row in trainer.iterations()]
+    assert steps == [12, 24] and trainer.env_steps == 24
+    trainer.close()
+
+
+def test_state_holds_all_that_changes():
+    trainer = make_trainer(num_envs=2, rollout_length=4)
+    state = trainer.state
+    assert list(state) == ["actor", "critic", "optimizer", "iteration", "kl_coeff", "collector"]
+    assert state["collector"] is trainer.collector.state and len(state["collector"]) > 4
+    assert state["optimizer"] is trainer.learner.optimizer and state["iteration"] is trainer.learner.iteration
+
+
+def test_settings_reach_what_they_set():
+    ppo = {"gamma": 0.5, "gae_lambda": 0.25, "minibatch_size": 4}
+    trainer = make_trainer(iterations=7, num_envs=2, rollout_length=4, hidden_units=(5, 3), ppo=ppo, activation="relu")
+    assert [layer.units for layer in trainer.policy.actor.layers[1:]] == [5, 3, 2]
+    assert trainer.policy.critic.layers[1].activation.__name__ == "relu"
+    assert trainer.collector.rollout_length == 4 and trainer.collector.state[0].shape == [2, 4]
+    assert trainer.rollout_mode == "graph" == trainer.update_mode and trainer.device == "/CPU:0"
+    assert trainer.observation_shape == (4,)
+    rollout = trainer.collector.collect(np.int64(0))
+    batch = trainer.learner.prepare(rollout)
+    delta = rollout.rewards + 0.5 * rollout.next_values - rollout.values  # nothing ends in four steps
+    np.testing.assert_allclose(batch.advantages[-2:], delta[-1], rtol=1e-5)
+    np.testing.assert_allclose(batch.advantages[-4:-2], delta[-2] + 0.125 * delta[-1], rtol=1e-5)
+    np.testing.assert_allclose(trainer.learner.learning_rate(6), 0.01 / 7, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("backend", "env", "named"),
+    [
+        ("graph", "Acrobot-v1", r"'Acrobot-v1' is not an in-graph environment; those are CartPole-v1"),
+        ("auto", "NoSuchGame-v0", r"cannot make environment 'NoSuchGame-v0'"),
+        ("auto", "Pendulum-v1", r"action space Box\("),
+    ],
+)
+def test_environments_that_do_not_fit_are_refused(backend, env, named):
+    with pytest.raises(UsageError, match=named):
+        make_trainer(backend, env=env)

@@ -1,0 +1,367 @@
+"""The command line: what works, and that every mistake is one line on stderr, exit code 2, and nothing on the disk."""
+
+import contextlib
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import tfppo
+from tfppo import cli
+from tfppo.config import ControlConfig, ControlRun, PPOConfig, RunConfig, from_yaml
+from tfppo.control import run as control_run
+
+TINY = [
+    *("--num-envs", "4", "--rollout-length", "8", "--total-steps", "32", "--hidden-units", "8"),
+    *("--minibatch-size", "16", "--num-epochs", "1", "--eval-episodes", "2"),
+    *("--device", "cpu", "--compile-rollout", "eager", "--compile-update", "eager"),
+]
+
+
+def tfppo_process(*arguments, python_options=()):
+    """`python -m tfppo`, as a user has it: without this test session's settings for TensorFlow."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("TF_")}
+    environment["PYTHONPATH"] = str(Path(tfppo.__file__).parents[1])
+    command = [sys.executable, *python_options, "-m", "tfppo", *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def assert_one_line(err):
+    assert err.startswith("tfppo: "), err
+    assert err.endswith("\n") and len(err.splitlines()) == 1, err
+    assert len(err) > len("tfppo: \n") and "Traceback" not in err
+    assert err[:-1].isprintable() and not set(err) & set("╭│╰─") and "---" not in err, err  # no box, no colours
+
+
+def contents(folder):
+    """Every file below a folder, with what it holds."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def runs_dir(tmp_path_factory):
+    """Two finished runs under their default names, and one of another environment."""
+    folder = tmp_path_factory.mktemp("cli") / "runs"
+    assert cli.main(["train", "cartpole", *TINY, "--runs-dir", str(folder)]) == 0
+    assert cli.main(["train", "cartpole", *TINY, "--runs-dir", str(folder)]) == 0
+    acrobot = ["--env", "CartPole-v1", "--backend", "gymnasium", "--seed", "4"]
+    assert cli.main(["train", "control", *TINY, *acrobot, "--runs-dir", str(folder)]) == 0
+    return folder
+
+
+@pytest.fixture
+def finished(runs_dir, tmp_path):
+    """A copy of a finished run."""
+    return Path(shutil.copytree(runs_dir / "cartpole-seed1", tmp_path / "finished"))
+
+
+def test_training_writes_a_folder_under_a_default_name(runs_dir):
+    assert sorted(path.name for path in runs_dir.iterdir()) == [
+        "CartPole-v1-seed4",
+        "cartpole-seed1",
+        "cartpole-seed1-2",
+    ]
+    for folder in runs_dir.iterdir():
+        names = {path.name for path in folder.iterdir() if not path.name.startswith("events.out.tfevents.")}
+        assert names == {"config.yaml", "metrics.csv", "curve.png", "evaluation.json", "checkpoints"}
+
+
+def test_options_reach_the_settings(runs_dir):
+    text = (runs_dir / "cartpole-seed1" / "config.yaml").read_text()
+    modes = {"device": "cpu", "compile_rollout": "eager", "compile_update": "eager"}
+    sizes = {"num_envs": 4, "rollout_length": 8, "total_steps": 32, "hidden_units": (8,), "eval_episodes": 2}
+    assert from_yaml(ControlRun, text) == ControlRun(
+        RunConfig(runs_dir=runs_dir, **modes), ControlConfig(**sizes), PPOConfig(minibatch_size=16, num_epochs=1)
+    )
+    config = from_yaml(ControlRun, (runs_dir / "CartPole-v1-seed4" / "config.yaml").read_text())
+    assert (config.control.env, config.control.backend, config.run.seed) == ("CartPole-v1", "gymnasium", 4)
+
+
+def test_every_setting_is_an_option(monkeypatch, tmp_path):
+    seen = []
+    monkeypatch.setattr(control_run, "train", lambda *arguments: seen.append(arguments))
+    options = (
+        "--seed 9 --name mine --log-interval 2 --checkpoint-interval 3 --keep-checkpoints 4 --env Acrobot-v1 "
+        "--backend gymnasium --num-envs 6 --rollout-length 10 --total-steps 600 --hidden-units 3 2 --activation relu "
+        "--target-return -80 --eval-episodes 0 --learning-rate 1e-3 --learning-rate-schedule cosine "
+        "--warmup-iterations 2 --clip-ratio 0.1 --clip-ratio-schedule linear --dual-clip 3 --value-clip 0.3 "
+        "--value-coeff 1 --entropy-coeff 0 --kl-coeff 0.2 --kl-rule schulman --kl-target 0.02 --kl-horizon 5 "
+        "--target-kl 0.03 --max-grad-norm None --adam-epsilon 1e-7 --gamma 0.9 --gae-lambda 0.8 "
+        "--normalize-advantages False --num-epochs 3 --minibatch-size 20 --num-micro-batches 5 "
+        "--compile-rollout xla --compile-update graph --device cpu"
+    )
+    assert cli.main(["train", "control", *options.split(), "--runs-dir", str(tmp_path)]) == 0
+    ((config, task, import_seconds),) = seen
+    assert task == "Acrobot-v1"
+    assert import_seconds >= 0
+    assert config == ControlRun(
+        RunConfig(9, "mine", tmp_path, "cpu", "xla", "graph", 2, 3, 4),
+        ControlConfig("Acrobot-v1", "gymnasium", 6, 10, 600, (3, 2), "relu", -80.0, 0),
+        PPOConfig(
+            learning_rate=1e-3,
+            learning_rate_schedule="cosine",
+            warmup_iterations=2,
+            clip_ratio=0.1,
+            clip_ratio_schedule="linear",
+            dual_clip=3,
+            value_clip=0.3,
+            value_coeff=1,
+            entropy_coeff=0,
+            kl_coeff=0.2,
+            kl_rule="schulman",
+            kl_target=0.02,
+            kl_horizon=5,
+            target_kl=0.03,
+            max_grad_norm=None,
+            adam_epsilon=1e-7,
+            gamma=0.9,
+            gae_lambda=0.8,
+            normalize_advantages=False,
+            num_epochs=3,
+            minibatch_size=20,
+            num_micro_batches=5,
+        ),
+    )
+
+
+def test_an_environments_name_becomes_a_folders(monkeypatch):
+    tasks = []
+    monkeypatch.setattr(control_run, "train", lambda config, task, seconds: tasks.append(task))
+    assert cli.main(["train", "control", "--env", "ALE/Pong-v5"]) == 0
+    assert cli.main(["train", "control"]) == 0
+    assert tasks == ["ALE-Pong-v5", "CartPole-v1"]
+
+
+def test_evaluate_prints_the_evaluation_of_the_run(finished, capsys):
+    evaluation = json.loads((finished / "evaluation.json").read_text())
+    before = contents(finished)
+    assert cli.main(["evaluate", str(finished), "--episodes", "2"]) == 0
+    out = capsys.readouterr().out
+    assert control_run.describe(evaluation) in out.splitlines()
+    assert "2 episodes" in out and "CartPole-v1" in out
+    assert contents(finished) == before
+
+
+def test_evaluate_takes_a_seed(finished, monkeypatch, capsys):
+    seen = []
+    evaluation = {"env": "CartPole-v1", "episodes": 3, "mean": 9.0, "std": 0.5, "min": 8.0, "max": 10.0}
+    monkeypatch.setattr(control_run, "evaluate", lambda *arguments: seen.append(arguments) or evaluation)
+    assert cli.main(["evaluate", str(finished)]) == 0
+    assert cli.main(["evaluate", str(finished), "--episodes", "3", "--seed", "5"]) == 0
+    assert seen == [(finished, 100, None), (finished, 3, 5)]
+    assert "over 3 episodes" in capsys.readouterr().out
+
+
+def test_resume_of_a_finished_run_works(finished, capsys):
+    rows = (finished / "metrics.csv").read_bytes()
+    assert cli.main(["resume", str(finished)]) == 0
+    assert (finished / "metrics.csv").read_bytes() == rows
+    assert str(finished) in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], ["train", "resume", "evaluate"]),
+        (["train"], ["train", "resume", "evaluate", "cartpole", "control"]),
+        (["train", "cartpole"], ["--learning-rate", "--clip-ratio", "--num-envs", "--seed", "--runs-dir"]),
+        (["evaluate"], ["--episodes", "--seed"]),
+        (["resume"], ["PATH"]),
+    ],
+)
+def test_help_names_what_there_is(arguments, words, capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main([*arguments, "--help"])
+    assert end.value.code in (0, None)
+    out, err = capsys.readouterr()
+    wanted = words if arguments != ["train"] else ["cartpole", "control"]
+    assert all(word in out for word in wanted), out
+    assert err == ""
+
+
+def test_help_answers_before_tensorflow_is_imported():
+    done = tfppo_process("--help", python_options=["-X", "importtime"])
+    assert done.returncode == 0
+    assert all(word in done.stdout for word in ("train", "resume", "evaluate"))
+    imported = {line.split("|")[-1].strip().split(".")[0] for line in done.stderr.splitlines()}
+    assert "tfppo" in imported and "tyro" in imported  # or the list was not read
+    assert not imported & {"tensorflow", "keras", "tensorboard", "gymnasium", "matplotlib", "tensorflow_probability"}
+
+
+CONTROL = ["train", "control"]
+CARTPOLE = ["train", "cartpole"]
+LONG = "some/" + "name-that-is-too-long-for-a-narrow-terminal-" * 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], ["train", "resume", "evaluate"]),
+        (["nope"], ["nope"]),
+        (["train"], ["cartpole", "control"]),
+        (["train", "chess"], ["chess"]),
+        ([*CARTPOLE, "--no-such-option", "3"], ["--no-such-option"]),
+        ([*CARTPOLE, "--learnin-rate", "3"], ["--learnin-rate", "--learning-rate"]),
+        ([*CARTPOLE, "--learning-rate", "nan"], ["learning_rate", "nan"]),
+        ([*CARTPOLE, "--learning-rate", "inf"], ["learning_rate", "inf"]),
+        ([*CARTPOLE, "--learning-rate", "-1"], ["learning_rate", "-1"]),
+        ([*CARTPOLE, "--learning-rate", "fast"], ["--learning-rate", "fast"]),
+        ([*CARTPOLE, "--learning-rate"], ["--learning-rate"]),
+        ([*CARTPOLE, "--target-return", "nan"], ["target_return", "nan"]),
+        ([*CARTPOLE, "--num-envs", "0"], ["num_envs", "0"]),
+        ([*CARTPOLE, "--num-envs", "2.5"], ["--num-envs", "2.5"]),
+        ([*CARTPOLE, "--seed", "-1"], ["seed", "-1"]),
+        ([*CARTPOLE, "--backend", "jax"], ["--backend", "jax", "graph"]),
+        ([*CARTPOLE, "--total-steps", "10"], ["total_steps", "10"]),
+        ([*CARTPOLE, "--minibatch-size", "100"], ["minibatch_size = 100", "4096"]),
+        ([*CARTPOLE, "--minibatch-size", "1024", "--num-micro-batches", "3"], ["num_micro_batches = 3"]),
+        ([*CARTPOLE, "--kl-rule", "ziegler"], ["kl_rule", "kl_coeff"]),
+        ([*CARTPOLE, "--warmup-iterations", "64"], ["warmup_iterations = 64"]),
+        ([*CARTPOLE, "--name", "a/b"], ["name", "a/b"]),
+        ([*CONTROL, "--env", "Nope-v1"], ["Nope"]),
+        ([*CONTROL, "--env", "Nope-v1", "--backend", "graph"], ["Nope-v1", "CartPole-v1"]),
+        ([*CONTROL, "--env", "Nope-v1", "--backend", "gymnasium"], ["Nope"]),
+        ([*CONTROL, "--env", "CartPole-v99"], ["CartPole", "v99"]),
+        ([*CONTROL, "--env", ""], ["environment"]),
+        ([*CONTROL, "--env", "no_module:Nope-v1"], ["no_module"]),
+        ([*CONTROL, "--env", "Pendulum-v1"], ["action space", "Discrete"]),
+        ([*CONTROL, "--env", "FrozenLake-v1"], ["observation space", "Box"]),
+        ([*CONTROL, "--env", "Blackjack-v1"], ["observation space", "Box"]),
+        (["evaluate"], ["folder"]),
+        (["evaluate", "nowhere"], ["nowhere"]),
+        (["evaluate", "nowhere", "--episodes", "0"], ["episodes", "0"]),
+        (["evaluate", "nowhere", "--episodes", "many"], ["--episodes", "many"]),
+        (["evaluate", "nowhere", "elsewhere"], ["elsewhere"]),
+        (["resume"], ["folder"]),
+        (["resume", "nowhere"], ["nowhere"]),
+        (["resume", "."], ["."]),
+    ],
+    ids=" ".join,
+)
+def test_a_mistake_is_one_line_and_leaves_nothing_behind(arguments, words, tmp_path, monkeypatch, capfd, recwarn):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(arguments) == 2
+    out, err = capfd.readouterr()
+    assert_one_line(err)
+    assert all(word in err for word in words), err
+    assert out == ""
+    assert list(tmp_path.iterdir()) == []
+    assert [warning for warning in recwarn if issubclass(warning.category, UserWarning)] == []
+
+
+def test_a_name_that_is_taken_is_refused(finished, capsys):
+    before = contents(finished)
+    assert cli.main([*CARTPOLE, *TINY, "--name", finished.name, "--runs-dir", str(finished.parent)]) == 2
+    err = capsys.readouterr().err
+    assert_one_line(err)
+    assert str(finished) in err
+    assert contents(finished) == before
+    assert [path.name for path in finished.parent.iterdir()] == [finished.name]
+
+
+def test_a_runs_dir_that_is_a_file_is_refused(tmp_path, capsys):
+    (tmp_path / "file").write_text("in the way")
+    assert cli.main([*CARTPOLE, *TINY, "--runs-dir", str(tmp_path / "file")]) == 2
+    err = capsys.readouterr().err
+    assert_one_line(err)
+    assert str(tmp_path / "file") in err and "--runs-dir" in err
+    assert contents(tmp_path) == {"file": b"in the way"}
+
+
+@pytest.mark.parametrize("command", ["resume", "evaluate"])
+def test_a_damaged_checkpoint_is_refused_and_the_run_left_alone(finished, command, capsys):
+    (data,) = (finished / "checkpoints").glob("ckpt-1.data*")
+    data.write_bytes(data.read_bytes()[:100])
+    before = contents(finished)
+    assert cli.main([command, str(finished)]) == 2
+    err = capsys.readouterr().err
+    assert_one_line(err)
+    assert str(finished / "checkpoints" / "ckpt-1") in err
+    assert contents(finished) == before
+
+
+@pytest.mark.parametrize("command", ["resume", "evaluate"])
+def test_a_run_without_a_checkpoint_is_refused(finished, command, capsys):
+    shutil.rmtree(finished / "checkpoints")
+    before = contents(finished)
+    assert cli.main([command, str(finished)]) == 2
+    assert_one_line(capsys.readouterr().err)
+    assert contents(finished) == before
+
+
+def test_a_damaged_config_is_refused(finished, capsys):
+    (finished / "config.yaml").write_text("control: {num_envs: many}")
+    assert cli.main(["evaluate", str(finished)]) == 2
+    err = capsys.readouterr().err
+    assert_one_line(err)
+    assert "num_envs" in err and str(finished / "config.yaml") in err
+
+
+def test_a_process_fails_with_one_line_in_spite_of_tensorflow(finished):
+    """The networks of the checkpoint are others: TensorFlow is imported, complains of that, and is not heard."""
+    config = (finished / "config.yaml").read_text()
+    (finished / "config.yaml").write_text(config.replace("hidden_units:\n  - 8\n", "hidden_units:\n  - 9\n"))
+    done = tfppo_process("evaluate", str(finished), "--episodes", "2")
+    assert done.returncode == 2
+    assert_one_line(done.stderr)
+    assert str(finished / "checkpoints" / "ckpt-1") in done.stderr
+    assert done.stdout == ""
+
+
+class Terminal(io.StringIO):
+    """A stdout that says of itself what decides how tyro draws."""
+
+    def __init__(self, encoding):
+        super().__init__()
+        self._encoding = encoding
+
+    @property
+    def encoding(self):
+        return self._encoding
+
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize("columns", ["30", "80", "300"])
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ([*CARTPOLE, "--no-such-option", "3"], "Unrecognized options: --no-such-option, 3; help: tfppo --help"),
+        (["train"], "Expected one of {cartpole, control}.; help: tfppo --help"),
+        ([*CARTPOLE, "--name", LONG], f"name must be a plain folder name, not {LONG!r}; help: tfppo --help"),
+    ],
+    ids=["unknown", "missing", "long"],
+)
+def test_a_terminal_gets_the_same_line(arguments, text, encoding, columns, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", columns)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    with contextlib.redirect_stdout(Terminal(encoding)) as terminal:
+        assert cli.main(arguments) == 2
+    assert terminal.getvalue() == ""
+    err = capsys.readouterr().err
+    assert_one_line(err)
+    assert err == f"tfppo: {text}\n"
+    assert os.environ["COLUMNS"] == columns
+
+
+@pytest.mark.parametrize("arguments", [["evaluate"], [*CARTPOLE, "--backend", "jax"], []], ids=" ".join)
+def test_a_mistake_ends_with_where_help_is(arguments, capsys):
+    assert cli.main(arguments) == 2
+    command = " ".join(["tfppo", *arguments[: 2 if arguments[:1] == ["train"] else 1]])
+    assert capsys.readouterr().err.endswith(f"; help: {command} --help\n")
+
+
+def test_a_defect_keeps_its_trace(monkeypatch, tmp_path):
+    def broken(*arguments):
+        raise ZeroDivisionError("a defect")
+
+    monkeypatch.setattr(control_run, "train", broken)
+    with pytest.raises(ZeroDivisionError, match="a defect"):
+        cli.main([*CARTPOLE, "--runs-dir", str(tmp_path)])

@@ -1,0 +1,75 @@
+"""Where a phase runs and how it is compiled: the rules, case by case."""
+
+import pytest
+import tensorflow as tf
+
+from tfppo.errors import UsageError
+from tfppo.placement import GPU_BATCH_SIZE, XLA_GRADIENT_STEPS, XLA_ROWS, choose_compilation, choose_device, compiled
+
+LONG, SHORT = XLA_GRADIENT_STEPS, XLA_GRADIENT_STEPS - 1
+
+
+@pytest.fixture
+def set_gpus(monkeypatch):
+    def set_gpus(count):
+        devices = {"GPU": [object()] * count, "CPU": [object()]}
+        monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: devices[kind])
+
+    return set_gpus
+
+
+@pytest.mark.parametrize(
+    ("num_gpus", "setting", "batch_size", "device", "reason"),
+    [
+        (0, "auto", GPU_BATCH_SIZE, "/CPU:0", "no GPU is visible"),
+        (0, "cpu", 1, "/CPU:0", "asked for"),
+        (1, "cpu", GPU_BATCH_SIZE, "/CPU:0", "asked for"),
+        (1, "gpu", 1, "/GPU:0", "asked for"),
+        (1, "auto", GPU_BATCH_SIZE - 1, "/CPU:0", f"{GPU_BATCH_SIZE - 1} transitions are below {GPU_BATCH_SIZE}"),
+        (2, "auto", GPU_BATCH_SIZE, "/GPU:0", f"{GPU_BATCH_SIZE} transitions are at or above"),
+    ],
+)
+def test_device_follows_the_rule_and_says_why(set_gpus, num_gpus, setting, batch_size, device, reason):
+    set_gpus(num_gpus)
+    chosen, sentence = choose_device(setting, batch_size)
+    assert chosen == device
+    assert reason in sentence
+
+
+def test_a_gpu_that_is_not_there_is_refused(set_gpus):
+    set_gpus(0)
+    with pytest.raises(UsageError, match="TensorFlow sees no GPU here"):
+        choose_device("gpu", GPU_BATCH_SIZE)
+
+
+@pytest.mark.parametrize("phase", ["rollout", "update"])
+def test_compilation_follows_the_rule(phase):
+    rows = XLA_ROWS[phase]
+    assert choose_compilation("auto", phase, "/CPU:0", rows, LONG) == "xla"
+    assert choose_compilation("auto", phase, "/CPU:0", rows + 1, LONG) == "graph"
+    assert choose_compilation("auto", phase, "/CPU:0", rows, SHORT) == "graph"
+    assert choose_compilation("auto", phase, "/GPU:0", 100 * rows, 1) == "xla"
+    for setting in ("xla", "graph", "eager"):
+        assert choose_compilation(setting, phase, "/GPU:0", rows, LONG) == setting
+
+
+def test_eager_is_the_function_itself():
+    def function(x):
+        return x
+
+    assert compiled(function, "eager") is function
+
+
+def test_graph_and_xla_trace_once_and_only_xla_compiles():
+    """XLA has no strings, so it refuses what a graph runs."""
+    traces = []
+
+    def function(x):
+        traces.append(tf.executing_eagerly())
+        return tf.strings.length(tf.strings.as_string(x))
+
+    graph, xla = compiled(function, "graph"), compiled(function, "xla")
+    assert [int(graph(tf.constant(x))) for x in (7, 11)] == [1, 2]
+    assert traces == [False]
+    with pytest.raises(tf.errors.InvalidArgumentError, match="XLA"):
+        xla(tf.constant(7))
