@@ -165,8 +165,11 @@ def damage(folder, how):
 def test_damage_is_refused_with_the_checkpoints_name(saved, how):
     folder, _ = saved
     damage(folder, how)
-    text = refusal(lambda: Checkpoints(folder, **make_state(1)).restore_latest())
+    state = make_state(1, steps=1)
+    before = arrays(state)
+    text = refusal(lambda: Checkpoints(folder, **state).restore_latest())
     assert str(folder / "ckpt-2") in text
+    assert_bit_equal(arrays(state), before)  # nothing is restored by half
 
 
 @pytest.mark.parametrize(
@@ -220,8 +223,10 @@ def test_another_architecture_is_refused(saved, other):
         state["other"] = tf.Variable(0.0)
     elif other == "longer":
         state["collector"][0] = tf.Variable(tf.zeros([5]))
+    before = arrays(state)
     text = refusal(lambda: Checkpoints(folder, **state).restore_latest())
     assert str(folder / "ckpt-2") in text
+    assert_bit_equal(arrays(state), before)
 
 
 def test_all_of_a_checkpoint_is_wanted(saved):
@@ -235,6 +240,15 @@ def test_a_good_restore_warns_of_nothing(saved, warnings_of_tensorflow):
     folder, _ = saved
     checkpoints = Checkpoints(folder, **make_state(1))
     checkpoints.restore_latest()
+    del checkpoints
+    gc.collect()
+    assert warnings_of_tensorflow == []
+
+
+def test_a_refusal_says_all_there_is_to_say(saved, warnings_of_tensorflow):
+    folder, _ = saved
+    checkpoints = Checkpoints(folder, **make_state(1, units=4))
+    refusal(checkpoints.restore_latest)
     del checkpoints
     gc.collect()
     assert warnings_of_tensorflow == []

@@ -243,6 +243,14 @@ def test_evaluate_plays_as_many_episodes_from_as_many_starts_as_it_is_told(copy,
     assert (ours["seed"], other["seed"]) == (3, 4)
 
 
+def test_evaluate_works_on_a_machine_without_the_device_of_the_run(copy):
+    text = (copy / "config.yaml").read_text()
+    assert "device: cpu" in text
+    (copy / "config.yaml").write_text(text.replace("device: cpu", "device: gpu"))
+    evaluation, _ = read_evaluation(copy)
+    assert run.evaluate(copy, 2)["mean"] == pytest.approx(evaluation["mean"], rel=0.5)
+
+
 def test_evaluate_uses_the_weights_of_the_latest_checkpoint(copy, monkeypatch):
     policies = []
     monkeypatch.setattr(run, "greedy_returns", lambda policy, *_: policies.append(policy) or np.ones(2))

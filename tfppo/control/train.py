@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import gymnasium
 import tensorflow as tf
+from gymnasium.vector import VectorEnv
 
-from tfppo.config import ControlRun
+from tfppo.config import ControlConfig, ControlRun
 from tfppo.control.cartpole import CartPole
 from tfppo.control.environments import Environment
 from tfppo.control.gymnasium import GymnasiumCollector, make_vector_environment
@@ -42,27 +44,13 @@ class ControlTrainer:
         self.update_mode = choose_compilation(run.compile_update, "update", self.device, ppo.minibatch_size, steps)
         chosen = dataclasses.replace(run, compile_rollout=self.rollout_mode, compile_update=self.update_mode)
         self.config = dataclasses.replace(config, run=chosen)  # what a resumed run goes on with, wherever it is
+        has_graph = control.env in IN_GRAPH_ENVIRONMENTS
+        self.in_graph = control.backend == "graph" or (control.backend == "auto" and has_graph)
         with tf.device(self.device):
-            has_graph = control.env in IN_GRAPH_ENVIRONMENTS
-            self.in_graph = control.backend == "graph" or (control.backend == "auto" and has_graph)
-            if self.in_graph:
-                environment = _in_graph_environment(control.env)
-                spaces = environment.observation_space, environment.action_space
-            else:
-                environment = make_vector_environment(control.env, control.num_envs)
-                spaces = environment.single_observation_space, environment.single_action_space
-            check_spaces(*spaces)
-            self.policy = ActorCriticPolicy(
-                make_actor(*spaces, control.hidden_units, control.activation, run.seed),
-                make_critic(spaces[0], control.hidden_units, control.activation, run.seed),
-            )
-            options: dict[str, Any] = {"seed": run.seed, "mode": self.rollout_mode}
-            if self.in_graph:
-                self.collector = GraphCollector(
-                    self.policy, environment, control.num_envs, control.rollout_length, **options
-                )
-            else:
-                self.collector = GymnasiumCollector(self.policy, environment, control.rollout_length, **options)
+            environment, *spaces = _make_environment(control, self.in_graph)
+            self.observation_shape = spaces[0].shape
+            self.policy = _make_policy(spaces[0], spaces[1], control, run.seed)
+            self.collector = _make_collector(self.policy, environment, control, run.seed, self.rollout_mode)
             self.learner = PPOLearner(
                 self.policy,
                 ppo,
@@ -71,7 +59,6 @@ class ControlTrainer:
                 seed=run.seed,
                 mode=self.update_mode,
             )
-        self.observation_shape = spaces[0].shape
         self.compile_seconds = 0.0
 
     @property
@@ -149,10 +136,35 @@ class ControlTrainer:
             self.collector.close()
 
 
-def _in_graph_environment(env: str) -> Environment:
-    if env not in IN_GRAPH_ENVIRONMENTS:
+def _make_environment(
+    control: ControlConfig, in_graph: bool
+) -> tuple[Environment | VectorEnv, gymnasium.Space, gymnasium.Space]:
+    """The environment, and the spaces of a single copy's observations and actions."""
+    if not in_graph:
+        environment = make_vector_environment(control.env, control.num_envs)
+        return environment, environment.single_observation_space, environment.single_action_space
+    if control.env not in IN_GRAPH_ENVIRONMENTS:
         raise UsageError(
-            f"{env!r} is not an in-graph environment; those are {', '.join(IN_GRAPH_ENVIRONMENTS)}: "
+            f"{control.env!r} is not an in-graph environment; those are {', '.join(IN_GRAPH_ENVIRONMENTS)}: "
             f"choose one, or use --backend gymnasium"
         )
-    return IN_GRAPH_ENVIRONMENTS[env]()
+    environment = IN_GRAPH_ENVIRONMENTS[control.env]()
+    return environment, environment.observation_space, environment.action_space
+
+
+def _make_policy(
+    observation_space: gymnasium.Space, action_space: gymnasium.Space, control: ControlConfig, seed: int
+) -> ActorCriticPolicy:
+    check_spaces(observation_space, action_space)
+    return ActorCriticPolicy(
+        make_actor(observation_space, action_space, control.hidden_units, control.activation, seed),
+        make_critic(observation_space, control.hidden_units, control.activation, seed),
+    )
+
+
+def _make_collector(
+    policy: ActorCriticPolicy, environment: Environment | VectorEnv, control: ControlConfig, seed: int, mode: str
+) -> GraphCollector | GymnasiumCollector:
+    if isinstance(environment, VectorEnv):
+        return GymnasiumCollector(policy, environment, control.rollout_length, seed=seed, mode=mode)
+    return GraphCollector(policy, environment, control.num_envs, control.rollout_length, seed=seed, mode=mode)
