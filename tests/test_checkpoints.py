@@ -13,7 +13,7 @@ from tfppo.checkpoints import Checkpoints
 from tfppo.errors import UsageError
 
 
-def make_state(seed, units=3, steps=0, spare=True):
+def make_state(seed, units=3, steps=0):
     """A model, its Adam, variables and a list of variables, after some steps of training."""
     keras.utils.set_random_seed(seed)
     model = keras.Sequential([keras.Input([2]), keras.layers.Dense(units), keras.layers.Dense(1)])
@@ -23,13 +23,12 @@ def make_state(seed, units=3, steps=0, spare=True):
     for _ in range(steps):
         gradients = [tf.constant(rng.normal(size=v.shape), tf.float32) for v in model.trainable_variables]
         optimizer.apply(gradients, model.trainable_variables)
-    state = {
+    return {
         "model": model,
         "optimizer": optimizer,
         "iteration": tf.Variable(seed, dtype=tf.int64),
         "collector": [tf.Variable(rng.normal(size=[4]), dtype=tf.float32), tf.Variable([seed % 2 == 0])],
     }
-    return state if spare else {name: state[name] for name in ("model",)}
 
 
 def arrays(state):
@@ -153,6 +152,8 @@ def damage(folder, how):
         data.write_bytes(data.read_bytes()[:100])
     elif how == "flipped data":
         data.write_bytes(bytes(255 - byte for byte in data.read_bytes()))
+    elif how == "flipped end":
+        data.write_bytes(data.read_bytes()[:-9] + bytes(255 - byte for byte in data.read_bytes()[-9:]))
     elif how == "garbage index":
         index.write_bytes(np.random.default_rng(0).bytes(500))
     elif how == "empty index":
@@ -161,7 +162,9 @@ def damage(folder, how):
         data.unlink()
 
 
-@pytest.mark.parametrize("how", ["truncated data", "flipped data", "garbage index", "empty index", "no data"])
+@pytest.mark.parametrize(
+    "how", ["truncated data", "flipped data", "flipped end", "garbage index", "empty index", "no data"]
+)
 def test_damage_is_refused_with_the_checkpoints_name(saved, how):
     folder, _ = saved
     damage(folder, how)
@@ -229,9 +232,11 @@ def test_another_architecture_is_refused(saved, other):
     assert_bit_equal(arrays(state), before)
 
 
-def test_all_of_a_checkpoint_is_wanted(saved):
+@pytest.mark.parametrize("missing", ["optimizer", "iteration", "collector"])
+def test_all_of_a_checkpoint_is_wanted(saved, missing):
     folder, _ = saved
-    part = make_state(1, spare=False)
+    part = make_state(1)
+    del part[missing]
     text = refusal(lambda: Checkpoints(folder, **part).restore_latest())
     assert str(folder / "ckpt-2") in text
 

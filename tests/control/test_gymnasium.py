@@ -14,6 +14,7 @@ from tfppo.errors import UsageError
 from tfppo.pipeline import rollout_dataset
 
 NUM_ENVS, LENGTH = 4, 15
+FIELDS = ("observations", "rewards", "terminated", "truncated", "values", "next_values")
 WEIGHTS = np.array([1.0, 10.0, 100.0])  # of the critic: value = step + 10 episode + 100 number
 
 
@@ -47,9 +48,8 @@ def test_what_counts_is_the_stream_of_the_environment(rollouts, stream):
     for number in range(NUM_ENVS):
         mask = counts(rollouts, number)
         observations, rewards, terminated, truncated, successors = stream(number, mask.sum())
-        columns = ("observations", "rewards", "terminated", "truncated", "values", "next_values")
         expected = (observations, rewards, terminated, truncated, observations @ WEIGHTS, successors @ WEIGHTS)
-        for name, wanted in zip(columns, expected, strict=True):
+        for name, wanted in zip(FIELDS, expected, strict=True):
             np.testing.assert_allclose(join(rollouts, name)[mask, number], wanted, rtol=1e-6, err_msg=name)
         assert terminated.sum() > 2 and truncated.sum() > 2
 
@@ -62,7 +62,30 @@ def test_steps_that_only_start_an_episode_are_masked(autoreset, collector, rollo
         assert not join(rollouts, "rewards")[~mask].any() and not done[~mask].any()
     else:
         assert mask.all()
-    assert collector.env_steps == mask.sum() == rollouts[-1].metrics["rollout/env_steps"]
+    assert collector.statistics.env_steps == mask.sum() == rollouts[-1].metrics["rollout/env_steps"]
+
+
+def test_whatever_a_starting_step_reports_is_ignored(make_counting, counting_policy, stream):
+    """gymnasium reports reward 0 and no end there; environments of other makers may not."""
+
+    class Chatty(VectorWrapper):
+        starts = np.zeros(NUM_ENVS, bool)
+
+        def step(self, actions):
+            observations, rewards, terminated, truncated, infos = super().step(actions)
+            starts, self.starts = self.starts, terminated | truncated
+            return observations, rewards + 5.0 * starts, terminated | starts, truncated | starts, infos
+
+    collector = GymnasiumCollector(counting_policy, Chatty(make_counting(NUM_ENVS)), LENGTH, mode="graph")
+    rollouts = collect(collector)
+    for number in range(NUM_ENVS):
+        mask = counts(rollouts, number)
+        for name, wanted in zip(FIELDS, stream(number, mask.sum())[:4], strict=False):
+            np.testing.assert_array_equal(join(rollouts, name)[mask, number], wanted, err_msg=name)
+    mask, done = join(rollouts, "mask"), join(rollouts, "terminated") | join(rollouts, "truncated")
+    np.testing.assert_array_equal(mask[1:], ~done[:-1])
+    assert not join(rollouts, "rewards")[~mask].any() and not done[~mask].any()
+    assert rollouts[-1].metrics["rollout/episodes"] == done.sum()
 
 
 def test_truncation_bootstraps_from_the_final_observation(autoreset, make_counting, counting_policy):

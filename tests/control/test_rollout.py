@@ -67,7 +67,7 @@ def test_counts_go_on_from_rollout_to_rollout(make_collector):
         assert rollout.metrics["rollout/env_steps"] == env_steps
         assert rollout.metrics["rollout/episodes"] == episodes
         assert rollout.rewards.numpy().sum() == rollout.mask.numpy().sum()
-    assert collector.env_steps == env_steps < 3 * NUM_ENVS * LENGTH and episodes > 3
+    assert collector.statistics.env_steps == env_steps < 3 * NUM_ENVS * LENGTH and episodes > 3
     mean = rollout.metrics["rollout/episode_return_mean"]
     assert 5 < mean < 60 and mean == rollout.metrics["rollout/episode_length_mean"]
 
