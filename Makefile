@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
+PEERS := $(VENV)/peers
 SEED ?= 1
 NAME ?=
 ARGS ?=
@@ -21,7 +22,7 @@ setup: $(STAMP)  ## build .venv (adds CUDA libraries where nvidia-smi answers)
 
 $(STAMP): setup.cfg pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else "tfppo needs Python 3.11, 3.12 or 3.13, but $(PYTHON) is %d.%d; try: make setup PYTHON=python3.12" % v)'
-	@echo "building $(VENV) (about 1.5 GB to fetch the first time) ..."
+	@echo "building $(VENV): TensorFlow and what goes with it, 2.6 GB on disk, a minute or more ..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev$(CUDA)]'
 	@touch $@
@@ -44,10 +45,15 @@ lint: $(STAMP)  ## ruff, without changing anything
 format: $(STAMP)  ## ruff, with its fixes
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
-bench: $(STAMP)  ## measure the compiled iteration, and the race with stable-baselines3
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,peers]'
+# The peers live in an environment of their own: beside TensorFlow, stable-baselines3 would pay for importing it.
+$(PEERS)/.stamp: constraints.txt $(STAMP)
+	@$(PYTHON) -m venv $(PEERS)
+	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt stable-baselines3
+	@touch $@
+
+bench: $(PEERS)/.stamp  ## measure the compiled iteration, and the race with stable-baselines3
 	@$(BIN)/python benchmarks/cartpole_iteration.py
-	@$(BIN)/python benchmarks/cartpole_vs_sb3.py
+	@$(BIN)/python benchmarks/cartpole_vs_sb3.py --peer-python $(PEERS)/bin/python
 
 clean:  ## remove what was built (runs stay)
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .coverage

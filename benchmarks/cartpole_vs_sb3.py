@@ -6,7 +6,8 @@ compilation took left out. Seeds alternate between the two. Prints one JSON line
 
     python benchmarks/cartpole_vs_sb3.py --seeds 1 2 3 --peer-python peers/bin/python
 
-stable-baselines3 comes with the `peers` extra, or lives in an environment of its own: --peer-python.
+stable-baselines3 comes with the `peers` extra; it starts faster in an environment of its own (--peer-python), because
+beside TensorFlow it imports that too. `make bench` makes such an environment.
 """
 
 import argparse
