@@ -211,7 +211,7 @@ def test_without_a_terminal_a_line_is_written_whenever_it_is_due(no_terminal, ca
     write_iterations(ConsoleWriter(3, COLUMNS, STEPS), range(3))
     lines = capsys.readouterr().out.splitlines()
     assert lines == [
-        "iteration 1/3  32 steps  return nan  steps/s 1,000",
+        "iteration 1/3  32 steps  return -  steps/s 1,000",
         "iteration 2/3  64 steps  return 11.5  steps/s 1,000",
         "iteration 3/3  96 steps  return 12.5  steps/s 1,000",
     ]

@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -172,6 +173,8 @@ def _plain(value: float) -> str:
 
 
 def _readable(value: float) -> str:
+    if math.isnan(value):
+        return "-"  # no episode has finished yet
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 

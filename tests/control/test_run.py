@@ -399,11 +399,12 @@ def test_environments_are_closed_whatever_happens(tmp_path, at):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run, "ControlTrainer", Trainer)
-        run.train(tiny(tmp_path, iterations=1, backend="gymnasium", eval_episodes=0))
+        folder = run.train(tiny(tmp_path, iterations=1, backend="gymnasium", eval_episodes=0))
+        run.evaluate(folder, 1)
         at(0, crash)
         with pytest.raises(ZeroDivisionError):
             run.train(tiny(tmp_path, iterations=1, backend="gymnasium"))
-    assert closed == [True, True]
+    assert closed == [True, True, True]
 
 
 def test_a_run_can_be_trained_in_a_thread(tmp_path):
