@@ -15,7 +15,7 @@ from tfppo.divergences import (
     fixed_kl_coefficient,
     kl_k2,
 )
-from tfppo.losses import clipped_surrogate_loss, clipped_value_loss
+from tfppo.losses import MAX_LOG_RATIO, clipped_surrogate_loss, clipped_value_loss
 from tfppo.masking import explained_variance, masked_mean, masked_sum, masked_whiten, zero_outside
 from tfppo.placement import compiled
 from tfppo.random import fold_in, permutation
@@ -237,7 +237,8 @@ def _divergence(batch: Batch, evaluation: Evaluation) -> tf.Tensor:
     if batch.reference_log_probs is not None:
         return kl_k2(zero_outside(evaluation.log_probs - batch.reference_log_probs, batch.mask))
     if batch.old_distribution is None or evaluation.distribution is None:
-        return approximate_kl(zero_outside(evaluation.log_probs - batch.old_log_probs, batch.mask))
+        log_ratio = zero_outside(evaluation.log_probs - batch.old_log_probs, batch.mask)
+        return approximate_kl(tf.clip_by_value(log_ratio, -MAX_LOG_RATIO, MAX_LOG_RATIO))
 
     def inside(old, new):  # what is masked may be NaN, which times 0 is NaN: it is given a divergence of 0
         mask = tf.reshape(batch.mask, [*batch.mask.shape, *[1] * (old.shape.rank - batch.mask.shape.rank)])

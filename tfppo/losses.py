@@ -11,7 +11,7 @@ from tfppo.divergences import approximate_kl
 from tfppo.masking import check_same_shape, masked_mean, zero_outside
 
 # exp(20) = 5e8: far beyond any clip, and its products stay finite in float32.
-_MAX_LOG_RATIO = 20.0
+MAX_LOG_RATIO = 20.0
 
 
 def clipped_surrogate_loss(
@@ -46,7 +46,7 @@ def clipped_surrogate_loss(
         raise ValueError(f"dual_clip is {dual_clip}; it must be above 1, or None for off")
     advantages = tf.stop_gradient(zero_outside(advantages, mask))
     log_ratio = zero_outside(log_probs - tf.stop_gradient(old_log_probs), mask)
-    log_ratio = tf.clip_by_value(log_ratio, -_MAX_LOG_RATIO, _MAX_LOG_RATIO)
+    log_ratio = tf.clip_by_value(log_ratio, -MAX_LOG_RATIO, MAX_LOG_RATIO)
     ratio = tf.exp(log_ratio)
     clip_ratio = tf.cast(tf.convert_to_tensor(clip_ratio, dtype_hint=ratio.dtype), ratio.dtype)
     losses = tf.maximum(-advantages * ratio, -advantages * tf.clip_by_value(ratio, 1 - clip_ratio, 1 + clip_ratio))

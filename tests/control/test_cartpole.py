@@ -4,6 +4,7 @@ import gymnasium
 import numpy as np
 import pytest
 import tensorflow as tf
+from reference import every_mode
 
 from tfppo.control.cartpole import CartPole
 
@@ -17,7 +18,8 @@ def theirs():
     return environment.unwrapped
 
 
-def test_ten_thousand_random_transitions_equal_those_of_gymnasium(theirs):
+@every_mode
+def test_ten_thousand_random_transitions_equal_those_of_gymnasium(compiled, theirs):
     rng = np.random.default_rng(1)
     states = rng.uniform(-1, 1, [10_000, 4]) * [2.45, 3.0, 0.22, 3.0]  # some of them leave the limits
     states = states.astype(np.float32)
@@ -27,8 +29,7 @@ def test_ten_thousand_random_transitions_equal_those_of_gymnasium(theirs):
         theirs.state, theirs.steps_beyond_terminated = state, None
         observation, reward, terminated, _, _ = theirs.step(action)
         expected.append((observation, reward, terminated))
-    step = tf.function(CartPole().step, autograph=False)
-    state, rewards, terminated = step(tf.constant(states), tf.constant(actions), SEED)
+    state, rewards, terminated = compiled(CartPole().step)(tf.constant(states), tf.constant(actions), SEED)
     expected_states, expected_rewards, expected_terminated = map(np.array, zip(*expected, strict=True))
     np.testing.assert_allclose(state, expected_states, rtol=1e-6, atol=1e-6)
     np.testing.assert_array_equal(rewards, expected_rewards)

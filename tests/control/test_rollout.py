@@ -42,20 +42,20 @@ def test_successors_are_the_next_observations_and_nothing_is_reset_between_rollo
     """The step of the environment leads from each observation to the next one, across rollouts too."""
     collector = make_collector()
     rollouts = collect(collector, 3)
-    observations = tf.concat([rollout.observations for rollout in rollouts], 0)
-    mask, next_values = (np.concatenate([getattr(r, name) for r in rollouts]) for name in ("mask", "next_values"))
-    followed = 0
-    for t in range(len(mask) - 1):
-        actions = rollouts[t // LENGTH].actions[t % LENGTH]
-        expected, _, terminated = CartPole().step(observations[t], actions, tf.constant([0, 0]))
-        counts = mask[t]
-        np.testing.assert_allclose(observations[t + 1][counts], expected[counts], rtol=1e-5, atol=1e-5)
-        np.testing.assert_array_equal(rollouts[t // LENGTH].terminated[t % LENGTH], terminated.numpy() & counts)
-        values = collector.policy.value(observations[t + 1])
-        np.testing.assert_allclose(next_values[t], values, rtol=1e-4, atol=1e-5)
-        assert np.abs(observations[t + 1][~counts]).max(initial=0) < 0.05
-        followed += counts.sum() if (t + 1) % LENGTH == 0 else 0
-    assert followed > 0 and (~mask).sum() > 3
+
+    def join(name):
+        return np.concatenate([getattr(rollout, name) for rollout in rollouts])  # [3 T, B, ...]
+
+    observations, mask, last = join("observations"), join("mask"), 3 * LENGTH - 1
+    step = CartPole().step(flat(observations[:-1]), flat(join("actions")[:-1]), tf.constant([0, 0]))
+    expected, _, terminated = (np.reshape(x, [last, NUM_ENVS, *x.shape[1:]]) for x in step)
+    counts = mask[:-1]
+    np.testing.assert_allclose(observations[1:][counts], expected[counts], rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(join("terminated")[:-1], terminated & counts)
+    values = np.reshape(collector.policy.value(flat(observations[1:])), [last, NUM_ENVS])
+    np.testing.assert_allclose(join("next_values")[:-1], values, rtol=1e-4, atol=1e-5)
+    assert np.abs(observations[1:][~counts]).max() < 0.05
+    assert mask[LENGTH - 1].any() and mask[2 * LENGTH - 1].any() and (~mask).sum() > 3
 
 
 def test_counts_go_on_from_rollout_to_rollout(make_collector):
@@ -83,7 +83,7 @@ def test_eager_graph_and_xla_collect_the_same(make_collector):
 
 
 def test_iteration_and_seed_fix_the_noise(make_collector):
-    first, again, other = (collect(make_collector(seed=seed, length=4), 2) for seed in (1, 1, 2))
+    first, again, other = (collect(make_collector("eager", seed, length=4), 2) for seed in (1, 1, 2))
     for a, b in zip(tf.nest.flatten(first), tf.nest.flatten(again), strict=True):
         np.testing.assert_array_equal(a, b)
     assert (first[0].actions != other[0].actions).numpy().any()

@@ -84,7 +84,7 @@ class GymnasiumCollector(tf.Module):
         self._act = compiled(policy.act, mode)
         self._noise = compiled(self._draw_noise, mode)
         self._finish = compiled(self._evaluate, mode)
-        self._observations, _ = environment.reset(seed=seed)
+        self._observations = environment.reset(seed=seed)[0].astype(np.float32)
         self._done = np.zeros(environment.num_envs, bool)
         self._returns = np.zeros(environment.num_envs)
         self._lengths = np.zeros(environment.num_envs, np.int64)
