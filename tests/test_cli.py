@@ -358,6 +358,15 @@ def test_a_mistake_ends_with_where_help_is(arguments, capsys):
     assert capsys.readouterr().err.endswith(f"; help: {command} --help\n")
 
 
+def test_an_interrupt_is_one_line(monkeypatch, tmp_path, capsys):
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(control_run, "train", interrupted)
+    assert cli.main([*CARTPOLE, "--runs-dir", str(tmp_path)]) == 130
+    assert capsys.readouterr().err == "tfppo: interrupted\n"
+
+
 def test_a_defect_keeps_its_trace(monkeypatch, tmp_path):
     def broken(*arguments):
         raise ZeroDivisionError("a defect")

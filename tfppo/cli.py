@@ -104,6 +104,9 @@ def main(arguments: list[str] | None = None) -> int:
     except UsageError as error:
         print(f"tfppo: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("tfppo: interrupted", file=sys.stderr)
+        return 130
     return 0
 
 
