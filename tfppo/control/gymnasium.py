@@ -12,6 +12,7 @@ from tfppo.control.rollout import evaluate_trajectory
 from tfppo.control.statistics import (
     EpisodeStatistics,
     empty_statistics,
+    read_statistics,
     statistics_metrics,
     update_statistics,
 )
@@ -93,7 +94,7 @@ class GymnasiumCollector(tf.Module):
     @property
     def statistics(self) -> EpisodeStatistics:
         """The episodes so far."""
-        return EpisodeStatistics(*(variable.read_value() for variable in self.state[-len(EpisodeStatistics._fields) :]))
+        return read_statistics(self.state)
 
     def collect(self, iteration: tf.Tensor) -> Rollout:
         """Rollout number `iteration`, a scalar int64 tensor."""

@@ -6,7 +6,13 @@ import tensorflow as tf
 
 from tfppo.control.environments import Environment, collect_trajectory, start_episodes
 from tfppo.control.policy import ActorCriticPolicy
-from tfppo.control.statistics import EpisodeStatistics, empty_statistics, statistics_metrics, update_statistics
+from tfppo.control.statistics import (
+    EpisodeStatistics,
+    empty_statistics,
+    read_statistics,
+    statistics_metrics,
+    update_statistics,
+)
 from tfppo.placement import compiled
 from tfppo.random import fold_in
 from tfppo.returns import generalized_advantage_estimation
@@ -52,7 +58,7 @@ class GraphCollector(tf.Module):
     @property
     def statistics(self) -> EpisodeStatistics:
         """The episodes so far."""
-        return EpisodeStatistics(*(variable.read_value() for variable in self.state[-len(EpisodeStatistics._fields) :]))
+        return read_statistics(self.state)
 
     def _collect(self, iteration: tf.Tensor) -> Rollout:
         """Rollout number `iteration`, a scalar int64 tensor."""

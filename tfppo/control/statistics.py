@@ -1,5 +1,6 @@
 """Episode returns and lengths as they finish, kept in the graph: a window over the latest episodes."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -22,6 +23,11 @@ def empty_statistics() -> EpisodeStatistics:
     """Nothing has happened yet."""
     zero = tf.zeros([], tf.int64)
     return EpisodeStatistics(tf.zeros([WINDOW]), tf.zeros([WINDOW]), zero, zero)
+
+
+def read_statistics(state: Sequence[tf.Variable]) -> EpisodeStatistics:
+    """The statistics that a collector keeps in the last of its variables."""
+    return EpisodeStatistics(*(variable.read_value() for variable in state[-len(EpisodeStatistics._fields) :]))
 
 
 def update_statistics(
