@@ -16,9 +16,9 @@ PACKAGE = Path(tfppo.__file__).parent
 FLOORS = [
     ["errors"],
     ["masking", "random", "divergences", "distributions", "returns", "losses"],
-    ["types", "config"],
+    ["types", "settings", "config", "text", "text.config"],
     ["placement", "pipeline", "schedules", "writers", "checkpoints", "runs", "curves"],
-    ["learner"],
+    ["learner", "loop"],
     [
         "control",
         "control.environments",
@@ -38,7 +38,17 @@ FLOORS = [
 ORDER = [name for floor in FLOORS for name in floor]
 MATHEMATICS = FLOORS[1]
 APPLICATIONS = ["control", "text"]  # which never import each other
-WITHOUT_TENSORFLOW = ["errors", "config", "startup", "cli", "__main__", "__init__"]  # until they are told to
+WITHOUT_TENSORFLOW = [
+    "errors",
+    "settings",
+    "config",
+    "text",
+    "text.config",
+    "startup",
+    "cli",
+    "__main__",
+    "__init__",
+]  # until they are told to
 MAY_PRINT = ["control.run", "writers", "startup", "cli", "ppo"]
 MAX_LINES = 260
 

@@ -13,8 +13,9 @@ import pytest
 
 import tfppo
 from tfppo import cli
-from tfppo.config import ControlConfig, ControlRun, PPOConfig, RunConfig, from_yaml
+from tfppo.config import ControlConfig, ControlRun, PPOConfig, RunConfig
 from tfppo.control import run as control_run
+from tfppo.settings import from_yaml
 
 TINY = [
     *("--num-envs", "4", "--rollout-length", "8", "--total-steps", "32", "--hidden-units", "8"),

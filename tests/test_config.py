@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tfppo.config import ControlConfig, ControlRun, PPOConfig, RunConfig, exact_div, from_yaml, to_yaml
+from tfppo.config import ControlConfig, ControlRun, PPOConfig, RunConfig
 from tfppo.errors import UsageError
+from tfppo.settings import exact_div, from_yaml, to_yaml
 
 NAN, INF = math.nan, math.inf
 

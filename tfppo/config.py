@@ -1,17 +1,12 @@
-"""The settings of a run: frozen dataclasses, validated when they are made, in and out of YAML. No TensorFlow here,
+"""The settings of PPO, of control, and of a run: frozen dataclasses, validated when they are made. No TensorFlow here,
 so that the command line can answer at once."""
 
-import dataclasses
-import math
-import types
-import typing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
-
-import yaml
+from typing import Literal
 
 from tfppo.errors import UsageError
+from tfppo.settings import check, check_types, exact_div
 
 CompileMode = Literal["auto", "xla", "graph", "eager"]
 Schedule = Literal["constant", "linear", "cosine"]
@@ -41,6 +36,8 @@ class PPOConfig:
     """Weight of the entropy bonus."""
     kl_coeff: float = 0.0
     """Weight of the KL penalty (Schulman et al. 2017, eq. 8), at the start where a rule adapts it; 0: only measured."""
+    kl_in: Literal["loss", "reward"] = "loss"
+    """Where the KL penalty goes: a term of the loss, or (text only) taken off each reward [Ziegler et al. 2019]."""
     kl_rule: Literal["fixed", "schulman", "ziegler"] = "fixed"
     """How the weight moves after each iteration: not at all, Schulman et al. 2017 sec. 4, or Ziegler et al. 2019."""
     kl_target: float = 0.01
@@ -67,17 +64,17 @@ class PPOConfig:
     """Pieces that a minibatch is cut into to save memory; their gradients add up to the minibatch's."""
 
     def __post_init__(self):
-        _check_types(self)
-        _check(self, "learning_rate", "positive", lambda v: v > 0)
+        check_types(self)
+        check(self, "learning_rate", "positive", lambda v: v > 0)
         for name in ("warmup_iterations", "value_coeff", "entropy_coeff", "kl_coeff"):
-            _check(self, name, "at least 0", lambda v: v >= 0)
+            check(self, name, "at least 0", lambda v: v >= 0)
         for name in ("clip_ratio", "value_clip", "kl_target", "target_kl", "max_grad_norm", "adam_epsilon"):
-            _check(self, name, "positive", lambda v: v > 0)
-        _check(self, "dual_clip", "above 1", lambda v: v > 1)
+            check(self, name, "positive", lambda v: v > 0)
+        check(self, "dual_clip", "above 1", lambda v: v > 1)
         for name in ("gamma", "gae_lambda"):
-            _check(self, name, "between 0 and 1", lambda v: 0 <= v <= 1)
+            check(self, name, "between 0 and 1", lambda v: 0 <= v <= 1)
         for name in ("kl_horizon", "num_epochs", "minibatch_size", "num_micro_batches"):
-            _check(self, name, "at least 1", lambda v: v >= 1)
+            check(self, name, "at least 1", lambda v: v >= 1)
         if self.kl_rule != "fixed" and self.kl_coeff == 0:
             raise UsageError(f"kl_rule {self.kl_rule} multiplies kl_coeff, which is 0 and would stay so: start above 0")
         exact_div(self.minibatch_size, self.num_micro_batches, "minibatch_size", "num_micro_batches")
@@ -108,12 +105,12 @@ class ControlConfig:
     """Greedy episodes on gymnasium's own environment at the end; 0: none."""
 
     def __post_init__(self):
-        _check_types(self)
+        check_types(self)
         for name in ("num_envs", "rollout_length", "total_steps"):
-            _check(self, name, "at least 1", lambda v: v >= 1)
-        _check(self, "target_return", "a finite number", lambda v: True)
-        _check(self, "eval_episodes", "at least 0", lambda v: v >= 0)
-        _check(self, "hidden_units", "positive widths", lambda v: all(units >= 1 for units in v))
+            check(self, name, "at least 1", lambda v: v >= 1)
+        check(self, "target_return", "a finite number", lambda v: True)
+        check(self, "eval_episodes", "at least 0", lambda v: v >= 0)
+        check(self, "hidden_units", "positive widths", lambda v: all(units >= 1 for units in v))
         if self.total_steps < self.batch_size:
             raise UsageError(
                 f"total_steps is {self.total_steps}, less than one rollout of num_envs x rollout_length = "
@@ -155,11 +152,11 @@ class RunConfig:
     """Checkpoints that are kept, the latest ones."""
 
     def __post_init__(self):
-        _check_types(self)
-        _check(self, "seed", "between 0 and 2**31 - 1", lambda v: 0 <= v < 2**31)
+        check_types(self)
+        check(self, "seed", "between 0 and 2**31 - 1", lambda v: 0 <= v < 2**31)
         for name in ("log_interval", "checkpoint_interval", "keep_checkpoints"):
-            _check(self, name, "at least 1", lambda v: v >= 1)
-        _check(self, "name", "a plain folder name", _is_folder_name)
+            check(self, name, "at least 1", lambda v: v >= 1)
+        check(self, "name", "a plain folder name", _is_folder_name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,89 +168,11 @@ class ControlRun:
     ppo: PPOConfig = field(default_factory=PPOConfig)
 
     def __post_init__(self):
-        _check_types(self)
+        check_types(self)
         exact_div(self.control.batch_size, self.ppo.minibatch_size, "num_envs x rollout_length", "minibatch_size")
+        if self.ppo.kl_in == "reward":
+            raise UsageError("kl_in is reward, but only text has a reference whose KL could be part of it: use loss")
 
 
 def _is_folder_name(name: str) -> bool:
     return name not in ("", ".", "..") and name.isprintable() and not set(name) & set("/\\")
-
-
-def exact_div(dividend: int, divisor: int, dividend_name: str, divisor_name: str) -> int:
-    """The quotient of two whole numbers, or a UsageError that names both when there is a remainder."""
-    if dividend % divisor:
-        raise UsageError(f"{dividend_name} = {dividend} is not a multiple of {divisor_name} = {divisor}: change one")
-    return dividend // divisor
-
-
-def to_yaml(config: Any) -> str:
-    """The YAML text of a config dataclass; `from_yaml` reads it back equal."""
-    return yaml.safe_dump(_to_plain(config), sort_keys=False)
-
-
-def from_yaml(config_class: type, text: str) -> Any:
-    """A config dataclass from its YAML text. Raises UsageError on text that is no such config, naming the field."""
-    try:
-        plain = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UsageError(f"not a YAML text: {' '.join(str(error).split())}") from None
-    return _from_plain(config_class, plain, config_class.__name__)
-
-
-def _to_plain(value: Any) -> Any:
-    if dataclasses.is_dataclass(value):
-        return {f.name: _to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    if isinstance(value, tuple):
-        return [_to_plain(v) for v in value]
-    return str(value) if isinstance(value, Path) else value
-
-
-def _from_plain(config_class: type, plain: Any, where: str) -> Any:
-    if not isinstance(plain, dict):
-        raise UsageError(f"{where} must be a mapping of settings, not {type(plain).__name__}")
-    hints = typing.get_type_hints(config_class)
-    unknown = [" ".join(str(name).split()) for name in plain if name not in hints]
-    if unknown:
-        raise UsageError(f"{where} has no setting {', '.join(unknown)}; its settings are {', '.join(hints)}")
-    arguments = {}
-    for name, value in plain.items():
-        if dataclasses.is_dataclass(hints[name]):
-            arguments[name] = _from_plain(hints[name], value, name)
-        elif hints[name] is Path and isinstance(value, str):
-            arguments[name] = Path(value)
-        else:
-            arguments[name] = tuple(value) if isinstance(value, list) else value
-    return config_class(**arguments)
-
-
-def _check(config: Any, name: str, wanted: str, holds) -> None:
-    """Raises UsageError unless the field is None, or finite and as wanted."""
-    value = getattr(config, name)
-    if value is not None and ((isinstance(value, float) and not math.isfinite(value)) or not holds(value)):
-        raise UsageError(f"{name} must be {wanted}, not {value!r}")
-
-
-def _check_types(config: Any) -> None:
-    for name, hint in typing.get_type_hints(type(config)).items():
-        value = getattr(config, name)
-        if not _is_a(value, hint):
-            wanted = getattr(hint, "__name__", str(hint)) if not typing.get_args(hint) else _wanted(hint)
-            raise UsageError(f"{name} must be {wanted}, not {value!r}")
-
-
-def _wanted(hint: Any) -> str:
-    if typing.get_origin(hint) is Literal:
-        return "one of " + ", ".join(map(str, typing.get_args(hint)))
-    return str(hint).replace("typing.", "")
-
-
-def _is_a(value: Any, hint: Any) -> bool:
-    if typing.get_origin(hint) is Literal:
-        return value in typing.get_args(hint)
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        return any(_is_a(value, h) for h in typing.get_args(hint))
-    if typing.get_origin(hint) is tuple:
-        return isinstance(value, tuple) and all(_is_a(v, typing.get_args(hint)[0]) for v in value)
-    if hint in (int, float):
-        return isinstance(value, (int,) if hint is int else (int, float)) and not isinstance(value, bool)
-    return isinstance(value, hint)

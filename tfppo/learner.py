@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfppo.config import PPOConfig, exact_div
+from tfppo.config import PPOConfig
 from tfppo.divergences import (
     adaptive_kl_coefficient_schulman,
     adaptive_kl_coefficient_ziegler,
@@ -20,6 +20,7 @@ from tfppo.masking import explained_variance, masked_mean, masked_sum, masked_wh
 from tfppo.placement import compiled
 from tfppo.random import fold_in, permutation
 from tfppo.schedules import make_schedule
+from tfppo.settings import exact_div
 from tfppo.types import Batch, Evaluation, Policy, map_tensors
 
 MEAN_METRICS = (
@@ -42,7 +43,8 @@ class PPOLearner(tf.Module):
     One `update` is one iteration: `num_epochs` passes over the batch in minibatches, each a step of Adam on
         policy loss + value_coeff * value loss - entropy_coeff * entropy + kl_coeff * KL,
     where KL is KL(old || new), exact where the batch holds the old distribution, or KL(policy || reference) where it
-    holds the reference's log-probabilities.
+    holds the reference's log-probabilities. With `kl_in` "reward" the last term is left out: whoever prepares the batch
+    takes kl_coeff * KL off the rewards.
 
     Args:
       policy: what is trained: `evaluate(inputs, actions)` and `trainable_variables`.
@@ -90,10 +92,11 @@ class PPOLearner(tf.Module):
         steps = sums.pop("steps")
         metrics = {name: sums[name] / steps for name in MEAN_METRICS}
         metrics["policy/ratio_max"] = sums["policy/ratio_max"]
-        metrics["value/explained_variance"] = explained_variance(batch.old_values, batch.returns, batch.mask)
+        metrics["value/explained_variance"] = explained_variance(batch.old_values, batch.returns, _value_mask(batch))
         metrics["schedule/learning_rate"] = learning_rate
         metrics["schedule/kl_coeff"] = self.kl_coeff.read_value()
-        self.kl_coeff.assign(self._next_kl_coeff(last_kl, batch.actions.shape[0]))
+        kl = last_kl if batch.reference_kl is None else tf.reduce_mean(batch.reference_kl)
+        self.kl_coeff.assign(self._next_kl_coeff(kl, batch.actions.shape[0]))
         self.iteration.assign_add(1)
         return metrics
 
@@ -141,10 +144,13 @@ class PPOLearner(tf.Module):
         """
         if self.config.normalize_advantages:
             minibatch = minibatch._replace(advantages=masked_whiten(minibatch.advantages, minibatch.mask))
-        normalizer = tf.maximum(masked_sum(tf.ones_like(minibatch.advantages), minibatch.mask), 1.0)
+        normalizers = tuple(
+            tf.maximum(masked_sum(tf.ones_like(minibatch.advantages), mask), 1.0)
+            for mask in (minibatch.mask, _value_mask(minibatch))
+        )
         pieces = self.config.num_micro_batches
         if pieces == 1:
-            metrics, gradients = self._loss_and_gradients(minibatch, clip_ratio, normalizer)
+            metrics, gradients = self._loss_and_gradients(minibatch, clip_ratio, normalizers)
         else:
             cut = map_tensors(
                 lambda x: tf.reshape(x, [pieces, x.shape[0] // pieces, *x.shape[1:]]), minibatch
@@ -152,7 +158,7 @@ class PPOLearner(tf.Module):
 
             def piece_body(index, metrics, gradients):
                 piece = map_tensors(lambda x: x[index], cut)
-                more, slopes = self._loss_and_gradients(piece, clip_ratio, normalizer)
+                more, slopes = self._loss_and_gradients(piece, clip_ratio, normalizers)
                 largest = tf.maximum(metrics["policy/ratio_max"], more["policy/ratio_max"])
                 metrics = {name: metrics[name] + more[name] for name in metrics} | {"policy/ratio_max": largest}
                 return index + 1, metrics, [a + b for a, b in zip(gradients, slopes, strict=True)]
@@ -161,15 +167,16 @@ class PPOLearner(tf.Module):
             _, metrics, gradients = tf.while_loop(
                 lambda index, *_: index < pieces,
                 piece_body,
-                (tf.constant(1), *self._loss_and_gradients(first, clip_ratio, normalizer)),
+                (tf.constant(1), *self._loss_and_gradients(first, clip_ratio, normalizers)),
             )
         norm = tf.linalg.global_norm(gradients)
         if self.config.max_grad_norm is not None:
             gradients, _ = tf.clip_by_global_norm(gradients, self.config.max_grad_norm, use_norm=norm)
         return metrics | {"policy/grad_norm": norm, "steps": tf.ones_like(norm)}, gradients
 
-    def _loss_and_gradients(self, batch: Batch, clip_ratio: tf.Tensor, normalizer: tf.Tensor):
+    def _loss_and_gradients(self, batch: Batch, clip_ratio: tf.Tensor, normalizers: tuple[tf.Tensor, tf.Tensor]):
         config = self.config
+        normalizer, value_normalizer = normalizers
         variables = [getattr(v, "value", v) for v in self.policy.trainable_variables]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(variables)
@@ -188,15 +195,16 @@ class PPOLearner(tf.Module):
                 batch.old_values,
                 batch.returns,
                 value_clip=config.value_clip,
-                mask=batch.mask,
-                normalizer=normalizer,
+                mask=_value_mask(batch),
+                normalizer=value_normalizer,
             )
             entropy = masked_mean(evaluation.entropies, batch.mask, normalizer)
             kl = masked_mean(_divergence(batch, evaluation), batch.mask, normalizer)
             total = policy_loss + config.value_coeff * value_loss - config.entropy_coeff * entropy
-            if config.kl_coeff > 0:  # at 0 the KL is measured, and its gradient is not paid for
+            if config.kl_coeff > 0 and config.kl_in == "loss":  # elsewhere its gradient is not paid for
                 total += self.kl_coeff * kl
         gradients = tape.gradient(total, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        gradients = [tf.convert_to_tensor(gradient) for gradient in gradients]  # an embedding's may be sparse
         losses = {
             "loss/policy": policy_loss,
             "loss/value": value_loss,
@@ -225,6 +233,10 @@ class PPOLearner(tf.Module):
         if config.kl_rule == "ziegler":
             return adaptive_kl_coefficient_ziegler(self.kl_coeff, kl, config.kl_target, num_items, config.kl_horizon)
         return fixed_kl_coefficient(self.kl_coeff, kl)
+
+
+def _value_mask(batch: Batch) -> tf.Tensor:
+    return batch.mask if batch.value_mask is None else batch.value_mask
 
 
 def _divergence(batch: Batch, evaluation: Evaluation) -> tf.Tensor:

@@ -6,7 +6,10 @@ import tensorflow as tf
 
 
 def rollout_dataset(
-    collect: Callable[[tf.Tensor], tf.types.experimental.TensorLike], start: int = 0, device: str = "/CPU:0"
+    collect: Callable[..., tf.types.experimental.TensorLike],
+    start: int = 0,
+    device: str = "/CPU:0",
+    source: tf.data.Dataset | None = None,
 ) -> tf.data.Dataset:
     """An endless tf.data.Dataset whose element k is `collect(k)`, k = start, start + 1, ...
 
@@ -14,9 +17,11 @@ def rollout_dataset(
     switched off, and a `.prefetch` must not be added behind it.
 
     Args:
-      collect: a compiled function of the iteration, a scalar int64 tensor; it may read and assign variables.
+      collect: a function of the iteration, a scalar int64 tensor, that TensorFlow can trace; it may read and assign
+        variables.
       start: the first iteration, where a resumed run goes on.
       device: where `collect` runs and where its element is left.
+      source: an endless dataset (prompts) whose element k is given to `collect` behind k, its components one by one.
     """
     options = tf.data.Options()
     options.experimental_optimization.inject_prefetch = False
@@ -24,11 +29,29 @@ def rollout_dataset(
     options.deterministic = True
 
     @tf.autograph.experimental.do_not_convert  # there is nothing to convert, and looking for it takes a second
-    def element(iteration):
+    def element(iteration, *given):
         with tf.device(device):  # inside the map: outside it would not reach the function that tf.data runs
-            return collect(iteration)
+            return collect(iteration, *given)
 
-    dataset = tf.data.Dataset.counter(start).map(element)
+    dataset = tf.data.Dataset.counter(start)
+    if source is not None:
+        dataset = tf.data.Dataset.zip(dataset, source.skip(start)).map(lambda k, given: (k, *given))
+    dataset = dataset.map(element)
     if "GPU" in device:
         dataset = dataset.apply(tf.data.experimental.copy_to_device(device))
     return dataset.with_options(options)
+
+
+def prompt_dataset(prompts, lengths, batch_size: int, seed: int) -> tf.data.Dataset:
+    """Endless batches of prompts: (int32 [B, P], int32 [B]), every prompt once before any comes again, shuffled anew
+    each time; element k is the same in every run with the same seed.
+
+    Args:
+      prompts: int32 [N, P], padded on the right.
+      lengths: int32 [N].
+      batch_size: B.
+      seed: of the order.
+    """
+    dataset = tf.data.Dataset.from_tensor_slices((prompts, lengths))
+    dataset = dataset.shuffle(len(lengths), seed=seed, reshuffle_each_iteration=True).repeat()
+    return dataset.batch(batch_size, drop_remainder=True)

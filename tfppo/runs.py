@@ -5,8 +5,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from tfppo.config import RunConfig, from_yaml, to_yaml
+from tfppo.config import RunConfig
 from tfppo.errors import UsageError
+from tfppo.settings import from_yaml, to_yaml
 
 CONFIG = "config.yaml"
 METRICS = "metrics.csv"

@@ -53,6 +53,8 @@ class Batch(NamedTuple):
     mask: tf.Tensor  # [N] or [N, T] bool
     old_distribution: Any = None  # raw parameters, [N, ...]: with them KL(old || new) is exact
     reference_log_probs: Any = None  # [N] or [N, T]: with them the KL term is KL(policy || reference)
+    value_mask: Any = None  # like mask, where other entries count for the value than for the policy
+    reference_kl: Any = None  # [N] KL(policy || reference) of each item as sampled: what an adaptive rule steers
 
 
 class Evaluation(NamedTuple):

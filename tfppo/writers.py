@@ -13,6 +13,16 @@ METRICS = {
     "rollout/episode_length_mean": "mean length of the latest 100 finished training episodes, in steps",
     "rollout/episodes": "training episodes that have finished",
     "rollout/env_steps": "environment steps so far, steps that only started an episode left out",
+    "text/score_mean": "mean score of the rollout's responses, scaled and clipped as it enters the reward",
+    "text/score_std": "standard deviation of the scores",
+    "text/kl": "mean over responses of the sum over tokens of log pi - log pi_ref, in nats (Ziegler et al. 2019)",
+    "text/kl_coeff": "coefficient of the KL to the reference in the iteration",
+    "text/reward_mean": "mean score minus text/kl_coeff x text/kl: what is maximised",
+    "text/response_length_mean": "mean words of a response",
+    "text/response_tokens_mean": "mean tokens of a response, its end included",
+    "text/eos_fraction": "share of responses that end within the response length",
+    "text/distinct_2": "distinct pairs of words over all pairs of the rollout's responses (Li et al. 2016)",
+    "text/sampler_gap": "largest difference of a token's log-probability between sampling and the full forward pass",
     "loss/policy": "clipped surrogate, negated (Schulman et al. 2017, eq. 7)",
     "loss/value": "half the mean squared error of the values, clipped where that is on",
     "loss/entropy": "minus the entropy, before its coefficient",
@@ -28,6 +38,7 @@ METRICS = {
     "schedule/learning_rate": "learning rate of the iteration",
     "schedule/kl_coeff": "coefficient of the KL penalty in the iteration",
     "time/env_steps_per_s": "transitions collected and trained on per second, since the last row",
+    "time/tokens_per_s": "response tokens sampled and trained on per second, since the last row",
     "time/rollout_s": "seconds of an iteration spent waiting for its rollout",
     "time/update_s": "seconds of an iteration spent in its update",
 }
@@ -116,6 +127,17 @@ class TensorBoardWriter:
         """A serialised GraphDef, for TensorBoard's GRAPHS page."""
         self._add(step=0, graph_def=graph_def)
 
+    def write_text(self, tag: str, markdown: str, step: int) -> None:
+        """A text, for TensorBoard's TEXT page."""
+        from tensorboard.plugins.text.summary_v2 import text_pb
+
+        self._add(step=step, summary=text_pb(tag, markdown))
+
+    def write_image(self, tag: str, png: bytes, step: int) -> None:
+        """A picture, for TensorBoard's IMAGES page."""
+        image = self._summary.Image(encoded_image_string=png)
+        self._add(step=step, summary=self._summary(value=[self._summary.Value(tag=tag, image=image)]))
+
     def _add(self, **fields) -> None:
         self._writer.add_event(self._event(wall_time=time.time(), **fields))
 
@@ -129,13 +151,13 @@ class ConsoleWriter:
     Args:
       num_iterations: of the run.
       columns: metrics that are shown, and what they are called.
-      step_metric: the metric that counts steps.
+      step_metric: the metric that counts steps; None: steps are not shown.
       start: iterations that are already done.
     """
 
     SECONDS_BETWEEN_LINES = 5.0
 
-    def __init__(self, num_iterations: int, columns: Mapping[str, str], step_metric: str, start: int = 0):
+    def __init__(self, num_iterations: int, columns: Mapping[str, str], step_metric: str | None, start: int = 0):
         self._columns = columns
         self._step_metric = step_metric
         self._num_iterations = num_iterations
@@ -147,7 +169,7 @@ class ConsoleWriter:
 
     def write(self, iteration: int, metrics: Mapping[str, float]) -> None:
         done = iteration + 1
-        shown = [f"{int(metrics[self._step_metric]):,} steps"]
+        shown = [] if self._step_metric is None else [f"{int(metrics[self._step_metric]):,} steps"]
         shown += [f"{label} {_readable(metrics[name])}" for name, label in self._columns.items()]
         self._progress.update(self._task, completed=done, note="  ".join(shown))
         now = time.monotonic()

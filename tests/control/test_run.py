@@ -14,7 +14,7 @@ import pytest
 import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tfppo import runs
+from tfppo import loop, runs
 from tfppo.config import ControlConfig, ControlRun, PPOConfig, RunConfig
 from tfppo.control import run
 from tfppo.errors import UsageError
@@ -319,7 +319,7 @@ def test_a_stop_between_two_looks_at_it_still_saves(tmp_path, monkeypatch):
     def stop_requests():
         yield lambda: next(answers, True)
 
-    monkeypatch.setattr(run, "_stop_requests", stop_requests)
+    monkeypatch.setattr(loop, "_stop_requests", stop_requests)
     folder = run.train(tiny(tmp_path, intervals=(1, 100), iterations=3), "cartpole")
     (checkpoint,) = checkpoints_of(folder)
     assert checkpoint == f"ckpt-{len(read_rows(folder))}"

@@ -1,11 +1,7 @@
 """A control run from its folder's first file to its last: writers, checkpoints, evaluation, resume."""
 
 import dataclasses
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +16,7 @@ from tfppo.control.policy import ActorCriticPolicy
 from tfppo.control.statistics import WINDOW
 from tfppo.control.train import ControlTrainer
 from tfppo.curves import plot_curve
+from tfppo.loop import write_iterations
 from tfppo.writers import ConsoleWriter, CsvWriter, TensorBoardWriter, Writer, progress_bar
 
 RETURN = "rollout/episode_return_mean"
@@ -114,27 +111,16 @@ def describe(evaluation: dict[str, Any]) -> str:
 def _train(trainer: ControlTrainer, folder: Path) -> bool:
     """The training loop with everything that is written on the way. Returns whether it came to its end."""
     run, control = trainer.config.run, trainer.config.control
-    checkpoints = _checkpoints(trainer, folder)
-    last = trainer.iteration == control.num_iterations or _is_solved(trainer.episode_metrics, control.target_return)
-    if last:  # a finished run was resumed
+    done = trainer.iteration == control.num_iterations or _is_solved(trainer.episode_metrics, control.target_return)
+    if done:  # a finished run was resumed
         return True
-    writers = _writers(trainer, folder)
-    with _stop_requests() as stop_requested:
-        try:
-            for iteration, row in trainer.iterations():
-                last = iteration + 1 == control.num_iterations or _is_solved(row, control.target_return)
-                if last or (iteration + 1) % run.log_interval == 0:
-                    for writer in writers:
-                        writer.write(iteration, row)
-                stop = last or stop_requested()
-                if stop or (iteration + 1) % run.checkpoint_interval == 0:
-                    checkpoints.save(iteration + 1)
-                if stop:
-                    break
-        finally:
-            for writer in writers:
-                writer.close()
-    return last
+    return write_iterations(
+        trainer.iterations(),
+        run,
+        _writers(trainer, folder),
+        _checkpoints(trainer, folder),
+        lambda iteration, row: iteration + 1 == control.num_iterations or _is_solved(row, control.target_return),
+    )
 
 
 def _is_solved(row: dict[str, float], target_return: float | None) -> bool:
@@ -183,18 +169,3 @@ def _announce(trainer: ControlTrainer, folder: Path) -> None:
         f"compiled as {trainer.rollout_mode} (rollout) and {trainer.update_mode} (update)",
         flush=True,
     )
-
-
-@contextmanager
-def _stop_requests() -> Iterator[Callable[[], bool]]:
-    """SIGINT and SIGTERM no longer end the process, but are remembered: the iteration that runs is finished first."""
-    received: list[int] = []
-    signals = (signal.SIGINT, signal.SIGTERM)
-    if threading.current_thread() is not threading.main_thread():  # signals are the main thread's to handle
-        signals = ()
-    previous = {number: signal.signal(number, lambda number, _: received.append(number)) for number in signals}
-    try:
-        yield lambda: bool(received)
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

@@ -3,7 +3,6 @@
 import dataclasses
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import gymnasium
@@ -20,6 +19,7 @@ from tfppo.control.rollout import GraphCollector, to_batch
 from tfppo.control.statistics import statistics_metrics
 from tfppo.errors import UsageError
 from tfppo.learner import PPOLearner
+from tfppo.loop import train_iterations
 from tfppo.pipeline import rollout_dataset
 from tfppo.placement import choose_compilation, choose_device
 
@@ -94,41 +94,14 @@ class ControlTrainer:
         Raises what an environment raised.
         """
         start, began = self.iteration, time.perf_counter()
+        control = self.config.control
         dataset = rollout_dataset(self.collector.collect, start, self.device)
-        rollouts = iter(dataset)
-        for iteration in range(start, self.config.control.num_iterations):
-            clock = [time.perf_counter()]
-            is_first = iteration == start
-            rollout = self._compile(dataset, rollouts) if is_first else self._next(rollouts)  # the current policy acts
-            clock.append(time.perf_counter())
-            with tf.device(self.device):
-                metrics = self.learner.update(rollout)  # advantages, then epochs x minibatches
-            row = {name: float(value) for name, value in {**rollout.metrics, **metrics}.items()}
-            clock.append(time.perf_counter())
-            if is_first:
-                self.compile_seconds = clock[-1] - began
-            row["time/env_steps_per_s"] = self.config.control.batch_size / (clock[2] - clock[0])
-            row["time/rollout_s"] = clock[1] - clock[0]
-            row["time/update_s"] = clock[2] - clock[1]
-            yield iteration, row
-
-    def _compile(self, dataset: tf.data.Dataset, rollouts: Iterator) -> Any:
-        """The first rollout. While XLA compiles and runs it in one thread, another traces the update."""
-        with ThreadPoolExecutor(1) as background:
-            first = background.submit(self._next, rollouts)
-            if self.update_mode != "eager":
-                with tf.device(self.device):
-                    self.learner.update.get_concrete_function(dataset.element_spec)
-            return first.result()
-
-    def _next(self, rollouts: Iterator) -> Any:
-        try:
-            return next(rollouts)
-        except tf.errors.OpError:
-            error = getattr(self.collector, "error", None)
-            if error is None:
-                raise
-            raise error from None
+        for iteration in train_iterations(
+            dataset, self.learner, start, control.num_iterations, self.device, self.collector
+        ):
+            if iteration.number == start:
+                self.compile_seconds = time.perf_counter() - began
+            yield iteration.number, iteration.metrics | {"time/env_steps_per_s": control.batch_size / iteration.seconds}
 
     def close(self) -> None:
         """Closes the environments."""

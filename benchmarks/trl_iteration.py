@@ -1,0 +1,148 @@
+"""The peer of RLHF: whole PPO iterations of TRL's PPOTrainer, on a GPT-2 with random weights, on the CPU.
+
+An iteration is a batch of 64 prompts of 16 tokens, 32 tokens sampled for each, the passes of reference, value and
+reward model over them, and 4 epochs of 2 minibatches: four models of 4 layers x 256, 4 heads and 5,000 tokens, float32,
+no dropout. TRL's gradient checkpointing, which computes each forward pass twice, is off. Prints one JSON line a run:
+the seconds of each iteration after the warm-up, and response tokens per second of the median one.
+
+    python -m pip install -c constraints.txt torch==2.13.0 trl==1.12.0
+    python benchmarks/trl_iteration.py --iterations 10
+
+trl 1.12.0 is the last release with a PPOTrainer. Set up as usual, with minibatches as device batches, it steps the
+optimizer once an epoch and not once a minibatch (trl issue 5645); the gradient work is the same. `--step-every
+minibatch` makes the whole batch a device batch: the same minibatches, and a step after each.
+"""
+
+import argparse
+import contextlib
+import io
+import itertools
+import json
+import os
+import statistics
+import tempfile
+import time
+import warnings
+
+# Before the imports that read it: no network, no notices.
+os.environ.update(
+    HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", TRL_EXPERIMENTAL_SILENCE="1", TRANSFORMERS_VERBOSITY="error"
+)
+warnings.simplefilter("ignore", FutureWarning)  # transformers', about names that trl uses
+
+
+def make_tokenizer(vocabulary_size: int):
+    """A tokenizer of two special tokens, both outside the models' vocabulary.
+
+    To TRL a response ends before its first padding token, so one that can be sampled would cut some short. TRL masks
+    padding before a model sees it: this one is never looked up in an embedding.
+    """
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from transformers import PreTrainedTokenizerFast
+
+    words = WordLevel({"<pad>": vocabulary_size, "<eos>": vocabulary_size + 1}, unk_token="<eos>")
+    return PreTrainedTokenizerFast(tokenizer_object=Tokenizer(words), pad_token="<pad>", eos_token="<eos>")
+
+
+def make_trainer(arguments: argparse.Namespace, output_dir: str, callback):
+    """TRL's trainer with four models of one size; the reference model it copies from the policy itself."""
+    import torch
+    from datasets import Dataset
+    from transformers import GPT2Config, GPT2ForSequenceClassification, GPT2LMHeadModel, PrinterCallback
+    from trl.experimental.ppo import PPOConfig, PPOTrainer
+
+    torch.manual_seed(arguments.seed)
+    config = GPT2Config(
+        vocab_size=arguments.vocabulary,
+        n_positions=arguments.positions,
+        n_embd=arguments.width,
+        n_layer=arguments.layers,
+        n_head=arguments.heads,
+        bos_token_id=None,
+        eos_token_id=None,
+        num_labels=1,
+    )
+    episodes = arguments.batch * (arguments.warmup + arguments.iterations)
+    # One batch more than is used: at the last batch of a data set accelerate steps at every minibatch.
+    prompts = torch.randint(arguments.vocabulary, (episodes + arguments.batch, arguments.prompt))
+    dataset = Dataset.from_dict({"input_ids": prompts.tolist()})
+    accumulated = arguments.minibatches if arguments.step_every == "epoch" else 1
+    trainer = PPOTrainer(
+        args=PPOConfig(
+            output_dir=output_dir,
+            seed=arguments.seed,
+            total_episodes=episodes,
+            per_device_train_batch_size=arguments.batch // accumulated,
+            gradient_accumulation_steps=accumulated,
+            num_mini_batches=arguments.minibatches,
+            num_ppo_epochs=arguments.epochs,
+            local_rollout_forward_batch_size=arguments.batch,
+            response_length=arguments.response,
+            # TRL's default, no stop token: every response has full length, and TRL neither looks for one while it
+            # samples nor truncates afterwards. A minimum length would cost it a mask over the logits at each token.
+            stop_token_id=None,
+            temperature=1.0,
+            use_cpu=True,
+            bf16=False,
+            gradient_checkpointing=False,
+            num_sample_generations=0,
+            save_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+        ),
+        processing_class=make_tokenizer(arguments.vocabulary),
+        model=GPT2LMHeadModel(config),
+        ref_model=None,
+        reward_model=GPT2ForSequenceClassification(config),
+        value_model=GPT2ForSequenceClassification(config),
+        train_dataset=dataset,
+        eval_dataset=dataset,  # never evaluated, but the trainer makes its loader regardless
+        callbacks=[callback],
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def measure(arguments: argparse.Namespace) -> dict:
+    import torch
+    import trl
+    from transformers import TrainerCallback
+
+    class Clock(TrainerCallback):
+        def on_train_begin(self, *_, **__):
+            self.times = [time.perf_counter()]
+
+        def on_step_end(self, *_, **__):
+            self.times.append(time.perf_counter())
+
+    torch.set_num_threads(arguments.threads)
+    clock = Clock()
+    with tempfile.TemporaryDirectory() as output_dir, contextlib.redirect_stdout(io.StringIO()):
+        make_trainer(arguments, output_dir, clock).train()
+    seconds = [after - before for before, after in itertools.pairwise(clock.times)][arguments.warmup :]
+    return {
+        "peer": "trl",
+        "trl": trl.__version__,
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "step_every": arguments.step_every,
+        "iterations": len(seconds),
+        "seconds": [round(s, 3) for s in seconds],
+        "tokens_per_s": round(arguments.batch * arguments.response / statistics.median(seconds), 1),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    sizes = {"iterations": 10, "warmup": 2, "threads": os.cpu_count(), "seed": 1}
+    sizes |= {"batch": 64, "prompt": 16, "response": 32, "minibatches": 2, "epochs": 4}
+    sizes |= {"layers": 4, "width": 256, "heads": 4, "vocabulary": 5000, "positions": 128}
+    for name, default in sizes.items():
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--step-every", choices=("epoch", "minibatch"), default="epoch")
+    print(json.dumps(measure(parser.parse_args())), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,222 @@
+"""Tasks: their register, their prompts, and rewards that are checked word by word."""
+
+import subprocess
+import sys
+import types
+import zlib
+from dataclasses import FrozenInstanceError, replace
+
+import numpy as np
+import pytest
+
+from tfppo.errors import UsageError
+from tfppo.text.corpus import sentences
+from tfppo.text.metrics import vader_compound
+from tfppo.text.rewards import checked_scores
+from tfppo.text.tasks import Task, get_task, length_task, movie_prompts, register_task, task, task_names
+from tfppo.text.tasks.keywords import TERMS, terms_in
+
+LIGHT = """
+import sys
+import tfppo.text.tasks
+from tfppo.text.corpus import load_corpus
+heavy = {"tensorflow", "keras", "keras_hub", "vaderSentiment", "tokenizers"} & set(sys.modules)
+assert not heavy, heavy
+assert load_corpus.cache_info().currsize == 0
+print(*tfppo.text.tasks.task_names())
+"""
+
+
+def refusal(make):
+    """The text of the UsageError that `make` raises, which is one line."""
+    with pytest.raises(UsageError) as caught:
+        make()
+    text = str(caught.value)
+    assert text and len(text.splitlines()) == 1, text
+    return text
+
+
+@pytest.fixture
+def register(monkeypatch):
+    """A register whose new tasks are forgotten afterwards."""
+    monkeypatch.setattr(task, "_TASKS", dict(task._TASKS))
+
+
+def rate(name, responses, prompts=None):
+    """Scores and measure of a task's responses."""
+    chosen = get_task(name)
+    prompts = prompts or ["A plot"] * len(responses)
+    scores = checked_scores(chosen.make_reward(), prompts, responses)
+    return scores.tolist(), chosen.measure(prompts, responses)
+
+
+def test_listing_tasks_loads_no_model_and_no_corpus():
+    done = subprocess.run([sys.executable, "-c", LIGHT], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["keywords", "length", "sentiment"]
+
+
+@pytest.mark.parametrize("name", ["keywords", "length", "sentiment"])
+def test_every_task_is_complete(name):
+    chosen = get_task(name)
+    assert chosen.name == name and name in task_names()
+    assert len(chosen.description.splitlines()) == 1 and chosen.metric.isidentifier()
+    assert chosen.domain == "movie" and dict(chosen.defaults) == {}
+    assert chosen.prompts is movie_prompts
+    assert isinstance(hash(chosen), int)
+    with pytest.raises(FrozenInstanceError):
+        chosen.target = 0.0
+
+
+def test_targets():
+    assert {name: get_task(name).target for name in task_names()} == {"keywords": 2.0, "length": 0.8, "sentiment": 0.3}
+
+
+def test_a_task_of_the_users_own_is_registered_once(register):
+    mine = replace(get_task("length"), name="mine", description="my own")
+    assert register_task(mine) is mine
+    assert get_task("mine") is mine and "mine" in task_names()
+    assert register_task(mine) is mine  # the same object again
+    other = replace(mine)
+    assert other == mine and other is not mine
+    text = refusal(lambda: register_task(other))
+    assert "mine" in text and "my own" in text and "another name" in text
+    assert get_task("mine") is mine
+    assert "length" in refusal(lambda: register_task(length_task()))
+
+
+def test_an_unknown_task_is_answered_with_those_that_exist():
+    text = refusal(lambda: get_task("sentimental"))
+    assert "'sentimental'" in text and all(name in text for name in task_names())
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a/b", "..", "-a", "a\nb", "a\n"])
+def test_a_tasks_name_can_name_a_folder(name):
+    assert repr(name) in refusal(lambda: replace(get_task("length"), name=name))
+
+
+def test_a_task_stands_in_a_domain_or_in_none():
+    assert replace(get_task("length"), domain=None).domain is None
+    text = refusal(lambda: replace(get_task("length"), domain="movies"))
+    assert "'movies'" in text and "movie, amazon, nyt, tweet" in text
+
+
+def test_each_task_has_defaults_of_its_own():
+    first, second = length_task(), length_task(3)
+    assert first.defaults is not second.defaults
+    assert Task(**{**vars(first), "defaults": {"iterations": 60}}).defaults["iterations"] == 60
+
+
+def test_prompts_are_the_beginnings_of_long_movie_sentences():
+    for split in ("train", "validation", "test"):
+        expected = []
+        for sentence in sentences(split, "movie"):
+            pieces = sentence.text.split()
+            prompt = " ".join(pieces[: 2 + zlib.crc32(sentence.id.encode()) % 4])
+            if len(pieces) > 7 and prompt not in expected:
+                expected.append(prompt)
+        prompts = movie_prompts(split)
+        assert prompts == expected
+        assert len(set(prompts)) == len(prompts) > 250
+        assert {len(prompt.split()) for prompt in prompts} == {2, 3, 4, 5}
+
+
+def test_prompts_are_these_on_every_machine():
+    first = movie_prompts("validation")[:3]
+    assert first == [
+        "What really surprises",
+        "The movie's ripe,",
+        "Behind the snow games and",
+    ]
+
+
+def test_prompts_are_a_new_list_each_time():
+    movie_prompts("test").clear()
+    assert movie_prompts("test")
+
+
+def test_an_unknown_split_is_refused():
+    text = refusal(lambda: movie_prompts("valid"))
+    assert "'valid'" in text and "train, validation, test" in text
+
+
+def test_the_reward_for_eight_words():
+    responses = [" ".join(["word"] * n) for n in (8, 7, 9, 4, 0, 12, 16, 24, 40)]
+    scores, share = rate("length", responses)
+    assert scores == pytest.approx([1, 0.875, 0.875, 0.5, 0, 0.5, 0, -1, -1])
+    assert share == pytest.approx(3 / 9)
+
+
+def test_only_words_of_the_response_count():
+    assert rate("length", [" , one two -- three, four five six (seven) eight."], ["one two three"]) == ([1.0], 1.0)
+
+
+def test_another_number_of_words():
+    chosen = length_task(2)
+    assert chosen.name == "length-2" and "2 words" in chosen.description
+    assert list(chosen.make_reward()([""] * 4, ["a b", "a", "", "a b c d e f g"])) == [1, 0.5, 0, -1]
+    assert chosen.measure([""] * 4, ["a b", "a", "a b c", ""]) == 0.75
+
+
+@pytest.mark.parametrize("words", [0, -1, 2.5, "8", True, None])
+def test_a_number_of_words_that_is_none_is_refused(words):
+    assert repr(words) in refusal(lambda: length_task(words))
+
+
+@pytest.mark.parametrize(
+    ("response", "terms"),
+    [
+        (" has a good script.", {"script"}),
+        (" SCRIPTS, Script and script's", {"script"}),
+        (" the acting/directing and the camera-work", {"acting", "camera"}),
+        (" a cast of actors; the editor's cinematography", {"cast", "actor", "editor", "cinematography"}),
+        (" broadcast, scripted, underscore, castle, plotss, actorly, rescore", set()),
+        (" film movie", set()),
+        ("", set()),
+    ],
+)
+def test_terms_are_whole_words_in_any_case_and_number(response, terms):
+    assert terms_in(response) == terms
+
+
+def test_the_reward_for_terms():
+    responses = [
+        "",
+        " plot",
+        " plot plots plot",
+        " plot and cast",
+        " plot, cast, score",
+        " plot cast score camera scene",
+    ]
+    scores, mean = rate("keywords", responses, ["The director"] * 6)  # the prompt's term does not count
+    assert scores == pytest.approx([0, 1 / 3, 1 / 3, 2 / 3, 1, 1])
+    assert mean == pytest.approx((0 + 1 + 1 + 2 + 3 + 3) / 6)
+
+
+def test_every_term_counts_alone_and_in_its_plural():
+    assert len(TERMS) == len(set(TERMS)) >= 40
+    for term in TERMS:
+        assert terms_in(f" {term}") == terms_in(f" {term}s") == {term}
+        assert terms_in(f" {term}x x{term}") == set()
+
+
+def test_people_rarely_do_what_the_tasks_want():
+    written = [sentence.text for sentence in sentences("test", "movie")]
+    for name in ("keywords", "length"):
+        assert get_task(name).measure([""] * len(written), written) < get_task(name).target / 2
+
+
+def test_sentiment_is_measured_on_prompt_and_response():
+    measure = get_task("sentiment").measure
+    prompts, responses = ["A wonder", "The film"], ["ful film.", " is dull."]
+    expected = vader_compound(["A wonderful film.", "The film is dull."])
+    assert measure(prompts, responses) == pytest.approx(np.mean(expected))
+    assert isinstance(measure(prompts, responses), float)
+    assert measure(["Not"], [" good"]) < 0 < measure([""], [" good"])
+
+
+def test_sentiment_loads_its_reward_model_only_when_it_is_made(monkeypatch):
+    preferences = types.ModuleType("tfppo.text.preferences")
+    preferences.sentiment_reward = lambda: lambda prompts, responses: [7.0] * len(responses)
+    monkeypatch.setitem(sys.modules, "tfppo.text.preferences", preferences)
+    assert checked_scores(get_task("sentiment").make_reward(), ["a"], ["b"]).tolist() == [7.0]

@@ -1,0 +1,116 @@
+"""The loop of a run, the same for control and text: rollouts and updates in turn, and what is kept on the way."""
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from tfppo.checkpoints import Checkpoints
+from tfppo.config import RunConfig
+from tfppo.learner import PPOLearner
+from tfppo.writers import Writer
+
+
+class Iteration(NamedTuple):
+    """One rollout and the update on it."""
+
+    number: int
+    rollout: Any
+    metrics: dict[str, float]  # those of both, with time/rollout_s and time/update_s
+    seconds: float  # from the request for the rollout to the end of the update
+
+
+def train_iterations(
+    dataset: tf.data.Dataset, learner: PPOLearner, start: int, stop: int, device: str, collector: Any
+) -> Iterator[Iteration]:
+    """Trains on the elements of an on-policy dataset, one an iteration.
+
+    Raises what the collector kept in its `error`, where tf.data could only say that something failed.
+    """
+    rollouts = iter(dataset)
+    for number in range(start, stop):
+        clock = [time.perf_counter()]
+        if number == start:
+            rollout = _first(dataset, rollouts, learner, device, collector)
+        else:
+            rollout = _next(rollouts, collector)  # the current policy acts
+        clock.append(time.perf_counter())
+        with tf.device(device):
+            metrics = learner.update(rollout)  # advantages, then epochs x minibatches
+        row = {name: float(value) for name, value in {**rollout.metrics, **metrics}.items()}
+        clock.append(time.perf_counter())
+        row["time/rollout_s"] = clock[1] - clock[0]
+        row["time/update_s"] = clock[2] - clock[1]
+        yield Iteration(number, rollout, row, clock[2] - clock[0])
+
+
+def _first(dataset: tf.data.Dataset, rollouts: Iterator, learner: PPOLearner, device: str, collector: Any) -> Any:
+    """The first rollout. While XLA compiles and runs it in one thread, another traces the update."""
+    with ThreadPoolExecutor(1) as background:
+        first = background.submit(_next, rollouts, collector)
+        if hasattr(learner.update, "get_concrete_function"):  # unless it is eager
+            with tf.device(device):
+                learner.update.get_concrete_function(dataset.element_spec)
+        return first.result()
+
+
+def _next(rollouts: Iterator, collector: Any) -> Any:
+    try:
+        return next(rollouts)
+    except tf.errors.OpError:
+        error = getattr(collector, "error", None)
+        if error is None:
+            raise
+        raise error from None
+
+
+def write_iterations(
+    iterations: Iterator[tuple[int, dict[str, float]]],
+    run: RunConfig,
+    writers: Sequence[Writer],
+    checkpoints: Checkpoints,
+    is_last: Callable[[int, dict[str, float]], bool],
+) -> bool:
+    """Runs the loop: writes rows, keeps checkpoints, and stops at the last iteration or when a signal asks for it.
+
+    What an iteration raises ends the loop; the checkpoints stay, and the writers are closed.
+
+    Returns whether the run came to its end.
+    """
+    last = False
+    with _stop_requests() as stop_requested:
+        try:
+            for iteration, row in iterations:
+                last = is_last(iteration, row)
+                if last or (iteration + 1) % run.log_interval == 0:
+                    for writer in writers:
+                        writer.write(iteration, row)
+                stop = last or stop_requested()
+                if stop or (iteration + 1) % run.checkpoint_interval == 0:
+                    checkpoints.save(iteration + 1)
+                if stop:
+                    break
+        finally:
+            for writer in writers:
+                writer.close()
+    return last
+
+
+@contextmanager
+def _stop_requests() -> Iterator[Callable[[], bool]]:
+    """SIGINT and SIGTERM no longer end the process, but are remembered: the iteration that runs is finished first."""
+    received: list[int] = []
+    signals = (signal.SIGINT, signal.SIGTERM)
+    if threading.current_thread() is not threading.main_thread():  # signals are the main thread's to handle
+        signals = ()
+    previous = {number: signal.signal(number, lambda number, _: received.append(number)) for number in signals}
+    try:
+        yield lambda: bool(received)
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

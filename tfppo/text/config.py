@@ -1,0 +1,160 @@
+"""The settings of text: pretraining, and tuning by PPO. No TensorFlow here, so that the command line can answer at
+once."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from tfppo.config import PPOConfig, RunConfig
+from tfppo.settings import check, check_types, exact_div
+
+
+@dataclass(frozen=True, slots=True)
+class PretrainConfig:
+    """A language model and how it learns the corpus. Defaults are those of the transformer that is shipped."""
+
+    model: Literal["gpt2", "lstm"] = "gpt2"
+    """gpt2: a small GPT-2 of KerasHub's parts; lstm: the document's recurrent one (section 4.3)."""
+    vocabulary_size: int = 2048
+    """Tokens of the byte-pair tokenizer that is learnt from the corpus."""
+    num_layers: int = 4
+    """Transformer or LSTM layers."""
+    num_heads: int = 4
+    """Attention heads of the transformer; they divide hidden_dim exactly."""
+    hidden_dim: int = 256
+    """Width of the model."""
+    context_length: int = 128
+    """Tokens that the transformer can look at; longer sentences are cut."""
+    dropout: float = 0.1
+    """Dropout while it is pretrained; in PPO it is off."""
+    learning_rate: float = 1e-3
+    """AdamW's step size at its highest, after a warm-up over 5 % of the steps; then a cosine to 0."""
+    weight_decay: float = 0.01
+    """AdamW's weight decay."""
+    batch_size: int = 32
+    """Sentences a step."""
+    epochs: int = 20
+    """Passes over the corpus at most."""
+    patience: int = 3
+    """Epochs without a better validation loss after which training stops."""
+    seed: int = 1
+    """Seed of the weights, the dropout and the order of the sentences."""
+
+    def __post_init__(self):
+        check_types(self)
+        for name in ("num_layers", "num_heads", "hidden_dim", "batch_size", "epochs", "patience"):
+            check(self, name, "at least 1", lambda v: v >= 1)
+        check(self, "vocabulary_size", "at least 512 (256 bytes, special tokens, and some pairs)", lambda v: v >= 512)
+        check(self, "context_length", "at least 8", lambda v: v >= 8)
+        check(self, "dropout", "at least 0 and below 1", lambda v: 0 <= v < 1)
+        check(self, "learning_rate", "positive", lambda v: v > 0)
+        check(self, "weight_decay", "at least 0", lambda v: v >= 0)
+        check(self, "seed", "between 0 and 2**31 - 1", lambda v: 0 <= v < 2**31)
+
+
+@dataclass(frozen=True, slots=True)
+class RewardModelConfig:
+    """A reward model and how it learns people's ratings. Defaults are those of the one that is shipped."""
+
+    difference: float = 1.0
+    """Points (of -4 to 4) by which the mean ratings of a pair must differ."""
+    learning_rate: float = 2e-4
+    """AdamW's step size at its highest, after a warm-up over 10 % of the steps; then a cosine to 0."""
+    weight_decay: float = 0.01
+    """AdamW's weight decay."""
+    batch_size: int = 32
+    """Sentences a step; all their pairs count."""
+    epochs: int = 3
+    """Passes over the rated sentences."""
+    length: int = 96
+    """Tokens of a sentence that are read."""
+    seed: int = 1
+    """Seed of the head, the dropout and the order of the sentences."""
+
+    def __post_init__(self):
+        check_types(self)
+        for name in ("difference", "learning_rate"):
+            check(self, name, "positive", lambda v: v > 0)
+        check(self, "weight_decay", "at least 0", lambda v: v >= 0)
+        check(self, "length", "at least 8", lambda v: v >= 8)
+        for name in ("batch_size", "epochs"):
+            check(self, name, "at least 1", lambda v: v >= 1)
+        check(self, "seed", "between 0 and 2**31 - 1", lambda v: 0 <= v < 2**31)
+
+
+@dataclass(frozen=True, slots=True)
+class TextConfig:
+    """A task, the language model that is tuned for it, and how much it writes."""
+
+    task: str = "sentiment"
+    """The task's name."""
+    preset: Path | None = None
+    """Folder of the language model (`tfppo pretrain` makes one); None: the one that is shipped."""
+    reward: str | None = None
+    """A Python reward in place of the task's, as package.module:function."""
+    iterations: int = 100
+    """Rollouts, each followed by an update."""
+    batch_size: int = 128
+    """Prompts in a rollout, one response each."""
+    response_length: int = 32
+    """Tokens of a response at most, its end included."""
+    temperature: float = 1.0
+    """Logits are divided by it in sampling and in every log-probability."""
+    separate_critic: bool = False
+    """Values from a language model of their own, in place of a head on the policy's trunk."""
+    normalize_scores: bool = True
+    """Scale scores to mean 0 and standard deviation 1 on the reference's responses [Ziegler et al. 2019]."""
+    score_clip: float | None = None
+    """Largest magnitude of a score, after normalisation; None: unlimited."""
+    score_position: Literal["last", "after_end"] = "last"
+    """Where the score goes: to the response's last token, or to the slot behind its end."""
+    missing_end_penalty: float = 1.0
+    """Subtracted from the score of a response that does not end within response_length."""
+    whiten_rewards: bool = False
+    """Scale the rewards of a rollout to standard deviation 1, keeping their mean [Ziegler et al. 2019]."""
+    dtype: Literal["float32", "mixed_bfloat16"] = "float32"
+    """Precision of the language models' matrix products."""
+    sample_interval: int = 10
+    """Iterations between two tables of samples."""
+    eval_prompts: int = 200
+    """Held-out prompts of the evaluation at the end; 0: none."""
+
+    def __post_init__(self):
+        check_types(self)
+        for name in ("iterations", "batch_size", "response_length", "sample_interval"):
+            check(self, name, "at least 1", lambda v: v >= 1)
+        for name in ("temperature", "score_clip"):
+            check(self, name, "positive", lambda v: v > 0)
+        for name in ("missing_end_penalty", "eval_prompts"):
+            check(self, name, "at least 0", lambda v: v >= 0)
+
+
+TEXT_PPO = PPOConfig(
+    learning_rate=1e-4,
+    value_clip=0.2,
+    value_coeff=0.1,
+    entropy_coeff=0.0,
+    kl_in="reward",
+    kl_rule="ziegler",
+    kl_coeff=0.1,
+    kl_target=8.0,
+    kl_horizon=2_000,
+    max_grad_norm=1.0,
+    gamma=1.0,
+    gae_lambda=0.95,
+    num_epochs=2,
+    minibatch_size=64,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TextRun:
+    """Everything that defines a text run: what config.yaml holds."""
+
+    run: RunConfig = field(default_factory=RunConfig)
+    text: TextConfig = field(default_factory=TextConfig)
+    ppo: PPOConfig = field(default_factory=lambda: TEXT_PPO)
+
+    def __post_init__(self):
+        check_types(self)
+        exact_div(self.text.batch_size, self.ppo.minibatch_size, "batch_size", "minibatch_size")

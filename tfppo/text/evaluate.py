@@ -1,0 +1,162 @@
+"""How good a tuned language model is, beside the reference that it came from: held-out prompts, answered by both."""
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from tfppo.placement import compiled
+from tfppo.random import fold_in
+from tfppo.text.codec import Codec
+from tfppo.text.config import TextConfig
+from tfppo.text.corpus import DOMAINS
+from tfppo.text.language_model import LanguageModel
+from tfppo.text.metrics import distinct_2, mean_words, vader_compound
+from tfppo.text.policy import TokenInputs, response_log_probs
+from tfppo.text.rewards import Reward, checked_scores
+from tfppo.text.sampling import sample
+from tfppo.text.tasks import Task
+from tfppo.text.tokenizer import control_token
+
+ROWS = 50  # sequences in a forward pass
+SEED_OFFSET = 1_000_003  # keeps evaluation's samples apart from those of training
+
+
+class Responses(NamedTuple):
+    """What a language model answered to N prompts; NumPy arrays."""
+
+    token_ids: np.ndarray  # [N, P + R] int32
+    prompt_lengths: np.ndarray  # [N] int32
+    responses: np.ndarray  # [N, R] int32
+    mask: np.ndarray  # [N, R] bool
+
+
+def respond(
+    model: LanguageModel,
+    prompts: tuple[np.ndarray, np.ndarray],
+    text: TextConfig,
+    end: int,
+    seed: int,
+    *,
+    mode: str = "graph",
+    **options: Any,
+) -> Responses:
+    """Samples a response for each prompt.
+
+    Args:
+      model: that answers.
+      prompts: int32 [N, P], padded on the right, and lengths int32 [N].
+      text: its response_length and temperature.
+      end: the token that ends a text.
+      seed: of the samples; two models with one seed are given the same noise.
+      mode: "xla", "graph" or "eager".
+      **options: `temperature`, `top_k`, `top_p` of `sampling.sample`.
+    """
+    options = {"temperature": text.temperature} | options
+    draw = compiled(
+        lambda ids, lengths, seed: sample(model, ids, lengths, text.response_length, seed, end=end, **options), mode
+    )
+    root = tf.constant([seed, 0xE7A1], tf.int32)
+    parts = []
+    for number, (ids, lengths) in enumerate(_chunks(*prompts)):
+        parts.append(draw(tf.constant(ids), tf.constant(lengths), fold_in(root, number)))
+    ids, responses, _, mask = (np.concatenate(field)[: len(prompts[1])] for field in zip(*parts, strict=True))
+    return Responses(ids, prompts[1], responses, mask)
+
+
+def total_log_probs(model: LanguageModel, answers: Responses, temperature: float = 1.0) -> np.ndarray:
+    """The log-probability of each whole response, float [N]: the sum over its tokens."""
+    evaluate = compiled(functools.partial(response_log_probs, model), "graph")
+    parts = []
+    for ids, lengths, responses, mask in _chunks(*answers):
+        inputs = TokenInputs(tf.constant(ids), tf.constant(lengths))
+        log_probs = evaluate(inputs, tf.constant(responses), temperature).numpy()
+        parts.append(np.where(mask, log_probs, 0.0).sum(axis=1))
+    return np.concatenate(parts)[: len(answers.prompt_lengths)]
+
+
+def most_likely_domains(model: LanguageModel, codec: Codec, texts: Sequence[str]) -> list[str] | None:
+    """The domain whose control token makes each text most probable to the language model that knows them all:
+    Bayes' rule with equal priors. None where the tokenizer has no control tokens."""
+    vocabulary = codec.tokenizer.get_vocabulary()
+    if any(control_token(domain) not in vocabulary for domain in DOMAINS):
+        return None
+    rows = [[*map(int, ids), codec.end] for ids in codec.tokenizer([text or " " for text in texts])]
+    if model.context_length is not None:
+        rows = [row[: model.context_length - 1] for row in rows]
+    width = max(map(len, rows))
+    responses = np.array([row + [codec.pad] * (width - len(row)) for row in rows], np.int32)  # [N, R]
+    mask = np.arange(width) < np.array([len(row) for row in rows])[:, None]
+    lengths = np.ones(len(rows), np.int32)
+    likelihoods = []
+    for domain in DOMAINS:
+        control = np.full([len(rows), 1], codec.tokenizer.token_to_id(control_token(domain)), np.int32)
+        answers = Responses(np.concatenate([control, responses], axis=1), lengths, responses, mask)
+        likelihoods.append(total_log_probs(model, answers))
+    return [DOMAINS[best] for best in np.argmax(likelihoods, axis=0)]
+
+
+def compare(
+    policy: LanguageModel,
+    reference: LanguageModel,
+    codec: Codec,
+    task: Task,
+    reward: Reward,
+    text: TextConfig,
+    prompts: Sequence[str],
+    seed: int,
+    progress: Callable[[int], None] = lambda done: None,
+) -> tuple[dict[str, Any], dict[str, list[str]]]:
+    """The evaluation of a policy beside its reference (see README for each number), and both models' responses.
+
+    Args:
+      policy: the tuned language model.
+      reference: what it was tuned from.
+      codec: the tokenizer of both.
+      task: gives the metric.
+      reward: scores, unscaled.
+      text: length and temperature of the responses.
+      prompts: N held-out prompts.
+      seed: of the samples.
+      progress: told how many of the two models are done.
+    """
+    encoded = codec.encode(prompts)
+    seed = (seed + SEED_OFFSET) % 2**31
+    result: dict[str, Any] = {"prompts": len(prompts)}
+    texts = {}
+    for done, (name, model) in enumerate({"reference": reference, "policy": policy}.items()):
+        answers = respond(model, encoded, text, codec.end, seed)
+        own = total_log_probs(model, answers, text.temperature)
+        under_reference = total_log_probs(reference, answers, text.temperature)
+        texts[name] = codec.decode(row[kept] for row, kept in zip(answers.responses, answers.mask, strict=True))
+        whole = [prompt + response for prompt, response in zip(prompts, texts[name], strict=True)]
+        scores = checked_scores(reward, prompts, texts[name])
+        domains = None if task.domain is None else most_likely_domains(reference, codec, whole)
+        measured = {
+            "score": {"mean": float(scores.mean()), "std": float(scores.std())},
+            "judge": float(vader_compound(whole).mean()),
+            "kl": float((own - under_reference).mean()),
+            "distinct_2": distinct_2(texts[name]),
+            "length": mean_words(texts[name]),
+            "domain": None if domains is None else domains.count(task.domain) / len(domains),
+            "perplexity": math.exp(-under_reference.sum() / answers.mask.sum()),
+            task.metric: task.measure(list(prompts), texts[name]),
+        }
+        for key, value in measured.items():
+            result.setdefault(key, {})[name] = value
+        progress(done + 1)
+    result["kl"] = result["kl"]["policy"]
+    spread = result["score"]["reference"]["std"] or 1.0
+    result["gain"] = (result["score"]["policy"]["mean"] - result["score"]["reference"]["mean"]) / spread
+    return result, texts
+
+
+def _chunks(*arrays: np.ndarray) -> Any:
+    """Pieces of ROWS rows of arrays [N, ...], all of one shape: the last is filled up with the last row."""
+    count = len(arrays[0])
+    rows = np.minimum(np.arange(-(-count // ROWS) * ROWS), count - 1).reshape(-1, ROWS)
+    for piece in rows:
+        yield tuple(array[piece] for array in arrays)

@@ -1,0 +1,191 @@
+"""The reward model: how much people like what a sentence says, learnt from their ratings."""
+
+import json
+from collections.abc import Sequence
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import keras
+import keras_hub
+import numpy as np
+import tensorflow as tf
+
+from tfppo.errors import UsageError
+from tfppo.text.config import RewardModelConfig
+from tfppo.text.corpus import Sentence, sentences
+from tfppo.text.language_model import as_language_model
+from tfppo.text.metrics import word_count
+from tfppo.text.presets import load_preset, save_preset
+from tfppo.text.pretrain import encode
+
+HEAD_FILE = "head.json"
+ROWS = 64  # sentences in a forward pass
+WIDTHS = (32, 64, 128)  # tokens that they are padded to, so that few programs are compiled
+
+
+def pair_loss(ratings: tf.Tensor, scores: tf.Tensor, difference: float = 1.0) -> tf.Tensor:
+    """-log sigmoid(r_a - r_b), the mean over all pairs whose a people rated higher by more than `difference`.
+
+    Source: Bradley and Terry 1952; as a reward model's loss Stiennon et al. 2020, section 3.4 ([Ziegler et al. 2019]
+    took the softmax over four). An imagined sentence that is rated 0 and scored 0 takes part, so that 0 means neutral.
+
+    Args:
+      ratings: float [N], people's means.
+      scores: r, float [N] or [N, 1].
+      difference: in points of the ratings.
+
+    Returns: scalar; 0 without such a pair.
+    """
+    ratings, scores = (tf.pad(tf.reshape(x, [-1]), [[0, 1]]) for x in (ratings, scores))  # [N + 1]
+    is_pair = ratings[:, None] - ratings[None, :] > difference  # [N + 1, N + 1]
+    losses = tf.nn.softplus(scores[None, :] - scores[:, None])
+    count = tf.reduce_sum(tf.cast(is_pair, losses.dtype))
+    return tf.reduce_sum(tf.where(is_pair, losses, 0.0)) / tf.maximum(count, 1.0)
+
+
+class RewardModel:
+    """Scores texts: a language model read to the end of the text, and a linear head on its last hidden state.
+
+    Neutral to length: what the number of words alone predicts of a score, over human sentences, is taken off.
+
+    Args:
+      model: the Keras language model under the head.
+      tokenizer: its tokenizer.
+      head: kernel [D] and bias of the head; "words_slope", "words_mean": the line that is taken off.
+    """
+
+    def __init__(self, model: keras.Model, tokenizer: Any, head: dict[str, Any]):
+        self.model = model
+        self.tokenizer = tokenizer
+        self.head = head
+        self._language_model = as_language_model(model)
+        self._kernel = tf.constant(head["kernel"], tf.float32)
+        self._compiled = tf.function(self._last_scores, autograph=False)
+
+    def scores(self, texts: Sequence[str]) -> np.ndarray:
+        """float32 [N], higher is friendlier; a text that is longer than the context is read from its beginning."""
+        rows = encode(self.tokenizer, [Sentence("movie", "", "test", 0.0, text) for text in texts], max(WIDTHS) - 1)
+        scores = np.empty(len(rows), np.float32)
+        for start in range(0, len(rows), ROWS):
+            chunk = rows[start : start + ROWS]
+            longest = max(map(len, chunk))
+            ids = np.zeros([ROWS, next(width for width in WIDTHS if width >= longest)], np.int32)
+            for row, tokens in zip(ids, chunk, strict=False):
+                row[: len(tokens)] = tokens
+            last = np.zeros(ROWS, np.int32)
+            last[: len(chunk)] = [len(tokens) - 1 for tokens in chunk]
+            scores[start : start + ROWS] = self._compiled(tf.constant(ids), tf.constant(last)).numpy()[: len(chunk)]
+        words = np.array([word_count(text) for text in texts], np.float32)
+        return scores - self.head["words_slope"] * (words - self.head["words_mean"])
+
+    def __call__(self, prompts: Sequence[str], responses: Sequence[str]) -> np.ndarray:
+        """Scores of prompts with their responses, float32 [N]: a `rewards.Reward`."""
+        return self.scores([prompt + response for prompt, response in zip(prompts, responses, strict=True)])
+
+    def _last_scores(self, ids: tf.Tensor, last: tf.Tensor) -> tf.Tensor:
+        hidden = self._language_model.hidden_states(ids)  # [N, S, D]
+        final = tf.gather(hidden, last, axis=1, batch_dims=1)  # [N, D]
+        return tf.linalg.matvec(tf.cast(final, tf.float32), self._kernel) + self.head["bias"]
+
+    def save(self, folder: Path) -> None:
+        """Writes the model into a new folder: a preset with head.json beside it."""
+        save_preset(folder, self.model, self.tokenizer)
+        (folder / HEAD_FILE).write_text(json.dumps(self.head))
+
+    @classmethod
+    def load(cls, folder: Path) -> "RewardModel":
+        """Raises UsageError if the folder holds no reward model."""
+        try:
+            head = json.loads((folder / HEAD_FILE).read_text())
+        except (OSError, ValueError) as error:
+            raise UsageError(
+                f"{folder} is not the folder of a reward model: {HEAD_FILE} cannot be read ({error}); make one: "
+                "tfppo reward-model"
+            ) from None
+        return cls(*load_preset(folder), head)
+
+
+@cache
+def sentiment_reward() -> RewardModel:
+    """The reward model that is shipped."""
+    return RewardModel.load(Path(str(resources.files("tfppo.data").joinpath("movie-reward"))))
+
+
+def train_reward_model(config: RewardModelConfig, preset: Path, verbose: int = 1) -> RewardModel:
+    """Learns the ratings of the movie sentences by pairs, starting from a pretrained language model."""
+    keras.utils.set_random_seed(config.seed)
+    language_model, tokenizer = load_preset(preset)
+    inputs = language_model.input
+    last = keras.Input((), dtype="int32", name="last")
+    head = keras.layers.Dense(
+        1,  # normal, standard deviation 1 / sqrt(D + 1), bias 0 [Ziegler et al. 2019, section 2.1]
+        kernel_initializer=keras.initializers.RandomNormal(
+            stddev=(language_model.backbone.hidden_dim + 1) ** -0.5, seed=config.seed
+        ),
+    )
+    hidden = language_model.backbone(inputs)
+    final = keras.ops.squeeze(keras.ops.take_along_axis(hidden, keras.ops.reshape(last, (-1, 1, 1)), axis=1), axis=1)
+    scorer = keras.Model({**inputs, "last": last}, head(final))
+    train, validation = (
+        _rated(tokenizer, sentences(split, "movie"), config, split) for split in ("train", "validation")
+    )
+    steps = config.epochs * int(train.cardinality())
+    scorer.compile(
+        keras.optimizers.AdamW(
+            keras.optimizers.schedules.CosineDecay(
+                0.0, steps - steps // 10, warmup_target=config.learning_rate, warmup_steps=steps // 10
+            ),
+            weight_decay=config.weight_decay,
+            global_clipnorm=1.0,
+        ),
+        loss=lambda ratings, scores: pair_loss(ratings, scores, config.difference),
+        jit_compile=False,
+    )
+    scorer.fit(train, validation_data=validation, epochs=config.epochs, verbose=verbose, shuffle=False)
+    kernel, bias = head.get_weights()
+    parts = {
+        "kernel": kernel[:, 0].astype(float).tolist(),
+        "bias": float(bias[0]),
+        "words_slope": 0.0,
+        "words_mean": 0.0,
+    }
+    model = RewardModel(language_model, tokenizer, parts)
+    texts = [sentence.text for sentence in sentences("validation", "movie")]
+    words = np.array([word_count(text) for text in texts])
+    slope = float(np.polyfit(words, model.scores(texts), 1)[0])
+    return RewardModel(language_model, tokenizer, parts | {"words_slope": slope, "words_mean": float(words.mean())})
+
+
+def accuracy(model: RewardModel, rated: Sequence[Sentence]) -> float:
+    """Share of sentences whose score has the sign of their rating; those rated exactly 0 are left out."""
+    rated = [sentence for sentence in rated if sentence.rating != 0]
+    scores = model.scores([sentence.text for sentence in rated])
+    return float(np.mean((scores > 0) == (np.array([sentence.rating for sentence in rated]) > 0)))
+
+
+def pair_accuracy(model: RewardModel, rated: Sequence[Sentence], difference: float = 1.0) -> float:
+    """Share of all pairs rated more than `difference` apart that the scores put in the order of the ratings."""
+    scores = model.scores([sentence.text for sentence in rated])
+    ratings = np.array([sentence.rating for sentence in rated])
+    is_pair = ratings[:, None] - ratings[None, :] > difference
+    return float((scores[:, None] > scores[None, :])[is_pair].mean())
+
+
+def _rated(tokenizer: keras_hub.models.GPT2Tokenizer, rated: Sequence[Sentence], config: RewardModelConfig, split: str):
+    """Batches of ({"token_ids", "padding_mask", "last"}, ratings [B])."""
+    rows = encode(tokenizer, rated, config.length - 1)
+    ids = keras.utils.pad_sequences(rows, padding="post")
+    lengths = np.array([len(row) for row in rows], np.int32)
+    ratings = np.array([sentence.rating for sentence in rated], np.float32)
+    dataset = tf.data.Dataset.from_tensor_slices((ids, lengths, ratings))
+    if split == "train":
+        dataset = dataset.shuffle(len(rows), seed=config.seed, reshuffle_each_iteration=True)
+
+    def split_up(ids, lengths, ratings):
+        ids = ids[:, : tf.reduce_max(lengths)]
+        inputs = {"token_ids": ids, "padding_mask": tf.ones_like(ids), "last": lengths - 1}
+        return inputs, ratings
+
+    return dataset.batch(config.batch_size).map(split_up).prefetch(2)

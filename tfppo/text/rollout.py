@@ -1,0 +1,201 @@
+"""Rollouts for text: prompts are answered, scored, and made ready for the learner."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from tfppo.config import PPOConfig
+from tfppo.masking import masked_whiten, zero_outside
+from tfppo.placement import compiled
+from tfppo.random import fold_in
+from tfppo.returns import generalized_advantage_estimation
+from tfppo.text.config import TextConfig
+from tfppo.text.language_model import LanguageModel
+from tfppo.text.policy import TextPolicy, TokenInputs, response_log_probs
+from tfppo.text.sampling import Samples, sample
+from tfppo.types import Batch
+
+Scorer = Callable[[Sequence[Sequence[int]], Sequence[Sequence[int]]], np.ndarray]
+
+
+class TextRollout(NamedTuple):
+    """B prompts with their responses, scores and log-probabilities: one element of tf.data."""
+
+    token_ids: tf.Tensor  # [B, P + R] int32
+    prompt_lengths: tf.Tensor  # [B] int32
+    responses: tf.Tensor  # [B, R] int32
+    mask: tf.Tensor  # [B, R] bool, up to and including the end of the text
+    log_probs: tf.Tensor  # [B, R] of the policy that wrote
+    reference_log_probs: tf.Tensor  # [B, R]
+    values: tf.Tensor  # [B, R]
+    scores: tf.Tensor  # [B]
+    ended: tf.Tensor  # [B] bool, False where the response was cut at R tokens
+    metrics: dict[str, tf.Tensor]  # scalars, named as in writers.METRICS
+
+
+class TextCollector(tf.Module):
+    """Collects rollouts: samples responses, has them scored in Python, and evaluates them in full forward passes.
+
+    The log-probabilities that PPO's ratio starts from are those of the full pass that also gives the values, so that
+    the first ratio is exactly 1; those recorded while sampling are compared with them (`text/sampler_gap`).
+
+    Args:
+      policy: who writes.
+      reference: what the KL is measured to.
+      scorer: tokens of prompts and of responses, without padding, to scores [B]; runs on the host.
+      text: lengths and temperature.
+      end: the token that ends a text.
+      chunk: sequences in a forward pass, which bounds the memory; it divides the batch.
+      seed: with the iteration it fixes every random number.
+      mode: "xla", "graph" or "eager".
+    """
+
+    def __init__(
+        self,
+        policy: TextPolicy,
+        reference: LanguageModel,
+        scorer: Scorer,
+        text: TextConfig,
+        *,
+        end: int,
+        chunk: int,
+        seed: int = 0,
+        mode: str = "graph",
+    ):
+        super().__init__(name="text_collector")
+        self.policy = policy
+        self.reference = reference
+        self.scorer = scorer
+        self.text = text
+        self.end = end
+        self.chunk = chunk
+        self.seed = tf.constant([seed, 0x7E47], tf.int32)
+        self.error: Exception | None = None
+        self._sample = compiled(self._sample, mode)
+        self._evaluate = compiled(self._evaluate, mode)
+
+    def collect(self, iteration: tf.Tensor, prompts: tf.Tensor, prompt_lengths: tf.Tensor) -> TextRollout:
+        """Rollout number `iteration` (int64 scalar) of prompts int32 [B, P], padded on the right, [B] tokens long."""
+        samples = self._sample(prompts, prompt_lengths, fold_in(self.seed, iteration))
+        inputs = TokenInputs(samples.token_ids, prompt_lengths)
+        # Nothing ties the two together: the reward's Python runs while the forward passes do.
+        scores = tf.numpy_function(self._score, [prompts, prompt_lengths, *samples[1:]], tf.float32, stateful=False)
+        scores = tf.ensure_shape(scores, [prompts.shape[0]])
+        log_probs, values, reference_log_probs = self._evaluate(inputs, samples.responses)
+        ended = tf.reduce_any((samples.responses == self.end) & samples.mask, axis=1)
+        log_ratio = zero_outside(log_probs - reference_log_probs, samples.mask)
+        gap = zero_outside(samples.log_probs - log_probs, samples.mask)
+        return TextRollout(
+            token_ids=samples.token_ids,
+            prompt_lengths=prompt_lengths,
+            responses=samples.responses,
+            mask=samples.mask,
+            log_probs=log_probs,
+            reference_log_probs=reference_log_probs,
+            values=values,
+            scores=scores,
+            ended=ended,
+            metrics={
+                "text/score_mean": tf.reduce_mean(scores),
+                "text/score_std": tf.math.reduce_std(scores),
+                "text/kl": tf.reduce_mean(tf.reduce_sum(log_ratio, axis=1)),
+                "text/response_tokens_mean": tf.reduce_mean(tf.reduce_sum(tf.cast(samples.mask, tf.float32), axis=1)),
+                "text/eos_fraction": tf.reduce_mean(tf.cast(ended, tf.float32)),
+                "text/sampler_gap": tf.reduce_max(tf.abs(gap)),
+            },
+        )
+
+    def _sample(self, prompts: tf.Tensor, prompt_lengths: tf.Tensor, seed: tf.Tensor) -> Samples:
+        return sample(
+            self.policy.model,
+            prompts,
+            prompt_lengths,
+            self.text.response_length,
+            seed,
+            end=self.end,
+            temperature=self.text.temperature,
+        )
+
+    def _evaluate(self, inputs: TokenInputs, responses: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Log-probabilities, values and the reference's log-probabilities, [B, R] each, a chunk at a time."""
+
+        def evaluate(piece):
+            inputs, responses = piece
+            evaluation = self.policy.evaluate(inputs, responses)
+            reference = response_log_probs(self.reference, inputs, responses, self.text.temperature)
+            return evaluation.log_probs, evaluation.values, reference
+
+        batch, length = responses.shape
+        if batch == self.chunk:
+            return evaluate((inputs, responses))
+        pieces = tf.nest.map_structure(lambda x: tf.reshape(x, [-1, self.chunk, *x.shape[1:]]), (inputs, responses))
+        results = tf.map_fn(evaluate, pieces, fn_output_signature=(tf.TensorSpec([self.chunk, length]),) * 3)
+        return tuple(tf.reshape(x, [batch, length]) for x in results)
+
+    def _score(self, prompts, prompt_lengths, responses, _, mask) -> np.ndarray:
+        """Runs in Python, inside tf.data: what it raises is kept for the trainer, since tf.data would wrap it."""
+        try:
+            prompts = [row[:length].tolist() for row, length in zip(prompts, prompt_lengths, strict=True)]
+            responses = [row[kept].tolist() for row, kept in zip(responses, mask, strict=True)]
+            return np.asarray(self.scorer(prompts, responses), np.float32)
+        except Exception as error:
+            self.error = error
+            raise
+
+
+def token_rewards(rollout: TextRollout, kl_coeff: tf.Tensor, text: TextConfig) -> tuple[tf.Tensor, tf.Tensor]:
+    """Per-token rewards, and the mask of the slots that have a value; [B, R] each.
+
+    reward_t = -beta (log pi(y_t) - log pi_ref(y_t)), and at the last token of the response the score is added
+    [Ziegler et al. 2019, section 2.2; Stiennon et al. 2020]; with `score_position` "after_end" in the slot behind it,
+    where there is one. A response that does not end has `missing_end_penalty` subtracted from its score.
+
+    Args:
+      rollout: B responses.
+      kl_coeff: beta, scalar; 0 where the KL is part of the loss.
+      text: the shaping's settings.
+    """
+    mask = rollout.mask
+    log_ratio = zero_outside(rollout.log_probs - rollout.reference_log_probs, mask)
+    slots = tf.range(mask.shape[1])  # [R]
+    lengths = tf.reduce_sum(tf.cast(mask, tf.int32), axis=1)  # [B]
+    last = lengths - 1
+    if text.score_position == "after_end":
+        last = tf.minimum(lengths, mask.shape[1] - 1)
+    scores = rollout.scores - text.missing_end_penalty * tf.cast(~rollout.ended, tf.float32)
+    is_last = slots == last[:, None]  # [B, R]
+    rewards = tf.where(is_last, scores[:, None], 0.0) - kl_coeff * log_ratio
+    value_mask = slots <= last[:, None]
+    if text.whiten_rewards:
+        rewards = masked_whiten(rewards, value_mask, shift_mean=False)  # keeps their mean
+    return zero_outside(rewards, value_mask), value_mask
+
+
+def to_batch(rollout: TextRollout, kl_coeff: tf.Tensor, text: TextConfig, ppo: PPOConfig) -> Batch:
+    """What the learner trains on: rewards a token, advantages over the response, a sequence an item."""
+    in_reward = ppo.kl_in == "reward"
+    rewards, value_mask = token_rewards(rollout, kl_coeff if in_reward else tf.zeros([]), text)
+    values = zero_outside(rollout.values, value_mask)
+    next_values = tf.concat([values[:, 1:], tf.zeros_like(values[:, :1])], axis=1)  # [B, R]
+    following = tf.concat([value_mask[:, 1:], tf.zeros_like(value_mask[:, :1])], axis=1)
+    terminated = value_mask & ~following  # the last slot: also a response that was cut is over
+    advantages, returns = generalized_advantage_estimation(
+        *map(tf.transpose, (rewards, values, next_values, terminated, tf.zeros_like(terminated))),
+        ppo.gamma,
+        ppo.gae_lambda,
+    )  # time-major, [R, B]
+    log_ratio = zero_outside(rollout.log_probs - rollout.reference_log_probs, rollout.mask)
+    return Batch(
+        inputs=TokenInputs(rollout.token_ids, rollout.prompt_lengths),
+        actions=rollout.responses,
+        old_log_probs=rollout.log_probs,
+        old_values=values,
+        advantages=tf.transpose(advantages),
+        returns=tf.transpose(returns),
+        mask=rollout.mask,
+        reference_log_probs=None if in_reward else rollout.reference_log_probs,
+        value_mask=value_mask,
+        reference_kl=tf.reduce_sum(log_ratio, axis=1),
+    )

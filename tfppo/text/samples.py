@@ -1,0 +1,70 @@
+"""Tables of samples: the same prompts every time, answered by the reference once and by the policy as it learns."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tfppo.text.evaluate import respond
+from tfppo.text.rewards import checked_scores
+from tfppo.text.train import TextTrainer
+
+COUNT = 8
+
+
+class SampleTable:
+    """Writes samples.jsonl, and the same as Markdown.
+
+    Args:
+      trainer: whose reference and policy answer.
+      path: of samples.jsonl.
+      start: a resumed run's first iteration: samples from it on belong to what is redone, and are dropped.
+    """
+
+    def __init__(self, trainer: TextTrainer, path: Path, start: int = 0):
+        self._trainer = trainer
+        self._path = path
+        self._prompts = trainer.task.prompts("validation")[:COUNT] or trainer.task.prompts("train")[:COUNT]
+        self._encoded = trainer.encode(self._prompts)
+        self._reference = self._answer(trainer.reference)
+        kept = []
+        if start > 0 and path.exists():
+            kept = [line for line in path.read_text().splitlines() if json.loads(line)["iteration"] <= start]
+        path.write_text("".join(f"{line}\n" for line in kept))
+
+    def write(self, iteration: int) -> str:
+        """Appends the samples after so many iterations; returns them as a Markdown table."""
+        rows = [
+            {"iteration": iteration, "prompt": prompt, "reference": old[0], "policy": new[0]}
+            | {"reference_score": round(old[1], 4), "policy_score": round(new[1], 4)}
+            for prompt, old, new in zip(
+                self._prompts, self._reference, self._answer(self._trainer.policy.model), strict=True
+            )
+        ]
+        with self._path.open("a") as file:
+            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        return markdown_table(rows)
+
+    def _answer(self, model: Any) -> list[tuple[str, float]]:
+        trainer = self._trainer
+        answers = respond(
+            model, self._encoded, trainer.config.text, trainer.codec.end, trainer.config.run.seed, mode="graph"
+        )
+        texts = trainer.codec.decode(row[kept] for row, kept in zip(answers.responses, answers.mask, strict=True))
+        scores = checked_scores(trainer.reward, self._prompts, texts)
+        return list(zip(texts, map(float, scores), strict=True))
+
+
+def markdown_table(rows: Sequence[dict[str, Any]]) -> str:
+    """Rows of samples.jsonl as a Markdown table."""
+
+    def cell(text: str) -> str:
+        return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+
+    lines = ["| prompt | reference | score | policy | score |", "|---|---|---|---|---|"]
+    lines += [
+        f"| {cell(row['prompt'])} | {cell(row['reference'])} | {row['reference_score']:.2f} "
+        f"| {cell(row['policy'])} | {row['policy_score']:.2f} |"
+        for row in rows
+    ]
+    return "\n".join(lines)

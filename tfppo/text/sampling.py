@@ -1,0 +1,120 @@
+"""Sampling from a language model, token by token, as one compiled program."""
+
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from tfppo.random import fold_in, gumbel
+from tfppo.text.language_model import LanguageModel
+
+
+class Samples(NamedTuple):
+    """B prompts and their responses of at most R tokens."""
+
+    token_ids: tf.Tensor  # [B, P + R] int32: prompt, response up to its end, padding
+    responses: tf.Tensor  # [B, R] int32, padded
+    log_probs: tf.Tensor  # [B, R] as sampled, 0 outside the mask
+    mask: tf.Tensor  # [B, R] bool: up to and including the end of the text
+
+
+def sample(
+    model: LanguageModel,
+    prompts: tf.Tensor,
+    prompt_lengths: tf.Tensor,
+    response_length: int,
+    seed: tf.Tensor,
+    *,
+    end: int,
+    pad: int = 0,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+) -> Samples:
+    """Draws a response for every prompt, until its end or `response_length` tokens.
+
+    A token is drawn by the Gumbel-max trick: argmax_a (log pi(a) + g_a) is a sample of pi [Maddison et al. 2014]. The
+    article's Gumbel-softmax relaxes the argmax to a softmax; its samples are points between tokens, to which the
+    policy gives no probability, so PPO would have no ratio. It is for differentiating through a sample, which PPO
+    never does (`distributions.gumbel_softmax`).
+
+    PPO wants the full distribution: with `top_k` or `top_p`, which are for evaluation, the log-probabilities are those
+    of the full distribution still, and the estimate of the KL to a reference could be negative.
+
+    Args:
+      model: whose tokens are drawn.
+      prompts: int32 [B, P], ragged, padded on the right.
+      prompt_lengths: int32 [B], each at least 1.
+      response_length: R.
+      seed: int [2].
+      end: token that ends a text.
+      pad: token that fills what is behind the end.
+      temperature: logits are divided by it, for the draw and the log-probabilities alike; 0: the most probable token.
+      top_k: draw among the k most probable tokens only.
+      top_p: draw among the most probable tokens that together have this probability (Holtzman et al. 2020).
+    """
+    batch, prompt_width = prompts.shape
+    total = prompt_width + response_length
+    token_ids = tf.pad(prompts, [[0, 0], [0, response_length]], constant_values=pad)  # [B, P + R]
+    first, state = model.begin(token_ids, prompt_lengths)
+    last = prompt_lengths + response_length - 1  # [B] index of the last token that may be drawn
+    columns = tf.range(total)
+
+    def proceed(index, token_ids, log_probs, done, state):
+        return (index < total - 1) & ~tf.reduce_all(done)
+
+    def draw(index, token_ids, log_probs, done, state):
+        logits, state = model.step(tf.gather(token_ids, index, axis=1), index, state)  # [B, V]
+        if temperature > 0:
+            logits /= temperature
+        chosen = logits
+        if top_k is not None:
+            chosen = _keep_top_k(chosen, top_k)
+        if top_p is not None:
+            chosen = _keep_top_p(chosen, top_p)
+        if temperature > 0:
+            chosen += gumbel(chosen.shape, fold_in(seed, index))
+        drawn = tf.argmax(chosen, axis=-1, output_type=tf.int32)  # [B]
+        log_prob = tf.gather(logits, drawn, axis=1, batch_dims=1) - tf.reduce_logsumexp(logits, axis=-1)
+        is_prompt = index + 1 < prompt_lengths  # there the prompt says what comes next
+        is_drawn = ~is_prompt & ~done
+        here = columns == index + 1  # [P + R]
+        token_ids = tf.where(here & is_drawn[:, None], drawn[:, None], token_ids)
+        log_probs = tf.where(here & is_drawn[:, None], log_prob[:, None], log_probs)
+        done |= is_drawn & ((drawn == end) | (index + 1 >= last))
+        return index + 1, token_ids, log_probs, done, state
+
+    _, token_ids, log_probs, _, _ = tf.while_loop(
+        proceed, draw, (first, token_ids, tf.zeros([batch, total]), tf.zeros([batch], tf.bool), state)
+    )
+    positions = response_positions(prompt_lengths, response_length)  # [B, R]
+    responses = tf.gather(token_ids, positions, axis=1, batch_dims=1)
+    mask = response_mask(responses, end)
+    return Samples(
+        token_ids,
+        tf.where(mask, responses, pad),
+        tf.where(mask, tf.gather(log_probs, positions, axis=1, batch_dims=1), 0.0),
+        mask,
+    )
+
+
+def response_positions(prompt_lengths: tf.Tensor, response_length: int) -> tf.Tensor:
+    """Where each row's response lies behind its prompt, int [B, R]: prompts are ragged."""
+    return prompt_lengths[:, None] + tf.range(response_length)
+
+
+def response_mask(responses: tf.Tensor, end: int) -> tf.Tensor:
+    """bool [B, R], true up to and including the first end of a text; all true where there is none."""
+    ends = tf.cast(responses == end, tf.int32)
+    return tf.cumsum(ends, axis=1, exclusive=True) == 0
+
+
+def _keep_top_k(logits: tf.Tensor, k: int) -> tf.Tensor:
+    kth = tf.math.top_k(logits, k).values[:, -1:]  # [B, 1]
+    return tf.where(logits >= kth, logits, -1e9)
+
+
+def _keep_top_p(logits: tf.Tensor, p: float) -> tf.Tensor:
+    ordered = tf.sort(logits, axis=-1, direction="DESCENDING")
+    before = tf.cumsum(tf.nn.softmax(ordered), axis=-1, exclusive=True)  # probability of all that is likelier
+    smallest = tf.reduce_min(tf.where(before < p, ordered, float("inf")), axis=-1, keepdims=True)  # [B, 1]
+    return tf.where(logits >= smallest, logits, -1e9)

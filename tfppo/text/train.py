@@ -1,0 +1,193 @@
+"""Tuning a language model by PPO: what a text run is made of, and the loop that ties it."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfppo.errors import UsageError
+from tfppo.learner import PPOLearner
+from tfppo.loop import train_iterations
+from tfppo.pipeline import prompt_dataset, rollout_dataset
+from tfppo.placement import choose_compilation, choose_device
+from tfppo.text.codec import Codec
+from tfppo.text.config import TextRun
+from tfppo.text.language_model import LanguageModel, as_language_model
+from tfppo.text.metrics import distinct_2, mean_words
+from tfppo.text.policy import TextPolicy
+from tfppo.text.presets import load_preset
+from tfppo.text.reference import copy_of, freeze
+from tfppo.text.rewards import Reward, ScoreScale, as_reward, checked_scores, load_reward
+from tfppo.text.rollout import TextCollector, to_batch
+from tfppo.text.tasks import Task, get_task
+
+SCALE_ROLLOUTS = 4  # of the reference, from which the scores' mean and standard deviation are taken
+
+
+def default_preset() -> Path:
+    """The folder of the language model that is shipped."""
+    return Path(str(resources.files("tfppo.data").joinpath("movie-gpt2")))
+
+
+class TextTrainer:
+    """A policy that writes, the reference it must stay near, a reward, and the learner.
+
+    Args:
+      config: the settings of the run.
+      task: in place of the registered task that the config names.
+      reward: `reward(prompts, responses)` or a Keras model, in place of the task's.
+      model: a Keras language model with its tokenizer, in place of the config's preset.
+
+    Raises:
+      UsageError: on an unknown task, a preset that is none, prompts that do not fit, or a reward that cannot be loaded.
+    """
+
+    def __init__(
+        self,
+        config: TextRun,
+        *,
+        task: Task | None = None,
+        reward: Reward | keras.Model | None = None,
+        model: tuple[keras.Model, Any] | None = None,
+    ):
+        run, text, ppo = config.run, config.text, config.ppo
+        self.task = get_task(text.task) if task is None else task
+        self.device, self.device_reason = choose_device(run.device, text.batch_size * text.response_length)
+        steps = text.iterations * ppo.num_epochs * (text.batch_size // ppo.minibatch_size)
+        rows = ppo.minibatch_size * text.response_length
+        self.rollout_mode = choose_compilation(run.compile_rollout, "rollout", self.device, rows, steps)
+        self.update_mode = choose_compilation(run.compile_update, "update", self.device, rows, steps)
+        chosen = dataclasses.replace(run, compile_rollout=self.rollout_mode, compile_update=self.update_mode)
+        self.config = dataclasses.replace(config, run=chosen)  # what a resumed run goes on with, wherever it is
+        with tf.device(self.device):
+            keras_model, tokenizer = (
+                load_preset(text.preset or default_preset(), text.dtype) if model is None else model
+            )
+            self.codec = Codec(tokenizer, self.task.domain)
+            self.policy = _make_policy(as_language_model(keras_model), config)
+            self.reference = freeze(copy_of(self.policy.model))
+            self.reward = _make_reward(self.task, text.reward, reward)
+            self.scale = [tf.Variable(x, dtype=tf.float32, trainable=False) for x in (0.0, 1.0)]  # mean, std
+            self.prompts = self.encode(self.task.prompts("train"))
+            self.collector = TextCollector(
+                self.policy,
+                self.reference,
+                self._score,
+                text,
+                end=self.codec.end,
+                chunk=ppo.minibatch_size // ppo.num_micro_batches,
+                seed=run.seed,
+                mode=self.rollout_mode,
+            )
+            self.learner = PPOLearner(
+                self.policy,
+                ppo,
+                text.iterations,
+                prepare=lambda rollout: to_batch(rollout, self.learner.kl_coeff, text, ppo),
+                seed=run.seed,
+                mode=self.update_mode,
+            )
+        self.compile_seconds = 0.0
+        self.latest: tuple[list[str], list[str]] = ([], [])  # the last rollout's prompts and responses
+
+    @property
+    def iteration(self) -> int:
+        """Iterations that are done."""
+        return int(self.learner.iteration.numpy())
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """Everything that the run needs to go on, by name. Random numbers and the order of the prompts hang on the
+        seed and the iteration; the reference is the preset."""
+        models = {"model": self.policy.model.model, "value_head": self.policy.value_head}
+        if self.policy.critic is not None:
+            models["critic"] = self.policy.critic.model
+        return models | {
+            "optimizer": self.learner.optimizer,
+            "iteration": self.learner.iteration,
+            "kl_coeff": self.learner.kl_coeff,
+            "score_scale": self.scale,
+        }
+
+    def iterations(self) -> Iterator[tuple[int, dict[str, float]]]:
+        """Tunes, from where the learner is to the end of the run; yields each iteration's number and metrics.
+
+        Raises:
+          UsageError: if the reward fails, in one line that names it.
+        """
+        began = time.perf_counter()
+        text, start = self.config.text, self.iteration
+        if start == 0 and text.normalize_scores:
+            self._fit_scale()
+        source = prompt_dataset(*self.prompts, text.batch_size, self.config.run.seed)
+        dataset = rollout_dataset(self.collector.collect, start, self.device, source)
+        for iteration in train_iterations(dataset, self.learner, start, text.iterations, self.device, self.collector):
+            if iteration.number == start:
+                self.compile_seconds = time.perf_counter() - began
+            yield iteration.number, iteration.metrics | self._text_metrics(iteration)
+
+    def encode(self, prompts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Prompts as tokens, checked against the context: int32 [N, P] and their lengths [N]."""
+        context = self.policy.model.context_length
+        return self.codec.encode(prompts, None if context is None else context - self.config.text.response_length)
+
+    def _text_metrics(self, iteration: Any) -> dict[str, float]:
+        metrics, responses = iteration.metrics, self.latest[1]
+        coefficient = metrics["schedule/kl_coeff"]
+        tokens = metrics["text/response_tokens_mean"] * self.config.text.batch_size
+        return {
+            "text/kl_coeff": coefficient,
+            "text/reward_mean": metrics["text/score_mean"] - coefficient * metrics["text/kl"],
+            "text/response_length_mean": mean_words(responses),
+            "text/distinct_2": distinct_2(responses),
+            "time/tokens_per_s": tokens / iteration.seconds,
+        }
+
+    def _fit_scale(self) -> None:
+        """Takes the scores' mean and standard deviation from responses of the reference, which the policy still is."""
+        batches = prompt_dataset(*self.prompts, self.config.text.batch_size, self.config.run.seed + 1)
+        scores = [
+            _raised(self.collector, self.collector.collect, tf.constant(-1 - number, tf.int64), *batch).scores.numpy()
+            for number, batch in enumerate(batches.take(SCALE_ROLLOUTS))
+        ]
+        scale = ScoreScale.fit(np.concatenate(scores))
+        self.scale[0].assign(scale.mean)
+        self.scale[1].assign(scale.std)
+
+    def _score(self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> np.ndarray:
+        """Tokens of prompts and responses to scores [B], scaled and clipped."""
+        self.latest = self.codec.decode(prompts), self.codec.decode(responses)
+        scale = ScoreScale(*(float(x.numpy()) for x in self.scale), self.config.text.score_clip)
+        return scale(checked_scores(self.reward, *self.latest))
+
+
+def _raised(collector: TextCollector, function: Callable, *arguments: Any) -> Any:
+    """What `function` returns; what the scorer raised inside it is raised as it was."""
+    try:
+        return function(*arguments)
+    except tf.errors.OpError:
+        if collector.error is None:
+            raise
+        raise collector.error from None
+
+
+def _make_policy(model: LanguageModel, config: TextRun) -> TextPolicy:
+    text = config.text
+    if model.context_length is not None and text.response_length >= model.context_length:
+        raise UsageError(
+            f"response_length is {text.response_length}, but the language model's context is {model.context_length} "
+            "tokens, prompt included: make responses shorter"
+        )
+    return TextPolicy(model, text.temperature, copy_of(model) if text.separate_critic else None)
+
+
+def _make_reward(task: Task, setting: str | None, given: Reward | keras.Model | None) -> Reward:
+    if given is not None:
+        return as_reward(given)
+    return task.make_reward() if setting is None else load_reward(setting)
