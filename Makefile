@@ -13,7 +13,7 @@ CUDA := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/dev/nul
 RUN_OPTIONS = --seed $(SEED) --runs-dir $(RUNS) $(if $(NAME),--name $(NAME)) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train-cartpole tensorboard test test-slow lint format bench clean
+.PHONY: help setup train-cartpole train-textgen corpus tensorboard test test-slow lint format bench clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -29,6 +29,13 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 
 train-cartpole: $(STAMP)  ## train PPO on CartPole-v1 (SEED=3 NAME=mine ARGS="--num-envs 128")
 	@$(BIN)/tfppo train cartpole $(RUN_OPTIONS)
+
+train-textgen: $(STAMP)  ## tune a small GPT-2 by PPO to praise films (SEED=3 NAME=mine ARGS="--task length")
+	@$(BIN)/tfppo train text $(RUN_OPTIONS)
+
+corpus: $(STAMP)  ## rebuild the vendored sentences from their source archive
+	@$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --no-binary :all: -d build/corpus vaderSentiment==3.3.2
+	@$(BIN)/python -m tfppo.data.rebuild build/corpus/vaderSentiment-3.3.2.tar.gz
 
 tensorboard: $(STAMP)  ## look at the runs (PORT=6006 RUNS=runs)
 	@$(BIN)/tensorboard --logdir $(RUNS) --port $(PORT)

@@ -97,7 +97,6 @@ def make_trainer(arguments: argparse.Namespace, output_dir: str, callback):
         reward_model=GPT2ForSequenceClassification(config),
         value_model=GPT2ForSequenceClassification(config),
         train_dataset=dataset,
-        eval_dataset=dataset,  # never evaluated, but the trainer makes its loader regardless
         callbacks=[callback],
     )
     trainer.remove_callback(PrinterCallback)

@@ -33,7 +33,34 @@ FLOORS = [
         "control.evaluate",
         "control.run",
     ],
-    ["ppo", "startup", "cli", "__main__", "__init__"],
+    [
+        "text.corpus",
+        "text.tokenizer",
+        "text.transformer",
+        "text.lstm",
+        "text.presets",
+        "text.pretrain",
+        "text.codec",
+        "text.metrics",
+        "text.rewards",
+        "text.tasks.task",
+        "text.tasks.keywords",
+        "text.tasks.length",
+        "text.language_model",
+        "text.gpt2",
+        "text.reference",
+        "text.preferences",
+        "text.tasks.sentiment",
+        "text.tasks",
+        "text.sampling",
+        "text.policy",
+        "text.rollout",
+        "text.train",
+        "text.evaluate",
+        "text.samples",
+        "text.run",
+    ],
+    ["data", "data.rebuild", "ppo", "startup", "parsing", "cli", "__main__", "__init__"],
 ]
 ORDER = [name for floor in FLOORS for name in floor]
 MATHEMATICS = FLOORS[1]
@@ -49,7 +76,17 @@ WITHOUT_TENSORFLOW = [
     "__main__",
     "__init__",
 ]  # until they are told to
-MAY_PRINT = ["control.run", "writers", "startup", "cli", "ppo"]
+MAY_PRINT = [
+    "control.run",
+    "text.run",
+    "text.pretrain",
+    "text.preferences",
+    "data.rebuild",
+    "writers",
+    "startup",
+    "cli",
+    "ppo",
+]
 MAX_LINES = 260
 
 

@@ -1,21 +1,19 @@
 """The command line: `tfppo ...`, read by tyro from the config dataclasses."""
 
-import contextlib
-import io
-import os
 import re
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import tyro
-from tyro.conf import FlagConversionOff, OmitArgPrefixes, OmitSubcommandPrefixes, Positional, subcommand
+from tyro.conf import Positional, UseAppendAction, subcommand
 
+from tfppo import runs
 from tfppo.config import ControlConfig, ControlRun, PPOConfig, RunConfig
 from tfppo.errors import UsageError
+from tfppo.parsing import parse
 from tfppo.startup import import_tensorflow, seconds_since_start
+from tfppo.text.config import PretrainConfig, RewardModelConfig, TextConfig, TextRun, text_run
 
 
 @dataclass(frozen=True)
@@ -46,33 +44,139 @@ class TrainControl(TrainCartpole):
 
 
 @dataclass(frozen=True)
+class TrainText:
+    """Tune a language model by PPO: --task NAME, or a Python reward of your own. A task brings its own defaults."""
+
+    run: RunConfig = field(default_factory=lambda: _asked_for.run)
+    text: TextConfig = field(default_factory=lambda: _asked_for.text)
+    ppo: PPOConfig = field(default_factory=lambda: _asked_for.ppo)
+
+    def __call__(self) -> None:
+        config = TextRun(self.run, self.text, self.ppo)
+        import_tensorflow()
+        from tfppo.text import run
+
+        run.train_text(config, seconds_since_start())
+
+
+@dataclass(frozen=True)
 class Train:
     """Train a policy."""
 
-    job: Annotated[TrainCartpole, subcommand("cartpole")] | Annotated[TrainControl, subcommand("control")]
+    job: (
+        Annotated[TrainCartpole, subcommand("cartpole")]
+        | Annotated[TrainControl, subcommand("control")]
+        | Annotated[TrainText, subcommand("text")]
+    )
 
     def __call__(self) -> None:
         self.job()
 
 
 @dataclass(frozen=True)
+class Pretrain:
+    """Train a language model on the corpus by maximum likelihood; its preset is what `train text` starts from."""
+
+    pretrain: PretrainConfig = field(default_factory=PretrainConfig)
+    name: str | None = None
+    """Name of the run's folder; None: pretrain, the model and the seed."""
+    runs_dir: Path = Path("runs")
+    """Folder that holds the runs."""
+
+    def __call__(self) -> None:
+        import_tensorflow()
+        from tfppo.text.pretrain import pretrain_run
+
+        pretrain_run(self.pretrain, self.name, self.runs_dir)
+
+
+@dataclass(frozen=True)
+class RewardModel:
+    """Train the reward model of the sentiment task on people's ratings."""
+
+    reward_model: RewardModelConfig = field(default_factory=RewardModelConfig)
+    preset: Path | None = None
+    """Folder of the pretrained language model that it starts from; None: the one that is shipped."""
+    name: str | None = None
+    """Name of the run's folder; None: reward-model and the seed."""
+    runs_dir: Path = Path("runs")
+    """Folder that holds the runs."""
+
+    def __call__(self) -> None:
+        import_tensorflow()
+        from tfppo.text.preferences import reward_model_run
+
+        reward_model_run(self.reward_model, self.preset, self.name, self.runs_dir)
+
+
+@dataclass(frozen=True)
 class Evaluate:
-    """Play greedy episodes with a run's latest checkpoint."""
+    """Judge a run's latest checkpoint: greedy episodes (control), or held-out prompts beside the reference (text)."""
 
     folder: Positional[Path]
     """The run's folder."""
     episodes: int = 100
-    """How many episodes."""
+    """Control: how many episodes."""
+    prompts: int = 200
+    """Text: how many prompts."""
     seed: int | None = None
-    """Seed of the episodes; None: the run's."""
+    """Seed of the episodes or the samples; None: the run's."""
 
     def __call__(self) -> None:
-        if self.episodes < 1:
-            raise UsageError(f"episodes must be at least 1, not {self.episodes}")
+        for name in ("episodes", "prompts"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} must be at least 1, not {getattr(self, name)}")
+        is_text = runs.is_text(self.folder)
         import_tensorflow()
-        from tfppo.control import run
+        from tfppo.control import run as control
+        from tfppo.text import run as text
 
-        print(run.describe(run.evaluate(self.folder, self.episodes, self.seed)))
+        if is_text:
+            print(text.describe(text.evaluate(self.folder, self.prompts, self.seed)))
+        else:
+            print(control.describe(control.evaluate(self.folder, self.episodes, self.seed)))
+
+
+@dataclass(frozen=True)
+class Generate:
+    """Let a tuned language model go on from a prompt."""
+
+    folder: Positional[Path]
+    """The run's folder."""
+    prompt: UseAppendAction[tuple[str, ...]] = ()
+    """What it goes on from; may be given several times."""
+    samples: int = 1
+    """Responses for each prompt."""
+    temperature: float = 1.0
+    """0: always the most probable token."""
+    top_k: int | None = None
+    """Draw among the k most probable tokens only."""
+    top_p: float | None = None
+    """Draw among the most probable tokens that together have this probability."""
+    seed: int = 0
+    """Seed of the samples."""
+
+    def __post_init__(self):
+        if not self.prompt:
+            raise UsageError("there is no prompt: give one with --prompt 'This film'")
+        for name, least in (("samples", 1), ("temperature", 0), ("top_k", 1), ("seed", 0)):
+            value = getattr(self, name)
+            if value is not None and not value >= least:
+                raise UsageError(f"{name} must be at least {least}, not {value}")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise UsageError(f"top_p must be above 0 and at most 1, not {self.top_p}")
+
+    def __call__(self) -> None:
+        if not runs.is_text(self.folder):
+            raise UsageError(f"{self.folder} is a control run: generate takes a text run")
+        import_tensorflow()
+        from tfppo.text import run
+
+        options = {"temperature": self.temperature, "top_k": self.top_k, "top_p": self.top_p, "seed": self.seed}
+        responses = run.generate(self.folder, list(self.prompt), samples=self.samples, **options)
+        prompts = [prompt for prompt in self.prompt for _ in range(self.samples)]
+        for prompt, response in zip(prompts, responses, strict=True):
+            print(prompt + response)
 
 
 @dataclass(frozen=True)
@@ -83,14 +187,21 @@ class Resume:
     """The run's folder."""
 
     def __call__(self) -> None:
+        is_text = runs.is_text(self.folder)
         import_tensorflow()
-        from tfppo.control import run
+        from tfppo.control import run as control
+        from tfppo.text import run as text
 
-        run.resume(self.folder, seconds_since_start())
+        (text if is_text else control).resume(self.folder, seconds_since_start())
 
+
+_asked_for = text_run()  # the defaults of the task that the command line names
 
 Command = (
     Annotated[Train, subcommand("train")]
+    | Annotated[Pretrain, subcommand("pretrain")]
+    | Annotated[RewardModel, subcommand("reward-model")]
+    | Annotated[Generate, subcommand("generate")]
     | Annotated[Resume, subcommand("resume")]
     | Annotated[Evaluate, subcommand("evaluate")]
 )
@@ -100,7 +211,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs a command line; returns its exit code. What the user can mend is one line on stderr, and 2."""
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        _parse(arguments)()
+        _use_defaults_of_task(arguments)
+        parse(Command, arguments)()
     except UsageError as error:
         print(f"tfppo: {error}", file=sys.stderr)
         return 2
@@ -110,48 +222,18 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _parse(arguments: list[str]) -> Any:
-    held = io.StringIO()
-    try:
-        with _drawn_plainly(held):
-            return _read(arguments)
-    except SystemExit as end:
-        if end.code in (0, None):
-            return _read(arguments)  # help was asked for: again, drawn for the terminal
-        raise UsageError(_one_line(held.getvalue())) from None
+def _use_defaults_of_task(arguments: list[str]) -> None:
+    """What `train text --help` shows, and what is not given, are the settings of the task that is given."""
+    global _asked_for
+    _asked_for = text_run()
+    if arguments[:2] != ["train", "text"]:
+        return
+    given = [value for option, value in zip(arguments, arguments[1:], strict=False) if option == "--task"]
+    given += [argument.removeprefix("--task=") for argument in arguments if argument.startswith("--task=")]
+    if given:
+        from tfppo.text.tasks import get_task
 
-
-def _read(arguments: list[str]) -> Any:
-    return tyro.cli(
-        Command,
-        prog="tfppo",
-        description="PPO for control and for language models in TensorFlow 2 and Keras 3.",
-        args=arguments,
-        config=(OmitArgPrefixes, OmitSubcommandPrefixes, FlagConversionOff),
-    )
-
-
-@contextlib.contextmanager
-def _drawn_plainly(held: io.StringIO) -> Iterator[None]:
-    """What is printed goes into `held`, without colours and in lines too long to be broken."""
-    columns = os.environ.get("COLUMNS")
-    os.environ["COLUMNS"] = "100000"
-    try:
-        with contextlib.redirect_stderr(held), contextlib.redirect_stdout(held):
-            yield
-    finally:
-        if columns is None:
-            del os.environ["COLUMNS"]
-        else:
-            os.environ["COLUMNS"] = columns
-
-
-def _one_line(box: str) -> str:
-    """The sentences inside the box that tyro draws around an error: its title, rules and edges are left out."""
-    lines = [line.strip().strip("│|").strip() for line in box.splitlines()[1:]]
-    text = " ".join(line for line in lines if line.strip("╰╯─+-"))
-    text = re.sub(r"Error parsing __tyro-dummy-inner__\S*: ", "", text)
-    return re.sub(r"\s*For full helptext, (see|run):? ", "; help: ", text)
+        _asked_for = text_run(task=given[-1], **get_task(given[-1]).defaults)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """A run's folder: its name, its config, its results."""
 
+import dataclasses
 import json
 import os
 from pathlib import Path
@@ -14,6 +15,8 @@ METRICS = "metrics.csv"
 EVALUATION = "evaluation.json"
 CHECKPOINTS = "checkpoints"
 CURVE = "curve.png"
+FRONTIER = "frontier.png"  # text: score against KL
+SAMPLES = "samples.jsonl"  # text
 
 
 def create_run_folder(run: RunConfig, task: str) -> Path:
@@ -60,6 +63,21 @@ def read_config(folder: Path, config_class: type) -> Any:
         return from_yaml(config_class, text)
     except (ValueError, TypeError) as error:
         raise UsageError(f"{path}: {error}") from None
+
+
+def is_text(folder: Path) -> bool:
+    """Whether a run tunes a language model. Raises UsageError if the folder is no run."""
+    path = folder / CONFIG
+    try:
+        return any(line.startswith("text:") for line in path.read_text(errors="replace").splitlines())
+    except OSError as error:
+        raise UsageError(f"{folder} is not the folder of a run: {path} cannot be read ({error.strerror})") from None
+
+
+def flat_settings(config: Any) -> dict[str, Any]:
+    """The settings of a run by field name, without those that only say where it is kept."""
+    settings = {k: v for part in dataclasses.asdict(config).values() for k, v in part.items()}
+    return {k: v for k, v in settings.items() if k not in ("name", "runs_dir")}
 
 
 def write_evaluation(folder: Path, evaluation: dict[str, Any]) -> None:

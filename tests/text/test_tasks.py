@@ -167,7 +167,7 @@ def test_a_number_of_words_that_is_none_is_refused(words):
     ("response", "terms"),
     [
         (" has a good script.", {"script"}),
-        (" SCRIPTS, Script and script's", {"script"}),
+        (" SCRIPTS and Script's", {"script"}),
         (" the acting/directing and the camera-work", {"acting", "camera"}),
         (" a cast of actors; the editor's cinematography", {"cast", "actor", "editor", "cinematography"}),
         (" broadcast, scripted, underscore, castle, plotss, actorly, rescore", set()),

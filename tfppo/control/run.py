@@ -135,9 +135,7 @@ def _writers(trainer: ControlTrainer, folder: Path) -> list[Writer]:
     config, start = trainer.config, trainer.iteration
     tensorboard = TensorBoardWriter(folder, STEPS, trainer.env_steps + 1 if start else None)
     if not start:
-        settings = {k: v for part in dataclasses.asdict(config).values() for k, v in part.items()}
-        settings = {k: v for k, v in settings.items() if k not in ("name", "runs_dir")}
-        tensorboard.write_hparams(settings, [RETURN])
+        tensorboard.write_hparams(runs.flat_settings(config), [RETURN])
         tensorboard.write_graph(_model_graph(trainer.policy, trainer.observation_shape))
     console = ConsoleWriter(
         config.control.num_iterations, {RETURN: "return", "time/env_steps_per_s": "steps/s"}, STEPS, start

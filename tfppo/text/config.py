@@ -1,11 +1,13 @@
 """The settings of text: pretraining, and tuning by PPO. No TensorFlow here, so that the command line can answer at
 once."""
 
+import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from tfppo.config import PPOConfig, RunConfig
+from tfppo.errors import UsageError
 from tfppo.settings import check, check_types, exact_div
 
 
@@ -158,3 +160,22 @@ class TextRun:
     def __post_init__(self):
         check_types(self)
         exact_div(self.text.batch_size, self.ppo.minibatch_size, "batch_size", "minibatch_size")
+
+
+def text_run(**settings: Any) -> TextRun:
+    """A text run with the defaults of text but for the settings that are given, by their field names.
+
+    Raises:
+      UsageError: on a name that no setting has, or a value that is none.
+    """
+    parts = {"run": RunConfig(), "text": TextConfig(), "ppo": TEXT_PPO}
+    known = {field.name: part for part, config in parts.items() for field in dataclasses.fields(config)}
+    unknown = [name for name in settings if name not in known]
+    if unknown:
+        raise UsageError(f"there is no setting {', '.join(unknown)}; the settings are {', '.join(known)}")
+    return TextRun(
+        **{
+            part: dataclasses.replace(config, **{k: v for k, v in settings.items() if known[k] == part})
+            for part, config in parts.items()
+        }
+    )

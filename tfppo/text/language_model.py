@@ -11,7 +11,6 @@ import keras
 import keras_hub
 import tensorflow as tf
 
-from tfppo.errors import UsageError
 from tfppo.text.lstm import LSTMLanguageModel
 
 State = tuple[tf.Tensor, ...]
@@ -141,23 +140,3 @@ class RecurrentLanguageModel(LanguageModel):
             x, (hidden, cell) = layer.cell(x, list(state[2 * number : 2 * number + 2]), training=False)
             carried += [hidden, cell]
         return self.logits(x), tuple(carried)
-
-
-def as_language_model(model: keras.Model) -> LanguageModel:
-    """The fastest form of a Keras language model that there is here.
-
-    Raises:
-      UsageError: if it is neither a KerasHub CausalLM nor an LSTMLanguageModel.
-    """
-    from tfppo.text.gpt2 import GPT2LanguageModel  # above this module: a GPT-2 is a cached language model
-
-    if isinstance(model, LSTMLanguageModel):
-        return RecurrentLanguageModel(model)
-    if isinstance(model, keras_hub.models.GPT2CausalLM):
-        return GPT2LanguageModel(model)
-    if isinstance(model, keras_hub.models.CausalLM):
-        return CachedLanguageModel(model)
-    raise UsageError(
-        f"{type(model).__name__} is no language model that can be tuned here: give a keras_hub.models.CausalLM, "
-        "or an LSTMLanguageModel"
-    )

@@ -1,6 +1,8 @@
 """The reward model: how much people like what a sentence says, learnt from their ratings."""
 
 import json
+import sys
+import time
 from collections.abc import Sequence
 from functools import cache
 from importlib import resources
@@ -12,13 +14,15 @@ import keras_hub
 import numpy as np
 import tensorflow as tf
 
+from tfppo import runs
+from tfppo.config import RunConfig
 from tfppo.errors import UsageError
 from tfppo.text.config import RewardModelConfig
 from tfppo.text.corpus import Sentence, sentences
-from tfppo.text.language_model import as_language_model
 from tfppo.text.metrics import word_count
-from tfppo.text.presets import load_preset, save_preset
+from tfppo.text.presets import default_preset, load_preset, save_preset
 from tfppo.text.pretrain import encode
+from tfppo.text.reference import as_language_model
 
 HEAD_FILE = "head.json"
 ROWS = 64  # sentences in a forward pass
@@ -158,6 +162,44 @@ def train_reward_model(config: RewardModelConfig, preset: Path, verbose: int = 1
     return RewardModel(language_model, tokenizer, parts | {"words_slope": slope, "words_mean": float(words.mean())})
 
 
+def reward_model_run(config: RewardModelConfig, preset: Path | None, name: str | None, runs_dir: Path) -> Path:
+    """Trains a reward model in a run's folder of its own, judges it, and returns the folder.
+
+    Raises:
+      UsageError: if the preset is none, or the folder cannot be used.
+    """
+    began = time.perf_counter()
+    source = default_preset() if preset is None else preset
+    load_preset(source)  # before anything is written
+    folder = runs.create_run_folder(RunConfig(seed=config.seed, name=name, runs_dir=runs_dir), "reward-model")
+    runs.write_config(folder, config)
+    print(f"reward model from {source}, seed {config.seed}, {config.epochs} epochs -> {folder}", flush=True)
+    model = train_reward_model(config, source, verbose=1 if sys.stdout.isatty() else 2)
+    model.save(folder / "reward-model")
+    evaluation: dict[str, Any] = {"seed": config.seed} | judge(RewardModel.load(folder / "reward-model"))
+    evaluation["seconds"] = {"total": round(time.perf_counter() - began, 3)}
+    runs.write_evaluation(folder, evaluation)
+    print(
+        f"on {evaluation['sentences']} movie sentences that it has not seen: {evaluation['accuracy']:.3f} of their "
+        f"signs, {evaluation['pair_accuracy']:.3f} of their pairs right; correlation with length "
+        f"{evaluation['length']:+.3f}"
+    )
+    return folder
+
+
+def judge(model: RewardModel) -> dict[str, Any]:
+    """Accuracies on the test split's movie sentences, and the correlation of scores with numbers of words."""
+    rated = sentences("test", "movie")
+    texts = [sentence.text for sentence in rated]
+    correlation = np.corrcoef(model.scores(texts), [word_count(text) for text in texts])[0, 1]
+    return {
+        "sentences": len(rated),
+        "accuracy": accuracy(model, rated),
+        "pair_accuracy": pair_accuracy(model, rated),
+        "length": float(correlation),
+    }
+
+
 def accuracy(model: RewardModel, rated: Sequence[Sentence]) -> float:
     """Share of sentences whose score has the sign of their rating; those rated exactly 0 are left out."""
     rated = [sentence for sentence in rated if sentence.rating != 0]
@@ -173,14 +215,16 @@ def pair_accuracy(model: RewardModel, rated: Sequence[Sentence], difference: flo
     return float((scores[:, None] > scores[None, :])[is_pair].mean())
 
 
-def _rated(tokenizer: keras_hub.models.GPT2Tokenizer, rated: Sequence[Sentence], config: RewardModelConfig, split: str):
+def _rated(
+    tokenizer: keras_hub.models.GPT2Tokenizer, rated: Sequence[Sentence], config: RewardModelConfig, shuffle: bool
+):
     """Batches of ({"token_ids", "padding_mask", "last"}, ratings [B])."""
     rows = encode(tokenizer, rated, config.length - 1)
     ids = keras.utils.pad_sequences(rows, padding="post")
     lengths = np.array([len(row) for row in rows], np.int32)
     ratings = np.array([sentence.rating for sentence in rated], np.float32)
     dataset = tf.data.Dataset.from_tensor_slices((ids, lengths, ratings))
-    if split == "train":
+    if shuffle:
         dataset = dataset.shuffle(len(rows), seed=config.seed, reshuffle_each_iteration=True)
 
     def split_up(ids, lengths, ratings):

@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from importlib import resources
 from pathlib import Path
 
 import h5py
@@ -16,6 +17,11 @@ LSTM_FILE = "lstm.keras"
 TOKENIZER_FILE = "tokenizer.json"
 WEIGHTS_FILE = "model.weights.h5"
 LONGEST = 1024  # tokens that KerasHub's `generate` may write with a model that has no limit of its own
+
+
+def default_preset() -> Path:
+    """The folder of the language model that is shipped."""
+    return Path(str(resources.files("tfppo.data").joinpath("movie-gpt2")))
 
 
 def save_preset(folder: Path, model: keras.Model, tokenizer: keras_hub.models.Tokenizer) -> None:

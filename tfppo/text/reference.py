@@ -1,6 +1,30 @@
-"""The reference policy: what the language model was before PPO touched it."""
+"""Keras models as language models, and the reference: what a policy was before PPO touched it."""
 
-from tfppo.text.language_model import LanguageModel, as_language_model
+import keras
+import keras_hub
+
+from tfppo.errors import UsageError
+from tfppo.text.gpt2 import GPT2LanguageModel
+from tfppo.text.language_model import CachedLanguageModel, LanguageModel, RecurrentLanguageModel
+from tfppo.text.lstm import LSTMLanguageModel
+
+
+def as_language_model(model: keras.Model) -> LanguageModel:
+    """The fastest form of a Keras language model that there is here.
+
+    Raises:
+      UsageError: if it is neither a KerasHub CausalLM nor an LSTMLanguageModel.
+    """
+    if isinstance(model, LSTMLanguageModel):
+        return RecurrentLanguageModel(model)
+    if isinstance(model, keras_hub.models.GPT2CausalLM):
+        return GPT2LanguageModel(model)
+    if isinstance(model, keras_hub.models.CausalLM):
+        return CachedLanguageModel(model)
+    raise UsageError(
+        f"{type(model).__name__} is no language model that can be tuned here: give a keras_hub.models.CausalLM, "
+        "or an LSTMLanguageModel"
+    )
 
 
 def copy_of(model: LanguageModel) -> LanguageModel:

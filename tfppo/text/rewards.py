@@ -177,7 +177,7 @@ def _number(reward: Reward, index: int, value: Any) -> float:
     """A float from a number, from [number], or from an array or a tensor of one."""
     number = _plain(value)
     if isinstance(number, (list, tuple)) and len(number) == 1:
-        number = _plain(number[0])
+        number = number[0]
     try:
         if not isinstance(number, (str, bytes)):
             return float(number)

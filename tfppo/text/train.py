@@ -3,8 +3,6 @@
 import dataclasses
 import time
 from collections.abc import Callable, Iterator, Sequence
-from importlib import resources
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -18,21 +16,16 @@ from tfppo.pipeline import prompt_dataset, rollout_dataset
 from tfppo.placement import choose_compilation, choose_device
 from tfppo.text.codec import Codec
 from tfppo.text.config import TextRun
-from tfppo.text.language_model import LanguageModel, as_language_model
+from tfppo.text.language_model import LanguageModel
 from tfppo.text.metrics import distinct_2, mean_words
 from tfppo.text.policy import TextPolicy
-from tfppo.text.presets import load_preset
-from tfppo.text.reference import copy_of, freeze
+from tfppo.text.presets import default_preset, load_preset
+from tfppo.text.reference import as_language_model, copy_of, freeze
 from tfppo.text.rewards import Reward, ScoreScale, as_reward, checked_scores, load_reward
 from tfppo.text.rollout import TextCollector, to_batch
 from tfppo.text.tasks import Task, get_task
 
 SCALE_ROLLOUTS = 4  # of the reference, from which the scores' mean and standard deviation are taken
-
-
-def default_preset() -> Path:
-    """The folder of the language model that is shipped."""
-    return Path(str(resources.files("tfppo.data").joinpath("movie-gpt2")))
 
 
 class TextTrainer:

@@ -1,0 +1,230 @@
+"""A text run from its folder's first file to its last: writers, samples, checkpoints, evaluation, resume."""
+
+import dataclasses
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from tfppo import runs
+from tfppo.checkpoints import Checkpoints
+from tfppo.curves import plot_curve, plot_frontier
+from tfppo.errors import UsageError
+from tfppo.loop import write_iterations
+from tfppo.text.config import TextRun
+from tfppo.text.evaluate import compare, respond
+from tfppo.text.rewards import Reward
+from tfppo.text.samples import SampleTable
+from tfppo.text.tasks import Task
+from tfppo.text.train import TextTrainer
+from tfppo.writers import ConsoleWriter, CsvWriter, TensorBoardWriter, Writer, progress_bar
+
+SCORE, KL = "text/score_mean", "text/kl"
+
+
+def train_text(
+    config: TextRun,
+    import_seconds: float = 0.0,
+    *,
+    task: Task | None = None,
+    reward: Reward | keras.Model | None = None,
+    model: tuple[keras.Model, Any] | None = None,
+) -> Path:
+    """Tunes a language model in a new run, evaluates it, and returns the run's folder.
+
+    Args:
+      config: the settings.
+      import_seconds: that went by before, for evaluation.json.
+      task: in place of the registered task that the config names.
+      reward: in place of the task's.
+      model: a Keras language model with its tokenizer, in place of the config's preset.
+
+    Raises:
+      UsageError: on settings that do not fit together, a reward that fails, or a folder that cannot be used.
+    """
+    began = time.perf_counter() - import_seconds
+    if config.text.preset is not None:  # the run is to be found again from any folder
+        text = dataclasses.replace(config.text, preset=config.text.preset.resolve())
+        config = dataclasses.replace(config, text=text)
+    trainer = TextTrainer(config, task=task, reward=reward, model=model)
+    folder = runs.create_run_folder(config.run, trainer.task.name)
+    runs.write_config(folder, trainer.config)
+    return _run(trainer, folder, began, import_seconds)
+
+
+def resume(folder: Path, import_seconds: float = 0.0) -> Path:
+    """Goes on with a run from its latest checkpoint, and returns its folder.
+
+    Raises:
+      UsageError: if the folder is no run, or its latest checkpoint is damaged.
+    """
+    began = time.perf_counter() - import_seconds
+    trainer = TextTrainer(runs.read_config(folder, TextRun))
+    _checkpoints(trainer, folder).restore_latest()
+    return _run(trainer, folder, began, import_seconds)
+
+
+def evaluate(folder: Path, prompts: int, seed: int | None = None) -> dict[str, Any]:
+    """The latest checkpoint of a run beside its reference, on held-out prompts.
+
+    Raises:
+      UsageError: if the folder is no run, or has no checkpoint that can be read.
+    """
+    trainer = _restored(folder)
+    return _evaluate(trainer, prompts, trainer.config.run.seed if seed is None else seed)[0]
+
+
+def generate(
+    folder: Path,
+    prompts: list[str],
+    *,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    seed: int = 0,
+    samples: int = 1,
+) -> list[str]:
+    """The responses of a run's latest checkpoint to prompts, `samples` a prompt, one after the other.
+
+    Raises:
+      UsageError: if the folder is no run, or a prompt is empty or too long.
+    """
+    trainer = _restored(folder)
+    encoded = trainer.encode([prompt for prompt in prompts for _ in range(samples)])
+    options = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
+    answers = respond(trainer.policy.model, encoded, trainer.config.text, trainer.codec.end, seed, **options)
+    return trainer.codec.decode(row[kept] for row, kept in zip(answers.responses, answers.mask, strict=True))
+
+
+def describe(evaluation: dict[str, Any]) -> str:
+    """An evaluation as a small table."""
+
+    def number(value: float | None) -> str:
+        return "-" if value is None else f"{value:.3f}"
+
+    lines = [f"{evaluation['prompts']} held-out prompts    reference    policy"]
+    for name, value in evaluation.items():
+        if isinstance(value, dict) and "policy" in value:
+            old, new = (v["mean"] if isinstance(v, dict) else v for v in (value["reference"], value["policy"]))
+            lines.append(f"{name:<22}{number(old):>12}{number(new):>10}")
+    gain, kl = evaluation["gain"], evaluation["kl"]
+    lines.append(f"score {gain:+.2f} standard deviations of the reference's, at a KL of {kl:.2f} nats a response")
+    return "\n".join(lines)
+
+
+def _run(trainer: TextTrainer, folder: Path, began: float, import_seconds: float) -> Path:
+    config = trainer.config
+    _announce(trainer, folder)
+    if not _train(trainer, folder):
+        print(f"stopped; go on with: tfppo resume {folder}")
+        return folder
+    trained = time.perf_counter()
+    metrics, title = folder / runs.METRICS, f"{trainer.task.name}, {folder.name}"
+    plot_curve(metrics, folder / runs.CURVE, "iteration", [SCORE, KL], title)
+    plot_frontier(metrics, folder / runs.FRONTIER, KL, SCORE, title)
+    writer = TensorBoardWriter(folder)
+    writer.write_image("text/score_against_kl", (folder / runs.FRONTIER).read_bytes(), config.text.iterations)
+    writer.close()
+    if config.text.eval_prompts:
+        evaluation, _ = _evaluate(trainer, config.text.eval_prompts, config.run.seed)
+        ended = time.perf_counter()
+        seconds = {
+            "import": import_seconds,
+            "compile": trainer.compile_seconds,
+            "train": trained - began - import_seconds - trainer.compile_seconds,
+            "evaluate": ended - trained,
+            "total": ended - began,
+        }
+        evaluation = {"task": trainer.task.name, "seed": config.run.seed} | evaluation
+        runs.write_evaluation(folder, evaluation | {"seconds": {k: round(v, 3) for k, v in seconds.items()}})
+        print(describe(evaluation))
+    print(
+        f"{folder} holds {runs.SAMPLES}, {runs.CURVE}, {runs.METRICS} and the rest; see it with: tensorboard --logdir "
+        f"{folder.parent}\ntalk to it with: tfppo generate {folder} --prompt 'This film'"
+    )
+    return folder
+
+
+def _train(trainer: TextTrainer, folder: Path) -> bool:
+    """The training loop with everything that is written on the way. Returns whether it came to its end."""
+    run, text, start = trainer.config.run, trainer.config.text, trainer.iteration
+    if start == text.iterations:  # a finished run was resumed
+        return True
+    table = SampleTable(trainer, folder / runs.SAMPLES, start)
+    writers = _writers(trainer, folder)
+    tensorboard = writers[1]
+    if not start:
+        tensorboard.write_text("samples", table.write(0), 0)
+
+    def iterations() -> Iterator[tuple[int, dict[str, float]]]:
+        for iteration, row in trainer.iterations():
+            done = iteration + 1
+            if done % text.sample_interval == 0 or done == text.iterations:
+                tensorboard.write_text("samples", table.write(done), done)
+            yield iteration, row
+
+    return write_iterations(
+        iterations(),
+        run,
+        writers,
+        _checkpoints(trainer, folder),
+        lambda iteration, row: iteration + 1 == text.iterations,
+    )
+
+
+def _restored(folder: Path) -> TextTrainer:
+    config = runs.read_config(folder, TextRun)
+    trainer = TextTrainer(dataclasses.replace(config, run=dataclasses.replace(config.run, device="auto")))
+    _checkpoints(trainer, folder).restore_latest()
+    return trainer
+
+
+def _evaluate(trainer: TextTrainer, count: int, seed: int) -> tuple[dict[str, Any], dict[str, list[str]]]:
+    prompts = trainer.task.prompts("test")
+    if not prompts:
+        raise UsageError(f"task {trainer.task.name} has no test prompts: give it some, or train with --eval-prompts 0")
+    chosen = np.random.default_rng(0).permutation(len(prompts))[:count]  # the same for every seed
+    with progress_bar("evaluating", 2) as advance:
+        return compare(
+            trainer.policy.model,
+            trainer.reference,
+            trainer.codec,
+            trainer.task,
+            trainer.reward,
+            trainer.config.text,
+            [prompts[index] for index in chosen],
+            seed,
+            advance,
+        )
+
+
+def _checkpoints(trainer: TextTrainer, folder: Path) -> Checkpoints:
+    return Checkpoints(folder / runs.CHECKPOINTS, trainer.config.run.keep_checkpoints, **trainer.state)
+
+
+def _writers(trainer: TextTrainer, folder: Path) -> list[Writer]:
+    config, start = trainer.config, trainer.iteration
+    tensorboard = TensorBoardWriter(folder, None, start if start else None)
+    if not start:
+        tensorboard.write_hparams(runs.flat_settings(config), [SCORE, KL])
+    columns = {SCORE: "score", KL: "KL", "text/response_length_mean": "words", "time/tokens_per_s": "tokens/s"}
+    console = ConsoleWriter(config.text.iterations, columns, None, start)
+    return [CsvWriter(folder / runs.METRICS, start), tensorboard, console]
+
+
+def _announce(trainer: TextTrainer, folder: Path) -> None:
+    text = trainer.config.text
+    parameters = trainer.policy.model.model.count_params()
+    print(
+        f"task {trainer.task.name} ({trainer.task.description}), {type(trainer.policy.model.model).__name__} of "
+        f"{parameters / 1e6:.1f}M parameters, {text.batch_size} responses an iteration, seed "
+        f"{trainer.config.run.seed} -> {folder}"
+    )
+    print(
+        f"device {trainer.device[1:4]}: {trainer.device_reason}; "
+        f"compiled as {trainer.rollout_mode} (rollout) and {trainer.update_mode} (update)",
+        flush=True,
+    )
