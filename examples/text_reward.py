@@ -7,10 +7,7 @@ from tfppo import text_run, train_text
 
 def asks(prompts: list[str], responses: list[str]) -> list[float]:
     """1 for a response that ends with a question mark, and a little for every word, up to eight."""
-    return [
-        float(response.strip().endswith("?")) + min(len(response.split()), 8) / 16
-        for response in responses
-    ]
+    return [float(response.strip().endswith("?")) + min(len(response.split()), 8) / 16 for response in responses]
 
 
 def main(iterations: int = 60, **settings) -> None:

@@ -98,12 +98,15 @@ def loss(weights, batch, config, clip_ratio, kl_coeff):
     policy_loss, metrics = reference.clipped_surrogate_loss(
         log_probs, batch.old_log_probs, advantages, clip_ratio, batch.mask, config.dual_clip
     )
+    value_mask = batch.mask if batch.value_mask is None else batch.value_mask
     value_loss, value_metrics = reference.clipped_value_loss(
-        values, batch.old_values, batch.returns, config.value_clip, batch.mask
+        values, batch.old_values, batch.returns, config.value_clip, value_mask
     )
     entropy = reference.mean(reference.counted(entropies, batch.mask))
     kl = reference.mean(reference.counted(divergences(batch, log_probs, logits), batch.mask))
-    total = policy_loss + config.value_coeff * value_loss - config.entropy_coeff * entropy + kl_coeff * kl
+    total = policy_loss + config.value_coeff * value_loss - config.entropy_coeff * entropy
+    if config.kl_in == "loss":
+        total += kl_coeff * kl
     losses = {"loss/policy": policy_loss, "loss/value": value_loss, "loss/entropy": -entropy, "loss/kl": kl}
     return total, metrics | value_metrics | losses | {"loss/total": total, "policy/entropy": entropy}
 

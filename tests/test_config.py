@@ -25,6 +25,7 @@ OTHER = {
         "value_coeff": 0.0,
         "entropy_coeff": 0.0,
         "kl_coeff": 0.5,
+        "kl_in": "reward",
         "kl_rule": "ziegler",
         "kl_target": 0.02,
         "kl_horizon": 7,
@@ -82,6 +83,7 @@ REFUSED = {
         "value_coeff": [*NOT_NEGATIVE, None],
         "entropy_coeff": [*NOT_NEGATIVE, None],
         "kl_coeff": [*NOT_NEGATIVE, None],
+        "kl_in": [*NO_CHOICE, None],
         "kl_rule": [*NO_CHOICE, None],
         "kl_target": [*POSITIVE, None],
         "kl_horizon": [*COUNT, None],
@@ -121,7 +123,9 @@ REFUSED = {
 
 CONFIGS = [PPOConfig, ControlConfig, RunConfig]
 OTHER_RUN = ControlRun(
-    run=RunConfig(**OTHER[RunConfig]), control=ControlConfig(**OTHER[ControlConfig]), ppo=PPOConfig(**OTHER[PPOConfig])
+    run=RunConfig(**OTHER[RunConfig]),
+    control=ControlConfig(**OTHER[ControlConfig]),
+    ppo=PPOConfig(**OTHER[PPOConfig] | {"kl_in": "loss"}),
 )
 
 
@@ -150,7 +154,7 @@ def test_defaults_survive_yaml():
 
 
 def test_other_values_survive_yaml_with_their_types():
-    for config in (OTHER_RUN.ppo, OTHER_RUN.control, OTHER_RUN.run, OTHER_RUN):
+    for config in (PPOConfig(**OTHER[PPOConfig]), OTHER_RUN.control, OTHER_RUN.run, OTHER_RUN):
         assert from_yaml(type(config), to_yaml(config)) == config
     again = from_yaml(ControlRun, to_yaml(OTHER_RUN))
     assert isinstance(again.run.runs_dir, Path)
@@ -234,6 +238,12 @@ def test_iterations_are_whole_rollouts(total_steps, iterations):
 def test_a_run_shorter_than_a_rollout_is_refused():
     text = refusal(lambda: ControlConfig(num_envs=6, rollout_length=10, total_steps=59))
     assert "total_steps is 59" in text and "60" in text
+
+
+def test_control_refuses_the_kl_in_the_reward_which_has_no_reference_there():
+    text = refusal(lambda: ControlRun(ppo=PPOConfig(kl_in="reward")))
+    assert "kl_in is reward" in text and "use loss" in text
+    assert "kl_in is reward" in refusal(lambda: from_yaml(ControlRun, "ppo: {kl_in: reward}"))
 
 
 @pytest.mark.parametrize("rule", ["schulman", "ziegler"])

@@ -9,6 +9,7 @@ from tfppo.config import PPOConfig
 from tfppo.distributions import Categorical
 from tfppo.errors import UsageError
 from tfppo.learner import PPOLearner
+from tfppo.types import Evaluation
 
 CONFIG = PPOConfig(num_epochs=2, minibatch_size=6, learning_rate=0.05, entropy_coeff=0.01, max_grad_norm=0.5)
 # With so large an epsilon Adam's first step is minus the gradient itself: sqrt(1 - beta_2) learning_rate / epsilon = 1.
@@ -199,6 +200,30 @@ def test_micro_batches_add_up_to_the_minibatch(shape, pieces):
         np.testing.assert_allclose(part_metrics[name], value, 1e-4, 1e-6, err_msg=name)
 
 
+class EmbeddingPolicy(LinearPolicy):
+    """Looks its logits up in a table, so that the table's gradient is sparse."""
+
+    def evaluate(self, inputs, actions):
+        logits = tf.nn.embedding_lookup(self.actor.value, tf.argmax(inputs, axis=-1))
+        distribution = Categorical(logits)
+        values = tf.einsum("...f,f->...", inputs, self.critic.value)
+        return Evaluation(distribution.log_prob(actions), distribution.entropy(), values, distribution)
+
+
+@pytest.mark.parametrize("mode", ["eager", "graph", "xla"])
+@pytest.mark.parametrize("num_micro_batches", [1, 3])
+@pytest.mark.parametrize("max_grad_norm", [None, 0.01])
+def test_sparse_gradients_are_worth_what_dense_ones_are(num_micro_batches, max_grad_norm, mode):
+    """A row of a table is looked up, some rows several times in a piece, or multiplied by a one-hot vector."""
+    batch = make_batch(inputs=np.eye(3)[[0, 0, 2, 0, 1, 1, 0, 2, 2, 2, 0, 0]])
+    config = replace(PLAIN, num_micro_batches=num_micro_batches, max_grad_norm=max_grad_norm, kl_coeff=1.0)
+    learners = [PPOLearner(make(), config, 4, mode=mode) for make in (EmbeddingPolicy, LinearPolicy)]
+    metrics = [learner.update(tensors(batch)) for learner in learners]
+    assert_close(learners[0].policy.weights, learners[1].policy.weights, atol=1e-6)
+    assert_differ(learners[0].policy.weights, START)
+    np.testing.assert_allclose(metrics[0]["policy/grad_norm"], metrics[1]["policy/grad_norm"], rtol=1e-4)
+
+
 def test_rows_count_alike_in_any_order():
     batch = make_batch()
     order = np.random.default_rng(0).permutation(12)
@@ -262,6 +287,45 @@ def test_explained_variance_is_that_of_the_masked_rollout():
     _, metrics = run(CONFIG, batch)
     errors, returns = (x[batch.mask] for x in (batch.returns - batch.old_values, batch.returns))
     np.testing.assert_allclose(metrics["value/explained_variance"], 1 - errors.var() / returns.var(), rtol=1e-4)
+
+
+def with_value_mask(shape=(12, 3), seed=0):
+    """A ragged batch whose values count in one more slot than its actions, and in the end in another one."""
+    batch = make_batch(shape, seed=seed)
+    value_mask = batch.mask | np.roll(batch.mask, 1, axis=-1)
+    value_mask[0] = ~batch.mask[0]
+    assert (value_mask & ~batch.mask).any() and (batch.mask & ~value_mask).any()
+    return batch._replace(value_mask=value_mask)
+
+
+@pytest.mark.parametrize("num_micro_batches", [1, 3])
+def test_the_value_mask_counts_for_the_values_and_the_mask_for_the_rest(num_micro_batches):
+    config = replace(PLAIN, num_micro_batches=num_micro_batches, value_clip=0.1, kl_coeff=1.0)
+    batch = with_value_mask()
+    slopes, metrics = gradient(config, batch)
+    expected, row = slow_gradient(replace(config, num_micro_batches=1), batch)
+    assert_close(slopes, expected)
+    assert_differ(slopes, gradient(config, batch._replace(value_mask=None))[0])
+    for name, value in row.items():
+        np.testing.assert_allclose(metrics[name], value, 1e-4, 1e-5, err_msg=name)
+    errors, returns = (x[batch.value_mask] for x in (batch.returns - batch.old_values, batch.returns))
+    np.testing.assert_allclose(metrics["value/explained_variance"], 1 - errors.var() / returns.var(), rtol=1e-4)
+
+
+def test_what_the_value_mask_leaves_out_changes_nothing():
+    config = replace(PLAIN, value_clip=0.1)
+    batch = with_value_mask()
+    filled = batch._replace(
+        old_values=np.where(batch.value_mask, batch.old_values, np.nan),
+        returns=np.where(batch.value_mask, batch.returns, np.nan),
+        advantages=np.where(batch.mask, batch.advantages, np.nan),
+        old_log_probs=np.where(batch.mask, batch.old_log_probs, np.nan),
+    )
+    expected, metrics = gradient(config, batch)
+    slopes, filled_metrics = gradient(config, filled)
+    assert_close(slopes, expected, atol=1e-6)
+    for name, value in metrics.items():
+        np.testing.assert_allclose(filled_metrics[name], value, 1e-4, 1e-6, err_msg=name)
 
 
 # ----- Gradient clipping, early stop
@@ -407,6 +471,46 @@ def test_kl_rule_sees_the_last_epoch():
     assert last > 1.5 * mean
     learner, _ = run(replace(config, kl_target=float(last * mean) ** 0.5 / 1.5), batch)
     np.testing.assert_allclose(learner.kl_coeff.numpy(), 2e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("rule", "target", "factor"),
+    [
+        ("fixed", 1.0, 1.0),
+        ("schulman", 1.9, 2.0),
+        ("schulman", 2.1, 1.0),
+        ("schulman", 4.4, 1.0),
+        ("schulman", 4.6, 0.5),
+        ("ziegler", 2.7, 1 + (3.0 / 2.7 - 1) * 12 / 60),
+        ("ziegler", 100.0, 1 - 0.2 * 12 / 60),
+    ],
+)
+@pytest.mark.parametrize("num_micro_batches", [1, 3])
+def test_a_rule_steers_by_the_mean_reference_kl_where_the_batch_has_one(rule, target, factor, num_micro_batches):
+    """Its mean is 3; the KL in the loss is far below every target."""
+    reference_kl = np.arange(12.0) - 2.5
+    batch = make_batch((12, 3))._replace(reference_kl=reference_kl)
+    config = replace(CONFIG, kl_coeff=0.1, kl_rule=rule, kl_target=target, kl_horizon=60, minibatch_size=6)
+    learner, metrics = run(replace(config, num_micro_batches=num_micro_batches), batch)
+    assert metrics["loss/kl"] < 0.5 and reference_kl.mean() == 3.0
+    np.testing.assert_allclose(learner.kl_coeff.numpy(), 0.1 * factor, rtol=1e-5)
+
+
+@pytest.mark.parametrize("with_reference", [False, True])
+def test_kl_in_the_reward_is_no_part_of_the_loss(with_reference):
+    """It is measured all the same, and its coefficient adapts: whoever makes the rewards reads it."""
+    batch = make_batch()
+    if with_reference:
+        batch = batch._replace(reference_log_probs=reference_log_probs(batch))
+    free, free_metrics = gradient(PLAIN, batch)
+    settings = {"kl_coeff": 5.0, "kl_rule": "schulman", "kl_target": 1e-4}
+    slopes, metrics = gradient(replace(PLAIN, kl_in="reward", **settings), batch)
+    assert_close(slopes, free, atol=1e-7)
+    assert_differ(gradient(replace(PLAIN, kl_in="loss", **settings), batch)[0], free)
+    assert metrics["loss/total"] == free_metrics["loss/total"]
+    assert metrics["loss/kl"] == free_metrics["loss/kl"] > 0.01 and metrics["schedule/kl_coeff"] == 5.0
+    learner, _ = run(replace(PLAIN, kl_in="reward", **settings), batch)
+    assert learner.kl_coeff == 10.0
 
 
 def test_entropy_bonus_raises_the_entropy():

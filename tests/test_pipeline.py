@@ -2,10 +2,11 @@
 
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfppo.pipeline import rollout_dataset
+from tfppo.pipeline import prompt_dataset, rollout_dataset
 
 
 class Element(NamedTuple):
@@ -69,6 +70,95 @@ def test_prefetching_is_switched_off():
     assert options.experimental_optimization.inject_prefetch is False
     assert options.autotune.enabled is False
     assert options.deterministic is True
+
+
+# ----- Prompts
+
+
+class PromptedCollector(Collector):
+    """Is given prompts, and gives them back as values."""
+
+    def _collect(self, iteration, prompts, lengths):
+        element = super()._collect(iteration)
+        return element._replace(values=prompts), lengths
+
+
+def numbered_prompts():
+    """An endless dataset whose element k is [k], 10 k."""
+    numbers = tf.data.Dataset.counter(0, dtype=tf.int32)
+    return numbers.map(lambda k: (k[None], 10 * k))
+
+
+@pytest.mark.parametrize("start", [0, 3])
+def test_element_k_is_given_element_k_of_the_source(start):
+    collector = PromptedCollector()
+    elements = iter(rollout_dataset(collector.collect, start, source=numbered_prompts()))
+    for k in range(start, start + 4):
+        element, lengths = next(elements)
+        assert element.iteration == k and element.values.numpy().tolist() == [k] and lengths == 10 * k
+
+
+def test_with_a_source_too_element_k_is_collected_with_the_weights_of_version_k():
+    collector = PromptedCollector()
+    dataset = rollout_dataset(collector.collect, source=numbered_prompts().prefetch(2))
+    elements = list(train(collector, dataset))
+    assert [int(element.version) for element, _ in elements] == [0, 1, 2, 3, 4]
+    assert [int(element.count) for element, _ in elements] == [1, 2, 3, 4, 5]
+    assert collector.count == 5
+
+
+NUM_PROMPTS = 10
+
+
+def make_prompts():
+    """Prompt n is n + 1 times the token n + 1, but at most four times, padded with 0."""
+    lengths = np.minimum(np.arange(1, NUM_PROMPTS + 1), 4).astype(np.int32)
+    tokens = np.where(np.arange(4) < lengths[:, None], np.arange(1, NUM_PROMPTS + 1)[:, None], 0).astype(np.int32)
+    return tokens, lengths
+
+
+def take(dataset, count):
+    """The first tokens of `count` batches of prompts, which are the prompts' numbers, in one list."""
+    return [int(row[0]) for tokens, _ in dataset.take(count) for row in tokens.numpy()]
+
+
+@pytest.mark.parametrize("batch_size", [5, 4, 10, 15])
+def test_every_prompt_comes_once_before_any_comes_again(batch_size):
+    seen = take(prompt_dataset(*make_prompts(), batch_size, seed=1), 12)
+    assert len(seen) == 12 * batch_size
+    rounds = [seen[i : i + NUM_PROMPTS] for i in range(0, len(seen) - NUM_PROMPTS + 1, NUM_PROMPTS)]
+    assert all(sorted(one) == list(range(1, NUM_PROMPTS + 1)) for one in rounds)
+    assert len({tuple(one) for one in rounds}) == len(rounds) > 3  # shuffled anew each time
+
+
+def test_the_order_of_prompts_hangs_on_the_seed():
+    orders = [take(prompt_dataset(*make_prompts(), 5, seed), 6) for seed in (1, 1, 2)]
+    assert orders[0] == orders[1] != orders[2]
+
+
+def test_batches_of_prompts_keep_their_lengths_and_their_padding():
+    prompts, all_lengths = make_prompts()
+    for tokens, lengths in prompt_dataset(prompts, all_lengths, 5, seed=1).take(4):
+        assert tokens.shape == [5, 4] and lengths.shape == [5]
+        assert tokens.dtype == lengths.dtype == tf.int32
+        numbers = tokens.numpy()[:, 0] - 1
+        np.testing.assert_array_equal(tokens, prompts[numbers])
+        np.testing.assert_array_equal(lengths, all_lengths[numbers])
+
+
+def test_shapes_of_batches_of_prompts_are_known_before_they_are_made():
+    tokens, lengths = prompt_dataset(*make_prompts(), 5, seed=1).element_spec
+    assert tokens.shape == [5, 4] and lengths.shape == [5]
+
+
+def test_a_resumed_run_goes_on_with_the_prompts_that_would_have_come():
+    collector = PromptedCollector()
+
+    def numbers(start, count):
+        dataset = rollout_dataset(collector.collect, start, source=prompt_dataset(*make_prompts(), 4, seed=1))
+        return [element.values.numpy()[:, 0].tolist() for element, _ in dataset.take(count)]
+
+    assert numbers(0, 7)[3:] == numbers(3, 4)
 
 
 @pytest.mark.gpu

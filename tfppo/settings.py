@@ -53,7 +53,7 @@ def _from_plain(config_class: type, plain: Any, where: str) -> Any:
     for name, value in plain.items():
         if dataclasses.is_dataclass(hints[name]):
             arguments[name] = _from_plain(hints[name], value, name)
-        elif hints[name] is Path and isinstance(value, str):
+        elif isinstance(value, str) and Path in (hints[name], *typing.get_args(hints[name])):
             arguments[name] = Path(value)
         else:
             arguments[name] = tuple(value) if isinstance(value, list) else value

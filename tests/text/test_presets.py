@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import warnings
 from pathlib import Path
 
 import keras
@@ -68,6 +69,7 @@ def refusal(folder):
         load_preset(folder)
     text = str(caught.value)
     assert len(text.splitlines()) == 1 and str(folder) in text and "tfppo pretrain" in text
+    assert len(text.replace(str(folder), "")) < 320  # Keras can be long-winded
     return text
 
 
@@ -86,10 +88,9 @@ def cut_short(name):
 
 def with_lambda(folder):
     """An LSTM's file in whose place stands a model that would run code."""
-    x = keras.Input([2])
-    spy = keras.layers.Lambda(lambda v: (os.system(f"touch {folder / 'was_here'}"), v)[1], output_shape=(2,))
+    x, mark = keras.Input([2]), str(folder / "was_here")
+    spy = keras.layers.Lambda(lambda v: (open(mark, "w").close(), v)[1], output_shape=(2,))
     keras.Model(x, spy(x)).save(folder / LSTM_FILE)
-    (folder / "was_here").unlink()  # made just now, while the model was built
 
 
 def with_another_class(name, module, class_name):
@@ -200,9 +201,12 @@ def test_a_file_that_is_missing_is_told(damaged, name):
     ],
     ids=["short-weights", "no-weights", "other-weights", "config", "tokenizer", "lstm", "vocabulary"],
 )
-@pytest.mark.filterwarnings("error")
 def test_damage_is_told_in_a_line(damaged, kind, change):
-    assert "cannot be read" in refusal(damaged(kind, change))
+    folder = damaged(kind, change)
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        assert "cannot be read" in refusal(folder)
+    assert [w.message for w in warned if w.category is UserWarning] == []
 
 
 def test_a_model_of_another_kind_is_no_lstm(damaged):
@@ -214,7 +218,7 @@ def test_a_lambda_layer_is_refused_and_not_run(damaged):
     folder = damaged("lstm", with_lambda)
     assert "Lambda" in refusal(folder)
     assert not (folder / "was_here").exists()
-    keras.saving.load_model(folder / LSTM_FILE, safe_mode=False)  # Keras without its safe mode does run it
+    keras.saving.load_model(folder / LSTM_FILE, safe_mode=False)(np.zeros([1, 2]))  # whoever insists can run it
     assert (folder / "was_here").exists()
 
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tfppo import runs
@@ -82,21 +83,23 @@ def random_model(kind, vocabulary_size):
     """A fresh model whose opinions are made strong, so that losses differ from token to token."""
     make = {"gpt2": make_transformer, "lstm": make_lstm}[kind]
     model = make(vocabulary_size, PretrainConfig(**SIZES))
-    rng = np.random.default_rng(3)
-    model.set_weights([weight + rng.normal(0.0, 0.2, weight.shape) for weight in model.get_weights()])
+    rng, scale = np.random.default_rng(3), {"gpt2": 0.2, "lstm": 0.6}[kind]
+    model.set_weights([weight + rng.normal(0.0, scale, weight.shape) for weight in model.get_weights()])
     return model
 
 
 def slow_losses(model, tokenizer, corpus, context_length):
     """(nats per character, nats per token), a sentence after the other."""
     total, characters, tokens = 0.0, 0.0, 0
+    logits_of = tf.function(model, reduce_retracing=True)
     for sentence in corpus:
         text = tokenizer([sentence.text])[0]
         ids = [tokenizer.token_to_id(control_token(sentence.domain)), *text, tokenizer.token_to_id(END)]
         kept = ids[: context_length + 1]
-        logits = np.asarray(model({"token_ids": np.array([kept[:-1]]), "padding_mask": np.ones([1, len(kept) - 1])}))
+        token_ids = tf.constant([kept[:-1]])
+        logits = logits_of({"token_ids": token_ids, "padding_mask": tf.ones_like(token_ids)}).numpy()[0]  # [S, V]
         for position, token in enumerate(kept[1:]):
-            scores = logits[0, position].astype(np.float64)
+            scores = logits[position].astype(np.float64)
             total += math.log(sum(math.exp(score - scores[token]) for score in scores))
         characters += len(sentence.text) * (len(kept) - 1) / (len(ids) - 1)
         tokens += len(kept) - 1
@@ -110,14 +113,21 @@ def rows_of(dataset):
         token_ids, mask, targets = (x.numpy() for x in (inputs["token_ids"], inputs["padding_mask"], targets))
         assert token_ids.shape == mask.shape == targets.shape
         assert token_ids.dtype == mask.dtype == targets.dtype == np.int32
+        np.testing.assert_array_equal(token_ids[:, 1:], targets[:, :-1])  # what comes next
+        np.testing.assert_array_equal(mask, token_ids != 0)
         lengths = (targets != 0).sum(axis=1)
         assert token_ids.shape[1] == lengths.max()  # no batch is wider than its longest sentence
-        behind = np.arange(targets.shape[1]) >= lengths[:, None]
-        np.testing.assert_array_equal(mask, ~behind)
-        np.testing.assert_array_equal(token_ids[:, 1:][~behind[:, 1:]], targets[:, :-1][~behind[:, 1:]])
-        assert not token_ids[behind].any() and not targets[behind].any()
-        rows += [tuple([ids[0], *target[:n]]) for ids, target, n in zip(token_ids, targets, lengths, strict=True)]
+        assert not targets[np.arange(targets.shape[1]) >= lengths[:, None]].any()  # padding is on the right
+        rows += [(ids[0], *target[:n]) for ids, target, n in zip(token_ids, targets, lengths, strict=True)]
     return rows
+
+
+def assert_best(model, folder):
+    """The weights are those that were written when the best epoch ended."""
+    weights = model.get_weights()
+    model.load_weights(folder / pretrain.BEST)
+    for now, then in zip(weights, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(now, then)
 
 
 def some_rows(count=101):
@@ -195,6 +205,9 @@ def test_a_model_learns(finished, kind):
     uniform = math.log(CONFIGS[kind].vocabulary_size)
     assert float(rows[1]["val_loss"]) < uniform - 0.8
     assert float(rows[1]["val_loss"]) < float(rows[0]["val_loss"])
+    model, tokenizer = load_preset(finished[kind].folder / "preset")
+    judged = pretrain.nats_per_character(model, tokenizer, SMALL["validation"])[1]
+    assert float(rows[1]["val_loss"]) == pytest.approx(judged, rel=0.02)  # padding counts in neither
 
 
 @EVERY_KIND
@@ -226,7 +239,7 @@ def test_the_evaluation_is_that_of_the_preset(finished, kind):
     for split in ("validation", "test"):
         losses = pretrain.nats_per_character(model, tokenizer, small_sentences(split, "movie"))
         expected = dict(zip(["nats_per_character", "nats_per_token"], losses, strict=True))
-        assert evaluation[split] == pytest.approx(expected, rel=1e-5)
+        assert evaluation[split] == pytest.approx(expected, rel=1e-8)  # closer than its rounded weights are
 
 
 @EVERY_KIND
@@ -274,6 +287,22 @@ def test_training_that_diverges_is_told(small_corpus, tmp_path):
         assert len(list(csv.DictReader(file))) == 1  # it did not go on
 
 
+def test_what_remains_is_the_best_epoch(small_corpus, tmp_path, monkeypatch):
+    class Vandal(keras.callbacks.Callback):
+        """Somebody who spoils the second epoch."""
+
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 1:
+                self.model.set_weights([weight * 50 for weight in self.model.get_weights()])
+
+    monkeypatch.setattr(keras.callbacks, "TerminateOnNaN", Vandal)
+    config = PretrainConfig(model="lstm", **SIZES, learning_rate=1e-2, batch_size=64, epochs=2)
+    model, _ = pretrain.pretrain(config, tmp_path, verbose=0)
+    losses = model.history.history["val_loss"]
+    assert losses[1] > losses[0] + 1
+    assert_best(model, tmp_path)
+
+
 @pytest.mark.parametrize("epochs_done", [0, 1])
 def test_ctrl_c_ends_training_with_what_was_best(small_corpus, tmp_path, monkeypatch, epochs_done):
     class Impatient(keras.callbacks.Callback):
@@ -291,7 +320,4 @@ def test_ctrl_c_ends_training_with_what_was_best(small_corpus, tmp_path, monkeyp
         return
     model, _ = pretrain.pretrain(config, tmp_path, verbose=0)
     assert model.history.epoch == [0]
-    trained = model.get_weights()
-    model.load_weights(tmp_path / pretrain.BEST)  # written when the epoch ended
-    for now, then in zip(trained, model.get_weights(), strict=True):
-        np.testing.assert_array_equal(now, then)
+    assert_best(model, tmp_path)

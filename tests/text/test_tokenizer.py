@@ -2,7 +2,9 @@
 
 import keras_hub
 import pytest
+import regex
 import tensorflow as tf
+import tokenizers
 from keras_hub.src.tokenizers.byte_pair_tokenizer import SPLIT_PATTERN_TOKENIZERS
 
 from tfppo.text.config import PretrainConfig
@@ -11,6 +13,7 @@ from tfppo.text.presets import save_preset
 from tfppo.text.tokenizer import END, PAD, WORDS, control_token, train_tokenizer
 from tfppo.text.transformer import make_transformer
 
+GPT2_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 SPECIAL = [PAD, END, *map(control_token, DOMAINS)]
 TEST_TEXTS = [sentence.text for sentence in sentences("test")]
 STRANGE = [
@@ -79,8 +82,26 @@ def test_a_special_token_that_is_spelt_out_is_one_token(tokenizer, token):
     assert tokens[0] == [*tokenizer(["A"])[0], *tokens[1], *tokenizer(["B"])[0]]
 
 
-def test_words_are_split_as_kerashub_does():
+def test_no_token_reaches_over_the_end_of_a_word(tokenizer):
     assert WORDS == SPLIT_PATTERN_TOKENIZERS
+    tokens = tokenizer.detokenize([[token] for token in range(len(SPECIAL), 2048)])
+    whole = [token for token in tokens if "\ufffd" not in token]  # others are parts of a letter
+    assert len(whole) > 1800
+    assert [token for token in whole for words in (WORDS, GPT2_WORDS) if len(regex.findall(words, token)) != 1] == []
+
+
+def test_hardly_a_token_changes_if_kerashub_splits_as_it_means_to(tokenizer):
+    merges = [tuple(merge.split(" ")) for merge in tokenizer.merges]
+    splitting = tokenizers.Tokenizer(tokenizers.models.BPE(tokenizer.vocabulary, merges))
+    splitting.pre_tokenizer = tokenizers.pre_tokenizers.Sequence(
+        [
+            tokenizers.pre_tokenizers.Split(tokenizers.Regex(WORDS), behavior="isolated"),
+            tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    split = [encoding.ids for encoding in splitting.encode_batch(TEST_TEXTS)]
+    differing = [text for text, ours, ids in zip(TEST_TEXTS, tokenizer(TEST_TEXTS), split, strict=True) if ours != ids]
+    assert len(differing) <= len(TEST_TEXTS) / 100, differing
 
 
 def test_almost_all_tokens_in_a_graph_are_those_outside(in_graph):

@@ -33,7 +33,7 @@ class Codec:
         """Prompts as int32 [N, P], padded on the right, and their lengths int32 [N].
 
         Raises:
-          UsageError: on a prompt that is empty, or longer than `room` tokens.
+          UsageError: on a prompt that is empty or no text, or longer than `room` tokens.
         """
         if not prompts:
             raise UsageError("there are no prompts: give at least one")
@@ -42,6 +42,8 @@ class Codec:
                 raise UsageError(f"prompt {number} is {prompt!r}, not a text: give strings")
             if not prompt.strip():
                 raise UsageError(f"prompt {number} is empty: give it at least a word")
+            if any("\ud800" <= letter <= "\udfff" for letter in prompt):  # how Python reads bytes that are no UTF-8
+                raise UsageError(f"prompt {number} ({prompt[:40]!r}) holds what is no letter: give UTF-8")
         rows = [[*self.before, *map(int, ids)] for ids in self.tokenizer(list(prompts))]
         lengths = np.array([len(row) for row in rows], np.int32)
         longest = int(lengths.argmax())
@@ -60,3 +62,7 @@ class Codec:
         rows = [[int(token) for token in row if token not in self._special] for row in tokens]
         texts = iter(self.tokenizer.detokenize([row for row in rows if row] or [[self.end]]))
         return [str(next(texts)) if row else "" for row in rows]
+
+    def decode_masked(self, tokens: np.ndarray, mask: np.ndarray) -> list[str]:
+        """Texts of the tokens [N, R] that a mask [N, R] keeps."""
+        return self.decode(row[kept] for row, kept in zip(tokens, mask, strict=True))

@@ -98,6 +98,8 @@ class TextConfig:
     """Rollouts, each followed by an update."""
     batch_size: int = 128
     """Prompts in a rollout, one response each."""
+    prompt_length: int = 12
+    """Tokens of a training prompt at most; longer prompts of the task are left out."""
     response_length: int = 32
     """Tokens of a response at most, its end included."""
     temperature: float = 1.0
@@ -123,7 +125,7 @@ class TextConfig:
 
     def __post_init__(self):
         check_types(self)
-        for name in ("iterations", "batch_size", "response_length", "sample_interval"):
+        for name in ("iterations", "batch_size", "prompt_length", "response_length", "sample_interval"):
             check(self, name, "at least 1", lambda v: v >= 1)
         for name in ("temperature", "score_clip"):
             check(self, name, "positive", lambda v: v > 0)

@@ -34,59 +34,56 @@ class Responses(NamedTuple):
     mask: np.ndarray  # [N, R] bool
 
 
-def respond(
-    model: LanguageModel,
-    prompts: tuple[np.ndarray, np.ndarray],
-    text: TextConfig,
-    end: int,
-    seed: int,
-    *,
-    mode: str = "graph",
-    **options: Any,
-) -> Responses:
-    """Samples a response for each prompt.
+class Examinee:
+    """A language model that answers, and is asked what it thinks of answers: programs that are compiled once.
 
     Args:
-      model: that answers.
-      prompts: int32 [N, P], padded on the right, and lengths int32 [N].
+      model: the language model.
       text: its response_length and temperature.
       end: the token that ends a text.
-      seed: of the samples; two models with one seed are given the same noise.
       mode: "xla", "graph" or "eager".
-      **options: `temperature`, `top_k`, `top_p` of `sampling.sample`.
+      **options: `temperature`, `top_k`, `top_p` of `sampling.sample`, for its own answers.
     """
-    options = {"temperature": text.temperature} | options
-    draw = compiled(
-        lambda ids, lengths, seed: sample(model, ids, lengths, text.response_length, seed, end=end, **options), mode
-    )
-    root = tf.constant([seed, 0xE7A1], tf.int32)
-    parts = []
-    for number, (ids, lengths) in enumerate(_chunks(*prompts)):
-        parts.append(draw(tf.constant(ids), tf.constant(lengths), fold_in(root, number)))
-    ids, responses, _, mask = (np.concatenate(field)[: len(prompts[1])] for field in zip(*parts, strict=True))
-    return Responses(ids, prompts[1], responses, mask)
+
+    def __init__(self, model: LanguageModel, text: TextConfig, end: int, *, mode: str = "graph", **options: Any):
+        options = {"temperature": text.temperature} | options
+        self.model = model
+        self._draw = compiled(
+            lambda ids, lengths, seed: sample(model, ids, lengths, text.response_length, seed, end=end, **options), mode
+        )
+        self._log_probs = compiled(functools.partial(response_log_probs, model), mode)
+
+    def respond(self, prompts: tuple[np.ndarray, np.ndarray], seed: int) -> Responses:
+        """Samples a response for each prompt: int32 [N, P], padded on the right, and lengths int32 [N]. Two models that
+        are given one seed are given the same noise."""
+        root = tf.constant([seed, 0xE7A1], tf.int32)
+        parts = [
+            self._draw(tf.constant(ids), tf.constant(lengths), fold_in(root, number))
+            for number, (ids, lengths) in enumerate(_chunks(*prompts))
+        ]
+        ids, responses, _, mask = (np.concatenate(field)[: len(prompts[1])] for field in zip(*parts, strict=True))
+        return Responses(ids, prompts[1], responses, mask)
+
+    def total_log_probs(self, answers: Responses, temperature: float = 1.0) -> np.ndarray:
+        """The log-probability of each whole response, float [N]: the sum over its tokens."""
+        parts = []
+        for ids, lengths, responses, mask in _chunks(*answers):
+            inputs = TokenInputs(tf.constant(ids), tf.constant(lengths))
+            log_probs = self._log_probs(inputs, tf.constant(responses), temperature).numpy()
+            parts.append(np.where(mask, log_probs, 0.0).sum(axis=1))
+        return np.concatenate(parts)[: len(answers.prompt_lengths)]
 
 
-def total_log_probs(model: LanguageModel, answers: Responses, temperature: float = 1.0) -> np.ndarray:
-    """The log-probability of each whole response, float [N]: the sum over its tokens."""
-    evaluate = compiled(functools.partial(response_log_probs, model), "graph")
-    parts = []
-    for ids, lengths, responses, mask in _chunks(*answers):
-        inputs = TokenInputs(tf.constant(ids), tf.constant(lengths))
-        log_probs = evaluate(inputs, tf.constant(responses), temperature).numpy()
-        parts.append(np.where(mask, log_probs, 0.0).sum(axis=1))
-    return np.concatenate(parts)[: len(answers.prompt_lengths)]
-
-
-def most_likely_domains(model: LanguageModel, codec: Codec, texts: Sequence[str]) -> list[str] | None:
+def most_likely_domains(reference: Examinee, codec: Codec, texts: Sequence[str]) -> list[str] | None:
     """The domain whose control token makes each text most probable to the language model that knows them all:
     Bayes' rule with equal priors. None where the tokenizer has no control tokens."""
     vocabulary = codec.tokenizer.get_vocabulary()
     if any(control_token(domain) not in vocabulary for domain in DOMAINS):
         return None
     rows = [[*map(int, ids), codec.end] for ids in codec.tokenizer([text or " " for text in texts])]
-    if model.context_length is not None:
-        rows = [row[: model.context_length - 1] for row in rows]
+    context = reference.model.context_length
+    if context is not None:
+        rows = [row[: context - 1] for row in rows]
     width = max(map(len, rows))
     responses = np.array([row + [codec.pad] * (width - len(row)) for row in rows], np.int32)  # [N, R]
     mask = np.arange(width) < np.array([len(row) for row in rows])[:, None]
@@ -95,7 +92,7 @@ def most_likely_domains(model: LanguageModel, codec: Codec, texts: Sequence[str]
     for domain in DOMAINS:
         control = np.full([len(rows), 1], codec.tokenizer.token_to_id(control_token(domain)), np.int32)
         answers = Responses(np.concatenate([control, responses], axis=1), lengths, responses, mask)
-        likelihoods.append(total_log_probs(model, answers))
+        likelihoods.append(reference.total_log_probs(answers))
     return [DOMAINS[best] for best in np.argmax(likelihoods, axis=0)]
 
 
@@ -127,14 +124,17 @@ def compare(
     seed = (seed + SEED_OFFSET) % 2**31
     result: dict[str, Any] = {"prompts": len(prompts)}
     texts = {}
-    for done, (name, model) in enumerate({"reference": reference, "policy": policy}.items()):
-        answers = respond(model, encoded, text, codec.end, seed)
-        own = total_log_probs(model, answers, text.temperature)
-        under_reference = total_log_probs(reference, answers, text.temperature)
-        texts[name] = codec.decode(row[kept] for row, kept in zip(answers.responses, answers.mask, strict=True))
+    examinees = {
+        name: Examinee(model, text, codec.end) for name, model in (("reference", reference), ("policy", policy))
+    }
+    for done, (name, examinee) in enumerate(examinees.items()):
+        answers = examinee.respond(encoded, seed)
+        own = examinee.total_log_probs(answers, text.temperature)
+        under_reference = examinees["reference"].total_log_probs(answers, text.temperature)
+        texts[name] = codec.decode_masked(answers.responses, answers.mask)
         whole = [prompt + response for prompt, response in zip(prompts, texts[name], strict=True)]
         scores = checked_scores(reward, prompts, texts[name])
-        domains = None if task.domain is None else most_likely_domains(reference, codec, whole)
+        domains = None if task.domain is None else most_likely_domains(examinees["reference"], codec, whole)
         measured = {
             "score": {"mean": float(scores.mean()), "std": float(scores.std())},
             "judge": float(vader_compound(whole).mean()),

@@ -129,7 +129,7 @@ class RecurrentLanguageModel(LanguageModel):
         return tf.cast(self.model.token_embedding(hidden, reverse=True), tf.float32)
 
     def begin(self, token_ids: tf.Tensor, prompt_lengths: tf.Tensor) -> tuple[tf.Tensor, State]:
-        zeros = tf.zeros([token_ids.shape[0], self.hidden_dim])  # [B, D]
+        zeros = tf.zeros([token_ids.shape[0], self.hidden_dim], self.model.lstm_layers[0].compute_dtype)  # [B, D]
         return tf.zeros_like(prompt_lengths[0]), (zeros,) * (2 * self.model.num_layers)
 
     def step(self, token_ids: tf.Tensor, index: tf.Tensor, state: State) -> tuple[tf.Tensor, State]:

@@ -45,13 +45,19 @@ def save_preset(folder: Path, model: keras.Model, tokenizer: keras_hub.models.To
     halve_weights(folder / WEIGHTS_FILE)
 
 
-def load_preset(folder: Path | str) -> tuple[keras.Model, keras_hub.models.Tokenizer]:
+def load_preset(folder: Path | str, dtype: str = "float32") -> tuple[keras.Model, keras_hub.models.Tokenizer]:
     """A language model and its tokenizer from a folder. No code that the folder may hold is run.
 
+    Args:
+      folder: of the preset.
+      dtype: "float32" or "mixed_bfloat16", whatever the weights are kept in; an LSTM is float32.
+
     Raises:
-      UsageError: if the folder is no preset, or damaged.
+      UsageError: if the folder is no preset, or damaged, or an LSTM for which another precision is asked.
     """
     folder = Path(folder)
+    if (folder / LSTM_FILE).exists() and dtype != "float32":
+        raise UsageError(f"dtype is {dtype}, but {folder} holds an LSTM, which computes in float32: leave dtype out")
     if not (folder / TOKENIZER_FILE).is_file():
         raise UsageError(
             f"{folder} is not the folder of a preset: it has no {TOKENIZER_FILE}; make one: tfppo pretrain"
@@ -59,7 +65,7 @@ def load_preset(folder: Path | str) -> tuple[keras.Model, keras_hub.models.Token
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("error", "Skipping nested container")  # weights are missing, Keras would say
-            return _load_lstm(folder) if (folder / LSTM_FILE).exists() else _load_causal_lm(folder)
+            return _load_lstm(folder) if (folder / LSTM_FILE).exists() else _load_causal_lm(folder, dtype)
     except Exception as error:  # Keras answers damage with whatever its readers stumble over
         raise UsageError(
             f"preset {folder} cannot be read ({' '.join(str(error).split())[:200]}): it is damaged, or no language "
@@ -88,9 +94,9 @@ def halve_weights(path: Path) -> None:
     halved.replace(path)
 
 
-def _load_causal_lm(folder: Path) -> tuple[keras.Model, keras_hub.models.Tokenizer]:
+def _load_causal_lm(folder: Path, dtype: str) -> tuple[keras.Model, keras_hub.models.Tokenizer]:
     tokenizer = keras_hub.models.Tokenizer.from_preset(str(folder))
-    return keras_hub.models.CausalLM.from_preset(str(folder), preprocessor=None), tokenizer
+    return keras_hub.models.CausalLM.from_preset(str(folder), preprocessor=None, dtype=dtype), tokenizer
 
 
 def _load_lstm(folder: Path) -> tuple[keras.Model, keras_hub.models.Tokenizer]:

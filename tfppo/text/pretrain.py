@@ -64,9 +64,9 @@ def pretrain_run(config: PretrainConfig, name: str | None, runs_dir: Path) -> Pa
 
 def describe(evaluation: dict[str, Any]) -> str:
     """The evaluation of a pretrained model in a line."""
-    test = evaluation["test"]
+    test, epochs = evaluation["test"], evaluation["epochs"]
     return (
-        f"{evaluation['parameters']:,} parameters, {evaluation['epochs']} epochs: "
+        f"{evaluation['parameters']:,} parameters, {epochs} epoch{'s' * (epochs != 1)}: "
         f"{test['nats_per_character']:.3f} nats a character, {test['nats_per_token']:.3f} a token on movie sentences "
         "that it has not seen"
     )
@@ -96,41 +96,25 @@ def pretrain(
     batches = make_dataset(encode(tokenizer, train, config.context_length), config.batch_size, config.seed)
     held_out = make_dataset(encode(tokenizer, validation, config.context_length), config.batch_size)
     _compile(model, config, config.epochs * int(batches.cardinality()))
-    stopping = keras.callbacks.EarlyStopping("val_loss", patience=config.patience, restore_best_weights=True)
-    callbacks = [
-        keras.callbacks.TensorBoard(str(folder)),
-        keras.callbacks.CSVLogger(str(folder / runs.METRICS)),
-        keras.callbacks.ModelCheckpoint(
-            str(folder / BEST), monitor="val_loss", save_best_only=True, save_weights_only=True
-        ),
-        keras.callbacks.TerminateOnNaN(),
-        stopping,
-    ]
-    try:
-        model.fit(
-            batches,
-            validation_data=held_out,
-            epochs=config.epochs,
-            verbose=verbose,
-            callbacks=callbacks,
-            shuffle=False,  # `batches` does it; with True, which is Keras' default, Keras would warn of that
-        )
-    except KeyboardInterrupt:
-        if stopping.best_weights is None:
-            raise
-        for callback in callbacks:  # what `fit` would have done
-            callback.on_train_end()
-    if not np.isfinite(stopping.best):
-        raise UsageError(f"training diverged with learning_rate = {config.learning_rate}: choose a smaller one")
+    _fit(model, config, batches, held_out, folder, verbose)
     return model, tokenizer
 
 
-def encode(tokenizer: keras_hub.models.GPT2Tokenizer, corpus: Sequence[Sentence], length: int) -> list[np.ndarray]:
-    """Each sentence as int32 [at most length + 1]: its domain's control token, its tokens, the end."""
+def encode(
+    tokenizer: keras_hub.models.GPT2Tokenizer, corpus: Sequence[Sentence], length: int | None = None
+) -> list[np.ndarray]:
+    """Each sentence as int32 [at most length + 1]: its domain's control token, its tokens, the end.
+
+    Args:
+      tokenizer: has the control tokens.
+      corpus: the sentences.
+      length: tokens that a model can look at; it predicts one more. None: any.
+    """
     end = tokenizer.token_to_id(END)
+    limit = None if length is None else length + 1
     tokens = tokenizer([sentence.text for sentence in corpus])
     return [
-        np.array([tokenizer.token_to_id(control_token(sentence.domain)), *ids, end], np.int32)[: length + 1]
+        np.array([tokenizer.token_to_id(control_token(sentence.domain)), *ids, end], np.int32)[:limit]
         for sentence, ids in zip(corpus, tokens, strict=True)
     ]
 
@@ -170,15 +154,18 @@ def nats_per_character(
     characters of the texts, or over the tokens. Sentences longer than the context are judged on what fits, and count
     the characters of that share.
     """
-    whole = encode(tokenizer, corpus, sys.maxsize - 1)
-    length = model.backbone.max_sequence_length if hasattr(model, "backbone") else sys.maxsize - 1  # an LSTM has none
-    kept = [ids[: length + 1] for ids in whole]
-    total = tokens = 0.0
-    for inputs, targets in make_dataset(kept, batch_size):
+    whole = encode(tokenizer, corpus)
+    limit = model.backbone.max_sequence_length + 1 if hasattr(model, "backbone") else None  # the LSTM reads on and on
+    kept = [ids[:limit] for ids in whole]
+    dataset = make_dataset(kept, batch_size)
+
+    @tf.function(input_signature=dataset.element_spec, autograph=False)
+    def nats(inputs, targets):
         losses = keras.losses.sparse_categorical_crossentropy(targets, model(inputs, training=False), from_logits=True)
-        mask = tf.cast(targets != 0, tf.float32)  # [B, S]
-        total += float(tf.reduce_sum(losses * mask))
-        tokens += float(tf.reduce_sum(mask))
+        return tf.reduce_sum(losses * tf.cast(targets != 0, losses.dtype))
+
+    total = sum(float(nats(*batch)) for batch in dataset)
+    tokens = sum(len(ids) - 1 for ids in kept)
     characters = sum(
         len(sentence.text) * (len(part) - 1) / (len(ids) - 1)
         for sentence, part, ids in zip(corpus, kept, whole, strict=True)
@@ -198,6 +185,41 @@ def _compile(model: keras.Model, config: PretrainConfig, steps: int) -> None:
         weighted_metrics=[],  # KerasHub would add an accuracy that counts padding
         jit_compile=False,  # batches differ in length, and XLA would compile each anew
     )
+
+
+def _fit(
+    model: keras.Model,
+    config: PretrainConfig,
+    batches: tf.data.Dataset,
+    held_out: tf.data.Dataset,
+    folder: Path,
+    verbose: int,
+) -> None:
+    """Trains a compiled model, and leaves it as it was when its validation loss was least."""
+    stopping = keras.callbacks.EarlyStopping("val_loss", patience=config.patience, restore_best_weights=True)
+    callbacks = [
+        keras.callbacks.TensorBoard(str(folder)),
+        keras.callbacks.CSVLogger(str(folder / runs.METRICS)),
+        keras.callbacks.ModelCheckpoint(str(folder / BEST), "val_loss", save_best_only=True, save_weights_only=True),
+        keras.callbacks.TerminateOnNaN(),
+        stopping,
+    ]
+    try:
+        model.fit(
+            batches,
+            validation_data=held_out,
+            epochs=config.epochs,
+            verbose=verbose,
+            callbacks=callbacks,
+            shuffle=False,  # the dataset does it; with True, which is Keras' default, Keras would warn of that
+        )
+    except KeyboardInterrupt:
+        if stopping.best_weights is None:
+            raise
+        for callback in callbacks:  # what `fit` would have done
+            callback.on_train_end()
+    if not np.isfinite(stopping.best):
+        raise UsageError(f"training diverged with learning_rate = {config.learning_rate}: choose a smaller one")
 
 
 def _evaluate(model: keras.Model, tokenizer: keras_hub.models.GPT2Tokenizer) -> dict[str, dict[str, float]]:

@@ -89,27 +89,28 @@ def checked_scores(reward: Reward, prompts: Sequence[str], responses: Sequence[s
     Raises:
       UsageError: naming the reward, if it raised, or gave anything but B finite numbers.
     """
+    name = reward_name(reward)
     try:
         values = _plain(reward(list(prompts), list(responses)))
     except Exception as error:  # whatever the user's function does; its trace hangs on this one
-        raise UsageError(f"reward {_name(reward)} raised {_one_line(error)}; mend it or give another") from error
+        raise UsageError(f"reward {name} raised {_one_line(error)}; mend it or give another") from error
     if not isinstance(values, Sequence) or isinstance(values, (str, bytes)):
         raise UsageError(
-            f"reward {_name(reward)} gave {_short(values)} ({type(values).__name__}) for {len(responses)} responses: "
+            f"reward {name} gave {_short(values)} ({type(values).__name__}) for {len(responses)} responses: "
             "it must return a list, an array or a tensor with one number a response"
         )
     if len(values) != len(responses):
         raise UsageError(
-            f"reward {_name(reward)} gave {len(values)} scores for {len(responses)} responses: it must return one "
+            f"reward {name} gave {len(values)} scores for {len(responses)} responses: it must return one "
             "number a response"
         )
     scores = np.empty(len(values), np.float32)  # [B]
     for index, value in enumerate(values):
         with np.errstate(over="ignore"):  # beyond float32 is infinite, and told below
-            scores[index] = _number(reward, index, value)
+            scores[index] = _number(name, index, value)
         if not np.isfinite(scores[index]):
             raise UsageError(
-                f"reward {_name(reward)} gave {_short(value)} for response {index} ({_short(responses[index], 40)}): "
+                f"reward {name} gave {_short(value)} for response {index} ({_short(responses[index], 40)}): "
                 "it must return finite numbers (of float32)"
             )
     return scores
@@ -173,7 +174,7 @@ def _plain(values: Any) -> Any:
     return values.tolist() if hasattr(values, "tolist") else values
 
 
-def _number(reward: Reward, index: int, value: Any) -> float:
+def _number(name: str, index: int, value: Any) -> float:
     """A float from a number, from [number], or from an array or a tensor of one."""
     number = _plain(value)
     if isinstance(number, (list, tuple)) and len(number) == 1:
@@ -186,12 +187,13 @@ def _number(reward: Reward, index: int, value: Any) -> float:
     except (TypeError, ValueError):
         pass
     raise UsageError(
-        f"reward {_name(reward)} gave {_short(value)} ({type(value).__name__}) for response {index}: it must return "
+        f"reward {name} gave {_short(value)} ({type(value).__name__}) for response {index}: it must return "
         "one number a response"
     )
 
 
-def _name(reward: Reward) -> str:
+def reward_name(reward: Any) -> str:
+    """A reward as package.module:function, which `load_reward` finds again if it can be imported."""
     while isinstance(reward, functools.partial):
         reward = reward.func
     named = reward if hasattr(reward, "__qualname__") else type(reward)

@@ -49,7 +49,8 @@ class TextCollector(tf.Module):
       end: the token that ends a text.
       chunk: sequences in a forward pass, which bounds the memory; it divides the batch.
       seed: with the iteration it fixes every random number.
-      mode: "xla", "graph" or "eager".
+      sampling_mode: of the sampling, "xla", "graph" or "eager".
+      mode: of the full forward passes.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class TextCollector(tf.Module):
         end: int,
         chunk: int,
         seed: int = 0,
+        sampling_mode: str = "graph",
         mode: str = "graph",
     ):
         super().__init__(name="text_collector")
@@ -73,7 +75,7 @@ class TextCollector(tf.Module):
         self.chunk = chunk
         self.seed = tf.constant([seed, 0x7E47], tf.int32)
         self.error: Exception | None = None
-        self._sample = compiled(self._sample, mode)
+        self._sample = compiled(self._sample, sampling_mode)
         self._evaluate = compiled(self._evaluate, mode)
 
     def collect(self, iteration: tf.Tensor, prompts: tf.Tensor, prompt_lengths: tf.Tensor) -> TextRollout:
@@ -180,12 +182,12 @@ def to_batch(rollout: TextRollout, kl_coeff: tf.Tensor, text: TextConfig, ppo: P
     values = zero_outside(rollout.values, value_mask)
     next_values = tf.concat([values[:, 1:], tf.zeros_like(values[:, :1])], axis=1)  # [B, R]
     following = tf.concat([value_mask[:, 1:], tf.zeros_like(value_mask[:, :1])], axis=1)
-    terminated = value_mask & ~following  # the last slot: also a response that was cut is over
+    is_last = tf.cast(value_mask & ~following, tf.float32)  # the last slot: also a response that was cut is over
+    rewards, old_values, next_values, is_last = map(tf.transpose, (rewards, values, next_values, is_last))  # [R, B]
+    terminated = is_last > 0
     advantages, returns = generalized_advantage_estimation(
-        *map(tf.transpose, (rewards, values, next_values, terminated, tf.zeros_like(terminated))),
-        ppo.gamma,
-        ppo.gae_lambda,
-    )  # time-major, [R, B]
+        rewards, old_values, next_values, terminated, tf.zeros_like(terminated), ppo.gamma, ppo.gae_lambda
+    )
     log_ratio = zero_outside(rollout.log_probs - rollout.reference_log_probs, rollout.mask)
     return Batch(
         inputs=TokenInputs(rollout.token_ids, rollout.prompt_lengths),

@@ -15,7 +15,7 @@ from tfppo.curves import plot_curve, plot_frontier
 from tfppo.errors import UsageError
 from tfppo.loop import write_iterations
 from tfppo.text.config import TextRun
-from tfppo.text.evaluate import compare, respond
+from tfppo.text.evaluate import Examinee, compare
 from tfppo.text.rewards import Reward
 from tfppo.text.samples import SampleTable
 from tfppo.text.tasks import Task
@@ -95,8 +95,8 @@ def generate(
     trainer = _restored(folder)
     encoded = trainer.encode([prompt for prompt in prompts for _ in range(samples)])
     options = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
-    answers = respond(trainer.policy.model, encoded, trainer.config.text, trainer.codec.end, seed, **options)
-    return trainer.codec.decode(row[kept] for row, kept in zip(answers.responses, answers.mask, strict=True))
+    answers = Examinee(trainer.policy.model, trainer.config.text, trainer.codec.end, **options).respond(encoded, seed)
+    return trainer.codec.decode_masked(answers.responses, answers.mask)
 
 
 def describe(evaluation: dict[str, Any]) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tfppo.text.evaluate import respond
+from tfppo.text.evaluate import Examinee
 from tfppo.text.rewards import checked_scores
 from tfppo.text.train import TextTrainer
 
@@ -26,7 +26,11 @@ class SampleTable:
         self._path = path
         self._prompts = trainer.task.prompts("validation")[:COUNT] or trainer.task.prompts("train")[:COUNT]
         self._encoded = trainer.encode(self._prompts)
-        self._reference = self._answer(trainer.reference)
+        self._policy, reference = (
+            Examinee(model, trainer.config.text, trainer.codec.end)
+            for model in (trainer.policy.model, trainer.reference)
+        )
+        self._reference = self._answer(reference)
         kept = []
         if start > 0 and path.exists():
             kept = [line for line in path.read_text().splitlines() if json.loads(line)["iteration"] <= start]
@@ -37,20 +41,16 @@ class SampleTable:
         rows = [
             {"iteration": iteration, "prompt": prompt, "reference": old[0], "policy": new[0]}
             | {"reference_score": round(old[1], 4), "policy_score": round(new[1], 4)}
-            for prompt, old, new in zip(
-                self._prompts, self._reference, self._answer(self._trainer.policy.model), strict=True
-            )
+            for prompt, old, new in zip(self._prompts, self._reference, self._answer(self._policy), strict=True)
         ]
         with self._path.open("a") as file:
             file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         return markdown_table(rows)
 
-    def _answer(self, model: Any) -> list[tuple[str, float]]:
+    def _answer(self, examinee: Examinee) -> list[tuple[str, float]]:
         trainer = self._trainer
-        answers = respond(
-            model, self._encoded, trainer.config.text, trainer.codec.end, trainer.config.run.seed, mode="graph"
-        )
-        texts = trainer.codec.decode(row[kept] for row, kept in zip(answers.responses, answers.mask, strict=True))
+        answers = examinee.respond(self._encoded, trainer.config.run.seed)
+        texts = trainer.codec.decode_masked(answers.responses, answers.mask)
         scores = checked_scores(trainer.reward, self._prompts, texts)
         return list(zip(texts, map(float, scores), strict=True))
 

@@ -109,7 +109,7 @@ def response_mask(responses: tf.Tensor, end: int) -> tf.Tensor:
 
 
 def _keep_top_k(logits: tf.Tensor, k: int) -> tf.Tensor:
-    kth = tf.math.top_k(logits, k).values[:, -1:]  # [B, 1]
+    kth = tf.math.top_k(logits, min(k, logits.shape[-1])).values[:, -1:]  # [B, 1]
     return tf.where(logits >= kth, logits, -1e9)
 
 

@@ -1,7 +1,8 @@
 """Words to numbers and back: KerasHub's GPT-2 tokenizer, its byte pairs learnt with `tokenizers`.
 
-KerasHub splits text by two different patterns, in a tf.data graph (GPT-2's) and outside (Llama 3's). Byte pairs
-learnt here cross the boundaries of neither. Text is always encoded outside the graph.
+In a tf.data graph KerasHub splits text into words by GPT-2's pattern, outside by Llama 3's; or means to: release 0.32
+hands that pattern on as a literal, and splits nothing. Byte pairs learnt here cross the boundaries of neither, so
+that it hardly matters: 'tis and 1984 are what may differ. Text is always encoded outside the graph.
 """
 
 import json
@@ -14,7 +15,7 @@ from tfppo.text.corpus import DOMAINS
 
 PAD = "<|pad|>"
 END = "<|endoftext|>"
-WORDS = (  # Llama 3's pattern, by which KerasHub's tokenizers split outside a graph; ByteLevel adds GPT-2's
+WORDS = (  # Llama 3's pattern, as KerasHub has it; ByteLevel adds GPT-2's
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )

@@ -13,7 +13,7 @@ from tfppo.errors import UsageError
 from tfppo.learner import PPOLearner
 from tfppo.loop import train_iterations
 from tfppo.pipeline import prompt_dataset, rollout_dataset
-from tfppo.placement import choose_compilation, choose_device
+from tfppo.placement import choose_compilation, choose_device, choose_sampling_compilation
 from tfppo.text.codec import Codec
 from tfppo.text.config import TextRun
 from tfppo.text.language_model import LanguageModel
@@ -21,7 +21,7 @@ from tfppo.text.metrics import distinct_2, mean_words
 from tfppo.text.policy import TextPolicy
 from tfppo.text.presets import default_preset, load_preset
 from tfppo.text.reference import as_language_model, copy_of, freeze
-from tfppo.text.rewards import Reward, ScoreScale, as_reward, checked_scores, load_reward
+from tfppo.text.rewards import Reward, ScoreScale, as_reward, checked_scores, load_reward, reward_name
 from tfppo.text.rollout import TextCollector, to_batch
 from tfppo.text.tasks import Task, get_task
 
@@ -54,10 +54,12 @@ class TextTrainer:
         self.device, self.device_reason = choose_device(run.device, text.batch_size * text.response_length)
         steps = text.iterations * ppo.num_epochs * (text.batch_size // ppo.minibatch_size)
         rows = ppo.minibatch_size * text.response_length
-        self.rollout_mode = choose_compilation(run.compile_rollout, "rollout", self.device, rows, steps)
+        tokens = text.iterations * text.batch_size * text.response_length
+        self.rollout_mode = choose_sampling_compilation(run.compile_rollout, self.device, tokens)
         self.update_mode = choose_compilation(run.compile_update, "update", self.device, rows, steps)
         chosen = dataclasses.replace(run, compile_rollout=self.rollout_mode, compile_update=self.update_mode)
-        self.config = dataclasses.replace(config, run=chosen)  # what a resumed run goes on with, wherever it is
+        named = text if reward is None else dataclasses.replace(text, reward=reward_name(as_reward(reward)))
+        self.config = dataclasses.replace(config, run=chosen, text=named)  # what a resumed run goes on with
         with tf.device(self.device):
             keras_model, tokenizer = (
                 load_preset(text.preset or default_preset(), text.dtype) if model is None else model
@@ -67,7 +69,7 @@ class TextTrainer:
             self.reference = freeze(copy_of(self.policy.model))
             self.reward = _make_reward(self.task, text.reward, reward)
             self.scale = [tf.Variable(x, dtype=tf.float32, trainable=False) for x in (0.0, 1.0)]  # mean, std
-            self.prompts = self.encode(self.task.prompts("train"))
+            self.prompts = self._training_prompts()
             self.collector = TextCollector(
                 self.policy,
                 self.reference,
@@ -76,7 +78,8 @@ class TextTrainer:
                 end=self.codec.end,
                 chunk=ppo.minibatch_size // ppo.num_micro_batches,
                 seed=run.seed,
-                mode=self.rollout_mode,
+                sampling_mode=self.rollout_mode,
+                mode=self.update_mode,
             )
             self.learner = PPOLearner(
                 self.policy,
@@ -130,6 +133,23 @@ class TextTrainer:
         context = self.policy.model.context_length
         return self.codec.encode(prompts, None if context is None else context - self.config.text.response_length)
 
+    def _training_prompts(self) -> tuple[np.ndarray, np.ndarray]:
+        text = self.config.text
+        ids, lengths = self.codec.encode(self.task.prompts("train"))
+        kept = lengths <= text.prompt_length
+        if not kept.any():
+            raise UsageError(
+                f"all {len(lengths)} training prompts of task {self.task.name} have more than prompt_length = "
+                f"{text.prompt_length} tokens, the shortest {lengths.min()}: make prompt_length larger"
+            )
+        context = self.policy.model.context_length
+        if context is not None and text.prompt_length + text.response_length > context:
+            raise UsageError(
+                f"prompt_length = {text.prompt_length} and response_length = {text.response_length} do not fit into the "
+                f"language model's context of {context} tokens: make one of them smaller"
+            )
+        return ids[kept, : lengths[kept].max()], lengths[kept]
+
     def _text_metrics(self, iteration: Any) -> dict[str, float]:
         metrics, responses = iteration.metrics, self.latest[1]
         coefficient = metrics["schedule/kl_coeff"]
@@ -171,13 +191,8 @@ def _raised(collector: TextCollector, function: Callable, *arguments: Any) -> An
 
 
 def _make_policy(model: LanguageModel, config: TextRun) -> TextPolicy:
-    text = config.text
-    if model.context_length is not None and text.response_length >= model.context_length:
-        raise UsageError(
-            f"response_length is {text.response_length}, but the language model's context is {model.context_length} "
-            "tokens, prompt included: make responses shorter"
-        )
-    return TextPolicy(model, text.temperature, copy_of(model) if text.separate_critic else None)
+    critic = copy_of(model) if config.text.separate_critic else None
+    return TextPolicy(model, config.text.temperature, critic)
 
 
 def _make_reward(task: Task, setting: str | None, given: Reward | keras.Model | None) -> Reward:

@@ -1,0 +1,136 @@
+"""Tiny language models with opinions, one of each kind and one whose every probability is written down, and prompts."""
+
+import functools
+
+import keras
+import keras_hub
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfppo.text.language_model import LanguageModel
+from tfppo.text.lstm import LSTMLanguageModel
+from tfppo.text.reference import as_language_model
+
+VOCABULARY, WIDTH, CONTEXT = 20, 16, 24
+END = 1  # 0 is padding
+KINDS = ["gpt2", "llama", "lstm"]  # the fast path, the generic one, the recurrent one
+SCALES = {"gpt2": 0.3, "llama": 0.3, "lstm": 1.0}  # of the weights, with which the models have opinions
+LENGTHS = [3, 1, 5, 2, 4, 5, 1, 2]
+
+
+def make_gpt2(num_layers=2, dropout=0.3, dtype="float32"):
+    backbone = keras_hub.models.GPT2Backbone(
+        vocabulary_size=VOCABULARY,
+        num_layers=num_layers,
+        num_heads=4,
+        hidden_dim=WIDTH,
+        intermediate_dim=24,
+        dropout=dropout,
+        max_sequence_length=CONTEXT,
+        dtype=dtype,
+    )
+    return keras_hub.models.GPT2CausalLM(backbone)
+
+
+def make_llama(num_layers=2, dropout=0.3, dtype="float32"):
+    """With fewer heads for the keys than for the queries, and other weights for the logits than for the tokens."""
+    backbone = keras_hub.models.LlamaBackbone(
+        vocabulary_size=VOCABULARY,
+        num_layers=num_layers,
+        num_query_heads=4,
+        num_key_value_heads=2,
+        hidden_dim=WIDTH,
+        intermediate_dim=24,
+        dropout=dropout,
+        dtype=dtype,
+    )
+    return keras_hub.models.LlamaCausalLM(backbone)
+
+
+def make_lstm(num_layers=2, dropout=0.3, dtype="float32"):
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(dtype)
+    try:
+        return LSTMLanguageModel(VOCABULARY, num_layers=num_layers, hidden_dim=WIDTH, dropout=dropout)
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def randomize(keras_model, scale, seed):
+    """Draws every weight anew, so that nothing is uniform, no bias 0 and no normalisation without its own scale."""
+    rng = np.random.default_rng(seed)
+    for weight in keras_model.weights:
+        center = 1.0 if weight.path.endswith(("gamma", "scale")) else 0.0
+        weight.assign(center + rng.normal(0.0, scale, weight.shape))
+
+
+class BigramModel(LanguageModel):
+    """The next token's logits are a row of a table, chosen by the token before; counts its steps in eager mode."""
+
+    def __init__(self, table):
+        self.table = np.float32(table)  # [V, V]
+        self.steps = 0
+
+    trainable_variables = ()
+    context_length = None
+
+    @property
+    def vocabulary_size(self):
+        return self.table.shape[1]
+
+    @property
+    def hidden_dim(self):
+        return self.table.shape[1]
+
+    def hidden_states(self, token_ids):
+        return tf.gather(tf.constant(self.table), token_ids)
+
+    def logits(self, hidden):
+        return hidden
+
+    def begin(self, token_ids, prompt_lengths):
+        return tf.reduce_min(prompt_lengths) - 1, ()
+
+    def step(self, token_ids, index, state):
+        self.steps += 1
+        return self.hidden_states(token_ids), state
+
+
+@pytest.fixture(scope="session")
+def make_model():
+    """A fresh language model of a kind."""
+
+    def make_model(kind, seed=0, **settings):
+        keras_model = {"gpt2": make_gpt2, "llama": make_llama, "lstm": make_lstm}[kind](**settings)
+        randomize(keras_model, SCALES[kind], seed)
+        return as_language_model(keras_model)
+
+    return make_model
+
+
+@pytest.fixture(scope="session")
+def shared_model(make_model):
+    """The language model of a kind, made once: not to be trained."""
+    return functools.cache(make_model)
+
+
+@pytest.fixture(scope="session", params=KINDS)
+def model(request, shared_model):
+    """A language model of each kind in turn: not to be trained."""
+    return shared_model(request.param)
+
+
+@pytest.fixture(scope="session")
+def bigram():
+    """A model that is a table of logits [V, V]."""
+    return BigramModel
+
+
+@pytest.fixture(scope="session")
+def prompts():
+    """Ragged prompts int32 [B, P], padded on the right, and their lengths [B]."""
+    tokens = np.random.default_rng(3).integers(2, VOCABULARY, [len(LENGTHS), max(LENGTHS)])
+    lengths = np.int32(LENGTHS)
+    tokens[np.arange(max(LENGTHS)) >= lengths[:, None]] = 0
+    return tf.constant(tokens, tf.int32), tf.constant(lengths)

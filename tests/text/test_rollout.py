@@ -1,0 +1,525 @@
+"""Rollouts of text: what is collected, how scores and KL become rewards and advantages, and what the learner makes of
+them; against slow NumPy, row by row."""
+
+import numpy as np
+import pytest
+import reference
+import tensorflow as tf
+from reference import every_mode
+
+from tfppo.config import PPOConfig
+from tfppo.learner import PPOLearner
+from tfppo.pipeline import prompt_dataset, rollout_dataset
+from tfppo.text.config import TextConfig
+from tfppo.text.policy import TextPolicy, TokenInputs, response_log_probs
+from tfppo.text.reference import copy_of, freeze
+from tfppo.text.rollout import TextCollector, TextRollout, to_batch, token_rewards
+from tfppo.types import map_tensors
+
+END, B, R = 1, 8, 6
+BETA = 0.3
+PPO = PPOConfig(gamma=0.9, gae_lambda=0.8, kl_in="reward", kl_coeff=BETA, num_epochs=1, minibatch_size=B)
+# With so large an epsilon Adam's first step is minus the gradient itself: sqrt(1 - beta_2) learning_rate / epsilon = 1.
+PLAIN = {"adam_epsilon": 1e4, "learning_rate": 1e4 / 0.001**0.5, "max_grad_norm": None, "value_clip": 0.2}
+LENGTHS = np.array([R, R, 1, 3, 5, 2, R, 4])  # of made-up responses
+ENDED = np.array([True, False, True, True, True, True, False, True])
+
+
+def replace(config, **settings):
+    return type(config)(**{name: getattr(config, name) for name in config.__dataclass_fields__} | settings)
+
+
+def text_config(**settings):
+    return TextConfig(batch_size=B, response_length=R, **settings)
+
+
+def score(prompts, responses):
+    """Any score will do that tells texts apart."""
+    pairs = zip(prompts, responses, strict=True)
+    return np.array([0.3 * len(r) - 0.1 * len(p) + (sum(r) + sum(p)) % 5 for p, r in pairs], float)
+
+
+def number(k):
+    return tf.constant(k, tf.int64)
+
+
+# ----- Made-up rollouts: their arithmetic
+
+
+def make_rollout(filler=0.0, position="last", seed=0):
+    """A rollout of random numbers, float32 and bool tensors, with `filler` in every slot that does not count."""
+    rng = np.random.default_rng(seed)
+    mask = np.arange(R) < LENGTHS[:, None]
+    value_mask = np.arange(R) < slots_of(position)[:, None]
+
+    def numbers(inside):
+        return tf.constant(np.where(inside, rng.normal(size=[B, R]), filler), tf.float32)
+
+    return TextRollout(
+        token_ids=tf.constant(rng.integers(2, 20, [B, R + 5]), tf.int32),
+        prompt_lengths=tf.constant(rng.integers(1, 6, B), tf.int32),
+        responses=tf.constant(rng.integers(2, 20, [B, R]), tf.int32),
+        mask=tf.constant(mask),
+        log_probs=numbers(mask),
+        reference_log_probs=numbers(mask),
+        values=numbers(value_mask),
+        scores=tf.constant(rng.normal(size=B), tf.float32),
+        ended=tf.constant(ENDED),
+        metrics={},
+    )
+
+
+def slots_of(position):
+    """How many slots of each made-up response have a reward and a value."""
+    return np.minimum(LENGTHS + 1, R) if position == "after_end" else LENGTHS
+
+
+def slow_rewards(rollout, beta, text):
+    """A list of rewards a row, one for each of its slots."""
+    rows = []
+    for n, length in enumerate(rollout.mask.numpy().sum(axis=1)):
+        log_probs, others = rollout.log_probs[n].numpy(), rollout.reference_log_probs[n].numpy()
+        row = [-beta * (float(log_probs[t]) - float(others[t])) for t in range(length)]
+        if text.score_position == "after_end" and length < rollout.mask.shape[1]:
+            row.append(0.0)
+        row[-1] += float(rollout.scores[n])
+        if not rollout.ended[n]:
+            row[-1] -= text.missing_end_penalty
+        rows.append(row)
+    if text.whiten_rewards:
+        white = iter(reference.whiten(np.array(sum(rows, [])), shift_mean=False))
+        rows = [[next(white) for _ in row] for row in rows]
+    return rows
+
+
+def slow_advantages(rollout, rewards, gamma, gae_lambda):
+    """Advantages and returns [B, R] of rows of rewards, each row an episode that is over at its last slot."""
+    advantages, returns = np.zeros([B, R]), np.zeros([B, R])
+    for n, row in enumerate(rewards):
+        count = len(row)
+        values = rollout.values.numpy()[n, :count].astype(float)
+        terminated = np.arange(count) == count - 1
+        advantages[n, :count], returns[n, :count] = reference.generalized_advantage_estimation(
+            np.array(row), values, np.append(values[1:], np.nan), terminated, terminated & False, gamma, gae_lambda
+        )
+    return advantages, returns
+
+
+def padded(rows):
+    return np.array([row + [0.0] * (R - len(row)) for row in rows])
+
+
+@pytest.mark.parametrize("penalty", [0.0, 1.5])
+@pytest.mark.parametrize("whiten_rewards", [False, True])
+@pytest.mark.parametrize("position", ["last", "after_end"])
+def test_rewards_equal_the_slow_ones(position, whiten_rewards, penalty):
+    text = text_config(score_position=position, whiten_rewards=whiten_rewards, missing_end_penalty=penalty)
+    rollout = make_rollout(np.nan, position)
+    rewards, value_mask = token_rewards(rollout, tf.constant(BETA), text)
+    expected = slow_rewards(rollout, BETA, text)
+    np.testing.assert_allclose(rewards, padded(expected), atol=1e-5)
+    np.testing.assert_array_equal(value_mask, np.arange(R) < slots_of(position)[:, None])
+    assert [len(row) for row in expected] == slots_of(position).tolist()
+
+
+def test_rewards_by_hand():
+    """Three tokens, of which the second ends the first text and none ends the second."""
+    rollout = make_rollout()._replace(
+        mask=tf.constant([[True, True, False], [True, True, True]]),
+        log_probs=tf.constant([[-1.0, -2.0, -9.0], [-1.0, -1.0, -3.0]]),
+        reference_log_probs=tf.constant([[-1.5, -1.0, -1.0], [-1.0, -2.0, -1.0]]),
+        scores=tf.constant([10.0, 20.0]),
+        ended=tf.constant([True, False]),
+    )
+    for position, first in (("last", [-0.05, 10.1, 0.0]), ("after_end", [-0.05, 0.1, 10.0])):
+        text = text_config(score_position=position, missing_end_penalty=4.0)
+        rewards, _ = token_rewards(rollout, tf.constant(0.1), text)
+        np.testing.assert_allclose(rewards, [first, [0.0, -0.1, 16.2]], atol=1e-6)
+
+
+def test_whitened_rewards_have_the_standard_deviation_1_and_their_old_mean():
+    rollout = make_rollout(np.nan)
+    plain, mask = token_rewards(rollout, tf.constant(BETA), text_config())
+    white, _ = token_rewards(rollout, tf.constant(BETA), text_config(whiten_rewards=True))
+    plain, white = plain.numpy()[mask], white.numpy()[mask]
+    np.testing.assert_allclose([white.mean(), white.std()], [plain.mean(), 1.0], atol=1e-5)
+    assert abs(plain.mean()) > 0.1 and abs(plain.std() - 1) > 0.1
+
+
+@every_mode
+@pytest.mark.parametrize("position", ["last", "after_end"])
+@pytest.mark.parametrize("kl_in", ["reward", "loss"])
+def test_advantages_and_returns_equal_the_slow_ones(compiled, position, kl_in):
+    text, ppo = text_config(score_position=position), replace(PPO, kl_in=kl_in)
+    rollout = make_rollout(np.nan, position)
+    batch = compiled(lambda rollout, beta: to_batch(rollout, beta, text, ppo))(rollout, tf.constant(BETA))
+    rewards = slow_rewards(rollout, BETA if kl_in == "reward" else 0.0, text)
+    advantages, returns = slow_advantages(rollout, rewards, 0.9, 0.8)
+    np.testing.assert_allclose(batch.advantages, advantages, atol=1e-5)
+    np.testing.assert_allclose(batch.returns, returns, atol=1e-5)
+    assert np.std(advantages) > 0.5
+    np.testing.assert_array_equal(batch.mask, rollout.mask)
+    np.testing.assert_array_equal(batch.value_mask, np.arange(R) < slots_of(position)[:, None])
+
+
+def test_undiscounted_advantages_are_the_score_less_the_kl_to_come_less_the_value():
+    """gamma = lambda = 1: A_t = score - beta (KL from t on) - V_t."""
+    rollout = make_rollout(np.nan)
+    ppo = replace(PPO, gamma=1.0, gae_lambda=1.0)
+    advantages = to_batch(rollout, tf.constant(BETA), text_config(missing_end_penalty=0.7), ppo).advantages.numpy()
+    log_ratio = (rollout.log_probs - rollout.reference_log_probs).numpy()
+    for n, length in enumerate(LENGTHS):
+        score = float(rollout.scores[n]) - (0.0 if ENDED[n] else 0.7)
+        for t in range(length):
+            expected = score - BETA * log_ratio[n, t:length].sum() - float(rollout.values[n, t])
+            np.testing.assert_allclose(advantages[n, t], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("position", ["last", "after_end"])
+@pytest.mark.parametrize("filler", [1e3, np.nan])
+@pytest.mark.parametrize("kl_in", ["reward", "loss"])
+def test_what_stands_behind_a_response_changes_nothing(filler, position, kl_in):
+    text = text_config(score_position=position, whiten_rewards=True)
+    batches = [
+        to_batch(make_rollout(x, position), tf.constant(BETA), text, replace(PPO, kl_in=kl_in)) for x in (0.0, filler)
+    ]
+    for name in ("old_values", "advantages", "returns", "reference_kl"):
+        np.testing.assert_array_equal(*(getattr(batch, name) for batch in batches))
+    beyond = ~batches[1].value_mask.numpy()
+    for name in ("old_values", "advantages", "returns"):
+        assert (getattr(batches[1], name).numpy()[beyond] == 0).all()
+
+
+def test_the_rest_of_a_batch_is_the_rollout():
+    rollout = make_rollout()
+    batch = to_batch(rollout, tf.constant(BETA), text_config(), PPO)
+    assert batch.inputs == TokenInputs(rollout.token_ids, rollout.prompt_lengths)
+    assert batch.actions is rollout.responses and batch.old_log_probs is rollout.log_probs
+    assert batch.old_distribution is None and batch.reference_log_probs is None
+    kl = [
+        (rollout.log_probs - rollout.reference_log_probs).numpy()[n, :length].sum() for n, length in enumerate(LENGTHS)
+    ]
+    np.testing.assert_allclose(batch.reference_kl, kl, atol=1e-5)
+    in_loss = to_batch(rollout, tf.constant(BETA), text_config(), replace(PPO, kl_in="loss"))
+    assert in_loss.reference_log_probs is rollout.reference_log_probs
+    np.testing.assert_allclose(in_loss.reference_kl, kl, atol=1e-5)
+
+
+# ----- Collecting
+
+
+class Parts:
+    """A policy, another model of the same make as its reference, and their collector."""
+
+    def __init__(self, model, other=None, scorer=score, mode="eager", chunk=B, seed=0, **settings):
+        self.text = text_config(**settings)
+        self.policy = TextPolicy(model, self.text.temperature)
+        self.reference = freeze(copy_of(model) if other is None else other)
+        self.given = []
+        self.scorer = scorer
+        options = {"end": END, "chunk": chunk, "seed": seed, "sampling_mode": mode, "mode": mode}
+        self.collector = TextCollector(self.policy, self.reference, self.score, self.text, **options)
+
+    def learner(self, ppo, num_iterations, mode):
+        learner = PPOLearner(
+            self.policy,
+            ppo,
+            num_iterations,
+            prepare=lambda rollout: to_batch(rollout, learner.kl_coeff, self.text, ppo),
+            mode=mode,
+        )
+        return learner
+
+    def score(self, prompts, responses):
+        self.given.append((prompts, responses))
+        return self.scorer(prompts, responses)
+
+
+def set_head(policy):
+    """Gives the value head weights, so that values differ."""
+    rng = np.random.default_rng(0)
+    policy.value_head.set_weights([rng.normal(size=w.shape) for w in policy.value_head.get_weights()])
+
+
+@pytest.fixture(scope="module")
+def parts(shared_model):
+    parts = Parts(shared_model("gpt2"), shared_model("gpt2", seed=5), temperature=0.8)
+    set_head(parts.policy)
+    return parts
+
+
+@pytest.fixture(scope="module")
+def rollout(parts, prompts):
+    return parts.collector.collect(number(3), *prompts)
+
+
+def test_a_rollout_is_what_policy_and_reference_say_of_the_responses(parts, rollout, prompts):
+    inputs = TokenInputs(rollout.token_ids, prompts[1])
+    evaluation = parts.policy.evaluate(inputs, rollout.responses)
+    np.testing.assert_array_equal(rollout.log_probs, evaluation.log_probs)
+    np.testing.assert_array_equal(rollout.values, evaluation.values)
+    expected = response_log_probs(parts.reference, inputs, rollout.responses, 0.8)
+    np.testing.assert_array_equal(rollout.reference_log_probs, expected)
+    assert np.std(rollout.values) > 0.5 and np.abs(rollout.log_probs - rollout.reference_log_probs).max() > 1
+    np.testing.assert_array_equal(rollout.prompt_lengths, prompts[1])
+
+
+def test_responses_are_where_their_prompts_end(rollout, prompts):
+    tokens, lengths = (x.numpy() for x in prompts)
+    for n, length in enumerate(lengths):
+        row, kept = rollout.token_ids[n].numpy(), rollout.responses[n].numpy()[rollout.mask[n]].tolist()
+        assert row.tolist() == tokens[n, :length].tolist() + kept + [0] * (len(row) - length - len(kept))
+        assert kept.count(END) == int(rollout.ended[n]) and END not in kept[:-1]
+        assert len(kept) == R or kept[-1] == END
+    assert 0 < rollout.ended.numpy().sum() < B
+
+
+def test_the_scorer_is_given_tokens_without_padding_once(shared_model, prompts):
+    parts = Parts(shared_model("gpt2"))
+    rollout = parts.collector.collect(number(0), *prompts)
+    ((given_prompts, responses),) = parts.given
+    assert given_prompts == [row[:n].tolist() for row, n in zip(prompts[0].numpy(), prompts[1].numpy(), strict=True)]
+    pairs = zip(rollout.responses.numpy(), rollout.mask.numpy(), strict=True)
+    assert responses == [row[kept].tolist() for row, kept in pairs]
+    assert any(row[-1] == END for row in responses) and len(set(map(len, responses))) > 1
+    np.testing.assert_allclose(rollout.scores, score(given_prompts, responses), rtol=1e-6)
+    assert rollout.scores.dtype == tf.float32
+
+
+def test_metrics_are_means_over_responses(rollout):
+    mask, count = rollout.mask.numpy(), rollout.mask.numpy().sum(axis=1)
+    log_ratio = (rollout.log_probs - rollout.reference_log_probs).numpy()
+    expected = {
+        "text/score_mean": np.mean(rollout.scores),
+        "text/score_std": np.std(rollout.scores),
+        "text/kl": np.mean([row[kept].sum() for row, kept in zip(log_ratio, mask, strict=True)]),
+        "text/response_tokens_mean": count.mean(),
+        "text/eos_fraction": np.mean(rollout.ended),
+    }
+    metrics = dict(rollout.metrics)
+    assert metrics.pop("text/sampler_gap") < 1e-4
+    assert metrics.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_allclose(metrics[name], value, rtol=1e-5, err_msg=name)
+
+
+def test_the_sampler_gap_is_the_largest_difference_between_sampling_and_the_full_pass(shared_model, prompts):
+    parts = Parts(shared_model("gpt2"))
+    sampled = parts.collector._sample
+
+    def slightly_wrong(*arguments):
+        samples = sampled(*arguments)
+        wrong = samples.log_probs.numpy()
+        wrong[2, 0] -= 0.5
+        wrong[~samples.mask.numpy()] = 7.0  # this does not count
+        return samples._replace(log_probs=tf.constant(wrong))
+
+    parts.collector._sample = slightly_wrong
+    gap = parts.collector.collect(number(0), *prompts).metrics["text/sampler_gap"]
+    np.testing.assert_allclose(gap, 0.5, atol=1e-4)
+
+
+def test_the_kl_of_a_policy_to_itself_is_exactly_zero_whatever_its_dropout(model, prompts):
+    assert getattr(model.model, "backbone", model.model).dropout > 0
+    rollout = Parts(model).collector.collect(number(0), *prompts)
+    np.testing.assert_array_equal(rollout.log_probs, rollout.reference_log_probs)
+    assert rollout.metrics["text/kl"] == 0.0 and rollout.metrics["text/sampler_gap"] < 1e-4
+    np.testing.assert_array_equal(rollout.values, 0.0)
+
+
+def test_iteration_and_seed_fix_the_responses(shared_model, parts, rollout, prompts):
+    again = parts.collector.collect(number(3), *prompts)
+    tf.nest.map_structure(np.testing.assert_array_equal, again, rollout)
+    others = [parts.collector.collect(number(4), *prompts)]
+    others.append(Parts(shared_model("gpt2"), temperature=0.8, seed=1).collector.collect(number(3), *prompts))
+    for other in others:
+        assert (other.responses != rollout.responses).numpy().mean() > 0.5
+
+
+@pytest.mark.parametrize("chunk", [1, 4])
+def test_the_size_of_the_chunks_changes_nothing(shared_model, parts, rollout, prompts, chunk):
+    cut = Parts(shared_model("gpt2"), shared_model("gpt2", seed=5), temperature=0.8, chunk=chunk)
+    set_head(cut.policy)
+    pieces = cut.collector.collect(number(3), *prompts)
+    for name in ("responses", "mask"):
+        np.testing.assert_array_equal(getattr(pieces, name), getattr(rollout, name))
+    for name in ("log_probs", "reference_log_probs", "values", "scores"):
+        np.testing.assert_allclose(getattr(pieces, name), getattr(rollout, name), atol=1e-5)
+
+
+@pytest.mark.parametrize("error", [ValueError("no score today"), StopIteration("no score today"), KeyError("x")])
+def test_what_the_scorer_raises_inside_tf_data_is_kept(bigram, prompts, error):
+    def failing(prompts, responses):
+        raise error
+
+    model = bigram(np.random.default_rng(0).normal(size=[20, 20]))
+    collector = TextCollector(TextPolicy(model), model, failing, text_config(), end=END, chunk=B)
+    source = tf.data.Dataset.from_tensors(prompts).repeat()
+    elements = iter(rollout_dataset(collector.collect, source=source))
+    assert collector.error is None
+    with pytest.raises(tf.errors.OpError):
+        next(elements)
+    assert collector.error is error
+
+
+# ----- Learning from rollouts
+
+
+def make_batch(rollout, position="after_end", kl_in="reward"):
+    """The batch of a rollout whose values and log-probabilities an older policy has left behind."""
+    rng = np.random.default_rng(1)
+    old = {name: getattr(rollout, name) + rng.normal(0.0, 0.2, [B, R]) for name in ("log_probs", "values")}
+    text = text_config(score_position=position)
+    return to_batch(rollout._replace(**old), tf.constant(BETA), text, replace(PPO, kl_in=kl_in))
+
+
+def gradient(make_model, batch, kind="gpt2", **settings):
+    """What a single plain step subtracts from the weights, and the metrics."""
+    policy = TextPolicy(make_model(kind), 0.8)
+    set_head(policy)
+    learner = PPOLearner(policy, replace(PPO, **PLAIN | settings), 4, mode="eager")
+    before = [variable.numpy() for variable in policy.trainable_variables]
+    metrics = {name: float(value) for name, value in learner.update(batch).items()}
+    pairs = zip(before, policy.trainable_variables, strict=True)
+    return np.concatenate([np.reshape(old - variable.numpy(), -1) for old, variable in pairs]), metrics
+
+
+def assert_same_step(actual, expected):
+    (slopes, metrics), (expected_slopes, expected_metrics) = actual, expected
+    scale = np.abs(expected_slopes).max()
+    assert scale > 0.01
+    np.testing.assert_allclose(slopes, expected_slopes, atol=2e-5 * scale)
+    for name, value in expected_metrics.items():
+        np.testing.assert_allclose(metrics[name], value, rtol=1e-3, atol=1e-5, err_msg=name)
+
+
+def wider(batch, slots, columns):
+    """The same batch with more slots for a response, and more columns for all, filled with what does not count."""
+    behind = [[0, 0], [0, slots]]
+    fields = {
+        name: tf.pad(getattr(batch, name), behind, constant_values=0 if name.endswith("mask") else 3)
+        for name in ("actions", "old_log_probs", "old_values", "advantages", "returns", "mask", "value_mask")
+    }
+    ids = tf.pad(batch.inputs.token_ids, [[0, 0], [0, slots + columns]], constant_values=9)
+    return batch._replace(inputs=batch.inputs._replace(token_ids=ids), **fields)
+
+
+@pytest.fixture(scope="module")
+def batch(rollout):
+    return make_batch(rollout)
+
+
+@pytest.fixture(scope="module")
+def step(make_model, batch):
+    return gradient(make_model, batch)
+
+
+def test_metrics_of_an_update_equal_the_slow_ones(parts, batch, step):
+    evaluation = parts.policy.evaluate(batch.inputs, batch.actions)
+    mask, value_mask = batch.mask.numpy(), batch.value_mask.numpy()
+    assert (value_mask & ~mask).any() and mask.sum() < mask.size
+    advantages = reference.whiten(batch.advantages.numpy(), mask)
+    log_probs, old = evaluation.log_probs.numpy(), batch.old_log_probs.numpy()
+    policy_loss, expected = reference.clipped_surrogate_loss(log_probs, old, advantages, 0.2, mask)
+    value_loss, value_metrics = reference.clipped_value_loss(
+        evaluation.values.numpy(), batch.old_values.numpy(), batch.returns.numpy(), 0.2, value_mask
+    )
+    entropy = reference.mean(reference.counted(evaluation.entropies.numpy(), mask))
+    expected |= value_metrics | {"loss/policy": policy_loss, "loss/value": value_loss, "policy/entropy": entropy}
+    expected["loss/total"] = policy_loss + 0.5 * value_loss - 0.01 * entropy
+    variance = reference.explained_variance(batch.old_values.numpy(), batch.returns.numpy(), value_mask)
+    expected["value/explained_variance"] = variance
+    for name, value in expected.items():
+        np.testing.assert_allclose(step[1][name], value, rtol=1e-3, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("pieces", [2, 8])
+def test_micro_batches_add_up_to_the_same_step(make_model, batch, step, pieces):
+    counts = batch.mask.numpy().reshape(pieces, -1).sum(axis=1)
+    assert len(set(counts)) > 1
+    assert_same_step(gradient(make_model, batch, num_micro_batches=pieces), step)
+
+
+@pytest.mark.parametrize(("slots", "columns"), [(0, 6), (3, 0), (2, 3)])
+def test_more_padding_leaves_the_step_as_it_is(make_model, batch, step, slots, columns):
+    assert_same_step(gradient(make_model, wider(batch, slots, columns)), step)
+
+
+def test_what_is_padded_leaves_the_step_as_it_is(make_model, batch, step):
+    """Tokens, and the numbers beside them, NaN too."""
+    mask, value_mask, lengths = batch.mask, batch.value_mask, batch.inputs.prompt_lengths[:, None]
+    ids = batch.inputs.token_ids
+    is_text = tf.range(ids.shape[1]) < lengths + tf.reduce_sum(tf.cast(mask, tf.int32), axis=1, keepdims=True)
+    assert not tf.reduce_all(is_text)
+    poisoned = batch._replace(
+        inputs=batch.inputs._replace(token_ids=tf.where(is_text, ids, 11)),
+        actions=tf.where(mask, batch.actions, 11),
+        old_log_probs=tf.where(mask, batch.old_log_probs, np.nan),
+        advantages=tf.where(mask, batch.advantages, np.nan),
+        old_values=tf.where(value_mask, batch.old_values, np.nan),
+        returns=tf.where(value_mask, batch.returns, np.nan),
+    )
+    assert_same_step(gradient(make_model, poisoned), step)
+
+
+def test_the_order_of_the_batch_leaves_the_step_as_it_is(make_model, batch, step):
+    order = np.random.default_rng(0).permutation(B)
+    assert_same_step(gradient(make_model, map_tensors(lambda x: tf.gather(x, order), batch)), step)
+
+
+@pytest.mark.parametrize("kind", ["llama", "lstm"])
+def test_the_other_models_take_the_same_step_in_pieces_and_with_more_padding(make_model, batch, kind):
+    expected = gradient(make_model, batch, kind)
+    assert_same_step(gradient(make_model, wider(batch, 2, 3), kind, num_micro_batches=4), expected)
+
+
+def test_the_kl_to_the_reference_has_a_gradient_only_where_it_is_part_of_the_loss(make_model, rollout):
+    in_reward, in_loss = (make_batch(rollout, kl_in=kl_in) for kl_in in ("reward", "loss"))
+    steps = [gradient(make_model, in_loss, kl_in="loss", kl_coeff=k)[0] for k in (0.0, 10.0)]
+    assert np.abs(steps[1] - steps[0]).max() > 0.1
+    steps = [gradient(make_model, in_reward, kl_in="reward", kl_coeff=k)[0] for k in (0.0, 10.0)]
+    np.testing.assert_array_equal(steps[0], steps[1])
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode"), [("gpt2", "graph"), ("llama", "graph"), ("lstm", "graph"), ("gpt2", "xla"), ("lstm", "xla")]
+)
+def test_three_iterations_of_one_program(make_model, prompts, kind, mode):
+    """From ratio 1 and KL 0 on, through tf.data, in one trace; the reference stays what it was."""
+    model = make_model(kind, num_layers=1)
+    before = model.model.get_weights()
+    parts = Parts(model, mode=mode, chunk=4)
+    learner = parts.learner(replace(PPO, num_micro_batches=2, learning_rate=0.01), 4, mode)
+    source = prompt_dataset(*prompts, B, seed=0)
+    rows = []
+    for rollout in rollout_dataset(parts.collector.collect, source=source).take(3):
+        rows.append({k: float(v) for k, v in {**rollout.metrics, **learner.update(rollout)}.items()})
+    assert learner.update.experimental_get_tracing_count() == 1
+    assert rows[0]["text/kl"] == 0.0
+    assert rows[1]["text/kl"] != 0.0 != rows[2]["text/kl"] != rows[1]["text/kl"]
+    for row in rows:  # a minibatch that is the whole rollout, once: each step starts from the policy that wrote
+        assert abs(row["policy/ratio_max"] - 1) < 1e-5 and abs(row["policy/approx_kl"]) < 1e-9
+        assert row["text/sampler_gap"] < 1e-4
+    for weight, was in zip(parts.reference.model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(weight, was)
+    assert sum((weight != was).any() for weight, was in zip(model.model.get_weights(), before, strict=True)) > 4
+
+
+def test_a_policy_learns_what_is_rewarded(make_model, prompts):
+    """Token 7: from one in twenty to most of a response; with a great coefficient it stays nearer to the reference."""
+    many = [tf.repeat(x, 4, axis=0) for x in prompts]
+    runs = []
+    for beta in (0.01, 1.0):
+        model = make_model("gpt2", num_layers=1)
+        parts = Parts(model, scorer=lambda _, rs: [r.count(7) for r in rs], mode="graph", missing_end_penalty=0.0)
+        ppo = replace(PPO, gamma=1.0, gae_lambda=0.95, kl_coeff=beta, num_epochs=4, learning_rate=0.01)
+        learner = parts.learner(ppo, 15, "graph")
+        dataset = rollout_dataset(parts.collector.collect, source=prompt_dataset(*many, 4 * B, 0))
+        rows = []
+        for rollout in dataset.take(15):
+            learner.update(rollout)
+            rows.append([float(rollout.metrics[name]) for name in ("text/score_mean", "text/kl")])
+        runs.append(np.array(rows))
+    free, bound = runs
+    assert free[0, 0] < 0.6 and free[-3:, 0].mean() > 3.0
+    assert bound[-3:, 1].mean() < free[-3:, 1].mean() / 2

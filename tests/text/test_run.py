@@ -1,0 +1,213 @@
+"""A text run from its folder's first file to its last, on a tiny language model but through the real code."""
+
+import csv
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from tfppo import runs
+from tfppo.cli import main
+from tfppo.errors import UsageError
+from tfppo.text import run
+from tfppo.text.config import PretrainConfig, TextRun, text_run
+from tfppo.text.corpus import sentences
+from tfppo.text.lstm import make_lstm
+from tfppo.text.presets import save_preset
+from tfppo.text.tasks import get_task
+from tfppo.text.tasks.length import length_reward
+from tfppo.text.tokenizer import train_tokenizer
+from tfppo.text.transformer import make_transformer
+from tfppo.writers import METRICS
+
+TINY = PretrainConfig(vocabulary_size=512, num_layers=1, num_heads=2, hidden_dim=16, context_length=64, dropout=0.1)
+
+
+@pytest.fixture(scope="session", params=["gpt2", "lstm"])
+def any_preset(request, tmp_path_factory):
+    return make_preset(request.param, tmp_path_factory.mktemp(request.param) / "preset")
+
+
+@pytest.fixture(scope="session")
+def preset(tmp_path_factory):
+    return make_preset("gpt2", tmp_path_factory.mktemp("preset") / "preset")
+
+
+def make_preset(kind, folder):
+    tokenizer = train_tokenizer([s.text for s in sentences("validation")], TINY.vocabulary_size)
+    make = make_lstm if kind == "lstm" else make_transformer
+    save_preset(folder, make(tokenizer.vocabulary_size(), TINY), tokenizer)
+    return folder
+
+
+def tiny(folder, preset, **settings):
+    small = {"iterations": 3, "batch_size": 8, "minibatch_size": 4, "response_length": 6, "eval_prompts": 12}
+    every = {"sample_interval": 2, "checkpoint_interval": 1, "keep_checkpoints": 9, "num_epochs": 1}
+    where = {"runs_dir": folder, "preset": preset, "task": "length"}
+    return text_run(**(small | every | where | settings))
+
+
+def rows_of(folder):
+    with (folder / runs.METRICS).open(newline="") as file:
+        return [{k: v for k, v in row.items() if not k.startswith("time/")} for row in csv.DictReader(file)]
+
+
+def weights_of(folder):
+    trainer = run._restored(folder)
+    return trainer.policy.model.model.get_weights() + trainer.policy.value_head.get_weights()
+
+
+def test_a_run_leaves_everything_behind_that_the_design_names(any_preset, tmp_path, capsys):
+    folder = run.train_text(tiny(tmp_path, any_preset))
+    assert folder == tmp_path / "length-seed1"
+    assert {path.name for path in folder.iterdir()} >= {
+        *("config.yaml", "metrics.csv", "samples.jsonl", "evaluation.json"),
+        *("curve.png", "frontier.png", "checkpoints"),
+    }
+    assert isinstance(runs.read_config(folder, TextRun), TextRun) and runs.is_text(folder)
+    rows = rows_of(folder)
+    assert [row["iteration"] for row in rows] == ["0", "1", "2"]
+    assert set(rows[0]) - {"iteration"} <= set(METRICS)
+    assert float(rows[0]["text/kl"]) == 0.0  # the policy still is the reference
+    assert float(rows[2]["text/kl"]) != 0.0
+    assert all(float(row["text/sampler_gap"]) < 1e-4 for row in rows)
+    out = capsys.readouterr().out
+    assert "held-out prompts" in out and "tensorboard --logdir" in out
+
+
+def test_the_evaluation_has_the_numbers_of_the_design(preset, tmp_path):
+    folder = run.train_text(tiny(tmp_path, preset))
+    evaluation = json.loads((folder / runs.EVALUATION).read_text())
+    assert evaluation["task"] == "length" and evaluation["seed"] == 1 and evaluation["prompts"] == 12
+    assert set(evaluation["score"]["reference"]) == set(evaluation["score"]["policy"]) == {"mean", "std"}
+    for name in ("judge", "distinct_2", "length", "domain", "perplexity", "within_one_word"):
+        assert set(evaluation[name]) == {"reference", "policy"}, name
+        assert all(np.isfinite(value) for value in evaluation[name].values())
+    assert np.isfinite(evaluation["kl"]) and set(evaluation["seconds"]) >= {"import", "compile", "train", "total"}
+    again = run.evaluate(folder, 12)
+    assert again["score"] == evaluation["score"] and again["kl"] == pytest.approx(evaluation["kl"], abs=1e-5)
+
+
+def test_an_untouched_policy_is_as_good_as_its_reference(preset, tmp_path):
+    folder = run.train_text(tiny(tmp_path, preset, iterations=1, learning_rate=1e-30))
+    evaluation = json.loads((folder / runs.EVALUATION).read_text())
+    assert evaluation["kl"] == 0.0 and evaluation["gain"] == 0.0
+    assert evaluation["perplexity"]["policy"] == evaluation["perplexity"]["reference"]
+
+
+def test_samples_show_the_same_prompts_before_and_after(preset, tmp_path):
+    folder = run.train_text(tiny(tmp_path, preset))
+    samples = [json.loads(line) for line in (folder / runs.SAMPLES).read_text().splitlines()]
+    by_iteration = {
+        iteration: [row for row in samples if row["iteration"] == iteration]
+        for iteration in dict.fromkeys(row["iteration"] for row in samples)
+    }
+    assert list(by_iteration) == [0, 2, 3]
+    prompts = [row["prompt"] for row in by_iteration[0]]
+    assert len(set(prompts)) == 8
+    for rows in by_iteration.values():
+        assert [row["prompt"] for row in rows] == prompts
+        assert [row["reference"] for row in rows] == [row["reference"] for row in by_iteration[0]]
+    assert all(row["policy"] == row["reference"] for row in by_iteration[0])  # the same noise, the same weights
+
+
+def test_tensorboard_gets_scalars_tables_and_the_frontier(preset, tmp_path):
+    folder = run.train_text(tiny(tmp_path, preset, eval_prompts=0))
+    events = EventAccumulator(str(folder), size_guidance={"tensors": 0, "images": 0}).Reload()
+    tags = events.Tags()
+    wanted = {name for name in METRICS if name.startswith("text/")} | {"time/tokens_per_s", "loss/policy", "loss/kl"}
+    assert wanted <= set(tags["scalars"])
+    assert [event.step for event in events.Scalars("text/kl")] == [0, 1, 2]
+    assert tags["images"] == ["text/score_against_kl"]
+    tables = [event.tensor_proto.string_val[0].decode() for event in events.Tensors("samples")]
+    assert len(tables) == 3 and tables[0].startswith("| prompt | reference |")
+    assert not (folder / runs.EVALUATION).exists()
+
+
+def test_a_run_whose_reward_fails_keeps_its_checkpoint_and_resumes_to_the_same_end(any_preset, tmp_path):
+    whole = run.train_text(tiny(tmp_path / "whole", any_preset, eval_prompts=0))
+    calls = []
+
+    def failing(prompts, responses):
+        calls.append(len(responses))
+        if len(calls) == 10:  # two tables, four rollouts for the scale, two iterations, a table
+            raise KeyError("lost")
+        return length_reward()(prompts, responses)
+
+    task = dataclasses.replace(get_task("length"), make_reward=lambda: failing)
+    with pytest.raises(UsageError, match="failing raised KeyError: 'lost'"):
+        run.train_text(tiny(tmp_path / "cut", any_preset, eval_prompts=0), task=task)
+    cut = tmp_path / "cut" / "length-seed1"
+    assert [row["iteration"] for row in rows_of(cut)] == ["0", "1"]
+    run.resume(cut)
+    assert rows_of(cut) == rows_of(whole)
+    for a, b in zip(weights_of(cut), weights_of(whole), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert (cut / runs.SAMPLES).read_text() == (whole / runs.SAMPLES).read_text()
+
+
+def test_generate_goes_on_from_prompts(preset, tmp_path, capsys):
+    folder = run.train_text(tiny(tmp_path, preset, eval_prompts=0))
+    capsys.readouterr()
+    assert main(["generate", str(folder), "--prompt", "This film", "--prompt", "It", "--samples", "2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert sum(line.startswith("This film") for line in lines) == 2
+    assert run.generate(folder, ["It"], temperature=0.0) == run.generate(folder, ["It"], temperature=0.0, seed=5)
+    assert len(set(run.generate(folder, ["It"], samples=6))) > 1
+    assert len(run.generate(folder, ["It"], top_k=3, top_p=0.9)) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["generate", "RUN", "--prompt", " "], "prompt 0 is empty"),
+        (["generate", "RUN"], "there is no prompt"),
+        (["generate", "RUN", "--prompt", "long " * 90], "room for 58"),
+        (["generate", "RUN", "--prompt", "It", "--top-p", "1.5"], "top_p"),
+        (["generate", "elsewhere", "--prompt", "It"], "elsewhere is not the folder of a run"),
+        (["train", "text", "--task", "nonsense"], "no task is called 'nonsense'"),
+        (["train", "text", "--preset", "elsewhere"], "elsewhere is not the folder of a preset"),
+        (["train", "text", "--preset", "PRESET", "--reward", "nowhere:f"], "nowhere"),
+        (["train", "text", "--preset", "PRESET", "--reward", "rewards:breaks"], "breaks raised ValueError: oh"),
+        (["train", "text", "--preset", "PRESET", "--reward", "rewards:short"], "gave 1 scores for"),
+        (["train", "text", "--preset", "PRESET", "--reward", "rewards:nan"], "finite"),
+        (["train", "text", "--preset", "PRESET", "--reward", "rewards:words"], "one number a response"),
+        (["train", "text", "--preset", "PRESET", "--response-length", "64"], "response_length = 64 do not fit"),
+        (["train", "text", "--preset", "PRESET", "--prompt-length", "1"], "more than prompt_length = 1"),
+        (["train", "text", "--batch-size", "10", "--minibatch-size", "4"], "batch_size = 10 is not a multiple"),
+    ],
+)
+def test_what_is_wrong_is_one_line(arguments, said, preset, finished, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rewards.py").write_text(
+        "def breaks(p, r): raise ValueError('oh')\n"
+        "def short(p, r): return [1.0]\n"
+        "def nan(p, r): return [float('nan')] * len(r)\n"
+        "def words(p, r): return list(r)\n"
+    )
+    names = {"RUN": str(finished), "PRESET": str(preset)}
+    few = ["--iterations", "2", "--batch-size", "8", "--minibatch-size", "8"] if "PRESET" in arguments else []
+    assert main([names.get(argument, argument) for argument in arguments + few]) == 2
+    error = capsys.readouterr().err.strip().splitlines()
+    assert len(error) == 1 and error[0].startswith("tfppo: ") and said in error[0]
+
+
+@pytest.fixture(scope="session")
+def finished(preset, tmp_path_factory):
+    return run.train_text(tiny(tmp_path_factory.mktemp("finished"), preset, eval_prompts=0))
+
+
+def test_a_reward_given_in_python_is_found_again_or_refused(preset, tmp_path, monkeypatch):
+    folder = run.train_text(tiny(tmp_path, preset, eval_prompts=0), reward=lambda prompts, responses: [0.0] * 8)
+    assert "lambda" in runs.read_config(folder, TextRun).text.reward
+    with pytest.raises(UsageError, match="lambda"):
+        run.evaluate(folder, 5)
+
+
+def test_a_finished_run_is_not_trained_further(finished):
+    before = weights_of(finished)
+    run.resume(finished)
+    for a, b in zip(weights_of(finished), before, strict=True):
+        np.testing.assert_array_equal(a, b)
