@@ -145,8 +145,8 @@ class TextTrainer:
         context = self.policy.model.context_length
         if context is not None and text.prompt_length + text.response_length > context:
             raise UsageError(
-                f"prompt_length = {text.prompt_length} and response_length = {text.response_length} do not fit into the "
-                f"language model's context of {context} tokens: make one of them smaller"
+                f"prompt_length = {text.prompt_length} and response_length = {text.response_length} do not fit "
+                f"into the language model's context of {context} tokens: make one of them smaller"
             )
         return ids[kept, : lengths[kept].max()], lengths[kept]
 

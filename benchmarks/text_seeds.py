@@ -1,0 +1,106 @@
+"""`make train-textgen` for several seeds: the table, the curves and the samples of README.md.
+
+Runs the command line in a fresh process for each seed, and writes into benchmarks/results, for task T: text_T.md
+(policy and reference on 200 held-out prompts, and the samples of the first seed as they came) and text_T.png (score and
+KL to the reference over the iterations).
+
+    python benchmarks/text_seeds.py --task sentiment --seeds 1 2 3
+"""
+
+import argparse
+import csv
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from tfppo.text.samples import markdown_table
+
+RESULTS = Path(__file__).parent / "results"
+SCORE, KL = "text/score_mean", "text/kl"
+SHOWN = {
+    "score": "score",
+    "judge": "VADER compound",
+    "distinct_2": "distinct-2",
+    "length": "words",
+    "domain": "judged movie",
+    "perplexity": "perplexity",
+}
+
+
+def train(task: str, seed: int, runs: Path) -> dict:
+    """Tunes with one seed; returns its evaluation.json, its metrics and its last samples."""
+    name = f"seed{seed}"
+    command = [sys.executable, "-m", "tfppo", "train", "text", "--task", task, "--seed", str(seed)]
+    subprocess.run([*command, "--name", name, "--runs-dir", str(runs)], check=True, stdout=subprocess.DEVNULL)
+    evaluation = json.loads((runs / name / "evaluation.json").read_text())
+    with (runs / name / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    evaluation["curves"] = {column: [float(row[column]) for row in rows] for column in (SCORE, KL)}
+    samples = [json.loads(line) for line in (runs / name / "samples.jsonl").read_text().splitlines()]
+    evaluation["samples"] = [row for row in samples if row["iteration"] == samples[-1]["iteration"]]
+    return evaluation
+
+
+def write_table(task: str, evaluations: list[dict], path: Path) -> None:
+    seeds = " ".join(str(e["seed"]) for e in evaluations)
+    own = [name for name in evaluations[0] if name not in SHOWN and isinstance(evaluations[0][name], dict)]
+    shown = SHOWN | {name: name for name in own if "policy" in evaluations[0][name]}
+    lines = [
+        f"# The task {task}, seed by seed",
+        "",
+        f"`python benchmarks/text_seeds.py --task {task} --seeds {seeds}` (each is `make train-textgen SEED=s` with this "
+        f"task). {evaluations[0]['prompts']} held-out prompts, one response each at temperature 1, reference -> policy; "
+        "score in standard deviations of the reference's scores; KL in nats a response; seconds of the whole process on "
+        "two CPU cores.",
+        "",
+        f"| seed | score gained | KL | {' | '.join(shown.values())} | seconds |",
+        f"|{'---|' * (len(shown) + 4)}",
+    ]
+    for e in evaluations:
+        cells = []
+        for name in shown:
+            old, new = (v["mean"] if isinstance(v, dict) else v for v in (e[name]["reference"], e[name]["policy"]))
+            cells.append("-" if old is None else f"{old:.3g} -> {new:.3g}")
+        lines.append(
+            f"| {e['seed']} | {e['gain']:+.2f} | {e['kl']:.2f} | {' | '.join(cells)} | {e['seconds']['total']:.0f} |"
+        )
+    lines += ["", f"Seed {evaluations[0]['seed']}, the eight prompts that every run shows:", ""]
+    path.write_text("\n".join([*lines, markdown_table(evaluations[0]["samples"])]) + "\n")
+
+
+def draw(task: str, evaluations: list[dict], path: Path) -> None:
+    figure = Figure(figsize=(7, 5), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(2, 1, sharex=True)
+    for axes, column, label in zip(panels, (SCORE, KL), ("score", "KL to the reference, nats"), strict=True):
+        for e in evaluations:
+            axes.plot(e["curves"][column], color="#e8710a", alpha=0.6, linewidth=1.3)
+        axes.set_ylabel(label)
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[0].set_title(f"{task}, seeds {', '.join(str(e['seed']) for e in evaluations)}")
+    panels[1].set_xlabel("iteration")
+    figure.savefig(path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--task", default="sentiment")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    arguments = parser.parse_args()
+    evaluations = []
+    with tempfile.TemporaryDirectory() as runs:
+        for seed in arguments.seeds:
+            evaluations.append(train(arguments.task, seed, Path(runs)))
+            print(json.dumps({k: v for k, v in evaluations[-1].items() if k not in ("curves", "samples")}), flush=True)
+    write_table(arguments.task, evaluations, RESULTS / f"text_{arguments.task}.md")
+    draw(arguments.task, evaluations, RESULTS / f"text_{arguments.task}.png")
+
+
+if __name__ == "__main__":
+    main()

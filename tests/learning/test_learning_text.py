@@ -1,0 +1,30 @@
+"""Language models are tuned: the shipped one by every task, to the target that the task states."""
+
+import json
+
+import pytest
+
+from tfppo import text_run, train_text
+from tfppo.text.tasks import get_task
+
+
+def evaluation_of(task, seed, folder):
+    settings = {"task": task, "seed": seed, "runs_dir": folder, **get_task(task).defaults}
+    return json.loads((train_text(text_run(**settings)) / "evaluation.json").read_text())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("task", ["length", "keywords"])
+def test_a_task_reaches_its_target(task, seed, tmp_path):
+    evaluation = evaluation_of(task, seed, tmp_path)
+    assert evaluation[get_task(task).metric]["policy"] >= get_task(task).target
+
+
+@pytest.mark.slow
+def test_film_reviews_become_friendly_without_cheating(tmp_path):
+    e = evaluation_of("sentiment", 1, tmp_path)
+    assert e["gain"] >= 2 and e["kl"] <= 12
+    assert e["judge"]["policy"] - e["judge"]["reference"] >= 0.3
+    for name, share in {"distinct_2": 0.85, "length": 0.8, "domain": 0.9}.items():
+        assert e[name]["policy"] >= share * e[name]["reference"], name
