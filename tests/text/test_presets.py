@@ -131,6 +131,19 @@ def test_the_tokenizer_comes_back(presets, tokenizer, kind):
     assert loaded.vocabulary == tokenizer.vocabulary
 
 
+def test_a_transformer_can_be_asked_for_in_another_precision(presets):
+    model, _ = load_preset(presets["gpt2"], "mixed_bfloat16")
+    layer = model.backbone.transformer_layers[0]
+    assert (layer.compute_dtype, layer.variable_dtype) == ("bfloat16", "float32")
+    difference = np.abs(logits(model) - logits(load_preset(presets["gpt2"])[0])).max()
+    assert 0 < difference < 0.05
+
+
+def test_an_lstm_in_another_precision_is_refused(presets):
+    with pytest.raises(UsageError, match="mixed_bfloat16.*LSTM.*float32"):
+        load_preset(presets["lstm"], "mixed_bfloat16")
+
+
 def test_files_hold_the_weights_once_and_the_transformers_halved(presets, models):
     overhead = 120_000  # of HDF5, a group a layer
     floats = {kind: 4 * model.count_params() for kind, model in models.items()}
