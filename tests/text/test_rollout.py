@@ -502,7 +502,7 @@ def test_three_iterations_of_one_program(make_model, prompts, kind, mode):
         assert row["text/sampler_gap"] < 1e-4
     for weight, was in zip(parts.reference.model.get_weights(), before, strict=True):
         np.testing.assert_array_equal(weight, was)
-    assert sum((weight != was).any() for weight, was in zip(model.model.get_weights(), before, strict=True)) > 4
+    assert sum((weight != was).any() for weight, was in zip(model.model.get_weights(), before, strict=True)) >= 4
 
 
 def test_a_policy_learns_what_is_rewarded(make_model, prompts):

@@ -46,6 +46,8 @@ class PretrainConfig:
         check_types(self)
         for name in ("num_layers", "num_heads", "hidden_dim", "batch_size", "epochs", "patience"):
             check(self, name, "at least 1", lambda v: v >= 1)
+        if self.model == "gpt2":
+            exact_div(self.hidden_dim, self.num_heads, "hidden_dim", "num_heads")
         check(self, "vocabulary_size", "at least 512 (256 bytes, special tokens, and some pairs)", lambda v: v >= 512)
         check(self, "context_length", "at least 8", lambda v: v >= 8)
         check(self, "dropout", "at least 0 and below 1", lambda v: 0 <= v < 1)
