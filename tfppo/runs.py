@@ -80,6 +80,19 @@ def flat_settings(config: Any) -> dict[str, Any]:
     return {k: v for k, v in settings.items() if k not in ("name", "runs_dir")}
 
 
+def phase_seconds(began: float, imported: float, compiled: float, trained: float, ended: float) -> dict[str, float]:
+    """The seconds of evaluation.json, of a run that began, was trained and ended at these times; importing and
+    compiling took so many seconds of it."""
+    phases = {
+        "import": imported,
+        "compile": compiled,
+        "train": trained - began - imported - compiled,
+        "evaluate": ended - trained,
+        "total": ended - began,
+    }
+    return {name: round(seconds, 3) for name, seconds in phases.items()}
+
+
 def write_evaluation(folder: Path, evaluation: dict[str, Any]) -> None:
     """Keeps the evaluation of a run."""
     _write_text(folder / EVALUATION, json.dumps(evaluation, indent=2) + "\n")

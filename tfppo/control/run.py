@@ -82,16 +82,9 @@ def _run(trainer: ControlTrainer, folder: Path, began: float, import_seconds: fl
     plot_curve(folder / runs.METRICS, folder / runs.CURVE, STEPS, RETURN, f"{config.control.env}, {folder.name}")
     if config.control.eval_episodes:
         returns = _greedy_returns(trainer.policy, config.control.env, config.control.eval_episodes, config.run.seed)
-        ended = time.perf_counter()
-        seconds = {
-            "import": import_seconds,
-            "compile": trainer.compile_seconds,
-            "train": trained - began - import_seconds - trainer.compile_seconds,
-            "evaluate": ended - trained,
-            "total": ended - began,
-        }
+        seconds = runs.phase_seconds(began, import_seconds, trainer.compile_seconds, trained, time.perf_counter())
         evaluation = {"env": config.control.env, "seed": config.run.seed} | summarise(returns)
-        evaluation |= {"env_steps": trainer.env_steps, "seconds": {k: round(v, 3) for k, v in seconds.items()}}
+        evaluation |= {"env_steps": trainer.env_steps, "seconds": seconds}
         runs.write_evaluation(folder, evaluation)
         print(describe(evaluation))
     print(

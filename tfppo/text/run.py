@@ -130,16 +130,9 @@ def _run(trainer: TextTrainer, folder: Path, began: float, import_seconds: float
     writer.close()
     if config.text.eval_prompts:
         evaluation, _ = _evaluate(trainer, config.text.eval_prompts, config.run.seed)
-        ended = time.perf_counter()
-        seconds = {
-            "import": import_seconds,
-            "compile": trainer.compile_seconds,
-            "train": trained - began - import_seconds - trainer.compile_seconds,
-            "evaluate": ended - trained,
-            "total": ended - began,
-        }
-        evaluation = {"task": trainer.task.name, "seed": config.run.seed} | evaluation
-        runs.write_evaluation(folder, evaluation | {"seconds": {k: round(v, 3) for k, v in seconds.items()}})
+        seconds = runs.phase_seconds(began, import_seconds, trainer.compile_seconds, trained, time.perf_counter())
+        evaluation = {"task": trainer.task.name, "seed": config.run.seed} | evaluation | {"seconds": seconds}
+        runs.write_evaluation(folder, evaluation)
         print(describe(evaluation))
     print(
         f"{folder} holds {runs.SAMPLES}, {runs.CURVE}, {runs.METRICS} and the rest; see it with: tensorboard --logdir "
