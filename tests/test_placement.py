@@ -4,7 +4,16 @@ import pytest
 import tensorflow as tf
 
 from tfppo.errors import UsageError
-from tfppo.placement import GPU_BATCH_SIZE, XLA_GRADIENT_STEPS, XLA_ROWS, choose_compilation, choose_device, compiled
+from tfppo.placement import (
+    GPU_BATCH_SIZE,
+    XLA_GRADIENT_STEPS,
+    XLA_ROWS,
+    XLA_TOKENS,
+    choose_compilation,
+    choose_device,
+    choose_token_compilation,
+    compiled,
+)
 
 LONG, SHORT = XLA_GRADIENT_STEPS, XLA_GRADIENT_STEPS - 1
 
@@ -58,6 +67,22 @@ def test_eager_is_the_function_itself():
         return x
 
     assert compiled(function, "eager") is function
+
+
+@pytest.mark.parametrize("phase", ["rollout", "update"])
+def test_language_models_are_compiled_by_xla_where_there_are_tokens_enough(phase):
+    few, many = XLA_TOKENS[phase] - 1, XLA_TOKENS[phase]
+    assert choose_token_compilation("auto", phase, "/CPU:0", few) == "graph"
+    assert choose_token_compilation("auto", phase, "/CPU:0", many) == "xla"
+    assert choose_token_compilation("auto", phase, "/GPU:0", few) == "xla"
+    assert choose_token_compilation("eager", phase, "/GPU:0", many) == "eager"
+
+
+def test_a_language_model_goes_to_the_gpu_where_there_is_one(set_gpus):
+    set_gpus(0)
+    assert choose_device("auto", None)[0] == "/CPU:0"
+    set_gpus(1)
+    assert choose_device("auto", None) == ("/GPU:0", "a language model is faster there")
 
 
 def test_graph_and_xla_trace_once_and_only_xla_compiles():

@@ -9,12 +9,16 @@ from tfppo.errors import UsageError
 
 GPU_BATCH_SIZE = 65_536  # transitions in a rollout from which a GPU repays its longer compilation
 XLA_ROWS = {"rollout": 512, "update": 4_096}  # rows up to which one XLA thread beats the threads of graph mode
-XLA_SAMPLED_TOKENS = 100_000  # length of a text run from which XLA's compilation of sampling is repaid
+XLA_TOKENS = {"rollout": 100_000, "update": 400_000}  # of a text run, from which XLA's compilation is repaid
 XLA_GRADIENT_STEPS = 10_000  # length of a run from which XLA's seconds of compilation are repaid
 
 
-def choose_device(setting: str, batch_size: int) -> tuple[str, str]:
+def choose_device(setting: str, batch_size: int | None) -> tuple[str, str]:
     """The device that "auto", "cpu" or "gpu" stands for, and the sentence that says why.
+
+    Args:
+      setting: one of the three.
+      batch_size: transitions in a rollout; None: a language model, which a GPU always serves better.
 
     Raises:
       UsageError: if a GPU is asked for and there is none.
@@ -26,6 +30,8 @@ def choose_device(setting: str, batch_size: int) -> tuple[str, str]:
         return f"/{setting.upper()}:0", "asked for"
     if not gpus:
         return "/CPU:0", "no GPU is visible"
+    if batch_size is None:
+        return "/GPU:0", "a language model is faster there"
     if batch_size < GPU_BATCH_SIZE:
         return "/CPU:0", f"rollouts of {batch_size} transitions are below {GPU_BATCH_SIZE}: a GPU would not pay"
     return "/GPU:0", f"rollouts of {batch_size} transitions are at or above {GPU_BATCH_SIZE}"
@@ -44,15 +50,16 @@ def choose_compilation(setting: str, phase: str, device: str, rows: int, gradien
     return "xla" if "GPU" in device or pays else "graph"
 
 
-def choose_sampling_compilation(setting: str, device: str, tokens: int) -> str:
-    """The mode that `setting` stands for where a language model samples `tokens` tokens in the whole run.
+def choose_token_compilation(setting: str, phase: str, device: str, tokens: int) -> str:
+    """The mode that `setting` stands for where a language model samples ("rollout") or is evaluated and trained on
+    ("update") `tokens` tokens in the whole run.
 
-    A step of sampling is many small operations, which XLA fuses: on two CPU cores it takes three quarters of the time
-    of a plain graph, and a few seconds longer to compile.
+    Both are many small operations between the matrix products, which XLA fuses: on two CPU cores it takes about four
+    fifths of the time of a plain graph, and longer to compile.
     """
     if setting != "auto":
         return setting
-    return "xla" if "GPU" in device or tokens >= XLA_SAMPLED_TOKENS else "graph"
+    return "xla" if "GPU" in device or tokens >= XLA_TOKENS[phase] else "graph"
 
 
 def compiled(function: Callable, mode: str) -> Callable:

@@ -48,11 +48,11 @@ def make_llama(num_layers=2, dropout=0.3, dtype="float32"):
     return keras_hub.models.LlamaCausalLM(backbone)
 
 
-def make_lstm(num_layers=2, dropout=0.3, dtype="float32"):
+def make_lstm(num_layers=2, dropout=0.3, dtype="float32", width=WIDTH):
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(dtype)
     try:
-        return LSTMLanguageModel(VOCABULARY, num_layers=num_layers, hidden_dim=WIDTH, dropout=dropout)
+        return LSTMLanguageModel(VOCABULARY, num_layers=num_layers, hidden_dim=width, dropout=dropout)
     finally:
         keras.config.set_dtype_policy(before)
 

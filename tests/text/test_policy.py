@@ -168,7 +168,7 @@ def test_a_value_does_not_know_the_token_that_is_drawn_from_its_state(shared_mod
 
 
 def test_a_critic_of_its_own_states_the_values_and_nothing_else(make_model):
-    actor, critic = make_model("gpt2"), make_model("lstm", seed=1)
+    actor, critic = make_model("gpt2"), make_model("lstm", seed=1, width=8)
     policy = TextPolicy(actor, critic=critic)
     set_head(policy)
     alone = TextPolicy(critic)

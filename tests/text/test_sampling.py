@@ -149,6 +149,8 @@ def test_other_tokens_can_be_end_and_padding(shared_model, prompts):
     rows = kept(samples)
     assert all(7 not in row[:-1] for row in rows) and sum(row[-1] == 7 for row in rows) >= 2
     assert (samples.responses.numpy()[~samples.mask.numpy()] == 19).all()
+    for row, response, length in zip(samples.token_ids.numpy(), rows, prompts[1].numpy(), strict=True):
+        assert (row[max(prompts[0].shape[1], length + len(response)) :] == 19).all()
     assert any(END in row[:-1] for row in rows)
 
 

@@ -13,7 +13,7 @@ from tfppo.errors import UsageError
 from tfppo.learner import PPOLearner
 from tfppo.loop import train_iterations
 from tfppo.pipeline import prompt_dataset, rollout_dataset
-from tfppo.placement import choose_compilation, choose_device, choose_sampling_compilation
+from tfppo.placement import choose_device, choose_token_compilation
 from tfppo.text.codec import Codec
 from tfppo.text.config import TextRun
 from tfppo.text.language_model import LanguageModel
@@ -51,12 +51,11 @@ class TextTrainer:
     ):
         run, text, ppo = config.run, config.text, config.ppo
         self.task = get_task(text.task) if task is None else task
-        self.device, self.device_reason = choose_device(run.device, text.batch_size * text.response_length)
-        steps = text.iterations * ppo.num_epochs * (text.batch_size // ppo.minibatch_size)
-        rows = ppo.minibatch_size * text.response_length
+        self.device, self.device_reason = choose_device(run.device, None)
         tokens = text.iterations * text.batch_size * text.response_length
-        self.rollout_mode = choose_sampling_compilation(run.compile_rollout, self.device, tokens)
-        self.update_mode = choose_compilation(run.compile_update, "update", self.device, rows, steps)
+        trained = ppo.num_epochs * text.iterations * text.batch_size * (text.prompt_length + text.response_length)
+        self.rollout_mode = choose_token_compilation(run.compile_rollout, "rollout", self.device, tokens)
+        self.update_mode = choose_token_compilation(run.compile_update, "update", self.device, trained)
         chosen = dataclasses.replace(run, compile_rollout=self.rollout_mode, compile_update=self.update_mode)
         named = text if reward is None else dataclasses.replace(text, reward=reward_name(as_reward(reward)))
         self.config = dataclasses.replace(config, run=chosen, text=named)  # what a resumed run goes on with
