@@ -13,3 +13,29 @@ def pytest_collection_modifyitems(items):
         for item in items:
             if "gpu" in item.keywords:
                 item.add_marker(pytest.mark.skip(reason="no GPU"))
+
+
+def make_preset(kind, folder):
+    """A tiny language model with a tokenizer learnt from the corpus, as `tfppo pretrain` would leave them."""
+    from tfppo.text.config import PretrainConfig
+    from tfppo.text.corpus import sentences
+    from tfppo.text.lstm import make_lstm
+    from tfppo.text.presets import save_preset
+    from tfppo.text.tokenizer import train_tokenizer
+    from tfppo.text.transformer import make_transformer
+
+    config = PretrainConfig(vocabulary_size=512, num_layers=1, num_heads=2, hidden_dim=16, context_length=64)
+    tokenizer = train_tokenizer([s.text for s in sentences("validation")], config.vocabulary_size)
+    make = make_lstm if kind == "lstm" else make_transformer
+    save_preset(folder, make(tokenizer.vocabulary_size(), config), tokenizer)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def preset(tmp_path_factory):
+    return make_preset("gpt2", tmp_path_factory.mktemp("preset") / "preset")
+
+
+@pytest.fixture(scope="session", params=["gpt2", "lstm"])
+def any_preset(request, tmp_path_factory):
+    return make_preset(request.param, tmp_path_factory.mktemp(request.param) / "preset")

@@ -12,34 +12,10 @@ from tfppo import runs
 from tfppo.cli import main
 from tfppo.errors import UsageError
 from tfppo.text import run
-from tfppo.text.config import PretrainConfig, TextRun, text_run
-from tfppo.text.corpus import sentences
-from tfppo.text.lstm import make_lstm
-from tfppo.text.presets import save_preset
+from tfppo.text.config import TextRun, text_run
 from tfppo.text.tasks import get_task
 from tfppo.text.tasks.length import length_reward
-from tfppo.text.tokenizer import train_tokenizer
-from tfppo.text.transformer import make_transformer
 from tfppo.writers import METRICS
-
-TINY = PretrainConfig(vocabulary_size=512, num_layers=1, num_heads=2, hidden_dim=16, context_length=64, dropout=0.1)
-
-
-@pytest.fixture(scope="session", params=["gpt2", "lstm"])
-def any_preset(request, tmp_path_factory):
-    return make_preset(request.param, tmp_path_factory.mktemp(request.param) / "preset")
-
-
-@pytest.fixture(scope="session")
-def preset(tmp_path_factory):
-    return make_preset("gpt2", tmp_path_factory.mktemp("preset") / "preset")
-
-
-def make_preset(kind, folder):
-    tokenizer = train_tokenizer([s.text for s in sentences("validation")], TINY.vocabulary_size)
-    make = make_lstm if kind == "lstm" else make_transformer
-    save_preset(folder, make(tokenizer.vocabulary_size(), TINY), tokenizer)
-    return folder
 
 
 def tiny(folder, preset, **settings):
