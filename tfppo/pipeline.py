@@ -4,6 +4,8 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from tfppo.random import fold_in, permutation
+
 
 def rollout_dataset(
     collect: Callable[..., tf.types.experimental.TensorLike],
@@ -52,6 +54,10 @@ def prompt_dataset(prompts, lengths, batch_size: int, seed: int) -> tf.data.Data
       batch_size: B.
       seed: of the order.
     """
-    dataset = tf.data.Dataset.from_tensor_slices((prompts, lengths))
-    dataset = dataset.shuffle(len(lengths), seed=seed, reshuffle_each_iteration=True).repeat()
-    return dataset.batch(batch_size, drop_remainder=True)
+    root = tf.constant([seed, 0x9804], tf.int32)
+
+    def one_pass(number):  # tf.data's own shuffle also hangs on TensorFlow's global seed
+        return tf.data.Dataset.from_tensor_slices(permutation(len(lengths), fold_in(root, number)))
+
+    rows = tf.data.Dataset.counter().flat_map(one_pass).batch(batch_size, drop_remainder=True)
+    return rows.map(lambda index: (tf.gather(prompts, index), tf.gather(lengths, index)))

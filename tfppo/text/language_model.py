@@ -75,6 +75,10 @@ class CachedLanguageModel(LanguageModel):
 
     model: keras_hub.models.CausalLM
 
+    def __init__(self, model: keras_hub.models.CausalLM):
+        super().__init__(model)
+        model.backbone.token_embedding.reverse_dtype = "float32"  # of the logits, whatever the layers compute in
+
     @property
     def vocabulary_size(self) -> int:
         return self.model.backbone.vocabulary_size
