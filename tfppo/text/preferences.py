@@ -21,7 +21,7 @@ from tfppo.text.config import RewardModelConfig
 from tfppo.text.corpus import Sentence, sentences
 from tfppo.text.metrics import word_count
 from tfppo.text.presets import default_preset, load_preset, save_preset
-from tfppo.text.pretrain import encode
+from tfppo.text.pretrain import encode, progress_on_stdout
 from tfppo.text.reference import as_language_model
 
 HEAD_FILE = "head.json"
@@ -174,7 +174,8 @@ def reward_model_run(config: RewardModelConfig, preset: Path | None, name: str |
     folder = runs.create_run_folder(RunConfig(seed=config.seed, name=name, runs_dir=runs_dir), "reward-model")
     runs.write_config(folder, config)
     print(f"reward model from {source}, seed {config.seed}, {config.epochs} epochs -> {folder}", flush=True)
-    model = train_reward_model(config, source, verbose=1 if sys.stdout.isatty() else 2)
+    with progress_on_stdout():
+        model = train_reward_model(config, source, verbose=1 if sys.stdout.isatty() else 2)
     model.save(folder / "reward-model")
     evaluation: dict[str, Any] = {"seed": config.seed} | judge(RewardModel.load(folder / "reward-model"))
     evaluation["seconds"] = {"total": round(time.perf_counter() - began, 3)}

@@ -42,7 +42,7 @@ def pretrain_run(config: PretrainConfig, name: str | None, runs_dir: Path) -> Pa
     folder = runs.create_run_folder(run, f"pretrain-{config.model}")
     runs.write_config(folder, config)
     print(f"{config.model}, seed {config.seed}, at most {config.epochs} epochs -> {folder}", flush=True)
-    with _progress_on_stdout():
+    with progress_on_stdout():
         model, tokenizer = pretrain(config, folder, verbose=1 if sys.stdout.isatty() else 2)
     preset = folder / PRESET
     save_preset(preset, model, tokenizer)
@@ -232,7 +232,7 @@ def _evaluate(model: keras.Model, tokenizer: keras_hub.models.GPT2Tokenizer) -> 
 
 
 @contextmanager
-def _progress_on_stdout() -> Iterator[None]:
+def progress_on_stdout() -> Iterator[None]:
     """Keras shows its progress to a person; the command line has sent its messages to the log, where they get lost."""
     was_on = keras.config.is_interactive_logging_enabled()
     keras.config.enable_interactive_logging()
