@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 
 from tfppo.errors import UsageError
+from tfppo.text.config import text_run
 from tfppo.text.corpus import sentences
 from tfppo.text.metrics import vader_compound
 from tfppo.text.rewards import checked_scores
 from tfppo.text.tasks import Task, get_task, length_task, movie_prompts, register_task, task, task_names
 from tfppo.text.tasks.keywords import TERMS, terms_in
+from tfppo.text.tasks.sentiment import SHORT_COST, WORDS, shortfall
 
 LIGHT = """
 import sys
@@ -61,7 +63,8 @@ def test_every_task_is_complete(name):
     chosen = get_task(name)
     assert chosen.name == name and name in task_names()
     assert len(chosen.description.splitlines()) == 1 and chosen.metric.isidentifier()
-    assert chosen.domain == "movie" and dict(chosen.defaults) == {}
+    assert chosen.domain == "movie"
+    assert text_run(task=name, **chosen.defaults).text.task == name  # every default is a setting
     assert chosen.prompts is movie_prompts
     assert isinstance(hash(chosen), int)
     with pytest.raises(FrozenInstanceError):
@@ -215,8 +218,14 @@ def test_sentiment_is_measured_on_prompt_and_response():
     assert measure(["Not"], [" good"]) < 0 < measure([""], [" good"])
 
 
+def test_a_short_response_is_no_way_out():
+    full = " " + "word " * WORDS
+    assert shortfall([full, full * 2, "", " one two three"]) == [0.0, 0.0, 1.0, 1 - 3 / WORDS]
+
+
 def test_sentiment_loads_its_reward_model_only_when_it_is_made(monkeypatch):
     preferences = types.ModuleType("tfppo.text.preferences")
     preferences.sentiment_reward = lambda: lambda prompts, responses: [7.0] * len(responses)
     monkeypatch.setitem(sys.modules, "tfppo.text.preferences", preferences)
-    assert checked_scores(get_task("sentiment").make_reward(), ["a"], ["b"]).tolist() == [7.0]
+    reward = get_task("sentiment").make_reward()
+    assert checked_scores(reward, ["a", "a"], ["", " word" * WORDS]).tolist() == [7.0 - SHORT_COST, 7.0]
