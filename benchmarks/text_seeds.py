@@ -33,10 +33,11 @@ SHOWN = {
 
 
 def train(task: str, seed: int, runs: Path) -> dict:
-    """Tunes with one seed; returns its evaluation.json, its metrics and its last samples."""
-    name = f"seed{seed}"
+    """Tunes with one seed, unless that was done; returns its evaluation.json, its metrics and its last samples."""
+    name = f"{task}-seed{seed}"
     command = [sys.executable, "-m", "tfppo", "train", "text", "--task", task, "--seed", str(seed)]
-    subprocess.run([*command, "--name", name, "--runs-dir", str(runs)], check=True, stdout=subprocess.DEVNULL)
+    if not (runs / name / "evaluation.json").exists():
+        subprocess.run([*command, "--name", name, "--runs-dir", str(runs)], check=True, stdout=subprocess.DEVNULL)
     evaluation = json.loads((runs / name / "evaluation.json").read_text())
     with (runs / name / "metrics.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -53,10 +54,10 @@ def write_table(task: str, evaluations: list[dict], path: Path) -> None:
     lines = [
         f"# The task {task}, seed by seed",
         "",
-        f"`python benchmarks/text_seeds.py --task {task} --seeds {seeds}` (each is `make train-textgen SEED=s` with this "
-        f"task). {evaluations[0]['prompts']} held-out prompts, one response each at temperature 1, reference -> policy; "
-        "score in standard deviations of the reference's scores; KL in nats a response; seconds of the whole process on "
-        "two CPU cores.",
+        f"`python benchmarks/text_seeds.py --task {task} --seeds {seeds}` (each is `make train-textgen SEED=s`",
+        f"with this task). {evaluations[0]['prompts']} held-out prompts, one response each at temperature 1, reference -> policy; "
+        "score gained in standard deviations of the reference's scores; KL in nats a response; seconds of the whole",
+        "process on two CPU cores.",
         "",
         f"| seed | score gained | KL | {' | '.join(shown.values())} | seconds |",
         f"|{'---|' * (len(shown) + 4)}",
@@ -92,11 +93,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--task", default="sentiment")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--runs-dir", type=Path, help="keeps the runs, and takes finished ones from there")
     arguments = parser.parse_args()
     evaluations = []
-    with tempfile.TemporaryDirectory() as runs:
+    with tempfile.TemporaryDirectory() as temporary:
         for seed in arguments.seeds:
-            evaluations.append(train(arguments.task, seed, Path(runs)))
+            evaluations.append(train(arguments.task, seed, arguments.runs_dir or Path(temporary)))
             print(json.dumps({k: v for k, v in evaluations[-1].items() if k not in ("curves", "samples")}), flush=True)
     write_table(arguments.task, evaluations, RESULTS / f"text_{arguments.task}.md")
     draw(arguments.task, evaluations, RESULTS / f"text_{arguments.task}.png")
