@@ -55,7 +55,8 @@ def write_table(task: str, evaluations: list[dict], path: Path) -> None:
         f"# The task {task}, seed by seed",
         "",
         f"`python benchmarks/text_seeds.py --task {task} --seeds {seeds}` (each is `make train-textgen SEED=s`",
-        f"with this task). {evaluations[0]['prompts']} held-out prompts, one response each at temperature 1, reference -> policy; "
+        f"with this task). {evaluations[0]['prompts']} held-out prompts, one response each at temperature 1,",
+        "reference -> policy;",
         "score gained in standard deviations of the reference's scores; KL in nats a response; seconds of the whole",
         "process on two CPU cores.",
         "",

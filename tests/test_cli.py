@@ -335,7 +335,7 @@ class Terminal(io.StringIO):
     ("arguments", "text"),
     [
         ([*CARTPOLE, "--no-such-option", "3"], "Unrecognized options: --no-such-option, 3; help: tfppo --help"),
-        (["train"], "Expected one of {cartpole, control}.; help: tfppo --help"),
+        (["train"], "Expected one of {cartpole, control, text}.; help: tfppo --help"),
         ([*CARTPOLE, "--name", LONG], f"name must be a plain folder name, not {LONG!r}; help: tfppo --help"),
     ],
     ids=["unknown", "missing", "long"],

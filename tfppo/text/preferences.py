@@ -70,12 +70,13 @@ class RewardModel:
 
     def scores(self, texts: Sequence[str]) -> np.ndarray:
         """float32 [N], higher is friendlier; a text that is longer than the context is read from its beginning."""
-        rows = encode(self.tokenizer, [Sentence("movie", "", "test", 0.0, text) for text in texts], max(WIDTHS) - 1)
+        longest = min(self._language_model.context_length or max(WIDTHS), max(WIDTHS))
+        rows = encode(self.tokenizer, [Sentence("movie", "", "test", 0.0, text) for text in texts], longest - 1)
         scores = np.empty(len(rows), np.float32)
         for start in range(0, len(rows), ROWS):
             chunk = rows[start : start + ROWS]
-            longest = max(map(len, chunk))
-            ids = np.zeros([ROWS, next(width for width in WIDTHS if width >= longest)], np.int32)
+            wanted = max(map(len, chunk))
+            ids = np.zeros([ROWS, min(longest, next(width for width in WIDTHS if width >= wanted))], np.int32)
             for row, tokens in zip(ids, chunk, strict=False):
                 row[: len(tokens)] = tokens
             last = np.zeros(ROWS, np.int32)
