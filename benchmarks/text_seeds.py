@@ -49,15 +49,15 @@ def train(task: str, seed: int, runs: Path) -> dict:
 
 def write_table(task: str, evaluations: list[dict], path: Path) -> None:
     seeds = " ".join(str(e["seed"]) for e in evaluations)
-    own = [name for name in evaluations[0] if name not in SHOWN and isinstance(evaluations[0][name], dict)]
+    known = {*SHOWN, "vader_compound"}  # the sentiment task's own measure is the judge
+    own = [name for name in evaluations[0] if name not in known and isinstance(evaluations[0][name], dict)]
     shown = SHOWN | {name: name for name in own if "policy" in evaluations[0][name]}
     lines = [
         f"# The task {task}, seed by seed",
         "",
         f"`python benchmarks/text_seeds.py --task {task} --seeds {seeds}` (each is `make train-textgen SEED=s`",
         f"with this task). {evaluations[0]['prompts']} held-out prompts, one response each at temperature 1,",
-        "reference -> policy;",
-        "score gained in standard deviations of the reference's scores; KL in nats a response; seconds of the whole",
+        "reference -> policy; score gained in standard deviations of the reference's scores; KL in nats a response; seconds of the whole",
         "process on two CPU cores.",
         "",
         f"| seed | score gained | KL | {' | '.join(shown.values())} | seconds |",
@@ -85,7 +85,7 @@ def draw(task: str, evaluations: list[dict], path: Path) -> None:
         axes.set_ylabel(label)
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
-    panels[0].set_title(f"{task}, seeds {', '.join(str(e['seed']) for e in evaluations)}")
+    panels[0].set_title(f"{task}, seed {', '.join(str(e['seed']) for e in evaluations)}")
     panels[1].set_xlabel("iteration")
     figure.savefig(path)
 

@@ -41,5 +41,6 @@ KEYWORDS = register_task(
         measure=mean_terms,
         metric="film_terms",
         target=2.0,
+        defaults={"iterations": 100, "response_length": 32},
     )
 )

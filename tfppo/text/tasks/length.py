@@ -39,6 +39,7 @@ def length_task(words: int = WORDS) -> Task:
         measure=share_within_one_word,
         metric="within_one_word",
         target=0.8,
+        defaults={"iterations": 100, "response_length": 24},
     )
 
 
