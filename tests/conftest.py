@@ -4,6 +4,7 @@ import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
+import keras
 import pytest
 import tensorflow as tf
 
@@ -24,6 +25,7 @@ def make_preset(kind, folder):
     from tfppo.text.tokenizer import train_tokenizer
     from tfppo.text.transformer import make_transformer
 
+    keras.utils.set_random_seed(1)
     config = PretrainConfig(vocabulary_size=512, num_layers=1, num_heads=2, hidden_dim=16, context_length=64)
     tokenizer = train_tokenizer([s.text for s in sentences("validation")], config.vocabulary_size)
     make = make_lstm if kind == "lstm" else make_transformer

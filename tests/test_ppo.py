@@ -86,9 +86,10 @@ def test_the_batch_is_gae_on_the_transitions(episode_len):
 def test_padding_changes_nothing():
     ppo = PPO(None, 4, 2)
     batch = make_batch(ppo, random_transitions(), 10)
+    counts = (tf.constant(50.0), tf.constant(50.0))  # for the policy, for the value
     spoilt = batch._replace(advantages=tf.where(batch.mask, batch.advantages, np.nan))
     for gradient, other in zip(
-        *(ppo._learner._loss_and_gradients(b, tf.constant(0.2), tf.constant(50.0))[1] for b in (batch, spoilt)),
+        *(ppo._learner._loss_and_gradients(b, tf.constant(0.2), counts)[1] for b in (batch, spoilt)),
         strict=True,
     ):
         np.testing.assert_array_equal(gradient, other)

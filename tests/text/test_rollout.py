@@ -139,8 +139,8 @@ def test_rewards_by_hand():
 
 def test_whitened_rewards_have_the_standard_deviation_1_and_their_old_mean():
     rollout = make_rollout(np.nan)
-    plain, mask = token_rewards(rollout, tf.constant(BETA), text_config())
-    white, _ = token_rewards(rollout, tf.constant(BETA), text_config(whiten_rewards=True))
+    plain, mask = token_rewards(rollout, tf.constant(BETA), text_config(missing_end_penalty=1.0))
+    white, _ = token_rewards(rollout, tf.constant(BETA), text_config(missing_end_penalty=1.0, whiten_rewards=True))
     plain, white = plain.numpy()[mask], white.numpy()[mask]
     np.testing.assert_allclose([white.mean(), white.std()], [plain.mean(), 1.0], atol=1e-5)
     assert abs(plain.mean()) > 0.1 and abs(plain.std() - 1) > 0.1
