@@ -115,7 +115,7 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=5, help="measured iterations of a run")
     parser.add_argument("--warmup", type=int, default=2)
     parser.add_argument("--sampling", choices=("xla", "graph"), default="xla")
-    parser.add_argument("--mode", choices=("xla", "graph"), default="graph", help="of forward passes and updates")
+    parser.add_argument("--mode", choices=("xla", "graph"), default="xla", help="of forward passes and updates")
     parser.add_argument("--peer-python", help="the Python that has TRL; without it only tfppo is measured")
     parser.add_argument("--child", choices=("four", "shared"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
