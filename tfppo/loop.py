@@ -60,8 +60,15 @@ def _first(dataset: tf.data.Dataset, rollouts: Iterator, learner: PPOLearner, de
 
 
 def _next(rollouts: Iterator, collector: Any) -> Any:
-    try:
+    with raising_what_it_raised(collector):
         return next(rollouts)
+
+
+@contextmanager
+def raising_what_it_raised(collector: Any) -> Iterator[None]:
+    """Inside, TensorFlow's report of a failed rollout becomes the exception that the collector kept in its `error`."""
+    try:
+        yield
     except tf.errors.OpError:
         error = getattr(collector, "error", None)
         if error is None:

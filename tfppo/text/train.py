@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from tfppo.errors import UsageError
 from tfppo.learner import PPOLearner
-from tfppo.loop import train_iterations
+from tfppo.loop import raising_what_it_raised, train_iterations
 from tfppo.pipeline import prompt_dataset, rollout_dataset
 from tfppo.placement import choose_device, choose_token_compilation
 from tfppo.text.codec import Codec
@@ -164,10 +164,11 @@ class TextTrainer:
     def _fit_scale(self) -> None:
         """Takes the scores' mean and standard deviation from responses of the reference, which the policy still is."""
         batches = prompt_dataset(*self.prompts, self.config.text.batch_size, self.config.run.seed + 1)
-        scores = [
-            _raised(self.collector, self.collector.collect, tf.constant(-1 - number, tf.int64), *batch).scores.numpy()
-            for number, batch in enumerate(batches.take(SCALE_ROLLOUTS))
-        ]
+        with raising_what_it_raised(self.collector):
+            scores = [
+                self.collector.collect(tf.constant(-1 - number, tf.int64), *batch).scores.numpy()
+                for number, batch in enumerate(batches.take(SCALE_ROLLOUTS))
+            ]
         scale = ScoreScale.fit(np.concatenate(scores))
         self.scale[0].assign(scale.mean)
         self.scale[1].assign(scale.std)
@@ -177,16 +178,6 @@ class TextTrainer:
         self.latest = self.codec.decode(prompts), self.codec.decode(responses)
         scale = ScoreScale(*(float(x.numpy()) for x in self.scale), self.config.text.score_clip)
         return scale(checked_scores(self.reward, *self.latest))
-
-
-def _raised(collector: TextCollector, function: Callable, *arguments: Any) -> Any:
-    """What `function` returns; what the scorer raised inside it is raised as it was."""
-    try:
-        return function(*arguments)
-    except tf.errors.OpError:
-        if collector.error is None:
-            raise
-        raise collector.error from None
 
 
 def _make_policy(model: LanguageModel, config: TextRun) -> TextPolicy:
