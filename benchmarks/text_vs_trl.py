@@ -38,6 +38,7 @@ def run_tfppo(carry: str, iterations: int, warmup: int, sampling: str, mode: str
     from tfppo.text.policy import TextPolicy
     from tfppo.text.reference import as_language_model, copy_of, freeze
     from tfppo.text.rollout import TextCollector, to_batch
+    from tfppo.text.sampling import Ending
 
     def make_model():
         backbone = keras_hub.models.GPT2Backbone(VOCABULARY, 4, 4, 256, 1024, dropout=0.0, max_sequence_length=128)
@@ -63,7 +64,7 @@ def run_tfppo(carry: str, iterations: int, warmup: int, sampling: str, mode: str
 
     # No token ends a text, so that every response has its full length.
     collector = TextCollector(
-        policy, freeze(copy_of(model)), score, text, end=VOCABULARY, chunk=BATCH // 2, sampling_mode=sampling, mode=mode
+        policy, freeze(copy_of(model)), score, text, ending=Ending(VOCABULARY), chunk=BATCH // 2, sampling_mode=sampling, mode=mode
     )
     total = warmup + iterations
     learner = PPOLearner(

@@ -5,7 +5,9 @@ import pytest
 
 from tfppo.errors import UsageError
 from tfppo.text.codec import Codec
+from tfppo.text.config import TextConfig
 from tfppo.text.corpus import DOMAINS
+from tfppo.text.sampling import Ending
 from tfppo.text.tokenizer import END, PAD, control_token, train_tokenizer
 
 TEXTS = ["This film is a joy.", "A", "The script, the camera and the acting", "\u00a1Qu\u00e9 pel\u00edcula!", "it 's"]
@@ -49,6 +51,17 @@ def refusal(function, *arguments):
         function(*arguments)
     assert len(str(caught.value).splitlines()) == 1
     return str(caught.value)
+
+
+# ----- What ends a response
+
+
+def test_a_stop_token_is_one_token():
+    codec = Codec(Fake(pad_token_id=0, end_token="e"))
+    assert codec.ending(TextConfig()) == Ending(1)
+    assert codec.ending(TextConfig(stop_token="c", stop_after=5)) == Ending(1, 5, 5)
+    for text, count in (("ab", 2), ("", 0)):
+        assert f"stop_token {text!r} is {count} tokens" in refusal(codec.ending, TextConfig(stop_token=text))
 
 
 # ----- There

@@ -33,7 +33,7 @@ def shipped():
 def test_a_prompt_is_answered_the_same_whoever_stands_behind_it(tiny):
     """Prompts are answered in pieces of one size; the last is filled up."""
     model, codec = tiny
-    examinee = Examinee(model, TEXT, codec.end)
+    examinee = Examinee(model, TEXT, codec.ending(TEXT))
     prompts = codec.encode(get_task("length").prompts("test")[: ROWS + 7])
     answers = examinee.respond(prompts, 3)
     assert answers.responses.shape == (ROWS + 7, 6) and len(answers.prompt_lengths) == ROWS + 7
@@ -62,7 +62,7 @@ def test_the_shipped_language_model_knows_where_people_write(shipped):
     model, codec = shipped
     for domain in DOMAINS:
         texts = [sentence.text for sentence in sentences("test", domain)[:60] if len(sentence.text.split()) >= 8]
-        guesses = most_likely_domains(Examinee(model, TEXT, codec.end), codec, texts)
+        guesses = most_likely_domains(Examinee(model, TEXT, codec.ending(TEXT)), codec, texts)
         assert guesses.count(domain) / len(guesses) >= 0.85, domain
 
 

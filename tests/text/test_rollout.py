@@ -14,6 +14,7 @@ from tfppo.text.config import TextConfig
 from tfppo.text.policy import TextPolicy, TokenInputs, response_log_probs
 from tfppo.text.reference import copy_of, freeze
 from tfppo.text.rollout import TextCollector, TextRollout, to_batch, token_rewards
+from tfppo.text.sampling import Ending
 from tfppo.types import map_tensors
 
 END, B, R = 1, 8, 6
@@ -217,7 +218,7 @@ class Parts:
         self.reference = freeze(copy_of(model) if other is None else other)
         self.given = []
         self.scorer = scorer
-        options = {"end": END, "chunk": chunk, "seed": seed, "sampling_mode": mode, "mode": mode}
+        options = {"ending": Ending(END), "chunk": chunk, "seed": seed, "sampling_mode": mode, "mode": mode}
         self.collector = TextCollector(self.policy, self.reference, self.score, self.text, **options)
 
     def learner(self, ppo, num_iterations, mode):
@@ -272,6 +273,17 @@ def test_responses_are_where_their_prompts_end(rollout, prompts):
         assert kept.count(END) == int(rollout.ended[n]) and END not in kept[:-1]
         assert len(kept) == R or kept[-1] == END
     assert 0 < rollout.ended.numpy().sum() < B
+
+
+def test_a_response_that_stopped_has_ended(shared_model, prompts):
+    parts = Parts(shared_model("gpt2"))
+    parts.collector.ending = Ending(END, 7, 2)
+    rollout = parts.collector.collect(number(3), *prompts)
+    ended = []
+    for row, mask in zip(rollout.responses.numpy(), rollout.mask.numpy(), strict=True):
+        ended.append(row[mask][-1] == END or (row[mask][-1] == 7 and mask.sum() > 2))
+    np.testing.assert_array_equal(rollout.ended, ended)
+    assert 0 < sum(ended) < B and any(row[mask][-1] == 7 for row, mask in zip(rollout.responses, rollout.mask))
 
 
 def test_the_scorer_is_given_tokens_without_padding_once(shared_model, prompts):
@@ -353,7 +365,7 @@ def test_what_the_scorer_raises_inside_tf_data_is_kept(bigram, prompts, error):
         raise error
 
     model = bigram(np.random.default_rng(0).normal(size=[20, 20]))
-    collector = TextCollector(TextPolicy(model), model, failing, text_config(), end=END, chunk=B)
+    collector = TextCollector(TextPolicy(model), model, failing, text_config(), ending=Ending(END), chunk=B)
     source = tf.data.Dataset.from_tensors(prompts).repeat()
     elements = iter(rollout_dataset(collector.collect, source=source))
     assert collector.error is None

@@ -6,7 +6,7 @@ import tensorflow as tf
 from reference import every_mode, softmax
 
 from tfppo.text.policy import TokenInputs, response_log_probs
-from tfppo.text.sampling import response_mask, response_positions, sample
+from tfppo.text.sampling import Ending, response_mask, response_positions, sample
 
 END, PAD, LENGTH = 1, 0, 8
 SEED = tf.constant([1, 2])
@@ -15,8 +15,8 @@ TABLE = RNG.normal(0.0, 0.8, [6, 6])  # of the bigram model: 0 and 1 are drawn l
 NEVER = -1e8
 
 
-def draw(model, prompts, lengths, *, length=LENGTH, seed=SEED, end=END, **options):
-    return sample(model, prompts, lengths, length, seed, end=end, **options)
+def draw(model, prompts, lengths, *, length=LENGTH, seed=SEED, end=END, stop=None, stop_after=0, **options):
+    return sample(model, prompts, lengths, length, seed, ending=Ending(end, stop, stop_after), **options)
 
 
 @pytest.fixture(scope="module")
@@ -266,10 +266,42 @@ def test_the_mask_reaches_up_to_and_including_the_first_end(compiled):
     responses[0] = 3  # no end
     responses[1, 0] = END
     expected = np.array([[END not in row[:t] for t in range(7)] for row in responses.tolist()])
-    mask = compiled(lambda tokens: response_mask(tokens, END))(tf.constant(responses, tf.int32))
+    mask = compiled(lambda tokens: response_mask(tokens, Ending(END)))(tf.constant(responses, tf.int32))
     assert mask.dtype == tf.bool
     np.testing.assert_array_equal(mask, expected)
     assert expected[0].all() and expected[1].sum() == 1 and (responses[expected] == END).sum() > 10
+
+
+@every_mode
+@pytest.mark.parametrize("after", [0, 3, 6])
+def test_a_response_is_cut_at_the_first_stop_token_from_an_index_on(compiled, after):
+    """Statement 36; the end of a text ends it at any index."""
+    responses = RNG.integers(0, 5, [40, 7])
+    responses[0] = 4  # stops everywhere
+    responses[1], responses[2] = 3, [4, 4, END, 4, 4, 4, 4]
+    lengths = []
+    for row in responses.tolist():
+        ends = [t for t, token in enumerate(row) if token == END or (token == 4 and t >= after)]
+        lengths.append(min([*ends, 6]) + 1)
+    mask = compiled(lambda tokens: response_mask(tokens, Ending(END, 4, after)))(tf.constant(responses, tf.int32))
+    np.testing.assert_array_equal(mask, np.arange(7) < np.array(lengths)[:, None])
+    assert lengths[:3] == [after + 1, 7, min(after, 2) + 1]
+
+
+@pytest.mark.parametrize("after", [0, 4])
+def test_sampling_stops_at_a_stop_token_from_an_index_on(bigram, after):
+    """Prompts are ragged: the index is that in the response. A stop token in the prompt or too early ends nothing."""
+    likely = np.where(np.arange(6) == END, NEVER, TABLE)
+    prompts, lengths = tf.constant([[4, 3, 4], [4, 0, 0]] * 50), tf.constant([3, 1] * 50)
+    samples = draw(bigram(likely), prompts, lengths, length=8, stop=4, stop_after=after)
+    stopped = 0
+    for row, whole, length in zip(kept(samples), samples.token_ids.numpy(), lengths.numpy(), strict=True):
+        stops = [t for t, token in enumerate(row) if token == 4 and t >= after]
+        assert len(row) == (stops[0] + 1 if stops else 8)
+        assert (whole[length + len(row) :] == PAD).all()
+        stopped += len(row) < 8
+    assert stopped > 30
+    assert any(4 in row[:after] for row in kept(samples)) == (after > 0)
 
 
 def test_responses_lie_right_behind_their_prompts():

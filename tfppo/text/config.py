@@ -104,6 +104,10 @@ class TextConfig:
     """Tokens of a training prompt at most; longer prompts of the task are left out."""
     response_length: int = 40
     """Tokens of a response at most, its end included."""
+    stop_token: str | None = None
+    """A token that ends a response too, like "." [Ziegler et al. 2019]; None: only the end of the text does."""
+    stop_after: int = 0
+    """Tokens at the start of a response that stop_token does not end it at."""
     temperature: float = 1.0
     """Logits are divided by it in sampling and in every log-probability."""
     separate_critic: bool = False
@@ -115,7 +119,7 @@ class TextConfig:
     score_position: Literal["last", "after_end"] = "last"
     """Where the score goes: to the response's last token, or to the slot behind its end."""
     missing_end_penalty: float = 0.0
-    """Subtracted from the score of a response that does not end within response_length."""
+    """Subtracted from the score of a response that does not end within response_length tokens."""
     whiten_rewards: bool = False
     """Scale the rewards of a rollout to standard deviation 1, keeping their mean [Ziegler et al. 2019]."""
     dtype: Literal["float32", "mixed_bfloat16"] = "float32"
@@ -129,6 +133,12 @@ class TextConfig:
         check_types(self)
         for name in ("iterations", "batch_size", "prompt_length", "response_length", "sample_interval"):
             check(self, name, "at least 1", lambda v: v >= 1)
+        check(
+            self,
+            "stop_after",
+            f"between 0 and response_length - 1 = {self.response_length - 1}",
+            lambda v: 0 <= v < self.response_length,
+        )
         for name in ("temperature", "score_clip"):
             check(self, name, "positive", lambda v: v > 0)
         for name in ("missing_end_penalty", "eval_prompts"):

@@ -17,7 +17,7 @@ from tfppo.text.language_model import LanguageModel
 from tfppo.text.metrics import distinct_2, mean_words, vader_compound
 from tfppo.text.policy import TokenInputs, response_log_probs
 from tfppo.text.rewards import Reward, checked_scores
-from tfppo.text.sampling import sample
+from tfppo.text.sampling import Ending, sample
 from tfppo.text.tasks import Task
 from tfppo.text.tokenizer import control_token
 
@@ -40,16 +40,19 @@ class Examinee:
     Args:
       model: the language model.
       text: its response_length and temperature.
-      end: the token that ends a text.
+      ending: what ends a response.
       mode: "xla", "graph" or "eager".
       **options: `temperature`, `top_k`, `top_p` of `sampling.sample`, for its own answers.
     """
 
-    def __init__(self, model: LanguageModel, text: TextConfig, end: int, *, mode: str = "graph", **options: Any):
+    def __init__(self, model: LanguageModel, text: TextConfig, ending: Ending, *, mode: str = "graph", **options: Any):
         options = {"temperature": text.temperature} | options
         self.model = model
         self._draw = compiled(
-            lambda ids, lengths, seed: sample(model, ids, lengths, text.response_length, seed, end=end, **options), mode
+            lambda ids, lengths, seed: sample(
+                model, ids, lengths, text.response_length, seed, ending=ending, **options
+            ),
+            mode,
         )
         self._log_probs = compiled(functools.partial(response_log_probs, model), mode)
 
@@ -125,7 +128,7 @@ def compare(
     result: dict[str, Any] = {"prompts": len(prompts)}
     texts = {}
     examinees = {
-        name: Examinee(model, text, codec.end) for name, model in (("reference", reference), ("policy", policy))
+        name: Examinee(model, text, codec.ending(text)) for name, model in (("reference", reference), ("policy", policy))
     }
     for done, (name, examinee) in enumerate(examinees.items()):
         answers = examinee.respond(encoded, seed)

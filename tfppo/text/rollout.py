@@ -14,7 +14,7 @@ from tfppo.returns import generalized_advantage_estimation
 from tfppo.text.config import TextConfig
 from tfppo.text.language_model import LanguageModel
 from tfppo.text.policy import TextPolicy, TokenInputs, response_log_probs
-from tfppo.text.sampling import Samples, sample
+from tfppo.text.sampling import Ending, Samples, sample
 from tfppo.types import Batch
 
 Scorer = Callable[[Sequence[Sequence[int]], Sequence[Sequence[int]]], np.ndarray]
@@ -34,6 +34,11 @@ class TextRollout(NamedTuple):
     ended: tf.Tensor  # [B] bool, False where the response was cut at R tokens
     metrics: dict[str, tf.Tensor]  # scalars, named as in writers.METRICS
 
+    @property
+    def log_ratio(self) -> tf.Tensor:
+        """log pi - log pi_ref of each token, [B, R]; 0 outside the mask."""
+        return zero_outside(self.log_probs - self.reference_log_probs, self.mask)
+
 
 class TextCollector(tf.Module):
     """Collects rollouts: samples responses, has them scored in Python, and evaluates them in full forward passes.
@@ -46,7 +51,7 @@ class TextCollector(tf.Module):
       reference: what the KL is measured to.
       scorer: tokens of prompts and of responses, without padding, to scores [B]; runs on the host.
       text: lengths and temperature.
-      end: the token that ends a text.
+      ending: what ends a response.
       chunk: sequences in a forward pass, which bounds the memory; it divides the batch.
       seed: with the iteration it fixes every random number.
       sampling_mode: of the sampling, "xla", "graph" or "eager".
@@ -60,7 +65,7 @@ class TextCollector(tf.Module):
         scorer: Scorer,
         text: TextConfig,
         *,
-        end: int,
+        ending: Ending,
         chunk: int,
         seed: int = 0,
         sampling_mode: str = "graph",
@@ -71,7 +76,7 @@ class TextCollector(tf.Module):
         self.reference = reference
         self.scorer = scorer
         self.text = text
-        self.end = end
+        self.ending = ending
         self.chunk = chunk
         self.seed = tf.constant([seed, 0x7E47], tf.int32)
         self.error: Exception | None = None
@@ -80,16 +85,13 @@ class TextCollector(tf.Module):
 
     def collect(self, iteration: tf.Tensor, prompts: tf.Tensor, prompt_lengths: tf.Tensor) -> TextRollout:
         """Rollout number `iteration` (int64 scalar) of prompts int32 [B, P], padded on the right, [B] tokens long."""
-        samples = self._sample(prompts, prompt_lengths, fold_in(self.seed, iteration))
+        samples, scores = self.answer(iteration, prompts, prompt_lengths)
         inputs = TokenInputs(samples.token_ids, prompt_lengths)
-        # Nothing ties the two together: the reward's Python runs while the forward passes do.
-        scores = tf.numpy_function(self._score, [prompts, prompt_lengths, *samples[1:]], tf.float32, stateful=False)
-        scores = tf.ensure_shape(scores, [prompts.shape[0]])
         log_probs, values, reference_log_probs = self._evaluate(inputs, samples.responses)
-        ended = tf.reduce_any((samples.responses == self.end) & samples.mask, axis=1)
-        log_ratio = zero_outside(log_probs - reference_log_probs, samples.mask)
+        slots = tf.range(self.text.response_length)
+        ended = tf.reduce_any(self.ending(samples.responses, slots) & samples.mask, axis=1)
         gap = zero_outside(samples.log_probs - log_probs, samples.mask)
-        return TextRollout(
+        rollout = TextRollout(
             token_ids=samples.token_ids,
             prompt_lengths=prompt_lengths,
             responses=samples.responses,
@@ -99,15 +101,26 @@ class TextCollector(tf.Module):
             values=values,
             scores=scores,
             ended=ended,
-            metrics={
-                "text/score_mean": tf.reduce_mean(scores),
-                "text/score_std": tf.math.reduce_std(scores),
-                "text/kl": tf.reduce_mean(tf.reduce_sum(log_ratio, axis=1)),
-                "text/response_tokens_mean": tf.reduce_mean(tf.reduce_sum(tf.cast(samples.mask, tf.float32), axis=1)),
-                "text/eos_fraction": tf.reduce_mean(tf.cast(ended, tf.float32)),
-                "text/sampler_gap": tf.reduce_max(tf.abs(gap)),
-            },
+            metrics={},
         )
+        metrics = {
+            "text/score_mean": tf.reduce_mean(scores),
+            "text/score_std": tf.math.reduce_std(scores),
+            "text/kl": tf.reduce_mean(tf.reduce_sum(rollout.log_ratio, axis=1)),
+            "text/response_tokens_mean": tf.reduce_mean(tf.reduce_sum(tf.cast(samples.mask, tf.float32), axis=1)),
+            "text/eos_fraction": tf.reduce_mean(tf.cast(ended, tf.float32)),
+            "text/sampler_gap": tf.reduce_max(tf.abs(gap)),
+        }
+        return rollout._replace(metrics=metrics)
+
+    def answer(
+        self, iteration: tf.Tensor, prompts: tf.Tensor, prompt_lengths: tf.Tensor
+    ) -> tuple[Samples, tf.Tensor]:
+        """The responses of rollout number `iteration`, and their scores [B]."""
+        samples = self._sample(prompts, prompt_lengths, fold_in(self.seed, iteration))
+        # Nothing ties this to the forward passes that follow: the reward's Python runs while they do.
+        scores = tf.numpy_function(self._score, [prompts, prompt_lengths, *samples[1:]], tf.float32, stateful=False)
+        return samples, tf.ensure_shape(scores, [prompts.shape[0]])
 
     def _sample(self, prompts: tf.Tensor, prompt_lengths: tf.Tensor, seed: tf.Tensor) -> Samples:
         return sample(
@@ -116,7 +129,7 @@ class TextCollector(tf.Module):
             prompt_lengths,
             self.text.response_length,
             seed,
-            end=self.end,
+            ending=self.ending,
             temperature=self.text.temperature,
         )
 
@@ -160,7 +173,6 @@ def token_rewards(rollout: TextRollout, kl_coeff: tf.Tensor, text: TextConfig) -
       text: the shaping's settings.
     """
     mask = rollout.mask
-    log_ratio = zero_outside(rollout.log_probs - rollout.reference_log_probs, mask)
     slots = tf.range(mask.shape[1])  # [R]
     lengths = tf.reduce_sum(tf.cast(mask, tf.int32), axis=1)  # [B]
     last = lengths - 1
@@ -168,7 +180,7 @@ def token_rewards(rollout: TextRollout, kl_coeff: tf.Tensor, text: TextConfig) -
         last = tf.minimum(lengths, mask.shape[1] - 1)
     scores = rollout.scores - text.missing_end_penalty * tf.cast(~rollout.ended, tf.float32)
     is_last = slots == last[:, None]  # [B, R]
-    rewards = tf.where(is_last, scores[:, None], 0.0) - kl_coeff * log_ratio
+    rewards = tf.where(is_last, scores[:, None], 0.0) - kl_coeff * rollout.log_ratio
     value_mask = slots <= last[:, None]
     if text.whiten_rewards:
         rewards = masked_whiten(rewards, value_mask, shift_mean=False)  # keeps their mean
@@ -181,14 +193,11 @@ def to_batch(rollout: TextRollout, kl_coeff: tf.Tensor, text: TextConfig, ppo: P
     rewards, value_mask = token_rewards(rollout, kl_coeff if in_reward else tf.zeros([]), text)
     values = zero_outside(rollout.values, value_mask)
     next_values = tf.concat([values[:, 1:], tf.zeros_like(values[:, :1])], axis=1)  # [B, R]
-    following = tf.concat([value_mask[:, 1:], tf.zeros_like(value_mask[:, :1])], axis=1)
-    is_last = tf.cast(value_mask & ~following, tf.float32)  # the last slot: also a response that was cut is over
-    rewards, old_values, next_values, is_last = map(tf.transpose, (rewards, values, next_values, is_last))  # [R, B]
-    terminated = is_last > 0
+    rewards, old_values, next_values = map(tf.transpose, (rewards, values, next_values))  # [R, B]
+    never = tf.zeros(rewards.shape, tf.bool)  # behind its last slot a response is worth 0, also one that was cut
     advantages, returns = generalized_advantage_estimation(
-        rewards, old_values, next_values, terminated, tf.zeros_like(terminated), ppo.gamma, ppo.gae_lambda
+        rewards, old_values, next_values, never, never, ppo.gamma, ppo.gae_lambda
     )
-    log_ratio = zero_outside(rollout.log_probs - rollout.reference_log_probs, rollout.mask)
     return Batch(
         inputs=TokenInputs(rollout.token_ids, rollout.prompt_lengths),
         actions=rollout.responses,
@@ -199,5 +208,5 @@ def to_batch(rollout: TextRollout, kl_coeff: tf.Tensor, text: TextConfig, ppo: P
         mask=rollout.mask,
         reference_log_probs=None if in_reward else rollout.reference_log_probs,
         value_mask=value_mask,
-        reference_kl=tf.reduce_sum(log_ratio, axis=1),
+        reference_kl=tf.reduce_sum(rollout.log_ratio, axis=1),
     )

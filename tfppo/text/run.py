@@ -95,7 +95,8 @@ def generate(
     trainer = _restored(folder)
     encoded = trainer.encode([prompt for prompt in prompts for _ in range(samples)])
     options = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
-    answers = Examinee(trainer.policy.model, trainer.config.text, trainer.codec.end, **options).respond(encoded, seed)
+    examinee = Examinee(trainer.policy.model, trainer.config.text, trainer.ending, **options)
+    answers = examinee.respond(encoded, seed)
     return trainer.codec.decode_masked(answers.responses, answers.mask)
 
 

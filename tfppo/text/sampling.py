@@ -17,6 +17,24 @@ class Samples(NamedTuple):
     mask: tf.Tensor  # [B, R] bool: up to and including the end of the text
 
 
+class Ending(NamedTuple):
+    """What ends a response; the token that does belongs to it still."""
+
+    end: int
+    """The token that ends a text."""
+    stop: int | None = None
+    """Another token that ends a response, like the full stop [Ziegler et al. 2019, section 2.3]; None: none does."""
+    stop_after: int = 0
+    """The first index at which it does."""
+
+    def __call__(self, tokens: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
+        """bool, the shape of both: whether tokens at an index of their response end it."""
+        is_end = tokens == self.end
+        if self.stop is not None:
+            is_end |= (tokens == self.stop) & (index >= self.stop_after)
+        return is_end
+
+
 def sample(
     model: LanguageModel,
     prompts: tf.Tensor,
@@ -24,7 +42,7 @@ def sample(
     response_length: int,
     seed: tf.Tensor,
     *,
-    end: int,
+    ending: Ending,
     pad: int = 0,
     temperature: float = 1.0,
     top_k: int | None = None,
@@ -46,7 +64,7 @@ def sample(
       prompt_lengths: int32 [B], each at least 1.
       response_length: R.
       seed: int [2].
-      end: token that ends a text.
+      ending: what ends a response.
       pad: token that fills what is behind the end.
       temperature: logits are divided by it, for the draw and the log-probabilities alike; 0: the most probable token.
       top_k: draw among the k most probable tokens only.
@@ -80,7 +98,7 @@ def sample(
         here = columns == index + 1  # [P + R]
         token_ids = tf.where(here & is_drawn[:, None], drawn[:, None], token_ids)
         log_probs = tf.where(here & is_drawn[:, None], log_prob[:, None], log_probs)
-        done |= is_drawn & ((drawn == end) | (index + 1 >= last))
+        done |= is_drawn & (ending(drawn, index + 1 - prompt_lengths) | (index + 1 >= last))
         return index + 1, token_ids, log_probs, done, state
 
     _, token_ids, log_probs, _, _ = tf.while_loop(
@@ -88,7 +106,7 @@ def sample(
     )
     positions = response_positions(prompt_lengths, response_length)  # [B, R]
     responses = tf.gather(token_ids, positions, axis=1, batch_dims=1)
-    mask = response_mask(responses, end)
+    mask = response_mask(responses, ending)
     return Samples(
         token_ids,
         tf.where(mask, responses, pad),
@@ -102,9 +120,9 @@ def response_positions(prompt_lengths: tf.Tensor, response_length: int) -> tf.Te
     return prompt_lengths[:, None] + tf.range(response_length)
 
 
-def response_mask(responses: tf.Tensor, end: int) -> tf.Tensor:
-    """bool [B, R], true up to and including the first end of a text; all true where there is none."""
-    ends = tf.cast(responses == end, tf.int32)
+def response_mask(responses: tf.Tensor, ending: Ending) -> tf.Tensor:
+    """bool [B, R], true up to and including the first token that ends a response; all true where there is none."""
+    ends = tf.cast(ending(responses, tf.range(responses.shape[1])), tf.int32)
     return tf.cumsum(ends, axis=1, exclusive=True) == 0
 
 

@@ -64,6 +64,7 @@ class TextTrainer:
                 load_preset(text.preset or default_preset(), text.dtype) if model is None else model
             )
             self.codec = Codec(tokenizer, self.task.domain)
+            self.ending = self.codec.ending(text)
             self.policy = _make_policy(as_language_model(keras_model), config)
             self.reference = freeze(copy_of(self.policy.model))
             self.reward = _make_reward(self.task, text.reward, reward)
@@ -74,7 +75,7 @@ class TextTrainer:
                 self.reference,
                 self._score,
                 text,
-                end=self.codec.end,
+                ending=self.ending,
                 chunk=ppo.minibatch_size // ppo.num_micro_batches,
                 seed=run.seed,
                 sampling_mode=self.rollout_mode,
@@ -166,7 +167,7 @@ class TextTrainer:
         batches = prompt_dataset(*self.prompts, self.config.text.batch_size, self.config.run.seed + 1)
         with raising_what_it_raised(self.collector):
             scores = [
-                self.collector.collect(tf.constant(-1 - number, tf.int64), *batch).scores.numpy()
+                self.collector.answer(tf.constant(-1 - number, tf.int64), *batch)[1].numpy()
                 for number, batch in enumerate(batches.take(SCALE_ROLLOUTS))
             ]
         scale = ScoreScale.fit(np.concatenate(scores))
