@@ -64,7 +64,14 @@ def run_tfppo(carry: str, iterations: int, warmup: int, sampling: str, mode: str
 
     # No token ends a text, so that every response has its full length.
     collector = TextCollector(
-        policy, freeze(copy_of(model)), score, text, ending=Ending(VOCABULARY), chunk=BATCH // 2, sampling_mode=sampling, mode=mode
+        policy,
+        freeze(copy_of(model)),
+        score,
+        text,
+        ending=Ending(VOCABULARY),
+        chunk=BATCH // 2,
+        sampling_mode=sampling,
+        mode=mode,
     )
     total = warmup + iterations
     learner = PPOLearner(

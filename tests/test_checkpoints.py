@@ -8,9 +8,9 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from refusal import refusal
 
 from tfppo.checkpoints import Checkpoints
-from tfppo.errors import UsageError
 
 
 def make_state(seed, units=3, steps=0):
@@ -45,16 +45,6 @@ def assert_bit_equal(one, other):
     for name in one:
         assert one[name].dtype == other[name].dtype, name
         assert one[name].tobytes() == other[name].tobytes(), name
-
-
-def refusal(function):
-    """The text of the UsageError that the call raises, which is one line."""
-    with pytest.raises(UsageError) as caught:
-        function()
-    text = str(caught.value)
-    assert text and len(text.splitlines()) == 1, text
-    assert len(text) < 1000, text
-    return text
 
 
 @pytest.fixture

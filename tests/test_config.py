@@ -5,9 +5,9 @@ import math
 from pathlib import Path
 
 import pytest
+from refusal import refusal
 
 from tfppo.config import ControlConfig, ControlRun, PPOConfig, RunConfig
-from tfppo.errors import UsageError
 from tfppo.settings import exact_div, from_yaml, to_yaml
 
 NAN, INF = math.nan, math.inf
@@ -127,16 +127,6 @@ OTHER_RUN = ControlRun(
     control=ControlConfig(**OTHER[ControlConfig]),
     ppo=PPOConfig(**OTHER[PPOConfig] | {"kl_in": "loss"}),
 )
-
-
-def refusal(make):
-    """The text of the UsageError that `make` raises, which is one line."""
-    with pytest.raises(UsageError) as caught:
-        make()
-    assert isinstance(caught.value, ValueError)
-    text = str(caught.value)
-    assert text and len(text.splitlines()) == 1, text
-    return text
 
 
 @pytest.mark.parametrize("config_class", CONFIGS)

@@ -6,19 +6,10 @@ import os
 from pathlib import Path
 
 import pytest
+from refusal import refusal
 
 from tfppo import runs
 from tfppo.config import ControlConfig, ControlRun, PPOConfig, RunConfig
-from tfppo.errors import UsageError
-
-
-def refusal(function, *arguments):
-    """The text of the UsageError that the call raises, which is one line."""
-    with pytest.raises(UsageError) as caught:
-        function(*arguments)
-    text = str(caught.value)
-    assert text and len(text.splitlines()) == 1, text
-    return text
 
 
 def test_default_names_are_the_task_and_the_seed_and_count_up(tmp_path):

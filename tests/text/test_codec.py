@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
+from refusal import refusal
 
-from tfppo.errors import UsageError
 from tfppo.text.codec import Codec
 from tfppo.text.config import TextConfig
 from tfppo.text.corpus import DOMAINS
@@ -43,14 +43,6 @@ class Fake:
 
     def detokenize(self, rows):
         return ["".join(self.letters[token] for token in row) for row in rows]
-
-
-def refusal(function, *arguments):
-    """The text of the UsageError that is raised, which is one line."""
-    with pytest.raises(UsageError) as caught:
-        function(*arguments)
-    assert len(str(caught.value).splitlines()) == 1
-    return str(caught.value)
 
 
 # ----- What ends a response

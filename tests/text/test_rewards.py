@@ -11,20 +11,12 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from refusal import refusal
 
 from tfppo.errors import UsageError
 from tfppo.text.rewards import ScoreScale, as_reward, checked_scores, load_reward
 
 PROMPTS, RESPONSES = ["The film", "The cast", "A plot"], [" is good.", "", " that\nthins and thickens, and thins again"]
-
-
-def refusal(make):
-    """The text of the UsageError that `make` raises, which is one line."""
-    with pytest.raises(UsageError) as caught:
-        make()
-    text = str(caught.value)
-    assert text and len(text.splitlines()) == 1, text
-    return text
 
 
 @pytest.fixture

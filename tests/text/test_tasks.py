@@ -8,8 +8,8 @@ from dataclasses import FrozenInstanceError, replace
 
 import numpy as np
 import pytest
+from refusal import refusal
 
-from tfppo.errors import UsageError
 from tfppo.text.config import text_run
 from tfppo.text.corpus import sentences
 from tfppo.text.metrics import vader_compound
@@ -27,15 +27,6 @@ assert not heavy, heavy
 assert load_corpus.cache_info().currsize == 0
 print(*tfppo.text.tasks.task_names())
 """
-
-
-def refusal(make):
-    """The text of the UsageError that `make` raises, which is one line."""
-    with pytest.raises(UsageError) as caught:
-        make()
-    text = str(caught.value)
-    assert text and len(text.splitlines()) == 1, text
-    return text
 
 
 @pytest.fixture

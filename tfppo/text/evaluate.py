@@ -128,7 +128,8 @@ def compare(
     result: dict[str, Any] = {"prompts": len(prompts)}
     texts = {}
     examinees = {
-        name: Examinee(model, text, codec.ending(text)) for name, model in (("reference", reference), ("policy", policy))
+        name: Examinee(model, text, codec.ending(text))
+        for name, model in (("reference", reference), ("policy", policy))
     }
     for done, (name, examinee) in enumerate(examinees.items()):
         answers = examinee.respond(encoded, seed)

@@ -113,9 +113,7 @@ class TextCollector(tf.Module):
         }
         return rollout._replace(metrics=metrics)
 
-    def answer(
-        self, iteration: tf.Tensor, prompts: tf.Tensor, prompt_lengths: tf.Tensor
-    ) -> tuple[Samples, tf.Tensor]:
+    def answer(self, iteration: tf.Tensor, prompts: tf.Tensor, prompt_lengths: tf.Tensor) -> tuple[Samples, tf.Tensor]:
         """The responses of rollout number `iteration`, and their scores [B]."""
         samples = self._sample(prompts, prompt_lengths, fold_in(self.seed, iteration))
         # Nothing ties this to the forward passes that follow: the reward's Python runs while they do.

@@ -27,8 +27,7 @@ class SampleTable:
         self._prompts = trainer.task.prompts("validation")[:COUNT] or trainer.task.prompts("train")[:COUNT]
         self._encoded = trainer.encode(self._prompts)
         self._policy, reference = (
-            Examinee(model, trainer.config.text, trainer.ending)
-            for model in (trainer.policy.model, trainer.reference)
+            Examinee(model, trainer.config.text, trainer.ending) for model in (trainer.policy.model, trainer.reference)
         )
         self._reference = self._answer(reference)
         kept = []
