@@ -112,6 +112,8 @@ class TextConfig:
     """Logits are divided by it in sampling and in every log-probability."""
     separate_critic: bool = False
     """Values from a language model of their own, in place of a head on the policy's trunk."""
+    lora_rank: int = 0
+    """Rank of adapters on queries and values, which alone are trained [Hu et al. 2021]; 0: all weights are."""
     normalize_scores: bool = True
     """Scale scores to mean 0 and standard deviation 1 on the reference's responses [Ziegler et al. 2019]."""
     score_clip: float | None = None
@@ -141,7 +143,7 @@ class TextConfig:
         )
         for name in ("temperature", "score_clip"):
             check(self, name, "positive", lambda v: v > 0)
-        for name in ("missing_end_penalty", "eval_prompts"):
+        for name in ("missing_end_penalty", "eval_prompts", "lora_rank"):
             check(self, name, "at least 0", lambda v: v >= 0)
 
 

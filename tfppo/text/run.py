@@ -211,10 +211,11 @@ def _writers(trainer: TextTrainer, folder: Path) -> list[Writer]:
 
 def _announce(trainer: TextTrainer, folder: Path) -> None:
     text = trainer.config.text
-    parameters = trainer.policy.model.model.count_params()
+    model = trainer.policy.model.model
+    trained = sum(variable.shape.num_elements() for variable in trainer.policy.trainable_variables)
     print(
-        f"task {trainer.task.name} ({trainer.task.description}), {type(trainer.policy.model.model).__name__} of "
-        f"{parameters / 1e6:.1f}M parameters, {text.batch_size} responses an iteration, seed "
+        f"task {trainer.task.name} ({trainer.task.description}), {type(model).__name__} of "
+        f"{model.count_params() / 1e6:.1f}M parameters ({trained / 1e6:.2f}M trained), {text.batch_size} responses an iteration, seed "
         f"{trainer.config.run.seed} -> {folder}"
     )
     print(

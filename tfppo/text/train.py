@@ -17,6 +17,7 @@ from tfppo.placement import choose_device, choose_token_compilation
 from tfppo.text.codec import Codec
 from tfppo.text.config import TextRun
 from tfppo.text.language_model import LanguageModel
+from tfppo.text.lora import WithoutAdapters, add_adapters
 from tfppo.text.metrics import distinct_2, mean_words
 from tfppo.text.policy import TextPolicy
 from tfppo.text.presets import default_preset, load_preset
@@ -65,8 +66,7 @@ class TextTrainer:
             )
             self.codec = Codec(tokenizer, self.task.domain)
             self.ending = self.codec.ending(text)
-            self.policy = _make_policy(as_language_model(keras_model), config)
-            self.reference = freeze(copy_of(self.policy.model))
+            self.policy, self.reference = _make_models(as_language_model(keras_model), config)
             self.reward = _make_reward(self.task, text.reward, reward)
             self.scale = [tf.Variable(x, dtype=tf.float32, trainable=False) for x in (0.0, 1.0)]  # mean, std
             self.prompts = self._training_prompts()
@@ -181,9 +181,16 @@ class TextTrainer:
         return scale(checked_scores(self.reward, *self.latest))
 
 
-def _make_policy(model: LanguageModel, config: TextRun) -> TextPolicy:
-    critic = copy_of(model) if config.text.separate_critic else None
-    return TextPolicy(model, config.text.temperature, critic)
+def _make_models(model: LanguageModel, config: TextRun) -> tuple[TextPolicy, LanguageModel]:
+    """The policy and its reference."""
+    text = config.text
+    critic = copy_of(model) if text.separate_critic else None
+    if text.lora_rank:
+        add_adapters(model.model, text.lora_rank, config.run.seed)
+        reference = WithoutAdapters(model)
+    else:
+        reference = freeze(copy_of(model))
+    return TextPolicy(model, text.temperature, critic), reference
 
 
 def _make_reward(task: Task, setting: str | None, given: Reward | keras.Model | None) -> Reward:
