@@ -8,7 +8,7 @@ from refusal import refusal
 
 from tfppo import TextTrainer, text_run
 from tfppo.checkpoints import Checkpoints
-from tfppo.text.lora import WithoutAdapters, add_adapters, adapters_off
+from tfppo.text.lora import WithoutAdapters, adapters_off, add_adapters
 from tfppo.text.presets import load_preset
 from tfppo.text.reference import as_language_model, copy_of
 from tfppo.text.sampling import Ending, sample

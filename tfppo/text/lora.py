@@ -1,4 +1,4 @@
-"""Low-rank adapters [Hu et al. 2021, "LoRA"]: tune few weights, and have the reference in the same model, adapters off."""
+"""Low-rank adapters [Hu et al. 2021, "LoRA"]: few weights are tuned, and the same model without them is the reference."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -215,8 +215,8 @@ def _announce(trainer: TextTrainer, folder: Path) -> None:
     trained = sum(variable.shape.num_elements() for variable in trainer.policy.trainable_variables)
     print(
         f"task {trainer.task.name} ({trainer.task.description}), {type(model).__name__} of "
-        f"{model.count_params() / 1e6:.1f}M parameters ({trained / 1e6:.2f}M trained), {text.batch_size} responses an iteration, seed "
-        f"{trainer.config.run.seed} -> {folder}"
+        f"{model.count_params() / 1e6:.1f}M parameters ({trained / 1e6:.2f}M trained), {text.batch_size} responses an "
+        f"iteration, seed {trainer.config.run.seed} -> {folder}"
     )
     print(
         f"device {trainer.device[1:4]}: {trainer.device_reason}; "
