@@ -1,4 +1,4 @@
-"""Low-rank adapters [Hu et al. 2021, "LoRA"]: few weights are tuned, and the same model without them is the reference."""
+"""Low-rank adapters (Hu et al. 2021, "LoRA"): few weights are tuned; without them the model is its own reference."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
