@@ -39,6 +39,7 @@ FLOORS = [
         "text.transformer",
         "text.lstm",
         "text.presets",
+        "text.likelihood",
         "text.pretrain",
         "text.metrics",
         "text.rewards",

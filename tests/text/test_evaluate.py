@@ -9,8 +9,8 @@ from tfppo.text.codec import Codec
 from tfppo.text.config import TextConfig
 from tfppo.text.corpus import DOMAINS, sentences
 from tfppo.text.evaluate import ROWS, Examinee, compare, most_likely_domains
+from tfppo.text.likelihood import nats_per_character
 from tfppo.text.presets import default_preset, load_preset
-from tfppo.text.pretrain import nats_per_character
 from tfppo.text.reference import as_language_model, copy_of
 from tfppo.text.samples import markdown_table
 from tfppo.text.tasks import get_task

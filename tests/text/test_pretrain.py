@@ -6,24 +6,22 @@ import io
 import json
 import math
 import signal
-from collections import Counter
 from typing import NamedTuple
 
 import keras
+import keras_hub
 import numpy as np
 import pytest
-import tensorflow as tf
+from refusal import refusal
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tfppo import runs
 from tfppo.errors import UsageError
 from tfppo.text import pretrain
 from tfppo.text.config import PretrainConfig
-from tfppo.text.corpus import Sentence, sentences
-from tfppo.text.lstm import make_lstm
-from tfppo.text.presets import load_preset
-from tfppo.text.tokenizer import END, control_token, train_tokenizer
-from tfppo.text.transformer import make_transformer
+from tfppo.text.corpus import sentences
+from tfppo.text.likelihood import nats_per_character
+from tfppo.text.presets import load_preset, save_preset
 
 SMALL = {
     "train": sentences("train", "movie")[:500] + sentences("train", "tweet")[:100],
@@ -74,127 +72,12 @@ def finished(tmp_path_factory):
     return done
 
 
-@pytest.fixture(scope="module")
-def tokenizer():
-    return train_tokenizer([sentence.text for sentence in SMALL["train"]], 600)
-
-
-def random_model(kind, vocabulary_size):
-    """A fresh model whose opinions are made strong, so that losses differ from token to token."""
-    make = {"gpt2": make_transformer, "lstm": make_lstm}[kind]
-    model = make(vocabulary_size, PretrainConfig(**SIZES))
-    rng, scale = np.random.default_rng(3), {"gpt2": 0.2, "lstm": 0.6}[kind]
-    model.set_weights([weight + rng.normal(0.0, scale, weight.shape) for weight in model.get_weights()])
-    return model
-
-
-def slow_losses(model, tokenizer, corpus, context_length):
-    """(nats per character, nats per token), a sentence after the other."""
-    total, characters, tokens = 0.0, 0.0, 0
-    logits_of = tf.function(model, reduce_retracing=True)
-    for sentence in corpus:
-        text = tokenizer([sentence.text])[0]
-        ids = [tokenizer.token_to_id(control_token(sentence.domain)), *text, tokenizer.token_to_id(END)]
-        kept = ids[: context_length + 1]
-        token_ids = tf.constant([kept[:-1]])
-        logits = logits_of({"token_ids": token_ids, "padding_mask": tf.ones_like(token_ids)}).numpy()[0]  # [S, V]
-        for position, token in enumerate(kept[1:]):
-            scores = logits[position].astype(np.float64)
-            total += math.log(sum(math.exp(score - scores[token]) for score in scores))
-        characters += len(sentence.text) * (len(kept) - 1) / (len(ids) - 1)
-        tokens += len(kept) - 1
-    return total / characters, total / tokens
-
-
-def rows_of(dataset):
-    """Each sentence of a dataset, put together again without its padding, as tuples in their order."""
-    rows = []
-    for inputs, targets in dataset:
-        token_ids, mask, targets = (x.numpy() for x in (inputs["token_ids"], inputs["padding_mask"], targets))
-        assert token_ids.shape == mask.shape == targets.shape
-        assert token_ids.dtype == mask.dtype == targets.dtype == np.int32
-        np.testing.assert_array_equal(token_ids[:, 1:], targets[:, :-1])  # what comes next
-        np.testing.assert_array_equal(mask, token_ids != 0)
-        lengths = (targets != 0).sum(axis=1)
-        assert token_ids.shape[1] == lengths.max()  # no batch is wider than its longest sentence
-        assert not targets[np.arange(targets.shape[1]) >= lengths[:, None]].any()  # padding is on the right
-        rows += [(ids[0], *target[:n]) for ids, target, n in zip(token_ids, targets, lengths, strict=True)]
-    return rows
-
-
 def assert_best(model, folder):
     """The weights are those that were written when the best epoch ended."""
     weights = model.get_weights()
     model.load_weights(folder / pretrain.BEST)
     for now, then in zip(weights, model.get_weights(), strict=True):
         np.testing.assert_array_equal(now, then)
-
-
-def some_rows(count=101):
-    """Sentences of all lengths, with none that occurs twice."""
-    rng = np.random.default_rng(4)
-    lengths = [2, 15, 16, 17, 63, 64, 65, 90, *rng.integers(2, 90, count - 8)]
-    return [np.array([*rng.integers(1, 500, length - 1), 1000 + n], np.int32) for n, length in enumerate(lengths)]
-
-
-def test_a_sentence_is_its_control_token_its_text_and_an_end(tokenizer):
-    corpus = [SMALL["train"][0], SMALL["train"][-1], Sentence("nyt", "1", "train", 0.0, "Oh")]
-    encoded = pretrain.encode(tokenizer, corpus, 500)
-    for ids, sentence in zip(encoded, corpus, strict=True):
-        assert ids.dtype == np.int32
-        assert tokenizer.id_to_token(int(ids[0])) == control_token(sentence.domain)
-        assert ids[-1] == tokenizer.end_token_id and 0 not in ids
-        assert tokenizer.detokenize([ids[1:-1].tolist()]) == [sentence.text]
-    assert [sentence.domain for sentence in corpus] == ["movie", "tweet", "nyt"]
-
-
-def test_a_long_sentence_is_cut_to_what_the_context_can_predict(tokenizer):
-    whole = pretrain.encode(tokenizer, SMALL["train"][:50], 500)
-    cut = pretrain.encode(tokenizer, SMALL["train"][:50], 20)
-    assert max(map(len, whole)) > 21 > min(map(len, whole)) and max(map(len, cut)) == 21
-    for ids, part in zip(whole, cut, strict=True):
-        np.testing.assert_array_equal(part, ids[:21])
-
-
-@pytest.mark.parametrize("seed", [None, 5])
-@pytest.mark.parametrize("batch_size", [1, 8, 1000])
-def test_every_sentence_is_in_exactly_one_batch(seed, batch_size):
-    encoded = some_rows()
-    dataset = pretrain.make_dataset(encoded, batch_size, seed)
-    assert Counter(rows_of(dataset)) == Counter(tuple(ids.tolist()) for ids in encoded)
-    assert int(dataset.cardinality()) == sum(1 for _ in dataset)
-    assert max(len(targets) for _, targets in dataset) <= batch_size
-
-
-def test_sentences_of_about_one_length_share_a_batch():
-    for _, targets in pretrain.make_dataset(some_rows(), 8, 5):
-        lengths = (targets.numpy() != 0).sum(axis=1) + 1
-        assert len(set(np.searchsorted(pretrain.LENGTHS, lengths, side="right"))) == 1
-
-
-def test_the_order_is_another_one_in_every_epoch_and_the_same_for_a_seed():
-    first, again, other = (pretrain.make_dataset(some_rows(), 8, seed) for seed in (5, 5, 6))
-    epochs = [rows_of(first), rows_of(first)]
-    assert epochs[0] != epochs[1]
-    assert epochs == [rows_of(again), rows_of(again)]
-    assert rows_of(other) not in epochs
-    unshuffled = pretrain.make_dataset(some_rows(), 8)
-    assert rows_of(unshuffled) == rows_of(unshuffled)
-
-
-@EVERY_KIND
-def test_nats_equal_the_slow_computation(tokenizer, kind):
-    corpus = SMALL["validation"][:19] + [Sentence("nyt", "1", "test", 0.0, "word after word " * 20)]  # too long
-    model = random_model(kind, tokenizer.vocabulary_size())
-    expected = slow_losses(model, tokenizer, corpus, SIZES["context_length"] if kind == "gpt2" else 10**6)
-    assert expected[1] > math.log(tokenizer.vocabulary_size()) + 0.1  # opinions, and wrong ones
-    np.testing.assert_allclose(pretrain.nats_per_character(model, tokenizer, corpus), expected, rtol=1e-5)
-
-
-def test_nats_do_not_depend_on_the_batch_size(tokenizer):
-    model = random_model("gpt2", tokenizer.vocabulary_size())
-    losses = [pretrain.nats_per_character(model, tokenizer, SMALL["test"], batch_size) for batch_size in (1, 7, 64)]
-    np.testing.assert_allclose(losses[1:], losses[:1] * 2, rtol=1e-5)
 
 
 @EVERY_KIND
@@ -206,7 +89,7 @@ def test_a_model_learns(finished, kind):
     assert float(rows[1]["val_loss"]) < uniform - 0.8
     assert float(rows[1]["val_loss"]) < float(rows[0]["val_loss"])
     model, tokenizer = load_preset(finished[kind].folder / "preset")
-    judged = pretrain.nats_per_character(model, tokenizer, SMALL["validation"])[1]
+    judged = nats_per_character(model, tokenizer, SMALL["validation"])[1]
     assert float(rows[1]["val_loss"]) == pytest.approx(judged, rel=0.02)  # padding counts in neither
 
 
@@ -237,7 +120,7 @@ def test_the_evaluation_is_that_of_the_preset(finished, kind):
     assert evaluation["parameters"] == model.count_params()
     assert set(evaluation["seconds"]) == {"train", "evaluate", "total"} and min(evaluation["seconds"].values()) > 0
     for split in ("validation", "test"):
-        losses = pretrain.nats_per_character(model, tokenizer, small_sentences(split, "movie"))
+        losses = nats_per_character(model, tokenizer, small_sentences(split, "movie"))
         expected = dict(zip(["nats_per_character", "nats_per_token"], losses, strict=True))
         assert evaluation[split] == pytest.approx(expected, rel=1e-8)  # closer than its rounded weights are
 
@@ -321,3 +204,33 @@ def test_ctrl_c_ends_training_with_what_was_best(small_corpus, tmp_path, monkeyp
     model, _ = pretrain.pretrain(config, tmp_path, verbose=0)
     assert model.history.epoch == [0]
     assert_best(model, tmp_path)
+
+
+@EVERY_KIND
+def test_a_preset_is_gone_on_with(finished, small_corpus, tmp_path, kind):
+    before = finished[kind].folder / "preset"
+    other = {"vocabulary_size": 700, "hidden_dim": 16, "num_heads": 4, "context_length": 96}  # the preset's sizes count
+    config = PretrainConfig(preset=before, **other, learning_rate=1e-12, dropout=0.6, batch_size=16, epochs=1)
+    folder = pretrain.pretrain_run(config, None, tmp_path)
+    assert folder.name == "pretrain-preset-seed1"
+    (old, old_tokenizer), (new, new_tokenizer) = load_preset(before), load_preset(folder / "preset")
+    for now, then in zip(new.get_weights(), old.get_weights(), strict=True):
+        np.testing.assert_allclose(now, then, atol=1e-9)  # so small is the learning rate
+    assert new_tokenizer.get_vocabulary() == old_tokenizer.get_vocabulary()
+    assert getattr(new, "backbone", new).get_config()["dropout"] == 0.6
+    with (folder / "metrics.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert float(row["loss"]) > float(row["val_loss"]) + 0.1  # the dropout was there
+
+
+def test_presets_that_cannot_be_gone_on_with_are_refused_before_anything_is_written(finished, tmp_path):
+    config = PretrainConfig(preset=tmp_path / "nothing")
+    assert "nothing is not the folder of a preset" in refusal(pretrain.pretrain_run, config, "mine", tmp_path)
+    model, _ = load_preset(finished["gpt2"].folder / "preset")
+    tokenizer = keras_hub.models.GPT2Tokenizer({"<|endoftext|>": 0, "a": 1}, [])
+    save_preset(tmp_path / "foreign", model, tokenizer)
+    config = PretrainConfig(preset=tmp_path / "foreign")
+    assert "has no <|amazon|>, <|movie|>, <|nyt|>, <|tweet|>" in refusal(
+        pretrain.pretrain_run, config, "mine", tmp_path
+    )
+    assert not (tmp_path / "mine").exists()

@@ -19,9 +19,10 @@ from tfppo.config import RunConfig
 from tfppo.errors import UsageError
 from tfppo.text.config import RewardModelConfig
 from tfppo.text.corpus import Sentence, sentences
+from tfppo.text.likelihood import encode
 from tfppo.text.metrics import word_count
 from tfppo.text.presets import default_preset, load_preset, save_preset
-from tfppo.text.pretrain import encode, progress_on_stdout
+from tfppo.text.pretrain import progress_on_stdout
 from tfppo.text.reference import as_language_model
 
 HEAD_FILE = "head.json"

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,13 @@ from tfppo import runs
 from tfppo.config import RunConfig
 from tfppo.errors import UsageError
 from tfppo.text.config import PretrainConfig
-from tfppo.text.corpus import Sentence, sentences
-from tfppo.text.lstm import make_lstm
+from tfppo.text.corpus import DOMAINS, sentences
+from tfppo.text.likelihood import context_length, encode, make_dataset, nats_per_character
+from tfppo.text.lstm import LSTMLanguageModel, make_lstm
 from tfppo.text.presets import load_preset, save_preset
-from tfppo.text.tokenizer import END, control_token, train_tokenizer
+from tfppo.text.tokenizer import control_token, train_tokenizer
 from tfppo.text.transformer import make_transformer
 
-LENGTHS = (16, 24, 32, 40, 48, 64)  # tokens: sentences of about one length share a batch, so little is padding
 BEST = "best.weights.h5"
 PRESET = "preset"
 
@@ -38,10 +38,15 @@ def pretrain_run(config: PretrainConfig, name: str | None, runs_dir: Path) -> Pa
       UsageError: on settings that do not fit together, training that diverges, or a folder that cannot be used.
     """
     began = time.perf_counter()
+    kind = config.model
+    if config.preset is not None:
+        kind = config.preset.resolve().name
+        _load_to_go_on(config.preset, config.dropout)  # before anything is written
     run = RunConfig(seed=config.seed, name=name, runs_dir=runs_dir)
-    folder = runs.create_run_folder(run, f"pretrain-{config.model}")
+    folder = runs.create_run_folder(run, f"pretrain-{kind}")
     runs.write_config(folder, config)
-    print(f"{config.model}, seed {config.seed}, at most {config.epochs} epochs -> {folder}", flush=True)
+    limit = f"at most {config.epochs} epoch{'s' * (config.epochs != 1)}"
+    print(f"{kind}, seed {config.seed}, {limit} -> {folder}", flush=True)
     with progress_on_stdout():
         model, tokenizer = pretrain(config, folder, verbose=1 if sys.stdout.isatty() else 2)
     preset = folder / PRESET
@@ -90,87 +95,35 @@ def pretrain(
     """
     keras.utils.set_random_seed(config.seed)
     train, validation = sentences("train"), sentences("validation")
-    tokenizer = train_tokenizer([sentence.text for sentence in train], config.vocabulary_size)
-    make = make_lstm if config.model == "lstm" else make_transformer
-    model = make(tokenizer.vocabulary_size(), config)
-    batches = make_dataset(encode(tokenizer, train, config.context_length), config.batch_size, config.seed)
-    held_out = make_dataset(encode(tokenizer, validation, config.context_length), config.batch_size)
+    if config.preset is None:
+        tokenizer = train_tokenizer([sentence.text for sentence in train], config.vocabulary_size)
+        make = make_lstm if config.model == "lstm" else make_transformer
+        model = make(tokenizer.vocabulary_size(), config)
+    else:
+        model, tokenizer = _load_to_go_on(config.preset, config.dropout)
+    length = min(config.context_length, context_length(model) or config.context_length)
+    batches = make_dataset(encode(tokenizer, train, length), config.batch_size, config.seed)
+    held_out = make_dataset(encode(tokenizer, validation, length), config.batch_size)
     _compile(model, config, config.epochs * int(batches.cardinality()))
     _fit(model, config, batches, held_out, folder, verbose)
     return model, tokenizer
 
 
-def encode(
-    tokenizer: keras_hub.models.GPT2Tokenizer, corpus: Sequence[Sentence], length: int | None = None
-) -> list[np.ndarray]:
-    """Each sentence as int32 [at most length + 1]: its domain's control token, its tokens, the end.
-
-    Args:
-      tokenizer: has the control tokens.
-      corpus: the sentences.
-      length: tokens that a model can look at; it predicts one more. None: any.
-    """
-    end = tokenizer.token_to_id(END)
-    limit = None if length is None else length + 1
-    tokens = tokenizer([sentence.text for sentence in corpus])
-    return [
-        np.array([tokenizer.token_to_id(control_token(sentence.domain)), *ids, end], np.int32)[:limit]
-        for sentence, ids in zip(corpus, tokens, strict=True)
-    ]
-
-
-def make_dataset(encoded: Sequence[np.ndarray], batch_size: int, seed: int | None = None) -> tf.data.Dataset:
-    """Batches of ({"token_ids", "padding_mask"}, next tokens), int32 [B, S] each, of sentences of about one length.
-
-    Args:
-      encoded: N sentences, int32 [at least 2], without 0, which is what they are padded with on the right.
-      batch_size: B; the last batch of each length may be smaller.
-      seed: of an order that is another one in every epoch; None: as they come.
-    """
-    lengths = [len(ids) for ids in encoded]
-    padded = keras.utils.pad_sequences(encoded, padding="post")  # [N, longest]
-    dataset = tf.data.Dataset.from_tensor_slices((padded, lengths)).map(lambda ids, length: ids[:length])
-    if seed is not None:
-        dataset = dataset.shuffle(len(encoded), seed=seed, reshuffle_each_iteration=True)
-    dataset = dataset.bucket_by_sequence_length(
-        tf.size, LENGTHS, [batch_size] * (len(LENGTHS) + 1), padded_shapes=[None]
-    )  # [B, S + 1]
-
-    def split(ids):
-        inputs = ids[:, :-1]
-        return {"token_ids": inputs, "padding_mask": tf.cast(inputs != 0, tf.int32)}, ids[:, 1:]
-
-    buckets = np.bincount(np.searchsorted(LENGTHS, lengths, side="right"))
-    batches = int(np.sum(-(-buckets // batch_size)))  # Keras wants to know, and tf.data cannot
-    return dataset.map(split).apply(tf.data.experimental.assert_cardinality(batches)).prefetch(2)
-
-
-def nats_per_character(
-    model: keras.Model, tokenizer: keras_hub.models.GPT2Tokenizer, corpus: Sequence[Sentence], batch_size: int = 64
-) -> tuple[float, float]:
-    """Held-out loss: (nats per character, nats per token).
-
-    The negative log-likelihood of all tokens, the end of the text included, given the domain's control token; over the
-    characters of the texts, or over the tokens. Sentences longer than the context are judged on what fits, and count
-    the characters of that share.
-    """
-    whole = encode(tokenizer, corpus)
-    limit = model.backbone.max_sequence_length + 1 if hasattr(model, "backbone") else None  # the LSTM reads on and on
-    kept = [ids[:limit] for ids in whole]
-    dataset = make_dataset(kept, batch_size)
-
-    @tf.function(input_signature=dataset.element_spec, autograph=False)
-    def nats(inputs, targets):
-        losses = keras.losses.sparse_categorical_crossentropy(targets, model(inputs, training=False), from_logits=True)
-        return tf.reduce_sum(losses * tf.cast(targets != 0, losses.dtype))
-
-    total = sum(float(nats(*batch)) for batch in dataset)
-    tokens = sum(len(ids) - 1 for ids in kept)
-    characters = sum(
-        len(sentence.text) * (len(part) - 1) / (len(ids) - 1)
-        for sentence, part, ids in zip(corpus, kept, whole, strict=True)
-    )
-    return total / characters, total / tokens
+def _load_to_go_on(preset: Path, dropout: float) -> tuple[keras.Model, keras_hub.models.GPT2Tokenizer]:
+    """The model of a preset, with another dropout, and its tokenizer."""
+    model, tokenizer = load_preset(preset)
+    missing = {control_token(domain) for domain in DOMAINS} - set(tokenizer.get_vocabulary())
+    if missing:
+        raise UsageError(
+            f"the tokenizer of preset {preset} has no {', '.join(sorted(missing))}, which begin the sentences of the "
+            "corpus: give a preset that tfppo pretrain made"
+        )
+    if isinstance(model, LSTMLanguageModel):
+        twin = LSTMLanguageModel.from_config(model.get_config() | {"dropout": dropout})
+    else:
+        twin = type(model)(type(model.backbone).from_config(model.backbone.get_config() | {"dropout": dropout}))
+    twin.set_weights(model.get_weights())
+    return twin, tokenizer
 
 
 def _compile(model: keras.Model, config: PretrainConfig, steps: int) -> None:
