@@ -220,14 +220,14 @@ def test_a_preset_is_gone_on_with(finished, small_corpus, tmp_path, kind):
     assert getattr(new, "backbone", new).get_config()["dropout"] == 0.6
     with (folder / "metrics.csv").open(newline="") as file:
         (row,) = csv.DictReader(file)
-    assert float(row["loss"]) > float(row["val_loss"]) + 0.1  # the dropout was there
+    assert float(row["loss"]) > float(row["val_loss"]) + 0.03  # the dropout was there
 
 
 def test_presets_that_cannot_be_gone_on_with_are_refused_before_anything_is_written(finished, tmp_path):
     config = PretrainConfig(preset=tmp_path / "nothing")
     assert "nothing is not the folder of a preset" in refusal(pretrain.pretrain_run, config, "mine", tmp_path)
     model, _ = load_preset(finished["gpt2"].folder / "preset")
-    tokenizer = keras_hub.models.GPT2Tokenizer({"<|endoftext|>": 0, "a": 1}, [])
+    tokenizer = keras_hub.models.GPT2Tokenizer({"<|endoftext|>": 0, "a": 1, "b": 2, "ab": 3}, ["a b"])
     save_preset(tmp_path / "foreign", model, tokenizer)
     config = PretrainConfig(preset=tmp_path / "foreign")
     assert "has no <|amazon|>, <|movie|>, <|nyt|>, <|tweet|>" in refusal(
