@@ -76,4 +76,4 @@ def test_the_shipped_language_model_is_small_and_as_good_as_is_said(shipped):
 def test_a_table_of_samples_keeps_its_columns():
     row = {"prompt": "a|b", "reference": " <b>\n x", "policy": " y", "reference_score": 1.0, "policy_score": -0.125}
     lines = markdown_table([row]).splitlines()
-    assert lines[-1] == "| a\\|b | &lt;b> x | 1.00 | y | -0.12 |"
+    assert lines[-1] == "| a\\|b | **1.0** &lt;b> x | **-0.1** y |"

@@ -98,7 +98,7 @@ def test_tensorboard_gets_scalars_tables_and_the_frontier(preset, tmp_path):
     assert [event.step for event in events.Scalars("text/kl")] == [0, 1, 2]
     assert tags["images"] == ["text/score_against_kl"]
     tables = [event.tensor_proto.string_val[0].decode() for event in events.Tensors("samples")]
-    assert len(tables) == 3 and tables[0].startswith("| prompt | reference |")
+    assert len(tables) == 3 and tables[0].startswith("| prompt | reference, with its score |")
     assert not (folder / runs.EVALUATION).exists()
 
 

@@ -55,15 +55,15 @@ class SampleTable:
 
 
 def markdown_table(rows: Sequence[dict[str, Any]]) -> str:
-    """Rows of samples.jsonl as a Markdown table."""
+    """Rows of samples.jsonl as a Markdown table. Scores share a cell with their texts: TensorBoard breaks columns as
+    narrow as a number."""
 
-    def cell(text: str) -> str:
-        return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+    def cell(text: str, score: float | None = None) -> str:
+        text = " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+        return text if score is None else f"**{score:.1f}** {text}"
 
-    lines = ["| prompt | reference | score | policy | score |", "|---|---|---|---|---|"]
-    lines += [
-        f"| {cell(row['prompt'])} | {cell(row['reference'])} | {row['reference_score']:.2f} "
-        f"| {cell(row['policy'])} | {row['policy_score']:.2f} |"
-        for row in rows
-    ]
+    lines = ["| prompt | reference, with its score | policy, with its score |", "|---|---|---|"]
+    for row in rows:
+        answers = [cell(row[who], row[f"{who}_score"]) for who in ("reference", "policy")]
+        lines.append(f"| {' | '.join([cell(row['prompt']), *answers])} |")
     return "\n".join(lines)
