@@ -375,3 +375,12 @@ def test_a_defect_keeps_its_trace(monkeypatch, tmp_path):
     monkeypatch.setattr(control_run, "train", broken)
     with pytest.raises(ZeroDivisionError, match="a defect"):
         cli.main([*CARTPOLE, "--runs-dir", str(tmp_path)])
+
+
+def test_a_closed_pipe_is_no_stack_trace():
+    """As in `tfppo train text --help | head -1`."""
+    command = [sys.executable, "-m", "tfppo", "train", "text", "--help"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait(timeout=60) == 141

@@ -1,5 +1,6 @@
 """The command line: `tfppo ...`, read by tyro from the config dataclasses."""
 
+import os
 import re
 import sys
 from dataclasses import dataclass, field
@@ -212,10 +213,16 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         _use_defaults_of_task(arguments)
-        parse(Command, arguments)()
+        try:
+            parse(Command, arguments)()
+        finally:
+            sys.stdout.flush()  # here, where a closed pipe is no stack trace
     except UsageError as error:
         print(f"tfppo: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # `tfppo ... | head`: nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141  # as a shell says it of SIGPIPE
     except KeyboardInterrupt:
         print("tfppo: interrupted", file=sys.stderr)
         return 130

@@ -36,9 +36,8 @@ def create_run_folder(run: RunConfig, task: str) -> Path:
             if not run.runs_dir.is_dir():
                 raise UsageError(f"{run.runs_dir} is not a folder: choose another --runs-dir") from None
             if run.name:
-                raise UsageError(
-                    f"{folder} exists: choose another --name, delete it, or go on with it: tfppo resume {folder}"
-                ) from None
+                go_on = f", or go on with it: tfppo resume {folder}" if (folder / CHECKPOINTS).is_dir() else ""
+                raise UsageError(f"{folder} exists: choose another --name or delete it{go_on}") from None
             number += 1
         except OSError as error:
             raise UsageError(f"cannot make run folder {folder} ({error.strerror}): choose another --runs-dir") from None
