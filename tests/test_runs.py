@@ -39,11 +39,11 @@ def test_a_given_name_that_exists_is_refused_and_left_alone(tmp_path):
     (tmp_path / "mine" / "metrics.csv").write_text("precious")
     text = refusal(runs.create_run_folder, run, "cartpole")
     assert str(tmp_path / "mine") in text and "--name" in text and "resume" not in text  # there is nothing to resume
-    (tmp_path / "mine" / runs.CHECKPOINTS).mkdir()
-    assert f"tfppo resume {tmp_path / 'mine'}" in refusal(runs.create_run_folder, run, "cartpole")
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["metrics.csv"]
     assert (tmp_path / "mine" / "metrics.csv").read_text() == "precious"
+    (tmp_path / "mine" / runs.CHECKPOINTS).mkdir()
+    assert f"tfppo resume {tmp_path / 'mine'}" in refusal(runs.create_run_folder, run, "cartpole")
 
 
 @pytest.mark.parametrize("name", [None, "mine"])
