@@ -51,7 +51,7 @@ def pair_loss(ratings: tf.Tensor, scores: tf.Tensor, difference: float = 1.0) ->
 
 
 class RewardModel:
-    """Scores texts: a language model read to the end of the text, and a linear head on its last hidden state.
+    """Scores texts: a language model, and a linear head on the mean of its hidden states.
 
     Neutral to length: what the number of words alone predicts of a score, over human sentences, is taken off.
 
@@ -67,7 +67,7 @@ class RewardModel:
         self.head = head
         self._language_model = as_language_model(model)
         self._kernel = tf.constant(head["kernel"], tf.float32)
-        self._compiled = tf.function(self._last_scores, autograph=False)
+        self._compiled = tf.function(self._mean_scores, autograph=False)
 
     def scores(self, texts: Sequence[str]) -> np.ndarray:
         """float32 [N], higher is friendlier; a text that is longer than the context is read from its beginning."""
@@ -80,9 +80,7 @@ class RewardModel:
             ids = np.zeros([ROWS, min(longest, next(width for width in WIDTHS if width >= wanted))], np.int32)
             for row, tokens in zip(ids, chunk, strict=False):
                 row[: len(tokens)] = tokens
-            last = np.zeros(ROWS, np.int32)
-            last[: len(chunk)] = [len(tokens) - 1 for tokens in chunk]
-            scores[start : start + ROWS] = self._compiled(tf.constant(ids), tf.constant(last)).numpy()[: len(chunk)]
+            scores[start : start + ROWS] = self._compiled(tf.constant(ids)).numpy()[: len(chunk)]
         words = np.array([word_count(text) for text in texts], np.float32)
         return scores - self.head["words_slope"] * (words - self.head["words_mean"])
 
@@ -90,10 +88,11 @@ class RewardModel:
         """Scores of prompts with their responses, float32 [N]: a `rewards.Reward`."""
         return self.scores([prompt + response for prompt, response in zip(prompts, responses, strict=True)])
 
-    def _last_scores(self, ids: tf.Tensor, last: tf.Tensor) -> tf.Tensor:
-        hidden = self._language_model.hidden_states(ids)  # [N, S, D]
-        final = tf.gather(hidden, last, axis=1, batch_dims=1)  # [N, D]
-        return tf.linalg.matvec(tf.cast(final, tf.float32), self._kernel) + self.head["bias"]
+    def _mean_scores(self, ids: tf.Tensor) -> tf.Tensor:
+        hidden = tf.cast(self._language_model.hidden_states(ids), tf.float32)  # [N, S, D]
+        mask = tf.cast(ids != 0, tf.float32)[:, :, None]  # padding stands on the right
+        mean = tf.math.divide_no_nan(tf.reduce_sum(hidden * mask, axis=1), tf.reduce_sum(mask, axis=1))  # [N, D]
+        return tf.linalg.matvec(mean, self._kernel) + self.head["bias"]
 
     def save(self, folder: Path) -> None:
         """Writes the model into a new folder: a preset with head.json beside it."""
@@ -124,7 +123,6 @@ def train_reward_model(config: RewardModelConfig, preset: Path, verbose: int = 1
     keras.utils.set_random_seed(config.seed)
     language_model, tokenizer = load_preset(preset)
     inputs = language_model.input
-    last = keras.Input((), dtype="int32", name="last")
     head = keras.layers.Dense(
         1,  # normal, standard deviation 1 / sqrt(D + 1), bias 0 [Ziegler et al. 2019, section 2.1]
         kernel_initializer=keras.initializers.RandomNormal(
@@ -132,8 +130,8 @@ def train_reward_model(config: RewardModelConfig, preset: Path, verbose: int = 1
         ),
     )
     hidden = language_model.backbone(inputs)
-    final = keras.ops.squeeze(keras.ops.take_along_axis(hidden, keras.ops.reshape(last, (-1, 1, 1)), axis=1), axis=1)
-    scorer = keras.Model({**inputs, "last": last}, head(final))
+    mean = keras.layers.GlobalAveragePooling1D()(hidden, mask=inputs["padding_mask"])
+    scorer = keras.Model(inputs, head(mean))
     train, validation = (
         _rated(tokenizer, sentences(split, "movie"), config, split) for split in ("train", "validation")
     )
@@ -158,7 +156,7 @@ def train_reward_model(config: RewardModelConfig, preset: Path, verbose: int = 1
         "words_mean": 0.0,
     }
     model = RewardModel(language_model, tokenizer, parts)
-    texts = [sentence.text for sentence in sentences("validation", "movie")]
+    texts = [sentence.text for split in ("train", "validation") for sentence in sentences(split, "movie")]
     words = np.array([word_count(text) for text in texts])
     slope = float(np.polyfit(words, model.scores(texts), 1)[0])
     return RewardModel(language_model, tokenizer, parts | {"words_slope": slope, "words_mean": float(words.mean())})
@@ -221,7 +219,7 @@ def pair_accuracy(model: RewardModel, rated: Sequence[Sentence], difference: flo
 def _rated(
     tokenizer: keras_hub.models.GPT2Tokenizer, rated: Sequence[Sentence], config: RewardModelConfig, shuffle: bool
 ):
-    """Batches of ({"token_ids", "padding_mask", "last"}, ratings [B])."""
+    """Batches of ({"token_ids", "padding_mask"}, ratings [B])."""
     rows = encode(tokenizer, rated, config.length - 1)
     ids = keras.utils.pad_sequences(rows, padding="post")
     lengths = np.array([len(row) for row in rows], np.int32)
@@ -232,7 +230,6 @@ def _rated(
 
     def split_up(ids, lengths, ratings):
         ids = ids[:, : tf.reduce_max(lengths)]
-        inputs = {"token_ids": ids, "padding_mask": tf.ones_like(ids), "last": lengths - 1}
-        return inputs, ratings
+        return {"token_ids": ids, "padding_mask": tf.cast(ids != 0, tf.int32)}, ratings
 
     return dataset.batch(config.batch_size).map(split_up).prefetch(2)

@@ -94,16 +94,18 @@ def pretrain(
       UsageError: on settings that do not fit together, or training that diverges.
     """
     keras.utils.set_random_seed(config.seed)
-    train, validation = sentences("train"), sentences("validation")
     if config.preset is None:
-        tokenizer = train_tokenizer([sentence.text for sentence in train], config.vocabulary_size)
+        tokenizer = train_tokenizer([sentence.text for sentence in sentences("train")], config.vocabulary_size)
         make = make_lstm if config.model == "lstm" else make_transformer
         model = make(tokenizer.vocabulary_size(), config)
     else:
         model, tokenizer = _load_to_go_on(config.preset, config.dropout)
     length = min(config.context_length, context_length(model) or config.context_length)
-    batches = make_dataset(encode(tokenizer, train, length), config.batch_size, config.seed)
-    held_out = make_dataset(encode(tokenizer, validation, length), config.batch_size)
+    train, validation = (
+        encode(tokenizer, sentences(split, config.domain), length) for split in ("train", "validation")
+    )
+    batches = make_dataset(train, config.batch_size, config.seed)
+    held_out = make_dataset(validation, config.batch_size)
     _compile(model, config, config.epochs * int(batches.cardinality()))
     _fit(model, config, batches, held_out, folder, verbose)
     return model, tokenizer
