@@ -18,7 +18,7 @@ from pathlib import Path
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from tfppo.text.samples import markdown_table
+from tfppo.startup import import_tensorflow
 
 RESULTS = Path(__file__).parent / "results"
 SCORE, KL = "text/score_mean", "text/kl"
@@ -71,6 +71,9 @@ def write_table(task: str, evaluations: list[dict], path: Path) -> None:
         lines.append(
             f"| {e['seed']} | {e['gain']:+.2f} | {e['kl']:.2f} | {' | '.join(cells)} | {e['seconds']['total']:.0f} |"
         )
+    import_tensorflow()
+    from tfppo.text.samples import markdown_table
+
     lines += ["", f"Seed {evaluations[0]['seed']}, the eight prompts that every run shows:", ""]
     path.write_text("\n".join([*lines, markdown_table(evaluations[0]["samples"])]) + "\n")
 

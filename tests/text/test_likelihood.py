@@ -133,3 +133,14 @@ def test_nats_do_not_depend_on_the_batch_size(tokenizer):
     model = random_model("gpt2", tokenizer.vocabulary_size())
     losses = [likelihood.nats_per_character(model, tokenizer, TEST, batch_size) for batch_size in (1, 7, 64)]
     np.testing.assert_allclose(losses[1:], losses[:1] * 2, rtol=1e-5)
+
+
+def test_the_best_temperature_is_that_by_which_a_model_is_too_sure():
+    model = random_model("gpt2", 300)
+    ids = tf.constant(np.random.default_rng(2).integers(1, 300, [200, 40]), tf.int32)
+    inputs = {"token_ids": ids, "padding_mask": tf.ones_like(ids)}
+    for temperature in (0.9, 1.0, 1.2):
+        logits = tf.reshape(model(inputs), [-1, 300]) / temperature
+        targets = tf.reshape(tf.random.stateless_categorical(logits, 1, [1, 2], tf.int32), ids.shape)
+        batches = tf.data.Dataset.from_tensor_slices((inputs, targets)).batch(64)
+        assert likelihood.best_temperature(model, batches) == pytest.approx(temperature, abs=0.03)

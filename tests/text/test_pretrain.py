@@ -22,7 +22,6 @@ from tfppo.text.config import PretrainConfig
 from tfppo.text.corpus import sentences
 from tfppo.text.likelihood import nats_per_character
 from tfppo.text.presets import load_preset, save_preset
-from tfppo.text.tokenizer import control_token, train_tokenizer
 
 SMALL = {
     "train": sentences("train", "movie")[:500] + sentences("train", "tweet")[:100],
@@ -237,17 +236,10 @@ def test_presets_that_cannot_be_gone_on_with_are_refused_before_anything_is_writ
     assert not (tmp_path / "mine").exists()
 
 
-def test_one_kind_of_sentences_can_be_learnt(small_corpus, tmp_path, monkeypatch):
-    class Seen(Exception):
-        pass
-
-    def stand_in(model, config, batches, held_out, folder, verbose):
-        raise Seen(*({int(ids[0]) for batch, _ in data for ids in batch["token_ids"]} for data in (batches, held_out)))
-
-    monkeypatch.setattr(pretrain, "_fit", stand_in)
-    learnt = train_tokenizer([sentence.text for sentence in SMALL["train"]], SIZES["vocabulary_size"])
-    movie, nyt, tweet = (learnt.token_to_id(control_token(domain)) for domain in ("movie", "nyt", "tweet"))
-    for domain, seen in {"movie": ({movie}, {movie}), None: ({movie, tweet}, {movie, nyt})}.items():
-        with pytest.raises(Seen) as caught:
-            pretrain.pretrain(PretrainConfig(**SIZES, domain=domain), tmp_path, verbose=0)
-        assert caught.value.args == seen
+def test_a_pretrained_transformer_is_calibrated(finished, monkeypatch):
+    model, _ = load_preset(finished["gpt2"].folder / "preset")
+    inputs = {"token_ids": np.array([[5, 6, 7]]), "padding_mask": np.ones([1, 3], int)}
+    before = model(inputs).numpy()
+    monkeypatch.setattr(pretrain, "best_temperature", lambda model, batches: 1.25)
+    pretrain._calibrate(model, None)
+    np.testing.assert_allclose(model(inputs), before / 1.25, atol=1e-5)

@@ -19,8 +19,6 @@ class PretrainConfig:
     """gpt2: a small GPT-2 of KerasHub's parts; lstm: the document's recurrent one (section 4.3)."""
     preset: Path | None = None
     """Folder of a language model to go on with; its kind, its sizes and its tokenizer count then."""
-    domain: Literal["movie", "amazon", "nyt", "tweet"] | None = None
-    """The kind of sentences that is learnt; None: all four. The tokenizer is learnt from all."""
     vocabulary_size: int = 2048
     """Tokens of the byte-pair tokenizer that is learnt from the corpus."""
     num_layers: int = 4

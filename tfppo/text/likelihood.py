@@ -11,6 +11,7 @@ from tfppo.text.corpus import Sentence
 from tfppo.text.tokenizer import END, control_token
 
 LENGTHS = (16, 24, 32, 40, 48, 64)  # tokens: sentences of about one length share a batch, so little is padding
+TEMPERATURES = np.arange(80, 152, 2) / 100
 
 
 def encode(
@@ -84,6 +85,24 @@ def nats_per_character(
         for sentence, part, ids in zip(corpus, kept, whole, strict=True)
     )
     return total / characters, total / tokens
+
+
+def best_temperature(model: keras.Model, batches: tf.data.Dataset) -> float:
+    """The one of TEMPERATURES by which a model's logits are to be divided for the least loss on batches of text."""
+
+    @tf.function(input_signature=batches.element_spec, autograph=False)
+    def losses(inputs, targets):
+        logits = model(inputs, training=False)  # [B, S, V]
+        mask = tf.cast(targets != 0, tf.float32)
+
+        def loss(temperature):
+            each = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=targets, logits=logits / temperature)
+            return tf.reduce_sum(each * mask)
+
+        return tf.map_fn(loss, tf.constant(TEMPERATURES, tf.float32))
+
+    totals = sum(losses(*batch).numpy().astype(float) for batch in batches)
+    return float(TEMPERATURES[np.argmin(totals)])
 
 
 def context_length(model: keras.Model) -> int | None:

@@ -26,6 +26,7 @@ from tfppo.text.pretrain import progress_on_stdout
 from tfppo.text.reference import as_language_model
 
 HEAD_FILE = "head.json"
+REVIEWS = ("movie", "amazon")  # what is learnt from; it is judged on movie sentences
 ROWS = 64  # sentences in a forward pass
 WIDTHS = (32, 64, 128)  # tokens that they are padded to, so that few programs are compiled
 
@@ -53,7 +54,7 @@ def pair_loss(ratings: tf.Tensor, scores: tf.Tensor, difference: float = 1.0) ->
 class RewardModel:
     """Scores texts: a language model, and a linear head on the mean of its hidden states.
 
-    Neutral to length: what the number of words alone predicts of a score, over human sentences, is taken off.
+    Neutral to length: what the number of words says of a score beyond people's rating is taken off.
 
     Args:
       model: the Keras language model under the head.
@@ -119,7 +120,7 @@ def sentiment_reward() -> RewardModel:
 
 
 def train_reward_model(config: RewardModelConfig, preset: Path, verbose: int = 1) -> RewardModel:
-    """Learns the ratings of the movie sentences by pairs, starting from a pretrained language model."""
+    """Learns the ratings of reviews by pairs, starting from a pretrained language model."""
     keras.utils.set_random_seed(config.seed)
     language_model, tokenizer = load_preset(preset)
     inputs = language_model.input
@@ -132,9 +133,9 @@ def train_reward_model(config: RewardModelConfig, preset: Path, verbose: int = 1
     hidden = language_model.backbone(inputs)
     mean = keras.layers.GlobalAveragePooling1D()(hidden, mask=inputs["padding_mask"])
     scorer = keras.Model(inputs, head(mean))
-    train, validation = (
-        _rated(tokenizer, sentences(split, "movie"), config, split) for split in ("train", "validation")
-    )
+    rated = [sentence for domain in REVIEWS for sentence in sentences("train", domain)]
+    train = _rated(tokenizer, rated, config, shuffle=True)
+    validation = _rated(tokenizer, sentences("validation", "movie"), config, shuffle=False)
     steps = config.epochs * int(train.cardinality())
     scorer.compile(
         keras.optimizers.AdamW(
@@ -156,10 +157,7 @@ def train_reward_model(config: RewardModelConfig, preset: Path, verbose: int = 1
         "words_mean": 0.0,
     }
     model = RewardModel(language_model, tokenizer, parts)
-    texts = [sentence.text for split in ("train", "validation") for sentence in sentences(split, "movie")]
-    words = np.array([word_count(text) for text in texts])
-    slope = float(np.polyfit(words, model.scores(texts), 1)[0])
-    return RewardModel(language_model, tokenizer, parts | {"words_slope": slope, "words_mean": float(words.mean())})
+    return RewardModel(language_model, tokenizer, parts | _length_line(model, sentences("validation", "movie")))
 
 
 def reward_model_run(config: RewardModelConfig, preset: Path | None, name: str | None, runs_dir: Path) -> Path:
@@ -214,6 +212,16 @@ def pair_accuracy(model: RewardModel, rated: Sequence[Sentence], difference: flo
     ratings = np.array([sentence.rating for sentence in rated])
     is_pair = ratings[:, None] - ratings[None, :] > difference
     return float((scores[:, None] > scores[None, :])[is_pair].mean())
+
+
+def _length_line(model: RewardModel, rated: Sequence[Sentence]) -> dict[str, float]:
+    """What the number of words says of a score beyond people's rating, as the slope of a regression on both."""
+    scores = model.scores([sentence.text for sentence in rated])
+    words = np.array([word_count(sentence.text) for sentence in rated], float)
+    ratings = np.array([sentence.rating for sentence in rated])
+    columns = np.stack([words, ratings, np.ones(len(rated))], axis=1)
+    slope = np.linalg.lstsq(columns, scores, rcond=None)[0][0]
+    return {"words_slope": float(slope), "words_mean": float(words.mean())}
 
 
 def _rated(

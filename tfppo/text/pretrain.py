@@ -17,7 +17,7 @@ from tfppo.config import RunConfig
 from tfppo.errors import UsageError
 from tfppo.text.config import PretrainConfig
 from tfppo.text.corpus import DOMAINS, sentences
-from tfppo.text.likelihood import context_length, encode, make_dataset, nats_per_character
+from tfppo.text.likelihood import best_temperature, context_length, encode, make_dataset, nats_per_character
 from tfppo.text.lstm import LSTMLanguageModel, make_lstm
 from tfppo.text.presets import load_preset, save_preset
 from tfppo.text.tokenizer import control_token, train_tokenizer
@@ -81,7 +81,7 @@ def pretrain(
     config: PretrainConfig, folder: Path, verbose: int = 1
 ) -> tuple[keras.Model, keras_hub.models.GPT2Tokenizer]:
     """Trains a tokenizer and a language model on the corpus. Returns (model, tokenizer), the model as it was when its
-    validation loss was least. Into `folder` go metrics.csv, TensorBoard's events, and those weights.
+    validation loss was least, its logits calibrated. Into `folder` go metrics.csv, TensorBoard's events, and weights.
 
     Ctrl-C ends the training early, once an epoch is done; before that it is a KeyboardInterrupt as ever.
 
@@ -101,13 +101,12 @@ def pretrain(
     else:
         model, tokenizer = _load_to_go_on(config.preset, config.dropout)
     length = min(config.context_length, context_length(model) or config.context_length)
-    train, validation = (
-        encode(tokenizer, sentences(split, config.domain), length) for split in ("train", "validation")
-    )
+    train, validation = (encode(tokenizer, sentences(split), length) for split in ("train", "validation"))
     batches = make_dataset(train, config.batch_size, config.seed)
     held_out = make_dataset(validation, config.batch_size)
     _compile(model, config, config.epochs * int(batches.cardinality()))
     _fit(model, config, batches, held_out, folder, verbose)
+    _calibrate(model, held_out)
     return model, tokenizer
 
 
@@ -175,6 +174,15 @@ def _fit(
             callback.on_train_end()
     if not np.isfinite(stopping.best):
         raise UsageError(f"training diverged with learning_rate = {config.learning_rate}: choose a smaller one")
+
+
+def _calibrate(model: keras.Model, held_out: tf.data.Dataset) -> None:
+    """Divides the logits by the temperature that suits held-out text best (Guo et al. 2017): a model that has read its
+    corpus many times is too sure. What scales logits here is the last normalisation; an LSTM has none, and stays."""
+    normalization = getattr(getattr(model, "backbone", None), "layer_norm", None)
+    if normalization is not None:
+        temperature = best_temperature(model, held_out)
+        normalization.set_weights([weight / temperature for weight in normalization.get_weights()])
 
 
 def _evaluate(model: keras.Model, tokenizer: keras_hub.models.GPT2Tokenizer) -> dict[str, dict[str, float]]:
