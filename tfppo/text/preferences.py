@@ -26,7 +26,6 @@ from tfppo.text.pretrain import progress_on_stdout
 from tfppo.text.reference import as_language_model
 
 HEAD_FILE = "head.json"
-REVIEWS = ("movie", "amazon")  # what is learnt from; it is judged on movie sentences
 ROWS = 64  # sentences in a forward pass
 WIDTHS = (32, 64, 128)  # tokens that they are padded to, so that few programs are compiled
 
@@ -52,9 +51,9 @@ def pair_loss(ratings: tf.Tensor, scores: tf.Tensor, difference: float = 1.0) ->
 
 
 class RewardModel:
-    """Scores texts: a language model, and a linear head on the mean of its hidden states.
+    """Scores texts: a language model read to the end of the text, and a linear head on its last hidden state.
 
-    Neutral to length: what the number of words says of a score beyond people's rating is taken off.
+    Neutral to length: what the number of words alone predicts of a score, over human sentences, is taken off.
 
     Args:
       model: the Keras language model under the head.
@@ -68,7 +67,7 @@ class RewardModel:
         self.head = head
         self._language_model = as_language_model(model)
         self._kernel = tf.constant(head["kernel"], tf.float32)
-        self._compiled = tf.function(self._mean_scores, autograph=False)
+        self._compiled = tf.function(self._last_scores, autograph=False)
 
     def scores(self, texts: Sequence[str]) -> np.ndarray:
         """float32 [N], higher is friendlier; a text that is longer than the context is read from its beginning."""
@@ -81,7 +80,9 @@ class RewardModel:
             ids = np.zeros([ROWS, min(longest, next(width for width in WIDTHS if width >= wanted))], np.int32)
             for row, tokens in zip(ids, chunk, strict=False):
                 row[: len(tokens)] = tokens
-            scores[start : start + ROWS] = self._compiled(tf.constant(ids)).numpy()[: len(chunk)]
+            last = np.zeros(ROWS, np.int32)
+            last[: len(chunk)] = [len(tokens) - 1 for tokens in chunk]
+            scores[start : start + ROWS] = self._compiled(tf.constant(ids), tf.constant(last)).numpy()[: len(chunk)]
         words = np.array([word_count(text) for text in texts], np.float32)
         return scores - self.head["words_slope"] * (words - self.head["words_mean"])
 
@@ -89,11 +90,10 @@ class RewardModel:
         """Scores of prompts with their responses, float32 [N]: a `rewards.Reward`."""
         return self.scores([prompt + response for prompt, response in zip(prompts, responses, strict=True)])
 
-    def _mean_scores(self, ids: tf.Tensor) -> tf.Tensor:
-        hidden = tf.cast(self._language_model.hidden_states(ids), tf.float32)  # [N, S, D]
-        mask = tf.cast(ids != 0, tf.float32)[:, :, None]  # padding stands on the right
-        mean = tf.math.divide_no_nan(tf.reduce_sum(hidden * mask, axis=1), tf.reduce_sum(mask, axis=1))  # [N, D]
-        return tf.linalg.matvec(mean, self._kernel) + self.head["bias"]
+    def _last_scores(self, ids: tf.Tensor, last: tf.Tensor) -> tf.Tensor:
+        hidden = self._language_model.hidden_states(ids)  # [N, S, D]
+        final = tf.gather(hidden, last, axis=1, batch_dims=1)  # [N, D]
+        return tf.linalg.matvec(tf.cast(final, tf.float32), self._kernel) + self.head["bias"]
 
     def save(self, folder: Path) -> None:
         """Writes the model into a new folder: a preset with head.json beside it."""
@@ -120,10 +120,11 @@ def sentiment_reward() -> RewardModel:
 
 
 def train_reward_model(config: RewardModelConfig, preset: Path, verbose: int = 1) -> RewardModel:
-    """Learns the ratings of reviews by pairs, starting from a pretrained language model."""
+    """Learns the ratings of the movie sentences by pairs, starting from a pretrained language model."""
     keras.utils.set_random_seed(config.seed)
     language_model, tokenizer = load_preset(preset)
     inputs = language_model.input
+    last = keras.Input((), dtype="int32", name="last")
     head = keras.layers.Dense(
         1,  # normal, standard deviation 1 / sqrt(D + 1), bias 0 [Ziegler et al. 2019, section 2.1]
         kernel_initializer=keras.initializers.RandomNormal(
@@ -131,11 +132,11 @@ def train_reward_model(config: RewardModelConfig, preset: Path, verbose: int = 1
         ),
     )
     hidden = language_model.backbone(inputs)
-    mean = keras.layers.GlobalAveragePooling1D()(hidden, mask=inputs["padding_mask"])
-    scorer = keras.Model(inputs, head(mean))
-    rated = [sentence for domain in REVIEWS for sentence in sentences("train", domain)]
-    train = _rated(tokenizer, rated, config, shuffle=True)
-    validation = _rated(tokenizer, sentences("validation", "movie"), config, shuffle=False)
+    final = keras.ops.squeeze(keras.ops.take_along_axis(hidden, keras.ops.reshape(last, (-1, 1, 1)), axis=1), axis=1)
+    scorer = keras.Model({**inputs, "last": last}, head(final))
+    train, validation = (
+        _rated(tokenizer, sentences(split, "movie"), config, split) for split in ("train", "validation")
+    )
     steps = config.epochs * int(train.cardinality())
     scorer.compile(
         keras.optimizers.AdamW(
@@ -157,7 +158,10 @@ def train_reward_model(config: RewardModelConfig, preset: Path, verbose: int = 1
         "words_mean": 0.0,
     }
     model = RewardModel(language_model, tokenizer, parts)
-    return RewardModel(language_model, tokenizer, parts | _length_line(model, sentences("validation", "movie")))
+    texts = [sentence.text for sentence in sentences("validation", "movie")]
+    words = np.array([word_count(text) for text in texts])
+    slope = float(np.polyfit(words, model.scores(texts), 1)[0])
+    return RewardModel(language_model, tokenizer, parts | {"words_slope": slope, "words_mean": float(words.mean())})
 
 
 def reward_model_run(config: RewardModelConfig, preset: Path | None, name: str | None, runs_dir: Path) -> Path:
@@ -214,20 +218,10 @@ def pair_accuracy(model: RewardModel, rated: Sequence[Sentence], difference: flo
     return float((scores[:, None] > scores[None, :])[is_pair].mean())
 
 
-def _length_line(model: RewardModel, rated: Sequence[Sentence]) -> dict[str, float]:
-    """What the number of words says of a score beyond people's rating, as the slope of a regression on both."""
-    scores = model.scores([sentence.text for sentence in rated])
-    words = np.array([word_count(sentence.text) for sentence in rated], float)
-    ratings = np.array([sentence.rating for sentence in rated])
-    columns = np.stack([words, ratings, np.ones(len(rated))], axis=1)
-    slope = np.linalg.lstsq(columns, scores, rcond=None)[0][0]
-    return {"words_slope": float(slope), "words_mean": float(words.mean())}
-
-
 def _rated(
     tokenizer: keras_hub.models.GPT2Tokenizer, rated: Sequence[Sentence], config: RewardModelConfig, shuffle: bool
 ):
-    """Batches of ({"token_ids", "padding_mask"}, ratings [B])."""
+    """Batches of ({"token_ids", "padding_mask", "last"}, ratings [B])."""
     rows = encode(tokenizer, rated, config.length - 1)
     ids = keras.utils.pad_sequences(rows, padding="post")
     lengths = np.array([len(row) for row in rows], np.int32)
@@ -238,6 +232,7 @@ def _rated(
 
     def split_up(ids, lengths, ratings):
         ids = ids[:, : tf.reduce_max(lengths)]
-        return {"token_ids": ids, "padding_mask": tf.cast(ids != 0, tf.int32)}, ratings
+        inputs = {"token_ids": ids, "padding_mask": tf.ones_like(ids), "last": lengths - 1}
+        return inputs, ratings
 
     return dataset.batch(config.batch_size).map(split_up).prefetch(2)
