@@ -13,7 +13,7 @@ CUDA := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/dev/nul
 RUN_OPTIONS = --seed $(SEED) --runs-dir $(RUNS) $(if $(NAME),--name $(NAME)) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train-cartpole train-textgen corpus tensorboard test test-slow lint format bench clean
+.PHONY: help setup train-cartpole train-textgen language-model corpus tensorboard test test-slow lint format bench clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -32,6 +32,10 @@ train-cartpole: $(STAMP)  ## train PPO on CartPole-v1 (SEED=3 NAME=mine ARGS="--
 
 train-textgen: $(STAMP)  ## tune a small GPT-2 by PPO to praise films (SEED=3 NAME=mine ARGS="--task length")
 	@$(BIN)/tfppo train text $(RUN_OPTIONS)
+
+language-model: $(STAMP)  ## pretrain as the shipped one was, two hours (RUNS=runs)
+	@$(BIN)/tfppo pretrain --name gpt2 --runs-dir $(RUNS)
+	@$(BIN)/tfppo pretrain --name gpt2-calm --preset $(RUNS)/gpt2/preset --dropout 0.2 --weight-decay 0.1 --learning-rate 5e-4 --epochs 12 --runs-dir $(RUNS)
 
 corpus: $(STAMP)  ## rebuild the vendored sentences from their source archive
 	@$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --no-binary :all: -d build/corpus vaderSentiment==3.3.2

@@ -13,7 +13,7 @@ from tfppo.settings import check, check_types, exact_div
 
 @dataclass(frozen=True, slots=True)
 class PretrainConfig:
-    """A language model and how it learns the corpus. Defaults are those of the transformer that is shipped."""
+    """A language model and how it learns the corpus. Defaults are those that the shipped one began with (data/NOTICE)."""
 
     model: Literal["gpt2", "lstm"] = "gpt2"
     """gpt2: a small GPT-2 of KerasHub's parts; lstm: the document's recurrent one (section 4.3)."""
