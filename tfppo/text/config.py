@@ -98,7 +98,7 @@ class TextConfig:
     """Folder of the language model (`tfppo pretrain` makes one); None: the one that is shipped."""
     reward: str | None = None
     """A Python reward in place of the task's, as package.module:function."""
-    iterations: int = 180
+    iterations: int = 160
     """Rollouts, each followed by an update."""
     batch_size: int = 64
     """Prompts in a rollout, one response each."""
@@ -153,11 +153,11 @@ TEXT_PPO = PPOConfig(
     learning_rate=2e-4,
     value_clip=0.2,
     value_coeff=0.1,
-    entropy_coeff=0.02,
+    entropy_coeff=0.022,
     kl_in="reward",
     kl_rule="ziegler",
     kl_coeff=0.1,
-    kl_target=9.5,
+    kl_target=10.5,
     kl_horizon=600,
     max_grad_norm=1.0,
     gamma=1.0,
