@@ -13,7 +13,7 @@ from tfppo.settings import check, check_types, exact_div
 
 @dataclass(frozen=True, slots=True)
 class PretrainConfig:
-    """A language model and how it learns the corpus. Defaults are those that the shipped one began with (data/NOTICE)."""
+    """A language model and how it learns the corpus. The shipped one began with these defaults (data/NOTICE)."""
 
     model: Literal["gpt2", "lstm"] = "gpt2"
     """gpt2: a small GPT-2 of KerasHub's parts; lstm: the document's recurrent one (section 4.3)."""
