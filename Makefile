@@ -8,6 +8,7 @@ SEED ?= 1
 NAME ?=
 ARGS ?=
 PORT ?= 6006
+JOBS ?= 2
 RUNS ?= runs
 CUDA := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/dev/null 2>&1 && echo ,cuda)
 RUN_OPTIONS = --seed $(SEED) --runs-dir $(RUNS) $(if $(NAME),--name $(NAME)) $(ARGS)
@@ -44,8 +45,8 @@ corpus: $(STAMP)  ## rebuild the vendored sentences from their source archive
 tensorboard: $(STAMP)  ## look at the runs (PORT=6006 RUNS=runs)
 	@$(BIN)/tensorboard --logdir $(RUNS) --port $(PORT)
 
-test: $(STAMP)  ## all quick tests, with statement coverage
-	@$(BIN)/python -m pytest -q -m "not slow" --cov --cov-report=term --cov-fail-under=90 $(ARGS)
+test: $(STAMP)  ## all quick tests, with statement coverage (JOBS=2 processes)
+	@$(BIN)/python -m pytest -q -m "not slow" -n $(JOBS) --dist worksteal --cov --cov-report=term --cov-fail-under=90 $(ARGS)
 
 test-slow: $(STAMP)  ## the learning tests
 	@$(BIN)/python -m pytest -q -m slow $(ARGS)

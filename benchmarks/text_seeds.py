@@ -37,7 +37,9 @@ def train(task: str, seed: int, runs: Path) -> dict:
     name = f"{task}-seed{seed}"
     command = [sys.executable, "-m", "tfppo", "train", "text", "--task", task, "--seed", str(seed)]
     if not (runs / name / "evaluation.json").exists():
-        subprocess.run([*command, "--name", name, "--runs-dir", str(runs)], check=True, stdout=subprocess.DEVNULL)
+        command += ["--name", name, "--runs-dir", str(runs)]
+        if subprocess.run(command, stdout=subprocess.DEVNULL).returncode:  # it has said why
+            raise SystemExit(f"seed {seed} was not tuned to the end: go on with it, or delete {runs / name}")
     evaluation = json.loads((runs / name / "evaluation.json").read_text())
     with (runs / name / "metrics.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))

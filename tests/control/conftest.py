@@ -10,6 +10,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from tfppo.control.cartpole import CartPole
 from tfppo.control.networks import make_actor, make_critic
 from tfppo.control.policy import ActorCriticPolicy
+from tfppo.writers import METRICS
 
 # Steps of an episode and how it ends; environment n plays them in turn, starting from the n-th.
 ENDINGS = ((3, "terminated"), (2, "truncated"), (4, "both"), (1, "truncated"))
@@ -85,6 +86,12 @@ gymnasium.register("Counting-v0", Counting, disable_env_checker=True)
 gymnasium.register("FailingAtOnce-v0", Failing, disable_env_checker=True, kwargs={"working_steps": 0})
 gymnasium.register("FailingLater-v0", Failing, disable_env_checker=True, kwargs={"working_steps": 3})
 gymnasium.register("Uninstalled-v0", "no_such_package_of_environments:Env")
+
+
+@pytest.fixture(scope="session")
+def control_metrics():
+    """Names of the documented metrics that a control run writes."""
+    return [name for name in METRICS if not name.startswith("text/") and name != "time/tokens_per_s"]
 
 
 @pytest.fixture(scope="session", params=list(AutoresetMode), ids=lambda mode: mode.name)

@@ -143,7 +143,7 @@ def test_a_terminal_gets_a_progress_bar(tmp_path, monkeypatch, is_terminal, expe
     class Stop(Exception):
         pass
 
-    def stand_in(config, folder, verbose):
+    def stand_in(config, model, tokenizer, folder, verbose):
         assert keras.config.is_interactive_logging_enabled() and runs.read_config(folder, PretrainConfig) == config
         raise Stop(verbose)
 
@@ -162,10 +162,16 @@ def test_a_name_that_is_taken_is_refused(tmp_path):
     assert list((tmp_path / "mine").iterdir()) == []
 
 
+def train(config, folder):
+    model, tokenizer = pretrain.initial_model(config)
+    pretrain.pretrain(config, model, tokenizer, folder, verbose=0)
+    return model
+
+
 def test_training_that_diverges_is_told(small_corpus, tmp_path):
     config = PretrainConfig(model="lstm", **SIZES, learning_rate=1e38, batch_size=64, epochs=3)
     with pytest.raises(UsageError, match="learning_rate = 1e.38"):
-        pretrain.pretrain(config, tmp_path, verbose=0)
+        train(config, tmp_path)
     with (tmp_path / "metrics.csv").open(newline="") as file:
         assert len(list(csv.DictReader(file))) == 1  # it did not go on
 
@@ -180,7 +186,7 @@ def test_what_remains_is_the_best_epoch(small_corpus, tmp_path, monkeypatch):
 
     monkeypatch.setattr(keras.callbacks, "TerminateOnNaN", Vandal)
     config = PretrainConfig(model="lstm", **SIZES, learning_rate=1e-2, batch_size=64, epochs=2)
-    model, _ = pretrain.pretrain(config, tmp_path, verbose=0)
+    model = train(config, tmp_path)
     losses = model.history.history["val_loss"]
     assert losses[1] > losses[0] + 1
     assert_best(model, tmp_path)
@@ -207,9 +213,9 @@ def test_ctrl_c_ends_training_with_what_was_best(small_corpus, tmp_path, monkeyp
     config = PretrainConfig(model="lstm", **SIZES, learning_rate=1e-2, batch_size=64, epochs=5)
     if epochs_done == 0:
         with pytest.raises(KeyboardInterrupt):
-            pretrain.pretrain(config, tmp_path, verbose=0)
+            train(config, tmp_path)
         return
-    model, _ = pretrain.pretrain(config, tmp_path, verbose=0)
+    model = train(config, tmp_path)
     assert model.history.epoch == [0]
     assert_best(model, tmp_path)
 

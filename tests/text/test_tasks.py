@@ -56,7 +56,6 @@ def test_every_task_is_complete(name):
     assert len(chosen.description.splitlines()) == 1 and chosen.metric.isidentifier()
     assert chosen.domain == "movie"
     assert text_run(task=name, **chosen.defaults).text.task == name  # every default is a setting
-    assert chosen.prompts is movie_prompts
     assert isinstance(hash(chosen), int)
     with pytest.raises(FrozenInstanceError):
         chosen.target = 0.0
@@ -129,6 +128,19 @@ def test_prompts_are_these_on_every_machine():
 def test_prompts_are_a_new_list_each_time():
     movie_prompts("test").clear()
     assert movie_prompts("test")
+
+
+def test_prompts_have_as_many_words_as_are_asked_for():
+    three = movie_prompts("test", words=(3,))
+    assert {len(prompt.split()) for prompt in three} == {3} and len(set(three)) == len(three) > 300
+    assert not set(three) & {*movie_prompts("train", words=(3,)), *movie_prompts("validation", words=(3,))}
+    assert all(f" {prompt} " in "".join(f" {s.text}" for s in sentences("test", "movie")) for prompt in three[:5])
+
+
+def test_where_a_response_begins_can_be_known_if_its_length_is_what_counts():
+    for name in ("length", "keywords", "sentiment"):
+        words = {len(prompt.split()) for prompt in get_task(name).prompts("validation")}
+        assert words == ({3} if name == "length" else {2, 3, 4, 5})
 
 
 def test_an_unknown_split_is_refused():

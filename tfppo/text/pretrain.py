@@ -38,17 +38,15 @@ def pretrain_run(config: PretrainConfig, name: str | None, runs_dir: Path) -> Pa
       UsageError: on settings that do not fit together, training that diverges, or a folder that cannot be used.
     """
     began = time.perf_counter()
-    kind = config.model
-    if config.preset is not None:
-        kind = config.preset.resolve().name
-        _load_to_go_on(config.preset, config.dropout)  # before anything is written
+    kind = config.model if config.preset is None else config.preset.resolve().name
+    model, tokenizer = initial_model(config)  # may refuse, so before anything is written
     run = RunConfig(seed=config.seed, name=name, runs_dir=runs_dir)
     folder = runs.create_run_folder(run, f"pretrain-{kind}")
     runs.write_config(folder, config)
     limit = f"at most {config.epochs} epoch{'s' * (config.epochs != 1)}"
     print(f"{kind}, seed {config.seed}, {limit} -> {folder}", flush=True)
     with progress_on_stdout():
-        model, tokenizer = pretrain(config, folder, verbose=1 if sys.stdout.isatty() else 2)
+        pretrain(config, model, tokenizer, folder, verbose=1 if sys.stdout.isatty() else 2)
     preset = folder / PRESET
     save_preset(preset, model, tokenizer)
     (folder / BEST).unlink()  # it was there in case the process died
@@ -77,29 +75,43 @@ def describe(evaluation: dict[str, Any]) -> str:
     )
 
 
+def initial_model(config: PretrainConfig) -> tuple[keras.Model, keras_hub.models.GPT2Tokenizer]:
+    """The language model that training begins with, and its tokenizer: new ones, the tokenizer learnt from the corpus,
+    or those of a preset. Sets the seed of Keras.
+
+    Raises:
+      UsageError: if the preset is none, or its tokenizer does not know the corpus' control tokens.
+    """
+    keras.utils.set_random_seed(config.seed)
+    if config.preset is not None:
+        return _load_to_go_on(config.preset, config.dropout)
+    tokenizer = train_tokenizer([sentence.text for sentence in sentences("train")], config.vocabulary_size)
+    make = make_lstm if config.model == "lstm" else make_transformer
+    return make(tokenizer.vocabulary_size(), config), tokenizer
+
+
 def pretrain(
-    config: PretrainConfig, folder: Path, verbose: int = 1
-) -> tuple[keras.Model, keras_hub.models.GPT2Tokenizer]:
-    """Trains a tokenizer and a language model on the corpus. Returns (model, tokenizer), the model as it was when its
-    validation loss was least, its logits calibrated. Into `folder` go metrics.csv, TensorBoard's events, and weights.
+    config: PretrainConfig,
+    model: keras.Model,
+    tokenizer: keras_hub.models.GPT2Tokenizer,
+    folder: Path,
+    verbose: int = 1,
+) -> None:
+    """Trains a language model on the corpus, leaves it as it was when its validation loss was least, and calibrates its
+    logits. Into `folder` go metrics.csv, TensorBoard's events, and weights.
 
     Ctrl-C ends the training early, once an epoch is done; before that it is a KeyboardInterrupt as ever.
 
     Args:
-      config: the model and how it learns.
+      config: how the model learns.
+      model: as `initial_model` makes it.
+      tokenizer: the model's.
       folder: exists.
       verbose: as in Keras: 0 silent, 1 a progress bar, 2 a line an epoch.
 
     Raises:
-      UsageError: on settings that do not fit together, or training that diverges.
+      UsageError: if training diverges.
     """
-    keras.utils.set_random_seed(config.seed)
-    if config.preset is None:
-        tokenizer = train_tokenizer([sentence.text for sentence in sentences("train")], config.vocabulary_size)
-        make = make_lstm if config.model == "lstm" else make_transformer
-        model = make(tokenizer.vocabulary_size(), config)
-    else:
-        model, tokenizer = _load_to_go_on(config.preset, config.dropout)
     length = min(config.context_length, context_length(model) or config.context_length)
     train, validation = (encode(tokenizer, sentences(split), length) for split in ("train", "validation"))
     batches = make_dataset(train, config.batch_size, config.seed)
@@ -107,7 +119,6 @@ def pretrain(
     _compile(model, config, config.epochs * int(batches.cardinality()))
     _fit(model, config, batches, held_out, folder, verbose)
     _calibrate(model, held_out)
-    return model, tokenizer
 
 
 def _load_to_go_on(preset: Path, dropout: float) -> tuple[keras.Model, keras_hub.models.GPT2Tokenizer]:

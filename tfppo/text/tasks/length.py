@@ -1,5 +1,6 @@
 """The task "length": responses of eight words. Its reward needs no model, so it can be verified word by word."""
 
+from functools import partial
 from statistics import fmean
 
 from tfppo.errors import UsageError
@@ -8,6 +9,16 @@ from tfppo.text.rewards import Reward
 from tfppo.text.tasks.task import Task, movie_prompts, register_task
 
 WORDS = 8
+PROMPT_WORDS = (3,)  # nothing marks where a prompt ends: were its length not known, nor would the response's be
+SETTINGS = {
+    "iterations": 150,
+    "response_length": 24,
+    "learning_rate": 4e-4,
+    "num_epochs": 4,
+    "value_coeff": 0.5,  # each token depends on how many words there are, which the values must learn to see
+    "entropy_coeff": 0.0,  # a response cannot be cheated short here
+    "kl_target": 12.0,
+}
 
 
 def length_reward(words: int = WORDS) -> Reward:
@@ -34,12 +45,12 @@ def length_task(words: int = WORDS) -> Task:
     return Task(
         name="length" if words == WORDS else f"length-{words}",
         description=f"respond in {words} words",
-        prompts=movie_prompts,
+        prompts=partial(movie_prompts, words=PROMPT_WORDS),
         make_reward=lambda: length_reward(words),
         measure=share_within_one_word,
         metric="within_one_word",
         target=0.8,
-        defaults={"iterations": 100, "response_length": 24},
+        defaults=dict(SETTINGS),
     )
 
 

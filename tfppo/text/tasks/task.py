@@ -2,7 +2,7 @@
 
 import re
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -70,25 +70,25 @@ def task_names() -> tuple[str, ...]:
     return tuple(sorted(_TASKS))
 
 
-def movie_prompts(split: Split) -> list[str]:
-    """The first 2 to 5 words of the movie sentences of a split, in the order of the corpus; no prompt comes twice, in
-    the split or in an earlier one.
+def movie_prompts(split: Split, words: Sequence[int] = PROMPT_WORDS) -> list[str]:
+    """The first words of the movie sentences of a split, in the order of the corpus; no prompt comes twice, in the
+    split or in an earlier one.
 
-    How many words is decided by a checksum of the sentence's id, the same on every machine. Sentences of fewer than 8
-    words are left out.
+    Which of the numbers `words` is decided by a checksum of the sentence's id, the same on every machine. Sentences of
+    fewer than 8 words are left out.
 
     Raises:
       UsageError: if there is no such split.
     """
     if split not in SPLITS:
         raise UsageError(f"no split is called {split!r}; give one of {', '.join(SPLITS)}")
-    seen = {prompt for earlier in SPLITS[: SPLITS.index(split)] for prompt in _beginnings(earlier)}
-    return [prompt for prompt in dict.fromkeys(_beginnings(split)) if prompt not in seen]
+    seen = {prompt for earlier in SPLITS[: SPLITS.index(split)] for prompt in _beginnings(earlier, words)}
+    return [prompt for prompt in dict.fromkeys(_beginnings(split, words)) if prompt not in seen]
 
 
-def _beginnings(split: Split) -> Iterator[str]:
+def _beginnings(split: Split, words: Sequence[int]) -> Iterator[str]:
     for sentence in sentences(split, "movie"):
         pieces = sentence.text.split()
-        count = PROMPT_WORDS[zlib.crc32(sentence.id.encode()) % len(PROMPT_WORDS)]
+        count = words[zlib.crc32(sentence.id.encode()) % len(words)]
         if len(pieces) >= MIN_WORDS:
             yield " ".join(pieces[:count])
