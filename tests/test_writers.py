@@ -2,6 +2,7 @@
 
 import csv
 import math
+import re
 
 import numpy as np
 import pytest
@@ -137,6 +138,9 @@ def test_tensorboard_forgets_what_a_resumed_run_redoes(tmp_path, purge_step, ste
     for iteration in range(5):
         writer.write(iteration, row(iteration))
     writer.close()
+    # Files are read in the order of their names: the second in which each was made, then a counter, compared as text.
+    (earlier,) = tmp_path.glob("events.out.tfevents.*")
+    earlier.rename(earlier.with_name(re.sub(r"tfevents\.\d+", "tfevents.1000000000", earlier.name)))
     writer = TensorBoardWriter(tmp_path, STEPS, purge_step)
     writer.write(3, row(3) | {"loss/policy": 99.0})
     writer.close()
