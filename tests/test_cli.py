@@ -88,7 +88,9 @@ def test_every_setting_is_an_option(monkeypatch, tmp_path):
     monkeypatch.setattr(control_run, "train", lambda *arguments: seen.append(arguments))
     options = (
         "--seed 9 --name mine --log-interval 2 --checkpoint-interval 3 --keep-checkpoints 4 --env Acrobot-v1 "
-        "--backend gymnasium --num-envs 6 --rollout-length 10 --total-steps 600 --hidden-units 3 2 --activation relu "
+        "--backend gymnasium --vectorization sync --fused True --num-envs 6 --rollout-length 10 --total-steps 600 --hidden-units 3 2 --activation relu "
+        "--shared-trunk True --box-policy squashed --log-std-init -1 --gsde-interval 2 --normalize-observations False "
+        "--normalize-rewards True "
         "--target-return -80 --eval-episodes 0 --learning-rate 1e-3 --learning-rate-schedule cosine "
         "--warmup-iterations 2 --clip-ratio 0.1 --clip-ratio-schedule linear --dual-clip 3 --value-clip 0.3 "
         "--value-coeff 1 --entropy-coeff 0 --kl-coeff 0.2 --kl-rule schulman --kl-target 0.02 --kl-horizon 5 "
@@ -102,7 +104,25 @@ def test_every_setting_is_an_option(monkeypatch, tmp_path):
     assert import_seconds >= 0
     assert config == ControlRun(
         RunConfig(9, "mine", tmp_path, "cpu", "xla", "graph", 2, 3, 4),
-        ControlConfig("Acrobot-v1", "gymnasium", 6, 10, 600, (3, 2), "relu", -80.0, 0),
+        ControlConfig(
+            env="Acrobot-v1",
+            backend="gymnasium",
+            vectorization="sync",
+            fused=True,
+            num_envs=6,
+            rollout_length=10,
+            total_steps=600,
+            hidden_units=(3, 2),
+            activation="relu",
+            shared_trunk=True,
+            box_policy="squashed",
+            log_std_init=-1.0,
+            gsde_interval=2,
+            normalize_observations=False,
+            normalize_rewards=True,
+            target_return=-80.0,
+            eval_episodes=0,
+        ),
         PPOConfig(
             learning_rate=1e-3,
             learning_rate_schedule="cosine",
@@ -150,12 +170,14 @@ def test_evaluate_prints_the_evaluation_of_the_run(finished, capsys):
 
 def test_evaluate_takes_a_seed(finished, monkeypatch, capsys):
     seen = []
-    evaluation = {"env": "CartPole-v1", "episodes": 3, "mean": 9.0, "std": 0.5, "min": 8.0, "max": 10.0}
+    numbers = {"episodes": 3, "mean": 9.0, "std": 0.5, "min": 8.0, "max": 10.0}
+    evaluation = {"env": "CartPole-v1", "stochastic": numbers | {"mean": 7.0}} | numbers
     monkeypatch.setattr(control_run, "evaluate", lambda *arguments: seen.append(arguments) or evaluation)
     assert cli.main(["evaluate", str(finished)]) == 0
     assert cli.main(["evaluate", str(finished), "--episodes", "3", "--seed", "5"]) == 0
     assert seen == [(finished, 100, None), (finished, 3, 5)]
-    assert "over 3 episodes" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "over 3 episodes" in out and "9.0 +- 0.5" in out and "7.0 +- 0.5" in out
 
 
 def test_resume_of_a_finished_run_works(finished, capsys):
@@ -230,8 +252,10 @@ LONG = "some/" + "name-that-is-too-long-for-a-narrow-terminal-" * 3
         ([*CONTROL, "--env", "CartPole-v99"], ["CartPole", "v99"]),
         ([*CONTROL, "--env", ""], ["environment"]),
         ([*CONTROL, "--env", "no_module:Nope-v1"], ["no_module"]),
-        ([*CONTROL, "--env", "Pendulum-v1"], ["action space", "Discrete"]),
-        ([*CONTROL, "--env", "FrozenLake-v1"], ["observation space", "Box"]),
+        ([*CONTROL, "--env", "Pendulum-v1", "--box-policy", "beta"], ["--box-policy", "beta", "gsde"]),
+        ([*CONTROL, "--env", "Pendulum-v1", "--hidden-units"], ["gsde", "hidden_units"]),
+        ([*CONTROL, "--env", "FrozenLake-v1", "--fused", "True"], ["fused", "in-graph"]),
+        ([*CONTROL, "--env", "FrozenLake-v1", "--vectorization", "native"], ["no natively vectorised form"]),
         ([*CONTROL, "--env", "Blackjack-v1"], ["observation space", "Box"]),
         (["evaluate"], ["folder"]),
         (["evaluate", "nowhere"], ["nowhere"]),

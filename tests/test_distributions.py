@@ -13,7 +13,8 @@ import tensorflow_probability as tfp
 from reference import every_mode
 
 from tfppo import distributions
-from tfppo.distributions import Categorical, DiagonalNormal, MultiCategorical, SquashedNormal
+from tfppo.distributions import Categorical, MultiCategorical
+from tfppo.normals import DiagonalNormal, SquashedNormal
 
 RNG = np.random.default_rng(2)
 SEED = (3, 5)
@@ -220,9 +221,34 @@ def test_the_squashed_entropy_estimate_is_unbiased_and_differentiable():
     np.testing.assert_allclose(np.mean(tape.gradient(estimates, log_std)), slope, atol=0.02)
 
 
-def test_the_squashed_entropy_needs_a_seed():
-    with pytest.raises(ValueError, match="seed"):
-        PAIRS["squashed_normal"][0].entropy()
+@pytest.mark.parametrize("log_std", [-3.0, -0.5, 0.0, math.log(2)])
+@pytest.mark.parametrize("mean", [0.0, 0.4, -2.0])
+def test_the_squashed_entropy_without_a_seed_is_the_integral(mean, log_std):
+    nodes, weights = np.polynomial.hermite_e.hermegauss(150)
+    x = mean + math.exp(log_std) * nodes
+    slopes = 2 * (math.log(2) - x - np.logaddexp(0, -2 * x))
+    exact = log_std + (1 + math.log(2 * math.pi)) / 2 + np.sum(weights * slopes) / math.sqrt(2 * math.pi)
+    tensors = (tf.constant([[value, 0.3]]) for value in (mean, log_std))
+    both, other = SquashedNormal(*tensors).entropy(), SquashedNormal(tf.constant([[0.3]]), tf.constant([[0.3]]))
+    np.testing.assert_allclose(both - other.entropy(), [exact], atol=1e-5 if log_std <= 0 else 1e-3)
+
+
+@every_mode
+@every_family
+def test_noise_makes_samples_and_many_steps_of_it_come_from_one_draw(compiled, pair):
+    distribution, _ = pair
+    is_normal = isinstance(distribution, DiagonalNormal | SquashedNormal)
+    width = 3 if is_normal else sum(x.shape[-1] for x in tf.nest.flatten(distribution))
+    noise = distribution.noise([5, 4, width], SEED)
+    assert noise.shape == [5, 4, width] and len(np.unique(noise)) == 5 * 4 * width
+    actions = [compiled(lambda d, x: d.reparameterize(x))(distribution, noise[t]) for t in range(5)]
+    assert all(a.shape == distribution.mode().shape and a.dtype == distribution.mode().dtype for a in actions)
+    np.testing.assert_array_equal(distribution.reparameterize(tf.zeros_like(noise[0])), distribution.mode())
+    wide = type(distribution)(*(tf.nest.map_structure(lambda x: tf.repeat(x, 2000, axis=0), distribution)))
+    drawn = wide.reparameterize(distribution.noise([8000, width], SEED))
+    entropy = distribution.entropy()
+    estimate = -tf.reduce_mean(tf.reshape(wide.log_prob(drawn), [4, 2000]), axis=1)
+    np.testing.assert_allclose(estimate, entropy, atol=0.15)
 
 
 def test_the_kl_of_squashed_normals_is_that_of_the_normals_by_samples_too():
@@ -305,7 +331,8 @@ def test_tensorflow_probability_is_imported_on_first_use_which_may_be_while_a_fu
     program = """
 import sys
 import tensorflow as tf
-from tfppo.distributions import Categorical, DiagonalNormal, MultiCategorical, SquashedNormal
+from tfppo.distributions import Categorical, MultiCategorical
+from tfppo.normals import DiagonalNormal, SquashedNormal
 
 zeros = tf.zeros([2, 3])
 for d in (Categorical(zeros), MultiCategorical((zeros, zeros))):

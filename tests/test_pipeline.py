@@ -172,7 +172,7 @@ def test_a_resumed_run_goes_on_with_the_prompts_that_would_have_come():
 
 @pytest.mark.gpu
 def test_every_tensor_of_a_rollout_is_on_the_gpu():
-    from tfppo.control.cartpole import CartPole
+    from tfppo.control.classic import CartPole
     from tfppo.control.networks import make_actor, make_critic
     from tfppo.control.policy import ActorCriticPolicy
     from tfppo.control.rollout import GraphCollector

@@ -13,6 +13,7 @@ _PUBLIC = {
     "PPOLearner": "tfppo.learner",
     "rollout_dataset": "tfppo.pipeline",
     "ControlTrainer": "tfppo.control.train",
+    "control_run": "tfppo.control.recipes",
     "ActorCriticPolicy": "tfppo.control.policy",
     "make_actor": "tfppo.control.networks",
     "make_critic": "tfppo.control.networks",

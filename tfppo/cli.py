@@ -11,6 +11,7 @@ from tyro.conf import Positional, UseAppendAction, subcommand
 
 from tfppo import runs
 from tfppo.config import ControlConfig, ControlRun, PPOConfig, RunConfig
+from tfppo.control.recipes import control_run
 from tfppo.errors import UsageError
 from tfppo.parsing import parse
 from tfppo.startup import import_tensorflow, seconds_since_start
@@ -37,7 +38,11 @@ class TrainCartpole:
 
 @dataclass(frozen=True)
 class TrainControl(TrainCartpole):
-    """Train on any gymnasium environment with Box observations and Discrete actions: --env ID."""
+    """Train on any gymnasium environment: --env ID. Those that are known bring tuned defaults."""
+
+    run: RunConfig = field(default_factory=lambda: _control.run)
+    control: ControlConfig = field(default_factory=lambda: _control.control)
+    ppo: PPOConfig = field(default_factory=lambda: _control.ppo)
 
     @property
     def task(self) -> str:
@@ -48,9 +53,9 @@ class TrainControl(TrainCartpole):
 class TrainText:
     """Tune a language model by PPO: --task NAME, or a Python reward of your own. A task brings its own defaults."""
 
-    run: RunConfig = field(default_factory=lambda: _asked_for.run)
-    text: TextConfig = field(default_factory=lambda: _asked_for.text)
-    ppo: PPOConfig = field(default_factory=lambda: _asked_for.ppo)
+    run: RunConfig = field(default_factory=lambda: _text.run)
+    text: TextConfig = field(default_factory=lambda: _text.text)
+    ppo: PPOConfig = field(default_factory=lambda: _text.ppo)
 
     def __call__(self) -> None:
         config = TextRun(self.run, self.text, self.ppo)
@@ -196,7 +201,7 @@ class Resume:
         (text if is_text else control).resume(self.folder, seconds_since_start())
 
 
-_asked_for = text_run()  # the defaults of the task that the command line names
+_control, _text = control_run(), text_run()  # the defaults of the environment and the task that are asked for
 
 Command = (
     Annotated[Train, subcommand("train")]
@@ -212,7 +217,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs a command line; returns its exit code. What the user can mend is one line on stderr, and 2."""
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        _use_defaults_of_task(arguments)
+        _use_defaults_of_what_is_asked_for(arguments)
         try:
             parse(Command, arguments)()
         finally:
@@ -229,18 +234,24 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _use_defaults_of_task(arguments: list[str]) -> None:
-    """What `train text --help` shows, and what is not given, are the settings of the task that is given."""
-    global _asked_for
-    _asked_for = text_run()
-    if arguments[:2] != ["train", "text"]:
-        return
-    given = [value for option, value in zip(arguments, arguments[1:], strict=False) if option == "--task"]
-    given += [argument.removeprefix("--task=") for argument in arguments if argument.startswith("--task=")]
-    if given:
+def _use_defaults_of_what_is_asked_for(arguments: list[str]) -> None:
+    """What `train ... --help` shows, and what is not given, are the settings of the environment or task that is."""
+    global _control, _text
+    _control, _text = control_run(), text_run()
+    env, task = _given(arguments, "--env"), _given(arguments, "--task")
+    if arguments[:2] == ["train", "control"] and env:
+        _control = control_run(env)
+    if arguments[:2] == ["train", "text"] and task:
         from tfppo.text.tasks import get_task
 
-        _asked_for = text_run(task=given[-1], **get_task(given[-1]).defaults)
+        _text = text_run(task=task, **get_task(task).defaults)
+
+
+def _given(arguments: list[str], option: str) -> str | None:
+    """The last value of an option, given as "--option value" or "--option=value"."""
+    values = [value for name, value in zip(arguments, arguments[1:], strict=False) if name == option]
+    values += [argument.removeprefix(f"{option}=") for argument in arguments if argument.startswith(f"{option}=")]
+    return values[-1] if values else None
 
 
 if __name__ == "__main__":

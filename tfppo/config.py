@@ -89,6 +89,10 @@ class ControlConfig:
     backend: Literal["auto", "graph", "gymnasium"] = "auto"
     """graph: the environment is part of the compiled program; gymnasium: gymnasium's own, stepped from Python; auto:
     graph where the environment has that form."""
+    vectorization: Literal["auto", "native", "sync", "async"] = "auto"
+    """gymnasium's environments: one NumPy program, one after the other, or in processes; auto: the first there is."""
+    fused: bool = False
+    """Whether rollout and update are one program (in-graph environments), which runs log_interval iterations a call."""
     num_envs: int = 64
     """Environments that are stepped side by side."""
     rollout_length: int = 64
@@ -99,6 +103,18 @@ class ControlConfig:
     """Widths of the hidden layers, of the actor and of the critic alike."""
     activation: Literal["tanh", "relu", "elu", "silu", "gelu"] = "tanh"
     """Activation of the hidden layers."""
+    shared_trunk: bool = False
+    """Whether actor and critic have their hidden layers in common."""
+    box_policy: Literal["normal", "squashed", "gsde"] = "normal"
+    """Continuous actions: normals, clipped; tanh of normals; normals whose noise depends on the state (gSDE)."""
+    log_std_init: float = 0.0
+    """Log standard deviation of continuous actions at the start (for gsde, of each weight of its noise)."""
+    gsde_interval: int = 4
+    """Steps after which gSDE's noise is drawn anew; 0: once for a rollout."""
+    normalize_observations: bool = False
+    """Bring observations to mean 0 and standard deviation 1, by statistics of those that were seen, clipped to +-10."""
+    normalize_rewards: bool = False
+    """Divide rewards by the standard deviation of the discounted return so far, clipped to +-10."""
     target_return: float | None = None
     """Stop once 100 episodes have finished and the mean return of the latest 100 is at least this; None: never."""
     eval_episodes: int = 100
@@ -109,8 +125,12 @@ class ControlConfig:
         for name in ("num_envs", "rollout_length", "total_steps"):
             check(self, name, "at least 1", lambda v: v >= 1)
         check(self, "target_return", "a finite number", lambda v: True)
-        check(self, "eval_episodes", "at least 0", lambda v: v >= 0)
+        for name in ("eval_episodes", "gsde_interval"):
+            check(self, name, "at least 0", lambda v: v >= 0)
+        check(self, "log_std_init", "between -10 and 2", lambda v: -10 <= v <= 2)
         check(self, "hidden_units", "positive widths", lambda v: all(units >= 1 for units in v))
+        if self.box_policy == "gsde" and not self.hidden_units:
+            raise UsageError("box_policy is gsde, whose noise hangs on the last hidden layer: give hidden_units")
         if self.total_steps < self.batch_size:
             raise UsageError(
                 f"total_steps is {self.total_steps}, less than one rollout of num_envs x rollout_length = "

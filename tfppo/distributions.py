@@ -2,11 +2,11 @@
 
 The parameters themselves are the value, so that a distribution travels through tf.data, tf.function and while loops,
 and is stored in the rollout for the exact KL(old || new). All share one interface: `log_prob(actions)`,
-`entropy(seed)`, `sample(seed)`, `mode()`, `kl(other)` = KL(self || other), `to_tfp()`. Leading axes [...] are
-independent rows; log-probabilities, entropies and KLs are one number a row.
+`entropy(seed)`, `sample(seed)`, `noise(shape, seed)` and `reparameterize(noise)` (which together are `sample`, many
+steps' noise in one draw), `mode()`, `kl(other)` = KL(self || other), `to_tfp()`. Leading axes [...] are independent
+rows; log-probabilities, entropies and KLs are one number a row.
 
-Samples come from `tfppo.random`. TensorFlow Probability does the densities of the continuous ones; it takes a second
-to import and is imported on first use, so discrete control and language models never pay for it.
+Samples come from `tfppo.random`. The continuous ones are in `normals`.
 """
 
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from tfppo import random
-from tfppo.divergences import categorical_kl, diagonal_normal_kl
+from tfppo.divergences import categorical_kl
 from tfppo.masking import check_same_shape
 
 # Large enough that exp(logit) is exactly 0, finite so that 0 * log 0 comes out as 0 in value and gradient.
@@ -109,6 +109,16 @@ class MultiCategorical(NamedTuple):
         del seed
         return tf.add_n([head.entropy() for head in self.heads])
 
+    @staticmethod
+    def noise(shape, seed, dtype=tf.float32):
+        """Gumbel noise for `reparameterize`; shape [..., A_1 + ... + A_K]."""
+        return random.gumbel(shape, seed, dtype)
+
+    def reparameterize(self, noise):
+        """The actions that noise [..., A_1 + ... + A_K] picks; -> int32 [..., K]."""
+        pieces = tf.split(noise, [logits.shape[-1] for logits in self.logits], axis=-1)
+        return tf.stack([head.reparameterize(x) for head, x in zip(self.heads, pieces, strict=True)], axis=-1)
+
     def sample(self, seed):
         """-> int32 [..., K]."""
         return tf.stack([head.sample(random.fold_in(seed, k)) for k, head in enumerate(self.heads)], axis=-1)
@@ -126,106 +136,6 @@ class MultiCategorical(NamedTuple):
         import tensorflow_probability as tfp
 
         return tfp.distributions.Blockwise([head.to_tfp() for head in self.heads])
-
-
-class DiagonalNormal(NamedTuple):
-    """Independent normal actions, float [..., D]; log-probability and entropy are sums over D [Huang et al. 2022].
-
-    log_std has the shape of mean: a state-independent one is broadcast by the network that owns it.
-    """
-
-    mean: tf.Tensor  # [..., D]
-    log_std: tf.Tensor  # [..., D]
-
-    def log_prob(self, actions):
-        """[..., D] -> [...]. Raises ValueError if the shapes differ."""
-        check_same_shape(mean=self.mean, actions=actions, log_std=self.log_std)
-        return self.to_tfp().log_prob(actions)
-
-    def entropy(self, seed=None):
-        """sum_i log_std_i + (1 + log 2 pi) / 2, exact; -> [...]. Raises ValueError if the shapes differ."""
-        del seed
-        check_same_shape(mean=self.mean, log_std=self.log_std)
-        return self.to_tfp().entropy()
-
-    def sample(self, seed):
-        """mean + std * noise; reparameterised; -> [..., D]. Raises ValueError if the shapes differ."""
-        check_same_shape(mean=self.mean, log_std=self.log_std)
-        noise = random.normal(tf.shape(self.mean), seed, self.mean.dtype)
-        return self.mean + tf.exp(self.log_std) * noise
-
-    def mode(self):
-        """-> [..., D]."""
-        return tf.identity(self.mean)
-
-    def kl(self, other):
-        """KL(self || other), exact; -> [...]."""
-        return diagonal_normal_kl(self.mean, self.log_std, other.mean, other.log_std)
-
-    def to_tfp(self):
-        """The same distribution as a `tfp.distributions.Independent` of normals."""
-        import tensorflow_probability as tfp
-
-        normals = tfp.distributions.Normal(self.mean, tf.exp(self.log_std))
-        return tfp.distributions.Independent(normals, reinterpreted_batch_ndims=1)
-
-
-class SquashedNormal(NamedTuple):
-    """tanh of independent normals, for actions in (-1, 1)^D.
-
-    Every action passed in or returned is the PRE-tanh one, float [..., D]: in float32 tanh saturates at exactly 1,
-    whose density is NaN. `squash` makes the action for the environment, and log_prob is the density of that.
-    """
-
-    mean: tf.Tensor  # [..., D]
-    log_std: tf.Tensor  # [..., D]
-
-    @property
-    def base(self):
-        """The normals before tanh."""
-        return DiagonalNormal(self.mean, self.log_std)
-
-    @staticmethod
-    def squash(actions):
-        """tanh(actions), what the environment gets; [..., D] -> [..., D]."""
-        return tf.tanh(actions)
-
-    def log_prob(self, actions):
-        """log N(x; mean, std) - sum_i log(1 - tanh(x_i)^2); [..., D] -> [...].
-
-        Source: Haarnoja et al. 2018 (SAC), appendix C, equation 21; the Jacobian in the form 2 (log 2 - x -
-        softplus(-2 x)), finite for every x. Raises ValueError if the shapes differ.
-        """
-        actions = tf.convert_to_tensor(actions)
-        log_jacobian = 2 * (tf.math.log(tf.constant(2, actions.dtype)) - actions - tf.math.softplus(-2 * actions))
-        return self.base.log_prob(actions) - tf.reduce_sum(log_jacobian, axis=-1)
-
-    def entropy(self, seed=None):
-        """-log_prob of one reparameterised sample: unbiased, there is no closed form; -> [...].
-
-        Raises ValueError without a seed.
-        """
-        if seed is None:
-            raise ValueError("the entropy of a SquashedNormal is estimated from a sample: pass a seed of shape [2]")
-        return -self.log_prob(self.sample(seed))
-
-    def sample(self, seed):
-        """PRE-tanh, reparameterised; -> [..., D]."""
-        return self.base.sample(seed)
-
-    def mode(self):
-        """PRE-tanh mean, the usual greedy action (the median, not the mode, of the squashed density); -> [..., D]."""
-        return self.base.mode()
-
-    def kl(self, other):
-        """KL(self || other), exact: that of the normals, for a bijection changes no KL; -> [...]."""
-        return self.base.kl(other.base)
-
-    def to_tfp(self):
-        """The distribution of the SQUASHED actions as a `tfp.distributions.TransformedDistribution`."""
-        import tensorflow_probability as tfp
-
-        return tfp.distributions.TransformedDistribution(self.base.to_tfp(), tfp.bijectors.Tanh())
 
 
 def gumbel_softmax(logits, temperature):

@@ -35,6 +35,7 @@ MEAN_METRICS = (
     "policy/grad_norm",
     "value/clip_fraction",
 )
+OTHER_METRICS = ("policy/ratio_max", "value/explained_variance", "schedule/learning_rate", "schedule/kl_coeff")
 
 
 class PPOLearner(tf.Module):
@@ -79,11 +80,11 @@ class PPOLearner(tf.Module):
         self.optimizer.build(policy.trainable_variables)
         self.iteration = tf.Variable(0, dtype=tf.int64, trainable=False, name="iteration")
         self.kl_coeff = tf.Variable(config.kl_coeff, dtype=tf.float32, trainable=False, name="kl_coeff")
-        self.update = compiled(self._update, mode)
+        self.update = compiled(self.update_function, mode)
 
-    def _update(self, data: Any) -> dict[str, tf.Tensor]:
-        """Trains on one rollout. Returns scalar metrics, named as in `writers.METRICS`: means over the minibatches
-        that were evaluated (`policy/ratio_max`: the largest)."""
+    def update_function(self, data: Any) -> dict[str, tf.Tensor]:
+        """What `update` compiles: trains on one rollout. Returns scalar metrics, named as in `writers.METRICS`: means
+        over the minibatches that were evaluated (`policy/ratio_max`: the largest)."""
         batch = data if self.prepare is None else self.prepare(data)
         learning_rate = self.learning_rate(self.iteration)
         clip_ratio = self.clip_ratio(self.iteration)

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfppo.config import PPOConfig
-from tfppo.control.networks import check_spaces, make_actor, make_critic
+from tfppo.control.networks import make_actor, make_critic
 from tfppo.control.policy import ActorCriticPolicy
 from tfppo.control.transitions import make_transitions, transitions_to_batch
 from tfppo.errors import UsageError
@@ -229,7 +229,8 @@ class PPO:
 
 
 def _check_environment(env: gymnasium.Env, state_dim: int, action_dim: int) -> None:
-    check_spaces(env.observation_space, env.action_space)
+    if not isinstance(env.action_space, gymnasium.spaces.Discrete) or env.action_space.start != 0:
+        raise UsageError(f"action space {env.action_space} is not Discrete from 0; for others: tfppo train control")
     if env.observation_space.shape != (state_dim,):
         raise UsageError(
             f"state_dim is {state_dim}, but the environment's states have shape {env.observation_space.shape}"

@@ -60,6 +60,22 @@ def _from_plain(config_class: type, plain: Any, where: str) -> Any:
     return config_class(**arguments)
 
 
+def build(parts: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+    """Config dataclasses, by name, with some of their fields replaced; `settings` names fields of any of them.
+
+    Raises:
+      UsageError: on a name that none of them has, or a value that is none.
+    """
+    known = {field.name: part for part, config in parts.items() for field in dataclasses.fields(config)}
+    unknown = [name for name in settings if name not in known]
+    if unknown:
+        raise UsageError(f"there is no setting {', '.join(unknown)}; the settings are {', '.join(known)}")
+    return {
+        part: dataclasses.replace(config, **{k: v for k, v in settings.items() if known[k] == part})
+        for part, config in parts.items()
+    }
+
+
 def check(config: Any, name: str, wanted: str, holds: Callable[[Any], bool]) -> None:
     """Raises UsageError unless the field is None, or finite and as wanted."""
     value = getattr(config, name)

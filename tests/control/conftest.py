@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from tfppo.control.cartpole import CartPole
+from tfppo.control.classic import CartPole
 from tfppo.control.networks import make_actor, make_critic
 from tfppo.control.policy import ActorCriticPolicy
 from tfppo.writers import METRICS

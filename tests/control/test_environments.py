@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from reference import every_mode
 
-from tfppo.control.cartpole import CartPole
+from tfppo.control.classic import CartPole
 from tfppo.control.environments import Episodes, collect_trajectory, start_episodes, step_episodes
 from tfppo.random import fold_in, normal, uniform
 
@@ -44,8 +44,8 @@ class Walk:
         return {"place": place, "clock": clock}, place[:, 1], terminated
 
 
-def act_at_random(observations, noise):
-    return tf.argmax(noise, -1, output_type=tf.int32), observations * 2
+def act_at_random(observations, noise, memory=()):
+    return tf.argmax(noise, -1, output_type=tf.int32), observations * 2, memory
 
 
 def noise_of(num_steps, num_envs):
@@ -61,7 +61,7 @@ def slow_trajectory(environment, episodes, act, noise, seed):
     columns = [[] for _ in range(9)]
     for t in range(num_steps):
         observations = environment.observe(state)
-        actions, distribution = act(observations, noise[t])
+        actions, distribution, _ = act(observations, noise[t])
         stepped, rewards, fell = environment.step(state, actions, fold_in(fold_in(seed, 1), t))
         rows = {
             name: np.zeros(num_envs, dtype) for name, dtype in (("r", float), ("x", bool), ("u", bool), ("m", bool))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tfppo.control import evaluate
-from tfppo.control.evaluate import greedy_returns, summarise
+from tfppo.control.evaluate import episode_returns, summarise
 
 
 def linear_policy(make_policy, kernel, bias=(0.0, 0.0)):
@@ -17,22 +17,22 @@ def test_a_good_policy_scores_500_on_cartpole(make_policy):
     """It pushes to the side that the pole falls to, and a little against the cart's own motion."""
     push_right = np.array([0.1, 0.3, 3.0, 1.0])
     policy = linear_policy(make_policy, np.stack([-push_right, push_right], -1))
-    returns = greedy_returns(policy, "CartPole-v1", 4, seed=0)
+    returns = episode_returns(policy, "CartPole-v1", 4, seed=0)
     np.testing.assert_array_equal(returns, np.full(4, 500.0))
 
 
 def test_a_constant_policy_scores_badly_on_cartpole(make_policy):
     policy = linear_policy(make_policy, np.zeros([4, 2]), bias=(0.0, 1.0))
-    returns = greedy_returns(policy, "CartPole-v1", 8, seed=0)
+    returns = episode_returns(policy, "CartPole-v1", 8, seed=0)
     assert returns.shape == (8,) and returns.min() >= 7 and returns.max() < 15
 
 
 def test_a_seed_fixes_the_returns(make_policy):
     policy = linear_policy(make_policy, [[0, 0], [0, 0], [-1, 1], [0, 0]])
-    first, again, other = (greedy_returns(policy, "CartPole-v1", 6, seed) for seed in (1, 1, 2))
+    first, again, other = (episode_returns(policy, "CartPole-v1", 6, seed) for seed in (1, 1, 2))
     np.testing.assert_array_equal(first, again)
     assert (first != other).any()
-    assert greedy_returns(policy, "CartPole-v1", 1, 2**31 - 1).shape == (1,)
+    assert episode_returns(policy, "CartPole-v1", 1, 2**31 - 1).shape == (1,)
 
 
 @pytest.mark.parametrize("episodes", [3, 4, 10])
@@ -46,14 +46,14 @@ def test_every_environment_plays_its_share(counting_policy, stream, monkeypatch,
         ends = np.flatnonzero(terminated | truncated)
         by_episode = [part.sum() for part in np.split(rewards, ends + 1)]
         expected += by_episode[: episodes // 4 + (number < episodes % 4)] if episodes > 4 else by_episode[:1]
-    returns = greedy_returns(counting_policy, "Counting-v0", episodes, seed)
+    returns = episode_returns(counting_policy, "Counting-v0", episodes, seed)
     np.testing.assert_allclose(returns, expected)
     assert len(expected) == episodes
 
 
 def test_progress_is_told_after_every_step(counting_policy):
     told = []
-    greedy_returns(counting_policy, "Counting-v0", 8, 0, told.append)
+    episode_returns(counting_policy, "Counting-v0", 8, 0, progress=told.append)
     assert told == sorted(told) and told[0] < told[-1] == 8
     assert len(told) == 4  # the longest episode has four steps
 
@@ -67,7 +67,7 @@ def test_environments_are_closed_even_when_the_policy_fails(counting_policy, mak
 
     monkeypatch.setattr(counting_policy, "greedy", fail)
     with pytest.raises(RuntimeError, match="no idea"):
-        greedy_returns(counting_policy, "Counting-v0", 2, 0)
+        episode_returns(counting_policy, "Counting-v0", 2, 0)
     assert environment.closed
 
 
@@ -76,7 +76,7 @@ def test_only_the_policy_decides(make_policy):
     kernel = [[0, 0], [0, 0], [-1, 1], [0, 0]]
     policies = [linear_policy(make_policy, kernel), linear_policy(make_policy, kernel)]
     policies[1].critic.set_weights([w + 1 for w in policies[1].critic.get_weights()])
-    returns = [greedy_returns(policy, "CartPole-v1", 2, 0) for policy in policies]
+    returns = [episode_returns(policy, "CartPole-v1", 2, 0) for policy in policies]
     np.testing.assert_array_equal(*returns)
 
 

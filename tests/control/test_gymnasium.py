@@ -210,7 +210,7 @@ def test_environments_that_cannot_be_made_are_refused_in_one_line(env, reason):
 
 
 def test_vector_environments_are_stepped_in_this_process(autoreset):
-    environment = make_vector_environment("CartPole-v1", 3, autoreset)
+    environment = make_vector_environment("CartPole-v1", 3, autoreset=autoreset)
     assert isinstance(environment.unwrapped, SyncVectorEnv) and environment.num_envs == 3
     assert autoreset_mode(environment) == autoreset
     environment.close()

@@ -1,13 +1,11 @@
 """Actor and critic: initial weights, seeds, shapes, and the spaces they refuse."""
 
-import gymnasium
 import keras
 import numpy as np
 import pytest
 from gymnasium import spaces
 
-from tfppo.control.networks import check_spaces, make_actor, make_critic, mlp
-from tfppo.errors import UsageError
+from tfppo.control.networks import make_actor, make_critic
 
 BOX = spaces.Box(-1.0, 1.0, [6])
 ACTIONS = spaces.Discrete(3)
@@ -50,7 +48,7 @@ def test_networks_are_separate_and_start_from_different_weights():
 
 
 def test_layers_of_equal_shape_start_from_different_weights():
-    first, second, _ = dense_layers(mlp((8,), (8, 8), 1, output_gain=1.0))
+    first, second, _ = dense_layers(make_critic(spaces.Box(-1.0, 1.0, [8]), (8, 8)))
     assert not np.allclose(first.kernel.numpy(), second.kernel.numpy())
 
 
@@ -60,24 +58,3 @@ def test_a_seed_fixes_the_weights(seed):
     for a, b in zip(same, again, strict=True):
         np.testing.assert_array_equal(a, b)
     assert not np.allclose(same[0], other[0])
-
-
-@pytest.mark.parametrize(
-    ("observation_space", "action_space", "named"),
-    [
-        (BOX, spaces.Box(-1.0, 1.0, [2]), r"action space Box\(-1.0, 1.0, \(2,\)"),
-        (BOX, spaces.MultiDiscrete([2, 3]), r"action space MultiDiscrete\(\[2 3\]\)"),
-        (BOX, spaces.Discrete(3, start=1), r"action space Discrete\(3, start=1\)"),
-        (spaces.Discrete(5), ACTIONS, r"observation space Discrete\(5\)"),
-        (spaces.Dict({"image": BOX}), ACTIONS, r"observation space Dict\('image'"),
-    ],
-)
-def test_other_spaces_are_refused_by_name(observation_space, action_space, named):
-    for refuse in (check_spaces, lambda *both: make_actor(*both, (8,))):
-        with pytest.raises(UsageError, match=named):
-            refuse(observation_space, action_space)
-
-
-def test_known_spaces_are_accepted():
-    environment = gymnasium.make("CartPole-v1")
-    assert check_spaces(environment.observation_space, environment.action_space) is None

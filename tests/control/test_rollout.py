@@ -5,7 +5,7 @@ import pytest
 import reference
 import tensorflow as tf
 
-from tfppo.control.cartpole import CartPole
+from tfppo.control.classic import CartPole
 from tfppo.control.environments import collect_trajectory, start_episodes
 from tfppo.control.rollout import GraphCollector, evaluate_trajectory, to_batch
 from tfppo.random import fold_in, normal
@@ -107,9 +107,10 @@ def test_state_that_is_put_back_goes_on_the_same_way(make_collector):
 def test_successors_of_the_trajectory_go_before_the_next_observations(make_policy):
     """Where an environment starts at once, the value of what really followed counts."""
     policy = make_policy()
+    act = lambda observations, noise, memory: (*policy.act(observations, noise), memory)  # noqa: E731
     episodes = start_episodes(CartPole(), 2, tf.constant([1, 1]))
     noise = policy.noise([5, 2], tf.constant([2, 2]))
-    _, trajectory, _ = collect_trajectory(CartPole(), episodes, policy.act, noise, tf.constant([3, 3]))
+    _, trajectory, _ = collect_trajectory(CartPole(), episodes, act, noise, tf.constant([3, 3]))
     without = evaluate_trajectory(policy, trajectory, {})
     successors = trajectory.observations[1:] + 1.0
     rollout = evaluate_trajectory(policy, trajectory._replace(successors=successors), {})

@@ -191,7 +191,8 @@ def test_tensorboard_gets_the_settings_and_the_networks(whole):
 
 def test_the_evaluation_says_what_was_played_and_how_long_it_took(whole):
     evaluation, seconds = read_evaluation(whole)
-    assert list(evaluation) == ["env", "seed", "episodes", "mean", "std", "min", "max", "env_steps"]
+    assert list(evaluation) == ["env", "seed", "episodes", "mean", "std", "min", "max", "stochastic", "env_steps"]
+    assert list(evaluation["stochastic"]) == ["episodes", "mean", "std", "min", "max"]
     assert (evaluation["env"], evaluation["seed"], evaluation["episodes"]) == ("CartPole-v1", 3, 2)
     assert evaluation["env_steps"] == int(read_rows(whole)[-1][STEPS])
     assert 1 <= evaluation["min"] <= evaluation["mean"] <= evaluation["max"] <= 500
@@ -230,13 +231,17 @@ def test_evaluate_repeats_the_evaluation_of_the_run(copy):
 
 def test_evaluate_plays_as_many_episodes_from_as_many_starts_as_it_is_told(copy, monkeypatch):
     seen = []
-    real = run.greedy_returns
-    monkeypatch.setattr(
-        run, "greedy_returns", lambda *arguments: seen.append((arguments[1:4], real(*arguments))) or seen[-1][1]
-    )
+    real = run.episode_returns
+
+    def listen(*arguments, greedy, **options):
+        seen.append((*arguments[1:4], greedy, real(*arguments, greedy=greedy, **options)))
+        return seen[-1][-1]
+
+    monkeypatch.setattr(run, "episode_returns", listen)
     ours, other = run.evaluate(copy, 5), run.evaluate(copy, 5, seed=4)
-    assert [arguments for arguments, _ in seen] == [("CartPole-v1", 5, 3), ("CartPole-v1", 5, 4)]
-    for evaluation, (_, returns) in zip((ours, other), seen, strict=True):
+    assert [call[:4] for call in seen] == [("CartPole-v1", 5, s, greedy) for s in (3, 4) for greedy in (True, False)]
+    judged = [ours, ours["stochastic"], other, other["stochastic"]]
+    for evaluation, (*_, returns) in zip(judged, seen, strict=True):
         assert (evaluation["episodes"], len(returns)) == (5, 5)
         assert evaluation["mean"] == np.mean(returns)
     assert (ours["seed"], other["seed"]) == (3, 4)
@@ -252,7 +257,7 @@ def test_evaluate_works_on_a_machine_without_the_device_of_the_run(copy):
 
 def test_evaluate_uses_the_weights_of_the_latest_checkpoint(copy, monkeypatch):
     policies = []
-    monkeypatch.setattr(run, "greedy_returns", lambda policy, *_: policies.append(policy) or np.ones(2))
+    monkeypatch.setattr(run, "episode_returns", lambda policy, *_, **__: policies.append(policy) or np.ones(2))
     run.evaluate(copy, 2)
     weights = [variable.numpy().tobytes() for variable in policies[0].trainable_variables]
     state = read_state(copy, ITERATIONS)
@@ -398,11 +403,11 @@ def test_environments_are_closed_whatever_happens(tmp_path, at):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run, "ControlTrainer", Trainer)
-        folder = run.train(tiny(tmp_path, iterations=1, backend="gymnasium", eval_episodes=0))
+        folder = run.train(tiny(tmp_path, iterations=1, backend="gymnasium", vectorization="sync", eval_episodes=0))
         run.evaluate(folder, 1)
         at(0, crash)
         with pytest.raises(ZeroDivisionError):
-            run.train(tiny(tmp_path, iterations=1, backend="gymnasium"))
+            run.train(tiny(tmp_path, iterations=1, backend="gymnasium", vectorization="sync"))
     assert closed == [True, True, True]
 
 
@@ -419,8 +424,9 @@ def test_a_run_can_be_trained_in_a_thread(tmp_path):
     [
         {"env": "Nope-v1"},
         {"env": "Nope-v1", "backend": "graph"},
-        {"env": "Pendulum-v1"},
-        {"env": "Acrobot-v1", "backend": "graph"},
+        {"env": "Blackjack-v1"},
+        {"env": "FrozenLake-v1", "backend": "graph"},
+        {"env": "FrozenLake-v1", "fused": True},
     ],
     ids=str,
 )

@@ -25,8 +25,8 @@ class Environment(Protocol):
     def reset(self, num_envs: int, seed: tf.Tensor) -> Any:
         """Fresh states: a nest of tensors [B, ...]."""
 
-    def observe(self, state: Any) -> tf.Tensor:
-        """Observations [B, ...] of the states."""
+    def observe(self, state: Any) -> Any:
+        """Observations [B, ...] of the states: a tensor, or a dictionary of tensors for a Dict space."""
 
     def step(self, state: Any, actions: tf.Tensor, seed: tf.Tensor) -> tuple[Any, tf.Tensor, tf.Tensor]:
         """The next states, the rewards [B] and whether the episodes terminated [B] bool."""
@@ -39,6 +39,7 @@ class Episodes(NamedTuple):
     returns: tf.Tensor  # [B] float32, sum of the rewards of the episode so far
     lengths: tf.Tensor  # [B] int64, steps of the episode so far
     done: tf.Tensor  # [B] bool: the next step starts a new episode
+    memory: Any = ()  # [B, ...] what a recurrent policy remembers of the episode
 
 
 class Transition(NamedTuple):
@@ -50,20 +51,21 @@ class Transition(NamedTuple):
     mask: tf.Tensor  # [B] bool, False where the step only started a new episode
 
 
-def start_episodes(environment: Environment, num_envs: int, seed: tf.Tensor) -> Episodes:
-    """B new episodes."""
+def start_episodes(environment: Environment, num_envs: int, seed: tf.Tensor, memory: Any = ()) -> Episodes:
+    """B new episodes, with the policy's `memory` [B, ...] of nothing."""
     return Episodes(
         state=environment.reset(num_envs, seed),
         returns=tf.zeros([num_envs]),
         lengths=tf.zeros([num_envs], tf.int64),
         done=tf.zeros([num_envs], tf.bool),
+        memory=memory,
     )
 
 
 def step_episodes(
     environment: Environment, episodes: Episodes, actions: tf.Tensor, fresh: Any, seed: tf.Tensor
 ) -> tuple[Episodes, Transition]:
-    """Steps every environment, or puts it into its `fresh` state where its last episode is done."""
+    """Steps every environment, or puts it into its `fresh` state, its memory zero, where its last episode is done."""
     stepped, rewards, terminated = environment.step(episodes.state, actions, seed)
     starts = episodes.done
     rewards = tf.where(starts, tf.zeros_like(rewards), rewards)
@@ -72,16 +74,18 @@ def step_episodes(
     terminated = terminated & ~starts
     truncated = (lengths >= environment.max_episode_steps) & ~starts
     state = tf.nest.map_structure(lambda new, old: _where(starts, new, old), fresh, stepped)
-    episodes = Episodes(state, returns, lengths, terminated | truncated)
+    memory = tf.nest.map_structure(lambda x: _where(starts, tf.zeros_like(x), x), episodes.memory)
+    episodes = Episodes(state, returns, lengths, terminated | truncated, memory)
     return episodes, Transition(rewards, terminated, truncated, ~starts)
 
 
 def collect_trajectory(
     environment: Environment,
     episodes: Episodes,
-    act: Callable[[tf.Tensor, Any], tuple[tf.Tensor, Any]],
+    act: Callable[[Any, Any, Any], tuple[tf.Tensor, Any, Any]],
     noise: Any,
     seed: tf.Tensor,
+    to_environment: Callable[[tf.Tensor], tf.Tensor] = tf.identity,
 ) -> tuple[Episodes, Trajectory, tuple[tf.Tensor, tf.Tensor]]:
     """T steps of B environments in one loop, on from where the last trajectory ended.
 
@@ -91,9 +95,11 @@ def collect_trajectory(
     Args:
       environment: the environment.
       episodes: where its B copies are.
-      act: of observations [B, ...] and noise [B, ...]; gives actions [B, ...] and the distribution they come from.
+      act: of observations [B, ...], noise [B, ...] and memory [B, ...]; gives actions [B, ...], the distribution they
+        come from, and the memory afterwards.
       noise: random numbers for `act`, a nest of [T, B, ...].
       seed: of new episodes and of stochastic dynamics.
+      to_environment: what the environment gets for actions that the trajectory keeps as they are.
 
     Returns:
       the episodes afterwards, the trajectory, and the returns [T, B] and lengths [T, B] of the episodes so far.
@@ -106,8 +112,14 @@ def collect_trajectory(
     def advance(time, episodes):
         noise_now, fresh_now = tf.nest.map_structure(lambda x: x[time], (noise, fresh))
         observations = environment.observe(episodes.state)
-        actions, distribution = act(observations, noise_now)
-        episodes, transition = step_episodes(environment, episodes, actions, fresh_now, fold_in(step_seed, time))
+        actions, distribution, memory = act(observations, noise_now, episodes.memory)
+        episodes, transition = step_episodes(
+            environment,
+            episodes._replace(memory=memory),
+            to_environment(actions),
+            fresh_now,
+            fold_in(step_seed, time),
+        )
         return episodes, (observations, actions, distribution, transition, episodes.returns, episodes.lengths)
 
     _, example = advance(0, episodes)  # only its shapes are used: the compiler drops the rest
@@ -122,7 +134,9 @@ def collect_trajectory(
     observations, actions, distribution, transition, returns, lengths = record
     last = environment.observe(episodes.state)  # [B, ...]
     trajectory = Trajectory(
-        observations=tf.concat([observations, last[tf.newaxis]], axis=0),  # [T + 1, B, ...]
+        observations=tf.nest.map_structure(
+            lambda x, y: tf.concat([x, y[tf.newaxis]], axis=0), observations, last
+        ),  # [T + 1, B, ...]
         actions=actions,
         distribution=distribution,
         rewards=transition.rewards,

@@ -1,46 +1,67 @@
-"""How good a policy is: greedy episodes on gymnasium's own environment."""
+"""How good a policy is: episodes on gymnasium's own environment."""
 
+import itertools
 from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
 
+from tfppo.control.encoders import map_space, observation_dtype
 from tfppo.control.gymnasium import make_vector_environment
+from tfppo.control.normalization import Normalization
 from tfppo.control.policy import ActorCriticPolicy
+from tfppo.random import fold_in
 
 MAX_ENVS = 100
 SEED_OFFSET = 1_000_003  # keeps evaluation's episodes apart from those of training
 
 
-def greedy_returns(
+def episode_returns(
     policy: ActorCriticPolicy,
     env: str,
     episodes: int,
     seed: int,
+    *,
+    normalization: Normalization | None = None,
+    greedy: bool = True,
     progress: Callable[[int], None] = lambda finished: None,
 ) -> np.ndarray:
-    """Returns of `episodes` greedy episodes, float [episodes].
+    """Returns of `episodes` episodes on gymnasium's own environment, float [episodes].
 
     Every environment plays its fixed share of the episodes: taking whichever finish first would favour short ones.
 
     Args:
-      policy: whose most probable actions are taken.
+      policy: who acts.
       env: gymnasium id.
       episodes: how many.
-      seed: of the episodes' starts.
+      seed: of the episodes' starts, and of actions that are drawn.
+      normalization: of the observations; None: they stay as they are.
+      greedy: whether the most probable actions are taken; False: actions are drawn, as in training.
       progress: told how many episodes have finished, after each step.
     """
+    normalization = normalization or Normalization()
     num_envs = min(episodes, MAX_ENVS)
     shares = np.full(num_envs, episodes // num_envs) + (np.arange(num_envs) < episodes % num_envs)
     environment = make_vector_environment(env, num_envs)
+    root = tf.constant([seed, 0xE7A1], tf.int64)
+    dtypes = map_space(observation_dtype, environment.single_observation_space)
+
+    @tf.function(autograph=False)
+    def act(observations, step):
+        observations = normalization.observations(observations)
+        if greedy:
+            return policy.to_environment(policy.greedy(observations))
+        actions, _ = policy.act(observations, policy.noise([num_envs], fold_in(root, step)))
+        return policy.to_environment(actions)
+
     try:
-        greedy = tf.function(policy.greedy, autograph=False)
         observations, _ = environment.reset(seed=(seed + SEED_OFFSET) % 2**31)
         returns: list[list[float]] = [[] for _ in range(num_envs)]
         running, done = np.zeros(num_envs), np.zeros(num_envs, bool)
         finished = 0
-        while finished < episodes:
-            actions = greedy(tf.constant(observations, tf.float32)).numpy()
+        for step in itertools.count():
+            now = tf.nest.map_structure(lambda dtype, x: tf.constant(x, dtype), dtypes, observations)
+            actions = act(now, tf.constant(step, tf.int64)).numpy()
             observations, rewards, terminated, truncated, _ = environment.step(actions)
             running = np.where(done, 0.0, running + rewards)  # a step that only starts an episode counts nothing
             done = (terminated | truncated) & ~done
@@ -49,6 +70,8 @@ def greedy_returns(
                     returns[index].append(float(running[index]))
                     finished += 1
             progress(finished)
+            if finished == episodes:
+                break
     finally:
         environment.close()
     return np.array([value for episode_returns in returns for value in episode_returns])

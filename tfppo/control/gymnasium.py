@@ -7,6 +7,8 @@ import numpy as np
 import tensorflow as tf
 from gymnasium.vector import AutoresetMode, VectorEnv
 
+from tfppo.control.encoders import map_space, observation_dtype, observation_shape
+from tfppo.control.normalization import Normalization
 from tfppo.control.policy import ActorCriticPolicy
 from tfppo.control.rollout import evaluate_trajectory
 from tfppo.control.statistics import (
@@ -22,14 +24,32 @@ from tfppo.random import fold_in
 from tfppo.types import Rollout, Trajectory
 
 
-def make_vector_environment(env: str, num_envs: int, autoreset: AutoresetMode = AutoresetMode.NEXT_STEP) -> VectorEnv:
-    """`num_envs` copies of gymnasium's environment `env`, stepped one after the other in this process.
+def make_vector_environment(
+    env: str, num_envs: int, vectorization: str = "sync", autoreset: AutoresetMode = AutoresetMode.NEXT_STEP
+) -> VectorEnv:
+    """`num_envs` copies of gymnasium's environment `env`.
+
+    Args:
+      env: its gymnasium id.
+      num_envs: B.
+      vectorization: "native": all of them in one NumPy program, where the environment has one; "sync": one after the
+        other in this process; "async": each in a process of its own; "auto": native where there is one, otherwise sync.
+      autoreset: how new episodes begin.
 
     Raises:
-      UsageError: if gymnasium has no such environment, or cannot make it; in one line.
+      UsageError: if gymnasium has no such environment, cannot make it, or has no native form of it; in one line.
     """
+    options = {"vectorization_mode": "sync", "vector_kwargs": {"autoreset_mode": autoreset}}
     try:
-        return gymnasium.make_vec(env, num_envs, vectorization_mode="sync", vector_kwargs={"autoreset_mode": autoreset})
+        spec = gymnasium.registry.get(env)
+        has_native = spec is not None and spec.vector_entry_point is not None
+        if vectorization == "native" and not has_native:
+            raise UsageError(f"{env} has no natively vectorised form: use --vectorization sync or async")
+        if vectorization in ("auto", "native") and has_native and autoreset == AutoresetMode.NEXT_STEP:
+            options = {"vectorization_mode": "vector_entry_point"}
+        elif vectorization == "async":
+            options["vectorization_mode"] = "async"
+        return gymnasium.make_vec(env, num_envs, **options)
     except (gymnasium.error.Error, ImportError) as error:
         raise UsageError(f"cannot make environment {env!r}: {' '.join(str(error).split())}") from None
 
@@ -61,6 +81,7 @@ class GymnasiumCollector(tf.Module):
       policy: who acts.
       environment: gymnasium's vector environment, of any autoreset mode.
       rollout_length: T, steps of each environment in a rollout.
+      normalization: of observations and rewards, on the way between the two; None: they stay as they are.
       seed: of resets and actions.
       mode: "xla", "graph" or "eager": how acting is compiled.
     """
@@ -71,21 +92,24 @@ class GymnasiumCollector(tf.Module):
         environment: VectorEnv,
         rollout_length: int,
         *,
+        normalization: Normalization | None = None,
         seed: int = 0,
         mode: str = "xla",
     ):
         super().__init__(name="gymnasium_collector")
         self.policy = policy
         self.environment = environment
+        self.normalization = normalization or Normalization()
         self.autoreset = autoreset_mode(environment)
         self.rollout_length = rollout_length
         self.error: Exception | None = None  # what the environment raised, for whom tf.data hides it from
         self.state = [tf.Variable(x, trainable=False) for x in empty_statistics()]
         self._seed = tf.constant([seed, 0x5EED], tf.int32)
-        self._act = compiled(policy.act, mode)
+        self._act = compiled(self._act_at, mode)
         self._noise = compiled(self._draw_noise, mode)
         self._finish = compiled(self._evaluate, mode)
-        self._observations = environment.reset(seed=seed)[0].astype(np.float32)
+        self._times = [tf.constant(t, tf.int64) for t in range(rollout_length)]
+        self._observations = environment.reset(seed=seed)[0]
         self._done = np.zeros(environment.num_envs, bool)
         self._returns = np.zeros(environment.num_envs)
         self._lengths = np.zeros(environment.num_envs, np.int64)
@@ -110,10 +134,16 @@ class GymnasiumCollector(tf.Module):
     def _draw_noise(self, iteration: tf.Tensor) -> Any:
         return self.policy.noise([self.rollout_length, self.environment.num_envs], fold_in(self._seed, iteration))
 
+    def _act_at(self, observations: Any, noise: tf.Tensor, time: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Actions [B, ...], and what the environment gets for them."""
+        actions, _ = self.policy.act(self.normalization.observations(observations), noise[time])
+        return actions, self.policy.to_environment(actions)
+
     def _evaluate(self, trajectory: Trajectory, returns: tf.Tensor, lengths: tf.Tensor) -> Rollout:
         statistics = update_statistics(self.statistics, trajectory, returns, lengths)
         for variable, value in zip(self.state, statistics, strict=True):
             variable.assign(value)
+        trajectory = self.normalization.finish(trajectory)
         return evaluate_trajectory(self.policy, trajectory, statistics_metrics(statistics))
 
     def _step_through(self, iteration: np.ndarray) -> list[np.ndarray]:
@@ -127,23 +157,21 @@ class GymnasiumCollector(tf.Module):
     def _steps(self, iteration: np.ndarray) -> list[np.ndarray]:
         buffers = [np.zeros(spec.shape, spec.dtype.as_numpy_dtype) for spec in self._specs]
         trajectory, returns, lengths = tf.nest.pack_sequence_as(self._structure, buffers)
-        distributions = tf.nest.flatten(trajectory.distribution)
         noise = self._noise(tf.constant(iteration))
-        for t, noise_now in enumerate(tf.unstack(noise)):
-            trajectory.observations[t] = self._observations
-            actions, distribution = self._act(tf.constant(self._observations), noise_now)
+        for t, time in enumerate(self._times):
+            _write(trajectory.observations, t, self._observations)
+            now = tf.nest.map_structure(lambda x, t=t: tf.constant(x[t]), trajectory.observations)
+            actions, to_environment = self._act(now, noise, time)
             trajectory.actions[t] = actions.numpy()
-            for buffer, parameter in zip(distributions, tf.nest.flatten(distribution), strict=True):
-                buffer[t] = parameter.numpy()
-            self._step(t, trajectory)
+            self._step(t, to_environment.numpy(), trajectory)
             returns[t], lengths[t] = self._returns, self._lengths
-        trajectory.observations[-1] = self._observations
+        _write(trajectory.observations, -1, self._observations)
         return buffers
 
-    def _step(self, t: int, trajectory: Trajectory) -> None:
+    def _step(self, t: int, actions: np.ndarray, trajectory: Trajectory) -> None:
         """One step of every environment, written into row t."""
         starts = self._done if self.autoreset == AutoresetMode.NEXT_STEP else np.zeros_like(self._done)
-        observations, rewards, terminated, truncated, infos = self.environment.step(trajectory.actions[t])
+        observations, rewards, terminated, truncated, infos = self.environment.step(actions)
         restarted = self._done  # their totals start again, whichever step it is that starts an episode
         self._returns = np.where(restarted, 0.0, self._returns) + np.where(starts, 0.0, rewards)
         self._lengths = np.where(restarted, 0, self._lengths) + ~starts
@@ -153,40 +181,52 @@ class GymnasiumCollector(tf.Module):
         trajectory.truncated[t] = truncated & ~starts
         trajectory.mask[t] = ~starts
         if self.autoreset != AutoresetMode.NEXT_STEP:
-            trajectory.successors[t] = observations
+            _write(trajectory.successors, t, observations)
             if self._done.any():
-                observations = self._start_at_once(observations, infos, trajectory.successors[t])
-        self._observations = observations.astype(trajectory.observations.dtype, copy=True)
+                observations = self._start_at_once(t, observations, infos, trajectory.successors)
+        self._observations = observations
 
-    def _start_at_once(self, observations: np.ndarray, infos: dict[str, Any], successors: np.ndarray) -> np.ndarray:
-        """First observations of new episodes, where old ones have just ended; completes the true successors."""
+    def _start_at_once(self, t: int, observations: Any, infos: dict[str, Any], successors: Any) -> Any:
+        """First observations of new episodes, where old ones have just ended; completes the true successors of t."""
         if self.autoreset == AutoresetMode.DISABLED:
             return self.environment.reset(options={"reset_mask": self._done})[0]
         if "final_obs" not in infos:
             raise UsageError(f"{self.environment} resets in the same step, but its infos lack final_obs")
         for index in np.flatnonzero(self._done):
-            successors[index] = infos["final_obs"][index]
+            _write(successors, (t, index), infos["final_obs"][index])
         return observations
 
     def _trajectory_specs(self) -> tuple[Any, list[tf.TensorSpec]]:
         """The nest of what `_steps` fills, and its flat specs."""
         length, num_envs = self.rollout_length, self.environment.num_envs
-        observation = self.environment.single_observation_space
-        noise = tf.nest.map_structure(lambda x: x[0], self._noise(tf.constant(0, tf.int64)))
-        actions, distribution = self._act(tf.constant(self._observations), noise)
+        space = self.environment.single_observation_space
 
         def spec(dtype, *shape, rows=length):
             return tf.TensorSpec([rows, num_envs, *shape], dtype)
 
+        def observation_specs(rows):
+            return map_space(lambda s: spec(observation_dtype(s), *observation_shape(s), rows=rows), space)
+
+        first = tf.nest.map_structure(lambda x: tf.zeros([num_envs, *x.shape[2:]], x.dtype), observation_specs(1))
+        actions, _ = self._act(first, self._noise(tf.constant(0, tf.int64)), self._times[0])
         trajectory = Trajectory(
-            observations=spec(tf.float32, *observation.shape, rows=length + 1),
+            observations=observation_specs(length + 1),
             actions=spec(actions.dtype, *actions.shape[1:]),
-            distribution=tf.nest.map_structure(lambda x: spec(x.dtype, *x.shape[1:]), distribution),
+            distribution=(),  # that of the observations, which `evaluate_trajectory` computes in one pass
             rewards=spec(tf.float32),
             terminated=spec(tf.bool),
             truncated=spec(tf.bool),
             mask=spec(tf.bool),
-            successors=() if self.autoreset == AutoresetMode.NEXT_STEP else spec(tf.float32, *observation.shape),
+            successors=() if self.autoreset == AutoresetMode.NEXT_STEP else observation_specs(length),
         )
         structure = (trajectory, spec(tf.float32), spec(tf.int64))
         return structure, tf.nest.flatten(structure)
+
+
+def _write(buffers: Any, index: Any, observations: Any) -> None:
+    """Copies observations into a row of each of their buffers."""
+    if isinstance(buffers, dict):
+        for key, buffer in buffers.items():
+            buffer[index] = observations[key]
+    else:
+        buffers[index] = observations

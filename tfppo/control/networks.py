@@ -1,85 +1,159 @@
-"""The actor and the critic as Keras models."""
+"""The actor and the critic as Keras models, for every kind of observation and action."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import gymnasium
 import keras
 
+from tfppo.control.actions import ActionHead, NormalHead, StateDependentNormalHead, make_head
+from tfppo.control.encoders import encode, make_inputs
 from tfppo.errors import UsageError
 
+HIDDEN_GAIN = 2**0.5
+ACTOR_GAIN, CRITIC_GAIN = 0.01, 1.0
 
-def mlp(
-    input_shape: tuple[int, ...],
-    hidden_units: Sequence[int],
-    output_units: int,
-    *,
-    output_gain: float,
-    activation: str = "tanh",
-    seed: int = 0,
-    name: str | None = None,
-) -> keras.Model:
-    """A multi-layer perceptron of observations [B, ...] to outputs [B, output_units].
 
-    Orthogonal weights of gain sqrt(2) in the hidden layers and `output_gain` at the output, biases 0 [Huang et al.
-    2022, "The 37 implementation details of PPO", detail 2].
+@keras.saving.register_keras_serializable(package="tfppo")
+class WithLogStd(keras.layers.Layer):
+    """Means [B, D] to means and log standard deviations [B, 2 D]; the latter are D weights, whatever the state [Huang
+    et al. 2022]."""
+
+    def __init__(self, initial_value: float = 0.0, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.initial_value = initial_value
+
+    def build(self, input_shape):
+        initializer = keras.initializers.Constant(self.initial_value)
+        self.log_std = self.add_weight(shape=(input_shape[-1],), initializer=initializer, name="log_std")
+
+    def call(self, means):
+        return keras.ops.concatenate([means, keras.ops.broadcast_to(self.log_std, keras.ops.shape(means))], axis=-1)
+
+    def get_config(self):
+        return super().get_config() | {"initial_value": self.initial_value}
+
+
+@keras.saving.register_keras_serializable(package="tfppo")
+class WithStateDependentStd(keras.layers.Layer):
+    """Means [B, D] and features [B, L] to means and log standard deviations [B, 2 D] and the scales [B, L, D] that make
+    them up, each the product of a feature and of one of L x D learnt standard deviations. No gradient flows into the
+    features, which are the mean's to shape.
+
+    Source: gSDE, Raffin et al. 2022, section 3.
     """
 
-    def dense(units, gain, layer, activation=None):
-        initializer = keras.initializers.Orthogonal(gain, seed=1_000_003 * layer + seed)
-        return keras.layers.Dense(units, activation, kernel_initializer=initializer)
+    def __init__(self, initial_value: float = 0.0, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.initial_value = initial_value
 
-    inputs = keras.Input(input_shape)
-    x = inputs if len(input_shape) == 1 else keras.layers.Flatten()(inputs)
-    for layer, units in enumerate(hidden_units):
-        x = dense(units, 2**0.5, layer, activation)(x)
-    outputs = dense(output_units, output_gain, len(hidden_units))(x)
-    return keras.Model(inputs, outputs, name=name)
+    def build(self, input_shape):
+        (_, num_actions), (_, num_features) = input_shape
+        initializer = keras.initializers.Constant(self.initial_value)
+        self.log_std = self.add_weight(shape=(num_features, num_actions), initializer=initializer, name="log_std")
+
+    def call(self, inputs):
+        means, features = inputs
+        scales = keras.ops.stop_gradient(features)[..., None] * keras.ops.exp(self.log_std)  # [B, L, D]
+        variance = keras.ops.sum(keras.ops.square(scales), axis=-2) + 1e-6  # features may all be 0
+        return keras.ops.concatenate([means, 0.5 * keras.ops.log(variance)], axis=-1), scales
+
+    def get_config(self):
+        return super().get_config() | {"initial_value": self.initial_value}
 
 
 def make_actor(
     observation_space: gymnasium.Space,
-    action_space: gymnasium.Space,
-    hidden_units: Sequence[int],
+    head: ActionHead | gymnasium.Space,
+    hidden_units: Sequence[int] = (64, 64),
     activation: str = "tanh",
     seed: int = 0,
+    log_std_init: float = 0.0,
 ) -> keras.Model:
-    """Observations [B, ...] to the logits [B, A] of a discrete action space's A actions.
+    """Observations [B, ...] to what `head`, or the usual head of an action space, makes a distribution of.
+
+    Orthogonal weights of gain sqrt(2) in the hidden layers and 0.01 at the output, biases 0 [Huang et al. 2022, detail
+    2].
 
     Raises:
       UsageError: if a space is of a kind that is not supported.
     """
-    check_spaces(observation_space, action_space)
-    return mlp(
-        observation_space.shape,
-        hidden_units,
-        int(action_space.n),
-        output_gain=0.01,
-        activation=activation,
-        seed=2 * seed,
-        name="actor",
-    )
+    head = make_head(head) if isinstance(head, gymnasium.Space) else head
+    inputs = make_inputs(observation_space)
+    features = _trunk(observation_space, inputs, hidden_units, activation, 2 * seed)
+    return keras.Model(inputs, _actor_outputs(features, head, len(hidden_units), 2 * seed, log_std_init), name="actor")
 
 
 def make_critic(
-    observation_space: gymnasium.Space, hidden_units: Sequence[int], activation: str = "tanh", seed: int = 0
+    observation_space: gymnasium.Space, hidden_units: Sequence[int] = (64, 64), activation: str = "tanh", seed: int = 0
 ) -> keras.Model:
-    """Observations [B, ...] to values [B, 1]."""
-    return mlp(
-        observation_space.shape,
-        hidden_units,
-        1,
-        output_gain=1.0,
-        activation=activation,
-        seed=2 * seed + 1,
-        name="critic",
-    )
+    """Observations [B, ...] to values [B, 1], from weights like the actor's but of gain 1 at the output."""
+    inputs = make_inputs(observation_space)
+    features = _trunk(observation_space, inputs, hidden_units, activation, 2 * seed + 1)
+    return keras.Model(inputs, _value(features, len(hidden_units), 2 * seed + 1), name="critic")
 
 
-def check_spaces(observation_space: gymnasium.Space, action_space: gymnasium.Space) -> None:
-    """Raises UsageError unless observations are a Box and actions are Discrete from 0."""
-    if not isinstance(action_space, gymnasium.spaces.Discrete) or action_space.start != 0:
-        raise UsageError(
-            f"action space {action_space} is not supported: use an environment with Discrete actions from 0"
-        )
-    if not isinstance(observation_space, gymnasium.spaces.Box):
-        raise UsageError(f"observation space {observation_space} is not supported: use one with Box observations")
+def make_shared(
+    observation_space: gymnasium.Space,
+    head: ActionHead,
+    hidden_units: Sequence[int] = (64, 64),
+    activation: str = "tanh",
+    seed: int = 0,
+    log_std_init: float = 0.0,
+) -> tuple[keras.Model, keras.Model]:
+    """Actor and critic with all hidden layers in common."""
+    inputs = make_inputs(observation_space)
+    features = _trunk(observation_space, inputs, hidden_units, activation, 2 * seed)
+    depth = len(hidden_units)
+    actor = keras.Model(inputs, _actor_outputs(features, head, depth, 2 * seed, log_std_init), name="actor")
+    return actor, keras.Model(inputs, _value(features, depth, 2 * seed + 1), name="critic")
+
+
+def fit_actor(model: keras.Model, head: ActionHead, log_std_init: float = 0.0) -> keras.Model:
+    """A user's Keras model as an actor: one that gives only the means of a Box's actions gets log standard deviations.
+
+    Raises:
+      UsageError: if its outputs do not fit the head.
+    """
+    shape = getattr(model, "output_shape", None)
+    width = shape[-1] if isinstance(shape, tuple) and len(shape) == 2 else None
+    plain = not isinstance(head, StateDependentNormalHead)
+    if plain and width == head.num_outputs:
+        return model
+    if plain and isinstance(head, NormalHead) and width == head.num_actions:
+        return keras.Model(model.inputs, WithLogStd(log_std_init)(model.outputs[0]), name="actor")
+    wanted = f"[B, {head.num_outputs}]" if plain else "that of networks.WithStateDependentStd, for gSDE"
+    raise UsageError(f"the actor's outputs have shape {shape}, but the action space wants {wanted}")
+
+
+def fit_critic(model: keras.Model) -> keras.Model:
+    """A user's Keras model as a critic. Raises UsageError unless its outputs are [B, 1]."""
+    shape = getattr(model, "output_shape", None)
+    if not (isinstance(shape, tuple) and len(shape) == 2 and shape[-1] == 1):
+        raise UsageError(f"the critic's outputs have shape {shape}, but values are [B, 1]: end it with Dense(1)")
+    return model
+
+
+def _trunk(space: gymnasium.Space, inputs: Any, hidden_units: Sequence[int], activation: str, seed: int):
+    features = encode(space, inputs, seed)
+    for layer, units in enumerate(hidden_units):
+        features = _dense(units, HIDDEN_GAIN, layer, seed, activation)(features)
+    return features
+
+
+def _actor_outputs(features, head: ActionHead, depth: int, seed: int, log_std_init: float):
+    if not isinstance(head, NormalHead):
+        return _dense(head.num_outputs, ACTOR_GAIN, depth, seed)(features)
+    means = _dense(head.num_actions, ACTOR_GAIN, depth, seed)(features)
+    if isinstance(head, StateDependentNormalHead):
+        return WithStateDependentStd(log_std_init)([means, features])
+    return WithLogStd(log_std_init)(means)
+
+
+def _value(features, depth: int, seed: int):
+    return _dense(1, CRITIC_GAIN, depth, seed)(features)
+
+
+def _dense(units: int, gain: float, layer: int, seed: int, activation: str | None = None) -> keras.layers.Dense:
+    initializer = keras.initializers.Orthogonal(gain, seed=1_000_003 * layer + seed)
+    return keras.layers.Dense(units, activation, kernel_initializer=initializer)

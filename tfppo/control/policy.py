@@ -1,4 +1,4 @@
-"""A policy for control: an actor and a critic, and how their outputs become actions."""
+"""The actor-critic policy."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,48 +6,71 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfppo.distributions import Categorical
+from tfppo.control.actions import ActionHead, DiscreteHead
+from tfppo.control.encoders import ACTION_MASK
 from tfppo.types import Evaluation
 
 
 class ActorCriticPolicy:
-    """Acts with one Keras model, values with another, over a discrete action space.
+    """Acts with one Keras model, values with another; the two may share layers.
+
+    Where observations are a dictionary with an entry "action_mask", actions whose entry is 0 are never taken [Huang and
+    Ontanon 2020].
 
     Args:
-      actor: observations [B, ...] to logits [B, A].
+      actor: observations [B, ...] to what the head makes a distribution of, logits [B, A] for example.
       critic: observations [B, ...] to values [B, 1].
+      head: how actions are drawn; None: one of as many discrete actions as the actor has outputs.
     """
 
-    def __init__(self, actor: keras.Model, critic: keras.Model):
+    def __init__(self, actor: keras.Model, critic: keras.Model, head: ActionHead | None = None):
         self.actor = actor
         self.critic = critic
+        self.head = DiscreteHead(actor.output_shape[-1]) if head is None else head
+        inputs = [id(x) for x in actor.inputs]
+        shares_inputs = inputs == [id(x) for x in critic.inputs]
+        # One model of both: shared layers are then computed once.
+        self._both = keras.Model(actor.input, [actor.output, critic.output]) if shares_inputs else None
 
     @property
     def trainable_variables(self) -> list[Any]:
-        return self.actor.trainable_variables + self.critic.trainable_variables
+        variables = self.actor.trainable_variables + self.critic.trainable_variables
+        return list({id(variable): variable for variable in variables}.values())
 
-    def distribution(self, observations: tf.Tensor) -> Categorical:
+    def distribution(self, observations: Any) -> Any:
         """The distribution over actions at observations [B, ...]."""
-        return Categorical(self.actor(observations))
+        return self.head.distribution(self.actor(observations), _action_mask(observations))
 
-    def value(self, observations: tf.Tensor) -> tf.Tensor:
+    def value(self, observations: Any) -> tf.Tensor:
         """Values [B] of observations [B, ...]."""
         return tf.squeeze(self.critic(observations), axis=-1)
 
     def noise(self, rows: Sequence[int], seed: tf.Tensor) -> tf.Tensor:
-        """Random numbers for `act`, [*rows, A]: many steps' worth in one draw."""
-        return Categorical.noise([*rows, self.actor.output_shape[-1]], seed)
+        """Random numbers for `act`, [*rows, ...]: many steps' worth in one draw."""
+        return self.head.noise(rows, seed)
 
-    def act(self, observations: tf.Tensor, noise: tf.Tensor) -> tuple[tf.Tensor, Categorical]:
-        """Actions [B] sampled with noise [B, A], and the distribution that they come from."""
-        distribution = self.distribution(observations)
-        return distribution.reparameterize(noise), distribution
+    def act(self, observations: Any, noise: tf.Tensor) -> tuple[tf.Tensor, Any]:
+        """Actions [B, ...] sampled with noise [B, ...], and the distribution that they come from."""
+        return self.head.act(self.actor(observations), noise, _action_mask(observations))
 
-    def greedy(self, observations: tf.Tensor) -> tf.Tensor:
-        """The most probable actions [B]."""
+    def greedy(self, observations: Any) -> tf.Tensor:
+        """The most probable actions [B, ...]."""
         return self.distribution(observations).mode()
 
-    def evaluate(self, inputs: tf.Tensor, actions: tf.Tensor) -> Evaluation:
-        """Log-probabilities and entropies of actions [N] at observations [N, ...], and values."""
-        distribution = self.distribution(inputs)
-        return Evaluation(distribution.log_prob(actions), distribution.entropy(), self.value(inputs), distribution)
+    def to_environment(self, actions: tf.Tensor) -> tf.Tensor:
+        """What the environment gets for actions [B, ...]."""
+        return self.head.to_environment(actions)
+
+    def evaluate(self, inputs: Any, actions: tf.Tensor) -> Evaluation:
+        """Log-probabilities and entropies of actions [N, ...] at observations [N, ...], and values."""
+        outputs, values = self._both(inputs) if self._both else (self.actor(inputs), self.critic(inputs))
+        distribution = self.head.distribution(outputs, _action_mask(inputs))
+        values = tf.squeeze(values, axis=-1)
+        return Evaluation(distribution.log_prob(actions), distribution.entropy(), values, distribution)
+
+
+def _action_mask(observations: Any) -> tf.Tensor | None:
+    """Which actions are allowed, bool [B, A], where the observations say so."""
+    if isinstance(observations, dict) and ACTION_MASK in observations:
+        return tf.cast(observations[ACTION_MASK], tf.bool)
+    return None

@@ -5,13 +5,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import gymnasium
 import tensorflow as tf
 
 from tfppo import runs
 from tfppo.checkpoints import Checkpoints
 from tfppo.config import ControlRun
-from tfppo.control.evaluate import greedy_returns, summarise
+from tfppo.control.encoders import map_space, observation_dtype, observation_shape
+from tfppo.control.evaluate import episode_returns, summarise
 from tfppo.control.policy import ActorCriticPolicy
 from tfppo.control.statistics import WINDOW
 from tfppo.control.train import ControlTrainer
@@ -62,8 +63,7 @@ def evaluate(folder: Path, episodes: int, seed: int | None = None) -> dict[str, 
     try:
         _checkpoints(trainer, folder).restore_latest()
         seed = config.run.seed if seed is None else seed
-        returns = _greedy_returns(trainer.policy, config.control.env, episodes, seed)
-        return {"env": config.control.env, "seed": seed} | summarise(returns)
+        return {"env": config.control.env, "seed": seed} | _judge(trainer, episodes, seed)
     finally:
         trainer.close()
 
@@ -81,9 +81,9 @@ def _run(trainer: ControlTrainer, folder: Path, began: float, import_seconds: fl
     trained = time.perf_counter()
     plot_curve(folder / runs.METRICS, folder / runs.CURVE, STEPS, RETURN, f"{config.control.env}, {folder.name}")
     if config.control.eval_episodes:
-        returns = _greedy_returns(trainer.policy, config.control.env, config.control.eval_episodes, config.run.seed)
+        judged = _judge(trainer, config.control.eval_episodes, config.run.seed)
         seconds = runs.phase_seconds(began, import_seconds, trainer.compile_seconds, trained, time.perf_counter())
-        evaluation = {"env": config.control.env, "seed": config.run.seed} | summarise(returns)
+        evaluation = {"env": config.control.env, "seed": config.run.seed} | judged
         evaluation |= {"env_steps": trainer.env_steps, "seconds": seconds}
         runs.write_evaluation(folder, evaluation)
         print(describe(evaluation))
@@ -95,9 +95,11 @@ def _run(trainer: ControlTrainer, folder: Path, began: float, import_seconds: fl
 
 def describe(evaluation: dict[str, Any]) -> str:
     """An evaluation in a line."""
+    shown = "{mean:.1f} +- {std:.1f}, from {min:g} to {max:g}"
+    drawn = evaluation["stochastic"]
     return (
-        "greedy return over {episodes} episodes of gymnasium's {env}: "
-        "{mean:.1f} +- {std:.1f}, from {min:g} to {max:g}".format(**evaluation)
+        f"greedy return over {evaluation['episodes']} episodes of gymnasium's {evaluation['env']}: "
+        f"{shown.format(**evaluation)}; with actions drawn as in training: {shown.format(**drawn)}"
     )
 
 
@@ -129,26 +131,42 @@ def _writers(trainer: ControlTrainer, folder: Path) -> list[Writer]:
     tensorboard = TensorBoardWriter(folder, STEPS, trainer.env_steps + 1 if start else None)
     if not start:
         tensorboard.write_hparams(runs.flat_settings(config), [RETURN])
-        tensorboard.write_graph(_model_graph(trainer.policy, trainer.observation_shape))
+        tensorboard.write_graph(_model_graph(trainer.policy, trainer.observation_space))
     console = ConsoleWriter(
         config.control.num_iterations, {RETURN: "return", "time/env_steps_per_s": "steps/s"}, STEPS, start
     )
     return [CsvWriter(folder / runs.METRICS, start), tensorboard, console]
 
 
-def _model_graph(policy: ActorCriticPolicy, observation_shape: tuple[int, ...]) -> bytes:
+def _model_graph(policy: ActorCriticPolicy, space: gymnasium.Space) -> bytes:
     """The actor and the critic as a serialised GraphDef."""
 
-    @tf.function(autograph=False, input_signature=[tf.TensorSpec([None, *observation_shape], name="observations")])
+    def spec(part):
+        return tf.TensorSpec([None, *observation_shape(part)], observation_dtype(part), name="observations")
+
+    @tf.function(autograph=False, input_signature=[map_space(spec, space)])
     def actor_and_critic(observations):
         return policy.distribution(observations), policy.value(observations)
 
     return actor_and_critic.get_concrete_function().graph.as_graph_def().SerializeToString()
 
 
-def _greedy_returns(policy: ActorCriticPolicy, env: str, episodes: int, seed: int) -> np.ndarray:
-    with progress_bar("evaluating", episodes) as advance:
-        return greedy_returns(policy, env, episodes, seed, advance)
+def _judge(trainer: ControlTrainer, episodes: int, seed: int) -> dict[str, Any]:
+    """Greedy episodes, summarised, and under "stochastic" as many with actions that are drawn."""
+    judged = []
+    for greedy, label in ((True, "evaluating greedily"), (False, "evaluating stochastically")):
+        with progress_bar(label, episodes) as advance:
+            returns = episode_returns(
+                trainer.policy,
+                trainer.config.control.env,
+                episodes,
+                seed,
+                normalization=trainer.normalization,
+                greedy=greedy,
+                progress=advance,
+            )
+        judged.append(summarise(returns))
+    return judged[0] | {"stochastic": judged[1]}
 
 
 def _announce(trainer: ControlTrainer, folder: Path) -> None:

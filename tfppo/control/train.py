@@ -10,10 +10,13 @@ import tensorflow as tf
 from gymnasium.vector import VectorEnv
 
 from tfppo.config import ControlConfig, ControlRun
-from tfppo.control.cartpole import CartPole
+from tfppo.control.actions import make_head
+from tfppo.control.classic import IN_GRAPH_ENVIRONMENTS
 from tfppo.control.environments import Environment
+from tfppo.control.fused import fused_iterations
 from tfppo.control.gymnasium import GymnasiumCollector, make_vector_environment
-from tfppo.control.networks import check_spaces, make_actor, make_critic
+from tfppo.control.networks import make_actor, make_critic, make_shared
+from tfppo.control.normalization import Normalization
 from tfppo.control.policy import ActorCriticPolicy
 from tfppo.control.rollout import GraphCollector, to_batch
 from tfppo.control.statistics import statistics_metrics
@@ -22,8 +25,6 @@ from tfppo.learner import PPOLearner
 from tfppo.loop import train_iterations
 from tfppo.pipeline import rollout_dataset
 from tfppo.placement import choose_compilation, choose_device
-
-IN_GRAPH_ENVIRONMENTS: dict[str, type[Environment]] = {"CartPole-v1": CartPole}
 
 
 class ControlTrainer:
@@ -46,11 +47,23 @@ class ControlTrainer:
         self.config = dataclasses.replace(config, run=chosen)  # what a resumed run goes on with, wherever it is
         has_graph = control.env in IN_GRAPH_ENVIRONMENTS
         self.in_graph = control.backend == "graph" or (control.backend == "auto" and has_graph)
+        if control.fused and not self.in_graph:
+            raise UsageError(
+                f"fused wants an in-graph environment, and {control.env} is stepped by gymnasium here: leave fused out"
+            )
         with tf.device(self.device):
-            environment, *spaces = _make_environment(control, self.in_graph)
-            self.observation_shape = spaces[0].shape
-            self.policy = _make_policy(spaces[0], spaces[1], control, run.seed)
-            self.collector = _make_collector(self.policy, environment, control, run.seed, self.rollout_mode)
+            environment, self.observation_space, action_space = _make_environment(control, self.in_graph)
+            self.policy = _make_policy(self.observation_space, action_space, control, run.seed)
+            self.normalization = Normalization(
+                self.observation_space,
+                control.num_envs,
+                ppo.gamma,
+                control.normalize_observations,
+                control.normalize_rewards,
+            )
+            self.collector = _make_collector(
+                self.policy, environment, self.normalization, control, run.seed, self.rollout_mode
+            )
             self.learner = PPOLearner(
                 self.policy,
                 ppo,
@@ -86,6 +99,7 @@ class ControlTrainer:
             "iteration": self.learner.iteration,
             "kl_coeff": self.learner.kl_coeff,
             "collector": self.collector.state,
+            "normalization": self.normalization.state,
         }
 
     def iterations(self) -> Iterator[tuple[int, dict[str, float]]]:
@@ -95,6 +109,9 @@ class ControlTrainer:
         """
         start, began = self.iteration, time.perf_counter()
         control = self.config.control
+        if control.fused:
+            yield from self._fused_iterations()
+            return
         dataset = rollout_dataset(self.collector.collect, start, self.device)
         for iteration in train_iterations(
             dataset, self.learner, start, control.num_iterations, self.device, self.collector
@@ -102,6 +119,16 @@ class ControlTrainer:
             if iteration.number == start:
                 self.compile_seconds = time.perf_counter() - began
             yield iteration.number, iteration.metrics | {"time/env_steps_per_s": control.batch_size / iteration.seconds}
+
+    def _fused_iterations(self) -> Iterator[tuple[int, dict[str, float]]]:
+        run, control = self.config.run, self.config.control
+        intervals = (run.log_interval, run.checkpoint_interval)
+        calls = fused_iterations(
+            self.collector, self.learner, control.num_iterations, self.device, self.update_mode, intervals
+        )
+        for number, count, row, seconds in calls:
+            self.compile_seconds = self.compile_seconds or seconds
+            yield number, row | {"time/env_steps_per_s": count * control.batch_size / seconds}
 
     def close(self) -> None:
         """Closes the environments."""
@@ -114,7 +141,7 @@ def _make_environment(
 ) -> tuple[Environment | VectorEnv, gymnasium.Space, gymnasium.Space]:
     """The environment, and the spaces of a single copy's observations and actions."""
     if not in_graph:
-        environment = make_vector_environment(control.env, control.num_envs)
+        environment = make_vector_environment(control.env, control.num_envs, control.vectorization)
         return environment, environment.single_observation_space, environment.single_action_space
     if control.env not in IN_GRAPH_ENVIRONMENTS:
         raise UsageError(
@@ -128,16 +155,26 @@ def _make_environment(
 def _make_policy(
     observation_space: gymnasium.Space, action_space: gymnasium.Space, control: ControlConfig, seed: int
 ) -> ActorCriticPolicy:
-    check_spaces(observation_space, action_space)
-    return ActorCriticPolicy(
-        make_actor(observation_space, action_space, control.hidden_units, control.activation, seed),
-        make_critic(observation_space, control.hidden_units, control.activation, seed),
-    )
+    features = control.hidden_units[-1] if control.hidden_units else 0
+    head = make_head(action_space, control.box_policy, features, control.gsde_interval)
+    layers = {"hidden_units": control.hidden_units, "activation": control.activation, "seed": seed}
+    if control.shared_trunk:
+        actor, critic = make_shared(observation_space, head, log_std_init=control.log_std_init, **layers)
+    else:
+        actor = make_actor(observation_space, head, log_std_init=control.log_std_init, **layers)
+        critic = make_critic(observation_space, **layers)
+    return ActorCriticPolicy(actor, critic, head)
 
 
 def _make_collector(
-    policy: ActorCriticPolicy, environment: Environment | VectorEnv, control: ControlConfig, seed: int, mode: str
+    policy: ActorCriticPolicy,
+    environment: Environment | VectorEnv,
+    normalization: Normalization,
+    control: ControlConfig,
+    seed: int,
+    mode: str,
 ) -> GraphCollector | GymnasiumCollector:
+    options = {"normalization": normalization, "seed": seed, "mode": mode}
     if isinstance(environment, VectorEnv):
-        return GymnasiumCollector(policy, environment, control.rollout_length, seed=seed, mode=mode)
-    return GraphCollector(policy, environment, control.num_envs, control.rollout_length, seed=seed, mode=mode)
+        return GymnasiumCollector(policy, environment, control.rollout_length, **options)
+    return GraphCollector(policy, environment, control.num_envs, control.rollout_length, **options)

@@ -1,14 +1,12 @@
 """The settings of text: pretraining, and tuning by PPO. No TensorFlow here, so that the command line can answer at
 once."""
 
-import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from tfppo.config import PPOConfig, RunConfig
-from tfppo.errors import UsageError
-from tfppo.settings import check, check_types, exact_div
+from tfppo.settings import build, check, check_types, exact_div
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,14 +185,4 @@ def text_run(**settings: Any) -> TextRun:
     Raises:
       UsageError: on a name that no setting has, or a value that is none.
     """
-    parts = {"run": RunConfig(), "text": TextConfig(), "ppo": TEXT_PPO}
-    known = {field.name: part for part, config in parts.items() for field in dataclasses.fields(config)}
-    unknown = [name for name in settings if name not in known]
-    if unknown:
-        raise UsageError(f"there is no setting {', '.join(unknown)}; the settings are {', '.join(known)}")
-    return TextRun(
-        **{
-            part: dataclasses.replace(config, **{k: v for k, v in settings.items() if known[k] == part})
-            for part, config in parts.items()
-        }
-    )
+    return TextRun(**build({"run": RunConfig(), "text": TextConfig(), "ppo": TEXT_PPO}, settings))

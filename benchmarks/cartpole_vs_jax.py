@@ -1,0 +1,149 @@
+"""The compiled iteration of CartPole-v1 beside the same recipe in plain JAX, on the CPU.
+
+Both sides: an environment that is part of the compiled program, episodes reset by a step of their own and masked, 4
+epochs x 4 minibatches, two networks of 2 x 64 tanh. Each run is a fresh process, and the sides take turns: "tfppo",
+"jax" (one iteration a call) and "jax-scan" (a block of iterations in one call). Measured are the seconds from the start
+of the process to the end of the first iteration, and the environment steps per second of blocks of further iterations.
+Prints one JSON line a run, and last, for each size, the ratio to the faster of JAX's two: the median over the rounds of
+the ratio within a round, because other work on the machine slows whole rounds down.
+
+    python benchmarks/cartpole_vs_jax.py --peer-python peers-jax/bin/python
+    python benchmarks/cartpole_vs_jax.py --peer-python peers-jax/bin/python --num-envs 256 --rollout-length 64
+
+`benchmarks/jax_iteration.py` is JAX's side, and says how to install it.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+SIZES = ((64, 128), (1024, 128))
+BLOCK_STEPS = 524_288
+SIDES = ("tfppo", "jax", "jax-scan")
+
+
+def run_tfppo(
+    num_envs: int, rollout_length: int, blocks: int, iterations: int, micro_batches: int, fused: bool
+) -> dict[str, object]:
+    """When the first iteration had ended, and the steps per second of each block after it."""
+    from tfppo.startup import import_tensorflow
+
+    import_tensorflow()
+    from tfppo import ControlConfig, ControlRun, ControlTrainer, PPOConfig, RunConfig
+
+    batch_size = num_envs * rollout_length
+    options = {"fused": True} if fused else {}
+    trainer = ControlTrainer(
+        ControlRun(
+            RunConfig(device="cpu", **options),
+            ControlConfig(
+                backend="graph", num_envs=num_envs, rollout_length=rollout_length, total_steps=10_000 * batch_size
+            ),
+            PPOConfig(num_epochs=4, minibatch_size=batch_size // 4, num_micro_batches=micro_batches),
+        )
+    )
+    loop = trainer.iterations()
+    next(loop)
+    first = time.time()
+    steps_per_s = []
+    for _ in range(blocks):
+        began = time.perf_counter()
+        for _ in range(iterations):
+            next(loop)
+        steps_per_s.append(round(iterations * batch_size / (time.perf_counter() - began)))
+    trainer.close()
+    return {
+        "first_iteration_at": first,
+        "env_steps_per_s": steps_per_s,
+        "compile_rollout": trainer.rollout_mode,
+        "compile_update": trainer.update_mode,
+    }
+
+
+def measure(arguments: argparse.Namespace, side: str, num_envs: int, rollout_length: int) -> dict[str, object]:
+    """One run in a fresh process; what it says on standard error is shown."""
+    iterations = max(1, BLOCK_STEPS // (num_envs * rollout_length))
+    options = ["--num-envs", num_envs, "--rollout-length", rollout_length, "--blocks", arguments.blocks]
+    options += ["--iterations", iterations, "--micro-batches", arguments.micro_batches]
+    if side == "tfppo":
+        command = [sys.executable, __file__, "--child", *options, *(["--fused"] if arguments.fused else [])]
+    else:
+        command = [arguments.peer_python, Path(__file__).with_name("jax_iteration.py"), *options]
+        command += ["--scan", iterations] if side == "jax-scan" else []
+    started = time.time()
+    output = subprocess.run([str(word) for word in command], stdout=subprocess.PIPE, text=True, check=True).stdout
+    child = json.loads(output.strip().splitlines()[-1])
+    first = round(child.pop("first_iteration_at") - started, 2)
+    # The first call of "jax-scan" is a whole block: it says nothing of a first iteration.
+    return {"side": side, "num_envs": num_envs, "rollout_length": rollout_length, **child} | (
+        {} if side == "jax-scan" else {"first_iteration_s": first}
+    )
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    return {"min": min(values), "median": statistics.median(values), "max": max(values)}
+
+
+def summarise(rounds: list[dict[str, dict]]) -> dict[str, object]:
+    """Of one size, a run of each side a round; above 1 tfppo is faster, or sooner.
+
+    Speeds are those of all blocks of all rounds.
+    """
+    speeds = {side: spread([v for turn in rounds for v in turn[side]["env_steps_per_s"]]) for side in SIDES}
+    medians = [{side: statistics.median(turn[side]["env_steps_per_s"]) for side in SIDES} for turn in rounds]
+    ratios = [median["tfppo"] / max(median["jax"], median["jax-scan"]) for median in medians]
+    first = {side: [turn[side]["first_iteration_s"] for turn in rounds] for side in ("tfppo", "jax")}
+    sooner = [peer / ours for ours, peer in zip(first["tfppo"], first["jax"], strict=True)]
+    peer = max(SIDES[1:], key=lambda side: speeds[side]["median"])
+    return {
+        "ratio": round(statistics.median(ratios), 2),
+        "ours": speeds["tfppo"],
+        "peer": speeds[peer],
+        "runs": len(rounds) * len(SIDES),
+        "peer_is": peer,
+        "ratios": [round(ratio, 2) for ratio in ratios],
+        "num_envs": rounds[0]["tfppo"]["num_envs"],
+        "rollout_length": rounds[0]["tfppo"]["rollout_length"],
+        "first_iteration_s": {
+            "ratio": round(statistics.median(sooner), 2),
+            "ours": spread(first["tfppo"]),
+            "peer": spread(first["jax"]),
+        },
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--num-envs", type=int, help="measure this size only")
+    parser.add_argument("--rollout-length", type=int, default=128)
+    parser.add_argument("--blocks", type=int, default=3, help="timed blocks of a run")
+    parser.add_argument("--micro-batches", type=int, default=1, help="pieces of a minibatch, on both sides")
+    parser.add_argument("--fused", action="store_true", help="tfppo's rollout and update in one program")
+    parser.add_argument("--peer-python", default=sys.executable, help="the Python that has JAX and optax")
+    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--iterations", type=int, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.child:
+        sizes = arguments.num_envs, arguments.rollout_length, arguments.blocks, arguments.iterations
+        print(json.dumps(run_tfppo(*sizes, arguments.micro_batches, arguments.fused)))
+        return
+    sizes = ((arguments.num_envs, arguments.rollout_length),) if arguments.num_envs else SIZES
+    rounds: dict[tuple[int, int], list] = {size: [] for size in sizes}
+    for _ in range(arguments.rounds):
+        for size in sizes:
+            turn = {}
+            for side in SIDES:
+                turn[side] = measure(arguments, side, *size)
+                print(json.dumps(turn[side]), flush=True)
+            rounds[size].append(turn)
+    for size in sizes:
+        print(json.dumps(summarise(rounds[size])), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""Observation spaces: Keras inputs for them, and the vectors of features that networks begin with."""
+
+import math
+from typing import Any
+
+import gymnasium
+import keras
+import numpy as np
+from gymnasium import spaces
+
+from tfppo.errors import UsageError
+
+ACTION_MASK = "action_mask"  # the entry of a Dict observation that says which actions are allowed
+SMALLEST_IMAGE = 36  # pixels; NatureCNN's three convolutions leave nothing of a smaller one
+
+
+def make_inputs(space: gymnasium.Space) -> Any:
+    """Keras inputs for observations of a space: one, or a dictionary of them.
+
+    Raises:
+      UsageError: if the space is of a kind that is not supported.
+    """
+    if isinstance(space, spaces.Dict):
+        if not set(space) - {ACTION_MASK}:
+            raise UsageError(f"observation space {space} has nothing but an {ACTION_MASK}: give it observations too")
+        nested = [key for key, part in space.items() if isinstance(part, spaces.Dict)]
+        if nested:
+            raise UsageError(f"observation space {space} has a Dict inside ({nested[0]}): flatten it to one level")
+        return {key: _input(part, key) for key, part in space.items()}
+    return _input(space, "observations")
+
+
+def _input(space: gymnasium.Space, name: str):
+    return keras.Input(observation_shape(space), dtype=observation_dtype(space), name=name)
+
+
+def observation_shape(space: gymnasium.Space) -> tuple[int, ...]:
+    """Shape of one observation. Raises UsageError on a space of a kind that is not supported."""
+    if not isinstance(space, spaces.Box | spaces.Discrete | spaces.MultiBinary | spaces.MultiDiscrete):
+        raise UsageError(
+            f"observation space {space} is not supported: use Box, Discrete, MultiDiscrete or MultiBinary "
+            "observations, or a Dict of them"
+        )
+    return tuple(space.shape)
+
+
+def observation_dtype(space: gymnasium.Space) -> str:
+    """What a space's observations are kept as: images as bytes, other Boxes as float32, choices as int32."""
+    if isinstance(space, spaces.Box):
+        return "uint8" if is_image(space) else "float32"
+    return "int32"
+
+
+def map_space(function: Any, space: gymnasium.Space) -> Any:
+    """`function` of a space, or of each part of a Dict, as the same nest as its observations."""
+    if isinstance(space, spaces.Dict):
+        return {key: function(part) for key, part in space.items()}
+    return function(space)
+
+
+def is_image(space: gymnasium.Space) -> bool:
+    """Whether a space holds images: bytes in three axes."""
+    return isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(space.shape) == 3
+
+
+def encode(space: gymnasium.Space, inputs: Any, seed: int):
+    """Features [B, F] of observations: numbers as they are, choices as one-hot vectors, images through NatureCNN; the
+    parts of a Dict side by side, an action mask left out.
+
+    Raises:
+      UsageError: on an image that is too small for NatureCNN.
+    """
+    if not isinstance(space, spaces.Dict):
+        return _encode_part(space, inputs, seed)
+    parts = [_encode_part(space[key], inputs[key], seed + 7 * n) for n, key in enumerate(space) if key != ACTION_MASK]
+    return keras.ops.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0]
+
+
+def _encode_part(space: gymnasium.Space, x, seed: int):
+    if isinstance(space, spaces.Discrete):
+        return keras.ops.one_hot(x - int(space.start), int(space.n))
+    if isinstance(space, spaces.MultiDiscrete):
+        sizes = [int(size) for size in space.nvec.reshape(-1)]
+        flat = keras.ops.reshape(x - space.start.astype(np.int32), [-1, len(sizes)])
+        one_hots = [keras.ops.one_hot(flat[:, k], size) for k, size in enumerate(sizes)]
+        return keras.ops.concatenate(one_hots, axis=-1)
+    if is_image(space):
+        return _nature_cnn(space, x, seed)
+    x = keras.ops.cast(x, "float32")  # of MultiBinary
+    return x if len(space.shape) == 1 else keras.layers.Reshape((math.prod(space.shape),))(x)
+
+
+def _nature_cnn(space: spaces.Box, x, seed: int):
+    """512 features of an image [Mnih et al. 2015, "Human-level control through deep reinforcement learning"]."""
+    shape = space.shape
+    if shape[0] < shape[2]:  # channels first, as a stack of frames has them
+        x, shape = keras.layers.Permute((2, 3, 1))(x), (shape[1], shape[2], shape[0])
+    if min(shape[:2]) < SMALLEST_IMAGE:
+        raise UsageError(
+            f"images of {shape[0]} x {shape[1]} are too small for NatureCNN, which wants {SMALLEST_IMAGE} x "
+            f"{SMALLEST_IMAGE} or more: enlarge them (gymnasium.wrappers.ResizeObservation)"
+        )
+    x = keras.ops.cast(x, "float32") / 255.0
+
+    def orthogonal(layer):
+        return keras.initializers.Orthogonal(2**0.5, seed=1_000_003 * (100 + layer) + seed)
+
+    for layer, (filters, size, stride) in enumerate(((32, 8, 4), (64, 4, 2), (64, 3, 1))):
+        x = keras.layers.Conv2D(filters, size, stride, activation="relu", kernel_initializer=orthogonal(layer))(x)
+    return keras.layers.Dense(512, "relu", kernel_initializer=orthogonal(3))(keras.layers.Flatten()(x))
