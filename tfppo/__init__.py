@@ -14,6 +14,7 @@ _PUBLIC = {
     "rollout_dataset": "tfppo.pipeline",
     "ControlTrainer": "tfppo.control.train",
     "control_run": "tfppo.control.recipes",
+    "register_environment": "tfppo.control.environments",
     "ActorCriticPolicy": "tfppo.control.policy",
     "make_actor": "tfppo.control.networks",
     "make_critic": "tfppo.control.networks",

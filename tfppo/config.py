@@ -103,6 +103,8 @@ class ControlConfig:
     """Widths of the hidden layers, of the actor and of the critic alike."""
     activation: Literal["tanh", "relu", "elu", "silu", "gelu"] = "tanh"
     """Activation of the hidden layers."""
+    lstm_units: int = 0
+    """Units of an LSTM in front of the hidden layers: a policy that remembers the episode; 0: none."""
     shared_trunk: bool = False
     """Whether actor and critic have their hidden layers in common."""
     box_policy: Literal["normal", "squashed", "gsde"] = "normal"
@@ -125,12 +127,14 @@ class ControlConfig:
         for name in ("num_envs", "rollout_length", "total_steps"):
             check(self, name, "at least 1", lambda v: v >= 1)
         check(self, "target_return", "a finite number", lambda v: True)
-        for name in ("eval_episodes", "gsde_interval"):
+        for name in ("eval_episodes", "gsde_interval", "lstm_units"):
             check(self, name, "at least 0", lambda v: v >= 0)
         check(self, "log_std_init", "between -10 and 2", lambda v: -10 <= v <= 2)
         check(self, "hidden_units", "positive widths", lambda v: all(units >= 1 for units in v))
         if self.box_policy == "gsde" and not self.hidden_units:
             raise UsageError("box_policy is gsde, whose noise hangs on the last hidden layer: give hidden_units")
+        if self.lstm_units and self.shared_trunk:
+            raise UsageError("shared_trunk is for policies without a memory: leave it out, or set lstm_units to 0")
         if self.total_steps < self.batch_size:
             raise UsageError(
                 f"total_steps is {self.total_steps}, less than one rollout of num_envs x rollout_length = "
@@ -190,6 +194,8 @@ class ControlRun:
     def __post_init__(self):
         check_types(self)
         exact_div(self.control.batch_size, self.ppo.minibatch_size, "num_envs x rollout_length", "minibatch_size")
+        if self.control.lstm_units:  # whose minibatches are environments with their whole time
+            exact_div(self.ppo.minibatch_size, self.control.rollout_length, "minibatch_size", "rollout_length")
         if self.ppo.kl_in == "reward":
             raise UsageError("kl_in is reward, but only text has a reference whose KL could be part of it: use loss")
 

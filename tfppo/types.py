@@ -39,6 +39,7 @@ class Rollout(NamedTuple):
     truncated: tf.Tensor  # [T, B] bool
     mask: tf.Tensor  # [T, B] bool
     metrics: dict[str, tf.Tensor]  # scalars, named as in writers.METRICS
+    memory: Any = ()  # [B, ...] what a recurrent policy remembered before the first step
 
 
 class Batch(NamedTuple):

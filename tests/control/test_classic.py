@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 from reference import every_mode
 
-from tfppo.control.classic import IN_GRAPH_ENVIRONMENTS, Acrobot
+from tfppo.control.classic import CLASSIC, Acrobot
 from tfppo.control.environments import start_episodes, step_episodes
 from tfppo.random import fold_in
 
@@ -101,14 +101,14 @@ class Transitions(NamedTuple):
     tolerance: np.ndarray  # [N]
 
 
-@pytest.fixture(scope="module", params=list(IN_GRAPH_ENVIRONMENTS))
+@pytest.fixture(scope="module", params=list(CLASSIC))
 def name(request):
     return request.param
 
 
 @pytest.fixture(scope="module")
 def ours(name):
-    return IN_GRAPH_ENVIRONMENTS[name]()
+    return CLASSIC[name]()
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +170,7 @@ def within(actual, expected, tolerance):
 
 
 def test_every_environment_has_a_case():
-    assert list(CASES) == list(IN_GRAPH_ENVIRONMENTS)
+    assert list(CASES) == list(CLASSIC)
 
 
 def test_spaces_and_time_limit_are_those_of_gymnasium(name, ours, theirs):

@@ -7,9 +7,10 @@ import tensorflow as tf
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorWrapper
 
 from tfppo.config import ControlConfig, ControlRun, PPOConfig, RunConfig
-from tfppo.control.gymnasium import GymnasiumCollector, autoreset_mode, make_vector_environment
+from tfppo.control.gymnasium import GymnasiumCollector
 from tfppo.control.rollout import to_batch
 from tfppo.control.train import ControlTrainer
+from tfppo.control.vector import autoreset_mode, make_vector_environment
 from tfppo.errors import UsageError
 from tfppo.pipeline import rollout_dataset
 

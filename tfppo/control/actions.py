@@ -13,7 +13,8 @@ import numpy as np
 import tensorflow as tf
 
 from tfppo.distributions import Categorical, MultiCategorical, mask_logits
-from tfppo.errors import UsageError
+from tfppo.errors import UsageError, one_line
+from tfppo.masking import check_same_shape
 from tfppo.normals import DiagonalNormal, SquashedNormal
 
 
@@ -43,7 +44,7 @@ class DiscreteHead:
         self.start = start
 
     def distribution(self, outputs: tf.Tensor, action_mask: tf.Tensor | None = None) -> Categorical:
-        return Categorical(outputs if action_mask is None else mask_logits(outputs, action_mask))
+        return Categorical(_allowed(outputs, action_mask))
 
     def noise(self, rows: Sequence[int], seed: tf.Tensor) -> tf.Tensor:
         return Categorical.noise([*rows, self.num_outputs], seed)
@@ -69,8 +70,7 @@ class MultiDiscreteHead:
         self.start = np.broadcast_to(start, sizes.shape).reshape(-1).astype(np.int32)
 
     def distribution(self, outputs: tf.Tensor, action_mask: tf.Tensor | None = None) -> MultiCategorical:
-        logits = outputs if action_mask is None else mask_logits(outputs, action_mask)
-        return MultiCategorical(tuple(tf.split(logits, self.sizes, axis=-1)))
+        return MultiCategorical(tuple(tf.split(_allowed(outputs, action_mask), self.sizes, axis=-1)))
 
     def noise(self, rows: Sequence[int], seed: tf.Tensor) -> tf.Tensor:
         return MultiCategorical.noise([*rows, self.num_outputs], seed)
@@ -91,7 +91,7 @@ class NormalHead:
         self.shape = space.shape
         self.num_actions = math.prod(space.shape)
         self.num_outputs = 2 * self.num_actions
-        self.low, self.high = (np.asarray(x, np.float32) for x in (space.low, space.high))
+        self.low, self.high = _inner_bounds(space)
 
     def distribution(self, outputs: tf.Tensor, action_mask: tf.Tensor | None = None) -> DiagonalNormal:
         _refuse_mask(action_mask)
@@ -115,15 +115,17 @@ class SquashedNormalHead(NormalHead):
     def __init__(self, space: gymnasium.spaces.Box):
         super().__init__(space)
         if not (np.isfinite(self.low).all() and np.isfinite(self.high).all()):
-            raise UsageError(f"box_policy squashed wants finite bounds, but the action space is {space}: use normal")
+            raise UsageError(
+                f"box_policy squashed wants finite bounds, but the action space is {one_line(space)}: use normal"
+            )
 
     def distribution(self, outputs: tf.Tensor, action_mask: tf.Tensor | None = None) -> SquashedNormal:
         return SquashedNormal(*super().distribution(outputs, action_mask))
 
     def to_environment(self, actions: tf.Tensor) -> tf.Tensor:
         squashed = SquashedNormal.squash(tf.reshape(actions, [-1, *self.shape]))
-        # a weighted mean, which cannot leave the bounds by rounding as low + (high - low) x can
-        return self.low * (0.5 - squashed / 2) + self.high * (0.5 + squashed / 2)
+        stretched = self.low * (0.5 - squashed / 2) + self.high * (0.5 + squashed / 2)
+        return tf.clip_by_value(stretched, self.low, self.high)  # which rounding may just have left
 
 
 class StateDependentNormalHead(NormalHead):
@@ -159,6 +161,7 @@ class StateDependentNormalHead(NormalHead):
 
     def act(self, outputs, noise, action_mask=None):
         distribution = self.distribution(outputs, action_mask)
+        check_same_shape(scales=outputs[1], noise=noise)
         return distribution.mean + tf.reduce_sum(outputs[1] * noise, axis=-2), distribution
 
 
@@ -187,9 +190,28 @@ def make_head(
             return StateDependentNormalHead(space, num_features, gsde_interval)
         return SquashedNormalHead(space) if box_policy == "squashed" else NormalHead(space)
     raise UsageError(
-        f"action space {space} is not supported: use an environment whose actions are Discrete, MultiDiscrete, "
-        "MultiBinary or a Box of floats"
+        f"action space {one_line(space)} is not supported: use an environment whose actions are Discrete, "
+        "MultiDiscrete, MultiBinary or a Box of floats"
     )
+
+
+def _allowed(logits: tf.Tensor, action_mask: tf.Tensor | None) -> tf.Tensor:
+    if action_mask is None:
+        return logits
+    if action_mask.shape[1:] != logits.shape[1:]:
+        raise UsageError(
+            f"the action_mask of an observation has shape {tuple(action_mask.shape[1:])}, but the action space has "
+            f"{logits.shape[-1]} actions: give it one entry an action, in one axis"
+        )
+    return mask_logits(logits, action_mask)
+
+
+def _inner_bounds(space: gymnasium.spaces.Box) -> tuple[np.ndarray, np.ndarray]:
+    """The bounds of a Box in float32; those that float32 does not have, rounded inwards."""
+    with np.errstate(over="ignore"):
+        low, high = space.low.astype(np.float32), space.high.astype(np.float32)
+    low = np.where(low < space.low, np.nextafter(low, np.float32(np.inf)), low)
+    return low, np.where(high > space.high, np.nextafter(high, np.float32(-np.inf)), high)
 
 
 def _refuse_mask(action_mask: tf.Tensor | None) -> None:

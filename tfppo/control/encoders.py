@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from gymnasium import spaces
 
-from tfppo.errors import UsageError
+from tfppo.errors import UsageError, one_line
 
 ACTION_MASK = "action_mask"  # the entry of a Dict observation that says which actions are allowed
 SMALLEST_IMAGE = 36  # pixels; NatureCNN's three convolutions leave nothing of a smaller one
@@ -22,10 +22,14 @@ def make_inputs(space: gymnasium.Space) -> Any:
     """
     if isinstance(space, spaces.Dict):
         if not set(space) - {ACTION_MASK}:
-            raise UsageError(f"observation space {space} has nothing but an {ACTION_MASK}: give it observations too")
+            raise UsageError(
+                f"observation space {one_line(space)} holds only an {ACTION_MASK}: give it observations too"
+            )
         nested = [key for key, part in space.items() if isinstance(part, spaces.Dict)]
         if nested:
-            raise UsageError(f"observation space {space} has a Dict inside ({nested[0]}): flatten it to one level")
+            raise UsageError(
+                f"observation space {one_line(space)} has a Dict inside ({nested[0]}): flatten it to one level"
+            )
         return {key: _input(part, key) for key, part in space.items()}
     return _input(space, "observations")
 
@@ -38,7 +42,7 @@ def observation_shape(space: gymnasium.Space) -> tuple[int, ...]:
     """Shape of one observation. Raises UsageError on a space of a kind that is not supported."""
     if not isinstance(space, spaces.Box | spaces.Discrete | spaces.MultiBinary | spaces.MultiDiscrete):
         raise UsageError(
-            f"observation space {space} is not supported: use Box, Discrete, MultiDiscrete or MultiBinary "
+            f"observation space {one_line(space)} is not supported: use Box, Discrete, MultiDiscrete or MultiBinary "
             "observations, or a Dict of them"
         )
     return tuple(space.shape)
@@ -93,6 +97,7 @@ def _encode_part(space: gymnasium.Space, x, seed: int):
 def _nature_cnn(space: spaces.Box, x, seed: int):
     """512 features of an image [Mnih et al. 2015, "Human-level control through deep reinforcement learning"]."""
     shape = space.shape
+    x = keras.ops.cast(x, "float32") / 255.0
     if shape[0] < shape[2]:  # channels first, as a stack of frames has them
         x, shape = keras.layers.Permute((2, 3, 1))(x), (shape[1], shape[2], shape[0])
     if min(shape[:2]) < SMALLEST_IMAGE:
@@ -100,7 +105,6 @@ def _nature_cnn(space: spaces.Box, x, seed: int):
             f"images of {shape[0]} x {shape[1]} are too small for NatureCNN, which wants {SMALLEST_IMAGE} x "
             f"{SMALLEST_IMAGE} or more: enlarge them (gymnasium.wrappers.ResizeObservation)"
         )
-    x = keras.ops.cast(x, "float32") / 255.0
 
     def orthogonal(layer):
         return keras.initializers.Orthogonal(2**0.5, seed=1_000_003 * (100 + layer) + seed)

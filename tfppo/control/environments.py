@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol
 import gymnasium
 import tensorflow as tf
 
+from tfppo.errors import UsageError
 from tfppo.random import fold_in
 from tfppo.types import Trajectory
 
@@ -30,6 +31,20 @@ class Environment(Protocol):
 
     def step(self, state: Any, actions: tf.Tensor, seed: tf.Tensor) -> tuple[Any, tf.Tensor, tf.Tensor]:
         """The next states, the rewards [B] and whether the episodes terminated [B] bool."""
+
+
+IN_GRAPH_ENVIRONMENTS: dict[str, Callable[[], Environment]] = {}
+"""What makes each in-graph environment that is known, by its id."""
+
+
+def register_environment(env: str, make: Callable[[], Environment]) -> None:
+    """Makes an in-graph environment known by an id: `make()` gives one.
+
+    Raises:
+      UsageError: if another one has this id.
+    """
+    if IN_GRAPH_ENVIRONMENTS.setdefault(env, make) is not make:
+        raise UsageError(f"environment id {env} is taken by {IN_GRAPH_ENVIRONMENTS[env]}: give another one")
 
 
 class Episodes(NamedTuple):

@@ -7,9 +7,9 @@ import numpy as np
 import tensorflow as tf
 
 from tfppo.control.encoders import map_space, observation_dtype
-from tfppo.control.gymnasium import make_vector_environment
 from tfppo.control.normalization import Normalization
-from tfppo.control.policy import ActorCriticPolicy
+from tfppo.control.rollout import ControlPolicy
+from tfppo.control.vector import make_vector_environment
 from tfppo.random import fold_in
 
 MAX_ENVS = 100
@@ -17,7 +17,7 @@ SEED_OFFSET = 1_000_003  # keeps evaluation's episodes apart from those of train
 
 
 def episode_returns(
-    policy: ActorCriticPolicy,
+    policy: ControlPolicy,
     env: str,
     episodes: int,
     seed: int,
@@ -47,22 +47,26 @@ def episode_returns(
     dtypes = map_space(observation_dtype, environment.single_observation_space)
 
     @tf.function(autograph=False)
-    def act(observations, step):
+    def act(observations, step, memory, starts):
         observations = normalization.observations(observations)
         if greedy:
-            return policy.to_environment(policy.greedy(observations))
-        actions, _ = policy.act(observations, policy.noise([num_envs], fold_in(root, step)))
-        return policy.to_environment(actions)
+            actions, memory = policy.greedy_step(observations, memory)
+        else:
+            noise = policy.noise([num_envs], fold_in(root, step))
+            actions, _, memory = policy.step(observations, noise, memory)
+        memory = tf.nest.map_structure(lambda x: tf.where(starts[:, tf.newaxis], tf.zeros_like(x), x), memory)
+        return policy.to_environment(actions), memory
 
     try:
         observations, _ = environment.reset(seed=(seed + SEED_OFFSET) % 2**31)
         returns: list[list[float]] = [[] for _ in range(num_envs)]
         running, done = np.zeros(num_envs), np.zeros(num_envs, bool)
+        memory = policy.initial_memory(num_envs)
         finished = 0
         for step in itertools.count():
             now = tf.nest.map_structure(lambda dtype, x: tf.constant(x, dtype), dtypes, observations)
-            actions = act(now, tf.constant(step, tf.int64)).numpy()
-            observations, rewards, terminated, truncated, _ = environment.step(actions)
+            actions, memory = act(now, tf.constant(step, tf.int64), memory, tf.constant(done))
+            observations, rewards, terminated, truncated, _ = environment.step(actions.numpy())
             running = np.where(done, 0.0, running + rewards)  # a step that only starts an episode counts nothing
             done = (terminated | truncated) & ~done
             for index in np.flatnonzero(done):

@@ -1,16 +1,14 @@
-"""gymnasium's vector environments: every autoreset mode becomes the same trajectory."""
+"""Rollouts from gymnasium's vector environments: every autoreset mode becomes the same trajectory."""
 
 from typing import Any
 
-import gymnasium
 import numpy as np
 import tensorflow as tf
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 from tfppo.control.encoders import map_space, observation_dtype, observation_shape
 from tfppo.control.normalization import Normalization
-from tfppo.control.policy import ActorCriticPolicy
-from tfppo.control.rollout import evaluate_trajectory
+from tfppo.control.rollout import ControlPolicy, evaluate_trajectory
 from tfppo.control.statistics import (
     EpisodeStatistics,
     empty_statistics,
@@ -18,57 +16,11 @@ from tfppo.control.statistics import (
     statistics_metrics,
     update_statistics,
 )
+from tfppo.control.vector import autoreset_mode
 from tfppo.errors import UsageError
 from tfppo.placement import compiled
 from tfppo.random import fold_in
 from tfppo.types import Rollout, Trajectory
-
-
-def make_vector_environment(
-    env: str, num_envs: int, vectorization: str = "sync", autoreset: AutoresetMode = AutoresetMode.NEXT_STEP
-) -> VectorEnv:
-    """`num_envs` copies of gymnasium's environment `env`.
-
-    Args:
-      env: its gymnasium id.
-      num_envs: B.
-      vectorization: "native": all of them in one NumPy program, where the environment has one; "sync": one after the
-        other in this process; "async": each in a process of its own; "auto": native where there is one, otherwise sync.
-      autoreset: how new episodes begin.
-
-    Raises:
-      UsageError: if gymnasium has no such environment, cannot make it, or has no native form of it; in one line.
-    """
-    options = {"vectorization_mode": "sync", "vector_kwargs": {"autoreset_mode": autoreset}}
-    try:
-        spec = gymnasium.registry.get(env)
-        has_native = spec is not None and spec.vector_entry_point is not None
-        if vectorization == "native" and not has_native:
-            raise UsageError(f"{env} has no natively vectorised form: use --vectorization sync or async")
-        if vectorization in ("auto", "native") and has_native and autoreset == AutoresetMode.NEXT_STEP:
-            options = {"vectorization_mode": "vector_entry_point"}
-        elif vectorization == "async":
-            options["vectorization_mode"] = "async"
-        return gymnasium.make_vec(env, num_envs, **options)
-    except (gymnasium.error.Error, ImportError) as error:
-        raise UsageError(f"cannot make environment {env!r}: {' '.join(str(error).split())}") from None
-
-
-def autoreset_mode(environment: VectorEnv) -> AutoresetMode:
-    """How a vector environment starts new episodes.
-
-    Raises:
-      UsageError: if it does not say so.
-    """
-    mode = environment.metadata.get("autoreset_mode")
-    try:
-        return AutoresetMode(mode)
-    except ValueError:
-        modes = ", ".join(f"AutoresetMode.{m.name}" for m in AutoresetMode)
-        raise UsageError(
-            f"{environment} names no autoreset mode that is known (metadata['autoreset_mode'] is {mode!r}): "
-            f"set it to one of {modes}"
-        ) from None
 
 
 class GymnasiumCollector(tf.Module):
@@ -88,7 +40,7 @@ class GymnasiumCollector(tf.Module):
 
     def __init__(
         self,
-        policy: ActorCriticPolicy,
+        policy: ControlPolicy,
         environment: VectorEnv,
         rollout_length: int,
         *,
@@ -101,6 +53,11 @@ class GymnasiumCollector(tf.Module):
         self.environment = environment
         self.normalization = normalization or Normalization()
         self.autoreset = autoreset_mode(environment)
+        if policy.is_recurrent and self.autoreset != AutoresetMode.NEXT_STEP:
+            raise UsageError(
+                f"{environment} resets in mode {self.autoreset.name}, but a recurrent policy wants NEXT_STEP: "
+                "make the environment with autoreset_mode=AutoresetMode.NEXT_STEP"
+            )
         self.rollout_length = rollout_length
         self.error: Exception | None = None  # what the environment raised, for whom tf.data hides it from
         self.state = [tf.Variable(x, trainable=False) for x in empty_statistics()]
@@ -110,6 +67,7 @@ class GymnasiumCollector(tf.Module):
         self._finish = compiled(self._evaluate, mode)
         self._times = [tf.constant(t, tf.int64) for t in range(rollout_length)]
         self._observations = environment.reset(seed=seed)[0]
+        self._memory = policy.initial_memory(environment.num_envs)
         self._done = np.zeros(environment.num_envs, bool)
         self._returns = np.zeros(environment.num_envs)
         self._lengths = np.zeros(environment.num_envs, np.int64)
@@ -134,17 +92,19 @@ class GymnasiumCollector(tf.Module):
     def _draw_noise(self, iteration: tf.Tensor) -> Any:
         return self.policy.noise([self.rollout_length, self.environment.num_envs], fold_in(self._seed, iteration))
 
-    def _act_at(self, observations: Any, noise: tf.Tensor, time: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Actions [B, ...], and what the environment gets for them."""
-        actions, _ = self.policy.act(self.normalization.observations(observations), noise[time])
-        return actions, self.policy.to_environment(actions)
+    def _act_at(self, observations: Any, noise: tf.Tensor, time: tf.Tensor, memory: Any, starts: Any) -> Any:
+        """Actions [B, ...], what the environment gets for them, and the memory afterwards: zero where this step only
+        starts a new episode."""
+        actions, _, memory = self.policy.step(self.normalization.observations(observations), noise[time], memory)
+        memory = tf.nest.map_structure(lambda x: tf.where(starts[:, tf.newaxis], tf.zeros_like(x), x), memory)
+        return actions, self.policy.to_environment(actions), memory
 
-    def _evaluate(self, trajectory: Trajectory, returns: tf.Tensor, lengths: tf.Tensor) -> Rollout:
+    def _evaluate(self, trajectory: Trajectory, returns: tf.Tensor, lengths: tf.Tensor, memory: Any) -> Rollout:
         statistics = update_statistics(self.statistics, trajectory, returns, lengths)
         for variable, value in zip(self.state, statistics, strict=True):
             variable.assign(value)
         trajectory = self.normalization.finish(trajectory)
-        return evaluate_trajectory(self.policy, trajectory, statistics_metrics(statistics))
+        return evaluate_trajectory(self.policy, trajectory, statistics_metrics(statistics), memory)
 
     def _step_through(self, iteration: np.ndarray) -> list[np.ndarray]:
         """T steps of the environments, as flat arrays."""
@@ -156,12 +116,14 @@ class GymnasiumCollector(tf.Module):
 
     def _steps(self, iteration: np.ndarray) -> list[np.ndarray]:
         buffers = [np.zeros(spec.shape, spec.dtype.as_numpy_dtype) for spec in self._specs]
-        trajectory, returns, lengths = tf.nest.pack_sequence_as(self._structure, buffers)
+        trajectory, returns, lengths, memory = tf.nest.pack_sequence_as(self._structure, buffers)
+        tf.nest.map_structure(lambda buffer, x: np.copyto(buffer, x.numpy()), memory, self._memory)
         noise = self._noise(tf.constant(iteration))
         for t, time in enumerate(self._times):
             _write(trajectory.observations, t, self._observations)
             now = tf.nest.map_structure(lambda x, t=t: tf.constant(x[t]), trajectory.observations)
-            actions, to_environment = self._act(now, noise, time)
+            starts = tf.constant(self._done) if self._memory else ()
+            actions, to_environment, self._memory = self._act(now, noise, time, self._memory, starts)
             trajectory.actions[t] = actions.numpy()
             self._step(t, to_environment.numpy(), trajectory)
             returns[t], lengths[t] = self._returns, self._lengths
@@ -208,7 +170,9 @@ class GymnasiumCollector(tf.Module):
             return map_space(lambda s: spec(observation_dtype(s), *observation_shape(s), rows=rows), space)
 
         first = tf.nest.map_structure(lambda x: tf.zeros([num_envs, *x.shape[2:]], x.dtype), observation_specs(1))
-        actions, _ = self._act(first, self._noise(tf.constant(0, tf.int64)), self._times[0])
+        starts = tf.zeros([num_envs], tf.bool) if self._memory else ()
+        noise = self._noise(tf.constant(0, tf.int64))
+        actions, *_ = self._act(first, noise, self._times[0], self._memory, starts)
         trajectory = Trajectory(
             observations=observation_specs(length + 1),
             actions=spec(actions.dtype, *actions.shape[1:]),
@@ -219,7 +183,8 @@ class GymnasiumCollector(tf.Module):
             mask=spec(tf.bool),
             successors=() if self.autoreset == AutoresetMode.NEXT_STEP else observation_specs(length),
         )
-        structure = (trajectory, spec(tf.float32), spec(tf.int64))
+        memory = tf.nest.map_structure(lambda x: tf.TensorSpec(x.shape, x.dtype), self._memory)
+        structure = (trajectory, spec(tf.float32), spec(tf.int64), memory)
         return structure, tf.nest.flatten(structure)
 
 

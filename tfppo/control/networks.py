@@ -81,7 +81,7 @@ def make_actor(
     head = make_head(head) if isinstance(head, gymnasium.Space) else head
     inputs = make_inputs(observation_space)
     features = _trunk(observation_space, inputs, hidden_units, activation, 2 * seed)
-    return keras.Model(inputs, _actor_outputs(features, head, len(hidden_units), 2 * seed, log_std_init), name="actor")
+    return keras.Model(inputs, actor_outputs(features, head, len(hidden_units), 2 * seed, log_std_init), name="actor")
 
 
 def make_critic(
@@ -90,7 +90,7 @@ def make_critic(
     """Observations [B, ...] to values [B, 1], from weights like the actor's but of gain 1 at the output."""
     inputs = make_inputs(observation_space)
     features = _trunk(observation_space, inputs, hidden_units, activation, 2 * seed + 1)
-    return keras.Model(inputs, _value(features, len(hidden_units), 2 * seed + 1), name="critic")
+    return keras.Model(inputs, value_output(features, len(hidden_units), 2 * seed + 1), name="critic")
 
 
 def make_shared(
@@ -105,8 +105,8 @@ def make_shared(
     inputs = make_inputs(observation_space)
     features = _trunk(observation_space, inputs, hidden_units, activation, 2 * seed)
     depth = len(hidden_units)
-    actor = keras.Model(inputs, _actor_outputs(features, head, depth, 2 * seed, log_std_init), name="actor")
-    return actor, keras.Model(inputs, _value(features, depth, 2 * seed + 1), name="critic")
+    actor = keras.Model(inputs, actor_outputs(features, head, depth, 2 * seed, log_std_init), name="actor")
+    return actor, keras.Model(inputs, value_output(features, depth, 2 * seed + 1), name="critic")
 
 
 def fit_actor(model: keras.Model, head: ActionHead, log_std_init: float = 0.0) -> keras.Model:
@@ -115,33 +115,49 @@ def fit_actor(model: keras.Model, head: ActionHead, log_std_init: float = 0.0) -
     Raises:
       UsageError: if its outputs do not fit the head.
     """
-    shape = getattr(model, "output_shape", None)
-    width = shape[-1] if isinstance(shape, tuple) and len(shape) == 2 else None
-    plain = not isinstance(head, StateDependentNormalHead)
-    if plain and width == head.num_outputs:
+    shape = _output_shape(model, "actor")
+    if isinstance(head, StateDependentNormalHead):
+        wanted = [(None, head.num_outputs), (None, head.num_features, head.num_actions)]
+        if isinstance(shape, list | tuple) and list(shape) == wanted:
+            return model
+        wanted = f"{wanted} of gSDE: end it with networks.WithStateDependentStd"
+        raise UsageError(f"the actor's outputs have shape {shape}, but the action space wants {wanted}")
+    if shape == (None, head.num_outputs):
         return model
-    if plain and isinstance(head, NormalHead) and width == head.num_actions:
-        return keras.Model(model.inputs, WithLogStd(log_std_init)(model.outputs[0]), name="actor")
-    wanted = f"[B, {head.num_outputs}]" if plain else "that of networks.WithStateDependentStd, for gSDE"
+    if isinstance(head, NormalHead) and shape == (None, head.num_actions):
+        inputs = model.inputs if isinstance(model, keras.Sequential) else model.input  # a dictionary stays one
+        return keras.Model(inputs, WithLogStd(log_std_init)(model.outputs[0]), name="actor")
+    wanted = f"[B, {head.num_outputs}]" + (f" or [B, {head.num_actions}]" if isinstance(head, NormalHead) else "")
     raise UsageError(f"the actor's outputs have shape {shape}, but the action space wants {wanted}")
 
 
 def fit_critic(model: keras.Model) -> keras.Model:
     """A user's Keras model as a critic. Raises UsageError unless its outputs are [B, 1]."""
-    shape = getattr(model, "output_shape", None)
-    if not (isinstance(shape, tuple) and len(shape) == 2 and shape[-1] == 1):
+    shape = _output_shape(model, "critic")
+    if shape != (None, 1):
         raise UsageError(f"the critic's outputs have shape {shape}, but values are [B, 1]: end it with Dense(1)")
     return model
 
 
-def _trunk(space: gymnasium.Space, inputs: Any, hidden_units: Sequence[int], activation: str, seed: int):
-    features = encode(space, inputs, seed)
+def _output_shape(model: Any, name: str) -> Any:
+    try:
+        return model.output_shape
+    except AttributeError:
+        raise UsageError(
+            f"the {name} is no Keras model of known inputs and outputs: build it of keras.Input, or as a "
+            "keras.Sequential that begins with one"
+        ) from None
+
+
+def dense_layers(features, hidden_units: Sequence[int], activation: str, seed: int):
+    """Features [B, F] through the hidden layers."""
     for layer, units in enumerate(hidden_units):
         features = _dense(units, HIDDEN_GAIN, layer, seed, activation)(features)
     return features
 
 
-def _actor_outputs(features, head: ActionHead, depth: int, seed: int, log_std_init: float):
+def actor_outputs(features, head: ActionHead, depth: int, seed: int, log_std_init: float):
+    """What the head makes a distribution of, from the features behind `depth` hidden layers."""
     if not isinstance(head, NormalHead):
         return _dense(head.num_outputs, ACTOR_GAIN, depth, seed)(features)
     means = _dense(head.num_actions, ACTOR_GAIN, depth, seed)(features)
@@ -150,8 +166,13 @@ def _actor_outputs(features, head: ActionHead, depth: int, seed: int, log_std_in
     return WithLogStd(log_std_init)(means)
 
 
-def _value(features, depth: int, seed: int):
+def value_output(features, depth: int, seed: int):
+    """Values [B, 1] from the features behind `depth` hidden layers."""
     return _dense(1, CRITIC_GAIN, depth, seed)(features)
+
+
+def _trunk(space: gymnasium.Space, inputs: Any, hidden_units: Sequence[int], activation: str, seed: int):
+    return dense_layers(encode(space, inputs, seed), hidden_units, activation, seed)
 
 
 def _dense(units: int, gain: float, layer: int, seed: int, activation: str | None = None) -> keras.layers.Dense:

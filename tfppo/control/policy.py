@@ -23,6 +23,8 @@ class ActorCriticPolicy:
       head: how actions are drawn; None: one of as many discrete actions as the actor has outputs.
     """
 
+    is_recurrent = False
+
     def __init__(self, actor: keras.Model, critic: keras.Model, head: ActionHead | None = None):
         self.actor = actor
         self.critic = critic
@@ -39,7 +41,7 @@ class ActorCriticPolicy:
 
     def distribution(self, observations: Any) -> Any:
         """The distribution over actions at observations [B, ...]."""
-        return self.head.distribution(self.actor(observations), _action_mask(observations))
+        return self.head.distribution(self.actor(observations), action_mask_of(observations))
 
     def value(self, observations: Any) -> tf.Tensor:
         """Values [B] of observations [B, ...]."""
@@ -51,11 +53,33 @@ class ActorCriticPolicy:
 
     def act(self, observations: Any, noise: tf.Tensor) -> tuple[tf.Tensor, Any]:
         """Actions [B, ...] sampled with noise [B, ...], and the distribution that they come from."""
-        return self.head.act(self.actor(observations), noise, _action_mask(observations))
+        return self.head.act(self.actor(observations), noise, action_mask_of(observations))
 
     def greedy(self, observations: Any) -> tf.Tensor:
         """The most probable actions [B, ...]."""
         return self.distribution(observations).mode()
+
+    def initial_memory(self, num_envs: int) -> tuple[()]:
+        """Nothing: this policy remembers nothing (see `recurrent.RecurrentPolicy`)."""
+        del num_envs
+        return ()
+
+    def step(self, observations: Any, noise: tf.Tensor, memory: Any) -> tuple[tf.Tensor, Any, Any]:
+        """As `act`, with the memory afterwards."""
+        return *self.act(observations, noise), memory
+
+    def greedy_step(self, observations: Any, memory: Any) -> tuple[tf.Tensor, Any]:
+        """As `greedy`, with the memory afterwards."""
+        return self.greedy(observations), memory
+
+    def review(self, observations: Any, mask: tf.Tensor, memory: Any) -> tuple[Any, tf.Tensor]:
+        """Distributions [T, B, ...] and values [T, B] at observations [T, B, ...], in one pass."""
+        del mask, memory
+        rows = tf.nest.flatten(observations)[0].shape[:2]
+        merged = tf.nest.map_structure(lambda x: tf.reshape(x, [-1, *x.shape[2:]]), observations)
+        outputs, values = self._outputs(merged)
+        given = self.head.distribution(outputs, action_mask_of(merged)), tf.squeeze(values, axis=-1)
+        return tf.nest.map_structure(lambda x: tf.reshape(x, [*rows, *x.shape[1:]]), given)
 
     def to_environment(self, actions: tf.Tensor) -> tf.Tensor:
         """What the environment gets for actions [B, ...]."""
@@ -63,13 +87,16 @@ class ActorCriticPolicy:
 
     def evaluate(self, inputs: Any, actions: tf.Tensor) -> Evaluation:
         """Log-probabilities and entropies of actions [N, ...] at observations [N, ...], and values."""
-        outputs, values = self._both(inputs) if self._both else (self.actor(inputs), self.critic(inputs))
-        distribution = self.head.distribution(outputs, _action_mask(inputs))
+        outputs, values = self._outputs(inputs)
+        distribution = self.head.distribution(outputs, action_mask_of(inputs))
         values = tf.squeeze(values, axis=-1)
         return Evaluation(distribution.log_prob(actions), distribution.entropy(), values, distribution)
 
+    def _outputs(self, observations: Any) -> tuple[Any, tf.Tensor]:
+        return self._both(observations) if self._both else (self.actor(observations), self.critic(observations))
 
-def _action_mask(observations: Any) -> tf.Tensor | None:
+
+def action_mask_of(observations: Any) -> tf.Tensor | None:
     """Which actions are allowed, bool [B, A], where the observations say so."""
     if isinstance(observations, dict) and ACTION_MASK in observations:
         return tf.cast(observations[ACTION_MASK], tf.bool)

@@ -1,6 +1,5 @@
 """Rollouts for control: from acting to what the learner trains on."""
 
-from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
@@ -8,6 +7,7 @@ import tensorflow as tf
 from tfppo.control.environments import Environment, collect_trajectory, start_episodes
 from tfppo.control.normalization import Normalization
 from tfppo.control.policy import ActorCriticPolicy
+from tfppo.control.recurrent import RecurrentPolicy, SequenceInputs, swap_time
 from tfppo.control.statistics import (
     EpisodeStatistics,
     empty_statistics,
@@ -19,6 +19,8 @@ from tfppo.placement import compiled
 from tfppo.random import fold_in
 from tfppo.returns import generalized_advantage_estimation
 from tfppo.types import Batch, Rollout, Trajectory, map_tensors
+
+ControlPolicy = ActorCriticPolicy | RecurrentPolicy
 
 
 class GraphCollector(tf.Module):
@@ -38,7 +40,7 @@ class GraphCollector(tf.Module):
 
     def __init__(
         self,
-        policy: ActorCriticPolicy,
+        policy: ControlPolicy,
         environment: Environment,
         num_envs: int,
         rollout_length: int,
@@ -54,7 +56,7 @@ class GraphCollector(tf.Module):
         self.rollout_length = rollout_length
         self.seed = tf.constant([seed, 0x5EED], tf.int32)
         self._structure = (
-            start_episodes(environment, num_envs, fold_in(self.seed, -1)),
+            start_episodes(environment, num_envs, fold_in(self.seed, -1), policy.initial_memory(num_envs)),
             empty_statistics(),
         )
         self.state = [tf.Variable(x, trainable=False) for x in tf.nest.flatten(self._structure)]
@@ -70,6 +72,7 @@ class GraphCollector(tf.Module):
         values = [variable.read_value() for variable in self.state]
         episodes, statistics = tf.nest.pack_sequence_as(self._structure, values)
         seed = fold_in(self.seed, iteration)
+        memory = episodes.memory
         noise = self.policy.noise([self.rollout_length, *episodes.done.shape], fold_in(seed, 0))
         episodes, trajectory, totals = collect_trajectory(
             self.environment, episodes, self._act, noise, fold_in(seed, 1), self.policy.to_environment
@@ -78,24 +81,25 @@ class GraphCollector(tf.Module):
         for variable, value in zip(self.state, tf.nest.flatten((episodes, statistics)), strict=True):
             variable.assign(value)
         trajectory = self.normalization.finish(trajectory)
-        return evaluate_trajectory(self.policy, trajectory, statistics_metrics(statistics))
+        return evaluate_trajectory(self.policy, trajectory, statistics_metrics(statistics), memory)
 
     def _act(self, observations: Any, noise: Any, memory: Any) -> tuple[tf.Tensor, Any, Any]:
-        return *self.policy.act(self.normalization.observations(observations), noise), memory
+        return self.policy.step(self.normalization.observations(observations), noise, memory)
 
 
-def evaluate_trajectory(policy: ActorCriticPolicy, trajectory: Trajectory, metrics: dict[str, tf.Tensor]) -> Rollout:
-    """A rollout from a trajectory: log-probabilities as they were sampled, and all values in one pass.
-
-    A trajectory that keeps no distribution gets the policy's, which has not changed since.
-    """
+def evaluate_trajectory(
+    policy: ControlPolicy, trajectory: Trajectory, metrics: dict[str, tf.Tensor], memory: Any = ()
+) -> Rollout:
+    """A rollout from a trajectory and the policy's memory before it: all values in one pass, and log-probabilities as
+    they were sampled, or by the same pass where the trajectory keeps no distribution."""
     observations = tf.nest.map_structure(lambda x: x[:-1], trajectory.observations)  # [T, B, ...]
-    values = _values(policy, trajectory.observations)  # [T + 1, B]
-    has_successors = bool(tf.nest.flatten(trajectory.successors))
-    next_values = _values(policy, trajectory.successors) if has_successors else values[1:]  # [T, B]
+    reviewed, values = policy.review(trajectory.observations, trajectory.mask, memory)  # [T + 1, B, ...]
     distribution = trajectory.distribution
     if not tf.nest.flatten(distribution):
-        distribution = _over_time(policy.distribution, observations)  # [T, B, ...]
+        distribution = tf.nest.map_structure(lambda x: x[:-1], reviewed)
+    next_values = values[1:]
+    if tf.nest.flatten(trajectory.successors):
+        _, next_values = policy.review(trajectory.successors, trajectory.mask, memory)
     return Rollout(
         observations=observations,
         actions=trajectory.actions,
@@ -108,11 +112,13 @@ def evaluate_trajectory(policy: ActorCriticPolicy, trajectory: Trajectory, metri
         truncated=trajectory.truncated,
         mask=trajectory.mask,
         metrics=metrics,
+        memory=memory,
     )
 
 
 def to_batch(rollout: Rollout, gamma: float | tf.Tensor, gae_lambda: float | tf.Tensor) -> Batch:
-    """The transitions of a rollout, with advantages and returns, as N = T x B items."""
+    """A rollout with advantages and returns: its transitions, as N = T x B items, or, where the policy has a memory,
+    its N = B environments with their whole time."""
     advantages, returns = generalized_advantage_estimation(
         rollout.rewards,
         rollout.values,
@@ -122,8 +128,10 @@ def to_batch(rollout: Rollout, gamma: float | tf.Tensor, gae_lambda: float | tf.
         gamma,
         gae_lambda,
     )
+    is_recurrent = bool(tf.nest.flatten(rollout.memory))
+    inputs = SequenceInputs(rollout.observations, rollout.mask, ()) if is_recurrent else rollout.observations
     batch = Batch(
-        inputs=rollout.observations,
+        inputs=inputs,
         actions=rollout.actions,
         old_log_probs=rollout.log_probs,
         old_values=rollout.values,
@@ -132,19 +140,10 @@ def to_batch(rollout: Rollout, gamma: float | tf.Tensor, gae_lambda: float | tf.
         mask=rollout.mask,
         old_distribution=rollout.distribution,
     )
-    return map_tensors(_merge_time, batch)
-
-
-def _values(policy: ActorCriticPolicy, observations: Any) -> tf.Tensor:
-    """Values [T, B] of observations [T, B, ...], in one pass."""
-    return _over_time(policy.value, observations)
-
-
-def _over_time(function: Callable[[Any], Any], observations: Any) -> Any:
-    """What a function of observations [N, ...] gives for [T, B, ...], as [T, B, ...]."""
-    shape = tf.nest.flatten(observations)[0].shape[:2]
-    given = function(tf.nest.map_structure(_merge_time, observations))
-    return tf.nest.map_structure(lambda x: tf.reshape(x, [*shape, *x.shape[1:]]), given)
+    if not is_recurrent:
+        return map_tensors(_merge_time, batch)
+    batch = map_tensors(swap_time, batch)  # [B, T, ...]
+    return batch._replace(inputs=batch.inputs._replace(memory=rollout.memory))
 
 
 def _merge_time(x: tf.Tensor) -> tf.Tensor:

@@ -5,15 +5,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-import gymnasium
 import tensorflow as tf
 
 from tfppo import runs
 from tfppo.checkpoints import Checkpoints
 from tfppo.config import ControlRun
-from tfppo.control.encoders import map_space, observation_dtype, observation_shape
 from tfppo.control.evaluate import episode_returns, summarise
-from tfppo.control.policy import ActorCriticPolicy
+from tfppo.control.rollout import ControlPolicy
 from tfppo.control.statistics import WINDOW
 from tfppo.control.train import ControlTrainer
 from tfppo.curves import plot_curve
@@ -131,22 +129,21 @@ def _writers(trainer: ControlTrainer, folder: Path) -> list[Writer]:
     tensorboard = TensorBoardWriter(folder, STEPS, trainer.env_steps + 1 if start else None)
     if not start:
         tensorboard.write_hparams(runs.flat_settings(config), [RETURN])
-        tensorboard.write_graph(_model_graph(trainer.policy, trainer.observation_space))
+        tensorboard.write_graph(_model_graph(trainer.policy))
     console = ConsoleWriter(
         config.control.num_iterations, {RETURN: "return", "time/env_steps_per_s": "steps/s"}, STEPS, start
     )
     return [CsvWriter(folder / runs.METRICS, start), tensorboard, console]
 
 
-def _model_graph(policy: ActorCriticPolicy, space: gymnasium.Space) -> bytes:
+def _model_graph(policy: ControlPolicy) -> bytes:
     """The actor and the critic as a serialised GraphDef."""
+    models = policy.actor, policy.critic
+    specs = [tf.nest.map_structure(lambda x: tf.TensorSpec(x.shape, x.dtype, x.name), model.input) for model in models]
 
-    def spec(part):
-        return tf.TensorSpec([None, *observation_shape(part)], observation_dtype(part), name="observations")
-
-    @tf.function(autograph=False, input_signature=[map_space(spec, space)])
-    def actor_and_critic(observations):
-        return policy.distribution(observations), policy.value(observations)
+    @tf.function(autograph=False, input_signature=specs)
+    def actor_and_critic(for_actor, for_critic):
+        return policy.actor(for_actor), policy.critic(for_critic)
 
     return actor_and_critic.get_concrete_function().graph.as_graph_def().SerializeToString()
 

@@ -6,20 +6,23 @@ from collections.abc import Iterator
 from typing import Any
 
 import gymnasium
+import keras
 import tensorflow as tf
 from gymnasium.vector import VectorEnv
 
 from tfppo.config import ControlConfig, ControlRun
+from tfppo.control import classic  # noqa: F401 (registers its environments)
 from tfppo.control.actions import make_head
-from tfppo.control.classic import IN_GRAPH_ENVIRONMENTS
-from tfppo.control.environments import Environment
+from tfppo.control.environments import IN_GRAPH_ENVIRONMENTS, Environment
 from tfppo.control.fused import fused_iterations
-from tfppo.control.gymnasium import GymnasiumCollector, make_vector_environment
-from tfppo.control.networks import make_actor, make_critic, make_shared
+from tfppo.control.gymnasium import GymnasiumCollector
+from tfppo.control.networks import fit_actor, fit_critic, make_actor, make_critic, make_shared
 from tfppo.control.normalization import Normalization
 from tfppo.control.policy import ActorCriticPolicy
-from tfppo.control.rollout import GraphCollector, to_batch
+from tfppo.control.recurrent import make_recurrent
+from tfppo.control.rollout import ControlPolicy, GraphCollector, to_batch
 from tfppo.control.statistics import statistics_metrics
+from tfppo.control.vector import make_vector_environment
 from tfppo.errors import UsageError
 from tfppo.learner import PPOLearner
 from tfppo.loop import train_iterations
@@ -32,17 +35,22 @@ class ControlTrainer:
 
     Args:
       config: the settings of the run.
+      actor: a Keras model of observations [B, ...], in place of the usual one: to logits [B, A] (all heads' side by
+        side), or to the means [B, D] of a Box's actions, or to means and log standard deviations [B, 2 D].
+      critic: a Keras model of observations [B, ...] to values [B, 1], in place of the usual one.
 
     Raises:
-      UsageError: on an environment that does not exist or has spaces of a kind that is not supported.
+      UsageError: on an environment that does not exist, has spaces of a kind that is not supported, or that the models
+        do not fit.
     """
 
-    def __init__(self, config: ControlRun):
+    def __init__(self, config: ControlRun, actor: keras.Model | None = None, critic: keras.Model | None = None):
         run, control, ppo = config.run, config.control, config.ppo
         self.device, self.device_reason = choose_device(run.device, control.batch_size)
         steps = control.num_iterations * ppo.num_epochs * (control.batch_size // ppo.minibatch_size)
-        self.rollout_mode = choose_compilation(run.compile_rollout, "rollout", self.device, control.num_envs, steps)
-        self.update_mode = choose_compilation(run.compile_update, "update", self.device, ppo.minibatch_size, steps)
+        length = steps, control.lstm_units > 0
+        self.rollout_mode = choose_compilation(run.compile_rollout, "rollout", self.device, control.num_envs, *length)
+        self.update_mode = choose_compilation(run.compile_update, "update", self.device, ppo.minibatch_size, *length)
         chosen = dataclasses.replace(run, compile_rollout=self.rollout_mode, compile_update=self.update_mode)
         self.config = dataclasses.replace(config, run=chosen)  # what a resumed run goes on with, wherever it is
         has_graph = control.env in IN_GRAPH_ENVIRONMENTS
@@ -53,7 +61,7 @@ class ControlTrainer:
             )
         with tf.device(self.device):
             environment, self.observation_space, action_space = _make_environment(control, self.in_graph)
-            self.policy = _make_policy(self.observation_space, action_space, control, run.seed)
+            self.policy = _make_policy(self.observation_space, action_space, control, run.seed, actor, critic)
             self.normalization = Normalization(
                 self.observation_space,
                 control.num_envs,
@@ -64,6 +72,8 @@ class ControlTrainer:
             self.collector = _make_collector(
                 self.policy, environment, self.normalization, control, run.seed, self.rollout_mode
             )
+            if self.policy.is_recurrent:  # its items are environments with the whole time of a rollout
+                ppo = dataclasses.replace(ppo, minibatch_size=ppo.minibatch_size // control.rollout_length)
             self.learner = PPOLearner(
                 self.policy,
                 ppo,
@@ -153,21 +163,35 @@ def _make_environment(
 
 
 def _make_policy(
-    observation_space: gymnasium.Space, action_space: gymnasium.Space, control: ControlConfig, seed: int
-) -> ActorCriticPolicy:
+    observation_space: gymnasium.Space,
+    action_space: gymnasium.Space,
+    control: ControlConfig,
+    seed: int,
+    actor: keras.Model | None,
+    critic: keras.Model | None,
+) -> ControlPolicy:
     features = control.hidden_units[-1] if control.hidden_units else 0
     head = make_head(action_space, control.box_policy, features, control.gsde_interval)
     layers = {"hidden_units": control.hidden_units, "activation": control.activation, "seed": seed}
+    log_std = {"log_std_init": control.log_std_init}
+    is_given = actor is not None or critic is not None
+    if is_given and (control.lstm_units or control.shared_trunk):
+        raise UsageError(
+            "models of your own go with lstm_units = 0 and shared_trunk = False: give both, sharing layers"
+        )
+    if control.lstm_units:
+        return make_recurrent(observation_space, head, control.lstm_units, **layers, **log_std)
     if control.shared_trunk:
-        actor, critic = make_shared(observation_space, head, log_std_init=control.log_std_init, **layers)
-    else:
-        actor = make_actor(observation_space, head, log_std_init=control.log_std_init, **layers)
-        critic = make_critic(observation_space, **layers)
+        return ActorCriticPolicy(*make_shared(observation_space, head, **layers, **log_std), head)
+    actor = (
+        make_actor(observation_space, head, **layers, **log_std) if actor is None else fit_actor(actor, head, **log_std)
+    )
+    critic = make_critic(observation_space, **layers) if critic is None else fit_critic(critic)
     return ActorCriticPolicy(actor, critic, head)
 
 
 def _make_collector(
-    policy: ActorCriticPolicy,
+    policy: ControlPolicy,
     environment: Environment | VectorEnv,
     normalization: Normalization,
     control: ControlConfig,

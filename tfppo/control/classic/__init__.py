@@ -1,19 +1,19 @@
 """Classic control as tensors: gymnasium's environments step by step, on any device."""
 
-from collections.abc import Callable
-
 from tfppo.control.classic.acrobot import Acrobot
 from tfppo.control.classic.cartpole import CartPole
 from tfppo.control.classic.mountain_car import MountainCar, MountainCarContinuous
 from tfppo.control.classic.pendulum import Pendulum
-from tfppo.control.environments import Environment
+from tfppo.control.environments import register_environment
 
-IN_GRAPH_ENVIRONMENTS: dict[str, Callable[[], Environment]] = {
+CLASSIC = {
     "CartPole-v1": CartPole,
     "Acrobot-v1": Acrobot,
     "MountainCar-v0": MountainCar,
     "MountainCarContinuous-v0": MountainCarContinuous,
     "Pendulum-v1": Pendulum,
 }
+for _env, _make in CLASSIC.items():
+    register_environment(_env, _make)
 
-__all__ = ["IN_GRAPH_ENVIRONMENTS", "Acrobot", "CartPole", "MountainCar", "MountainCarContinuous", "Pendulum"]
+__all__ = ["CLASSIC", "Acrobot", "CartPole", "MountainCar", "MountainCarContinuous", "Pendulum"]

@@ -1,0 +1,101 @@
+"""Vector environments that are stepped from Python: gymnasium's, and in-graph ones in the same form."""
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+import tensorflow as tf
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+
+from tfppo.control.environments import IN_GRAPH_ENVIRONMENTS, Environment, start_episodes, step_episodes
+from tfppo.errors import UsageError
+from tfppo.random import fold_in
+
+
+def make_vector_environment(
+    env: str, num_envs: int, vectorization: str = "sync", autoreset: AutoresetMode = AutoresetMode.NEXT_STEP
+) -> VectorEnv:
+    """`num_envs` copies of gymnasium's environment `env`, or of an in-graph one that gymnasium does not know.
+
+    Args:
+      env: its gymnasium id.
+      num_envs: B.
+      vectorization: "native": all of them in one NumPy program, where the environment has one; "sync": one after the
+        other in this process; "async": each in a process of its own; "auto": native where there is one, otherwise sync.
+      autoreset: how new episodes begin.
+
+    Raises:
+      UsageError: if gymnasium has no such environment, cannot make it, or has no native form of it; in one line.
+    """
+    if env not in gymnasium.registry and env in IN_GRAPH_ENVIRONMENTS:
+        return InGraphVectorEnv(IN_GRAPH_ENVIRONMENTS[env](), num_envs)
+    options = {"vectorization_mode": "sync", "vector_kwargs": {"autoreset_mode": autoreset}}
+    try:
+        spec = gymnasium.registry.get(env)
+        has_native = spec is not None and spec.vector_entry_point is not None
+        if vectorization == "native" and not has_native:
+            raise UsageError(f"{env} has no natively vectorised form: use --vectorization sync or async")
+        if vectorization in ("auto", "native") and has_native and autoreset == AutoresetMode.NEXT_STEP:
+            options = {"vectorization_mode": "vector_entry_point"}
+        elif vectorization == "async":
+            options["vectorization_mode"] = "async"
+        return gymnasium.make_vec(env, num_envs, **options)
+    except (gymnasium.error.Error, ImportError) as error:
+        raise UsageError(f"cannot make environment {env!r}: {' '.join(str(error).split())}") from None
+
+
+def autoreset_mode(environment: VectorEnv) -> AutoresetMode:
+    """How a vector environment starts new episodes.
+
+    Raises:
+      UsageError: if it does not say so.
+    """
+    mode = environment.metadata.get("autoreset_mode")
+    try:
+        return AutoresetMode(mode)
+    except ValueError:
+        modes = ", ".join(f"AutoresetMode.{m.name}" for m in AutoresetMode)
+        raise UsageError(
+            f"{environment} names no autoreset mode that is known (metadata['autoreset_mode'] is {mode!r}): "
+            f"set it to one of {modes}"
+        ) from None
+
+
+class InGraphVectorEnv(VectorEnv):
+    """An in-graph environment as a gymnasium vector environment: for evaluation, and to look at one step by step."""
+
+    metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP}
+
+    def __init__(self, environment: Environment, num_envs: int):
+        self.environment = environment
+        self.num_envs = num_envs
+        self.single_observation_space = environment.observation_space
+        self.single_action_space = environment.action_space
+        self.observation_space = batch_space(environment.observation_space, num_envs)
+        self.action_space = batch_space(environment.action_space, num_envs)
+        self._seed = fold_in((0, 0), 0)
+        self._steps = 0
+        self._start = tf.function(lambda seed: start_episodes(environment, num_envs, seed), autograph=False)
+        self._advance = tf.function(self._advanced, autograph=False)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        self._seed = fold_in(self._seed, 1) if seed is None else fold_in((seed, 0x6E7), 0)
+        self._episodes = self._start(self._seed)
+        return _to_numpy(self.environment.observe(self._episodes.state)), {}
+
+    def step(self, actions: np.ndarray) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        self._steps += 1
+        seed = fold_in(self._seed, self._steps)
+        self._episodes, observations, transition = self._advance(self._episodes, tf.constant(actions), seed)
+        ended = transition.terminated.numpy(), transition.truncated.numpy()
+        return _to_numpy(observations), transition.rewards.numpy(), *ended, {}
+
+    def _advanced(self, episodes, actions, seed):
+        fresh = self.environment.reset(self.num_envs, fold_in(seed, 1))
+        episodes, transition = step_episodes(self.environment, episodes, actions, fresh, fold_in(seed, 2))
+        return episodes, self.environment.observe(episodes.state), transition
+
+
+def _to_numpy(observations: Any) -> Any:
+    return tf.nest.map_structure(lambda x: x.numpy(), observations)
