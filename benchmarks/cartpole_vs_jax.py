@@ -36,12 +36,15 @@ def run_tfppo(
     from tfppo import ControlConfig, ControlRun, ControlTrainer, PPOConfig, RunConfig
 
     batch_size = num_envs * rollout_length
-    options = {"fused": True} if fused else {}
     trainer = ControlTrainer(
         ControlRun(
-            RunConfig(device="cpu", **options),
+            RunConfig(device="cpu"),
             ControlConfig(
-                backend="graph", num_envs=num_envs, rollout_length=rollout_length, total_steps=10_000 * batch_size
+                backend="graph",
+                fused=fused,
+                num_envs=num_envs,
+                rollout_length=rollout_length,
+                total_steps=10_000 * batch_size,
             ),
             PPOConfig(num_epochs=4, minibatch_size=batch_size // 4, num_micro_batches=micro_batches),
         )

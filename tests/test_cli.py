@@ -88,9 +88,9 @@ def test_every_setting_is_an_option(monkeypatch, tmp_path):
     monkeypatch.setattr(control_run, "train", lambda *arguments: seen.append(arguments))
     options = (
         "--seed 9 --name mine --log-interval 2 --checkpoint-interval 3 --keep-checkpoints 4 --env Acrobot-v1 "
-        "--backend gymnasium --vectorization sync --fused True --num-envs 6 --rollout-length 10 --total-steps 600 --hidden-units 3 2 "
-        "--activation relu --shared-trunk True --box-policy squashed --log-std-init -1 --gsde-interval 2 --normalize-observations False "
-        "--normalize-rewards True "
+        "--backend gymnasium --vectorization sync --fused True --num-envs 6 --rollout-length 10 --total-steps 600 "
+        "--hidden-units 3 2 --activation relu --shared-trunk True --box-policy squashed --log-std-init -1 "
+        "--gsde-interval 2 --normalize-observations False --normalize-rewards True "
         "--target-return -80 --eval-episodes 0 --learning-rate 1e-3 --learning-rate-schedule cosine "
         "--warmup-iterations 2 --clip-ratio 0.1 --clip-ratio-schedule linear --dual-clip 3 --value-clip 0.3 "
         "--value-coeff 1 --entropy-coeff 0 --kl-coeff 0.2 --kl-rule schulman --kl-target 0.02 --kl-horizon 5 "

@@ -133,8 +133,6 @@ class ControlConfig:
         check(self, "hidden_units", "positive widths", lambda v: all(units >= 1 for units in v))
         if self.box_policy == "gsde" and not self.hidden_units:
             raise UsageError("box_policy is gsde, whose noise hangs on the last hidden layer: give hidden_units")
-        if self.lstm_units and self.shared_trunk:
-            raise UsageError("shared_trunk is for policies without a memory: leave it out, or set lstm_units to 0")
         if self.total_steps < self.batch_size:
             raise UsageError(
                 f"total_steps is {self.total_steps}, less than one rollout of num_envs x rollout_length = "

@@ -75,8 +75,8 @@ def test_trainable_variables_are_those_of_both_networks(make_policy):
 # ----- Observations that say which actions are allowed
 
 MASKS = RNG.random([64, 5]) < 0.4
-MASKS[:, 1] |= ~MASKS.any(axis=1)  # one is always allowed
 MASKS[:, 4] = False
+MASKS[:, 1] |= ~MASKS.any(axis=1)  # one is always allowed
 ROOM = spaces.Dict(place=spaces.Discrete(4, start=1), speed=spaces.Box(-1, 1, [2]), action_mask=spaces.MultiBinary(5))
 SEEN = {
     "place": tf.constant(RNG.integers(1, 5, size=64), tf.int32),

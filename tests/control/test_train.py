@@ -2,6 +2,7 @@
 
 import math
 
+import keras
 import numpy as np
 import pytest
 
@@ -129,3 +130,94 @@ def test_settings_reach_what_they_set():
 def test_environments_that_do_not_fit_are_refused(backend, env, named):
     with pytest.raises(UsageError, match=named):
         make_trainer(backend, env=env)
+
+
+def test_a_policy_that_remembers_the_episode():
+    """Its minibatches are environments with their whole time, and replay begins at ratio 1 (statement 24)."""
+    ppo = {"minibatch_size": 64, "num_epochs": 1, "learning_rate": 1e-9}
+    trainer = make_trainer(num_envs=4, rollout_length=32, lstm_units=6, iterations=3, ppo=ppo)
+    assert trainer.policy.is_recurrent and trainer.learner.config.minibatch_size == 2
+    for _, row in trainer.iterations():
+        assert row["policy/ratio_max"] == pytest.approx(1, abs=1e-5)
+        assert row["loss/kl"] == pytest.approx(0, abs=1e-9)
+    memory = trainer.collector.collect(np.int64(3)).memory
+    assert [part.shape for part in memory] == [[4, 6]] * 4 and np.abs(memory[0]).max() > 0
+
+
+def test_memory_is_that_of_the_episode_alone():
+    """The rollout's distributions, as sampled step by step, are those of a replay of each episode from nothing on."""
+    trainer = make_trainer(num_envs=3, rollout_length=64, lstm_units=5, ppo={"minibatch_size": 64})
+    rollout = trainer.collector.collect(np.int64(0))
+    mask = rollout.mask.numpy()
+    assert (~mask).sum() >= 3
+    for b in range(3):
+        starts = [0, *(np.flatnonzero(~mask[:, b]) + 1)]
+        for start, stop in zip(starts, [*starts[1:], 64], strict=True):
+            if start == stop:
+                continue
+            episode = rollout.observations[start:stop, b : b + 1]
+            alone, values = trainer.policy.review(
+                episode, np.ones([stop - start, 1], bool), trainer.policy.initial_memory(1)
+            )
+            np.testing.assert_allclose(
+                alone.logits[:, 0], rollout.distribution.logits[start:stop, b], rtol=1e-4, atol=1e-6
+            )
+            np.testing.assert_allclose(values[:, 0], rollout.values[start:stop, b], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("control", "named"),
+    [
+        ({"lstm_units": 4, "shared_trunk": True}, "shared_trunk"),
+        ({"backend": "gymnasium", "fused": True}, "fused"),
+    ],
+)
+def test_settings_that_exclude_each_other_are_refused(control, named):
+    with pytest.raises(UsageError, match=named):
+        make_trainer(**control)
+
+
+def test_a_recurrent_policy_on_gymnasiums_environment():
+    trainer = make_trainer("gymnasium", num_envs=2, rollout_length=16, lstm_units=4, ppo={"minibatch_size": 16})
+    for _, row in trainer.iterations():
+        assert math.isfinite(row["loss/total"])
+    trainer.close()
+
+
+def test_an_environment_of_the_users_own(tmp_path):
+    from tfppo import register_environment
+    from tfppo.control import run
+    from tfppo.control.classic import CartPole
+
+    class Short(CartPole):
+        max_episode_steps = 20
+
+    register_environment("Short-v0", Short)
+    trainer = make_trainer(env="Short-v0")
+    assert trainer.in_graph and len(list(trainer.iterations())) == 2
+    config = trainer.config
+    config = ControlRun(
+        RunConfig(runs_dir=tmp_path, device="cpu"),
+        ControlConfig(env="Short-v0", num_envs=2, rollout_length=8, total_steps=16, hidden_units=(4,), eval_episodes=3),
+        PPOConfig(minibatch_size=8, num_epochs=1),
+    )
+    assert run.evaluate(run.train(config), 3)["max"] <= 20
+    with pytest.raises(UsageError, match="Short-v0 is taken"):
+        register_environment("Short-v0", CartPole)
+
+
+def test_models_of_the_users_own():
+    def model(units):
+        return keras.Sequential([keras.Input((4,)), keras.layers.Dense(7, "relu"), keras.layers.Dense(units)])
+
+    config = make_trainer().config
+    actor, critic = model(2), model(1)
+    trainer = ControlTrainer(config, actor=actor, critic=critic)
+    assert trainer.policy.actor is actor and trainer.policy.critic is critic
+    before = actor.get_weights()[0].copy()
+    next(trainer.iterations())
+    assert np.abs(actor.get_weights()[0] - before).max() > 0
+    with pytest.raises(UsageError, match=r"\(None, 3\)"):
+        ControlTrainer(config, actor=model(3))
+    with pytest.raises(UsageError, match=r"\(None, 2\)"):
+        ControlTrainer(config, critic=model(2))

@@ -3,7 +3,7 @@
 import pytest
 
 from tfppo.config import ControlConfig, ControlRun, PPOConfig, RunConfig
-from tfppo.control.evaluate import greedy_returns
+from tfppo.control.evaluate import episode_returns
 from tfppo.control.train import ControlTrainer
 
 
@@ -12,7 +12,7 @@ def greedy_mean(config: ControlRun) -> float:
     for _ in trainer.iterations():
         pass
     trainer.close()
-    return greedy_returns(trainer.policy, config.control.env, 100, config.run.seed).mean()
+    return episode_returns(trainer.policy, config.control.env, 100, config.run.seed).mean()
 
 
 @pytest.mark.slow

@@ -179,6 +179,8 @@ def _make_policy(
         raise UsageError(
             "models of your own go with lstm_units = 0 and shared_trunk = False: give both, sharing layers"
         )
+    if control.lstm_units and control.shared_trunk:
+        raise UsageError("shared_trunk is for policies without a memory: leave it out, or set lstm_units to 0")
     if control.lstm_units:
         return make_recurrent(observation_space, head, control.lstm_units, **layers, **log_std)
     if control.shared_trunk:
