@@ -13,7 +13,7 @@ from tfppo.config import PPOConfig
 from tfppo.control.networks import make_actor, make_critic
 from tfppo.control.policy import ActorCriticPolicy
 from tfppo.control.transitions import make_transitions, transitions_to_batch
-from tfppo.errors import UsageError
+from tfppo.errors import UsageError, one_line
 from tfppo.learner import PPOLearner
 from tfppo.random import fold_in
 
@@ -230,7 +230,8 @@ class PPO:
 
 def _check_environment(env: gymnasium.Env, state_dim: int, action_dim: int) -> None:
     if not isinstance(env.action_space, gymnasium.spaces.Discrete) or env.action_space.start != 0:
-        raise UsageError(f"action space {env.action_space} is not Discrete from 0; for others: tfppo train control")
+        space = one_line(env.action_space)
+        raise UsageError(f"action space {space} is not Discrete from 0; for others: tfppo train control")
     if env.observation_space.shape != (state_dim,):
         raise UsageError(
             f"state_dim is {state_dim}, but the environment's states have shape {env.observation_space.shape}"

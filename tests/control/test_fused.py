@@ -1,11 +1,20 @@
 """Whole iterations as one program: the same numbers as the two programs."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from tfppo.control.fused import fused_iterations
+from tfppo.config import PPOConfig
+from tfppo.control import fused
+from tfppo.control.classic import CartPole
+from tfppo.control.fused import fuse, fused_iterations
+from tfppo.control.normalization import Normalization
 from tfppo.control.recipes import control_run
+from tfppo.control.rollout import GraphCollector, to_batch
 from tfppo.control.train import ControlTrainer
+from tfppo.learner import PPOLearner
 
 SMALL = {
     "num_envs": 4,
@@ -30,14 +39,14 @@ def state_of(trainer):
 @pytest.mark.parametrize("mode", ["graph", "xla"])
 @pytest.mark.parametrize("env", ["Pendulum-v1", "Acrobot-v1"])  # gSDE; normalisation
 def test_one_program_does_what_two_do(env, mode):
-    apart, fused = make(env, mode), make(env, mode, fused=True)
-    for (number, expected), (same, row) in zip(apart.iterations(), fused.iterations(), strict=True):
+    apart, together = make(env, mode), make(env, mode, fused=True)
+    for (number, expected), (same, row) in zip(apart.iterations(), together.iterations(), strict=True):
         assert number == same
         for name, value in row.items():
             if not name.startswith("time/"):
                 np.testing.assert_allclose(value, expected[name], rtol=1e-4, atol=1e-5, err_msg=name)
         assert set(row) == set(expected) - {"time/rollout_s", "time/update_s"}
-    for a, b in zip(state_of(apart), state_of(fused), strict=True):
+    for a, b in zip(state_of(apart), state_of(together), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
 
 
@@ -71,3 +80,119 @@ def test_a_fused_run_goes_on_where_it_was_left():
         pass
     for a, b in zip(state_of(trainer), state_of(whole), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+# ----- The program itself
+
+ITERATIONS, NUM_ENVS, LENGTH = 4, 4, 8
+PPO = PPOConfig(
+    minibatch_size=16,
+    num_epochs=2,
+    learning_rate=0.02,
+    clip_ratio_schedule="linear",
+    gamma=0.9,
+    kl_rule="schulman",
+    kl_coeff=0.5,
+    kl_target=1e-4,
+)
+
+
+@pytest.fixture
+def make_trainer(make_policy):
+    """Makes the collector and the learner of a small run."""
+
+    def make_trainer():
+        policy, environment = make_policy(), CartPole()
+        normalization = Normalization(environment.observation_space, NUM_ENVS, PPO.gamma, True, True)
+        collector = GraphCollector(
+            policy, environment, NUM_ENVS, LENGTH, normalization=normalization, seed=5, mode="graph"
+        )
+        prepare = lambda rollout: to_batch(rollout, PPO.gamma, PPO.gae_lambda)  # noqa: E731
+        return collector, PPOLearner(policy, PPO, ITERATIONS, prepare=prepare, seed=5, mode="graph")
+
+    return make_trainer
+
+
+def variables(collector, learner):
+    """All that changes, by name."""
+    return {
+        "policy": learner.policy.trainable_variables,
+        "optimizer": learner.optimizer.variables,
+        "learner": [learner.iteration, learner.kl_coeff],
+        "collector": collector.state,
+        "normalization": collector.normalization.state,
+    }
+
+
+def values(collector, learner):
+    return {name: [x.numpy() for x in held] for name, held in variables(collector, learner).items()}
+
+
+def floats(metrics):
+    return {name: float(value) for name, value in metrics.items()}
+
+
+def integer(number):
+    return tf.constant(number, tf.int64)
+
+
+def assert_same(actual, expected):
+    assert set(actual) == set(expected)
+    for name, wanted in expected.items():
+        for a, b in zip(tf.nest.flatten(actual[name]), tf.nest.flatten(wanted), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5, err_msg=name)
+
+
+def test_all_that_changes_is_the_same_after_every_iteration(make_trainer):
+    """The same weights, optimizer, episodes, statistics and metrics after every iteration, and after all of them in
+    one call; one trace for every count."""
+    collector, learner = make_trainer()
+    start, expected = values(collector, learner), []
+    for k in range(ITERATIONS):
+        rollout = collector.collect(integer(k))
+        metrics = floats(rollout.metrics | learner.update(rollout))
+        expected.append((metrics, values(collector, learner)))
+    for name, before in start.items():
+        assert any(not np.array_equal(a, b) for a, b in zip(expected[-1][1][name], before, strict=True)), name
+    assert metrics["rollout/episodes"] > 3
+
+    collector, learner = make_trainer()
+    program = fuse(collector, learner, "graph")
+    for k, (metrics, after) in enumerate(expected):
+        assert_same(floats(program(integer(k), integer(1))), metrics)
+        assert_same(values(collector, learner), after)
+    for name, held in variables(collector, learner).items():
+        for variable, value in zip(held, start[name], strict=True):
+            variable.assign(value)
+    metrics, after = expected[-1]
+    assert_same(floats(program(integer(0), integer(ITERATIONS))), metrics)
+    assert_same(values(collector, learner), after)
+    assert program.experimental_get_tracing_count() == 1
+
+
+@pytest.mark.parametrize(
+    ("first", "stop", "intervals", "ends"),
+    [
+        (0, 13, (3, 5), [3, 5, 6, 9, 10, 12, 13]),
+        (0, 6, (1, 20), [1, 2, 3, 4, 5, 6]),
+        (0, 7, (100, 200), [7]),
+        (4, 12, (3, 5), [5, 6, 9, 10, 12]),
+        (5, 10, (5, 5), [10]),
+        (7, 7, (3, 5), []),
+    ],
+)
+def test_calls_end_where_the_first_interval_does(monkeypatch, first, stop, intervals, ends):
+    """Rows and checkpoints fall due between calls, wherever the run begins."""
+    calls = []
+
+    def note(first, count):
+        calls.append((int(first), int(count)))
+        return {"loss/total": tf.constant(0.5)}
+
+    monkeypatch.setattr(fused, "fuse", lambda collector, learner, mode: note)
+    learner = SimpleNamespace(iteration=tf.Variable(first, dtype=tf.int64))
+    rows = list(fused_iterations(None, learner, stop, "/CPU:0", "graph", intervals))
+    starts = [first, *ends[:-1]] if ends else []
+    assert calls == [(start, end - start) for start, end in zip(starts, ends, strict=True)]
+    assert [(number, count) for number, count, *_ in rows] == [(start + count - 1, count) for start, count in calls]
+    assert all(row == {"loss/total": 0.5} for *_, row, _ in rows)

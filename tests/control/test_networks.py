@@ -343,4 +343,6 @@ def test_critics_that_do_not_give_one_value_are_refused():
     vector = keras.Sequential([keras.Input([6]), keras.layers.Dense(1), keras.layers.Reshape(())])
     assert "(None, 2)" in refusal(fit_critic, own(2)) and "Dense(1)" in refusal(fit_critic, own(2))
     assert "(None,)" in refusal(fit_critic, vector)
+    sequence = keras.Sequential([keras.Input([6]), keras.layers.Reshape((6, 1)), keras.layers.Dense(1)])
+    assert "(None, 6, 1)" in refusal(fit_critic, sequence)
     assert "critic" in refusal(fit_critic, unknown()) and "keras.Input" in refusal(fit_critic, unknown())

@@ -1,8 +1,8 @@
-"""Running statistics that observations and rewards are normalised by. They belong to a run's checkpoint, and those of
-the observations to the exported policy.
+"""Running statistics that observations and rewards are normalised by, part of a run's checkpoint.
 
-The statistics stand still during a rollout and the update on it, and take the rollout in afterwards: so the policy
-evaluates exactly what it acted on, and the ratio starts at 1.
+Those of observations stand still during a rollout and the update on it, and take the rollout in afterwards: so the
+policy evaluates exactly what it acted on, and the ratio starts at 1. Those of rewards take a rollout in before its
+rewards are scaled.
 """
 
 from typing import Any, NamedTuple
@@ -27,7 +27,7 @@ class Moments(NamedTuple):
 
 
 def initial_moments(shape: tuple[int, ...]) -> Moments:
-    """Of nothing: what is normalised by them stays as it is."""
+    """Of nothing: what is normalised by them stays as it is, but for the clipping."""
     return Moments(tf.zeros([], tf.float64), tf.zeros(shape, tf.float64), tf.ones(shape, tf.float64))
 
 
