@@ -195,7 +195,6 @@ def test_an_environment_of_the_users_own(tmp_path):
     register_environment("Short-v0", Short)
     trainer = make_trainer(env="Short-v0")
     assert trainer.in_graph and len(list(trainer.iterations())) == 2
-    config = trainer.config
     config = ControlRun(
         RunConfig(runs_dir=tmp_path, device="cpu"),
         ControlConfig(env="Short-v0", num_envs=2, rollout_length=8, total_steps=16, hidden_units=(4,), eval_episodes=3),

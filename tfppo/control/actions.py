@@ -4,9 +4,10 @@ A head stands between the two: it makes the distribution of an actor's outputs, 
 (which the rollout keeps) into what the environment takes.
 """
 
+import abc
 import math
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -18,25 +19,31 @@ from tfppo.masking import check_same_shape
 from tfppo.normals import DiagonalNormal, SquashedNormal
 
 
-class ActionHead(Protocol):
+class ActionHead(abc.ABC):
     """How actions of a space are drawn."""
 
     num_outputs: int  # last axis of the actor's outputs
 
+    @abc.abstractmethod
     def distribution(self, outputs: Any, action_mask: tf.Tensor | None = None) -> Any:
-        """The distribution that an actor's outputs stand for; forbidden actions have no part in it."""
+        """The distribution that an actor's outputs [..., num_outputs] stand for; forbidden actions have no part in
+        it."""
 
+    @abc.abstractmethod
     def noise(self, rows: Sequence[int], seed: tf.Tensor) -> tf.Tensor:
         """Random numbers for `act` [*rows, ...], rows = (T, B) or (B,): many steps' worth in one draw."""
 
-    def act(self, outputs: Any, noise: tf.Tensor, action_mask: tf.Tensor | None = None) -> tuple[tf.Tensor, Any]:
-        """Actions [B, ...] drawn with noise [B, ...], and their distribution."""
-
+    @abc.abstractmethod
     def to_environment(self, actions: tf.Tensor) -> tf.Tensor:
         """What the environment gets for actions [B, ...]."""
 
+    def act(self, outputs: Any, noise: tf.Tensor, action_mask: tf.Tensor | None = None) -> tuple[tf.Tensor, Any]:
+        """Actions [B, ...] drawn with noise [B, ...], and their distribution."""
+        distribution = self.distribution(outputs, action_mask)
+        return distribution.reparameterize(noise), distribution
 
-class DiscreteHead:
+
+class DiscreteHead(ActionHead):
     """A Discrete space: one of A actions, by its logits [B, A]."""
 
     def __init__(self, num_actions: int, start: int = 0):
@@ -49,15 +56,11 @@ class DiscreteHead:
     def noise(self, rows: Sequence[int], seed: tf.Tensor) -> tf.Tensor:
         return Categorical.noise([*rows, self.num_outputs], seed)
 
-    def act(self, outputs, noise, action_mask=None):
-        distribution = self.distribution(outputs, action_mask)
-        return distribution.reparameterize(noise), distribution
-
     def to_environment(self, actions: tf.Tensor) -> tf.Tensor:
         return actions + self.start if self.start else actions
 
 
-class MultiDiscreteHead:
+class MultiDiscreteHead(ActionHead):
     """A MultiDiscrete or MultiBinary space: K choices, of A_1, ..., A_K actions, by logits [B, A_1 + ... + A_K].
 
     An action mask has the same last axis.
@@ -75,15 +78,11 @@ class MultiDiscreteHead:
     def noise(self, rows: Sequence[int], seed: tf.Tensor) -> tf.Tensor:
         return MultiCategorical.noise([*rows, self.num_outputs], seed)
 
-    def act(self, outputs, noise, action_mask=None):
-        distribution = self.distribution(outputs, action_mask)
-        return distribution.reparameterize(noise), distribution
-
     def to_environment(self, actions: tf.Tensor) -> tf.Tensor:
         return tf.reshape(actions + self.start, [-1, *self.shape])
 
 
-class NormalHead:
+class NormalHead(ActionHead):
     """A Box space: D normals by their means and log standard deviations [B, 2 D]; the environment gets what was drawn,
     clipped to the space, while the rollout keeps it as it was [Huang et al. 2022, details of continuous actions]."""
 
@@ -99,10 +98,6 @@ class NormalHead:
 
     def noise(self, rows: Sequence[int], seed: tf.Tensor) -> tf.Tensor:
         return DiagonalNormal.noise([*rows, self.num_actions], seed)
-
-    def act(self, outputs, noise, action_mask=None):
-        distribution = self.distribution(outputs, action_mask)
-        return distribution.reparameterize(noise), distribution
 
     def to_environment(self, actions: tf.Tensor) -> tf.Tensor:
         return tf.clip_by_value(tf.reshape(actions, [-1, *self.shape]), self.low, self.high)

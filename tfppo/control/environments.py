@@ -89,8 +89,7 @@ def step_episodes(
     terminated = terminated & ~starts
     truncated = (lengths >= environment.max_episode_steps) & ~starts
     state = tf.nest.map_structure(lambda new, old: _where(starts, new, old), fresh, stepped)
-    memory = tf.nest.map_structure(lambda x: _where(starts, tf.zeros_like(x), x), episodes.memory)
-    episodes = Episodes(state, returns, lengths, terminated | truncated, memory)
+    episodes = Episodes(state, returns, lengths, terminated | truncated, forget(episodes.memory, starts))
     return episodes, Transition(rewards, terminated, truncated, ~starts)
 
 
@@ -160,6 +159,11 @@ def collect_trajectory(
         mask=transition.mask,
     )
     return episodes, trajectory, (returns, lengths)
+
+
+def forget(memory: Any, starts: tf.Tensor) -> Any:
+    """A policy's memory [B, ...], zero behind a step that only started a new episode (`starts` [B] bool)."""
+    return tf.nest.map_structure(lambda x: _where(starts, tf.zeros_like(x), x), memory)
 
 
 def _where(condition: tf.Tensor, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:

@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfppo.control.encoders import map_space, observation_dtype
+from tfppo.control.environments import forget
 from tfppo.control.normalization import Normalization
 from tfppo.control.rollout import ControlPolicy
 from tfppo.control.vector import make_vector_environment
@@ -54,8 +55,7 @@ def episode_returns(
         else:
             noise = policy.noise([num_envs], fold_in(root, step))
             actions, _, memory = policy.step(observations, noise, memory)
-        memory = tf.nest.map_structure(lambda x: tf.where(starts[:, tf.newaxis], tf.zeros_like(x), x), memory)
-        return policy.to_environment(actions), memory
+        return policy.to_environment(actions), forget(memory, starts)
 
     try:
         observations, _ = environment.reset(seed=(seed + SEED_OFFSET) % 2**31)

@@ -7,6 +7,7 @@ import tensorflow as tf
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 from tfppo.control.encoders import map_space, observation_dtype, observation_shape
+from tfppo.control.environments import forget
 from tfppo.control.normalization import Normalization
 from tfppo.control.rollout import ControlPolicy, evaluate_trajectory
 from tfppo.control.statistics import (
@@ -96,8 +97,7 @@ class GymnasiumCollector(tf.Module):
         """Actions [B, ...], what the environment gets for them, and the memory afterwards: zero where this step only
         starts a new episode."""
         actions, _, memory = self.policy.step(self.normalization.observations(observations), noise[time], memory)
-        memory = tf.nest.map_structure(lambda x: tf.where(starts[:, tf.newaxis], tf.zeros_like(x), x), memory)
-        return actions, self.policy.to_environment(actions), memory
+        return actions, self.policy.to_environment(actions), forget(memory, starts)
 
     def _evaluate(self, trajectory: Trajectory, returns: tf.Tensor, lengths: tf.Tensor, memory: Any) -> Rollout:
         statistics = update_statistics(self.statistics, trajectory, returns, lengths)

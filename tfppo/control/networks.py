@@ -14,28 +14,35 @@ HIDDEN_GAIN = 2**0.5
 ACTOR_GAIN, CRITIC_GAIN = 0.01, 1.0
 
 
-@keras.saving.register_keras_serializable(package="tfppo")
-class WithLogStd(keras.layers.Layer):
-    """Means [B, D] to means and log standard deviations [B, 2 D]; the latter are D weights, whatever the state [Huang
-    et al. 2022]."""
+class _LogStdLayer(keras.layers.Layer):
+    """Has log standard deviations for weights, all of the same value at the start."""
 
     def __init__(self, initial_value: float = 0.0, **kwargs: Any):
         super().__init__(**kwargs)
         self.initial_value = initial_value
 
-    def build(self, input_shape):
+    def add_log_std(self, *shape: int) -> None:
         initializer = keras.initializers.Constant(self.initial_value)
-        self.log_std = self.add_weight(shape=(input_shape[-1],), initializer=initializer, name="log_std")
-
-    def call(self, means):
-        return keras.ops.concatenate([means, keras.ops.broadcast_to(self.log_std, keras.ops.shape(means))], axis=-1)
+        self.log_std = self.add_weight(shape=shape, initializer=initializer, name="log_std")
 
     def get_config(self):
         return super().get_config() | {"initial_value": self.initial_value}
 
 
 @keras.saving.register_keras_serializable(package="tfppo")
-class WithStateDependentStd(keras.layers.Layer):
+class WithLogStd(_LogStdLayer):
+    """Means [B, D] to means and log standard deviations [B, 2 D]; the latter are D weights, whatever the state [Huang
+    et al. 2022]."""
+
+    def build(self, input_shape):
+        self.add_log_std(input_shape[-1])
+
+    def call(self, means):
+        return keras.ops.concatenate([means, keras.ops.broadcast_to(self.log_std, keras.ops.shape(means))], axis=-1)
+
+
+@keras.saving.register_keras_serializable(package="tfppo")
+class WithStateDependentStd(_LogStdLayer):
     """Means [B, D] and features [B, L] to means and log standard deviations [B, 2 D] and the scales [B, L, D] that make
     them up, each the product of a feature and of one of L x D learnt standard deviations. No gradient flows into the
     features, which are the mean's to shape.
@@ -43,23 +50,15 @@ class WithStateDependentStd(keras.layers.Layer):
     Source: gSDE, Raffin et al. 2022, section 3.
     """
 
-    def __init__(self, initial_value: float = 0.0, **kwargs: Any):
-        super().__init__(**kwargs)
-        self.initial_value = initial_value
-
     def build(self, input_shape):
         (_, num_actions), (_, num_features) = input_shape
-        initializer = keras.initializers.Constant(self.initial_value)
-        self.log_std = self.add_weight(shape=(num_features, num_actions), initializer=initializer, name="log_std")
+        self.add_log_std(num_features, num_actions)
 
     def call(self, inputs):
         means, features = inputs
         scales = keras.ops.stop_gradient(features)[..., None] * keras.ops.exp(self.log_std)  # [B, L, D]
         variance = keras.ops.sum(keras.ops.square(scales), axis=-2) + 1e-6  # features may all be 0
         return keras.ops.concatenate([means, 0.5 * keras.ops.log(variance)], axis=-1), scales
-
-    def get_config(self):
-        return super().get_config() | {"initial_value": self.initial_value}
 
 
 def make_actor(

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from tfppo.control.actions import ActionHead
 from tfppo.control.encoders import encode, make_inputs
+from tfppo.control.environments import forget
 from tfppo.control.networks import actor_outputs, dense_layers, value_output
 from tfppo.control.policy import action_mask_of
 from tfppo.types import Evaluation
@@ -73,7 +74,7 @@ class RecurrentPolicy:
         """Distributions [T, B, ...] and values [T, B] of a trajectory's observations [T, B, ...], from its first memory
         on; mask [T, B] or one step shorter."""
         outputs, values = self._replay(observations, mask, memory)
-        return self._distribution(outputs, observations), values
+        return self.head.distribution(outputs, action_mask_of(observations)), values
 
     def evaluate(self, inputs: SequenceInputs, actions: tf.Tensor) -> Evaluation:
         """Log-probabilities, entropies and values [N, T] of actions [N, T, ...]."""
@@ -94,9 +95,8 @@ class RecurrentPolicy:
 
         def advance(time, memory):
             outputs, values, memory = self._advance(tf.nest.map_structure(lambda x: x[time], observations), memory)
-            goes_on = mask[tf.minimum(time, mask.shape[0] - 1)][:, tf.newaxis]  # behind the last step nothing follows
-            memory = tuple(tf.where(goes_on, x, tf.zeros_like(x)) for x in memory)
-            return memory, (outputs, values)
+            starts = ~mask[tf.minimum(time, mask.shape[0] - 1)]  # behind the last step nothing follows
+            return forget(memory, starts), (outputs, values)
 
         _, example = advance(0, memory)  # only its shapes are used: the compiler drops the rest
         arrays = tf.nest.map_structure(lambda x: tf.TensorArray(x.dtype, size=length, element_shape=x.shape), example)
@@ -109,16 +109,6 @@ class RecurrentPolicy:
             lambda time, *_: time < length, body, (tf.constant(0), memory, arrays), maximum_iterations=length
         )
         return tf.nest.map_structure(lambda a: a.stack(), arrays)
-
-    def _distribution(self, outputs: Any, observations: Any) -> Any:
-        """The distribution [T, B, ...] of outputs [T, B, ...]: a head knows one leading axis only."""
-        action_mask = action_mask_of(observations)
-        rows = tf.nest.flatten(outputs)[0].shape[:2]
-        merge = lambda x: tf.reshape(x, [-1, *x.shape[2:]])  # noqa: E731
-        merged = self.head.distribution(
-            tf.nest.map_structure(merge, outputs), None if action_mask is None else merge(action_mask)
-        )
-        return tf.nest.map_structure(lambda x: tf.reshape(x, [*rows, *x.shape[1:]]), merged)
 
 
 def make_recurrent(

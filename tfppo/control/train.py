@@ -117,11 +117,11 @@ class ControlTrainer:
 
         Raises what an environment raised.
         """
-        start, began = self.iteration, time.perf_counter()
         control = self.config.control
         if control.fused:
             yield from self._fused_iterations()
             return
+        start, began = self.iteration, time.perf_counter()
         dataset = rollout_dataset(self.collector.collect, start, self.device)
         for iteration in train_iterations(
             dataset, self.learner, start, control.num_iterations, self.device, self.collector
