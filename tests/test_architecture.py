@@ -71,7 +71,20 @@ FLOORS = [
         "text.samples",
         "text.run",
     ],
-    ["data", "data.rebuild", "ppo", "startup", "parsing", "cli", "__main__", "__init__"],
+    [
+        "data",
+        "data.rebuild",
+        "ppo",
+        "startup",
+        "parsing",
+        "commands",
+        "commands.train",
+        "commands.models",
+        "commands.runs",
+        "cli",
+        "__main__",
+        "__init__",
+    ],
 ]
 ORDER = [name for floor in FLOORS for name in floor]
 MATHEMATICS = FLOORS[1]
@@ -85,6 +98,10 @@ WITHOUT_TENSORFLOW = [
     "text",
     "text.config",
     "startup",
+    "commands",
+    "commands.train",
+    "commands.models",
+    "commands.runs",
     "cli",
     "__main__",
     "__init__",
@@ -97,6 +114,7 @@ MAY_PRINT = [
     "data.rebuild",
     "writers",
     "startup",
+    "commands.runs",
     "cli",
     "ppo",
 ]

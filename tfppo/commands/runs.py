@@ -1,0 +1,96 @@
+"""What is done with a run's folder: `tfppo evaluate`, `tfppo generate`, `tfppo resume`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tyro.conf import Positional, UseAppendAction
+
+from tfppo import runs
+from tfppo.errors import UsageError
+from tfppo.startup import import_tensorflow, seconds_since_start
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Judge a run's latest checkpoint: greedy episodes (control), or held-out prompts beside the reference (text)."""
+
+    folder: Positional[Path]
+    """The run's folder."""
+    episodes: int = 100
+    """Control: how many episodes."""
+    prompts: int = 200
+    """Text: how many prompts."""
+    seed: int | None = None
+    """Seed of the episodes or the samples; None: the run's."""
+
+    def __call__(self) -> None:
+        for name in ("episodes", "prompts"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} must be at least 1, not {getattr(self, name)}")
+        is_text = runs.is_text(self.folder)
+        import_tensorflow()
+        from tfppo.control import run as control
+        from tfppo.text import run as text
+
+        if is_text:
+            print(text.describe(text.evaluate(self.folder, self.prompts, self.seed)))
+        else:
+            print(control.describe(control.evaluate(self.folder, self.episodes, self.seed)))
+
+
+@dataclass(frozen=True)
+class Generate:
+    """Let a tuned language model go on from a prompt."""
+
+    folder: Positional[Path]
+    """The run's folder."""
+    prompt: UseAppendAction[tuple[str, ...]] = ()
+    """What it goes on from; may be given several times."""
+    samples: int = 1
+    """Responses for each prompt."""
+    temperature: float = 1.0
+    """0: always the most probable token."""
+    top_k: int | None = None
+    """Draw among the k most probable tokens only."""
+    top_p: float | None = None
+    """Draw among the most probable tokens that together have this probability."""
+    seed: int = 0
+    """Seed of the samples."""
+
+    def __post_init__(self):
+        if not self.prompt:
+            raise UsageError("there is no prompt: give one with --prompt 'This film'")
+        for name, least in (("samples", 1), ("temperature", 0), ("top_k", 1), ("seed", 0)):
+            value = getattr(self, name)
+            if value is not None and not value >= least:
+                raise UsageError(f"{name} must be at least {least}, not {value}")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise UsageError(f"top_p must be above 0 and at most 1, not {self.top_p}")
+
+    def __call__(self) -> None:
+        if not runs.is_text(self.folder):
+            raise UsageError(f"{self.folder} is a control run: generate takes a text run")
+        import_tensorflow()
+        from tfppo.text import run
+
+        options = {"temperature": self.temperature, "top_k": self.top_k, "top_p": self.top_p, "seed": self.seed}
+        responses = run.generate(self.folder, list(self.prompt), samples=self.samples, **options)
+        prompts = [prompt for prompt in self.prompt for _ in range(self.samples)]
+        for prompt, response in zip(prompts, responses, strict=True):
+            print(prompt + response)
+
+
+@dataclass(frozen=True)
+class Resume:
+    """Go on with a run from its latest checkpoint."""
+
+    folder: Positional[Path]
+    """The run's folder."""
+
+    def __call__(self) -> None:
+        is_text = runs.is_text(self.folder)
+        import_tensorflow()
+        from tfppo.control import run as control
+        from tfppo.text import run as text
+
+        (text if is_text else control).resume(self.folder, seconds_since_start())

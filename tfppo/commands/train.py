@@ -1,0 +1,96 @@
+"""`tfppo train`: a policy for control, or for a language model."""
+
+import re
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from tyro.conf import subcommand
+
+from tfppo.config import ControlConfig, ControlRun, PPOConfig, RunConfig
+from tfppo.control.recipes import control_run
+from tfppo.startup import import_tensorflow, seconds_since_start
+from tfppo.text.config import TextConfig, TextRun, text_run
+
+
+@dataclass(frozen=True)
+class TrainCartpole:
+    """Train on CartPole-v1 and evaluate the greedy policy on gymnasium's own."""
+
+    run: RunConfig = field(default_factory=RunConfig)
+    control: ControlConfig = field(default_factory=ControlConfig)
+    ppo: PPOConfig = field(default_factory=PPOConfig)
+
+    task = "cartpole"
+
+    def __call__(self) -> None:
+        config = ControlRun(self.run, self.control, self.ppo)
+        import_tensorflow()
+        from tfppo.control import run
+
+        run.train(config, self.task, seconds_since_start())
+
+
+@dataclass(frozen=True)
+class TrainControl(TrainCartpole):
+    """Train on any gymnasium environment: --env ID. Those that are known bring tuned defaults."""
+
+    run: RunConfig = field(default_factory=lambda: _control.run)
+    control: ControlConfig = field(default_factory=lambda: _control.control)
+    ppo: PPOConfig = field(default_factory=lambda: _control.ppo)
+
+    @property
+    def task(self) -> str:
+        return re.sub(r"[^A-Za-z0-9_.-]+", "-", self.control.env)
+
+
+@dataclass(frozen=True)
+class TrainText:
+    """Tune a language model by PPO: --task NAME, or a Python reward of your own. A task brings its own defaults."""
+
+    run: RunConfig = field(default_factory=lambda: _text.run)
+    text: TextConfig = field(default_factory=lambda: _text.text)
+    ppo: PPOConfig = field(default_factory=lambda: _text.ppo)
+
+    def __call__(self) -> None:
+        config = TextRun(self.run, self.text, self.ppo)
+        import_tensorflow()
+        from tfppo.text import run
+
+        run.train_text(config, seconds_since_start())
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a policy."""
+
+    job: (
+        Annotated[TrainCartpole, subcommand("cartpole")]
+        | Annotated[TrainControl, subcommand("control")]
+        | Annotated[TrainText, subcommand("text")]
+    )
+
+    def __call__(self) -> None:
+        self.job()
+
+
+_control, _text = control_run(), text_run()  # the defaults of the environment and the task that are asked for
+
+
+def use_defaults_of_what_is_asked_for(arguments: list[str]) -> None:
+    """What `train ... --help` shows, and what is not given, are the settings of the environment or task that is."""
+    global _control, _text
+    _control, _text = control_run(), text_run()
+    env, task = _given(arguments, "--env"), _given(arguments, "--task")
+    if arguments[:2] == ["train", "control"] and env:
+        _control = control_run(env)
+    if arguments[:2] == ["train", "text"] and task:
+        from tfppo.text.tasks import get_task
+
+        _text = text_run(task=task, **get_task(task).defaults)
+
+
+def _given(arguments: list[str], option: str) -> str | None:
+    """The last value of an option, given as "--option value" or "--option=value"."""
+    values = [value for name, value in zip(arguments, arguments[1:], strict=False) if name == option]
+    values += [argument.removeprefix(f"{option}=") for argument in arguments if argument.startswith(f"{option}=")]
+    return values[-1] if values else None
