@@ -87,7 +87,7 @@ def write_iterations(
 
     What an iteration raises ends the loop; the checkpoints stay, and the writers are closed.
 
-    Returns whether the run came to its end.
+    Returns whether the run came to its end and nobody asked it to stop, be it in its last iteration.
     """
     last = False
     with _stop_requests() as stop_requested:
@@ -105,7 +105,7 @@ def write_iterations(
         finally:
             for writer in writers:
                 writer.close()
-    return last
+        return last and not stop_requested()
 
 
 @contextmanager
