@@ -58,5 +58,5 @@ def _one_line(box: str) -> str:
     """The sentences inside the box that tyro draws around an error: its title, rules and edges are left out."""
     lines = [line.strip().strip("│|").strip() for line in box.splitlines()[1:]]
     text = " ".join(line for line in lines if line.strip("╰╯─+-"))
-    text = re.sub(r"Error parsing __tyro-dummy-inner__\S*: ", "", text)
+    text = re.sub(r"Error parsing (job|__tyro-dummy-inner__\S*): ", "", text)
     return re.sub(r"\s*For full helptext, (see|run):? ", "; help: ", text)

@@ -1,8 +1,10 @@
 """A run's folder: its name, its config, its results."""
 
 import dataclasses
+import itertools
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,23 +27,41 @@ def create_run_folder(run: RunConfig, task: str) -> Path:
     Raises:
       UsageError: if the folder exists under a name that was given, or cannot be made or written to.
     """
-    base = run.name or f"{task}-seed{run.seed}"
-    number = 1
+    names = numbered(run.name or f"{task}-seed{run.seed}")
     while True:
-        folder = run.runs_dir / (base if number == 1 else f"{base}-{number}")
+        folder = run.runs_dir / next(names)
         try:
             folder.mkdir(parents=True)
-            break
+            return folder
         except FileExistsError:
             if not run.runs_dir.is_dir():
                 raise UsageError(f"{run.runs_dir} is not a folder: choose another --runs-dir") from None
             if run.name:
-                go_on = f", or go on with it: tfppo resume {folder}" if (folder / CHECKPOINTS).is_dir() else ""
-                raise UsageError(f"{folder} exists: choose another --name or delete it{go_on}") from None
-            number += 1
+                raise _taken(folder) from None
         except OSError as error:
             raise UsageError(f"cannot make run folder {folder} ({error.strerror}): choose another --runs-dir") from None
-    return folder
+
+
+def numbered(name: str) -> Iterator[str]:
+    """The name, then with -2, -3 ... behind it: for what must not take another's place."""
+    yield name
+    yield from (f"{name}-{number}" for number in itertools.count(2))
+
+
+def refuse_taken_name(run: RunConfig) -> None:
+    """Raises UsageError if a name was given to the run, and there is a folder of that name already."""
+    if run.name and os.path.lexists(folder := run.runs_dir / run.name):
+        raise _taken(folder)
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a run came to its end: only then is its curve drawn."""
+    return (folder / CURVE).exists()
+
+
+def _taken(folder: Path) -> UsageError:
+    go_on = f", or go on with it: tfppo resume {folder}" if (folder / CHECKPOINTS).is_dir() else ""
+    return UsageError(f"{folder} exists: choose another --name or delete it{go_on}")
 
 
 def write_config(folder: Path, config: Any) -> None:
@@ -90,6 +110,12 @@ def phase_seconds(began: float, imported: float, compiled: float, trained: float
         "total": ended - began,
     }
     return {name: round(seconds, 3) for name, seconds in phases.items()}
+
+
+def read_evaluation(folder: Path) -> dict[str, Any] | None:
+    """The evaluation of a run; None: it was not evaluated."""
+    path = folder / EVALUATION
+    return json.loads(path.read_text()) if path.exists() else None
 
 
 def write_evaluation(folder: Path, evaluation: dict[str, Any]) -> None:

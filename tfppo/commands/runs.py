@@ -1,4 +1,4 @@
-"""What is done with a run's folder: `tfppo evaluate`, `tfppo generate`, `tfppo resume`."""
+"""What is done with runs' folders: `tfppo evaluate`, `tfppo generate`, `tfppo resume`, `tfppo plot`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,3 +94,24 @@ class Resume:
         from tfppo.text import run as text
 
         (text if is_text else control).resume(self.folder, seconds_since_start())
+
+
+@dataclass(frozen=True)
+class Plot:
+    """Draw runs side by side: those that differ only in their seed are one line, their mean, with a band of one
+    standard deviation."""
+
+    folders: Positional[tuple[Path, ...]] = ()
+    """The runs' folders, all of control or all of text."""
+    out: Path = Path("plot.png")
+    """The picture, a PNG, SVG or PDF by its ending; one that exists is overwritten, but never a run's own."""
+    metric: str | None = None
+    """A column of metrics.csv; None: the mean return (control), the mean score and the KL (text)."""
+
+    def __call__(self) -> None:
+        from tfppo.comparison import plot_runs
+
+        groups = plot_runs(self.folders, self.out, self.metric)
+        for group in groups:
+            print(f"{group.label or 'all'}: {', '.join(map(str, group.folders))}")
+        print(f"{self.out} shows them")

@@ -1,19 +1,41 @@
 """`tfppo train`: a policy for control, or for a language model."""
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
-from tyro.conf import subcommand
+from tyro.conf import arg, subcommand
 
 from tfppo.config import ControlConfig, ControlRun, PPOConfig, RunConfig
 from tfppo.control.recipes import control_run
+from tfppo.errors import UsageError
+from tfppo.seeds import parse_seeds, train_seeds
 from tfppo.startup import import_tensorflow, seconds_since_start
 from tfppo.text.config import TextConfig, TextRun, text_run
 
 
 @dataclass(frozen=True)
-class TrainCartpole:
+class _Training:
+    """One run, or one for each of several seeds."""
+
+    seeds: Annotated[str | None, arg(metavar="1,2,3")] = None
+    """Seeds in place of --seed: a run for each, one after the other, then a table and a picture; None: one run."""
+
+    def __post_init__(self):
+        if self.seeds is not None:
+            parse_seeds(self.seeds)
+
+    def _train(self, train: Callable[[Any, float], Path], config: Any, task: str) -> None:
+        if self.seeds is None:
+            train(config, seconds_since_start())
+        else:
+            train_seeds(train, config, parse_seeds(self.seeds), task)
+
+
+@dataclass(frozen=True)
+class TrainCartpole(_Training):
     """Train on CartPole-v1 and evaluate the greedy policy on gymnasium's own."""
 
     run: RunConfig = field(default_factory=RunConfig)
@@ -27,7 +49,7 @@ class TrainCartpole:
         import_tensorflow()
         from tfppo.control import run
 
-        run.train(config, self.task, seconds_since_start())
+        self._train(lambda config, seconds: run.train(config, self.task, seconds), config, self.task)
 
 
 @dataclass(frozen=True)
@@ -44,7 +66,7 @@ class TrainControl(TrainCartpole):
 
 
 @dataclass(frozen=True)
-class TrainText:
+class TrainText(_Training):
     """Tune a language model by PPO: --task NAME, or a Python reward of your own. A task brings its own defaults."""
 
     run: RunConfig = field(default_factory=lambda: _text.run)
@@ -56,7 +78,7 @@ class TrainText:
         import_tensorflow()
         from tfppo.text import run
 
-        run.train_text(config, seconds_since_start())
+        self._train(run.train_text, config, self.text.task)
 
 
 @dataclass(frozen=True)
@@ -77,8 +99,14 @@ _control, _text = control_run(), text_run()  # the defaults of the environment a
 
 
 def use_defaults_of_what_is_asked_for(arguments: list[str]) -> None:
-    """What `train ... --help` shows, and what is not given, are the settings of the environment or task that is."""
+    """What `train ... --help` shows, and what is not given, are the settings of the environment or task that is.
+
+    Raises:
+      UsageError: if --seed and --seeds are both given: which defaults do not show any more once they are read.
+    """
     global _control, _text
+    if arguments[:1] == ["train"] and None not in (_given(arguments, "--seed"), _given(arguments, "--seeds")):
+        raise UsageError("--seed is for one run, --seeds for several: give one of them")
     _control, _text = control_run(), text_run()
     env, task = _given(arguments, "--env"), _given(arguments, "--task")
     if arguments[:2] == ["train", "control"] and env:
