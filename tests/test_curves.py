@@ -1,4 +1,4 @@
-"""The picture of a run's metrics."""
+"""Pictures of metrics: of a run, and of groups of runs."""
 
 import struct
 import sys
@@ -6,8 +6,9 @@ import sys
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from refusal import refusal
 
-from tfppo.curves import plot_curve
+from tfppo.curves import COLOURS, Band, plot_bands, plot_curve, read_metrics
 
 ROWS = "iteration,rollout/env_steps,rollout/return\n0,100,nan\n1,200,-3.5\n2,300,12\n"
 
@@ -67,3 +68,36 @@ def test_a_picture_is_drawn_without_what_needs_a_display(metrics, tmp_path, monk
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
     plot_curve(metrics, tmp_path / "curve.png", "rollout/env_steps", "rollout/return", "a run")
     assert read_png(tmp_path / "curve.png")
+
+
+def test_groups_have_colours_of_their_own_the_same_in_every_panel(tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path: figures.append(figure))
+    count = 2 * len(COLOURS) + 1
+    bands = [Band(f"group {n}", np.arange(3.0), np.full(3, n), np.ones(3)) for n in range(count)]
+    plot_bands({"text/score_mean": bands, "text/kl": bands}, tmp_path / "plot.png", "iteration", "groups")
+    above, below = figures[0].axes
+    looks = [[(line.get_color(), line.get_linestyle()) for line in axes.lines] for axes in (above, below)]
+    assert looks[0] == looks[1] and len(set(looks[0])) == count
+    assert [colour for colour, _ in looks[0][: len(COLOURS)]] == list(COLOURS)
+    assert [text.get_text() for text in above.get_legend().get_texts()] == [band.label for band in bands]
+    assert below.get_legend() is None and len(below.collections) == count
+    assert (above.get_title(), below.get_xlabel()) == ("groups", "iteration")
+
+
+def test_a_single_point_can_be_seen(tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path: figures.append(figure))
+    bands = [Band(str(n), np.arange(float(n)), np.zeros(n), None) for n in (1, 2)]
+    plot_bands({"text/kl": bands}, tmp_path / "plot.png", "iteration", "")
+    (axes,) = figures[0].axes
+    assert [line.get_marker() for line in axes.lines] == ["o", "None"]
+    assert not axes.collections
+
+
+@pytest.mark.parametrize("text", ["a,b\n1,x\n", "a,b\n1\n", "a,b\n1,2,3\n", "a,b\n1,\0\n", "a,b\n1,\udcff\n"])
+def test_a_damaged_table_is_refused_by_name(metrics, text):
+    metrics.write_bytes(text.encode(errors="surrogateescape"))
+    assert str(metrics) in refusal(read_metrics, metrics)
+    metrics.unlink()
+    assert str(metrics) in refusal(read_metrics, metrics)
