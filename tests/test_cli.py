@@ -150,6 +150,30 @@ def test_every_setting_is_an_option(monkeypatch, tmp_path):
     )
 
 
+def test_plot_draws_runs_into_the_current_folder_and_says_what_it_shows(runs_dir, monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    folders = [str(path) for path in sorted(runs_dir.iterdir())]
+    before = contents(runs_dir)
+    assert cli.main(["plot", *folders]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        f"backend=gymnasium, ...: {folders[0]}",
+        f"backend=auto, ...: {folders[1]}, {folders[2]}",
+        "plot.png shows them",
+    ]
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+    assert cli.main(["plot", folders[1], "--metric", "loss/policy", "--out", "loss.png"]) == 0
+    assert capsys.readouterr().out == f"all: {folders[1]}\nloss.png shows them\n"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["loss.png", "plot.png"]
+    assert contents(runs_dir) == before
+
+
+def test_plot_does_without_tensorflow(finished, tmp_path):
+    done = tfppo_process("plot", str(finished), "--out", str(tmp_path / "a.png"), python_options=["-X", "importtime"])
+    assert done.returncode == 0
+    imported = {line.split("|")[-1].strip().split(".")[0] for line in done.stderr.splitlines()}
+    assert "matplotlib" in imported and not imported & {"tensorflow", "keras", "gymnasium"}
+
+
 def test_an_environments_name_becomes_a_folders(monkeypatch):
     tasks = []
     monkeypatch.setattr(control_run, "train", lambda config, task, seconds: tasks.append(task))
@@ -192,7 +216,9 @@ def test_resume_of_a_finished_run_works(finished, capsys):
     [
         ([], ["train", "resume", "evaluate"]),
         (["train"], ["train", "resume", "evaluate", "cartpole", "control"]),
-        (["train", "cartpole"], ["--learning-rate", "--clip-ratio", "--num-envs", "--seed", "--runs-dir"]),
+        (["train", "cartpole"], ["--learning-rate", "--clip-ratio", "--num-envs", "--seed", "--seeds", "--runs-dir"]),
+        (["train", "text"], ["--seeds"]),
+        (["plot"], ["--out", "--metric", "plot.png"]),
         (["evaluate"], ["--episodes", "--seed"]),
         (["resume"], ["PATH"]),
     ],
@@ -239,6 +265,12 @@ LONG = "some/" + "name-that-is-too-long-for-a-narrow-terminal-" * 3
         ([*CARTPOLE, "--num-envs", "0"], ["num_envs", "0"]),
         ([*CARTPOLE, "--num-envs", "2.5"], ["--num-envs", "2.5"]),
         ([*CARTPOLE, "--seed", "-1"], ["seed", "-1"]),
+        ([*CARTPOLE, "--seed", "1", "--seeds", "2,3"], ["--seed is", "--seeds"]),
+        ([*CARTPOLE, "--seeds=2,3", "--seed=1"], ["--seed is", "--seeds"]),
+        ([*CARTPOLE, "--seeds", "1,1"], ["seeds", "1,1", "once"]),
+        ([*CARTPOLE, "--seeds", "-1,2"], ["seeds"]),
+        ([*CARTPOLE, "--seeds", ""], ["seeds", "1,2,3"]),
+        (["train", "text", "--seeds", "one"], ["seeds", "one"]),
         ([*CARTPOLE, "--backend", "jax"], ["--backend", "jax", "graph"]),
         ([*CARTPOLE, "--total-steps", "10"], ["total_steps", "10"]),
         ([*CARTPOLE, "--minibatch-size", "100"], ["minibatch_size = 100", "4096"]),
@@ -262,6 +294,9 @@ LONG = "some/" + "name-that-is-too-long-for-a-narrow-terminal-" * 3
         (["evaluate", "nowhere", "--episodes", "0"], ["episodes", "0"]),
         (["evaluate", "nowhere", "--episodes", "many"], ["--episodes", "many"]),
         (["evaluate", "nowhere", "elsewhere"], ["elsewhere"]),
+        (["plot"], ["folders"]),
+        (["plot", "nowhere"], ["nowhere"]),
+        (["plot", "nowhere", "--out", "curve.txt"], ["curve.txt", ".png"]),
         (["resume"], ["folder"]),
         (["resume", "nowhere"], ["nowhere"]),
         (["resume", "."], ["."]),

@@ -132,5 +132,9 @@ def _draw(folders: Sequence[Path], runs_dir: Path, name: str) -> None:
     # Not <name>-seeds.png: `tfppo plot runs/<name>-seed*` would take it for a run.
     pictures = (runs_dir / f"{numbered}.png" for numbered in runs.numbered(f"plot-{name}"))
     picture = next(picture for picture in pictures if not picture.exists())
-    plot_runs(folders, picture)
-    print(f"{picture} shows the seeds' mean and standard deviation")
+    try:
+        plot_runs(folders, picture)
+    except UsageError as error:  # so short that no episode finished: no reason to fail after the training
+        print(f"no picture of the seeds: {error}")
+    else:
+        print(f"{picture} shows the seeds' mean and standard deviation")
