@@ -154,21 +154,22 @@ def test_plot_draws_runs_into_the_current_folder_and_says_what_it_shows(runs_dir
     monkeypatch.chdir(tmp_path)
     folders = [str(path) for path in sorted(runs_dir.iterdir())]
     before = contents(runs_dir)
-    assert cli.main(["plot", *folders]) == 0
+    assert cli.main(["plot", *folders, "--metric", "loss/policy"]) == 0  # no episode has finished
     assert capsys.readouterr().out.splitlines() == [
         f"backend=gymnasium, ...: {folders[0]}",
         f"backend=auto, ...: {folders[1]}, {folders[2]}",
         "plot.png shows them",
     ]
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
-    assert cli.main(["plot", folders[1], "--metric", "loss/policy", "--out", "loss.png"]) == 0
+    assert cli.main(["plot", "--metric", "loss/policy", "--out", "loss.png", folders[1]]) == 0
     assert capsys.readouterr().out == f"all: {folders[1]}\nloss.png shows them\n"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["loss.png", "plot.png"]
     assert contents(runs_dir) == before
 
 
 def test_plot_does_without_tensorflow(finished, tmp_path):
-    done = tfppo_process("plot", str(finished), "--out", str(tmp_path / "a.png"), python_options=["-X", "importtime"])
+    arguments = ["plot", str(finished), "--metric", "loss/policy", "--out", str(tmp_path / "a.png")]
+    done = tfppo_process(*arguments, python_options=["-X", "importtime"])
     assert done.returncode == 0
     imported = {line.split("|")[-1].strip().split(".")[0] for line in done.stderr.splitlines()}
     assert "matplotlib" in imported and not imported & {"tensorflow", "keras", "gymnasium"}
