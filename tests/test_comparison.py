@@ -190,7 +190,8 @@ def test_what_is_no_run_or_has_nothing_to_show_is_refused(make_run, tmp_path):
     picture = tmp_path / "plot.png"
     a = make_run("a")
     assert "folder" in refusal(plot_runs, [], picture)
-    assert "twice" in refusal(plot_runs, [a, tmp_path / "." / "a"], picture)
+    (tmp_path / "again").symlink_to(a)
+    assert "twice" in refusal(plot_runs, [a, tmp_path / "again"], picture)
     assert "nowhere" in refusal(plot_runs, [tmp_path / "nowhere"], picture)
     unstarted, empty = make_run("unstarted"), make_run("empty", [])
     (unstarted / runs.METRICS).unlink()
