@@ -7,7 +7,7 @@ from typing import Annotated
 from tyro.conf import subcommand
 
 from tfppo.commands.models import Pretrain, RewardModel
-from tfppo.commands.runs import Evaluate, Generate, Resume
+from tfppo.commands.runs import Evaluate, Export, Generate, Resume
 from tfppo.commands.train import Train, use_defaults_of_what_is_asked_for
 from tfppo.errors import UsageError
 from tfppo.parsing import parse
@@ -19,6 +19,7 @@ Command = (
     | Annotated[Generate, subcommand("generate")]
     | Annotated[Resume, subcommand("resume")]
     | Annotated[Evaluate, subcommand("evaluate")]
+    | Annotated[Export, subcommand("export")]
 )
 
 
