@@ -105,6 +105,9 @@ def export(folder: Path) -> Path:
     """Writes the language model of a run's latest checkpoint into its folder as a preset, its weights in full precision
     and adapters merged into them, in place of an earlier one; says how to load it, and returns the preset's folder.
 
+    KerasHub's own `generate` puts the end token before a prompt, which the model has never seen there, whatever the
+    preset's add_start_token says (release 0.32): load it with preprocessor=None, and give it tokens.
+
     Raises:
       UsageError: if the folder is no run, has no checkpoint that can be read, or cannot be written to.
     """
