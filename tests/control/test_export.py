@@ -240,7 +240,7 @@ def test_inputs_are_named_and_typed():
         "arm": ([None, 2], "float32"),
     }
     for keys, name in ((("a b", "a_b"), "a_b"), (("seed",), "seed")):
-        assert name in refusal(input_specs, Stateless, spaces.Dict({key: image for key in keys}))
+        assert name in refusal(input_specs, Stateless, spaces.Dict(dict.fromkeys(keys, image)))
 
 
 def contents(folder):
