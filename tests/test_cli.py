@@ -205,6 +205,16 @@ def test_evaluate_takes_a_seed(finished, monkeypatch, capsys):
     assert "over 3 episodes" in out and "9.0 +- 0.5" in out and "7.0 +- 0.5" in out
 
 
+def test_export_says_how_to_load_what_it_wrote(finished, capsys):
+    before = contents(finished)
+    for _ in range(2):
+        assert cli.main(["export", str(finished)]) == 0
+        out, err = capsys.readouterr()
+        assert len(out.splitlines()) == 1 and err == "" and f'tf.saved_model.load("{finished / "export"}")' in out
+        assert {name: data for name, data in contents(finished).items() if not name.startswith("export/")} == before
+    assert (finished / "export" / "saved_model.pb").exists()
+
+
 def test_resume_of_a_finished_run_works(finished, capsys):
     rows = (finished / "metrics.csv").read_bytes()
     assert cli.main(["resume", str(finished)]) == 0
@@ -215,13 +225,14 @@ def test_resume_of_a_finished_run_works(finished, capsys):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], ["train", "resume", "evaluate"]),
+        ([], ["train", "resume", "evaluate", "export"]),
         (["train"], ["train", "resume", "evaluate", "cartpole", "control"]),
         (["train", "cartpole"], ["--learning-rate", "--clip-ratio", "--num-envs", "--seed", "--seeds", "--runs-dir"]),
         (["train", "text"], ["--seeds"]),
         (["plot"], ["--out", "--metric", "plot.png"]),
         (["evaluate"], ["--episodes", "--seed"]),
         (["resume"], ["PATH"]),
+        (["export"], ["PATH", "SavedModel", "preset"]),
     ],
 )
 def test_help_names_what_there_is(arguments, words, capsys):
@@ -301,6 +312,9 @@ LONG = "some/" + "name-that-is-too-long-for-a-narrow-terminal-" * 3
         (["resume"], ["folder"]),
         (["resume", "nowhere"], ["nowhere"]),
         (["resume", "."], ["."]),
+        (["export"], ["folder"]),
+        (["export", "nowhere"], ["nowhere"]),
+        (["export", "."], ["."]),
     ],
     ids=" ".join,
 )
@@ -334,7 +348,7 @@ def test_a_runs_dir_that_is_a_file_is_refused(tmp_path, capsys):
     assert contents(tmp_path) == {"file": b"in the way"}
 
 
-@pytest.mark.parametrize("command", ["resume", "evaluate"])
+@pytest.mark.parametrize("command", ["resume", "evaluate", "export"])
 def test_a_damaged_checkpoint_is_refused_and_the_run_left_alone(finished, command, capsys):
     (data,) = (finished / "checkpoints").glob("ckpt-1.data*")
     data.write_bytes(data.read_bytes()[:100])
@@ -346,7 +360,7 @@ def test_a_damaged_checkpoint_is_refused_and_the_run_left_alone(finished, comman
     assert contents(finished) == before
 
 
-@pytest.mark.parametrize("command", ["resume", "evaluate"])
+@pytest.mark.parametrize("command", ["resume", "evaluate", "export"])
 def test_a_run_without_a_checkpoint_is_refused(finished, command, capsys):
     shutil.rmtree(finished / "checkpoints")
     before = contents(finished)

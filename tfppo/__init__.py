@@ -16,6 +16,7 @@ _PUBLIC = {
     "control_run": "tfppo.control.recipes",
     "register_environment": "tfppo.control.environments",
     "ActorCriticPolicy": "tfppo.control.policy",
+    "export_policy": "tfppo.control.export",
     "make_actor": "tfppo.control.networks",
     "make_critic": "tfppo.control.networks",
     "TextTrainer": "tfppo.text.train",

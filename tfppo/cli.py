@@ -7,7 +7,7 @@ from typing import Annotated
 from tyro.conf import subcommand
 
 from tfppo.commands.models import Pretrain, RewardModel
-from tfppo.commands.runs import Evaluate, Generate, Plot, Resume
+from tfppo.commands.runs import Evaluate, Export, Generate, Plot, Resume
 from tfppo.commands.train import Train, use_defaults_of_what_is_asked_for
 from tfppo.errors import UsageError
 from tfppo.parsing import parse
@@ -20,6 +20,7 @@ Command = (
     | Annotated[Resume, subcommand("resume")]
     | Annotated[Evaluate, subcommand("evaluate")]
     | Annotated[Plot, subcommand("plot")]
+    | Annotated[Export, subcommand("export")]
 )
 
 

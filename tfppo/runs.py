@@ -4,7 +4,9 @@ import dataclasses
 import itertools
 import json
 import os
+import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ CHECKPOINTS = "checkpoints"
 CURVE = "curve.png"
 FRONTIER = "frontier.png"  # text: score against KL
 SAMPLES = "samples.jsonl"  # text
+EXPORT = "export"
 
 
 def create_run_folder(run: RunConfig, task: str) -> Path:
@@ -121,6 +124,36 @@ def read_evaluation(folder: Path) -> dict[str, Any] | None:
 def write_evaluation(folder: Path, evaluation: dict[str, Any]) -> None:
     """Keeps the evaluation of a run."""
     _write_text(folder / EVALUATION, json.dumps(evaluation, indent=2) + "\n")
+
+
+@contextmanager
+def replacing(folder: Path, mark: str) -> Iterator[Path]:
+    """Gives the path of a folder that is to be written; once it is whole, it takes the place of `folder`.
+
+    If writing fails, everything stays as it was.
+
+    Args:
+      folder: that is to be there; it is replaced if it is empty, or holds a file called `mark`.
+      mark: a file that such a folder has.
+
+    Raises:
+      UsageError: if there is something else in its place, or it cannot be written to.
+    """
+    if os.path.lexists(folder) and not (folder / mark).exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise UsageError(
+            f"{folder} exists and holds no {mark}: it is not replaced; move it away, or choose another folder"
+        )
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        stage = tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent)
+    except OSError as error:
+        raise UsageError(f"cannot write to {folder.parent} ({error.strerror}): choose another folder") from None
+    with stage:
+        new, old = Path(stage.name) / "new", Path(stage.name) / "old"
+        yield new
+        if os.path.lexists(folder):
+            folder.rename(old)
+        new.rename(folder)
 
 
 def _write_text(path: Path, text: str) -> None:

@@ -1,4 +1,4 @@
-"""What is done with runs' folders: `tfppo evaluate`, `tfppo generate`, `tfppo resume`, `tfppo plot`."""
+"""What is done with runs' folders: `tfppo evaluate`, `generate`, `export`, `resume`, `plot`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,6 +78,22 @@ class Generate:
         prompts = [prompt for prompt in self.prompt for _ in range(self.samples)]
         for prompt, response in zip(prompts, responses, strict=True):
             print(prompt + response)
+
+
+@dataclass(frozen=True)
+class Export:
+    """Write a run's policy into its folder export, for use elsewhere: a SavedModel (control) or a preset (text)."""
+
+    folder: Positional[Path]
+    """The run's folder."""
+
+    def __call__(self) -> None:
+        is_text = runs.is_text(self.folder)
+        import_tensorflow()
+        from tfppo.control import run as control
+        from tfppo.text import run as text
+
+        (text if is_text else control).export(self.folder)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 import dataclasses
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from tfppo import runs
 from tfppo.checkpoints import Checkpoints
 from tfppo.config import ControlRun
 from tfppo.control.evaluate import episode_returns, summarise
+from tfppo.control.export import MEMORY, export_policy, input_specs
 from tfppo.control.rollout import ControlPolicy
 from tfppo.control.statistics import WINDOW
 from tfppo.control.train import ControlTrainer
@@ -56,12 +59,45 @@ def evaluate(folder: Path, episodes: int, seed: int | None = None) -> dict[str, 
     Raises:
       UsageError: if the folder is no run, or has no checkpoint that can be read.
     """
+    with _restored(folder) as trainer:
+        config = trainer.config
+        seed = config.run.seed if seed is None else seed
+        return {"env": config.control.env, "seed": seed} | _judge(trainer, episodes, seed)
+
+
+def export(folder: Path) -> Path:
+    """Writes the policy of a run's latest checkpoint into its folder as a SavedModel (see `export_policy`), in place of
+    an earlier one, says how to use it, and returns the SavedModel's folder.
+
+    Raises:
+      UsageError: if the folder is no run, has no checkpoint that can be read, or cannot be written to.
+    """
+    path = folder / runs.EXPORT
+    with _restored(folder) as trainer:
+        export_policy(trainer.policy, trainer.observation_space, path, trainer.normalization)
+        specs = input_specs(trainer.policy, trainer.observation_space)
+    inputs = ", ".join(f"{name}=..." for name in specs)
+    line = (
+        f'{path} holds a SavedModel; policy = tf.saved_model.load("{path}"), then '
+        f'policy.signatures["act"]({inputs})["actions"]'
+    )
+    if trainer.policy.is_recurrent:
+        line += (
+            f"; {' and '.join(MEMORY)}: zeros [B, {specs[MEMORY[0]].shape[-1]}] at first, then what came out under "
+            "these names; episode_starts: bool [B], where an episode begins"
+        )
+    print(line)
+    return path
+
+
+@contextmanager
+def _restored(folder: Path) -> Iterator[ControlTrainer]:
+    """The trainer of a run as its latest checkpoint left it, on whatever device there is."""
     config = runs.read_config(folder, ControlRun)
     trainer = ControlTrainer(dataclasses.replace(config, run=dataclasses.replace(config.run, device="auto")))
     try:
         _checkpoints(trainer, folder).restore_latest()
-        seed = config.run.seed if seed is None else seed
-        return {"env": config.control.env, "seed": seed} | _judge(trainer, episodes, seed)
+        yield trainer
     finally:
         trainer.close()
 

@@ -1,9 +1,10 @@
-"""Language models on disk: KerasHub presets, which `from_preset(folder)` loads; weights in half precision."""
+"""Language models on disk: KerasHub presets, which `from_preset(folder)` loads. Weights may be halved."""
 
 import json
 import warnings
 from importlib import resources
 from pathlib import Path
+from typing import Literal
 
 import h5py
 import keras
@@ -24,10 +25,16 @@ def default_preset() -> Path:
     return Path(str(resources.files("tfppo.data").joinpath("movie-gpt2")))
 
 
-def save_preset(folder: Path, model: keras.Model, tokenizer: keras_hub.models.Tokenizer) -> None:
+def save_preset(
+    folder: Path,
+    model: keras.Model,
+    tokenizer: keras_hub.models.Tokenizer,
+    weights_dtype: Literal["float16", "float32"] = "float16",
+) -> None:
     """Writes a language model and its tokenizer into a new folder, which must not exist yet.
 
-    The weights of a KerasHub model are rounded to float16; the LSTM's are kept as they are. Optimizers stay out.
+    The weights of a KerasHub model are kept in `weights_dtype`; the LSTM's in float32. Adapters are merged into the
+    weights that they adapt. Optimizers stay out.
     """
     folder.mkdir(parents=True)
     if isinstance(model, LSTMLanguageModel):
@@ -42,7 +49,8 @@ def save_preset(folder: Path, model: keras.Model, tokenizer: keras_hub.models.To
         add_start_token=False,  # KerasHub would begin texts with the end token, which ours never saw there
     )
     type(model)(model.backbone, preprocessor=preprocessor).save_to_preset(str(folder))
-    halve_weights(folder / WEIGHTS_FILE)
+    if weights_dtype == "float16":
+        halve_weights(folder / WEIGHTS_FILE)
 
 
 def load_preset(folder: Path | str, dtype: str = "float32") -> tuple[keras.Model, keras_hub.models.Tokenizer]:

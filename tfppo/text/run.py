@@ -16,6 +16,7 @@ from tfppo.errors import UsageError
 from tfppo.loop import write_iterations
 from tfppo.text.config import TextRun
 from tfppo.text.evaluate import Examinee, compare
+from tfppo.text.presets import LSTM_FILE, TOKENIZER_FILE, save_preset
 from tfppo.text.rewards import Reward
 from tfppo.text.samples import SampleTable
 from tfppo.text.tasks import Task
@@ -98,6 +99,31 @@ def generate(
     examinee = Examinee(trainer.policy.model, trainer.config.text, trainer.ending, **options)
     answers = examinee.respond(encoded, seed)
     return trainer.codec.decode_masked(answers.responses, answers.mask)
+
+
+def export(folder: Path) -> Path:
+    """Writes the language model of a run's latest checkpoint into its folder as a preset, its weights in full precision
+    and adapters merged into them, in place of an earlier one; says how to load it, and returns the preset's folder.
+
+    KerasHub's own `generate` puts the end token before a prompt, which the model has never seen there, whatever the
+    preset's add_start_token says (release 0.32): load it with preprocessor=None, and give it tokens.
+
+    Raises:
+      UsageError: if the folder is no run, has no checkpoint that can be read, or cannot be written to.
+    """
+    trainer = _restored(folder)
+    path, tokenizer = folder / runs.EXPORT, trainer.codec.tokenizer
+    with runs.replacing(path, TOKENIZER_FILE) as new:
+        save_preset(new, trainer.policy.model.model, tokenizer, "float32")
+    text = trainer.config.text
+    load = "tfppo.load_preset" if (path / LSTM_FILE).exists() else "keras_hub.models.CausalLM.from_preset"
+    notes = [f"outside of tfppo begin prompts with {tokenizer.id_to_token(token)}" for token in trainer.codec.before]
+    notes += [f"it was tuned at temperature {text.temperature}"] if text.temperature != 1.0 else []
+    print(
+        f'{path} holds a preset; load it with {load}("{path}"), or go on with it: '
+        + "; ".join([f"tfppo train text --preset {path}", *notes])
+    )
+    return path
 
 
 def describe(evaluation: dict[str, Any]) -> str:

@@ -1,0 +1,334 @@
+"""Exported policies act as the policies do, in a process that knows nothing of this package."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+import pytest
+import tensorflow as tf
+from gymnasium import spaces
+from refusal import refusal
+
+from tfppo.config import ControlConfig, ControlRun, PPOConfig, RunConfig
+from tfppo.control import export, run
+from tfppo.control.encoders import map_space, observation_dtype
+from tfppo.control.environments import forget
+from tfppo.control.export import export_policy, input_specs
+from tfppo.control.train import ControlTrainer
+from tfppo.control.vector import make_vector_environment
+
+NUM_ENVS, STEPS = 4, 12
+CASES = {
+    "discrete": {"env": "CartPole-v1"},
+    "normal": {"env": "Pendulum-v1"},
+    "squashed": {"env": "Pendulum-v1", "box_policy": "squashed"},
+    "gsde": {"env": "Pendulum-v1", "box_policy": "gsde"},
+    "multi_discrete": {"env": "Levers-v0"},
+    "dict": {"env": "Rooms-v0"},
+    "recurrent": {"env": "Rooms-v0", "lstm_units": 5},
+}
+SEEN = {"Levers-v0": (50, 20), "Rooms-v0": (-30, 5), "Pendulum-v1": (0.5, 4)}  # mean and standard deviation, about
+every_case = pytest.mark.parametrize("case", list(CASES))
+
+
+class Levers(gymnasium.Env):
+    """Far from mean 0 and standard deviation 1 in what it shows, and its actions do not start at 0."""
+
+    observation_space = spaces.Box(-np.inf, np.inf, [2, 2])
+    action_space = spaces.MultiDiscrete([[2, 3], [4, 5]], start=[[1, -2], [0, 7]])
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.steps = 0
+        return self.see(), {}
+
+    def see(self):
+        return self.np_random.normal(50, 20, [2, 2]).astype(np.float32)
+
+    def step(self, action):
+        self.steps += 1
+        return self.see(), 1.0, self.steps % 6 == 0, False, {}
+
+
+class Rooms(Levers):
+    """A dictionary with an awkward key and a mask."""
+
+    observation_space = spaces.Dict(
+        {
+            "2nd place": spaces.Discrete(4, start=1),
+            "speed": spaces.Box(-np.inf, np.inf, [2]),
+            "action_mask": spaces.MultiBinary(5),
+        }
+    )
+    action_space = spaces.Discrete(5, start=3)
+
+    def see(self):
+        mask = self.np_random.integers(2, size=5, dtype=np.int8)
+        mask[self.np_random.integers(5)] = 1
+        place, speed = self.np_random.integers(1, 5), self.np_random.normal(-30, 5, 2).astype(np.float32)
+        return {"2nd place": place, "speed": speed, "action_mask": mask}
+
+
+gymnasium.register("Levers-v0", Levers)
+gymnasium.register("Rooms-v0", Rooms)
+
+
+def settings(runs_dir=Path("runs"), **control):
+    shape = {"num_envs": NUM_ENVS, "rollout_length": 8, "total_steps": 32, "hidden_units": (8,), "eval_episodes": 0}
+    modes = {"device": "cpu", "compile_rollout": "eager", "compile_update": "eager"}
+    return ControlRun(
+        RunConfig(runs_dir=runs_dir, **modes),
+        ControlConfig(normalize_observations=True, **shape | control),
+        PPOConfig(minibatch_size=32, num_epochs=1),
+    )
+
+
+def make_trainer(case):
+    """One with opinions, its actor's weights being large, that seems to have seen observations."""
+    trainer, rng = ControlTrainer(settings(**CASES[case])), np.random.default_rng(1)
+    center, std = SEEN.get(trainer.config.control.env, (0.1, 0.3))
+    count, mean, variance = trainer.normalization.state
+    count.assign(100)
+    mean.assign(center + std * rng.normal(0, 0.3, mean.shape))
+    variance.assign(std**2 * rng.uniform(0.5, 2, variance.shape))
+    trainer.policy.actor.set_weights([rng.normal(0, 0.9, w.shape) for w in trainer.policy.actor.get_weights()])
+    return trainer
+
+
+def play(trainer):
+    """What the exported policy gets from the real environment, which takes random actions, and what the policy itself
+    answers greedily, each [STEPS, B, ...]."""
+    policy, env = trainer.policy, trainer.config.control.env
+    environment = make_vector_environment(env, NUM_ENVS)
+    dtypes = map_space(observation_dtype, environment.single_observation_space)
+    raw, _ = environment.reset(seed=2)
+    environment.action_space.seed(3)
+    memory, done, starts = policy.initial_memory(NUM_ENVS), np.zeros(NUM_ENVS, bool), np.ones(NUM_ENVS, bool)
+    seen, answers = [], []
+    for _ in range(STEPS):
+        now = tf.nest.map_structure(lambda dtype, x: tf.constant(x, dtype), dtypes, raw)
+        actions, memory = policy.greedy_step(trainer.normalization.observations(now), memory)
+        inputs = now if isinstance(now, dict) else {"observations": now}
+        seen.append({name.replace("2nd place", "arg_2nd_place"): x.numpy() for name, x in inputs.items()})
+        answers.append({"actions": policy.to_environment(actions).numpy()})
+        if policy.is_recurrent:
+            seen[-1]["episode_starts"] = starts
+            answers[-1] |= {"memory_h": memory[0].numpy(), "memory_c": memory[1].numpy()}
+        memory, starts = forget(memory, tf.constant(done)), done
+        raw, _, terminated, truncated, _ = environment.step(environment.action_space.sample())
+        done = (terminated | truncated) & ~done
+    environment.close()
+    return stacked(seen), stacked(answers)
+
+
+def stacked(rows):
+    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+
+
+STRANGER = """
+import sys
+import numpy as np
+import tensorflow as tf
+
+for folder in sys.argv[1:]:
+    act = tf.saved_model.load(folder + "/export").signatures["act"]
+    inputs = dict(np.load(folder + "/inputs.npz"))
+    wanted = act.structured_input_signature[1]
+    carried = {name: tf.ones([4, *wanted[name].shape[1:]]) for name in wanted if name.startswith("memory_")}
+    rows = []
+    for step in range(len(next(iter(inputs.values())))):
+        given = {name: tf.constant(x[step]) for name, x in inputs.items()} | carried
+        rows.append(act(**given))
+        one = act(**{name: x[1:2] for name, x in given.items()})
+        for name, x in one.items():
+            np.testing.assert_allclose(x[0], rows[-1][name][1], rtol=1e-4, atol=1e-5)
+        carried = {name: rows[-1][name] for name in carried}
+    np.savez(folder + "/answers.npz", **{name: np.stack([row[name] for row in rows]) for name in rows[0]})
+assert "tfppo" not in sys.modules
+"""
+
+
+@pytest.fixture(scope="module")
+def trainers():
+    return {case: make_trainer(case) for case in CASES}
+
+
+@pytest.fixture(scope="module")
+def exported(trainers, tmp_path_factory):
+    """The exported policies' folders, beside each the answers of its policy and those of a stranger's process."""
+    folders = {case: tmp_path_factory.mktemp(case) for case in CASES}
+    wanted = {}
+    for case, trainer in trainers.items():
+        export_policy(trainer.policy, trainer.observation_space, folders[case] / "export", trainer.normalization)
+        inputs, wanted[case] = play(trainer)
+        np.savez(folders[case] / "inputs.npz", **inputs)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [sys.executable, "-c", STRANGER, *map(str, folders.values())]
+    done = subprocess.run(command, env=environment, cwd=folders["dict"], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return folders, wanted
+
+
+@every_case
+def test_a_stranger_acts_as_the_policy_does(exported, case):
+    folders, wanted = exported
+    answers = np.load(folders[case] / "answers.npz")
+    assert set(answers) == set(wanted[case])
+    for name, values in wanted[case].items():
+        assert answers[name].dtype == values.dtype and answers[name].shape == values.shape
+        np.testing.assert_allclose(answers[name], values, rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+@every_case
+def test_there_was_something_to_tell_apart(exported, trainers, case):
+    """Observations that are not normalised, actions that are not for the environment, a mask that is not looked at and
+    an episode that is not forgotten would all have shown."""
+    folders, wanted = exported
+    trainer, inputs, actions = trainers[case], dict(np.load(folders[case] / "inputs.npz")), wanted[case]["actions"]
+    assert len(np.unique(actions)) > 1
+    if case in ("normal", "gsde"):
+        assert 0.1 < (np.abs(actions) == 2).mean() < 0.9
+    if case == "squashed":
+        assert ((np.abs(actions) > 1.1) & (np.abs(actions) < 2)).any()
+    if case == "multi_discrete":
+        assert actions.shape == (STEPS, NUM_ENVS, 2, 2) and actions.min() == -2 and actions.max() > 8
+    if trainer.policy.is_recurrent:
+        assert inputs["episode_starts"][0].all() and inputs["episode_starts"][5:].any()
+    if "action_mask" in inputs:
+        assert np.take_along_axis(inputs["action_mask"], actions[..., None] - 3, axis=-1).all()
+        assert (inputs["action_mask"] == 0).any()
+
+
+@every_case
+def test_actions_are_drawn_by_a_seed(exported, trainers, case):
+    folders, _ = exported
+    policy, normalization = trainers[case].policy, trainers[case].normalization
+    inputs = {name: tf.constant(x[0]) for name, x in np.load(folders[case] / "inputs.npz").items()}
+    if isinstance(trainers[case].observation_space, spaces.Dict):
+        observations = {"2nd place": inputs["arg_2nd_place"]} | {key: inputs[key] for key in ("speed", "action_mask")}
+    else:
+        observations = inputs["observations"]
+    memory = policy.initial_memory(NUM_ENVS)
+    carried = dict(zip(export.MEMORY, memory, strict=False))
+    loaded = tf.saved_model.load(folders[case] / "export")
+    drawn = []
+    for seed in (tf.constant([7, n], tf.int64) for n in range(6)):
+        noise = policy.noise([NUM_ENVS], seed)
+        wanted, _, after = policy.step(normalization.observations(observations), noise, memory)
+        given = loaded.signatures["sample"](seed=seed, **inputs, **carried)
+        np.testing.assert_allclose(given["actions"], policy.to_environment(wanted), rtol=1e-4, atol=1e-5)
+        for name, part in zip(carried, after, strict=False):
+            np.testing.assert_allclose(given[name], part, rtol=1e-4, atol=1e-5)
+        drawn.append(given["actions"].numpy().tobytes())
+    assert len(set(drawn)) > 1
+
+
+def test_inputs_are_named_and_typed():
+    image = spaces.Box(0, 255, [40, 40, 3], np.uint8)
+    space = spaces.Dict({"left/eye": image, "gear": spaces.Discrete(3), "arm": spaces.Box(-1, 1, [2], np.float64)})
+
+    class Stateless:
+        is_recurrent = False
+
+    specs = input_specs(Stateless, space)
+    assert {name: (spec.shape.as_list(), spec.dtype.name) for name, spec in specs.items()} == {
+        "left_eye": ([None, 40, 40, 3], "uint8"),
+        "gear": ([None], "int32"),
+        "arm": ([None, 2], "float32"),
+    }
+    for keys, name in ((("a b", "a_b"), "a_b"), (("seed",), "seed")):
+        assert name in refusal(input_specs, Stateless, spaces.Dict(dict.fromkeys(keys, image)))
+
+
+def contents(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def export_of(trainer, folder):
+    export_policy(trainer.policy, trainer.observation_space, folder, trainer.normalization)
+
+
+def act(folder, observations):
+    return tf.saved_model.load(folder).signatures["act"](observations=observations)["actions"].numpy()
+
+
+def test_a_second_export_takes_the_place_of_the_first(trainers, tmp_path):
+    trainer, observations = trainers["normal"], np.float32([[1, 0, 0.5], [0, 1, -0.5]])
+    actor, folder = trainer.policy.actor, tmp_path / "some" / "where" / "policy"
+    export_of(trainer, folder)
+    first, before = act(folder, observations), actor.get_weights()
+    (folder / "stale").write_text("of the first")
+    actor.set_weights([-weight for weight in before])
+    try:
+        export_of(trainer, folder)
+    finally:
+        actor.set_weights(before)
+    assert (np.abs(act(folder, observations) - first) > 0.01).any()
+    assert not (folder / "stale").exists()
+    assert [path.name for path in folder.parent.iterdir()] == ["policy"]
+
+
+def test_an_export_that_fails_leaves_everything_as_it_was(trainers, tmp_path, monkeypatch):
+    real = tf.saved_model.save
+
+    def fail_at_the_end(*arguments):
+        real(*arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tf.saved_model, "save", fail_at_the_end)
+    with pytest.raises(KeyboardInterrupt):
+        export_of(trainers["normal"], tmp_path / "policy")
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.undo()
+    export_of(trainers["normal"], tmp_path / "policy")
+    before = contents(tmp_path)
+    monkeypatch.setattr(tf.saved_model, "save", fail_at_the_end)
+    with pytest.raises(KeyboardInterrupt):
+        export_of(trainers["normal"], tmp_path / "policy")
+    assert contents(tmp_path) == before and [path.name for path in tmp_path.iterdir()] == ["policy"]
+
+
+def test_what_is_no_export_is_not_replaced(trainers, tmp_path):
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "thesis").write_text("years of work")
+    before = contents(tmp_path)
+    for path in (tmp_path / "home", tmp_path / "home" / "thesis", tmp_path / "home" / "thesis" / "below"):
+        assert str(path.parent if path.name == "below" else path) in refusal(export_of, trainers["normal"], path)
+    assert contents(tmp_path) == before and [path.name for path in tmp_path.iterdir()] == ["home"]
+    (tmp_path / "empty").mkdir()
+    export_of(trainers["normal"], tmp_path / "empty")
+    assert (tmp_path / "empty" / "saved_model.pb").exists()
+
+
+@pytest.mark.parametrize("lstm_units", [0, 3])
+def test_a_run_is_exported_as_its_latest_checkpoint_left_it(tmp_path, monkeypatch, capsys, lstm_units):
+    trainers, closed = [], []
+
+    class Trainer(ControlTrainer):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            trainers.append(self)
+
+        def close(self):
+            super().close()
+            closed.append(self)
+
+    monkeypatch.setattr(run, "ControlTrainer", Trainer)
+    folder = run.train(settings(tmp_path, env="CartPole-v1", lstm_units=lstm_units, backend="gymnasium"))
+    before = contents(folder)
+    capsys.readouterr()
+    assert run.export(folder) == folder / "export"
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) == 1 and err == ""
+    assert f'tf.saved_model.load("{folder / "export"}")' in out and '.signatures["act"](observations=...' in out
+    assert ("memory_h=..., memory_c=..., episode_starts=..." in out and "[B, 3]" in out) == bool(lstm_units)
+    assert {k: v for k, v in contents(folder).items() if not k.startswith("export/")} == before
+    trained = trainers[0]
+    assert len(trainers) == 2 and closed == trainers
+    variables = [*trained.policy.actor.weights, *trained.normalization.state[1:]]
+    loaded = tf.saved_model.load(folder / "export")  # which owns the variables
+    held = {variable.numpy().tobytes() for variable in loaded.signatures["act"].variables}
+    assert held == {variable.numpy().tobytes() for variable in variables}

@@ -1,0 +1,126 @@
+"""A tuned language model as a preset: it says what the policy says, here and in KerasHub, and can be tuned further."""
+
+import keras_hub
+import numpy as np
+import pytest
+import tensorflow as tf
+from refusal import refusal
+
+from tfppo import TextTrainer, runs
+from tfppo.cli import main
+from tfppo.text import run
+from tfppo.text.config import text_run
+from tfppo.text.presets import load_preset
+from tfppo.text.reference import as_language_model
+
+TOKENS = np.random.default_rng(1).integers(6, 500, [5, 20]).astype(np.int32)
+
+
+def settings(folder, preset, **others):
+    """Of a short run whose steps are large."""
+    small = {"iterations": 1, "batch_size": 8, "minibatch_size": 4, "response_length": 6, "eval_prompts": 0}
+    where = {"runs_dir": folder, "preset": preset, "task": "length", "device": "cpu", "num_epochs": 2}
+    return text_run(**(small | where | {"learning_rate": 0.1} | others))
+
+
+def log_probs(model):
+    """Of every token at every place, [B, S, V], by the path that PPO takes."""
+    return tf.nn.log_softmax(model.logits(model.hidden_states(tf.constant(TOKENS)))).numpy()
+
+
+def log_probs_of(preset):
+    return log_probs(as_language_model(load_preset(preset)[0]))
+
+
+def contents(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def adapted(preset, tmp_path_factory):
+    """The folder of an exported run of adapters that are not small, tuned at another temperature than 1."""
+    folder = run.train_text(settings(tmp_path_factory.mktemp("adapted"), preset, lora_rank=3, temperature=0.7))
+    run.export(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def policy(adapted):
+    """Its log-probabilities, and what it writes."""
+    return log_probs(run._restored(adapted).policy.model), run.generate(adapted, ["This film"], temperature=0.0)[0]
+
+
+def test_a_preset_is_as_sure_of_every_token_as_the_policy(any_preset, tmp_path, monkeypatch, capsys):
+    trainers, restored = [], run._restored
+    monkeypatch.setattr(run, "_restored", lambda folder: trainers.append(restored(folder)) or trainers[-1])
+    folder = run.train_text(settings(tmp_path, any_preset))
+    before = contents(folder)
+    capsys.readouterr()
+    assert run.export(folder) == folder / "export"
+    out, err = capsys.readouterr()
+    loader = "tfppo.load_preset" if "lstm" in str(any_preset) else "keras_hub.models.CausalLM.from_preset"
+    assert len(out.splitlines()) == 1 and err == "" and f'{loader}("{folder / "export"}")' in out
+    assert "temperature" not in out
+    assert {name: data for name, data in contents(folder).items() if not name.startswith("export/")} == before
+    policy = log_probs(trainers[0].policy.model)
+    np.testing.assert_allclose(log_probs_of(folder / "export"), policy, rtol=1e-5, atol=1e-5)
+    assert np.abs(log_probs_of(any_preset) - policy).max() > 0.05
+
+
+def test_adapters_are_merged(adapted, policy, preset):
+    np.testing.assert_allclose(log_probs_of(adapted / "export"), policy[0], rtol=1e-4, atol=1e-5)
+    assert np.abs(log_probs_of(preset) - policy[0]).max() > 0.05
+
+
+def test_kerashub_loads_it_and_writes_what_the_policy_writes(adapted, policy):
+    model = keras_hub.models.CausalLM.from_preset(str(adapted / "export"), preprocessor=None)
+    logits = model({"token_ids": TOKENS, "padding_mask": np.ones_like(TOKENS)})
+    np.testing.assert_allclose(tf.nn.log_softmax(logits), policy[0], rtol=1e-4, atol=1e-5)
+    tokenizer = keras_hub.models.Tokenizer.from_preset(str(adapted / "export"))
+    prompt = [int(token) for token in tokenizer("<|movie|>This film")]
+    padded = np.array([prompt + 6 * [0]])
+    model.compile(sampler="greedy")
+    written = model.generate({"token_ids": padded, "padding_mask": padded != 0}, stop_token_ids=None)
+    written = written["token_ids"] if isinstance(written, dict) else written
+    assert tokenizer.detokenize(np.array(written)[0, len(prompt) :].tolist()) == policy[1]
+
+
+def test_it_can_be_tuned_further(adapted, policy, preset, tmp_path):
+    """The new run's reference is what the old one ended with, and all its weights are trained again."""
+    trainer = TextTrainer(settings(tmp_path, adapted / "export"))
+    for model in (trainer.policy.model, trainer.reference):
+        np.testing.assert_allclose(log_probs(model), policy[0], rtol=1e-4, atol=1e-5)
+    untuned, _ = load_preset(preset)
+    shapes = [weight.shape for weight in trainer.policy.model.trainable_variables]
+    assert shapes == [weight.shape for weight in untuned.trainable_weights] and len(shapes) > 10
+
+
+def test_the_command_replaces_an_earlier_export(adapted, capsys):
+    before, path = contents(adapted), adapted / "export"
+    (path / "stale").write_text("of an earlier export")
+    assert main(["export", str(adapted)]) == 0
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) == 1 and err == ""
+    for words in (f'from_preset("{path}")', f"tfppo train text --preset {path}", "<|movie|>", "temperature 0.7"):
+        assert words in out
+    assert set(contents(adapted)) == set(before) and not list(adapted.glob(".export*"))
+
+
+def test_an_export_that_fails_leaves_the_earlier_one(adapted, monkeypatch):
+    real, before = run.save_preset, contents(adapted)
+
+    def fail_at_the_end(*arguments):
+        real(*arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "save_preset", fail_at_the_end)
+    with pytest.raises(KeyboardInterrupt):
+        run.export(adapted)
+    assert contents(adapted) == before and not list(adapted.glob(".export*"))
+
+
+def test_what_lies_in_its_place_is_not_replaced(adapted, monkeypatch):
+    monkeypatch.setattr(runs, "EXPORT", "samples.jsonl")
+    before = contents(adapted)
+    assert "samples.jsonl exists and holds no tokenizer.json" in refusal(run.export, adapted)
+    assert contents(adapted) == before
