@@ -41,6 +41,7 @@ FLOORS = [
         "control.train",
         "control.evaluate",
         "control.run",
+        "control.bench",
     ],
     [
         "text.corpus",
@@ -81,6 +82,7 @@ FLOORS = [
         "commands.train",
         "commands.models",
         "commands.runs",
+        "commands.bench",
         "cli",
         "__main__",
         "__init__",
@@ -102,6 +104,7 @@ WITHOUT_TENSORFLOW = [
     "commands.train",
     "commands.models",
     "commands.runs",
+    "commands.bench",
     "cli",
     "__main__",
     "__init__",
@@ -115,6 +118,7 @@ MAY_PRINT = [
     "writers",
     "startup",
     "commands.runs",
+    "commands.bench",
     "cli",
     "ppo",
 ]

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from tyro.conf import subcommand
 
+from tfppo.commands.bench import Bench
 from tfppo.commands.models import Pretrain, RewardModel
 from tfppo.commands.runs import Evaluate, Generate, Resume
 from tfppo.commands.train import Train, use_defaults_of_what_is_asked_for
@@ -19,6 +20,7 @@ Command = (
     | Annotated[Generate, subcommand("generate")]
     | Annotated[Resume, subcommand("resume")]
     | Annotated[Evaluate, subcommand("evaluate")]
+    | Annotated[Bench, subcommand("bench")]
 )
 
 
