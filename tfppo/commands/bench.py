@@ -26,7 +26,7 @@ class Bench(TrainControl):
         if self.repetitions < 1:
             raise UsageError(f"repetitions must be at least 1, not {self.repetitions}")
         config = ControlRun(self.run, self.control, self.ppo)
-        import_tensorflow()
+        import_tensorflow(keep_programs=False)  # what was compiled before would say nothing
         from tfppo.control.bench import compare_modes, describe
         from tfppo.writers import progress_bar
 
