@@ -4,6 +4,7 @@ import pytest
 from rich.console import Console
 
 from tfppo import cli
+from tfppo.commands import bench as command
 from tfppo.control import bench
 from tfppo.control.bench import Comparison, Measurement, describe
 
@@ -59,6 +60,13 @@ def test_the_environments_recipe_and_the_options_reach_it(asked):
     assert (modes, repetitions) == (("xla", "graph", "eager"), 3)
     assert (plain.control.env, plain.control.num_envs) == ("CartPole-v1", 8)
     assert (usual_modes, usual_repetitions) == (("xla", "graph"), 10)
+
+
+def test_programs_that_were_kept_are_not_read(asked, monkeypatch):
+    options = []
+    monkeypatch.setattr(command, "import_tensorflow", lambda **given: options.append(given))
+    assert cli.main(["bench"]) == 0
+    assert options == [{"keep_programs": False}]
 
 
 @pytest.mark.parametrize(
