@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import tfppo
-from tfppo import startup
+from tfppo import startup, xla_cache
 
 NOISE = [
     "I0000 00:00:1700000000.000000    1234 port.cc:153] oneDNN custom operations are on.",
@@ -75,7 +75,7 @@ def driver(monkeypatch, tmp_path):
     """Says whether there is an NVIDIA driver."""
 
     def exists(answer):
-        monkeypatch.setattr(startup, "NVIDIA_DRIVER", (str(tmp_path if answer else tmp_path / "none"),))
+        monkeypatch.setattr(xla_cache, "NVIDIA_DRIVER", (str(tmp_path if answer else tmp_path / "none"),))
 
     return exists
 
@@ -134,51 +134,3 @@ def test_bytes_that_are_no_text_do_not_stop_it(stderr, driver):
     with startup._without_noise():
         os.write(2, b"E \xff\n")
     assert stderr().startswith("E ")
-
-
-@pytest.fixture
-def flags(monkeypatch, tmp_path):
-    """Sets TF_XLA_FLAGS, puts the user's cache into tmp_path, and undoes whatever is done to the flags."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-    def put(value):
-        monkeypatch.setenv("TF_XLA_FLAGS", value or "")
-        if value is None:
-            monkeypatch.delenv("TF_XLA_FLAGS")
-
-    return put
-
-
-@pytest.mark.parametrize("given", [None, "--tf_xla_auto_jit=0"])
-def test_xla_keeps_its_programs_where_there_is_a_driver(driver, flags, tmp_path, given):
-    driver(True)
-    flags(given)
-    startup._keep_compiled_programs()
-    words = os.environ["TF_XLA_FLAGS"].split()
-    cache = tmp_path / "cache" / "tfppo" / "xla"
-    assert words == [*([given] if given else []), f"--tf_xla_persistent_cache_directory={cache}"]
-    assert cache.is_dir()
-
-
-def test_without_a_driver_nothing_is_kept(driver, flags, tmp_path):
-    driver(False)
-    flags(None)
-    startup._keep_compiled_programs()
-    assert "TF_XLA_FLAGS" not in os.environ
-    assert not (tmp_path / "cache").exists()
-
-
-def test_a_cache_that_the_user_chose_stays(driver, flags, tmp_path):
-    driver(True)
-    flags("--tf_xla_persistent_cache_directory=elsewhere")
-    startup._keep_compiled_programs()
-    assert os.environ["TF_XLA_FLAGS"] == "--tf_xla_persistent_cache_directory=elsewhere"
-    assert not (tmp_path / "cache").exists()
-
-
-def test_a_cache_folder_that_cannot_be_made_is_done_without(driver, flags, tmp_path):
-    driver(True)
-    flags(None)
-    (tmp_path / "cache").write_text("in the way")
-    startup._keep_compiled_programs()
-    assert "TF_XLA_FLAGS" not in os.environ

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from tyro.conf import subcommand
 
+from tfppo.commands.bench import Bench
 from tfppo.commands.models import Pretrain, RewardModel
 from tfppo.commands.runs import Evaluate, Export, Generate, Plot, Resume
 from tfppo.commands.train import Train, use_defaults_of_what_is_asked_for
@@ -21,6 +22,7 @@ Command = (
     | Annotated[Evaluate, subcommand("evaluate")]
     | Annotated[Plot, subcommand("plot")]
     | Annotated[Export, subcommand("export")]
+    | Annotated[Bench, subcommand("bench")]
 )
 
 

@@ -8,13 +8,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from pathlib import Path
+
+from tfppo.xla_cache import has_nvidia_driver, keep_compiled_programs
 
 BEGAN = time.perf_counter()  # when the command line took over from Python's own start
 NOISE = ("I0000", "WARNING: All log messages before absl::InitializeLog", "To enable the following instructions")
 NOISE_WITHOUT_DRIVER = "failed call to cuInit"  # an error only where there is a driver to call
-
-NVIDIA_DRIVER = ("/proc/driver/nvidia/version", "/dev/nvidiactl", "/dev/dxg")
 
 
 def seconds_since_start() -> float:
@@ -22,15 +21,16 @@ def seconds_since_start() -> float:
     return time.perf_counter() - BEGAN
 
 
-def import_tensorflow() -> None:
-    """Imports TensorFlow and Keras.
+def import_tensorflow(keep_programs: bool = True) -> None:
+    """Imports TensorFlow and Keras. XLA's programs are kept for the next run as `xla_cache` says, or not at all.
 
     Informational lines that TensorFlow's C++ code writes while it is imported are dropped; every other line, errors
     among them, still appears. Keras would import matplotlib for plots that nothing here draws, at 0.5 s: it is told
     that there is none, and the curve at the end of a run imports it then.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
-    _keep_compiled_programs()
+    if keep_programs:
+        keep_compiled_programs()
     hidden = "matplotlib" not in sys.modules
     if hidden:
         sys.modules["matplotlib"] = None  # type: ignore[assignment]
@@ -57,17 +57,6 @@ def _tell(text: str) -> None:
         print(f"\r\033[K{text}", end="", flush=True)
 
 
-def _keep_compiled_programs() -> None:
-    """On a machine with an NVIDIA GPU, XLA keeps what it compiled in the user's cache folder."""
-    if not _has_nvidia_driver() or "persistent_cache" in os.environ.get("TF_XLA_FLAGS", ""):
-        return
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "tfppo" / "xla"
-    with contextlib.suppress(OSError):  # without a cache folder it only compiles anew each time
-        cache.mkdir(parents=True, exist_ok=True)
-        flags = os.environ.get("TF_XLA_FLAGS", "")
-        os.environ["TF_XLA_FLAGS"] = f"{flags} --tf_xla_persistent_cache_directory={cache}".strip()
-
-
 @contextlib.contextmanager
 def _without_noise() -> Iterator[None]:
     """Holds back what is written to file descriptor 2, and then lets through all but the noise."""
@@ -83,9 +72,5 @@ def _without_noise() -> Iterator[None]:
             os.close(terminal)
             held.seek(0)
             for line in held.read().decode(errors="replace").splitlines():
-                if not (line.startswith(NOISE) or (NOISE_WITHOUT_DRIVER in line and not _has_nvidia_driver())):
+                if not (line.startswith(NOISE) or (NOISE_WITHOUT_DRIVER in line and not has_nvidia_driver())):
                     print(line, file=sys.stderr)
-
-
-def _has_nvidia_driver() -> bool:
-    return any(Path(path).exists() for path in NVIDIA_DRIVER)

@@ -99,7 +99,8 @@ _control, _text = control_run(), text_run()  # the defaults of the environment a
 
 
 def use_defaults_of_what_is_asked_for(arguments: list[str]) -> None:
-    """What `train ... --help` shows, and what is not given, are the settings of the environment or task that is.
+    """What `train ... --help` and `bench --help` show, and what is not given, are the settings of the environment or
+    task that is.
 
     Raises:
       UsageError: if --seed and --seeds are both given: which defaults do not show any more once they are read.
@@ -109,7 +110,7 @@ def use_defaults_of_what_is_asked_for(arguments: list[str]) -> None:
         raise UsageError("--seed is for one run, --seeds for several: give one of them")
     _control, _text = control_run(), text_run()
     env, task = _given(arguments, "--env"), _given(arguments, "--task")
-    if arguments[:2] == ["train", "control"] and env:
+    if env and (arguments[:2] == ["train", "control"] or arguments[:1] == ["bench"]):
         _control = control_run(env)
     if arguments[:2] == ["train", "text"] and task:
         from tfppo.text.tasks import get_task

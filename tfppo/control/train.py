@@ -69,7 +69,7 @@ class ControlTrainer:
                 control.normalize_observations,
                 control.normalize_rewards,
             )
-            self.collector = _make_collector(
+            self.collector = make_collector(
                 self.policy, environment, self.normalization, control, run.seed, self.rollout_mode
             )
             if self.policy.is_recurrent:  # its items are environments with the whole time of a rollout
@@ -192,7 +192,7 @@ def _make_policy(
     return ActorCriticPolicy(actor, critic, head)
 
 
-def _make_collector(
+def make_collector(
     policy: ControlPolicy,
     environment: Environment | VectorEnv,
     normalization: Normalization,
@@ -200,6 +200,7 @@ def _make_collector(
     seed: int,
     mode: str,
 ) -> GraphCollector | GymnasiumCollector:
+    """A collector that acts in the environment, whose episodes start anew; `mode` is how it is compiled."""
     options = {"normalization": normalization, "seed": seed, "mode": mode}
     if isinstance(environment, VectorEnv):
         return GymnasiumCollector(policy, environment, control.rollout_length, **options)
