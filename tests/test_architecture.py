@@ -40,6 +40,7 @@ FLOORS = [
         "control.gymnasium",
         "control.train",
         "control.evaluate",
+        "control.video",
         "control.run",
     ],
     [
