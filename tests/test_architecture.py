@@ -41,6 +41,7 @@ FLOORS = [
         "control.train",
         "control.evaluate",
         "control.export",
+        "control.video",
         "control.run",
         "control.bench",
     ],

@@ -19,7 +19,7 @@ from tfppo.settings import from_yaml
 
 TINY = [
     *("--num-envs", "4", "--rollout-length", "8", "--total-steps", "32", "--hidden-units", "8"),
-    *("--minibatch-size", "16", "--num-epochs", "1", "--eval-episodes", "2"),
+    *("--minibatch-size", "16", "--num-epochs", "1", "--eval-episodes", "2", "--video-episodes", "0"),
     *("--device", "cpu", "--compile-rollout", "eager", "--compile-update", "eager"),
 ]
 
@@ -75,7 +75,10 @@ def test_training_writes_a_folder_under_a_default_name(runs_dir):
 def test_options_reach_the_settings(runs_dir):
     text = (runs_dir / "cartpole-seed1" / "config.yaml").read_text()
     modes = {"device": "cpu", "compile_rollout": "eager", "compile_update": "eager"}
-    sizes = {"num_envs": 4, "rollout_length": 8, "total_steps": 32, "hidden_units": (8,), "eval_episodes": 2}
+    sizes = {"num_envs": 4, "rollout_length": 8, "total_steps": 32, "hidden_units": (8,)} | {
+        "eval_episodes": 2,
+        "video_episodes": 0,
+    }
     assert from_yaml(ControlRun, text) == ControlRun(
         RunConfig(runs_dir=runs_dir, **modes), ControlConfig(**sizes), PPOConfig(minibatch_size=16, num_epochs=1)
     )
@@ -91,7 +94,7 @@ def test_every_setting_is_an_option(monkeypatch, tmp_path):
         "--backend gymnasium --vectorization sync --fused True --num-envs 6 --rollout-length 10 --total-steps 600 "
         "--hidden-units 3 2 --activation relu --shared-trunk True --box-policy squashed --log-std-init -1 "
         "--gsde-interval 2 --normalize-observations False --normalize-rewards True "
-        "--target-return -80 --eval-episodes 0 --learning-rate 1e-3 --learning-rate-schedule cosine "
+        "--target-return -80 --eval-episodes 0 --video-episodes 3 --learning-rate 1e-3 --learning-rate-schedule cosine "
         "--warmup-iterations 2 --clip-ratio 0.1 --clip-ratio-schedule linear --dual-clip 3 --value-clip 0.3 "
         "--value-coeff 1 --entropy-coeff 0 --kl-coeff 0.2 --kl-rule schulman --kl-target 0.02 --kl-horizon 5 "
         "--target-kl 0.03 --max-grad-norm None --adam-epsilon 1e-7 --gamma 0.9 --gae-lambda 0.8 "
@@ -122,6 +125,7 @@ def test_every_setting_is_an_option(monkeypatch, tmp_path):
             normalize_rewards=True,
             target_return=-80.0,
             eval_episodes=0,
+            video_episodes=3,
         ),
         PPOConfig(
             learning_rate=1e-3,
@@ -200,7 +204,8 @@ def test_evaluate_takes_a_seed(finished, monkeypatch, capsys):
     monkeypatch.setattr(control_run, "evaluate", lambda *arguments: seen.append(arguments) or evaluation)
     assert cli.main(["evaluate", str(finished)]) == 0
     assert cli.main(["evaluate", str(finished), "--episodes", "3", "--seed", "5"]) == 0
-    assert seen == [(finished, 100, None), (finished, 3, 5)]
+    assert cli.main(["evaluate", str(finished), "--video-episodes", "2"]) == 0
+    assert seen == [(finished, 100, None, 0), (finished, 3, 5, 0), (finished, 100, None, 2)]
     out = capsys.readouterr().out
     assert "over 3 episodes" in out and "9.0 +- 0.5" in out and "7.0 +- 0.5" in out
 
@@ -213,6 +218,16 @@ def test_export_says_how_to_load_what_it_wrote(finished, capsys):
         assert len(out.splitlines()) == 1 and err == "" and f'tf.saved_model.load("{finished / "export"}")' in out
         assert {name: data for name, data in contents(finished).items() if not name.startswith("export/")} == before
     assert (finished / "export" / "saved_model.pb").exists()
+
+
+def test_a_video_wants_no_window_and_makes_no_noise(finished, monkeypatch):
+    for name in ("SDL_VIDEODRIVER", "SDL_AUDIODRIVER", "PYGAME_HIDE_SUPPORT_PROMPT", "DISPLAY", "XDG_RUNTIME_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    done = tfppo_process("evaluate", str(finished), "--episodes", "1", "--video-episodes", "1")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[0] == f"{finished / 'video.gif'} shows a greedy episode of CartPole-v1"
+    assert len(done.stdout.splitlines()) == 2
+    assert (finished / "video.gif").read_bytes().startswith(b"GIF89a")
 
 
 def test_resume_of_a_finished_run_works(finished, capsys):

@@ -58,6 +58,7 @@ OTHER = {
         "normalize_rewards": True,
         "target_return": -7.5,
         "eval_episodes": 0,
+        "video_episodes": 10,
     },
     RunConfig: {
         "seed": 0,
@@ -125,6 +126,7 @@ REFUSED = {
         "normalize_rewards": [1, "True", None],
         "target_return": NO_REAL,
         "eval_episodes": [*NO_WHOLE, -1, None],
+        "video_episodes": [*NO_WHOLE, -1, 11, None],
     },
     RunConfig: {
         "seed": [*NO_WHOLE, -1, 2**31, None],

@@ -121,6 +121,8 @@ class ControlConfig:
     """Stop once 100 episodes have finished and the mean return of the latest 100 is at least this; None: never."""
     eval_episodes: int = 100
     """Greedy episodes on gymnasium's own environment at the end; 0: none."""
+    video_episodes: int = 1
+    """Greedy episodes that are recorded as video.gif at the end: the first ones of the seed, 10 at most; 0: none."""
 
     def __post_init__(self):
         check_types(self)
@@ -129,6 +131,7 @@ class ControlConfig:
         check(self, "target_return", "a finite number", lambda v: True)
         for name in ("eval_episodes", "gsde_interval", "lstm_units"):
             check(self, name, "at least 0", lambda v: v >= 0)
+        check(self, "video_episodes", "between 0 and 10", lambda v: 0 <= v <= 10)
         check(self, "log_std_init", "between -10 and 2", lambda v: -10 <= v <= 2)
         check(self, "hidden_units", "positive widths", lambda v: all(units >= 1 for units in v))
         if self.box_policy == "gsde" and not self.hidden_units:

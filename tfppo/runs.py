@@ -19,6 +19,7 @@ METRICS = "metrics.csv"
 EVALUATION = "evaluation.json"
 CHECKPOINTS = "checkpoints"
 CURVE = "curve.png"
+VIDEO = "video.gif"  # control
 FRONTIER = "frontier.png"  # text: score against KL
 SAMPLES = "samples.jsonl"  # text
 EXPORT = "export"

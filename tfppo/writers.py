@@ -133,9 +133,9 @@ class TensorBoardWriter:
 
         self._add(step=step, summary=text_pb(tag, markdown))
 
-    def write_image(self, tag: str, png: bytes, step: int) -> None:
-        """A picture, for TensorBoard's IMAGES page."""
-        image = self._summary.Image(encoded_image_string=png)
+    def write_image(self, tag: str, picture: bytes, step: int) -> None:
+        """A picture, the bytes of a PNG or of a GIF (which plays), for TensorBoard's IMAGES page."""
+        image = self._summary.Image(encoded_image_string=picture)
         self._add(step=step, summary=self._summary(value=[self._summary.Value(tag=tag, image=image)]))
 
     def _add(self, **fields) -> None:
@@ -201,7 +201,7 @@ def _readable(value: float) -> str:
 
 
 @contextlib.contextmanager
-def progress_bar(description: str, total: int) -> Iterator[Callable[[int], None]]:
+def progress_bar(description: str, total: int) -> Iterator[Callable[[float], None]]:
     """A progress bar on a terminal, moved by calling what it yields with how much is done; nothing elsewhere."""
     with _make_progress() as progress:
         task = progress.add_task(description, total=total, note="")

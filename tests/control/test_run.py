@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import sys
 import threading
 from contextlib import contextmanager
 
@@ -17,6 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tfppo import loop, runs
 from tfppo.config import ControlConfig, ControlRun, PPOConfig, RunConfig
 from tfppo.control import run
+from tfppo.control.normalization import Normalization
 from tfppo.errors import UsageError
 
 RETURN, STEPS = "rollout/episode_return_mean", "rollout/env_steps"
@@ -41,7 +43,7 @@ def tiny(runs_dir, *, mode="eager", name=None, intervals=(1, 3), iterations=ITER
         ),
         ControlConfig(
             **{"num_envs": 4, "rollout_length": 8, "total_steps": 32 * iterations + 5, "hidden_units": (8,)}
-            | {"eval_episodes": 2}
+            | {"eval_episodes": 2, "video_episodes": 0}
             | control
         ),
         PPOConfig(
@@ -127,7 +129,7 @@ def handlers():
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """An uninterrupted run, compiled as plain graphs."""
-    return run.train(tiny(tmp_path_factory.mktemp("whole"), mode="graph"), "cartpole")
+    return run.train(tiny(tmp_path_factory.mktemp("whole"), mode="graph", video_episodes=1), "cartpole")
 
 
 @pytest.fixture
@@ -139,9 +141,11 @@ def copy(whole, tmp_path):
 def test_a_run_leaves_its_files(whole):
     assert whole.name == "cartpole-seed3"
     names = sorted(path.name for path in whole.iterdir())
-    (events,) = [name for name in names if name.startswith("events.out.tfevents.")]
-    assert names == ["checkpoints", "config.yaml", "curve.png", "evaluation.json", events, "metrics.csv"]
-    assert runs.read_config(whole, ControlRun) == tiny(whole.parent, mode="graph")
+    events = [name for name in names if name.startswith("events.out.tfevents.")]  # of training, and of the video
+    assert len(events) == 2
+    others = ["checkpoints", "config.yaml", "curve.png", "evaluation.json", "metrics.csv", "video.gif"]
+    assert names == sorted(events + others)
+    assert runs.read_config(whole, ControlRun) == tiny(whole.parent, mode="graph", video_episodes=1)
     assert checkpoints_of(whole) == ["ckpt-6", "ckpt-7"]
     picture = (whole / "curve.png").read_bytes()
     assert picture[:8] == b"\x89PNG\r\n\x1a\n" and picture[-8:-4] == b"IEND" and len(picture) > 5_000
@@ -187,6 +191,56 @@ def test_tensorboard_gets_the_settings_and_the_networks(whole):
     settings = events.PluginTagToContent("hparams")["_hparams_/session_start_info"]
     assert all(name in settings for name in (b"learning_rate", b"num_envs", b"seed", b"hidden_units"))
     assert {"MatMul", "Tanh"} <= {node.op for node in events.Graph().node}
+
+
+def test_tensorboard_gets_the_video(whole):
+    events = read_events(whole)
+    assert events.Tags()["images"] == ["rollout/video"]
+    (image,) = events.Images("rollout/video")
+    assert image.step == int(read_rows(whole)[-1][STEPS])
+    assert image.encoded_image_string == (whole / "video.gif").read_bytes()
+
+
+def test_the_video_is_of_the_runs_own_policy_and_seed(copy, monkeypatch, capsys):
+    """The evaluation's first episodes, and the same whenever it is asked for."""
+    trained = (copy / "video.gif").read_bytes()
+    (copy / "video.gif").unlink()
+    run.evaluate(copy, 1, video_episodes=1)
+    assert (copy / "video.gif").read_bytes() == trained
+    assert f"{copy / 'video.gif'} shows a greedy episode of CartPole-v1" in capsys.readouterr().out
+    seen = []
+    monkeypatch.setattr(run, "record_episodes", lambda *arguments, **options: seen.append((arguments, options)) or b"G")
+    run.evaluate(copy, 1, seed=8, video_episodes=2)
+    (((policy, *arguments), options),) = seen
+    assert arguments == ["CartPole-v1", 2, 8] and (copy / "video.gif").read_bytes() == b"G"
+    assert {v.numpy().tobytes() for v in policy.trainable_variables} <= set(read_state(copy, ITERATIONS).values())
+    assert isinstance(options["normalization"], Normalization)
+    assert "shows 2 greedy episodes" in capsys.readouterr().out
+
+
+def test_a_video_that_cannot_be_made_fails_no_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "pygame", None)
+    folder = run.train(tiny(tmp_path, iterations=1, video_episodes=3), "cartpole")
+    out, err = capsys.readouterr()
+    (line,) = [line for line in out.splitlines() if line.startswith("no video: ")]
+    assert "pygame is not installed" in line and line.endswith(f"tfppo evaluate {folder} --video-episodes 3")
+    assert err == "" and "greedy return" in out and f"{folder} holds" in out
+    assert not (folder / "video.gif").exists() and (folder / "evaluation.json").exists()
+
+
+def test_a_video_that_cannot_be_written_fails_no_evaluation(copy, capsys):
+    (copy / "video.gif").unlink()
+    (copy / "video.gif").mkdir()
+    assert run.evaluate(copy, 1, video_episodes=1)["episodes"] == 1
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("no video: ") and "video.gif" in line
+
+
+def test_so_many_episodes_are_no_video(copy):
+    before = (copy / "video.gif").read_bytes()
+    with pytest.raises(UsageError, match="video_episodes must be between 0 and 10, not 11"):
+        run.evaluate(copy, 1, video_episodes=11)
+    assert (copy / "video.gif").read_bytes() == before
 
 
 def test_the_evaluation_says_what_was_played_and_how_long_it_took(whole):
@@ -266,17 +320,18 @@ def test_evaluate_uses_the_weights_of_the_latest_checkpoint(copy, monkeypatch):
 
 def test_a_run_that_is_stopped_goes_on_to_the_same_end(whole, tmp_path, at, handlers, monkeypatch, capsys):
     at(3, lambda: os.kill(os.getpid(), signal.SIGINT))
-    folder = run.train(tiny(tmp_path, mode="graph"), "cartpole")
+    folder = run.train(tiny(tmp_path, mode="graph", video_episodes=1), "cartpole")
     assert handlers() == ([], True)
     assert f"tfppo resume {folder}" in capsys.readouterr().out
     assert [int(row["iteration"]) for row in read_rows(folder)] == [0, 1, 2, 3]
     assert checkpoints_of(folder) == ["ckpt-3", "ckpt-4"]
-    assert not (folder / "evaluation.json").exists() and not (folder / "curve.png").exists()
+    assert not any((folder / name).exists() for name in ("evaluation.json", "curve.png", "video.gif"))
     monkeypatch.undo()
     assert run.resume(folder) == folder
     assert handlers() == ([], True)
     assert_same_run(folder, whole)
     assert (folder / "curve.png").exists() and checkpoints_of(folder) == ["ckpt-6", "ckpt-7"]
+    assert (folder / "video.gif").read_bytes() == (whole / "video.gif").read_bytes()
 
 
 @pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)

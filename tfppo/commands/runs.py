@@ -22,6 +22,8 @@ class Evaluate:
     """Text: how many prompts."""
     seed: int | None = None
     """Seed of the episodes or the samples; None: the run's."""
+    video_episodes: int = 0
+    """Control: greedy episodes, the first ones, that are recorded as the run's video.gif; 10 at most; 0: none."""
 
     def __call__(self) -> None:
         for name in ("episodes", "prompts"):
@@ -35,7 +37,7 @@ class Evaluate:
         if is_text:
             print(text.describe(text.evaluate(self.folder, self.prompts, self.seed)))
         else:
-            print(control.describe(control.evaluate(self.folder, self.episodes, self.seed)))
+            print(control.describe(control.evaluate(self.folder, self.episodes, self.seed, self.video_episodes)))
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,12 @@
 """How good a policy is: episodes on gymnasium's own environment."""
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from gymnasium.vector import VectorEnv
 
 from tfppo.control.encoders import map_space, observation_dtype
 from tfppo.control.environments import forget
@@ -15,6 +17,60 @@ from tfppo.random import fold_in
 
 MAX_ENVS = 100
 SEED_OFFSET = 1_000_003  # keeps evaluation's episodes apart from those of training
+
+
+class Player:
+    """A policy that acts in a vector environment: observations normalised, the memory kept, actions as the environment
+    takes them.
+
+    Args:
+      policy: who acts.
+      environment: B environments that start a new episode by a step of its own (gymnasium's NEXT_STEP).
+      normalization: of the observations; None: they stay as they are.
+      greedy: whether the most probable actions are taken; False: actions are drawn, as in training.
+    """
+
+    def __init__(
+        self,
+        policy: ControlPolicy,
+        environment: VectorEnv,
+        normalization: Normalization | None = None,
+        greedy: bool = True,
+    ):
+        self.policy = policy
+        self.environment = environment
+        self.normalization = normalization or Normalization()
+        self.greedy = greedy
+        self._dtypes = map_space(observation_dtype, environment.single_observation_space)
+        self._act = tf.function(self._act_at, autograph=False)
+
+    def play(self, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Resets the environment, then steps it for ever; `seed` is that of the episodes' starts and of drawn actions.
+
+        Yields rewards, float [B], and whether an episode has ended, bool [B]: of the reset and then of each step. The
+        reset, and a step that only starts an episode, give 0 and end nothing.
+        """
+        num_envs = self.environment.num_envs
+        root = tf.constant([seed, 0xE7A1], tf.int64)
+        observations, _ = self.environment.reset(seed=(seed + SEED_OFFSET) % 2**31)
+        memory = self.policy.initial_memory(num_envs)
+        rewards, done = np.zeros(num_envs), np.zeros(num_envs, bool)
+        for step in itertools.count():
+            yield rewards, done
+            now = tf.nest.map_structure(lambda dtype, x: tf.constant(x, dtype), self._dtypes, observations)
+            actions, memory = self._act(now, root, tf.constant(step, tf.int64), memory, tf.constant(done))
+            observations, rewards, terminated, truncated, _ = self.environment.step(actions.numpy())
+            rewards, done = np.where(done, 0.0, rewards), (terminated | truncated) & ~done
+
+    def _act_at(self, observations: Any, root: tf.Tensor, step: tf.Tensor, memory: Any, starts: tf.Tensor) -> Any:
+        """What the environment gets, and the memory afterwards: zero where this step only starts a new episode."""
+        observations = self.normalization.observations(observations)
+        if self.greedy:
+            actions, memory = self.policy.greedy_step(observations, memory)
+        else:
+            noise = self.policy.noise([self.environment.num_envs], fold_in(root, step))
+            actions, _, memory = self.policy.step(observations, noise, memory)
+        return self.policy.to_environment(actions), forget(memory, starts)
 
 
 def episode_returns(
@@ -38,41 +94,22 @@ def episode_returns(
       seed: of the episodes' starts, and of actions that are drawn.
       normalization: of the observations; None: they stay as they are.
       greedy: whether the most probable actions are taken; False: actions are drawn, as in training.
-      progress: told how many episodes have finished, after each step.
+      progress: told how many episodes have finished, at the start and after each step.
     """
-    normalization = normalization or Normalization()
     num_envs = min(episodes, MAX_ENVS)
     shares = np.full(num_envs, episodes // num_envs) + (np.arange(num_envs) < episodes % num_envs)
     environment = make_vector_environment(env, num_envs)
-    root = tf.constant([seed, 0xE7A1], tf.int64)
-    dtypes = map_space(observation_dtype, environment.single_observation_space)
-
-    @tf.function(autograph=False)
-    def act(observations, step, memory, starts):
-        observations = normalization.observations(observations)
-        if greedy:
-            actions, memory = policy.greedy_step(observations, memory)
-        else:
-            noise = policy.noise([num_envs], fold_in(root, step))
-            actions, _, memory = policy.step(observations, noise, memory)
-        return policy.to_environment(actions), forget(memory, starts)
-
     try:
-        observations, _ = environment.reset(seed=(seed + SEED_OFFSET) % 2**31)
         returns: list[list[float]] = [[] for _ in range(num_envs)]
-        running, done = np.zeros(num_envs), np.zeros(num_envs, bool)
-        memory = policy.initial_memory(num_envs)
+        running = np.zeros(num_envs)
         finished = 0
-        for step in itertools.count():
-            now = tf.nest.map_structure(lambda dtype, x: tf.constant(x, dtype), dtypes, observations)
-            actions, memory = act(now, tf.constant(step, tf.int64), memory, tf.constant(done))
-            observations, rewards, terminated, truncated, _ = environment.step(actions.numpy())
-            running = np.where(done, 0.0, running + rewards)  # a step that only starts an episode counts nothing
-            done = (terminated | truncated) & ~done
+        for rewards, done in Player(policy, environment, normalization, greedy).play(seed):
+            running += rewards
             for index in np.flatnonzero(done):
                 if len(returns[index]) < shares[index]:
                     returns[index].append(float(running[index]))
                     finished += 1
+            running[done] = 0.0
             progress(finished)
             if finished == episodes:
                 break

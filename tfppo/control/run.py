@@ -17,7 +17,9 @@ from tfppo.control.export import MEMORY, export_policy, input_specs
 from tfppo.control.rollout import ControlPolicy
 from tfppo.control.statistics import WINDOW
 from tfppo.control.train import ControlTrainer
+from tfppo.control.video import record_episodes
 from tfppo.curves import plot_curve
+from tfppo.errors import UsageError
 from tfppo.loop import write_iterations
 from tfppo.writers import ConsoleWriter, CsvWriter, TensorBoardWriter, Writer, progress_bar
 
@@ -53,16 +55,19 @@ def resume(folder: Path, import_seconds: float = 0.0) -> Path:
     return _run(trainer, folder, began, import_seconds)
 
 
-def evaluate(folder: Path, episodes: int, seed: int | None = None) -> dict[str, Any]:
-    """Greedy episodes of a run's latest checkpoint on gymnasium's own environment, summarised.
+def evaluate(folder: Path, episodes: int, seed: int | None = None, video_episodes: int = 0) -> dict[str, Any]:
+    """Greedy episodes of a run's latest checkpoint on gymnasium's own environment, summarised; the first
+    `video_episodes` of them are recorded as the run's video.
 
     Raises:
-      UsageError: if the folder is no run, or has no checkpoint that can be read.
+      UsageError: if the folder is no run, has no checkpoint that can be read, or so many episodes are no video.
     """
-    with _restored(folder) as trainer:
+    with _restored(folder, video_episodes) as trainer:
         config = trainer.config
         seed = config.run.seed if seed is None else seed
-        return {"env": config.control.env, "seed": seed} | _judge(trainer, episodes, seed)
+        judged = {"env": config.control.env, "seed": seed} | _judge(trainer, episodes, seed)
+        _record(trainer, folder, seed)
+        return judged
 
 
 def export(folder: Path) -> Path:
@@ -91,10 +96,11 @@ def export(folder: Path) -> Path:
 
 
 @contextmanager
-def _restored(folder: Path) -> Iterator[ControlTrainer]:
+def _restored(folder: Path, video_episodes: int = 0) -> Iterator[ControlTrainer]:
     """The trainer of a run as its latest checkpoint left it, on whatever device there is."""
     config = runs.read_config(folder, ControlRun)
-    trainer = ControlTrainer(dataclasses.replace(config, run=dataclasses.replace(config.run, device="auto")))
+    control = dataclasses.replace(config.control, video_episodes=video_episodes)
+    trainer = ControlTrainer(ControlRun(dataclasses.replace(config.run, device="auto"), control, config.ppo))
     try:
         _checkpoints(trainer, folder).restore_latest()
         yield trainer
@@ -121,6 +127,7 @@ def _run(trainer: ControlTrainer, folder: Path, began: float, import_seconds: fl
         evaluation |= {"env_steps": trainer.env_steps, "seconds": seconds}
         runs.write_evaluation(folder, evaluation)
         print(describe(evaluation))
+    _record(trainer, folder, config.run.seed)
     print(
         f"{folder} holds {runs.CURVE}, {runs.METRICS} and the rest; see it with: tensorboard --logdir {folder.parent}"
     )
@@ -200,6 +207,27 @@ def _judge(trainer: ControlTrainer, episodes: int, seed: int) -> dict[str, Any]:
             )
         judged.append(summarise(returns))
     return judged[0] | {"stochastic": judged[1]}
+
+
+def _record(trainer: ControlTrainer, folder: Path, seed: int) -> None:
+    """Leaves a video in the run's folder and on TensorBoard, or says why there is none."""
+    env, episodes = trainer.config.control.env, trainer.config.control.video_episodes
+    if not episodes:
+        return
+    try:
+        with progress_bar("recording a video", episodes) as advance:
+            video = record_episodes(
+                trainer.policy, env, episodes, seed, normalization=trainer.normalization, progress=advance
+            )
+        (folder / runs.VIDEO).write_bytes(video)
+        writer = TensorBoardWriter(folder)
+        writer.write_image("rollout/video", video, trainer.env_steps)
+        writer.close()
+    except (UsageError, OSError) as error:
+        print(f"no video: {error}; once that is mended: tfppo evaluate {folder} --video-episodes {episodes}")
+    else:
+        shown = "a greedy episode" if episodes == 1 else f"{episodes} greedy episodes"
+        print(f"{folder / runs.VIDEO} shows {shown} of {env}")
 
 
 def _announce(trainer: ControlTrainer, folder: Path) -> None:

@@ -14,7 +14,11 @@ from tfppo.random import fold_in
 
 
 def make_vector_environment(
-    env: str, num_envs: int, vectorization: str = "sync", autoreset: AutoresetMode = AutoresetMode.NEXT_STEP
+    env: str,
+    num_envs: int,
+    vectorization: str = "sync",
+    autoreset: AutoresetMode = AutoresetMode.NEXT_STEP,
+    **options: Any,
 ) -> VectorEnv:
     """`num_envs` copies of gymnasium's environment `env`, or of an in-graph one that gymnasium does not know.
 
@@ -24,23 +28,24 @@ def make_vector_environment(
       vectorization: "native": all of them in one NumPy program, where the environment has one; "sync": one after the
         other in this process; "async": each in a process of its own; "auto": native where there is one, otherwise sync.
       autoreset: how new episodes begin.
+      **options: of each environment, such as render_mode.
 
     Raises:
       UsageError: if gymnasium has no such environment, cannot make it, or has no native form of it; in one line.
     """
     if env not in gymnasium.registry and env in IN_GRAPH_ENVIRONMENTS:
         return InGraphVectorEnv(IN_GRAPH_ENVIRONMENTS[env](), num_envs)
-    options = {"vectorization_mode": "sync", "vector_kwargs": {"autoreset_mode": autoreset}}
+    how = {"vectorization_mode": "sync", "vector_kwargs": {"autoreset_mode": autoreset}}
     try:
         spec = gymnasium.registry.get(env)
         has_native = spec is not None and spec.vector_entry_point is not None
         if vectorization == "native" and not has_native:
             raise UsageError(f"{env} has no natively vectorised form: use --vectorization sync or async")
         if vectorization in ("auto", "native") and has_native and autoreset == AutoresetMode.NEXT_STEP:
-            options = {"vectorization_mode": "vector_entry_point"}
+            how = {"vectorization_mode": "vector_entry_point"}
         elif vectorization == "async":
-            options["vectorization_mode"] = "async"
-        return gymnasium.make_vec(env, num_envs, **options)
+            how["vectorization_mode"] = "async"
+        return gymnasium.make_vec(env, num_envs, **how, **options)
     except (gymnasium.error.Error, ImportError) as error:
         raise UsageError(f"cannot make environment {env!r}: {' '.join(str(error).split())}") from None
 
