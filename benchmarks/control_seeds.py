@@ -159,8 +159,8 @@ def write_summary(folder: Path) -> None:
         goal, steps = GOALS.get(env), np.mean([e["env_steps"] for e in evaluations])
         cells = [f"[{env}]({path.stem}.md)", f"`{_trained_by(evaluations[0])}`", f"{steps:,.0f}", str(len(evaluations))]
         cells += [shared["greedy"], shared["iqm"], shared["stochastic"]]
-        cells += ["", ""] if goal is None else [str(goal), str(sum(e["mean"] >= goal for e in evaluations))]
-        lines.append(f"| {' | '.join([*cells, PUBLISHED.get(env, '')])} |")
+        cells += ["-", "-"] if goal is None else [str(goal), str(sum(e["mean"] >= goal for e in evaluations))]
+        lines.append(f"| {' | '.join([*cells, PUBLISHED.get(env, '-')])} |")
     (folder / "control.md").write_text("\n".join(lines) + "\n")
 
 
