@@ -39,6 +39,7 @@ PUBLISHED = {  # by rl-baselines3-zoo (benchmark.md) and CleanRL (docs/rl-algori
     "Acrobot-v1": "-73.5 +- 18 (rl-zoo), -86 (CleanRL)",
     "Pendulum-v1": "-172 +- 104 (rl-zoo)",
     "MountainCar-v0": "-110 (rl-zoo), -200 (CleanRL)",
+    "MountainCarContinuous-v0": "88.3 +- 2.6 (rl-zoo, 20,000 steps)",
     "LunarLander-v3": "242 +- 32 (rl-zoo, v2)",
     "HalfCheetah-v5": "1443 (CleanRL, v4)",
     "Hopper-v5": "2383 (CleanRL, v4)",
