@@ -10,6 +10,8 @@ ARGS ?=
 PORT ?= 6006
 JOBS ?= 2
 RUNS ?= runs
+EXTRAS ?=
+COMMA := ,
 CUDA := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/dev/null 2>&1 && echo ,cuda)
 RUN_OPTIONS = --seed $(SEED) --runs-dir $(RUNS) $(if $(NAME),--name $(NAME)) $(ARGS)
 
@@ -19,13 +21,16 @@ RUN_OPTIONS = --seed $(SEED) --runs-dir $(RUNS) $(if $(NAME),--name $(NAME)) $(A
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
-setup: $(STAMP)  ## build .venv (adds CUDA libraries where nvidia-smi answers)
+setup: $(STAMP)  ## build .venv (adds CUDA libraries where nvidia-smi answers; EXTRAS=box2d,mujoco adds environments)
 
+ifneq ($(EXTRAS),)
+.PHONY: $(STAMP)  # extras that are asked for are installed, however new the stamp is
+endif
 $(STAMP): setup.cfg pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else "tfppo needs Python 3.11, 3.12 or 3.13, but $(PYTHON) is %d.%d; try: make setup PYTHON=python3.12" % v)'
 	@echo "building $(VENV): TensorFlow and what goes with it, 2.6 GB on disk, a minute or more ..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev$(CUDA)]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev$(CUDA)$(addprefix $(COMMA),$(EXTRAS))]'
 	@touch $@
 
 train-cartpole: $(STAMP)  ## train PPO on CartPole-v1 (SEED=3 NAME=mine ARGS="--num-envs 128")

@@ -1,5 +1,7 @@
 """gymnasium's vector environments: in every autoreset mode the same stream of transitions."""
 
+import sys
+
 import numpy as np
 import pytest
 import reference
@@ -208,6 +210,19 @@ def test_environments_that_cannot_be_made_are_refused_in_one_line(env, reason):
     with pytest.raises(UsageError, match=f"cannot make environment '{env}': .*{reason}") as error:
         make_vector_environment(env, 2)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("env", "package", "extra"), [("LunarLander-v3", "Box2D", "box2d"), ("Hopper-v5", "mujoco", "mujoco")]
+)
+def test_what_an_environment_lacks_is_named_with_the_command_that_installs_it(env, package, extra, monkeypatch):
+    for module in [name for name in sys.modules if name.startswith(f"gymnasium.envs.{extra}")]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(UsageError) as error:
+        make_vector_environment(env, 1)
+    wanted = f"{extra} is not installed: make setup EXTRAS={extra}, or pip install 'gymnasium[{extra}]'"
+    assert str(error.value) == f"cannot make environment '{env}': {wanted}"
 
 
 def test_vector_environments_are_stepped_in_this_process(autoreset):

@@ -12,6 +12,8 @@ from tfppo.control.environments import IN_GRAPH_ENVIRONMENTS, Environment, start
 from tfppo.errors import UsageError
 from tfppo.random import fold_in
 
+EXTRAS = ("box2d", "mujoco")  # of gymnasium, and of setup.cfg
+
 
 def make_vector_environment(
     env: str,
@@ -47,7 +49,10 @@ def make_vector_environment(
             how["vectorization_mode"] = "async"
         return gymnasium.make_vec(env, num_envs, **how, **options)
     except (gymnasium.error.Error, ImportError) as error:
-        raise UsageError(f"cannot make environment {env!r}: {' '.join(str(error).split())}") from None
+        reason = " ".join(str(error).split())
+        for extra in (extra for extra in EXTRAS if f"gymnasium[{extra}]" in reason):
+            reason = f"{extra} is not installed: make setup EXTRAS={extra}, or pip install 'gymnasium[{extra}]'"
+        raise UsageError(f"cannot make environment {env!r}: {reason}") from None
 
 
 def autoreset_mode(environment: VectorEnv) -> AutoresetMode:

@@ -1,0 +1,204 @@
+"""`tfppo train control --env ID` for several seeds: the tables and pictures of what control reaches.
+
+Runs the command line in a fresh process for each seed, one after the other, and writes into benchmarks/results:
+control_ID.jsonl (evaluation.json of each seed), control_ID.md (the table of it), control_ID.png (training returns), and
+control.md, a row for every environment that has such a file. What follows `--` goes to tfppo.
+
+    python benchmarks/control_seeds.py --env Acrobot-v1 --seeds 1 2 3 4 5
+    python benchmarks/control_seeds.py --env CartPole-v1 --seeds 1 2 3 -- --total-steps 40000
+"""
+
+import argparse
+import csv
+import json
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+RESULTS = Path(__file__).parent / "results"
+RETURN, STEPS, EPISODES = "rollout/episode_return_mean", "rollout/env_steps", "rollout/episodes"
+NOT_IN_NAMES = r"[^A-Za-z0-9_.-]+"
+WINDOW = 100  # training episodes that the return is the mean of
+GOALS = {
+    "CartPole-v1": 475,
+    "Acrobot-v1": -85,
+    "Pendulum-v1": -200,
+    "MountainCar-v0": -115,
+    "MountainCarContinuous-v0": 90,
+    "LunarLander-v3": 220,
+}
+PUBLISHED = {  # by rl-baselines3-zoo (benchmark.md) and CleanRL (docs/rl-algorithms/ppo.md)
+    "CartPole-v1": "500 (rl-zoo), 490 +- 6 (CleanRL, 500,000 steps)",
+    "Acrobot-v1": "-73.5 +- 18 (rl-zoo), -86 (CleanRL)",
+    "Pendulum-v1": "-172 +- 104 (rl-zoo)",
+    "MountainCar-v0": "-110 (rl-zoo), -200 (CleanRL)",
+    "MountainCarContinuous-v0": "88.3 +- 2.6 (rl-zoo, 20,000 steps)",
+    "LunarLander-v3": "242 +- 32 (rl-zoo, v2)",
+    "HalfCheetah-v5": "1443 (CleanRL, v4)",
+    "Hopper-v5": "2383 (CleanRL, v4)",
+}
+
+
+def train(job: list[str], seed: int, runs: Path) -> tuple[dict, dict[str, list[float]]]:
+    """Trains one seed, unless that was done; returns its evaluation.json and the columns of its metrics.csv."""
+    name = f"{re.sub(NOT_IN_NAMES, '-', job[2] if job[0] == 'control' else job[0])}-seed{seed}"
+    command = ["tfppo", "train", *job, "--seed", str(seed)]
+    if not (runs / name / "evaluation.json").exists():
+        options = [*command[1:], "--name", name, "--runs-dir", str(runs)]
+        if subprocess.run([sys.executable, "-m", "tfppo", *options], stdout=subprocess.DEVNULL).returncode:
+            raise SystemExit(f"seed {seed} was not trained to the end: go on with it, or delete {runs / name}")
+    evaluation = json.loads((runs / name / "evaluation.json").read_text())
+    with (runs / name / "metrics.csv").open(newline="") as file:
+        rows = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+    rows = [row for row in rows if row[EPISODES]]  # before the first one ends there is no return
+    goal = GOALS.get(evaluation["env"], np.inf)
+    reached = (int(row[STEPS]) for row in rows if row[EPISODES] >= WINDOW and row[RETURN] >= goal)
+    evaluation |= {"goal_at": next(reached, None), "command": " ".join(command)}
+    return evaluation, {column: [row[column] for row in rows] for column in (STEPS, RETURN)}
+
+
+def interquartile_mean(values: list[float]) -> float:
+    """Mean of the middle half: a quarter of the values, rounded down, is left out at either end [Agarwal et al. 2021,
+    "Deep reinforcement learning at the edge of the statistical precipice"]."""
+    out = len(values) // 4
+    return float(np.mean(sorted(values)[out : len(values) - out]))
+
+
+def over_seeds(evaluations: list[dict]) -> dict[str, str]:
+    """What the seeds have in common, as it is printed."""
+    means = [e["mean"] for e in evaluations]
+    spread = f" +- {np.std(means, ddof=1):.1f}" if len(means) > 1 else ""
+    return {
+        "greedy": f"{np.mean(means):.1f}{spread}",
+        "iqm": f"{interquartile_mean(means):.1f}",
+        "stochastic": f"{np.mean([e['stochastic']['mean'] for e in evaluations]):.1f}",
+    }
+
+
+def write_table(evaluations: list[dict], command: str, path: Path) -> None:
+    """control_ID.md."""
+    first, goal = evaluations[0], GOALS.get(evaluations[0]["env"])
+    lines = [
+        f"# {first['env']}, seed by seed",
+        "",
+        f"`{command}`",
+        "",
+        f"Each seed is `{_trained_by(first)} --seed s` in a process of its own.",
+        f"Mean, std, min and max: greedy returns of {first['episodes']} episodes of gymnasium's {first['env']};",
+        "stochastic: the mean of as many, actions drawn as in training. Seconds of the whole process, beside other",
+        "work on the machine: no measure of speed.",
+    ]
+    header = ["seed", "mean", "std", "min", "max", "stochastic", "environment steps", "seconds"]
+    if goal is not None:
+        lines += [f"Training at {goal}: environment steps until the latest {WINDOW} training episodes have that mean."]
+        header.insert(-1, f"training at {goal}")
+    lines += ["", f"| {' | '.join(header)} |", "|" + "---|" * len(header)]
+    for e in evaluations:
+        cells = [str(e["seed"]), *(f"{e[column]:.1f}" for column in ("mean", "std", "min", "max"))]
+        cells += [f"{e['stochastic']['mean']:.1f}", f"{e['env_steps']:,}", f"{e['seconds']['total']:.0f}"]
+        if goal is not None:
+            cells.insert(-1, "never" if e["goal_at"] is None else f"{e['goal_at']:,}")
+        lines.append(f"| {' | '.join(cells)} |")
+    shared = over_seeds(evaluations)
+    lines += [
+        "",
+        f"Over {len(evaluations)} seeds, each by the mean of its episodes: greedy {shared['greedy']},",
+        f"interquartile mean {shared['iqm']} (Agarwal et al. 2021), stochastic {shared['stochastic']}.",
+    ]
+    path.write_text("\n".join(lines) + "\n")
+
+
+def _trained_by(evaluation: dict) -> str:
+    return evaluation["command"].removesuffix(f" --seed {evaluation['seed']}")
+
+
+def draw(evaluations: list[dict], curves: list[dict[str, list[float]]], path: Path) -> None:
+    """Mean of the seeds' training returns, in a band from the lowest to the highest seed."""
+    env = evaluations[0]["env"]
+    first, last = max(c[STEPS][0] for c in curves), min(c[STEPS][-1] for c in curves)
+    steps = np.linspace(first, last, 400)
+    returns = np.stack([np.interp(steps, c[STEPS], c[RETURN]) for c in curves])  # [seeds, 400]
+    figure = Figure(figsize=(7, 3.6), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.fill_between(steps / 1000, returns.min(axis=0), returns.max(axis=0), color="#e8710a", alpha=0.25, linewidth=0)
+    axes.plot(steps / 1000, returns.mean(axis=0), color="#e8710a", linewidth=1.6)
+    if env in GOALS:
+        axes.axhline(GOALS[env], color="#888888", linewidth=1, linestyle="--")
+    axes.set_xlabel("environment steps (thousands)")
+    axes.set_ylabel(f"mean return of {WINDOW} episodes")
+    axes.set_title(f"{env}, training, {len(curves)} seeds: mean, lowest and highest")
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path)
+
+
+def write_summary(folder: Path) -> None:
+    """control.md, from the evaluations that lie in the folder."""
+    lines = [
+        "# What control reaches",
+        "",
+        "Made by `python benchmarks/control_seeds.py` from the .jsonl files beside it; the tables of the seeds have",
+        "their commands. Greedy: mean +- standard deviation over seeds, each by the mean of its episodes on",
+        "gymnasium's own environment; IQM: interquartile mean over seeds (Agarwal et al. 2021); stochastic: actions",
+        "drawn as in training; at it: seeds whose greedy mean is at the goal. Published: rl-baselines3-zoo's figures,",
+        "mean +- standard deviation over the episodes of one run, and CleanRL's, over seeds; settings may differ.",
+        "",
+        "| environment | trained by | steps | seeds | greedy | IQM | stochastic | goal | at it | published |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for path in [*folder.glob("cartpole_seeds.jsonl"), *sorted(folder.glob("control_*.jsonl"))]:
+        evaluations = [json.loads(line) for line in path.read_text().splitlines()]
+        env, shared = evaluations[0]["env"], over_seeds(evaluations)
+        goal, steps = GOALS.get(env), np.mean([e["env_steps"] for e in evaluations])
+        cells = [f"[{env}]({path.stem}.md)", f"`{_trained_by(evaluations[0])}`", f"{steps:,.0f}", str(len(evaluations))]
+        cells += [shared["greedy"], shared["iqm"], shared["stochastic"]]
+        cells += ["-", "-"] if goal is None else [str(goal), str(sum(e["mean"] >= goal for e in evaluations))]
+        lines.append(f"| {' | '.join([*cells, PUBLISHED.get(env, '-')])} |")
+    (folder / "control.md").write_text("\n".join(lines) + "\n")
+
+
+def main(job: list[str] | None = None, name: str | None = None) -> None:
+    """Trains and writes.
+
+    Args:
+      job: what `tfppo train` does; None: control, with the environment that is asked for.
+      name: of the files; None: control_ID.
+    """
+    cut = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
+    own, options = sys.argv[1:cut], sys.argv[cut + 1 :]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    if job is None:
+        parser.add_argument("--env", required=True, help="the environment's gymnasium id")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
+    parser.add_argument("--runs-dir", type=Path, help="keeps the runs, and takes finished ones from there")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the tables and pictures")
+    arguments = parser.parse_args(own)
+    command = ["python", f"benchmarks/{Path(sys.argv[0]).name}"]
+    if job is None:
+        job, name = ["control", "--env", arguments.env], f"control_{re.sub(NOT_IN_NAMES, '-', arguments.env)}"
+        command += job[1:]
+    command += ["--seeds", *map(str, arguments.seeds), *(["--", *options] if options else [])]
+    evaluations, curves = [], []
+    with tempfile.TemporaryDirectory() as temporary:
+        for seed in arguments.seeds:
+            evaluation, columns = train([*job, *options], seed, arguments.runs_dir or Path(temporary))
+            print(json.dumps(evaluation), flush=True)
+            evaluations.append(evaluation)
+            curves.append(columns)
+    lines = "".join(json.dumps(evaluation) + "\n" for evaluation in evaluations)
+    (arguments.results / f"{name}.jsonl").write_text(lines)
+    write_table(evaluations, shlex.join(command), arguments.results / f"{name}.md")
+    draw(evaluations, curves, arguments.results / f"{name}.png")
+    write_summary(arguments.results)
+
+
+if __name__ == "__main__":
+    main()
