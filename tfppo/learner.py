@@ -111,10 +111,12 @@ class PPOLearner(tf.Module):
         sums = dict.fromkeys((*MEAN_METRICS, "policy/ratio_max", "steps"), zero)
 
         def epoch_body(epoch, proceed, sums, _):
-            order = tf.reshape(permutation(num_items, fold_in(seed, epoch)), [num_minibatches, config.minibatch_size])
+            order = permutation(num_items, fold_in(seed, epoch))
+            rows = [num_minibatches, config.minibatch_size]
+            shuffled = map_tensors(lambda x: tf.reshape(tf.gather(x, order), [*rows, *x.shape[1:]]), batch)
 
             def minibatch_body(index, proceed, sums, epoch_kl):
-                minibatch = map_tensors(lambda x: tf.gather(x, order[index]), batch)  # [M, ...]
+                minibatch = map_tensors(lambda x: x[index], shuffled)  # [M, ...]
                 metrics, gradients = self._gradients(minibatch, clip_ratio)
                 proceed = self._step(gradients, metrics["policy/approx_kl"])
                 sums = {
