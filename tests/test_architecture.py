@@ -18,7 +18,7 @@ FLOORS = [
     ["masking", "random", "divergences", "distributions", "normals", "returns", "losses"],
     ["types", "settings", "config", "control", "control.recipes", "text", "text.config"],
     ["placement", "pipeline", "schedules", "writers", "checkpoints", "runs", "curves", "comparison"],
-    ["learner", "loop"],
+    ["objective", "learner", "loop"],
     [
         "control.environments",
         "control.classic.cartpole",

@@ -392,6 +392,46 @@ def test_schedules_follow_the_iteration_and_not_the_steps():
     assert len({(distance > 0.1 * k).mean() for k in (1, 2, 3, 4)}) > 2  # the clip ratio showed
 
 
+def test_the_entropy_bonus_follows_its_schedule():
+    half_way = make_learner(replace(PLAIN, entropy_coeff=0.4, entropy_coeff_schedule="linear"), num_iterations=2)
+    half_way.iteration.assign(1)
+    metrics = half_way.update(tensors(make_batch()))
+    constant = {"learning_rate_schedule": "constant", "learning_rate": PLAIN.learning_rate / 2}
+    half, _ = run(replace(PLAIN, entropy_coeff=0.2, **constant), make_batch())
+    assert_close(half_way.policy.weights, half.policy.weights, rtol=1e-5, atol=1e-6)
+    assert_differ(half.policy.weights, run(replace(PLAIN, **constant), make_batch())[0].policy.weights)
+    np.testing.assert_allclose(metrics["schedule/entropy_coeff"], 0.2, rtol=1e-6)
+    np.testing.assert_allclose(metrics["schedule/clip_ratio"], PLAIN.clip_ratio, rtol=1e-6)
+
+
+@pytest.mark.parametrize("mode", ["eager", "graph", "xla"])
+def test_each_epoch_has_advantages_and_returns_by_the_values_as_they_then_are(mode):
+    """Two epochs are two updates of one, on the same rollout, whose advantages are recomputed between them."""
+    batch = tensors(make_batch(mask=np.ones(12, bool)))
+
+    def recomputed(learner, batch):
+        values = learner.policy.evaluate(batch.inputs, batch.actions).values
+        returns = batch.returns - 20.0 * values  # any function of the values will do
+        return batch._replace(advantages=returns - values, returns=returns)
+
+    settings = {"minibatch_size": 12, "learning_rate_schedule": "constant", "max_grad_norm": None}
+    both = replace(CONFIG, **settings, recompute_advantages=True)
+    at_once = make_learner(both, mode, refresh=lambda batch: recomputed(at_once, batch))
+    at_once.update(batch)
+    in_turn = make_learner(replace(CONFIG, **settings, num_epochs=1))
+    for _ in range(2):
+        in_turn.update(recomputed(in_turn, batch))
+    assert_close(at_once.policy.weights, in_turn.policy.weights, rtol=1e-4, atol=1e-5)
+    once = make_learner(replace(CONFIG, **settings))
+    once.update(recomputed(once, batch))
+    assert_differ(at_once.policy.weights, once.policy.weights)
+
+
+def test_recomputing_without_a_way_to_is_refused():
+    with pytest.raises(UsageError, match="recompute_advantages"):
+        make_learner(replace(CONFIG, recompute_advantages=True))
+
+
 def test_steps_are_as_long_as_the_schedule_says():
     """Adam's first step in a new direction is as long as the learning rate, warm-up included."""
     config = replace(PLAIN, learning_rate=0.04, adam_epsilon=1e-12, warmup_iterations=2)

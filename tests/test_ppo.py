@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from tfppo.control.transitions import make_transitions, transitions_to_batch
 from tfppo.errors import UsageError
+from tfppo.objective import Coefficients
 from tfppo.ppo import PPO
 
 
@@ -88,10 +89,10 @@ def test_padding_changes_nothing():
     batch = make_batch(ppo, random_transitions(), 10)
     counts = (tf.constant(50.0), tf.constant(50.0))  # for the policy, for the value
     spoilt = batch._replace(advantages=tf.where(batch.mask, batch.advantages, np.nan))
-    for gradient, other in zip(
-        *(ppo._learner._loss_and_gradients(b, tf.constant(0.2), counts)[1] for b in (batch, spoilt)),
-        strict=True,
-    ):
+    loss_and_gradients = ppo._learner.objective._loss_and_gradients
+    coefficients = Coefficients(clip_ratio=0.2, entropy_coeff=0.01, kl_coeff=0.0)
+    gradients = [loss_and_gradients(b, coefficients, counts)[1] for b in (batch, spoilt)]
+    for gradient, other in zip(*gradients, strict=True):
         np.testing.assert_array_equal(gradient, other)
 
 

@@ -24,7 +24,7 @@ def test_uniforms_are_bit_equal_however_compiled(compiled, dtype, seed_dtype):
 
 
 @every_mode
-@pytest.mark.parametrize("n", [1, 2, 1000])
+@pytest.mark.parametrize("n", [1, 2, 1000, 1025, 2048, 5000])
 def test_permutations_are_permutations_and_equal_however_compiled(compiled, n):
     order = compiled(lambda seed: random.permutation(n, seed))(tf.constant(SEED))
     assert order.dtype == tf.int32 and order.shape == [n]
@@ -81,6 +81,57 @@ def test_every_permutation_is_equally_likely():
     for order in draw(seeds).numpy():
         counts[tuple(order.tolist())] += 1
     assert all(abs(count - num_draws / 6) < 4 * math.sqrt(num_draws / 6) for count in counts.values()), counts
+
+
+@pytest.fixture(scope="module", params=[1500, 2048, 8192])
+def long_permutations(request):
+    """[S, n]: too long to be drawn by sorting."""
+    seeds = tf.stack([tf.range(500), tf.zeros([500], tf.int32)], axis=1)
+    draw = tf.function(lambda s: tf.map_fn(lambda seed: random.permutation(request.param, seed), s))
+    return draw(seeds).numpy()
+
+
+def chi_squared_per_degree(cells, num_cells, probabilities=None):
+    expected = cells.size * (np.full(num_cells, 1 / num_cells) if probabilities is None else probabilities)
+    return np.sum((np.bincount(cells.ravel(), minlength=num_cells) - expected) ** 2 / expected) / (num_cells - 1)
+
+
+@pytest.mark.parametrize(
+    "subset",
+    [lambda x, n: x < n // 2, lambda x, n: x % 2 == 0, lambda x, n: x % 64 == 3, lambda x, n: x // 128 % 2 == 0],
+    ids=["the first half", "every second", "one environment", "blocks"],
+)
+def test_minibatches_draw_from_every_subset_as_without_replacement(long_permutations, subset):
+    """How many of a subset come first is hypergeometric: with its mean, and neither too even nor too uneven."""
+    num_draws, n = long_permutations.shape
+    drawn, share = n // 4, subset(np.arange(n), n).mean()
+    counts = subset(long_permutations[:, :drawn], n).sum(axis=1)
+    variance = drawn * share * (1 - share) * (n - drawn) / (n - 1)
+    assert abs(counts.mean() - drawn * share) < 4 * math.sqrt(variance / num_draws)
+    assert abs(counts.var() / variance - 1) < 4 * math.sqrt(2 / num_draws)
+
+
+def test_places_of_long_permutations_are_uniform_alone_and_in_pairs(long_permutations):
+    num_draws, n = long_permutations.shape
+    cells = 16 * long_permutations // n
+    sizes = np.bincount(16 * np.arange(n) // n) / n
+    for place in (0, 1, n // 2, n - 1):
+        assert chi_squared_per_degree(cells[:, place], 16, sizes) < 2.6  # the 0.1% point of 15 degrees, divided by 15
+    for first, second in ((0, 1), (5, 5 + n // 2), (64, 128)):
+        pairs = 16 * cells[:, first] + cells[:, second]
+        assert chi_squared_per_degree(pairs, 256, np.outer(sizes, sizes).ravel()) < 1.4  # likewise, of 255
+
+
+def test_neighbours_in_long_permutations_are_any_distance_apart(long_permutations):
+    n = long_permutations.shape[1]
+    distances = np.diff(long_permutations, axis=1) % n - 1  # 0 .. n - 2
+    sizes = np.bincount(32 * np.arange(n - 1) // (n - 1)) / (n - 1)
+    assert chi_squared_per_degree(32 * distances // (n - 1), 32, sizes) < 2.3
+
+
+def test_long_permutations_leave_one_place_as_it_was_on_average(long_permutations):
+    fixed = (long_permutations == np.arange(long_permutations.shape[1])).sum(axis=1)
+    assert abs(fixed.mean() - 1) < 4 / math.sqrt(len(fixed)) and 0.75 < fixed.var() < 1.25
 
 
 @every_mode

@@ -34,6 +34,8 @@ class PPOConfig:
     """Weight of the value loss, which carries its own 1/2: SB3's vf_coef 0.5 is 1.0 here, CleanRL's 0.5 is 0.5."""
     entropy_coeff: float = 0.01
     """Weight of the entropy bonus."""
+    entropy_coeff_schedule: Schedule = "constant"
+    """How the weight of the entropy bonus goes to 0 over the iterations of the run."""
     kl_coeff: float = 0.0
     """Weight of the KL penalty (Schulman et al. 2017, eq. 8), at the start where a rule adapts it; 0: only measured."""
     kl_in: Literal["loss", "reward"] = "loss"
@@ -56,6 +58,9 @@ class PPOConfig:
     """Lambda of generalised advantage estimation (Schulman et al. 2016)."""
     normalize_advantages: bool = True
     """Whiten the advantages of each minibatch."""
+    recompute_advantages: bool = False
+    """Compute advantages and returns anew before each epoch, by the values as they then are (control; Andrychowicz et
+    al. 2021)."""
     num_epochs: int = 8
     """Passes over each rollout."""
     minibatch_size: int = 1024

@@ -28,7 +28,7 @@ class Trajectory(NamedTuple):
 class Rollout(NamedTuple):
     """A trajectory with the values and log-probabilities of the policy that collected it: one element of tf.data."""
 
-    observations: Any  # [T, B, ...]
+    all_observations: Any  # [T + 1, B, ...], as in a Trajectory
     actions: tf.Tensor  # [T, B, ...]
     distribution: Any  # [T, B, ...] raw parameters of the policy that acted
     log_probs: tf.Tensor  # [T, B]
@@ -40,6 +40,18 @@ class Rollout(NamedTuple):
     mask: tf.Tensor  # [T, B] bool
     metrics: dict[str, tf.Tensor]  # scalars, named as in writers.METRICS
     memory: Any = ()  # [B, ...] what a recurrent policy remembered before the first step
+    successors: Any = ()  # [T, B, ...], or empty, as in a Trajectory
+
+    @property
+    def observations(self) -> Any:
+        """Observations [T, B, ...] that were acted on."""
+        return tf.nest.map_structure(lambda x: x[:-1], self.all_observations)
+
+    @property
+    def trajectory(self) -> Trajectory:
+        """The trajectory that it was made of."""
+        given = {name: getattr(self, name) for name in Trajectory._fields}
+        return Trajectory(**given | {"observations": self.all_observations})
 
 
 class Batch(NamedTuple):

@@ -36,6 +36,8 @@ METRICS = {
     "value/explained_variance": "1 - Var(returns - values) / Var(returns), values as in the rollout",
     "value/clip_fraction": "share of values outside old value +- value_clip",
     "schedule/learning_rate": "learning rate of the iteration",
+    "schedule/clip_ratio": "clip ratio of the iteration",
+    "schedule/entropy_coeff": "coefficient of the entropy bonus in the iteration",
     "schedule/kl_coeff": "coefficient of the KL penalty in the iteration",
     "time/env_steps_per_s": "transitions collected and trained on per second, since the last row",
     "time/tokens_per_s": "response tokens sampled and trained on per second, since the last row",

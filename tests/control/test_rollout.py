@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from tfppo.control.classic import CartPole
 from tfppo.control.environments import collect_trajectory, start_episodes
-from tfppo.control.rollout import GraphCollector, evaluate_trajectory, to_batch
+from tfppo.control.rollout import GraphCollector, evaluate_trajectory, revalue, to_batch
 from tfppo.random import fold_in, normal
 
 NUM_ENVS, LENGTH = 3, 40
@@ -117,6 +117,25 @@ def test_successors_of_the_trajectory_go_before_the_next_observations(make_polic
     np.testing.assert_allclose(flat(rollout.next_values), policy.value(flat(successors)), rtol=1e-5)
     np.testing.assert_allclose(without.next_values[:-1], without.values[1:], rtol=1e-5)
     assert np.abs(rollout.next_values - without.next_values).min() > 1e-3
+
+
+@pytest.mark.parametrize("apart", [False, True], ids=["successors are next", "successors apart"])
+def test_a_rollout_is_valued_anew(make_collector, apart):
+    collector = make_collector()
+    (rollout,) = collect(collector, 1)
+    policy = collector.policy
+    if apart:
+        rollout = rollout._replace(successors=rollout.observations + 1.0)
+    for weights in policy.critic.trainable_variables:
+        weights.assign(weights + 0.3)
+    anew = revalue(policy, rollout)
+    successors = rollout.successors if apart else rollout.all_observations[1:]
+    np.testing.assert_allclose(flat(anew.values), policy.value(flat(rollout.observations)), rtol=1e-5)
+    np.testing.assert_allclose(flat(anew.next_values), policy.value(flat(successors)), rtol=1e-5)
+    assert np.abs(anew.values - rollout.values).min() > 1e-3
+    for name in set(rollout._fields) - {"values", "next_values"}:
+        for a, b in zip(*(tf.nest.flatten(getattr(x, name)) for x in (anew, rollout)), strict=True):
+            np.testing.assert_array_equal(a, b)
 
 
 def test_batch_has_the_advantages_of_the_slow_loop_and_time_before_environments(make_collector):

@@ -220,3 +220,18 @@ def test_models_of_the_users_own():
         ControlTrainer(config, actor=model(3))
     with pytest.raises(UsageError, match=r"\(None, 2\)"):
         ControlTrainer(config, critic=model(2))
+
+
+@pytest.mark.parametrize("settings", [{}, {"backend": "gymnasium"}, {"lstm_units": 4, "rollout_length": 4}])
+def test_advantages_recomputed_before_each_epoch(settings):
+    """In the first epoch they are those of the rollout; in the second the critic has moved, and so have they."""
+    trained = {}
+    for epochs in (1, 2):
+        for recompute in (False, True):
+            ppo = {"num_epochs": epochs, "recompute_advantages": recompute, "value_coeff": 5.0}
+            trainer = make_trainer(iterations=1, ppo=ppo, **settings)
+            list(trainer.iterations())
+            trainer.close()
+            trained[epochs, recompute] = weights(trainer)
+    np.testing.assert_allclose(trained[1, True], trained[1, False], rtol=1e-4, atol=1e-5)
+    assert np.abs(trained[2, True] - trained[2, False]).max() > 1e-4

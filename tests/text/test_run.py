@@ -153,6 +153,7 @@ def test_generate_goes_on_from_prompts(preset, tmp_path, capsys):
         (["train", "text", "--preset", "PRESET", "--response-length", "64"], "response_length = 64 do not fit"),
         (["train", "text", "--preset", "PRESET", "--prompt-length", "1"], "more than prompt_length = 1"),
         (["train", "text", "--batch-size", "10", "--minibatch-size", "4"], "batch_size = 10 is not a multiple"),
+        (["train", "text", "--recompute-advantages", "True"], "recompute_advantages is for control"),
     ],
 )
 def test_what_is_wrong_is_one_line(arguments, said, preset, finished, tmp_path, monkeypatch, capsys):

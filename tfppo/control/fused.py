@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from tfppo.control.rollout import GraphCollector
 from tfppo.control.statistics import statistics_metrics
-from tfppo.learner import MEAN_METRICS, OTHER_METRICS, PPOLearner
+from tfppo.learner import METRICS, PPOLearner
 from tfppo.placement import compiled
 
 
@@ -25,7 +25,7 @@ def fuse(
             rollout = collector.collect_function(iteration)
             return iteration + 1, {**rollout.metrics, **learner.update_function(rollout)}
 
-        nothing = statistics_metrics(collector.statistics) | dict.fromkeys(MEAN_METRICS + OTHER_METRICS, tf.zeros([]))
+        nothing = statistics_metrics(collector.statistics) | dict.fromkeys(METRICS, tf.zeros([]))
         _, metrics = tf.while_loop(lambda iteration, _: iteration < first + count, body, (first, nothing))
         return metrics
 

@@ -92,7 +92,6 @@ def evaluate_trajectory(
 ) -> Rollout:
     """A rollout from a trajectory and the policy's memory before it: all values in one pass, and log-probabilities as
     they were sampled, or by the same pass where the trajectory keeps no distribution."""
-    observations = tf.nest.map_structure(lambda x: x[:-1], trajectory.observations)  # [T, B, ...]
     reviewed, values = policy.review(trajectory.observations, trajectory.mask, memory)  # [T + 1, B, ...]
     distribution = trajectory.distribution
     if not tf.nest.flatten(distribution):
@@ -101,7 +100,7 @@ def evaluate_trajectory(
     if tf.nest.flatten(trajectory.successors):
         _, next_values = policy.review(trajectory.successors, trajectory.mask, memory)
     return Rollout(
-        observations=observations,
+        all_observations=trajectory.observations,
         actions=trajectory.actions,
         distribution=distribution,
         log_probs=distribution.log_prob(trajectory.actions),
@@ -113,7 +112,14 @@ def evaluate_trajectory(
         mask=trajectory.mask,
         metrics=metrics,
         memory=memory,
+        successors=trajectory.successors,
     )
+
+
+def revalue(policy: ControlPolicy, rollout: Rollout) -> Rollout:
+    """A rollout with the values of the policy as it is now."""
+    anew = evaluate_trajectory(policy, rollout.trajectory, rollout.metrics, rollout.memory)
+    return rollout._replace(values=anew.values, next_values=anew.next_values)
 
 
 def to_batch(rollout: Rollout, gamma: float | tf.Tensor, gae_lambda: float | tf.Tensor) -> Batch:

@@ -20,7 +20,7 @@ from tfppo.control.networks import fit_actor, fit_critic, make_actor, make_criti
 from tfppo.control.normalization import Normalization
 from tfppo.control.policy import ActorCriticPolicy
 from tfppo.control.recurrent import make_recurrent
-from tfppo.control.rollout import ControlPolicy, GraphCollector, to_batch
+from tfppo.control.rollout import ControlPolicy, GraphCollector, revalue, to_batch
 from tfppo.control.statistics import statistics_metrics
 from tfppo.control.vector import make_vector_environment
 from tfppo.errors import UsageError
@@ -79,6 +79,7 @@ class ControlTrainer:
                 ppo,
                 control.num_iterations,
                 prepare=lambda rollout: to_batch(rollout, ppo.gamma, ppo.gae_lambda),
+                refresh=lambda rollout: to_batch(revalue(self.policy, rollout), ppo.gamma, ppo.gae_lambda),
                 seed=run.seed,
                 mode=self.update_mode,
             )

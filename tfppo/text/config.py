@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tfppo.config import PPOConfig, RunConfig
+from tfppo.errors import UsageError
 from tfppo.settings import build, check, check_types, exact_div
 
 
@@ -177,6 +178,8 @@ class TextRun:
     def __post_init__(self):
         check_types(self)
         exact_div(self.text.batch_size, self.ppo.minibatch_size, "batch_size", "minibatch_size")
+        if self.ppo.recompute_advantages:
+            raise UsageError("recompute_advantages is for control; text keeps the rollout's values: leave it out")
 
 
 def text_run(**settings: Any) -> TextRun:
