@@ -42,6 +42,13 @@ def python_of_the_readme():
     return re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
 
 
+def test_the_environment_of_the_readme_learns(capsys):
+    (code,) = [code for code in python_of_the_readme() if "register_environment" in code]
+    assert len(code.strip().splitlines()) <= 40
+    exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
+    assert float(capsys.readouterr().out.strip().splitlines()[-1]) >= 0.95
+
+
 def test_the_readme_example_learns(tmp_path, monkeypatch, capsys):
     code = python_of_the_readme()[0]
     assert len(code.strip().splitlines()) <= 12
