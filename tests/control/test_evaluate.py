@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from tfppo.control import evaluate
 from tfppo.control.evaluate import episode_returns, summarise
@@ -49,6 +50,26 @@ def test_every_environment_plays_its_share(counting_policy, stream, monkeypatch,
     returns = episode_returns(counting_policy, "Counting-v0", episodes, seed)
     np.testing.assert_allclose(returns, expected)
     assert len(expected) == episodes
+
+
+def test_a_new_episode_is_played_without_the_memory_of_the_old_one(make_counting, monkeypatch):
+    """A policy that counts the steps that it remembers, and acts by their number."""
+
+    class Remembering:
+        def initial_memory(self, num_envs):
+            return tf.zeros([num_envs], tf.int32)
+
+        def greedy_step(self, observations, memory):
+            return memory, memory + 1
+
+        def to_environment(self, actions):
+            return actions
+
+    environment = make_counting(1)
+    monkeypatch.setattr(evaluate, "make_vector_environment", lambda env, num_envs: environment)
+    monkeypatch.setattr(evaluate, "MAX_ENVS", 1)
+    episode_returns(Remembering(), "Counting-v0", 4, 4 - evaluate.SEED_OFFSET % 4)
+    assert environment.envs[0].actions == [0, 1, 2, 0, 1, 0, 1, 2, 3, 0]
 
 
 def test_progress_is_told_after_every_step(counting_policy):

@@ -47,8 +47,8 @@ class Player:
     def play(self, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Resets the environment, then steps it for ever; `seed` is that of the episodes' starts and of drawn actions.
 
-        Yields rewards, float [B], and whether an episode has ended, bool [B]: of the reset and then of each step. The
-        reset, and a step that only starts an episode, give 0 and end nothing.
+        Yields rewards, float [B], and whether an episode has ended, bool [B]: of the reset, which gives 0 and ends
+        nothing, as does a step that only starts an episode, and then of each step.
         """
         num_envs = self.environment.num_envs
         root = tf.constant([seed, 0xE7A1], tf.int64)
@@ -60,7 +60,7 @@ class Player:
             now = tf.nest.map_structure(lambda dtype, x: tf.constant(x, dtype), self._dtypes, observations)
             actions, memory = self._act(now, root, tf.constant(step, tf.int64), memory, tf.constant(done))
             observations, rewards, terminated, truncated, _ = self.environment.step(actions.numpy())
-            rewards, done = np.where(done, 0.0, rewards), (terminated | truncated) & ~done
+            done = (terminated | truncated) & ~done
 
     def _act_at(self, observations: Any, root: tf.Tensor, step: tf.Tensor, memory: Any, starts: tf.Tensor) -> Any:
         """What the environment gets, and the memory afterwards: zero where this step only starts a new episode."""

@@ -153,8 +153,8 @@ def _explained(env: str) -> Iterator[None]:
 
 @contextmanager
 def _off_screen() -> Iterator[None]:
-    """Inside, drawing wants no window and no loudspeaker and says nothing, as far as the user has not set it."""
-    settings = {"PYGAME_HIDE_SUPPORT_PROMPT": "1", "SDL_VIDEODRIVER": "dummy", "SDL_AUDIODRIVER": "dummy"}
+    """Inside, drawing wants no window and no loudspeaker, unless the user has set them, and warns of nothing."""
+    settings = {"SDL_VIDEODRIVER": "dummy", "SDL_AUDIODRIVER": "dummy"}
     added = {name: value for name, value in settings.items() if name not in os.environ}
     os.environ.update(added)
     try:
