@@ -1,5 +1,6 @@
-"""Rollouts from gymnasium's vector environments: every autoreset mode becomes the same trajectory."""
+"""Rollouts from gymnasium's vector environments: acting is compiled, stepping is Python."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,22 +18,24 @@ from tfppo.control.statistics import (
     statistics_metrics,
     update_statistics,
 )
+from tfppo.control.stepping import Stepper
 from tfppo.control.vector import autoreset_mode
 from tfppo.errors import UsageError
-from tfppo.placement import compiled
+from tfppo.placement import call_directly, compiled
 from tfppo.random import fold_in
 from tfppo.types import Rollout, Trajectory
 
 
 class GymnasiumCollector(tf.Module):
-    """Collects rollouts from a gymnasium vector environment: acting is compiled, stepping is Python.
+    """Collects rollouts from gymnasium vector environments.
 
     Environments go on from rollout to rollout; where they are cannot be saved, so that a resumed run starts new
     episodes.
 
     Args:
       policy: who acts.
-      environment: gymnasium's vector environment, of any autoreset mode.
+      environment: gymnasium's vector environment, of any autoreset mode; or several of the same kind, which take turns:
+        while one steps in processes of its own, the policy acts for the next.
       rollout_length: T, steps of each environment in a rollout.
       normalization: of observations and rewards, on the way between the two; None: they stay as they are.
       seed: of resets and actions.
@@ -42,7 +45,7 @@ class GymnasiumCollector(tf.Module):
     def __init__(
         self,
         policy: ControlPolicy,
-        environment: VectorEnv,
+        environment: VectorEnv | Sequence[VectorEnv],
         rollout_length: int,
         *,
         normalization: Normalization | None = None,
@@ -51,28 +54,29 @@ class GymnasiumCollector(tf.Module):
     ):
         super().__init__(name="gymnasium_collector")
         self.policy = policy
-        self.environment = environment
+        self.environments = [environment] if isinstance(environment, VectorEnv) else list(environment)
         self.normalization = normalization or Normalization()
-        self.autoreset = autoreset_mode(environment)
+        self.autoreset = autoreset_mode(self.environments[0])
         if policy.is_recurrent and self.autoreset != AutoresetMode.NEXT_STEP:
             raise UsageError(
-                f"{environment} resets in mode {self.autoreset.name}, but a recurrent policy wants NEXT_STEP: "
+                f"{self.environments[0]} resets in mode {self.autoreset.name}, but a recurrent policy wants NEXT_STEP: "
                 "make the environment with autoreset_mode=AutoresetMode.NEXT_STEP"
             )
+        self.num_envs = sum(part.num_envs for part in self.environments)
         self.rollout_length = rollout_length
         self.error: Exception | None = None  # what the environment raised, for whom tf.data hides it from
         self.state = [tf.Variable(x, trainable=False) for x in empty_statistics()]
         self._seed = tf.constant([seed, 0x5EED], tf.int32)
-        self._act = compiled(self._act_at, mode)
+        self._times = [tf.constant(t, tf.int64) for t in range(rollout_length)]
+        self._steppers: list[Stepper] = []
+        for part in self.environments:
+            first = self._steppers[-1].columns.stop if self._steppers else 0
+            memory = list(policy.initial_memory(part.num_envs))
+            self._steppers.append(Stepper(part, self.autoreset, first, seed + first, memory))
         self._noise = compiled(self._draw_noise, mode)
         self._finish = compiled(self._evaluate, mode)
-        self._times = [tf.constant(t, tf.int64) for t in range(rollout_length)]
-        self._observations = environment.reset(seed=seed)[0]
-        self._memory = policy.initial_memory(environment.num_envs)
-        self._done = np.zeros(environment.num_envs, bool)
-        self._returns = np.zeros(environment.num_envs)
-        self._lengths = np.zeros(environment.num_envs, np.int64)
-        self._structure, self._specs = self._trajectory_specs()
+        self._acts, actions = self._compile_acts(mode)
+        self._structure, self._specs = self._trajectory_specs(actions)
 
     @property
     def statistics(self) -> EpisodeStatistics:
@@ -88,16 +92,22 @@ class GymnasiumCollector(tf.Module):
 
     def close(self) -> None:
         """Closes the environments."""
-        self.environment.close()
+        for environment in self.environments:
+            environment.close()
 
-    def _draw_noise(self, iteration: tf.Tensor) -> Any:
-        return self.policy.noise([self.rollout_length, self.environment.num_envs], fold_in(self._seed, iteration))
+    def _draw_noise(self, iteration: tf.Tensor) -> list[tf.Tensor]:
+        """Random numbers of a rollout, [T, b, ...] for the b columns of each stepper."""
+        noise = self.policy.noise([self.rollout_length, self.num_envs], fold_in(self._seed, iteration))
+        return [noise[:, stepper.columns] for stepper in self._steppers]
 
-    def _act_at(self, observations: Any, noise: tf.Tensor, time: tf.Tensor, memory: Any, starts: Any) -> Any:
-        """Actions [B, ...], what the environment gets for them, and the memory afterwards: zero where this step only
-        starts a new episode."""
+    def _act(self, *inputs: tf.Tensor) -> list[tf.Tensor]:
+        """The policy's memory, zero where this step only starts a new episode; actions [b, ...]; and what the
+        environment gets for them, where it is something else."""
+        observations, noise, time, memory, starts = tf.nest.pack_sequence_as(self._inputs, inputs)
         actions, _, memory = self.policy.step(self.normalization.observations(observations), noise[time], memory)
-        return actions, self.policy.to_environment(actions), forget(memory, starts)
+        to_environment = self.policy.to_environment(actions)
+        sent = [] if to_environment is actions else [to_environment]
+        return [*forget(memory, starts), actions, *sent]
 
     def _evaluate(self, trajectory: Trajectory, returns: tf.Tensor, lengths: tf.Tensor, memory: Any) -> Rollout:
         statistics = update_statistics(self.statistics, trajectory, returns, lengths)
@@ -117,51 +127,47 @@ class GymnasiumCollector(tf.Module):
     def _steps(self, iteration: np.ndarray) -> list[np.ndarray]:
         buffers = [np.zeros(spec.shape, spec.dtype.as_numpy_dtype) for spec in self._specs]
         trajectory, returns, lengths, memory = tf.nest.pack_sequence_as(self._structure, buffers)
-        tf.nest.map_structure(lambda buffer, x: np.copyto(buffer, x.numpy()), memory, self._memory)
-        noise = self._noise(tf.constant(iteration))
+        turns = []
+        for stepper, act, noise in zip(self._steppers, self._acts, self._noise(tf.constant(iteration)), strict=True):
+            for buffer, x in zip(memory, stepper.memory, strict=True):
+                buffer[stepper.columns] = x.numpy()
+            columns = tf.nest.map_structure(lambda x, at=stepper.columns: x[:, at], (trajectory, returns, lengths))
+            turns.append((stepper, act, noise, tf.nest.flatten(columns[0].observations), columns))
         for t, time in enumerate(self._times):
-            _write(trajectory.observations, t, self._observations)
-            now = tf.nest.map_structure(lambda x, t=t: tf.constant(x[t]), trajectory.observations)
-            starts = tf.constant(self._done) if self._memory else ()
-            actions, to_environment, self._memory = self._act(now, noise, time, self._memory, starts)
-            trajectory.actions[t] = actions.numpy()
-            self._step(t, to_environment.numpy(), trajectory)
-            returns[t], lengths[t] = self._returns, self._lengths
-        _write(trajectory.observations, -1, self._observations)
+            for stepper, act, noise, observations, columns in turns:
+                if t:
+                    stepper.receive(t - 1, *columns)
+                stepper.observe(t, columns[0])
+                memory_size = len(stepper.memory)
+                outputs = act(*[x[t] for x in observations], noise, time, *stepper.memory, stepper.done)
+                stepper.memory, actions = outputs[:memory_size], outputs[memory_size]
+                columns[0].actions[t] = actions.numpy()
+                stepper.send(outputs[-1].numpy())
+        for stepper, _, _, _, columns in turns:
+            stepper.receive(self.rollout_length - 1, *columns)
+            stepper.observe(self.rollout_length, columns[0])
         return buffers
 
-    def _step(self, t: int, actions: np.ndarray, trajectory: Trajectory) -> None:
-        """One step of every environment, written into row t."""
-        starts = self._done if self.autoreset == AutoresetMode.NEXT_STEP else np.zeros_like(self._done)
-        observations, rewards, terminated, truncated, infos = self.environment.step(actions)
-        restarted = self._done  # their totals start again, whichever step it is that starts an episode
-        self._returns = np.where(restarted, 0.0, self._returns) + np.where(starts, 0.0, rewards)
-        self._lengths = np.where(restarted, 0, self._lengths) + ~starts
-        self._done = (terminated | truncated) & ~starts
-        trajectory.rewards[t] = np.where(starts, 0.0, rewards)
-        trajectory.terminated[t] = terminated & ~starts
-        trajectory.truncated[t] = truncated & ~starts
-        trajectory.mask[t] = ~starts
-        if self.autoreset != AutoresetMode.NEXT_STEP:
-            _write(trajectory.successors, t, observations)
-            if self._done.any():
-                observations = self._start_at_once(t, observations, infos, trajectory.successors)
-        self._observations = observations
+    def _compile_acts(self, mode: str) -> tuple[list[Callable[..., list[tf.Tensor]]], tf.Tensor]:
+        """`_act` for each stepper, and an example of the actions."""
+        space = self.environments[0].single_observation_space
+        function, acts = compiled(self._act, mode), []
+        for stepper, noise in zip(self._steppers, self._noise(tf.constant(0, tf.int64)), strict=True):
+            rows = stepper.environment.num_envs
 
-    def _start_at_once(self, t: int, observations: Any, infos: dict[str, Any], successors: Any) -> Any:
-        """First observations of new episodes, where old ones have just ended; completes the true successors of t."""
-        if self.autoreset == AutoresetMode.DISABLED:
-            return self.environment.reset(options={"reset_mask": self._done})[0]
-        if "final_obs" not in infos:
-            raise UsageError(f"{self.environment} resets in the same step, but its infos lack final_obs")
-        for index in np.flatnonzero(self._done):
-            _write(successors, (t, index), infos["final_obs"][index])
-        return observations
+            def zeros(part, rows=rows):
+                return tf.zeros([rows, *observation_shape(part)], observation_dtype(part))
 
-    def _trajectory_specs(self) -> tuple[Any, list[tf.TensorSpec]]:
+            starts = tf.zeros([rows], tf.bool)
+            self._inputs = map_space(zeros, space), noise, self._times[0], stepper.memory, starts
+            inputs = tf.nest.flatten(self._inputs)
+            acts.append(call_directly(function, inputs))
+        return acts, acts[-1](*inputs)[len(stepper.memory)]
+
+    def _trajectory_specs(self, actions: tf.Tensor) -> tuple[Any, list[tf.TensorSpec]]:
         """The nest of what `_steps` fills, and its flat specs."""
-        length, num_envs = self.rollout_length, self.environment.num_envs
-        space = self.environment.single_observation_space
+        length, num_envs = self.rollout_length, self.num_envs
+        space = self.environments[0].single_observation_space
 
         def spec(dtype, *shape, rows=length):
             return tf.TensorSpec([rows, num_envs, *shape], dtype)
@@ -169,10 +175,6 @@ class GymnasiumCollector(tf.Module):
         def observation_specs(rows):
             return map_space(lambda s: spec(observation_dtype(s), *observation_shape(s), rows=rows), space)
 
-        first = tf.nest.map_structure(lambda x: tf.zeros([num_envs, *x.shape[2:]], x.dtype), observation_specs(1))
-        starts = tf.zeros([num_envs], tf.bool) if self._memory else ()
-        noise = self._noise(tf.constant(0, tf.int64))
-        actions, *_ = self._act(first, noise, self._times[0], self._memory, starts)
         trajectory = Trajectory(
             observations=observation_specs(length + 1),
             actions=spec(actions.dtype, *actions.shape[1:]),
@@ -183,15 +185,6 @@ class GymnasiumCollector(tf.Module):
             mask=spec(tf.bool),
             successors=() if self.autoreset == AutoresetMode.NEXT_STEP else observation_specs(length),
         )
-        memory = tf.nest.map_structure(lambda x: tf.TensorSpec(x.shape, x.dtype), self._memory)
-        structure = (trajectory, spec(tf.float32), spec(tf.int64), memory)
+        memory = [tf.TensorSpec([num_envs, *x.shape[1:]], x.dtype) for x in self._steppers[0].memory]
+        structure = (trajectory, spec(tf.float32), spec(tf.int64), tuple(memory))
         return structure, tf.nest.flatten(structure)
-
-
-def _write(buffers: Any, index: Any, observations: Any) -> None:
-    """Copies observations into a row of each of their buffers."""
-    if isinstance(buffers, dict):
-        for key, buffer in buffers.items():
-            buffer[index] = observations[key]
-    else:
-        buffers[index] = observations

@@ -9,8 +9,18 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from tfppo.control.environments import IN_GRAPH_ENVIRONMENTS, Environment, start_episodes, step_episodes
+from tfppo.control.workers import WorkerVectorEnv
 from tfppo.errors import UsageError
 from tfppo.random import fold_in
+
+
+def make_vector_environments(env: str, num_envs: int, vectorization: str = "sync") -> list[VectorEnv]:
+    """`num_envs` environments as a collector takes them: processes in two halves, which take turns; others as one.
+
+    Args and errors are those of `make_vector_environment`.
+    """
+    sizes = [(num_envs + 1) // 2, num_envs // 2] if vectorization == "async" else [num_envs]
+    return [make_vector_environment(env, size, vectorization) for size in sizes if size]
 
 
 def make_vector_environment(
@@ -39,7 +49,7 @@ def make_vector_environment(
         if vectorization in ("auto", "native") and has_native and autoreset == AutoresetMode.NEXT_STEP:
             options = {"vectorization_mode": "vector_entry_point"}
         elif vectorization == "async":
-            options["vectorization_mode"] = "async"
+            return WorkerVectorEnv(env, num_envs, autoreset)
         return gymnasium.make_vec(env, num_envs, **options)
     except (gymnasium.error.Error, ImportError) as error:
         raise UsageError(f"cannot make environment {env!r}: {' '.join(str(error).split())}") from None
