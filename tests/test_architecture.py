@@ -37,6 +37,7 @@ FLOORS = [
         "control.fused",
         "control.transitions",
         "control.workers",
+        "control.envpool",
         "control.vector",
         "control.stepping",
         "control.gymnasium",

@@ -23,6 +23,7 @@ def episode_returns(
     episodes: int,
     seed: int,
     *,
+    vectorization: str = "auto",
     normalization: Normalization | None = None,
     greedy: bool = True,
     progress: Callable[[int], None] = lambda finished: None,
@@ -36,6 +37,7 @@ def episode_returns(
       env: gymnasium id.
       episodes: how many.
       seed: of the episodes' starts, and of actions that are drawn.
+      vectorization: as in `vector.make_vector_environment`.
       normalization: of the observations; None: they stay as they are.
       greedy: whether the most probable actions are taken; False: actions are drawn, as in training.
       progress: told how many episodes have finished, after each step.
@@ -43,7 +45,7 @@ def episode_returns(
     normalization = normalization or Normalization()
     num_envs = min(episodes, MAX_ENVS)
     shares = np.full(num_envs, episodes // num_envs) + (np.arange(num_envs) < episodes % num_envs)
-    environment = make_vector_environment(env, num_envs)
+    environment = make_vector_environment(env, num_envs, vectorization)
     root = tf.constant([seed, 0xE7A1], tf.int64)
     dtypes = map_space(observation_dtype, environment.single_observation_space)
 

@@ -1,6 +1,6 @@
 """Rollouts from gymnasium's vector environments: acting is compiled, stepping is Python."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -71,12 +71,15 @@ class GymnasiumCollector(tf.Module):
         self._steppers: list[Stepper] = []
         for part in self.environments:
             first = self._steppers[-1].columns.stop if self._steppers else 0
-            memory = list(policy.initial_memory(part.num_envs))
-            self._steppers.append(Stepper(part, self.autoreset, first, seed + first, memory))
+            self._steppers.append(Stepper(part, self.autoreset, first, seed + first))
+        column = np.arange(self.num_envs)
+        self._turns = [tf.constant((s.columns.start <= column) & (column < s.columns.stop)) for s in self._steppers]
+        self._memory = list(policy.initial_memory(self.num_envs))
         self._noise = compiled(self._draw_noise, mode)
         self._finish = compiled(self._evaluate, mode)
-        self._acts, actions = self._compile_acts(mode)
-        self._structure, self._specs = self._trajectory_specs(actions)
+        example = self._example()
+        self._act = call_directly(compiled(self._act_flat, mode), example)
+        self._structure, self._specs = self._trajectory_specs(self._act(*example)[len(self._memory)])
 
     @property
     def statistics(self) -> EpisodeStatistics:
@@ -95,19 +98,20 @@ class GymnasiumCollector(tf.Module):
         for environment in self.environments:
             environment.close()
 
-    def _draw_noise(self, iteration: tf.Tensor) -> list[tf.Tensor]:
-        """Random numbers of a rollout, [T, b, ...] for the b columns of each stepper."""
-        noise = self.policy.noise([self.rollout_length, self.num_envs], fold_in(self._seed, iteration))
-        return [noise[:, stepper.columns] for stepper in self._steppers]
+    def _draw_noise(self, iteration: tf.Tensor) -> tf.Tensor:
+        return self.policy.noise([self.rollout_length, self.num_envs], fold_in(self._seed, iteration))
 
-    def _act(self, *inputs: tf.Tensor) -> list[tf.Tensor]:
-        """The policy's memory, zero where this step only starts a new episode; actions [b, ...]; and what the
-        environment gets for them, where it is something else."""
-        observations, noise, time, memory, starts = tf.nest.pack_sequence_as(self._inputs, inputs)
-        actions, _, memory = self.policy.step(self.normalization.observations(observations), noise[time], memory)
+    def _act_flat(self, *inputs: tf.Tensor) -> list[tf.Tensor]:
+        """The policy's memory [B, ...], zero where this step only starts a new episode; actions [B, ...]; and what the
+        environment gets for them, where it is something else. Only the columns whose turn it is mean something: the
+        bits of a row hang on how many rows there are, and so all act at every turn."""
+        observations, noise, time, before, starts, turn = tf.nest.pack_sequence_as(self._inputs, inputs)
+        actions, _, memory = self.policy.step(self.normalization.observations(observations), noise[time], before)
+        memory = [
+            tf.where(turn[:, tf.newaxis], new, old) for new, old in zip(forget(memory, starts), before, strict=True)
+        ]
         to_environment = self.policy.to_environment(actions)
-        sent = [] if to_environment is actions else [to_environment]
-        return [*forget(memory, starts), actions, *sent]
+        return [*memory, actions, *([] if to_environment is actions else [to_environment])]
 
     def _evaluate(self, trajectory: Trajectory, returns: tf.Tensor, lengths: tf.Tensor, memory: Any) -> Rollout:
         statistics = update_statistics(self.statistics, trajectory, returns, lengths)
@@ -127,42 +131,37 @@ class GymnasiumCollector(tf.Module):
     def _steps(self, iteration: np.ndarray) -> list[np.ndarray]:
         buffers = [np.zeros(spec.shape, spec.dtype.as_numpy_dtype) for spec in self._specs]
         trajectory, returns, lengths, memory = tf.nest.pack_sequence_as(self._structure, buffers)
-        turns = []
-        for stepper, act, noise in zip(self._steppers, self._acts, self._noise(tf.constant(iteration)), strict=True):
-            for buffer, x in zip(memory, stepper.memory, strict=True):
-                buffer[stepper.columns] = x.numpy()
-            columns = tf.nest.map_structure(lambda x, at=stepper.columns: x[:, at], (trajectory, returns, lengths))
-            turns.append((stepper, act, noise, tf.nest.flatten(columns[0].observations), columns))
+        for buffer, x in zip(memory, self._memory, strict=True):
+            np.copyto(buffer, x.numpy())
+        observations, memory_size = tf.nest.flatten(trajectory.observations), len(memory)
+        noise = self._noise(tf.constant(iteration))
+        record = trajectory, returns, lengths
+        parts = [tf.nest.map_structure(lambda x, at=s.columns: x[:, at], record) for s in self._steppers]
         for t, time in enumerate(self._times):
-            for stepper, act, noise, observations, columns in turns:
+            for stepper, part, turn in zip(self._steppers, parts, self._turns, strict=True):
                 if t:
-                    stepper.receive(t - 1, *columns)
-                stepper.observe(t, columns[0])
-                memory_size = len(stepper.memory)
-                outputs = act(*[x[t] for x in observations], noise, time, *stepper.memory, stepper.done)
-                stepper.memory, actions = outputs[:memory_size], outputs[memory_size]
-                columns[0].actions[t] = actions.numpy()
-                stepper.send(outputs[-1].numpy())
-        for stepper, _, _, _, columns in turns:
-            stepper.receive(self.rollout_length - 1, *columns)
-            stepper.observe(self.rollout_length, columns[0])
+                    stepper.receive(t - 1, *part)
+                stepper.observe(t, part[0])
+                starts = np.concatenate([s.done for s in self._steppers])
+                outputs = self._act(*[x[t] for x in observations], noise, time, *self._memory, starts, turn)
+                self._memory = outputs[:memory_size]
+                part[0].actions[t] = outputs[memory_size].numpy()[stepper.columns]
+                stepper.send(outputs[-1].numpy()[stepper.columns])
+        for stepper, part in zip(self._steppers, parts, strict=True):
+            stepper.receive(self.rollout_length - 1, *part)
+            stepper.observe(self.rollout_length, part[0])
         return buffers
 
-    def _compile_acts(self, mode: str) -> tuple[list[Callable[..., list[tf.Tensor]]], tf.Tensor]:
-        """`_act` for each stepper, and an example of the actions."""
-        space = self.environments[0].single_observation_space
-        function, acts = compiled(self._act, mode), []
-        for stepper, noise in zip(self._steppers, self._noise(tf.constant(0, tf.int64)), strict=True):
-            rows = stepper.environment.num_envs
-
-            def zeros(part, rows=rows):
-                return tf.zeros([rows, *observation_shape(part)], observation_dtype(part))
-
-            starts = tf.zeros([rows], tf.bool)
-            self._inputs = map_space(zeros, space), noise, self._times[0], stepper.memory, starts
-            inputs = tf.nest.flatten(self._inputs)
-            acts.append(call_directly(function, inputs))
-        return acts, acts[-1](*inputs)[len(stepper.memory)]
+    def _example(self) -> list[tf.Tensor]:
+        """Flat inputs of `_act_flat`; keeps their nest."""
+        noise = self._noise(tf.constant(0, tf.int64))
+        observations = map_space(
+            lambda space: tf.zeros([self.num_envs, *observation_shape(space)], observation_dtype(space)),
+            self.environments[0].single_observation_space,
+        )
+        starts = tf.zeros([self.num_envs], tf.bool)
+        self._inputs = observations, noise, self._times[0], self._memory, starts, self._turns[0]
+        return tf.nest.flatten(self._inputs)
 
     def _trajectory_specs(self, actions: tf.Tensor) -> tuple[Any, list[tf.TensorSpec]]:
         """The nest of what `_steps` fills, and its flat specs."""
@@ -185,6 +184,6 @@ class GymnasiumCollector(tf.Module):
             mask=spec(tf.bool),
             successors=() if self.autoreset == AutoresetMode.NEXT_STEP else observation_specs(length),
         )
-        memory = [tf.TensorSpec([num_envs, *x.shape[1:]], x.dtype) for x in self._steppers[0].memory]
+        memory = [tf.TensorSpec(x.shape, x.dtype) for x in self._memory]
         structure = (trajectory, spec(tf.float32), spec(tf.int64), tuple(memory))
         return structure, tf.nest.flatten(structure)

@@ -20,13 +20,11 @@ class Stepper:
       autoreset: how it starts new episodes.
       first: its first column.
       seed: of its first copy; the others have the seeds that follow.
-      memory: what the policy remembers before the first step, a list of tensors [B, ...].
     """
 
-    def __init__(self, environment: VectorEnv, autoreset: AutoresetMode, first: int, seed: int, memory: list[Any]):
+    def __init__(self, environment: VectorEnv, autoreset: AutoresetMode, first: int, seed: int):
         self.environment = environment
         self.columns = slice(first, first + environment.num_envs)
-        self.memory = memory
         self.done = np.zeros(environment.num_envs, bool)  # the episode has ended: another one is to start
         self._resets_in_a_step = autoreset == AutoresetMode.NEXT_STEP
         self._waits_for_reset = autoreset == AutoresetMode.DISABLED

@@ -9,6 +9,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from tfppo.control.environments import IN_GRAPH_ENVIRONMENTS, Environment, start_episodes, step_episodes
+from tfppo.control.envpool import EnvPoolVectorEnv
 from tfppo.control.workers import WorkerVectorEnv
 from tfppo.errors import UsageError
 from tfppo.random import fold_in
@@ -32,7 +33,8 @@ def make_vector_environment(
       env: its gymnasium id.
       num_envs: B.
       vectorization: "native": all of them in one NumPy program, where the environment has one; "sync": one after the
-        other in this process; "async": each in a process of its own; "auto": native where there is one, otherwise sync.
+        other in this process; "async": each in a process of its own; "envpool": EnvPool's
+        environments of this id, in threads; "auto": native where there is one, otherwise sync.
       autoreset: how new episodes begin.
 
     Raises:
@@ -40,6 +42,8 @@ def make_vector_environment(
     """
     if env not in gymnasium.registry and env in IN_GRAPH_ENVIRONMENTS:
         return InGraphVectorEnv(IN_GRAPH_ENVIRONMENTS[env](), num_envs)
+    if vectorization == "envpool":
+        return EnvPoolVectorEnv(env, num_envs)
     options = {"vectorization_mode": "sync", "vector_kwargs": {"autoreset_mode": autoreset}}
     try:
         spec = gymnasium.registry.get(env)

@@ -8,6 +8,8 @@ from typing import Any
 
 import gymnasium
 from gymnasium import logger
+from gymnasium.envs.registration import EnvSpec
+from gymnasium.error import ClosedEnvironmentError
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 
 from tfppo.errors import UsageError
@@ -21,7 +23,8 @@ class WorkerVectorEnv(AsyncVectorEnv):
     """
 
     def __init__(self, env: str, num_envs: int, autoreset: AutoresetMode = AutoresetMode.NEXT_STEP):
-        super().__init__([lambda: _make(env)] * num_envs, autoreset_mode=autoreset)
+        spec = gymnasium.registry.get(env, env)  # a process that is not forked has no registry of its own
+        super().__init__([lambda: _make(spec)] * num_envs, autoreset_mode=autoreset)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         with _failing_in_one_line():
@@ -45,7 +48,7 @@ class WorkerVectorEnv(AsyncVectorEnv):
                 process.join()
 
 
-def _make(env: str) -> gymnasium.Env:
+def _make(env: str | EnvSpec) -> gymnasium.Env:
     if multiprocessing.parent_process() is not None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     return gymnasium.make(env)
@@ -57,7 +60,7 @@ def _failing_in_one_line() -> Iterator[None]:
     logger.min_level = logger.ERROR + 1
     try:
         yield
-    except (gymnasium.error.Error, UsageError):
+    except (ClosedEnvironmentError, UsageError):
         raise
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(":")
