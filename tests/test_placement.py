@@ -1,5 +1,6 @@
 """Where a phase runs and how it is compiled: the rules, case by case."""
 
+import numpy as np
 import pytest
 import tensorflow as tf
 
@@ -9,6 +10,7 @@ from tfppo.placement import (
     XLA_GRADIENT_STEPS,
     XLA_ROWS,
     XLA_TOKENS,
+    call_directly,
     choose_compilation,
     choose_device,
     choose_token_compilation,
@@ -98,3 +100,37 @@ def test_graph_and_xla_trace_once_and_only_xla_compiles():
     assert traces == [False]
     with pytest.raises(tf.errors.InvalidArgumentError, match="XLA"):
         xla(tf.constant(7))
+
+
+@pytest.mark.parametrize("mode", ["eager", "graph", "xla"])
+def test_a_direct_call_is_the_call(mode):
+    """With arrays or tensors, several results, and the weights of now."""
+    weights = tf.Variable([1.0, 2.0])
+
+    def function(x, index):
+        return [x * weights, x[index]]
+
+    program = compiled(function, mode)
+    direct = call_directly(program, [tf.zeros([3, 2]), tf.constant(0)])
+    x = np.arange(6, dtype=np.float32).reshape(3, 2)
+    for _ in range(2):
+        for given in (x, tf.constant(x)):
+            for a, b in zip(direct(given, tf.constant(1)), program(tf.constant(x), tf.constant(1)), strict=True):
+                assert a.dtype == b.dtype
+                np.testing.assert_array_equal(a, b)
+        weights.assign([3.0, 4.0])
+
+
+def test_a_direct_call_is_compiled_as_asked():
+    """Text is not for XLA: whether it fails shows who runs it."""
+
+    def function(x):
+        return [tf.strings.length(tf.strings.as_string(x))]
+
+    example = [tf.zeros([2], tf.int32)]
+    for mode in ("eager", "graph"):
+        np.testing.assert_array_equal(
+            call_directly(compiled(function, mode), example)(np.array([5, 10], np.int32))[0], [1, 2]
+        )
+    with pytest.raises((tf.errors.InvalidArgumentError, tf.errors.UnimplementedError)):
+        call_directly(compiled(function, "xla"), example)(np.array([5, 10], np.int32))

@@ -94,8 +94,9 @@ class ControlConfig:
     backend: Literal["auto", "graph", "gymnasium"] = "auto"
     """graph: the environment is part of the compiled program; gymnasium: gymnasium's own, stepped from Python; auto:
     graph where the environment has that form."""
-    vectorization: Literal["auto", "native", "sync", "async"] = "auto"
-    """gymnasium's environments: one NumPy program, one after the other, or in processes; auto: the first there is."""
+    vectorization: Literal["auto", "native", "sync", "async", "envpool"] = "auto"
+    """gymnasium's environments: one NumPy program, one after the other, or in processes; or EnvPool's, in threads (the
+    envpool extra); auto: one program where there is one, otherwise one after the other."""
     fused: bool = False
     """Whether rollout and update are one program (in-graph environments), which runs log_interval iterations a call."""
     num_envs: int = 64

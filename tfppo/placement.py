@@ -1,7 +1,7 @@
 """Where a phase runs and how it is compiled: rules over device and batch size, never timings, so that the same
 settings give the same bits on the same machine."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
@@ -70,3 +70,21 @@ def compiled(function: Callable, mode: str) -> Callable:
     if mode == "eager":
         return function
     return tf.function(function, autograph=False, jit_compile=mode == "xla")
+
+
+def call_directly(function: Callable, example: Sequence[tf.Tensor]) -> Callable[..., list[tf.Tensor]]:
+    """What `compiled` gave, of tensors to a list of tensors, for one signature and for calls by the thousand.
+
+    A tf.function looks at every argument to find its program, which takes longer than a small network: here the program
+    is the operand of an op. Arguments may be arrays, and are not checked.
+
+    Args:
+      function: compiled, or eager.
+      example: tensors of the shapes and types that it will be called with.
+    """
+    if not hasattr(function, "get_concrete_function"):  # eager
+        return lambda *inputs: function(*map(tf.convert_to_tensor, inputs))
+    outer = tf.function(lambda *inputs: function(*inputs), autograph=False)  # the op itself knows nothing of XLA
+    program = outer.get_concrete_function(*(tf.TensorSpec(x.shape, x.dtype) for x in example))
+    captured, types = program.captured_inputs, [x.dtype for x in program.outputs]
+    return lambda *inputs: tf.raw_ops.StatefulPartitionedCall(args=[*inputs, *captured], Tout=types, f=program)

@@ -80,7 +80,7 @@ def test_progress_is_told_after_every_step(counting_policy):
 
 def test_environments_are_closed_even_when_the_policy_fails(counting_policy, make_counting, monkeypatch):
     environment = make_counting(2)
-    monkeypatch.setattr(evaluate, "make_vector_environment", lambda env, num_envs: environment)
+    monkeypatch.setattr(evaluate, "make_vector_environment", lambda env, num_envs, vectorization: environment)
 
     def fail(observations):
         raise RuntimeError("no idea")

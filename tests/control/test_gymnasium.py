@@ -135,7 +135,7 @@ def test_returns_and_lengths_of_episodes(rollouts, stream):
 
 def test_the_environment_gets_the_actions_that_are_recorded(collector, rollouts):
     actions = join(rollouts, "actions")
-    for number, single in enumerate(collector.environment.envs):
+    for number, single in enumerate(collector.environments[0].envs):
         assert single.actions == actions[counts(rollouts, number), number].tolist()
     assert 0.2 < actions.mean() < 0.8
     assert (rollouts[0].actions != rollouts[1].actions).numpy().any()

@@ -451,7 +451,7 @@ def test_environments_are_closed_whatever_happens(tmp_path, at):
     class Trainer(run.ControlTrainer):
         def close(self):
             super().close()
-            closed.append(self.collector.environment.closed)
+            closed.append(self.collector.environments[0].closed)
 
     def crash():
         raise ZeroDivisionError("a defect")

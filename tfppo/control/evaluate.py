@@ -79,6 +79,7 @@ def episode_returns(
     episodes: int,
     seed: int,
     *,
+    vectorization: str = "auto",
     normalization: Normalization | None = None,
     greedy: bool = True,
     progress: Callable[[int], None] = lambda finished: None,
@@ -92,13 +93,14 @@ def episode_returns(
       env: gymnasium id.
       episodes: how many.
       seed: of the episodes' starts, and of actions that are drawn.
+      vectorization: as in `vector.make_vector_environment`.
       normalization: of the observations; None: they stay as they are.
       greedy: whether the most probable actions are taken; False: actions are drawn, as in training.
       progress: told how many episodes have finished, at the start and after each step.
     """
     num_envs = min(episodes, MAX_ENVS)
     shares = np.full(num_envs, episodes // num_envs) + (np.arange(num_envs) < episodes % num_envs)
-    environment = make_vector_environment(env, num_envs)
+    environment = make_vector_environment(env, num_envs, vectorization)
     try:
         returns: list[list[float]] = [[] for _ in range(num_envs)]
         running = np.zeros(num_envs)

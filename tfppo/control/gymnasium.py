@@ -1,5 +1,6 @@
-"""Rollouts from gymnasium's vector environments: every autoreset mode becomes the same trajectory."""
+"""Rollouts from gymnasium's vector environments: acting is compiled, stepping is Python."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,22 +18,24 @@ from tfppo.control.statistics import (
     statistics_metrics,
     update_statistics,
 )
+from tfppo.control.stepping import Stepper
 from tfppo.control.vector import autoreset_mode
 from tfppo.errors import UsageError
-from tfppo.placement import compiled
+from tfppo.placement import call_directly, compiled
 from tfppo.random import fold_in
 from tfppo.types import Rollout, Trajectory
 
 
 class GymnasiumCollector(tf.Module):
-    """Collects rollouts from a gymnasium vector environment: acting is compiled, stepping is Python.
+    """Collects rollouts from gymnasium vector environments.
 
     Environments go on from rollout to rollout; where they are cannot be saved, so that a resumed run starts new
     episodes.
 
     Args:
       policy: who acts.
-      environment: gymnasium's vector environment, of any autoreset mode.
+      environment: gymnasium's vector environment, of any autoreset mode; or several of the same kind, which take turns:
+        while one steps in processes of its own, the policy acts for the next.
       rollout_length: T, steps of each environment in a rollout.
       normalization: of observations and rewards, on the way between the two; None: they stay as they are.
       seed: of resets and actions.
@@ -42,7 +45,7 @@ class GymnasiumCollector(tf.Module):
     def __init__(
         self,
         policy: ControlPolicy,
-        environment: VectorEnv,
+        environment: VectorEnv | Sequence[VectorEnv],
         rollout_length: int,
         *,
         normalization: Normalization | None = None,
@@ -51,28 +54,32 @@ class GymnasiumCollector(tf.Module):
     ):
         super().__init__(name="gymnasium_collector")
         self.policy = policy
-        self.environment = environment
+        self.environments = [environment] if isinstance(environment, VectorEnv) else list(environment)
         self.normalization = normalization or Normalization()
-        self.autoreset = autoreset_mode(environment)
+        self.autoreset = autoreset_mode(self.environments[0])
         if policy.is_recurrent and self.autoreset != AutoresetMode.NEXT_STEP:
             raise UsageError(
-                f"{environment} resets in mode {self.autoreset.name}, but a recurrent policy wants NEXT_STEP: "
+                f"{self.environments[0]} resets in mode {self.autoreset.name}, but a recurrent policy wants NEXT_STEP: "
                 "make the environment with autoreset_mode=AutoresetMode.NEXT_STEP"
             )
+        self.num_envs = sum(part.num_envs for part in self.environments)
         self.rollout_length = rollout_length
         self.error: Exception | None = None  # what the environment raised, for whom tf.data hides it from
         self.state = [tf.Variable(x, trainable=False) for x in empty_statistics()]
         self._seed = tf.constant([seed, 0x5EED], tf.int32)
-        self._act = compiled(self._act_at, mode)
+        self._times = [tf.constant(t, tf.int64) for t in range(rollout_length)]
+        self._steppers: list[Stepper] = []
+        for part in self.environments:
+            first = self._steppers[-1].columns.stop if self._steppers else 0
+            self._steppers.append(Stepper(part, self.autoreset, first, seed + first))
+        column = np.arange(self.num_envs)
+        self._turns = [tf.constant((s.columns.start <= column) & (column < s.columns.stop)) for s in self._steppers]
+        self._memory = list(policy.initial_memory(self.num_envs))
         self._noise = compiled(self._draw_noise, mode)
         self._finish = compiled(self._evaluate, mode)
-        self._times = [tf.constant(t, tf.int64) for t in range(rollout_length)]
-        self._observations = environment.reset(seed=seed)[0]
-        self._memory = policy.initial_memory(environment.num_envs)
-        self._done = np.zeros(environment.num_envs, bool)
-        self._returns = np.zeros(environment.num_envs)
-        self._lengths = np.zeros(environment.num_envs, np.int64)
-        self._structure, self._specs = self._trajectory_specs()
+        example = self._example()
+        self._act = call_directly(compiled(self._act_flat, mode), example)
+        self._structure, self._specs = self._trajectory_specs(self._act(*example)[len(self._memory)])
 
     @property
     def statistics(self) -> EpisodeStatistics:
@@ -88,16 +95,23 @@ class GymnasiumCollector(tf.Module):
 
     def close(self) -> None:
         """Closes the environments."""
-        self.environment.close()
+        for environment in self.environments:
+            environment.close()
 
-    def _draw_noise(self, iteration: tf.Tensor) -> Any:
-        return self.policy.noise([self.rollout_length, self.environment.num_envs], fold_in(self._seed, iteration))
+    def _draw_noise(self, iteration: tf.Tensor) -> tf.Tensor:
+        return self.policy.noise([self.rollout_length, self.num_envs], fold_in(self._seed, iteration))
 
-    def _act_at(self, observations: Any, noise: tf.Tensor, time: tf.Tensor, memory: Any, starts: Any) -> Any:
-        """Actions [B, ...], what the environment gets for them, and the memory afterwards: zero where this step only
-        starts a new episode."""
-        actions, _, memory = self.policy.step(self.normalization.observations(observations), noise[time], memory)
-        return actions, self.policy.to_environment(actions), forget(memory, starts)
+    def _act_flat(self, *inputs: tf.Tensor) -> list[tf.Tensor]:
+        """The policy's memory [B, ...], zero where this step only starts a new episode; actions [B, ...]; and what the
+        environment gets for them, where it is something else. Only the columns whose turn it is mean something: the
+        bits of a row hang on how many rows there are, and so all act at every turn."""
+        observations, noise, time, before, starts, turn = tf.nest.pack_sequence_as(self._inputs, inputs)
+        actions, _, memory = self.policy.step(self.normalization.observations(observations), noise[time], before)
+        memory = [
+            tf.where(turn[:, tf.newaxis], new, old) for new, old in zip(forget(memory, starts), before, strict=True)
+        ]
+        to_environment = self.policy.to_environment(actions)
+        return [*memory, actions, *([] if to_environment is actions else [to_environment])]
 
     def _evaluate(self, trajectory: Trajectory, returns: tf.Tensor, lengths: tf.Tensor, memory: Any) -> Rollout:
         statistics = update_statistics(self.statistics, trajectory, returns, lengths)
@@ -117,51 +131,42 @@ class GymnasiumCollector(tf.Module):
     def _steps(self, iteration: np.ndarray) -> list[np.ndarray]:
         buffers = [np.zeros(spec.shape, spec.dtype.as_numpy_dtype) for spec in self._specs]
         trajectory, returns, lengths, memory = tf.nest.pack_sequence_as(self._structure, buffers)
-        tf.nest.map_structure(lambda buffer, x: np.copyto(buffer, x.numpy()), memory, self._memory)
+        for buffer, x in zip(memory, self._memory, strict=True):
+            np.copyto(buffer, x.numpy())
+        observations, memory_size = tf.nest.flatten(trajectory.observations), len(memory)
         noise = self._noise(tf.constant(iteration))
+        record = trajectory, returns, lengths
+        parts = [tf.nest.map_structure(lambda x, at=s.columns: x[:, at], record) for s in self._steppers]
         for t, time in enumerate(self._times):
-            _write(trajectory.observations, t, self._observations)
-            now = tf.nest.map_structure(lambda x, t=t: tf.constant(x[t]), trajectory.observations)
-            starts = tf.constant(self._done) if self._memory else ()
-            actions, to_environment, self._memory = self._act(now, noise, time, self._memory, starts)
-            trajectory.actions[t] = actions.numpy()
-            self._step(t, to_environment.numpy(), trajectory)
-            returns[t], lengths[t] = self._returns, self._lengths
-        _write(trajectory.observations, -1, self._observations)
+            for stepper, part, turn in zip(self._steppers, parts, self._turns, strict=True):
+                if t:
+                    stepper.receive(t - 1, *part)
+                stepper.observe(t, part[0])
+                starts = np.concatenate([s.done for s in self._steppers])
+                outputs = self._act(*[x[t] for x in observations], noise, time, *self._memory, starts, turn)
+                self._memory = outputs[:memory_size]
+                part[0].actions[t] = outputs[memory_size].numpy()[stepper.columns]
+                stepper.send(outputs[-1].numpy()[stepper.columns])
+        for stepper, part in zip(self._steppers, parts, strict=True):
+            stepper.receive(self.rollout_length - 1, *part)
+            stepper.observe(self.rollout_length, part[0])
         return buffers
 
-    def _step(self, t: int, actions: np.ndarray, trajectory: Trajectory) -> None:
-        """One step of every environment, written into row t."""
-        starts = self._done if self.autoreset == AutoresetMode.NEXT_STEP else np.zeros_like(self._done)
-        observations, rewards, terminated, truncated, infos = self.environment.step(actions)
-        restarted = self._done  # their totals start again, whichever step it is that starts an episode
-        self._returns = np.where(restarted, 0.0, self._returns) + np.where(starts, 0.0, rewards)
-        self._lengths = np.where(restarted, 0, self._lengths) + ~starts
-        self._done = (terminated | truncated) & ~starts
-        trajectory.rewards[t] = np.where(starts, 0.0, rewards)
-        trajectory.terminated[t] = terminated & ~starts
-        trajectory.truncated[t] = truncated & ~starts
-        trajectory.mask[t] = ~starts
-        if self.autoreset != AutoresetMode.NEXT_STEP:
-            _write(trajectory.successors, t, observations)
-            if self._done.any():
-                observations = self._start_at_once(t, observations, infos, trajectory.successors)
-        self._observations = observations
+    def _example(self) -> list[tf.Tensor]:
+        """Flat inputs of `_act_flat`; keeps their nest."""
+        noise = self._noise(tf.constant(0, tf.int64))
+        observations = map_space(
+            lambda space: tf.zeros([self.num_envs, *observation_shape(space)], observation_dtype(space)),
+            self.environments[0].single_observation_space,
+        )
+        starts = tf.zeros([self.num_envs], tf.bool)
+        self._inputs = observations, noise, self._times[0], self._memory, starts, self._turns[0]
+        return tf.nest.flatten(self._inputs)
 
-    def _start_at_once(self, t: int, observations: Any, infos: dict[str, Any], successors: Any) -> Any:
-        """First observations of new episodes, where old ones have just ended; completes the true successors of t."""
-        if self.autoreset == AutoresetMode.DISABLED:
-            return self.environment.reset(options={"reset_mask": self._done})[0]
-        if "final_obs" not in infos:
-            raise UsageError(f"{self.environment} resets in the same step, but its infos lack final_obs")
-        for index in np.flatnonzero(self._done):
-            _write(successors, (t, index), infos["final_obs"][index])
-        return observations
-
-    def _trajectory_specs(self) -> tuple[Any, list[tf.TensorSpec]]:
+    def _trajectory_specs(self, actions: tf.Tensor) -> tuple[Any, list[tf.TensorSpec]]:
         """The nest of what `_steps` fills, and its flat specs."""
-        length, num_envs = self.rollout_length, self.environment.num_envs
-        space = self.environment.single_observation_space
+        length, num_envs = self.rollout_length, self.num_envs
+        space = self.environments[0].single_observation_space
 
         def spec(dtype, *shape, rows=length):
             return tf.TensorSpec([rows, num_envs, *shape], dtype)
@@ -169,10 +174,6 @@ class GymnasiumCollector(tf.Module):
         def observation_specs(rows):
             return map_space(lambda s: spec(observation_dtype(s), *observation_shape(s), rows=rows), space)
 
-        first = tf.nest.map_structure(lambda x: tf.zeros([num_envs, *x.shape[2:]], x.dtype), observation_specs(1))
-        starts = tf.zeros([num_envs], tf.bool) if self._memory else ()
-        noise = self._noise(tf.constant(0, tf.int64))
-        actions, *_ = self._act(first, noise, self._times[0], self._memory, starts)
         trajectory = Trajectory(
             observations=observation_specs(length + 1),
             actions=spec(actions.dtype, *actions.shape[1:]),
@@ -183,15 +184,6 @@ class GymnasiumCollector(tf.Module):
             mask=spec(tf.bool),
             successors=() if self.autoreset == AutoresetMode.NEXT_STEP else observation_specs(length),
         )
-        memory = tf.nest.map_structure(lambda x: tf.TensorSpec(x.shape, x.dtype), self._memory)
-        structure = (trajectory, spec(tf.float32), spec(tf.int64), memory)
+        memory = [tf.TensorSpec(x.shape, x.dtype) for x in self._memory]
+        structure = (trajectory, spec(tf.float32), spec(tf.int64), tuple(memory))
         return structure, tf.nest.flatten(structure)
-
-
-def _write(buffers: Any, index: Any, observations: Any) -> None:
-    """Copies observations into a row of each of their buffers."""
-    if isinstance(buffers, dict):
-        for key, buffer in buffers.items():
-            buffer[index] = observations[key]
-    else:
-        buffers[index] = observations

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import tensorflow as tf
 
 from tfppo import runs
@@ -138,8 +139,9 @@ def describe(evaluation: dict[str, Any]) -> str:
     """An evaluation in a line."""
     shown = "{mean:.1f} +- {std:.1f}, from {min:g} to {max:g}"
     drawn = evaluation["stochastic"]
+    whose = "gymnasium's " if evaluation["env"] in gymnasium.registry else ""
     return (
-        f"greedy return over {evaluation['episodes']} episodes of gymnasium's {evaluation['env']}: "
+        f"greedy return over {evaluation['episodes']} episodes of {whose}{evaluation['env']}: "
         f"{shown.format(**evaluation)}; with actions drawn as in training: {shown.format(**drawn)}"
     )
 
@@ -193,14 +195,17 @@ def _model_graph(policy: ControlPolicy) -> bytes:
 
 def _judge(trainer: ControlTrainer, episodes: int, seed: int) -> dict[str, Any]:
     """Greedy episodes, summarised, and under "stochastic" as many with actions that are drawn."""
+    control = trainer.config.control
+    is_foreign = control.vectorization == "envpool" and control.env not in gymnasium.registry
     judged = []
     for greedy, label in ((True, "evaluating greedily"), (False, "evaluating stochastically")):
         with progress_bar(label, episodes) as advance:
             returns = episode_returns(
                 trainer.policy,
-                trainer.config.control.env,
+                control.env,
                 episodes,
                 seed,
+                vectorization="envpool" if is_foreign else "auto",
                 normalization=trainer.normalization,
                 greedy=greedy,
                 progress=advance,

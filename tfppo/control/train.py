@@ -22,7 +22,7 @@ from tfppo.control.policy import ActorCriticPolicy
 from tfppo.control.recurrent import make_recurrent
 from tfppo.control.rollout import ControlPolicy, GraphCollector, revalue, to_batch
 from tfppo.control.statistics import statistics_metrics
-from tfppo.control.vector import make_vector_environment
+from tfppo.control.vector import make_vector_environments
 from tfppo.errors import UsageError
 from tfppo.learner import PPOLearner
 from tfppo.loop import train_iterations
@@ -149,11 +149,11 @@ class ControlTrainer:
 
 def _make_environment(
     control: ControlConfig, in_graph: bool
-) -> tuple[Environment | VectorEnv, gymnasium.Space, gymnasium.Space]:
-    """The environment, and the spaces of a single copy's observations and actions."""
+) -> tuple[Environment | list[VectorEnv], gymnasium.Space, gymnasium.Space]:
+    """The environment or environments, and the spaces of a single copy's observations and actions."""
     if not in_graph:
-        environment = make_vector_environment(control.env, control.num_envs, control.vectorization)
-        return environment, environment.single_observation_space, environment.single_action_space
+        environments = make_vector_environments(control.env, control.num_envs, control.vectorization)
+        return environments, environments[0].single_observation_space, environments[0].single_action_space
     if control.env not in IN_GRAPH_ENVIRONMENTS:
         raise UsageError(
             f"{control.env!r} is not an in-graph environment; those are {', '.join(IN_GRAPH_ENVIRONMENTS)}: "
@@ -195,7 +195,7 @@ def _make_policy(
 
 def make_collector(
     policy: ControlPolicy,
-    environment: Environment | VectorEnv,
+    environment: Environment | list[VectorEnv],
     normalization: Normalization,
     control: ControlConfig,
     seed: int,
@@ -203,6 +203,6 @@ def make_collector(
 ) -> GraphCollector | GymnasiumCollector:
     """A collector that acts in the environment, whose episodes start anew; `mode` is how it is compiled."""
     options = {"normalization": normalization, "seed": seed, "mode": mode}
-    if isinstance(environment, VectorEnv):
+    if isinstance(environment, list):
         return GymnasiumCollector(policy, environment, control.rollout_length, **options)
     return GraphCollector(policy, environment, control.num_envs, control.rollout_length, **options)

@@ -9,10 +9,21 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from tfppo.control.environments import IN_GRAPH_ENVIRONMENTS, Environment, start_episodes, step_episodes
+from tfppo.control.envpool import EnvPoolVectorEnv
+from tfppo.control.workers import WorkerVectorEnv
 from tfppo.errors import UsageError
 from tfppo.random import fold_in
 
 EXTRAS = ("box2d", "mujoco")  # of gymnasium, and of setup.cfg
+
+
+def make_vector_environments(env: str, num_envs: int, vectorization: str = "sync") -> list[VectorEnv]:
+    """`num_envs` environments as a collector takes them: processes in two halves, which take turns; others as one.
+
+    Args and errors are those of `make_vector_environment`.
+    """
+    sizes = [(num_envs + 1) // 2, num_envs // 2] if vectorization == "async" else [num_envs]
+    return [make_vector_environment(env, size, vectorization) for size in sizes if size]
 
 
 def make_vector_environment(
@@ -28,7 +39,8 @@ def make_vector_environment(
       env: its gymnasium id.
       num_envs: B.
       vectorization: "native": all of them in one NumPy program, where the environment has one; "sync": one after the
-        other in this process; "async": each in a process of its own; "auto": native where there is one, otherwise sync.
+        other in this process; "async": each in a process of its own; "envpool": EnvPool's
+        environments of this id, in threads; "auto": native where there is one, otherwise sync.
       autoreset: how new episodes begin.
       **options: of each environment, such as render_mode.
 
@@ -37,6 +49,8 @@ def make_vector_environment(
     """
     if env not in gymnasium.registry and env in IN_GRAPH_ENVIRONMENTS:
         return InGraphVectorEnv(IN_GRAPH_ENVIRONMENTS[env](), num_envs)
+    if vectorization == "envpool":
+        return EnvPoolVectorEnv(env, num_envs)
     how = {"vectorization_mode": "sync", "vector_kwargs": {"autoreset_mode": autoreset}}
     try:
         spec = gymnasium.registry.get(env)
@@ -46,7 +60,7 @@ def make_vector_environment(
         if vectorization in ("auto", "native") and has_native and autoreset == AutoresetMode.NEXT_STEP:
             how = {"vectorization_mode": "vector_entry_point"}
         elif vectorization == "async":
-            how["vectorization_mode"] = "async"
+            return WorkerVectorEnv(env, num_envs, autoreset)
         return gymnasium.make_vec(env, num_envs, **how, **options)
     except (gymnasium.error.Error, ImportError) as error:
         reason = " ".join(str(error).split())

@@ -1,0 +1,177 @@
+"""Whole training iterations on gymnasium's CartPole-v1: tfppo beside stable-baselines3, with the same settings.
+
+Both sides: 8 environments of gymnasium's, 32 steps of each in a rollout, 20 epochs with minibatches of 256, two
+networks of 2 x 64 tanh, on the CPU: the settings of stable-baselines3's rl-zoo, which are the recipe here. Each run is
+a fresh process, and the sides take turns. Measured are the seconds from the start of the process to the end of the
+first iteration, and the environment steps per second over blocks of further iterations, after a warm-up that is not
+counted. The run is announced as one of --total-steps, which on our side decides how it is compiled: from 128,000 on by
+XLA, which takes seconds at the start (counted in the first iteration only).
+
+    python benchmarks/gymnasium_vs_sb3.py --peer-python peers/bin/python
+
+Sides: "native" is the default here, gymnasium's own CartPole-v1 written in NumPy for all environments at once; "sync"
+steps the same eight single environments as the peer does. The peer uses DummyVecEnv, as the zoo does (SubprocVecEnv is
+slower for environments as quick as this one), and one thread of PyTorch, which is faster than two for networks this
+small. Prints one JSON line a run, and last the ratio of the default to the peer (above 1: tfppo is faster), the median
+over the rounds of the ratio within a round, because other work on the machine slows whole rounds down; and beside it
+the same of "sync".
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+
+ENV = "CartPole-v1"
+NUM_ENVS, ROLLOUT_LENGTH = 8, 32
+SIDES = ("native", "sb3", "sync")
+
+
+def run_tfppo(vectorization: str, total_steps: int, warmup: int, blocks: int, iterations: int) -> dict[str, object]:
+    """When the first iteration had ended, and the steps per second of each block."""
+    from tfppo.startup import import_tensorflow
+
+    import_tensorflow()
+    from tfppo import ControlTrainer, control_run
+
+    config = control_run(ENV, backend="gymnasium", vectorization=vectorization, device="cpu", total_steps=total_steps)
+    assert (config.control.num_envs, config.control.rollout_length) == (NUM_ENVS, ROLLOUT_LENGTH)
+    needed = (1 + warmup + blocks * iterations) * config.control.batch_size
+    assert needed <= total_steps, f"so many blocks want --total-steps of at least {needed}"
+    trainer = ControlTrainer(config)
+    loop = trainer.iterations()
+    next(loop)
+    first = time.time()
+    for _ in range(warmup):
+        next(loop)
+    steps_per_s = []
+    for _ in range(blocks):
+        began = time.perf_counter()
+        for _ in range(iterations):
+            next(loop)
+        steps_per_s.append(round(iterations * config.control.batch_size / (time.perf_counter() - began)))
+    trainer.close()
+    return {
+        "first_iteration_at": first,
+        "env_steps_per_s": steps_per_s,
+        "compile": [trainer.rollout_mode, trainer.update_mode],
+    }
+
+
+def run_sb3(threads: int, warmup: int, blocks: int, iterations: int) -> dict[str, object]:
+    """The same of stable-baselines3."""
+    import torch
+    from stable_baselines3 import PPO
+    from stable_baselines3.common.callbacks import BaseCallback
+    from stable_baselines3.common.env_util import make_vec_env
+
+    class Clock(BaseCallback):
+        """Notes the end of each iteration: a rollout's start, but for the first, is the end of the update before."""
+
+        def __init__(self):
+            super().__init__()
+            self.walls, self.ticks = [], []
+
+        def _on_rollout_start(self):
+            self.walls.append(time.time())
+            self.ticks.append(time.perf_counter())
+
+        def _on_step(self):
+            return True
+
+    torch.set_num_threads(threads)
+    model = PPO(
+        "MlpPolicy",
+        make_vec_env(ENV, n_envs=NUM_ENVS, seed=1),
+        n_steps=ROLLOUT_LENGTH,
+        batch_size=256,
+        n_epochs=20,
+        learning_rate=lambda remaining: 1e-3 * remaining,
+        clip_range=lambda remaining: 0.2 * remaining,
+        gamma=0.98,
+        gae_lambda=0.8,
+        ent_coef=0.0,
+        seed=1,
+        device="cpu",
+    )
+    clock = Clock()
+    batch_size = NUM_ENVS * ROLLOUT_LENGTH
+    model.learn((2 + warmup + blocks * iterations) * batch_size, callback=clock)
+    starts = clock.ticks[1 + warmup :: iterations][: blocks + 1]
+    return {
+        "first_iteration_at": clock.walls[1],
+        "env_steps_per_s": [round(iterations * batch_size / (b - a)) for a, b in zip(starts, starts[1:], strict=False)],
+    }
+
+
+def measure(arguments: argparse.Namespace, side: str) -> dict[str, object]:
+    """One run in a fresh process; what it says on standard error is shown."""
+    python = arguments.peer_python if side == "sb3" else sys.executable
+    names = ("total_steps", "warmup", "blocks", "iterations", "peer_threads")
+    options = {name: getattr(arguments, name) for name in names if side == "sb3" or name != "peer_threads"}
+    command = [python, __file__, "--child", side]
+    command += [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
+    started = time.time()
+    output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+    child = json.loads(output.strip().splitlines()[-1])
+    return {"side": side, **options, "first_iteration_s": round(child.pop("first_iteration_at") - started, 2), **child}
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    return {"min": min(values), "median": statistics.median(values), "max": max(values)}
+
+
+def summarise(rounds: list[dict[str, dict]], ours: str) -> dict[str, object]:
+    """One of our sides beside the peer: speeds are those of all blocks of all rounds."""
+
+    def median_ratio(key: str, of: tuple[str, str]) -> float:
+        above, below = of
+        value = {side: [statistics.median(spread_of(turn[side][key])) for turn in rounds] for side in of}
+        return round(statistics.median(a / b for a, b in zip(value[above], value[below], strict=True)), 2)
+
+    def spread_of(measured: float | list[float]) -> list[float]:
+        return measured if isinstance(measured, list) else [measured]
+
+    summary = {"ratio": median_ratio("env_steps_per_s", (ours, "sb3"))}
+    for name, side in (("ours", ours), ("peer", "sb3")):
+        summary[name] = spread([speed for turn in rounds for speed in turn[side]["env_steps_per_s"]])
+    summary["first_iteration"] = {"ratio": median_ratio("first_iteration_s", ("sb3", ours))} | {
+        name: spread([turn[side]["first_iteration_s"] for turn in rounds])
+        for name, side in (("ours", ours), ("peer", "sb3"))
+    }
+    return summary
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--total-steps", type=int, default=1_000_000)
+    parser.add_argument("--warmup", type=int, default=20, help="iterations after the first that are not counted")
+    parser.add_argument("--blocks", type=int, default=5)
+    parser.add_argument("--iterations", type=int, default=20, help="of a block")
+    parser.add_argument("--peer-python", default=sys.executable, help="the Python that has stable-baselines3")
+    parser.add_argument("--peer-threads", type=int, default=1, help="of PyTorch")
+    parser.add_argument("--child", choices=SIDES, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.child:
+        amounts = arguments.warmup, arguments.blocks, arguments.iterations
+        child = (
+            run_sb3(arguments.peer_threads, *amounts)
+            if arguments.child == "sb3"
+            else run_tfppo(arguments.child, arguments.total_steps, *amounts)
+        )
+        print(json.dumps(child))
+        return
+    rounds = []
+    for _ in range(arguments.rounds):
+        rounds.append({})
+        for side in SIDES:
+            rounds[-1][side] = measure(arguments, side)
+            print(json.dumps(rounds[-1][side]), flush=True)
+    print(json.dumps(summarise(rounds, "native") | {"sync": summarise(rounds, "sync"), "runs": arguments.rounds}))
+
+
+if __name__ == "__main__":
+    main()
