@@ -113,7 +113,7 @@ def _check_renders(env: str) -> None:
         if not (NVIDIA_DRIVER.exists() if is_off_screen else has_display):
             raise UsageError(
                 f"{env} is drawn by MuJoCo, which wants a display, or MUJOCO_GL=egl and NVIDIA's driver (Mesa's "
-                "software OpenGL brings an LLVM that crashes beside TensorFlow's)"
+                "software OpenGL crashes beside TensorFlow)"
             )
 
 
