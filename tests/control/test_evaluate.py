@@ -66,7 +66,7 @@ def test_a_new_episode_is_played_without_the_memory_of_the_old_one(make_counting
             return actions
 
     environment = make_counting(1)
-    monkeypatch.setattr(evaluate, "make_vector_environment", lambda env, num_envs: environment)
+    monkeypatch.setattr(evaluate, "make_vector_environment", lambda env, num_envs, vectorization: environment)
     monkeypatch.setattr(evaluate, "MAX_ENVS", 1)
     episode_returns(Remembering(), "Counting-v0", 4, 4 - evaluate.SEED_OFFSET % 4)
     assert environment.envs[0].actions == [0, 1, 2, 0, 1, 0, 1, 2, 3, 0]

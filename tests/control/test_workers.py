@@ -187,6 +187,7 @@ def test_a_process_that_dies_is_reported_and_the_others_end(environments):
 
 
 def test_an_interrupt_at_the_keyboard_is_left_to_the_parent(environments):
+    before = signal.getsignal(signal.SIGINT)
     (part,) = environments("CartPole-v1", 1, "async")
     part.reset(seed=0)
     for process in part.processes:
@@ -194,7 +195,7 @@ def test_an_interrupt_at_the_keyboard_is_left_to_the_parent(environments):
     for _ in range(3):
         part.step(np.zeros(1, np.int32))
     assert all(process.is_alive() for process in part.processes)
-    assert signal.getsignal(signal.SIGINT) != signal.SIG_IGN
+    assert signal.getsignal(signal.SIGINT) == before
 
 
 def test_closing_in_the_middle_of_a_step_ends_the_processes(environments, recwarn):

@@ -150,7 +150,7 @@ def _rollouts(trainer: ControlTrainer, mode: str, _: Any) -> Iterator[tuple[Roll
     config = trainer.config
     with tf.device(trainer.device):  # a gymnasium collector compiles when it is made
         collector = make_collector(
-            trainer.policy, trainer.collector.environment, trainer.normalization, config.control, config.run.seed, mode
+            trainer.policy, trainer.environment, trainer.normalization, config.control, config.run.seed, mode
         )
     with raising_what_it_raised(collector):
         for rollout in rollout_dataset(collector.collect, 0, trainer.device):

@@ -60,7 +60,7 @@ class ControlTrainer:
                 f"fused wants an in-graph environment, and {control.env} is stepped by gymnasium here: leave fused out"
             )
         with tf.device(self.device):
-            environment, self.observation_space, action_space = _make_environment(control, self.in_graph)
+            self.environment, self.observation_space, action_space = _make_environment(control, self.in_graph)
             self.policy = _make_policy(self.observation_space, action_space, control, run.seed, actor, critic)
             self.normalization = Normalization(
                 self.observation_space,
@@ -70,7 +70,7 @@ class ControlTrainer:
                 control.normalize_rewards,
             )
             self.collector = make_collector(
-                self.policy, environment, self.normalization, control, run.seed, self.rollout_mode
+                self.policy, self.environment, self.normalization, control, run.seed, self.rollout_mode
             )
             if self.policy.is_recurrent:  # its items are environments with the whole time of a rollout
                 ppo = dataclasses.replace(ppo, minibatch_size=ppo.minibatch_size // control.rollout_length)
