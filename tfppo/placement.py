@@ -8,7 +8,7 @@ import tensorflow as tf
 from tfppo.errors import UsageError
 
 GPU_BATCH_SIZE = 65_536  # transitions in a rollout from which a GPU repays its longer compilation
-XLA_ROWS = {"rollout": 512, "update": 4_096}  # rows up to which one XLA thread beats the threads of graph mode
+XLA_ROWS = {"rollout": 16_384, "update": 4_096}  # up to which one XLA thread beats the two of graph mode
 XLA_TOKENS = {"rollout": 100_000, "update": 400_000}  # of a text run, from which XLA's compilation is repaid
 XLA_GRADIENT_STEPS = 10_000  # length of a run from which XLA's seconds of compilation are repaid
 
