@@ -83,9 +83,8 @@ def test_a_task_with_forbidden_actions_is_solved_and_none_of_them_is_taken(seed,
 
 
 def half_blind(seed, **control):
-    ppo = PPOConfig(learning_rate=1e-3, gamma=0.99, gae_lambda=0.95, minibatch_size=128)
     control = ControlConfig(env=HALF_BLIND, total_steps=400_000, **control)
-    return ControlTrainer(ControlRun(RunConfig(seed=seed), control, ppo))
+    return ControlTrainer(ControlRun(RunConfig(seed=seed), control, PPOConfig(minibatch_size=512)))
 
 
 @pytest.mark.slow
