@@ -106,7 +106,8 @@ class GymnasiumCollector(tf.Module):
         environment gets for them, where it is something else. Only the columns whose turn it is mean something: the
         bits of a row hang on how many rows there are, and so all act at every turn."""
         observations, noise, time, before, starts, turn = tf.nest.pack_sequence_as(self._inputs, inputs)
-        actions, _, memory = self.policy.step(self.normalization.observations(observations), noise[time], before)
+        now = tf.gather(noise, time)  # XLA would compile noise[time] anew for every time
+        actions, _, memory = self.policy.step(self.normalization.observations(observations), now, before)
         memory = [
             tf.where(turn[:, tf.newaxis], new, old) for new, old in zip(forget(memory, starts), before, strict=True)
         ]
