@@ -9,7 +9,9 @@ import tensorflow as tf
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorWrapper
 
 from tfppo.config import ControlConfig, ControlRun, PPOConfig, RunConfig
+from tfppo.control.actions import DiscreteHead
 from tfppo.control.gymnasium import GymnasiumCollector
+from tfppo.control.recurrent import make_recurrent
 from tfppo.control.rollout import to_batch
 from tfppo.control.train import ControlTrainer
 from tfppo.control.vector import autoreset_mode, make_vector_environment
@@ -170,6 +172,23 @@ def test_log_probs_are_those_of_the_policy(make_counting, make_policy):
     evaluation = policy.evaluate(inputs, tf.reshape(rollout.actions, [16]))
     np.testing.assert_allclose(tf.reshape(rollout.log_probs, [16]), evaluation.log_probs, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(tf.reshape(rollout.values, [16]), evaluation.values, rtol=1e-4, atol=1e-5)
+
+
+def test_a_memory_ends_with_the_episode_and_goes_on_to_the_next_rollout(make_counting):
+    """That of the second rollout is what the first one's observations leave, with zeros behind each starting step."""
+    environment = make_counting(2)
+    policy = make_recurrent(environment.single_observation_space, DiscreteHead(2), 4, ())
+    first, second = collect(GymnasiumCollector(policy, environment, LENGTH, mode="graph"))
+    memory = policy.initial_memory(2)
+    for x, zeros in zip(first.memory, memory, strict=True):
+        np.testing.assert_array_equal(x, zeros)
+    for observations, mask in zip(first.observations, first.mask, strict=True):
+        _, memory = policy.greedy_step(observations, memory)
+        memory = [x * tf.cast(mask, tf.float32)[:, tf.newaxis] for x in memory]
+    assert not first.mask.numpy().all()
+    for x, expected in zip(second.memory, memory, strict=True):
+        np.testing.assert_allclose(x, expected, rtol=1e-5, atol=1e-6)
+        assert np.abs(x).min() > 0
 
 
 # ----- What is refused

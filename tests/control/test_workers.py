@@ -178,8 +178,8 @@ def test_a_process_that_dies_is_reported_and_the_others_end(environments):
     collector = GymnasiumCollector(
         make_policy(parts[0].single_observation_space, gymnasium.spaces.Discrete(2)), parts, 5
     )
-    os.kill(parts[1].processes[1].pid, signal.SIGKILL)
-    parts[1].processes[1].join()
+    os.kill(parts[1].processes[0].pid, signal.SIGKILL)
+    parts[1].processes[0].join()
     with pytest.raises(UsageError, match=r"failed in its process \(\w+(: [^\n]*)?\): use"):
         collector._step_through(np.int64(0))
     collector.close()

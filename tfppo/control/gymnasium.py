@@ -72,9 +72,7 @@ class GymnasiumCollector(tf.Module):
         for part in self.environments:
             first = self._steppers[-1].columns.stop if self._steppers else 0
             self._steppers.append(Stepper(part, self.autoreset, first, seed + first))
-        column = np.arange(self.num_envs)
-        self._turns = [tf.constant((s.columns.start <= column) & (column < s.columns.stop)) for s in self._steppers]
-        self._memory = list(policy.initial_memory(self.num_envs))
+        self._memory = [x.numpy() for x in policy.initial_memory(self.num_envs)]
         self._noise = compiled(self._draw_noise, mode)
         self._finish = compiled(self._evaluate, mode)
         example = self._example()
@@ -103,16 +101,12 @@ class GymnasiumCollector(tf.Module):
 
     def _act_flat(self, *inputs: tf.Tensor) -> list[tf.Tensor]:
         """The policy's memory [B, ...], zero where this step only starts a new episode; actions [B, ...]; and what the
-        environment gets for them, where it is something else. Only the columns whose turn it is mean something: the
-        bits of a row hang on how many rows there are, and so all act at every turn."""
-        observations, noise, time, before, starts, turn = tf.nest.pack_sequence_as(self._inputs, inputs)
+        environment gets for them, where it is something else."""
+        observations, noise, time, memory, starts = tf.nest.pack_sequence_as(self._inputs, inputs)
         now = tf.gather(noise, time)  # XLA would compile noise[time] anew for every time
-        actions, _, memory = self.policy.step(self.normalization.observations(observations), now, before)
-        memory = [
-            tf.where(turn[:, tf.newaxis], new, old) for new, old in zip(forget(memory, starts), before, strict=True)
-        ]
+        actions, _, memory = self.policy.step(self.normalization.observations(observations), now, memory)
         to_environment = self.policy.to_environment(actions)
-        return [*memory, actions, *([] if to_environment is actions else [to_environment])]
+        return [*forget(memory, starts), actions, *([] if to_environment is actions else [to_environment])]
 
     def _evaluate(self, trajectory: Trajectory, returns: tf.Tensor, lengths: tf.Tensor, memory: Any) -> Rollout:
         statistics = update_statistics(self.statistics, trajectory, returns, lengths)
@@ -133,21 +127,24 @@ class GymnasiumCollector(tf.Module):
         buffers = [np.zeros(spec.shape, spec.dtype.as_numpy_dtype) for spec in self._specs]
         trajectory, returns, lengths, memory = tf.nest.pack_sequence_as(self._structure, buffers)
         for buffer, x in zip(memory, self._memory, strict=True):
-            np.copyto(buffer, x.numpy())
-        observations, memory_size = tf.nest.flatten(trajectory.observations), len(memory)
+            np.copyto(buffer, x)
+        observations = tf.nest.flatten(trajectory.observations)
         noise = self._noise(tf.constant(iteration))
         record = trajectory, returns, lengths
         parts = [tf.nest.map_structure(lambda x, at=s.columns: x[:, at], record) for s in self._steppers]
         for t, time in enumerate(self._times):
-            for stepper, part, turn in zip(self._steppers, parts, self._turns, strict=True):
+            for stepper, part in zip(self._steppers, parts, strict=True):
                 if t:
                     stepper.receive(t - 1, *part)
                 stepper.observe(t, part[0])
                 starts = np.concatenate([s.done for s in self._steppers])
-                outputs = self._act(*[x[t] for x in observations], noise, time, *self._memory, starts, turn)
-                self._memory = outputs[:memory_size]
-                part[0].actions[t] = outputs[memory_size].numpy()[stepper.columns]
-                stepper.send(outputs[-1].numpy()[stepper.columns])
+                # All columns act at every turn, whosever it is: the bits of a row hang on how many rows there are.
+                outputs = self._act(*[x[t] for x in observations], noise, time, *self._memory, starts)
+                outputs = [x.numpy()[stepper.columns] for x in outputs]
+                for x, new in zip(self._memory, outputs, strict=False):
+                    x[stepper.columns] = new
+                part[0].actions[t] = outputs[len(self._memory)]
+                stepper.send(outputs[-1])
         for stepper, part in zip(self._steppers, parts, strict=True):
             stepper.receive(self.rollout_length - 1, *part)
             stepper.observe(self.rollout_length, part[0])
@@ -161,7 +158,7 @@ class GymnasiumCollector(tf.Module):
             self.environments[0].single_observation_space,
         )
         starts = tf.zeros([self.num_envs], tf.bool)
-        self._inputs = observations, noise, self._times[0], self._memory, starts, self._turns[0]
+        self._inputs = observations, noise, self._times[0], [tf.constant(x) for x in self._memory], starts
         return tf.nest.flatten(self._inputs)
 
     def _trajectory_specs(self, actions: tf.Tensor) -> tuple[Any, list[tf.TensorSpec]]:
