@@ -71,6 +71,7 @@ $(PEERS)/.stamp: constraints.txt $(STAMP)
 bench: $(PEERS)/.stamp  ## measure the compiled iteration, and the races with stable-baselines3, JAX and TRL
 	@$(BIN)/python benchmarks/cartpole_iteration.py
 	@$(BIN)/python benchmarks/cartpole_vs_sb3.py --peer-python $(PEERS)/bin/python
+	@$(BIN)/python benchmarks/gymnasium_vs_sb3.py --peer-python $(PEERS)/bin/python
 	@$(BIN)/python benchmarks/cartpole_vs_jax.py --peer-python $(PEERS)/bin/python
 	@$(BIN)/python benchmarks/text_vs_trl.py --peer-python $(PEERS)/bin/python
 
