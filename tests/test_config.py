@@ -247,8 +247,8 @@ def test_iterations_are_whole_rollouts(total_steps, iterations):
 
 @pytest.mark.parametrize("vectorization", ["auto", "native", "sync", "envpool"])
 def test_double_buffering_is_for_processes(vectorization):
-    with pytest.raises(UsageError, match=f"double_buffer.*vectorization is {vectorization}: use async"):
-        ControlConfig(vectorization=vectorization, double_buffer=True)
+    text = refusal(lambda: ControlConfig(vectorization=vectorization, double_buffer=True))
+    assert "double_buffer" in text and f"vectorization is {vectorization}: use async" in text
 
 
 def test_a_run_shorter_than_a_rollout_is_refused():
