@@ -11,10 +11,10 @@ XLA, which takes seconds at the start (counted in the first iteration only).
 
 Sides: "native" is the default here, gymnasium's own CartPole-v1 written in NumPy for all environments at once; "sync"
 steps the same eight single environments as the peer does. The peer uses DummyVecEnv, as the zoo does (SubprocVecEnv is
-slower for environments as quick as this one), and one thread of PyTorch, which is faster than two for networks this
-small. Prints one JSON line a run, and last the ratio of the default to the peer (above 1: tfppo is faster), the median
-over the rounds of the ratio within a round, because other work on the machine slows whole rounds down; and beside it
-the same of "sync".
+slower for environments as quick as this one), and one thread of PyTorch: as fast as two on two idle cores, and far
+faster on busy ones. Prints one JSON line a run, and last the ratio of the default to the peer (above 1: tfppo is
+faster), the median over the rounds of the ratio within a round, because other work on the machine slows whole rounds
+down; and beside it the same of "sync".
 """
 
 import argparse

@@ -91,7 +91,8 @@ def test_every_setting_is_an_option(monkeypatch, tmp_path):
     monkeypatch.setattr(control_run, "train", lambda *arguments: seen.append(arguments))
     options = (
         "--seed 9 --name mine --log-interval 2 --checkpoint-interval 3 --keep-checkpoints 4 --env Acrobot-v1 "
-        "--backend gymnasium --vectorization sync --fused True --num-envs 6 --rollout-length 10 --total-steps 600 "
+        "--backend gymnasium --vectorization async --double-buffer True --fused True "
+        "--num-envs 6 --rollout-length 10 --total-steps 600 "
         "--hidden-units 3 2 --activation relu --shared-trunk True --box-policy squashed --log-std-init -1 "
         "--gsde-interval 2 --normalize-observations False --normalize-rewards True "
         "--target-return -80 --eval-episodes 0 --video-episodes 3 --learning-rate 1e-3 --learning-rate-schedule cosine "
@@ -110,7 +111,8 @@ def test_every_setting_is_an_option(monkeypatch, tmp_path):
         ControlConfig(
             env="Acrobot-v1",
             backend="gymnasium",
-            vectorization="sync",
+            vectorization="async",
+            double_buffer=True,
             fused=True,
             num_envs=6,
             rollout_length=10,

@@ -45,6 +45,7 @@ OTHER = {
         "env": "Acrobot-v1",
         "backend": "gymnasium",
         "vectorization": "async",
+        "double_buffer": True,
         "fused": True,
         "num_envs": 6,
         "rollout_length": 16,
@@ -115,6 +116,7 @@ REFUSED = {
         "env": [1, None],
         "backend": [*NO_CHOICE, None],
         "vectorization": [*NO_CHOICE, None],
+        "double_buffer": [1, "True", None],
         "fused": [1, "True", None],
         "num_envs": [*COUNT, None],
         "rollout_length": [*COUNT, None],
@@ -247,6 +249,12 @@ def test_iterations_are_whole_rollouts(total_steps, iterations):
     config = ControlConfig(num_envs=6, rollout_length=10, total_steps=total_steps)
     assert config.batch_size == 60
     assert config.num_iterations == iterations
+
+
+@pytest.mark.parametrize("vectorization", ["auto", "native", "sync", "envpool"])
+def test_double_buffering_is_for_processes(vectorization):
+    text = refusal(lambda: ControlConfig(vectorization=vectorization, double_buffer=True))
+    assert "double_buffer" in text and f"vectorization is {vectorization}: use async" in text
 
 
 def test_a_run_shorter_than_a_rollout_is_refused():

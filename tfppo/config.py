@@ -97,6 +97,9 @@ class ControlConfig:
     vectorization: Literal["auto", "native", "sync", "async", "envpool"] = "auto"
     """gymnasium's environments: one NumPy program, one after the other, or in processes; or EnvPool's, in threads (the
     envpool extra); auto: one program where there is one, otherwise one after the other."""
+    double_buffer: bool = False
+    """Whether environments in processes step in two halves, the policy acting for one while the other steps: it costs a
+    fifth more where environments are as quick as Pendulum, and can pay where slow ones outnumber the cores."""
     fused: bool = False
     """Whether rollout and update are one program (in-graph environments), which runs log_interval iterations a call."""
     num_envs: int = 64
@@ -142,6 +145,10 @@ class ControlConfig:
         check(self, "hidden_units", "positive widths", lambda v: all(units >= 1 for units in v))
         if self.box_policy == "gsde" and not self.hidden_units:
             raise UsageError("box_policy is gsde, whose noise hangs on the last hidden layer: give hidden_units")
+        if self.double_buffer and self.vectorization != "async":
+            raise UsageError(
+                f"double_buffer is for environments in processes, and vectorization is {self.vectorization}: use async"
+            )
         if self.total_steps < self.batch_size:
             raise UsageError(
                 f"total_steps is {self.total_steps}, less than one rollout of num_envs x rollout_length = "

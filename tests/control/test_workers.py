@@ -91,10 +91,10 @@ def assert_equal(rollouts, others):
     ],
 )
 def test_halves_collect_what_a_whole_does_bit_for_bit(environments, env, mode, lstm_units, num_envs):
-    halves = environments(env, num_envs, "async")
+    halves = environments(env, num_envs, "async", True)
     assert [half.num_envs for half in halves] == [(num_envs + 1) // 2, num_envs // 2]
     rollouts = collect(halves, mode, lstm_units)
-    (whole,) = environments(env, num_envs, "sync")
+    (whole,) = environments(env, num_envs, "sync", False)
     assert_equal(rollouts, collect(whole, mode, lstm_units))
     if env == "CartPole-v1":
         done = np.concatenate([r.terminated | r.truncated for r in rollouts])
@@ -130,13 +130,13 @@ def test_while_one_half_steps_the_policy_acts_for_the_other(monkeypatch):
     assert events == [("send", 2), ("send", 1), *turn * (LENGTH - 1), ("wait", 2), ("wait", 1)]
 
 
-@pytest.mark.parametrize("vectorization", ["native", "sync"])
-def test_other_environments_stay_whole(environments, vectorization):
-    assert [part.num_envs for part in environments("CartPole-v1", 4, vectorization)] == [4]
+@pytest.mark.parametrize("vectorization", ["native", "sync", "async"])
+def test_without_double_buffer_environments_stay_whole(environments, vectorization):
+    assert [part.num_envs for part in environments("CartPole-v1", 4, vectorization, False)] == [4]
 
 
 def test_a_single_environment_has_no_second_half(environments):
-    assert [part.num_envs for part in environments("CartPole-v1", 1, "async")] == [1]
+    assert [part.num_envs for part in environments("CartPole-v1", 1, "async", True)] == [1]
 
 
 def overheating_run(**run):
@@ -145,6 +145,7 @@ def overheating_run(**run):
         ControlConfig(
             env="Overheating-v0",
             vectorization="async",
+            double_buffer=True,
             num_envs=4,
             rollout_length=3,
             total_steps=60,
@@ -166,15 +167,15 @@ def test_an_exception_in_a_process_is_one_line_and_ends_them_all(recwarn):
 
 
 def test_the_command_line_says_it_in_one_line_too(tmp_path, capfd):
-    arguments = "train control --env Overheating-v0 --vectorization async --num-envs 4 --rollout-length 3 --seed 0"
-    options = "--total-steps 60 --minibatch-size 6 --hidden-units 4 --compile-rollout graph --compile-update graph"
+    arguments = "train control --env Overheating-v0 --vectorization async --num-envs 4 --seed 0"
+    options = "--double-buffer True --rollout-length 3 --total-steps 60 --minibatch-size 6 --hidden-units 4"
     assert cli.main([*arguments.split(), *options.split(), "--runs-dir", str(tmp_path)]) == 2
     errors = [line for line in capfd.readouterr().err.splitlines() if line.startswith("tfppo: ")]
     assert len(errors) == 1 and "100% of its heat" in errors[0]
 
 
 def test_a_process_that_dies_is_reported_and_the_others_end(environments):
-    parts = environments("CartPole-v1", 4, "async")
+    parts = environments("CartPole-v1", 4, "async", True)
     collector = GymnasiumCollector(
         make_policy(parts[0].single_observation_space, gymnasium.spaces.Discrete(2)), parts, 5
     )
@@ -188,7 +189,7 @@ def test_a_process_that_dies_is_reported_and_the_others_end(environments):
 
 def test_an_interrupt_at_the_keyboard_is_left_to_the_parent(environments):
     before = signal.getsignal(signal.SIGINT)
-    (part,) = environments("CartPole-v1", 1, "async")
+    (part,) = environments("CartPole-v1", 1, "async", False)
     part.reset(seed=0)
     for process in part.processes:
         os.kill(process.pid, signal.SIGINT)
@@ -199,7 +200,7 @@ def test_an_interrupt_at_the_keyboard_is_left_to_the_parent(environments):
 
 
 def test_closing_in_the_middle_of_a_step_ends_the_processes(environments, recwarn):
-    (part,) = environments("CartPole-v1", 1, "async")
+    (part,) = environments("CartPole-v1", 1, "async", False)
     part.reset(seed=0)
     part.step_async(np.zeros(1, np.int32))
     part.close()

@@ -152,7 +152,9 @@ def _make_environment(
 ) -> tuple[Environment | list[VectorEnv], gymnasium.Space, gymnasium.Space]:
     """The environment or environments, and the spaces of a single copy's observations and actions."""
     if not in_graph:
-        environments = make_vector_environments(control.env, control.num_envs, control.vectorization)
+        environments = make_vector_environments(
+            control.env, control.num_envs, control.vectorization, control.double_buffer
+        )
         return environments, environments[0].single_observation_space, environments[0].single_action_space
     if control.env not in IN_GRAPH_ENVIRONMENTS:
         raise UsageError(

@@ -17,12 +17,12 @@ from tfppo.random import fold_in
 EXTRAS = ("box2d", "mujoco")  # of gymnasium, and of setup.cfg
 
 
-def make_vector_environments(env: str, num_envs: int, vectorization: str = "sync") -> list[VectorEnv]:
-    """`num_envs` environments as a collector takes them: processes in two halves, which take turns; others as one.
+def make_vector_environments(env: str, num_envs: int, vectorization: str, double_buffer: bool) -> list[VectorEnv]:
+    """`num_envs` environments as a collector takes them: as one, or (`double_buffer`) as two halves that take turns.
 
-    Args and errors are those of `make_vector_environment`.
+    The other arguments and the errors are those of `make_vector_environment`.
     """
-    sizes = [(num_envs + 1) // 2, num_envs // 2] if vectorization == "async" else [num_envs]
+    sizes = [(num_envs + 1) // 2, num_envs // 2] if double_buffer else [num_envs]
     return [make_vector_environment(env, size, vectorization) for size in sizes if size]
 
 
