@@ -52,6 +52,21 @@ def test_csv_has_a_column_a_metric_and_a_row_a_write(tmp_path):
         np.testing.assert_array_equal([float(r[name]) for name in row(0)], list(row(iteration).values()))
 
 
+def test_csv_of_an_older_version_goes_on_with_what_has_become_a_metric_since(tmp_path):
+    path = tmp_path / "metrics.csv"
+    path.write_text("iteration,loss/policy,gone\n0,1.5,7\n1,2.5,8\n2,3.5,9\n")
+    writer = CsvWriter(path, start=2)
+    assert [r["loss/policy"] for r in read_rows(path)] == ["1.5", "2.5"]  # on the disk before a row is added
+    for iteration in (2, 3):
+        writer.write(iteration, row(iteration))
+    writer.close()
+    rows = read_rows(path)
+    assert [r["iteration"] for r in rows] == ["0", "1", "2", "3"]
+    assert [float(r["loss/policy"]) for r in rows] == [1.5, 2.5, -0.25, -0.375]
+    assert [r["gone"] for r in rows] == ["7", "8", "nan", "nan"]
+    assert [r[STEPS] for r in rows] == ["nan", "nan", "96", "128"]
+
+
 @pytest.mark.parametrize("value", [0.0, -1.0, math.pi, 1e-8, 123456.0, 1e30, math.inf, 12_345_678.0, 16_777_215.0])
 def test_csv_keeps_what_float32_holds(tmp_path, value):
     writer = CsvWriter(tmp_path / "metrics.csv")

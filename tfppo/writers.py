@@ -59,7 +59,8 @@ class CsvWriter:
 
     Args:
       path: of the file.
-      start: a resumed run's first iteration: rows from it on belong to what is redone, and are dropped.
+      start: a resumed run's first iteration: rows from it on belong to what is redone, and are dropped. Rows of a
+        version that had fewer metrics get "nan" for the others.
     """
 
     def __init__(self, path: Path, start: int = 0):
@@ -68,18 +69,26 @@ class CsvWriter:
             with path.open(newline="") as file:
                 kept = [row for row in csv.DictReader(file) if int(row["iteration"]) < start]
         self._file: IO[str] = path.open("w", newline="")
-        self._writer: csv.DictWriter | None = None
-        for row in kept:
-            self._write(row)
+        self._kept = kept
+        self._is_new = True  # nothing was written yet but what is kept
+        self._rewrite(list(kept[0]) if kept else [])
 
     def write(self, iteration: int, metrics: Mapping[str, float]) -> None:
-        self._write({"iteration": iteration, **{name: _plain(value) for name, value in metrics.items()}})
-
-    def _write(self, row: Mapping[str, Any]) -> None:
-        if self._writer is None:
-            self._writer = csv.DictWriter(self._file, list(row))
-            self._writer.writeheader()
+        row = {"iteration": iteration, **{name: _plain(value) for name, value in metrics.items()}}
+        if self._is_new:
+            self._rewrite(list(dict.fromkeys([*self._writer.fieldnames, *row])))
+            self._is_new = False
         self._writer.writerow(row)
+        self._file.flush()
+
+    def _rewrite(self, names: list[str]) -> None:
+        """Writes the header, and below it the rows that are kept."""
+        self._file.seek(0)
+        self._file.truncate()
+        self._writer = csv.DictWriter(self._file, names, restval="nan")
+        if names:
+            self._writer.writeheader()
+        self._writer.writerows(self._kept)
         self._file.flush()
 
     def close(self) -> None:
