@@ -8,7 +8,6 @@ measurement (min, median and max over the repetitions), and last the ratios.
 
 import argparse
 import json
-import statistics
 import time
 
 from tfppo.startup import import_tensorflow
@@ -16,6 +15,7 @@ from tfppo.startup import import_tensorflow
 import_tensorflow()
 
 import tensorflow as tf  # noqa: E402
+from shared import spread  # noqa: E402
 
 from tfppo import ControlConfig, ControlRun, ControlTrainer, PPOConfig, RunConfig, rollout_dataset  # noqa: E402
 
@@ -31,10 +31,6 @@ def make_trainer(backend: str, mode: str, num_envs: int, rollout_length: int) ->
             PPOConfig(num_epochs=4, minibatch_size=batch_size // 4),
         )
     )
-
-
-def spread(values: list[float]) -> dict[str, float]:
-    return {"min": min(values), "median": statistics.median(values), "max": max(values)}
 
 
 def measure_iterations(backend: str, mode: str, num_envs: int, rollout_length: int, repetitions: int) -> dict:

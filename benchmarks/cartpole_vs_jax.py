@@ -21,6 +21,8 @@ import sys
 import time
 from pathlib import Path
 
+from shared import spread
+
 SIZES = ((64, 128), (1024, 128))
 BLOCK_STEPS = 524_288
 SIDES = ("tfppo", "jax", "jax-scan")
@@ -85,10 +87,6 @@ def measure(arguments: argparse.Namespace, side: str, num_envs: int, rollout_len
     return {"side": side, "num_envs": num_envs, "rollout_length": rollout_length, **child} | (
         {} if side == "jax-scan" else {"first_iteration_s": first}
     )
-
-
-def spread(values: list[float]) -> dict[str, float]:
-    return {"min": min(values), "median": statistics.median(values), "max": max(values)}
 
 
 def summarise(rounds: list[dict[str, dict]]) -> dict[str, object]:

@@ -17,6 +17,8 @@ import subprocess
 import sys
 import time
 
+from shared import sb3_cartpole
+
 TARGET = 475.0
 EPISODES = 100
 
@@ -39,9 +41,7 @@ def run_tfppo(seed: int) -> dict[str, float]:
 
 def run_sb3(seed: int) -> dict[str, float]:
     """stable-baselines3's PPO with the settings of its rl-zoo for CartPole-v1."""
-    from stable_baselines3 import PPO
     from stable_baselines3.common.callbacks import BaseCallback
-    from stable_baselines3.common.env_util import make_vec_env
 
     class StopWhenSolved(BaseCallback):
         reached_at = None
@@ -57,20 +57,7 @@ def run_sb3(seed: int) -> dict[str, float]:
             if self.reached_at is None and len(returns) >= EPISODES and statistics.fmean(returns) >= TARGET:
                 self.reached_at = time.time()
 
-    model = PPO(
-        "MlpPolicy",
-        make_vec_env("CartPole-v1", n_envs=8, seed=seed),
-        n_steps=32,
-        batch_size=256,
-        n_epochs=20,
-        learning_rate=lambda remaining: 1e-3 * remaining,
-        clip_range=lambda remaining: 0.2 * remaining,
-        gamma=0.98,
-        gae_lambda=0.8,
-        ent_coef=0.0,
-        seed=seed,
-        device="cpu",
-    )
+    model = sb3_cartpole(seed=seed)
     callback = StopWhenSolved()
     model.learn(100_000, callback=callback)
     if callback.reached_at is None:

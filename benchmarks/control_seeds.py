@@ -11,7 +11,6 @@ control.md, a row for every environment that has such a file. What follows `--` 
 import argparse
 import csv
 import json
-import re
 import shlex
 import subprocess
 import sys
@@ -22,9 +21,11 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from tfppo.runs import folder_name
+from tfppo.seeds import interquartile_mean
+
 RESULTS = Path(__file__).parent / "results"
 RETURN, STEPS, EPISODES = "rollout/episode_return_mean", "rollout/env_steps", "rollout/episodes"
-NOT_IN_NAMES = r"[^A-Za-z0-9_.-]+"
 WINDOW = 100  # training episodes that the return is the mean of
 GOALS = {
     "CartPole-v1": 475,
@@ -48,7 +49,7 @@ PUBLISHED = {  # by rl-baselines3-zoo (benchmark.md) and CleanRL (docs/rl-algori
 
 def train(job: list[str], seed: int, runs: Path) -> tuple[dict, dict[str, list[float]]]:
     """Trains one seed, unless that was done; returns its evaluation.json and the columns of its metrics.csv."""
-    name = f"{re.sub(NOT_IN_NAMES, '-', job[2] if job[0] == 'control' else job[0])}-seed{seed}"
+    name = f"{folder_name(job[2] if job[0] == 'control' else job[0])}-seed{seed}"
     command = ["tfppo", "train", *job, "--seed", str(seed)]
     if not (runs / name / "evaluation.json").exists():
         options = [*command[1:], "--name", name, "--runs-dir", str(runs)]
@@ -62,13 +63,6 @@ def train(job: list[str], seed: int, runs: Path) -> tuple[dict, dict[str, list[f
     reached = (int(row[STEPS]) for row in rows if row[EPISODES] >= WINDOW and row[RETURN] >= goal)
     evaluation |= {"goal_at": next(reached, None), "command": " ".join(command)}
     return evaluation, {column: [row[column] for row in rows] for column in (STEPS, RETURN)}
-
-
-def interquartile_mean(values: list[float]) -> float:
-    """Mean of the middle half: a quarter of the values, rounded down, is left out at either end [Agarwal et al. 2021,
-    "Deep reinforcement learning at the edge of the statistical precipice"]."""
-    out = len(values) // 4
-    return float(np.mean(sorted(values)[out : len(values) - out]))
 
 
 def over_seeds(evaluations: list[dict]) -> dict[str, str]:
@@ -183,7 +177,7 @@ def main(job: list[str] | None = None, name: str | None = None) -> None:
     arguments = parser.parse_args(own)
     command = ["python", f"benchmarks/{Path(sys.argv[0]).name}"]
     if job is None:
-        job, name = ["control", "--env", arguments.env], f"control_{re.sub(NOT_IN_NAMES, '-', arguments.env)}"
+        job, name = ["control", "--env", arguments.env], f"control_{folder_name(arguments.env)}"
         command += job[1:]
     command += ["--seeds", *map(str, arguments.seeds), *(["--", *options] if options else [])]
     evaluations, curves = [], []

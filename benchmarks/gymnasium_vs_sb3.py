@@ -24,8 +24,10 @@ import subprocess
 import sys
 import time
 
+from shared import sb3_cartpole, spread
+
 ENV = "CartPole-v1"
-NUM_ENVS, ROLLOUT_LENGTH = 8, 32
+NUM_ENVS, ROLLOUT_LENGTH = 8, 32  # as in `shared.sb3_cartpole`
 SIDES = ("native", "sb3", "sync")
 
 
@@ -63,9 +65,7 @@ def run_tfppo(vectorization: str, total_steps: int, warmup: int, blocks: int, it
 def run_sb3(threads: int, warmup: int, blocks: int, iterations: int) -> dict[str, object]:
     """The same of stable-baselines3."""
     import torch
-    from stable_baselines3 import PPO
     from stable_baselines3.common.callbacks import BaseCallback
-    from stable_baselines3.common.env_util import make_vec_env
 
     class Clock(BaseCallback):
         """Notes the end of each iteration: a rollout's start, but for the first, is the end of the update before."""
@@ -82,20 +82,7 @@ def run_sb3(threads: int, warmup: int, blocks: int, iterations: int) -> dict[str
             return True
 
     torch.set_num_threads(threads)
-    model = PPO(
-        "MlpPolicy",
-        make_vec_env(ENV, n_envs=NUM_ENVS, seed=1),
-        n_steps=ROLLOUT_LENGTH,
-        batch_size=256,
-        n_epochs=20,
-        learning_rate=lambda remaining: 1e-3 * remaining,
-        clip_range=lambda remaining: 0.2 * remaining,
-        gamma=0.98,
-        gae_lambda=0.8,
-        ent_coef=0.0,
-        seed=1,
-        device="cpu",
-    )
+    model = sb3_cartpole(seed=1)
     clock = Clock()
     batch_size = NUM_ENVS * ROLLOUT_LENGTH
     model.learn((2 + warmup + blocks * iterations) * batch_size, callback=clock)
@@ -117,10 +104,6 @@ def measure(arguments: argparse.Namespace, side: str) -> dict[str, object]:
     output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
     child = json.loads(output.strip().splitlines()[-1])
     return {"side": side, **options, "first_iteration_s": round(child.pop("first_iteration_at") - started, 2), **child}
-
-
-def spread(values: list[float]) -> dict[str, float]:
-    return {"min": min(values), "median": statistics.median(values), "max": max(values)}
 
 
 def summarise(rounds: list[dict[str, dict]], ours: str) -> dict[str, object]:

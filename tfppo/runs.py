@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -44,6 +45,11 @@ def create_run_folder(run: RunConfig, task: str) -> Path:
                 raise _taken(folder) from None
         except OSError as error:
             raise UsageError(f"cannot make run folder {folder} ({error.strerror}): choose another --runs-dir") from None
+
+
+def folder_name(text: str) -> str:
+    """A text as it can stand in the name of a folder: what cannot (the / of an environment's id) becomes -."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", text)
 
 
 def numbered(name: str) -> Iterator[str]:

@@ -1,7 +1,9 @@
 """What is done with runs' folders: `tfppo evaluate`, `generate`, `export`, `resume`, `plot`."""
 
+import importlib
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 from tyro.conf import Positional, UseAppendAction
 
@@ -29,15 +31,9 @@ class Evaluate:
         for name in ("episodes", "prompts"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} must be at least 1, not {getattr(self, name)}")
-        is_text = runs.is_text(self.folder)
-        import_tensorflow()
-        from tfppo.control import run as control
-        from tfppo.text import run as text
-
-        if is_text:
-            print(text.describe(text.evaluate(self.folder, self.prompts, self.seed)))
-        else:
-            print(control.describe(control.evaluate(self.folder, self.episodes, self.seed, self.video_episodes)))
+        is_text, run = _application(self.folder)
+        options = (self.prompts, self.seed) if is_text else (self.episodes, self.seed, self.video_episodes)
+        print(run.describe(run.evaluate(self.folder, *options)))
 
 
 @dataclass(frozen=True)
@@ -90,12 +86,8 @@ class Export:
     """The run's folder."""
 
     def __call__(self) -> None:
-        is_text = runs.is_text(self.folder)
-        import_tensorflow()
-        from tfppo.control import run as control
-        from tfppo.text import run as text
-
-        (text if is_text else control).export(self.folder)
+        _, run = _application(self.folder)
+        run.export(self.folder)
 
 
 @dataclass(frozen=True)
@@ -106,12 +98,8 @@ class Resume:
     """The run's folder."""
 
     def __call__(self) -> None:
-        is_text = runs.is_text(self.folder)
-        import_tensorflow()
-        from tfppo.control import run as control
-        from tfppo.text import run as text
-
-        (text if is_text else control).resume(self.folder, seconds_since_start())
+        _, run = _application(self.folder)
+        run.resume(self.folder, seconds_since_start())
 
 
 @dataclass(frozen=True)
@@ -133,3 +121,13 @@ class Plot:
         for group in groups:
             print(f"{group.label or 'all'}: {', '.join(map(str, group.folders))}")
         print(f"{self.out} shows them")
+
+
+def _application(folder: Path) -> tuple[bool, ModuleType]:
+    """Whether a run is one of text, and the module that runs its kind: the other is not imported.
+
+    Raises UsageError, before TensorFlow is imported, if the folder is no run.
+    """
+    is_text = runs.is_text(folder)
+    import_tensorflow()
+    return is_text, importlib.import_module("tfppo.text.run" if is_text else "tfppo.control.run")

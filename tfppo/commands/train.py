@@ -1,6 +1,5 @@
 """`tfppo train`: a policy for control, or for a language model."""
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Annotated, Any
 
 from tyro.conf import arg, subcommand
 
+from tfppo import runs
 from tfppo.config import ControlConfig, ControlRun, PPOConfig, RunConfig
 from tfppo.control.recipes import control_run
 from tfppo.errors import UsageError
@@ -62,7 +62,7 @@ class TrainControl(TrainCartpole):
 
     @property
     def task(self) -> str:
-        return re.sub(r"[^A-Za-z0-9_.-]+", "-", self.control.env)
+        return runs.folder_name(self.control.env)
 
 
 @dataclass(frozen=True)
