@@ -15,8 +15,12 @@ from tfppo.checkpoints import Checkpoints, read_progress
 from tfppo.config import RunConfig
 from tfppo.errors import UsageError
 from tfppo.learner import PPOLearner
+from tfppo.runs import is_finished
 from tfppo.tensorboard import cut_back, event_sizes
 from tfppo.writers import Writer
+
+
+STARTS_ANEW = "no checkpoint was written yet: the run starts from its beginning"
 
 
 class Iteration(NamedTuple):
@@ -117,11 +121,11 @@ def write_iterations(
     with _stop_requests() as stop_requested, _closing(writers):
         for iteration, row in iterations:
             last = is_last(iteration, row)
-            stop = last or stop_requested()
             with writing(folder):
                 if last or (iteration + 1) % run.log_interval == 0:
                     for writer in writers:
                         writer.write(iteration, row)
+                stop = last or stop_requested()
                 if stop or (iteration + 1) % run.checkpoint_interval == 0:
                     for writer in writers:
                         writer.flush()
@@ -136,9 +140,11 @@ def go_back(folder: Path, checkpoints: Checkpoints) -> Path | None:
     folder; None: there is none, and the run starts from its beginning.
 
     Raises:
-      UsageError: if the checkpoint is damaged, or something cannot be written.
+      UsageError: if the checkpoint is damaged, a finished run has none any more, or something cannot be written.
     """
     path = checkpoints.restore()
+    if path is None and is_finished(folder):
+        raise UsageError(f"{folder} is finished, but its checkpoints are gone: train it again under another --name")
     with writing(folder):
         cut_back(folder, {} if path is None else read_progress(path).sizes)
     return path

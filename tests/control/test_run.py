@@ -143,7 +143,7 @@ def test_a_run_leaves_its_files(whole):
     names = sorted(path.name for path in whole.iterdir())
     events = [name for name in names if name.startswith("events.out.tfevents.")]  # of training, and of the video
     assert len(events) == 2
-    others = ["checkpoints", "config.yaml", "curve.png", "evaluation.json", "metrics.csv", "video.gif"]
+    others = [".lock", "checkpoints", "config.yaml", "curve.png", "evaluation.json", "metrics.csv", "video.gif"]
     assert names == sorted(events + others)
     assert runs.read_config(whole, ControlRun) == tiny(whole.parent, mode="graph", video_episodes=1)
     assert checkpoints_of(whole) == [6, 7]
@@ -245,7 +245,18 @@ def test_so_many_episodes_are_no_video(copy):
 
 def test_the_evaluation_says_what_was_played_and_how_long_it_took(whole):
     evaluation, seconds = read_evaluation(whole)
-    assert list(evaluation) == ["env", "seed", "episodes", "mean", "std", "min", "max", "stochastic", "env_steps"]
+    assert list(evaluation) == [
+        "env",
+        "seed",
+        "episodes",
+        "mean",
+        "std",
+        "min",
+        "max",
+        "stochastic",
+        "weights",
+        "env_steps",
+    ]
     assert list(evaluation["stochastic"]) == ["episodes", "mean", "std", "min", "max"]
     assert (evaluation["env"], evaluation["seed"], evaluation["episodes"]) == ("CartPole-v1", 3, 2)
     assert evaluation["env_steps"] == int(read_rows(whole)[-1][STEPS])
@@ -381,7 +392,7 @@ def test_a_stop_between_two_looks_at_it_still_saves(tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "_stop_requests", stop_requests)
     folder = run.train(tiny(tmp_path, intervals=(1, 100), iterations=3), "cartpole")
     (checkpoint,) = checkpoints_of(folder)
-    assert checkpoint == f"ckpt-{len(read_rows(folder))}"
+    assert checkpoint == len(read_rows(folder))
 
 
 def test_resuming_a_finished_run_changes_nothing(whole, copy, capsys):
@@ -398,7 +409,7 @@ def test_a_solved_run_stops_early(tmp_path, monkeypatch, capsys):
     (row,) = read_rows(folder)
     iteration = int(row["iteration"])
     assert iteration + 1 < ITERATIONS and float(row["rollout/episodes"]) >= 1
-    assert checkpoints_of(folder) == [f"ckpt-{iteration + 1}"]
+    assert checkpoints_of(folder) == [iteration + 1]
     assert read_evaluation(folder)[0]["env_steps"] == int(float(row[STEPS]))
     assert (folder / "curve.png").exists()
     assert f"iteration {iteration + 1}/{ITERATIONS}" in capsys.readouterr().out

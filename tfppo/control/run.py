@@ -23,7 +23,7 @@ from tfppo.curves import plot_curve
 from tfppo.diagnoses import DiagnosisWriter
 from tfppo.errors import UsageError
 from tfppo.locks import locked
-from tfppo.loop import go_back, write_iterations, writing
+from tfppo.loop import STARTS_ANEW, go_back, write_iterations, writing
 from tfppo.tensorboard import TensorBoardWriter
 from tfppo.writers import ConsoleWriter, CsvWriter, Writer, progress_bar
 
@@ -55,7 +55,9 @@ def resume(folder: Path, import_seconds: float = 0.0) -> Path:
     with locked(folder):
         trainer = ControlTrainer(config)
         checkpoint = go_back(folder, _checkpoints(trainer, folder))
-        if checkpoint is not None and not trainer.in_graph:
+        if checkpoint is None:
+            print(STARTS_ANEW)
+        elif not trainer.in_graph:
             print(trainer.collector.restore_environments(checkpoint))
         return _run(trainer, folder, began, import_seconds)
 

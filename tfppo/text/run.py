@@ -15,7 +15,7 @@ from tfppo.curves import plot_curve, plot_frontier
 from tfppo.diagnoses import DiagnosisWriter
 from tfppo.errors import UsageError
 from tfppo.locks import locked
-from tfppo.loop import go_back, write_iterations, writing
+from tfppo.loop import STARTS_ANEW, go_back, write_iterations, writing
 from tfppo.tensorboard import TensorBoardWriter
 from tfppo.text.config import TextRun
 from tfppo.text.evaluate import Examinee, compare, describe
@@ -69,7 +69,8 @@ def resume(folder: Path, import_seconds: float = 0.0) -> Path:
     config = runs.read_config(folder, TextRun)
     with locked(folder):
         trainer = TextTrainer(config)
-        go_back(folder, _checkpoints(trainer, folder))
+        if go_back(folder, _checkpoints(trainer, folder)) is None:
+            print(STARTS_ANEW)
         return _run(trainer, folder, began, import_seconds)
 
 
