@@ -100,7 +100,7 @@ class GymnasiumCollector(tf.Module):
         """Writes into a folder where the environments are, their episodes and the policy's memory, between two
         rollouts."""
         parts = [stepper.snapshot() for stepper in self._steppers]
-        write_archive(folder / ENVIRONMENTS, {"memory": self._memory, "parts": parts})
+        write_archive(folder / ENVIRONMENTS, {"memory": list(self._memory), "parts": parts})
 
     def restore_environments(self, folder: Path, announce: Callable[[str], Any] = print) -> str:
         """Goes on from what `save_environments` wrote, before the first rollout.
@@ -122,7 +122,7 @@ class GymnasiumCollector(tf.Module):
             return "environments were not saved: episodes that were under way start anew"
         saved = read_archive(path)
         try:
-            memory = expect_like(saved["memory"], self._memory)
+            memory = expect_like(saved["memory"], list(self._memory))
             parts = dict(zip(self._steppers, saved["parts"], strict=True))
             steps = sum(steps_to_replay(part["environments"]) for part in parts.values())
             if steps > LONG_REPLAY:
