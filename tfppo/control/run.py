@@ -41,14 +41,14 @@ def train(config: ControlRun, task: str = "control", import_seconds: float = 0.0
     return _run(trainer, folder, began, import_seconds)
 
 
-def resume(folder: Path, import_seconds: float = 0.0) -> Path:
-    """Goes on with a run from its latest checkpoint, and returns its folder.
+def resume(folder: Path, import_seconds: float = 0.0, env: str | None = None) -> Path:
+    """Goes on with a run from its latest checkpoint, and returns its folder; `env` as in `runs.read_confirmed`.
 
     Raises:
       UsageError: if the folder is no run, or its latest checkpoint is damaged.
     """
     began = time.perf_counter() - import_seconds
-    config = runs.read_config(folder, ControlRun)
+    config = runs.read_confirmed(folder, ControlRun, "env", env)
     trainer = ControlTrainer(config)
     _checkpoints(trainer, folder).restore_latest()
     if not trainer.in_graph:
@@ -56,14 +56,16 @@ def resume(folder: Path, import_seconds: float = 0.0) -> Path:
     return _run(trainer, folder, began, import_seconds)
 
 
-def evaluate(folder: Path, episodes: int, seed: int | None = None, video_episodes: int = 0) -> dict[str, Any]:
+def evaluate(
+    folder: Path, episodes: int, seed: int | None = None, video_episodes: int = 0, env: str | None = None
+) -> dict[str, Any]:
     """Greedy episodes of a run's latest checkpoint on gymnasium's own environment, summarised; the first
-    `video_episodes` of them are recorded as the run's video.
+    `video_episodes` of them are recorded as the run's video; `env` as in `runs.read_confirmed`.
 
     Raises:
       UsageError: if the folder is no run, has no checkpoint that can be read, or so many episodes are no video.
     """
-    with _restored(folder, video_episodes) as trainer:
+    with _restored(folder, env, video_episodes) as trainer:
         config = trainer.config
         seed = config.run.seed if seed is None else seed
         judged = {"env": config.control.env, "seed": seed} | _judge(trainer, episodes, seed)
@@ -71,15 +73,15 @@ def evaluate(folder: Path, episodes: int, seed: int | None = None, video_episode
         return judged
 
 
-def export(folder: Path) -> Path:
+def export(folder: Path, env: str | None = None) -> Path:
     """Writes the policy of a run's latest checkpoint into its folder as a SavedModel (see `export_policy`), in place of
-    an earlier one, says how to use it, and returns the SavedModel's folder.
+    an earlier one, says how to use it, and returns the SavedModel's folder; `env` as in `runs.read_confirmed`.
 
     Raises:
       UsageError: if the folder is no run, has no checkpoint that can be read, or cannot be written to.
     """
     path = folder / runs.EXPORT
-    with _restored(folder) as trainer:
+    with _restored(folder, env) as trainer:
         export_policy(trainer.policy, trainer.observation_space, path, trainer.normalization)
         specs = input_specs(trainer.policy, trainer.observation_space)
     inputs = ", ".join(f"{name}=..." for name in specs)
@@ -97,9 +99,9 @@ def export(folder: Path) -> Path:
 
 
 @contextmanager
-def _restored(folder: Path, video_episodes: int = 0) -> Iterator[ControlTrainer]:
+def _restored(folder: Path, env: str | None, video_episodes: int = 0) -> Iterator[ControlTrainer]:
     """The trainer of a run as its latest checkpoint left it, on whatever device there is."""
-    config = runs.read_config(folder, ControlRun)
+    config = runs.read_confirmed(folder, ControlRun, "env", env)
     control = dataclasses.replace(config.control, video_episodes=video_episodes)
     trainer = ControlTrainer(ControlRun(dataclasses.replace(config.run, device="auto"), control, config.ppo))
     try:
