@@ -68,6 +68,7 @@ FLOORS = [
         "text.tokenizer",
         "text.transformer",
         "text.lstm",
+        "text.vetting",
         "text.presets",
         "text.likelihood",
         "text.pretrain",

@@ -207,7 +207,7 @@ def test_evaluate_takes_a_seed(finished, monkeypatch, capsys):
     assert cli.main(["evaluate", str(finished)]) == 0
     assert cli.main(["evaluate", str(finished), "--episodes", "3", "--seed", "5"]) == 0
     assert cli.main(["evaluate", str(finished), "--video-episodes", "2"]) == 0
-    assert seen == [(finished, 100, None, 0), (finished, 3, 5, 0), (finished, 100, None, 2)]
+    assert seen == [(finished, 100, None, 0, None), (finished, 3, 5, 0, None), (finished, 100, None, 2, None)]
     out = capsys.readouterr().out
     assert "over 3 episodes" in out and "9.0 +- 0.5" in out and "7.0 +- 0.5" in out
 

@@ -44,14 +44,15 @@ def train(config: ControlRun, task: str = "control", import_seconds: float = 0.0
         return _run(trainer, folder, began, import_seconds)
 
 
-def resume(folder: Path, import_seconds: float = 0.0) -> Path:
-    """Goes on with a run from its latest checkpoint (without one: from its beginning), and returns its folder.
+def resume(folder: Path, import_seconds: float = 0.0, env: str | None = None) -> Path:
+    """Goes on with a run from its latest checkpoint (without one: from its beginning), and returns its folder; `env` as
+    in `runs.read_confirmed`.
 
     Raises:
       UsageError: if the folder is no run or in use, or its latest checkpoint is damaged.
     """
     began = time.perf_counter() - import_seconds
-    config = runs.read_config(folder, ControlRun)
+    config = runs.read_confirmed(folder, ControlRun, "env", env)
     with locked(folder):
         trainer = ControlTrainer(config)
         checkpoint = go_back(folder, _checkpoints(trainer, folder))
@@ -63,15 +64,20 @@ def resume(folder: Path, import_seconds: float = 0.0) -> Path:
 
 
 def evaluate(
-    folder: Path, episodes: int, seed: int | None = None, video_episodes: int = 0, checkpoint: str = "latest"
+    folder: Path,
+    episodes: int,
+    seed: int | None = None,
+    video_episodes: int = 0,
+    checkpoint: str = "latest",
+    env: str | None = None,
 ) -> dict[str, Any]:
     """Greedy episodes of a run's checkpoint on gymnasium's own environment, summarised; the first `video_episodes` of
-    them are recorded as the run's video.
+    them are recorded as the run's video; `env` as in `runs.read_confirmed`.
 
     Raises:
       UsageError: if the folder is no run, has no checkpoint that can be read, or so many episodes are no video.
     """
-    with _restored(folder, checkpoint, video_episodes) as trainer:
+    with _restored(folder, checkpoint, env, video_episodes) as trainer:
         config = trainer.config
         seed = config.run.seed if seed is None else seed
         judged = {"env": config.control.env, "seed": seed} | _judge(trainer, episodes, seed)
@@ -79,15 +85,15 @@ def evaluate(
         return judged
 
 
-def export(folder: Path, checkpoint: str = "latest") -> Path:
+def export(folder: Path, checkpoint: str = "latest", env: str | None = None) -> Path:
     """Writes the policy of a run's checkpoint into its folder as a SavedModel (see `export_policy`), in place of
-    an earlier one, says how to use it, and returns the SavedModel's folder.
+    an earlier one, says how to use it, and returns the SavedModel's folder; `env` as in `runs.read_confirmed`.
 
     Raises:
       UsageError: if the folder is no run, has no checkpoint that can be read, or cannot be written to.
     """
     path = folder / runs.EXPORT
-    with _restored(folder, checkpoint) as trainer:
+    with _restored(folder, checkpoint, env) as trainer:
         export_policy(trainer.policy, trainer.observation_space, path, trainer.normalization)
         specs = input_specs(trainer.policy, trainer.observation_space)
     inputs = ", ".join(f"{name}=..." for name in specs)
@@ -105,9 +111,9 @@ def export(folder: Path, checkpoint: str = "latest") -> Path:
 
 
 @contextmanager
-def _restored(folder: Path, checkpoint: str, video_episodes: int = 0) -> Iterator[ControlTrainer]:
+def _restored(folder: Path, checkpoint: str, env: str | None, video_episodes: int = 0) -> Iterator[ControlTrainer]:
     """The trainer of a run as a checkpoint left it, on whatever device there is."""
-    config = runs.read_config(folder, ControlRun)
+    config = runs.read_confirmed(folder, ControlRun, "env", env)
     control = dataclasses.replace(config.control, video_episodes=video_episodes)
     trainer = ControlTrainer(ControlRun(dataclasses.replace(config.run, device="auto"), control, config.ppo))
     try:

@@ -59,14 +59,15 @@ def train_text(
         return _run(trainer, folder, began, import_seconds)
 
 
-def resume(folder: Path, import_seconds: float = 0.0) -> Path:
-    """Goes on with a run from its latest checkpoint (without one: from its beginning), and returns its folder.
+def resume(folder: Path, import_seconds: float = 0.0, reward: str | None = None) -> Path:
+    """Goes on with a run from its latest checkpoint (without one: from its beginning), and returns its folder; `reward`
+    as in `runs.read_confirmed`.
 
     Raises:
       UsageError: if the folder is no run or in use, or its latest checkpoint is damaged.
     """
     began = time.perf_counter() - import_seconds
-    config = runs.read_config(folder, TextRun)
+    config = runs.read_confirmed(folder, TextRun, "reward", reward)
     with locked(folder):
         trainer = TextTrainer(config)
         if go_back(folder, _checkpoints(trainer, folder)) is None:
@@ -74,13 +75,15 @@ def resume(folder: Path, import_seconds: float = 0.0) -> Path:
         return _run(trainer, folder, began, import_seconds)
 
 
-def evaluate(folder: Path, prompts: int, seed: int | None = None, checkpoint: str = "latest") -> dict[str, Any]:
-    """A checkpoint of a run beside its reference, on held-out prompts.
+def evaluate(
+    folder: Path, prompts: int, seed: int | None = None, checkpoint: str = "latest", reward: str | None = None
+) -> dict[str, Any]:
+    """A checkpoint of a run beside its reference, on held-out prompts; `reward` as in `runs.read_confirmed`.
 
     Raises:
       UsageError: if the folder is no run, or has no checkpoint that can be read.
     """
-    trainer = _restored(folder, checkpoint)
+    trainer = _restored(folder, runs.read_confirmed(folder, TextRun, "reward", reward), checkpoint)
     return _evaluate(trainer, prompts, trainer.config.run.seed if seed is None else seed)[0]
 
 
@@ -100,7 +103,7 @@ def generate(
     Raises:
       UsageError: if the folder is no run, or a prompt is empty or too long.
     """
-    trainer = _restored(folder, checkpoint)
+    trainer = _restored(folder, runs.read_config(folder, TextRun), checkpoint, _unscored)
     encoded = trainer.encode([prompt for prompt in prompts for _ in range(samples)])
     options = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
     examinee = Examinee(trainer.policy.model, trainer.config.text, trainer.ending, **options)
@@ -118,7 +121,7 @@ def export(folder: Path, checkpoint: str = "latest") -> Path:
     Raises:
       UsageError: if the folder is no run, has no checkpoint that can be read, or cannot be written to.
     """
-    trainer = _restored(folder, checkpoint)
+    trainer = _restored(folder, runs.read_config(folder, TextRun), checkpoint, _unscored)
     path, tokenizer = folder / runs.EXPORT, trainer.codec.tokenizer
     with runs.replacing(path, TOKENIZER_FILE) as new:
         save_preset(new, trainer.policy.model.model, tokenizer, "float32")
@@ -191,9 +194,14 @@ def _train(trainer: TextTrainer, folder: Path) -> bool:
     )
 
 
-def _restored(folder: Path, checkpoint: str) -> TextTrainer:
-    config = runs.read_config(folder, TextRun)
-    trainer = TextTrainer(dataclasses.replace(config, run=dataclasses.replace(config.run, device="auto")))
+def _unscored(prompts: list[str], responses: list[str]) -> list[float]:
+    """The reward where nothing is scored: none is loaded."""
+    raise AssertionError("something was scored")
+
+
+def _restored(folder: Path, config: TextRun, checkpoint: str, reward: Reward | None = None) -> TextTrainer:
+    run = dataclasses.replace(config.run, device="auto")
+    trainer = TextTrainer(dataclasses.replace(config, run=run), reward=reward)
     _checkpoints(trainer, folder).restore_for_use(checkpoint)
     return trainer
 
