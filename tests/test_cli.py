@@ -69,7 +69,7 @@ def test_training_writes_a_folder_under_a_default_name(runs_dir):
     ]
     for folder in runs_dir.iterdir():
         names = {path.name for path in folder.iterdir() if not path.name.startswith("events.out.tfevents.")}
-        assert names == {"config.yaml", "metrics.csv", "curve.png", "evaluation.json", "checkpoints"}
+        assert names == {"config.yaml", "metrics.csv", "curve.png", "evaluation.json", "checkpoints", ".lock"}
 
 
 def test_options_reach_the_settings(runs_dir):
@@ -79,6 +79,7 @@ def test_options_reach_the_settings(runs_dir):
         "eval_episodes": 2,
         "video_episodes": 0,
     }
+    modes["threads"] = len(os.sched_getaffinity(0))
     assert from_yaml(ControlRun, text) == ControlRun(
         RunConfig(runs_dir=runs_dir, **modes), ControlConfig(**sizes), PPOConfig(minibatch_size=16, num_epochs=1)
     )
@@ -100,14 +101,14 @@ def test_every_setting_is_an_option(monkeypatch, tmp_path):
         "--value-coeff 1 --entropy-coeff 0 --kl-coeff 0.2 --kl-rule schulman --kl-target 0.02 --kl-horizon 5 "
         "--target-kl 0.03 --max-grad-norm None --adam-epsilon 1e-7 --gamma 0.9 --gae-lambda 0.8 "
         "--normalize-advantages False --num-epochs 3 --minibatch-size 20 --num-micro-batches 5 "
-        "--compile-rollout xla --compile-update graph --device cpu"
+        "--compile-rollout xla --compile-update graph --device cpu --deterministic False --threads 7"
     )
     assert cli.main(["train", "control", *options.split(), "--runs-dir", str(tmp_path)]) == 0
     ((config, task, import_seconds),) = seen
     assert task == "Acrobot-v1"
     assert import_seconds >= 0
     assert config == ControlRun(
-        RunConfig(9, "mine", tmp_path, "cpu", "xla", "graph", 2, 3, 4),
+        RunConfig(9, "mine", tmp_path, "cpu", "xla", "graph", False, 7, 2, 3, 4),
         ControlConfig(
             env="Acrobot-v1",
             backend="gymnasium",
@@ -194,7 +195,7 @@ def test_evaluate_prints_the_evaluation_of_the_run(finished, capsys):
     before = contents(finished)
     assert cli.main(["evaluate", str(finished), "--episodes", "2"]) == 0
     out = capsys.readouterr().out
-    assert control_run.describe(evaluation) in out.splitlines()
+    assert control_run.describe(evaluation) in out and evaluation["weights"] in out
     assert "2 episodes" in out and "CartPole-v1" in out
     assert contents(finished) == before
 
@@ -202,14 +203,18 @@ def test_evaluate_prints_the_evaluation_of_the_run(finished, capsys):
 def test_evaluate_takes_a_seed(finished, monkeypatch, capsys):
     seen = []
     numbers = {"episodes": 3, "mean": 9.0, "std": 0.5, "min": 8.0, "max": 10.0}
-    evaluation = {"env": "CartPole-v1", "stochastic": numbers | {"mean": 7.0}} | numbers
-    monkeypatch.setattr(control_run, "evaluate", lambda *arguments: seen.append(arguments) or evaluation)
+    evaluation = {"env": "CartPole-v1", "stochastic": numbers | {"mean": 7.0}, "weights": "00ff"} | numbers
+    monkeypatch.setattr(
+        control_run, "evaluate", lambda *arguments, **named: seen.append((*arguments[1:], named)) or evaluation
+    )
     assert cli.main(["evaluate", str(finished)]) == 0
     assert cli.main(["evaluate", str(finished), "--episodes", "3", "--seed", "5"]) == 0
     assert cli.main(["evaluate", str(finished), "--video-episodes", "2"]) == 0
-    assert seen == [(finished, 100, None, 0, None), (finished, 3, 5, 0, None), (finished, 100, None, 2, None)]
+    assert cli.main(["evaluate", str(finished), "--checkpoint", "best", "--env", "my.package:Env-v0"]) == 0
+    unnamed, named = {"checkpoint": "latest", "env": None}, {"checkpoint": "best", "env": "my.package:Env-v0"}
+    assert seen == [(100, None, 0, unnamed), (3, 5, 0, unnamed), (100, None, 2, unnamed), (100, None, 0, named)]
     out = capsys.readouterr().out
-    assert "over 3 episodes" in out and "9.0 +- 0.5" in out and "7.0 +- 0.5" in out
+    assert "weights 00ff (SHA-256)" in out and "over 3 episodes" in out and "9.0 +- 0.5" in out and "7.0 +- 0.5" in out
 
 
 def test_export_says_how_to_load_what_it_wrote(finished, capsys):
@@ -228,7 +233,7 @@ def test_a_video_wants_no_window_and_makes_no_noise(finished, monkeypatch):
     done = tfppo_process("evaluate", str(finished), "--episodes", "1", "--video-episodes", "1")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[0] == f"{finished / 'video.gif'} shows a greedy episode of CartPole-v1"
-    assert len(done.stdout.splitlines()) == 2
+    assert len(done.stdout.splitlines()) == 3
     assert (finished / "video.gif").read_bytes().startswith(b"GIF89a")
 
 

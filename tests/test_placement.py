@@ -1,5 +1,9 @@
 """Where a phase runs and how it is compiled: the rules, case by case."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -134,3 +138,36 @@ def test_a_direct_call_is_compiled_as_asked():
         )
     with pytest.raises((tf.errors.InvalidArgumentError, tf.errors.UnimplementedError)):
         call_directly(compiled(function, "xla"), example)(np.array([5, 10], np.int32))
+
+
+REPEATABLE = """
+import sys
+import tensorflow as tf
+from tfppo.config import RunConfig
+from tfppo.errors import UsageError
+from tfppo.placement import make_repeatable
+threads, deterministic = int(sys.argv[1]), sys.argv[2] == "True"
+run = make_repeatable(RunConfig(threads=threads, deterministic=deterministic))
+tf.constant(1.0) + 1.0
+threading = tf.config.threading
+print(run.threads, threading.get_intra_op_parallelism_threads(), threading.get_inter_op_parallelism_threads())
+print(tf.config.experimental.is_op_determinism_enabled())
+print(make_repeatable(run) == run)
+try:
+    make_repeatable(RunConfig(threads=run.threads + 1))
+except UsageError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize(("threads", "deterministic"), [(0, True), (3, False)])
+def test_a_process_runs_as_it_is_told_until_it_has_begun(threads, deterministic):
+    done = subprocess.run(
+        [sys.executable, "-c", REPEATABLE, str(threads), str(deterministic)], capture_output=True, text=True, check=True
+    )
+    counts, is_deterministic, again, refused = done.stdout.splitlines()
+    chosen = threads or len(os.sched_getaffinity(0))
+    kept, *set_to = map(int, counts.split())
+    assert kept == chosen and set(set_to) <= {chosen, 0 if threads == 0 else chosen}  # 0: TensorFlow's own default
+    assert (is_deterministic, again) == (str(deterministic), "True")
+    assert refused.startswith(f"threads is {chosen + 1}, but TensorFlow runs with {chosen} already")

@@ -182,16 +182,22 @@ class RunConfig:
     """How the rollout is compiled; auto: by a rule over device and batch size."""
     compile_update: CompileMode = "auto"
     """How the update is compiled; auto: by a rule over device and batch size."""
+    deterministic: bool = True
+    """Whether TensorFlow runs its deterministic operations only (tf.config.experimental.enable_op_determinism)."""
+    threads: int = 0
+    """CPU threads within an operation, and operations side by side; 0: as many as there are cores. Sums are split by
+    it: the same bits want the same number, which a run keeps."""
     log_interval: int = 1
     """Iterations between two rows of metrics."""
     checkpoint_interval: int = 20
     """Iterations between two checkpoints; one more is written at the end."""
     keep_checkpoints: int = 3
-    """Checkpoints that are kept, the latest ones."""
+    """Checkpoints that are kept: the latest ones, and beside them the best by training's score."""
 
     def __post_init__(self):
         check_types(self)
         check(self, "seed", "between 0 and 2**31 - 1", lambda v: 0 <= v < 2**31)
+        check(self, "threads", "between 0 and 1024", lambda v: 0 <= v <= 1024)
         for name in ("log_interval", "checkpoint_interval", "keep_checkpoints"):
             check(self, name, "at least 1", lambda v: v >= 1)
         check(self, "name", "a plain folder name", _is_folder_name)

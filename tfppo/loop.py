@@ -19,7 +19,6 @@ from tfppo.runs import is_finished
 from tfppo.tensorboard import cut_back, event_sizes
 from tfppo.writers import Writer
 
-
 STARTS_ANEW = "no checkpoint was written yet: the run starts from its beginning"
 
 

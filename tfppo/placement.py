@@ -1,16 +1,45 @@
 """Where a phase runs and how it is compiled: rules over device and batch size, never timings, so that the same
 settings give the same bits on the same machine."""
 
+import dataclasses
+import os
 from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
+from tfppo.config import RunConfig
 from tfppo.errors import UsageError
 
 GPU_BATCH_SIZE = 65_536  # transitions in a rollout from which a GPU repays its longer compilation
 XLA_ROWS = {"rollout": 16_384, "update": 4_096}  # up to which one XLA thread beats the two of graph mode
 XLA_TOKENS = {"rollout": 100_000, "update": 400_000}  # of a text run, from which XLA's compilation is repaid
 XLA_GRADIENT_STEPS = 10_000  # length of a run from which XLA's seconds of compilation are repaid
+
+
+def make_repeatable(run: RunConfig) -> RunConfig:
+    """Has TensorFlow execute as a run's settings say, for the rest of the process; call it before anything is computed.
+
+    Returns the settings with the number of threads that 0 stands for.
+
+    Raises:
+      UsageError: if TensorFlow has computed something already, with another number of threads.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threading = tf.config.threading
+    now = threading.get_intra_op_parallelism_threads() or cores, threading.get_inter_op_parallelism_threads() or cores
+    threads = run.threads or now[0]
+    if now != (threads, threads):
+        try:
+            threading.set_intra_op_parallelism_threads(threads)
+            threading.set_inter_op_parallelism_threads(threads)
+        except RuntimeError:
+            raise UsageError(
+                f"threads is {threads}, but TensorFlow runs with {now[0]} already: start the run in a process of its "
+                "own, or leave threads out"
+            ) from None
+    if run.deterministic:
+        tf.config.experimental.enable_op_determinism()
+    return dataclasses.replace(run, threads=threads)
 
 
 def choose_device(setting: str, batch_size: int | None) -> tuple[str, str]:

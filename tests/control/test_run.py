@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.summary.writer.record_writer import RecordWriter
 
 from tfppo import checkpoints, loop, runs
 from tfppo.config import ControlConfig, ControlRun, PPOConfig, RunConfig
@@ -147,7 +148,9 @@ def test_a_run_leaves_its_files(whole):
     assert len(events) == 2
     others = [".lock", "checkpoints", "config.yaml", "curve.png", "evaluation.json", "metrics.csv", "video.gif"]
     assert names == sorted(events + others)
-    assert runs.read_config(whole, ControlRun) == tiny(whole.parent, mode="graph", video_episodes=1)
+    config = tiny(whole.parent, mode="graph", video_episodes=1)
+    kept = dataclasses.replace(config.run, threads=len(os.sched_getaffinity(0)))
+    assert runs.read_config(whole, ControlRun) == dataclasses.replace(config, run=kept)
     assert checkpoints_of(whole) == [6, 7]
     picture = (whole / "curve.png").read_bytes()
     assert picture[:8] == b"\x89PNG\r\n\x1a\n" and picture[-8:-4] == b"IEND" and len(picture) > 5_000
@@ -282,7 +285,8 @@ def test_a_run_says_what_it_does(tmp_path, capsys):
         assert words in out
     assert "iteration 2/2" in out and "return" in out
     assert "curve.png" in out
-    chosen = dataclasses.replace(config.run, compile_rollout="graph", compile_update="graph")
+    threads = len(os.sched_getaffinity(0))
+    chosen = dataclasses.replace(config.run, compile_rollout="graph", compile_update="graph", threads=threads)
     assert runs.read_config(folder, ControlRun) == dataclasses.replace(config, run=chosen)  # auto is what it stood for
     assert err == ""
 
@@ -513,24 +517,16 @@ with locked(Path(sys.argv[1])):
 """
 
 
-def full_disk(folder):
-    """Every byte that is written from now on meets a full disk, as /dev/full is."""
-    real = run.TensorBoardWriter._add
-
-    def add(self, **fields):
-        self._writer._async_writer._writer._writer = open("/dev/full", "wb", buffering=0)
-        real(self, **fields)
-
-    return run.TensorBoardWriter, "_add", add
+def full_record(self, data):
+    """What TensorBoard's own thread meets on a full disk."""
+    no_space()
 
 
 def no_space(*arguments, **options):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-@pytest.mark.parametrize(
-    "where", ["events", "metrics", "checkpoint of TensorFlow", "checkpoint", "curve", "evaluation"]
-)
+@pytest.mark.parametrize("where", ["events", "metrics", "checkpoint", "fsync", "curve", "evaluation"])
 def test_a_full_disk_ends_a_run_in_one_line_and_its_checkpoint_stays(where, whole, tmp_path, monkeypatch, capfd):
     config = tiny(tmp_path, mode="graph", video_episodes=1)
     folder = tmp_path / "cartpole-seed3"
@@ -544,13 +540,13 @@ def test_a_full_disk_ends_a_run_in_one_line_and_its_checkpoint_stays(where, whol
 
     def fill():
         if where == "events":
-            monkeypatch.setattr(*full_disk(folder))
+            monkeypatch.setattr(RecordWriter, "write", full_record)
         elif where == "metrics":
             monkeypatch.setattr(run.CsvWriter, "write", no_space)
-        elif where == "checkpoint of TensorFlow":
+        elif where == "checkpoint":
             full = tf.errors.ResourceExhaustedError(None, None, f"{folder}; No space left on device")
             monkeypatch.setattr(tf.train.Checkpoint, "write", lambda *_: (_ for _ in ()).throw(full))
-        elif where == "checkpoint":
+        elif where == "fsync":
             monkeypatch.setattr(checkpoints, "_to_disk", no_space)
         elif where == "curve":
             monkeypatch.setattr(run, "plot_curve", no_space)

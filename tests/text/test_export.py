@@ -53,7 +53,7 @@ def policy(adapted):
 
 def test_a_preset_is_as_sure_of_every_token_as_the_policy(any_preset, tmp_path, monkeypatch, capsys):
     trainers, restored = [], run._restored
-    monkeypatch.setattr(run, "_restored", lambda folder: trainers.append(restored(folder)) or trainers[-1])
+    monkeypatch.setattr(run, "_restored", lambda *given: trainers.append(restored(*given)) or trainers[-1])
     folder = run.train_text(settings(tmp_path, any_preset))
     before = contents(folder)
     capsys.readouterr()

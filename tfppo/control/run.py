@@ -3,7 +3,7 @@
 import dataclasses
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from tfppo.diagnoses import DiagnosisWriter
 from tfppo.errors import UsageError
 from tfppo.locks import locked
 from tfppo.loop import STARTS_ANEW, go_back, write_iterations, writing
+from tfppo.placement import make_repeatable
 from tfppo.tensorboard import TensorBoardWriter
 from tfppo.writers import ConsoleWriter, CsvWriter, Writer, progress_bar
 
@@ -38,6 +39,7 @@ def train(config: ControlRun, task: str = "control", import_seconds: float = 0.0
       UsageError: on settings that do not fit together, or a folder that cannot be used.
     """
     began = time.perf_counter() - import_seconds
+    config = dataclasses.replace(config, run=make_repeatable(config.run))
     trainer = ControlTrainer(config)
     folder = runs.create_run_folder(config.run, task, trainer.config)
     with locked(folder):
@@ -53,8 +55,8 @@ def resume(folder: Path, import_seconds: float = 0.0, env: str | None = None) ->
     """
     began = time.perf_counter() - import_seconds
     config = runs.read_confirmed(folder, ControlRun, "env", env)
-    with locked(folder):
-        trainer = ControlTrainer(config)
+    config = dataclasses.replace(config, run=make_repeatable(config.run))
+    with locked(folder), closing(ControlTrainer(config)) as trainer:
         checkpoint = go_back(folder, _checkpoints(trainer, folder))
         if checkpoint is None:
             print(STARTS_ANEW)

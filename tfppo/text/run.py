@@ -16,6 +16,7 @@ from tfppo.diagnoses import DiagnosisWriter
 from tfppo.errors import UsageError
 from tfppo.locks import locked
 from tfppo.loop import STARTS_ANEW, go_back, write_iterations, writing
+from tfppo.placement import make_repeatable
 from tfppo.tensorboard import TensorBoardWriter
 from tfppo.text.config import TextRun
 from tfppo.text.evaluate import Examinee, compare, describe
@@ -53,6 +54,7 @@ def train_text(
     if config.text.preset is not None:  # the run is to be found again from any folder
         text = dataclasses.replace(config.text, preset=config.text.preset.resolve())
         config = dataclasses.replace(config, text=text)
+    config = dataclasses.replace(config, run=make_repeatable(config.run))
     trainer = TextTrainer(config, task=task, reward=reward, model=model)
     folder = runs.create_run_folder(config.run, trainer.task.name, trainer.config)
     with locked(folder):
@@ -68,6 +70,7 @@ def resume(folder: Path, import_seconds: float = 0.0, reward: str | None = None)
     """
     began = time.perf_counter() - import_seconds
     config = runs.read_confirmed(folder, TextRun, "reward", reward)
+    config = dataclasses.replace(config, run=make_repeatable(config.run))
     with locked(folder):
         trainer = TextTrainer(config)
         if go_back(folder, _checkpoints(trainer, folder)) is None:
