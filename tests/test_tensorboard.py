@@ -12,7 +12,7 @@ import urllib.request
 
 import pytest
 
-from tfppo.writers import TensorBoardWriter
+from tfppo.tensorboard import TensorBoardWriter
 
 SECONDS = 120  # until the test gives up on a server that never answers
 

@@ -10,7 +10,8 @@ import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import plugin_data_pb2
 
-from tfppo.writers import METRICS, ConsoleWriter, CsvWriter, TensorBoardWriter, progress_bar
+from tfppo.tensorboard import TensorBoardWriter
+from tfppo.writers import METRICS, ConsoleWriter, CsvWriter, progress_bar
 
 STEPS = "rollout/env_steps"
 COLUMNS = {"rollout/episode_return_mean": "return", "time/env_steps_per_s": "steps/s"}

@@ -1,64 +1,151 @@
-"""Checkpoints: everything that a run needs to go on."""
+"""Checkpoints: everything that a run needs to go on, each of them whole or not there."""
 
+import hashlib
+import json
+import math
+import os
+import shutil
 import tempfile
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 from tfppo.errors import UsageError
 
+STATE = "state"  # prefix of TensorFlow's files
+PROGRESS = "progress.json"
+HIDDEN = "."  # what begins with it is being written or removed
+
+
+class Progress(NamedTuple):
+    """How far a run was at a checkpoint."""
+
+    iteration: int  # iterations that were done
+    score: float | None  # by which the best checkpoint is chosen; None: there was none yet
+    sizes: dict[str, int]  # bytes of the run's event files
+
 
 class Checkpoints:
-    """The checkpoints of a run, the latest few, each written whole before an older one goes.
+    """The checkpoints of a run: the latest few, and the one of the best score.
+
+    Each is a folder named by its iteration. It is written under another name, brought to the disk, and renamed: what
+    has its name is whole, whenever the process or the machine stops.
 
     Args:
       folder: where they live.
-      keep: how many.
+      keep: how many of the latest.
       **state: named trackable objects: models, optimizers, variables and lists of them.
-
-    Raises:
-      UsageError: if the folder's list of checkpoints is damaged.
     """
 
     def __init__(self, folder: Path, keep: int = 3, **state: Any):
         self._checkpoint = tf.train.Checkpoint(**state)
         self._folder = folder
-        try:
-            self._manager = tf.train.CheckpointManager(self._checkpoint, str(folder), max_to_keep=keep)
-        except Exception as error:  # TensorFlow answers damage with whatever its readers stumble over
-            raise UsageError(f"{folder / 'checkpoint'} is damaged ({_short(error)}): restore it from a copy") from None
+        self._keep = keep
 
-    def save(self, iteration: int) -> None:
-        """Writes the state after `iteration` iterations."""
-        self._manager.save(checkpoint_number=iteration)
+    def save(
+        self,
+        iteration: int,
+        score: float | None = None,
+        sizes: dict[str, int] | None = None,
+        extra: Callable[[Path], None] | None = None,
+    ) -> None:
+        """Writes the state after `iteration` iterations, then removes what is not to be kept.
 
-    def restore_latest(self) -> str:
-        """Restores the latest checkpoint and returns its path.
+        Args:
+          iteration: its name.
+          score: how well the run does; NaN or None: nobody knows.
+          sizes: bytes of the files that a resumed run goes on from.
+          extra: writes more files into the folder that it is given.
+        """
+        self._folder.mkdir(exist_ok=True)
+        score = None if score is None or math.isnan(score) else score
+        path = self._path(iteration)
+        with tempfile.TemporaryDirectory(prefix=f"{HIDDEN}{path.name}-", dir=self._folder) as stage:
+            new = Path(stage) / path.name
+            new.mkdir()
+            self._checkpoint.write(str(new / STATE))
+            if extra is not None:
+                extra(new)
+            (new / PROGRESS).write_text(json.dumps(Progress(iteration, score, sizes or {})._asdict()))
+            for written in [*new.iterdir(), new]:
+                _to_disk(written)
+            if path.exists():  # of a run that goes on from an older one
+                path.rename(Path(stage) / "old")
+            new.rename(path)
+        _to_disk(self._folder)
+        self._remove_old()
+
+    def paths(self) -> list[Path]:
+        """The checkpoints' folders, oldest first."""
+        if not self._folder.is_dir():
+            return []
+        return sorted((p for p in self._folder.iterdir() if p.name.isdecimal()), key=lambda p: int(p.name))
+
+    def restore(self, which: str = "latest") -> Path | None:
+        """Restores a checkpoint and returns its folder; None: there is none yet.
+
+        Args:
+          which: "latest", "best" or an iteration's number.
 
         Raises:
-          UsageError: if there is none, or it is damaged or of another shape; in one line.
+          UsageError: if it does not exist, or is damaged or of another shape; in one line.
         """
-        listed = [*self._manager.checkpoints, self._manager.latest_checkpoint or ""]
-        paths = [path for path in listed if Path(f"{path}.index").exists()]
-        if not paths:
-            raise UsageError(f"{self._folder} holds no checkpoint: the run ended before its first one; train it again")
-        path = paths[-1]
+        paths = self.paths()
+        if not paths and which in ("latest", "best"):
+            return None
+        if which == "latest":
+            path = paths[-1]
+        elif which == "best":
+            path = self._best(paths)
+        else:
+            path = self._path(int(which)) if which.isdecimal() else None
+            if path not in paths:
+                there = ", ".join(["latest", "best", *(str(int(p.name)) for p in paths)])
+                raise UsageError(f"{self._folder} has no checkpoint {which!r}: choose one of {there}")
         try:
-            self._check(path)
-            self._checkpoint.restore(path).expect_partial()
+            read_progress(path)
+            self._check(path / STATE)
+            self._checkpoint.read(str(path / STATE)).expect_partial()
         except Exception as error:  # TensorFlow answers damage with whatever its readers stumble over
             raise UsageError(
-                f"checkpoint {path} cannot be read ({_short(error)}): delete {path}.* to go on from an older one"
+                f"checkpoint {path} cannot be read ({_short(error)}): delete it to go on from an older one"
             ) from None
         return path
 
-    def _check(self, path: str) -> None:
+    def restore_for_use(self, which: str) -> None:
+        """Restores a checkpoint that must be there: its policy is to be judged, talked to or exported.
+
+        Raises:
+          UsageError: as `restore` does, and if there is none yet.
+        """
+        if self.restore(which) is None:
+            raise UsageError(f"{self._folder} holds no checkpoint: the run ended before its first one; go on with it")
+
+    def _path(self, iteration: int) -> Path:
+        return self._folder / f"{iteration:06d}"
+
+    def _best(self, paths: list[Path]) -> Path:
+        """That of the highest score, the latest of several; without any score the latest of all."""
+        return max(paths, key=lambda path: (_score(path), path))
+
+    def _remove_old(self) -> None:
+        paths = self.paths()
+        kept = {*paths[-self._keep :], self._best(paths)}
+        for path in paths:
+            if path not in kept:
+                path.rename(path.with_name(f"{HIDDEN}{path.name}-old"))  # what is half removed has no name
+        for leftover in self._folder.glob(f"{HIDDEN}*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+    def _check(self, path: Path) -> None:
         """Reads the whole checkpoint, and raises ValueError unless it holds just what is wanted.
 
         A restore that fails half-way would leave the models half-restored, and a screen of warnings.
         """
-        reader = tf.train.load_checkpoint(path)
+        reader = tf.train.load_checkpoint(str(path))
         theirs = _shapes(reader)
         for name in theirs:
             reader.get_tensor(name)
@@ -67,6 +154,40 @@ class Checkpoints:
         for name in sorted({*ours, *theirs}):
             if ours.get(name) != theirs.get(name):
                 raise ValueError(f"{name.split('/.ATTR')[0]} is {theirs.get(name)} there and {ours.get(name)} here")
+
+
+def read_progress(path: Path) -> Progress:
+    """How far a run was at the checkpoint in this folder. Raises some error if that is damaged."""
+    progress = Progress(**json.loads((path / PROGRESS).read_text()))
+    sizes = {str(name): int(size) for name, size in progress.sizes.items()}
+    return Progress(int(progress.iteration), None if progress.score is None else float(progress.score), sizes)
+
+
+def _score(path: Path) -> float:
+    try:
+        score = read_progress(path).score
+    except Exception:  # a damaged one is not the best
+        return -math.inf
+    return -math.inf if score is None else score
+
+
+def weights_hash(variables: Iterable[Any]) -> str:
+    """The SHA-256 of variables' shapes, types and bits, in their order: equal only where all weights are."""
+    digest = hashlib.sha256()
+    for variable in variables:
+        value = np.asarray(variable.numpy())
+        digest.update(f"{value.dtype.str}{value.shape}".encode())
+        digest.update(value.tobytes())
+    return digest.hexdigest()
+
+
+def _to_disk(path: Path) -> None:
+    """Waits until a file, or the names in a folder, would survive a loss of power."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _shapes(reader: Any) -> dict[str, list[int]]:

@@ -14,23 +14,25 @@ from tfppo.divergences import (
     fixed_kl_coefficient,
 )
 from tfppo.errors import UsageError
+from tfppo.guards import NOTHING, Guard
 from tfppo.masking import explained_variance
-from tfppo.objective import MEAN_METRICS, Coefficients, Objective, value_mask_of
+from tfppo.objective import MEAN_METRICS, Coefficients, Objective
 from tfppo.placement import compiled
 from tfppo.random import fold_in, permutation
 from tfppo.schedules import make_schedule
 from tfppo.settings import exact_div
-from tfppo.types import Batch, Policy, map_tensors
+from tfppo.types import Batch, Policy, map_tensors, value_mask_of
 
 SCHEDULES = ("schedule/learning_rate", "schedule/clip_ratio", "schedule/entropy_coeff", "schedule/kl_coeff")
-METRICS = (*MEAN_METRICS, "policy/ratio_max", "value/explained_variance", *SCHEDULES)
+LARGEST = ("policy/ratio_max", "policy/first_ratio_max")  # of an update's steps; of its first step
+METRICS = (*MEAN_METRICS, *LARGEST, "value/explained_variance", *SCHEDULES, "guard/skipped_updates")
 
 
 class PPOLearner(tf.Module):
     """Trains a policy on batches by proximal policy optimisation [Schulman et al. 2017].
 
     One `update` is one iteration: `num_epochs` passes over the batch in minibatches, each a step of Adam on the
-    objective (see `objective.Objective`).
+    objective (see `objective.Objective`). Numbers that are not finite never reach the weights (see `guards.Guard`).
 
     Args:
       policy: what is trained: `evaluate(inputs, actions)` and `trainable_variables`.
@@ -74,42 +76,47 @@ class PPOLearner(tf.Module):
         self.entropy_coeff = make_schedule(config.entropy_coeff_schedule, config.entropy_coeff, num_iterations)
         self.optimizer = keras.optimizers.Adam(config.learning_rate, epsilon=config.adam_epsilon)
         self.optimizer.build(policy.trainable_variables)
+        self.guard = Guard()
         self.iteration = tf.Variable(0, dtype=tf.int64, trainable=False, name="iteration")
         self.kl_coeff = tf.Variable(config.kl_coeff, dtype=tf.float32, trainable=False, name="kl_coeff")
         self.update = compiled(self.update_function, mode)
 
     def update_function(self, data: Any) -> dict[str, tf.Tensor]:
         """What `update` compiles: trains on one rollout. Returns scalar metrics, named as in `writers.METRICS`: means
-        over the minibatches that were evaluated (`policy/ratio_max`: the largest)."""
+        over the minibatches that were evaluated and finite (`policy/ratio_max`: the largest)."""
         batch = data if self.prepare is None else self.prepare(data)
         learning_rate = self.learning_rate(self.iteration)
         coefficients = Coefficients(
             self.clip_ratio(self.iteration), self.entropy_coeff(self.iteration), self.kl_coeff.read_value()
         )
         self.optimizer.learning_rate.assign(learning_rate)
-        sums, last_kl = self._run_epochs(data, batch, coefficients)
+        sums, last_kl, found = self._run_epochs(data, batch, coefficients)
         steps = sums.pop("steps")
         metrics = {name: sums[name] / steps for name in MEAN_METRICS}
-        metrics["policy/ratio_max"] = sums["policy/ratio_max"]
+        metrics |= {name: sums[name] for name in LARGEST}
         metrics["value/explained_variance"] = explained_variance(batch.old_values, batch.returns, value_mask_of(batch))
         metrics |= zip(SCHEDULES, (learning_rate, *coefficients), strict=True)
         kl = last_kl if batch.reference_kl is None else tf.reduce_mean(batch.reference_kl)
-        self.kl_coeff.assign(self._next_kl_coeff(kl, batch.actions.shape[0]))
+        kl_coeff = self._next_kl_coeff(kl, batch.actions.shape[0])
+        self.kl_coeff.assign(tf.where(found == NOTHING, kl_coeff, self.kl_coeff))
+        metrics["guard/skipped_updates"] = self.guard.count(found)
         self.iteration.assign_add(1)
         return metrics
 
     def _run_epochs(
         self, data: Any, batch: Batch, coefficients: Coefficients
-    ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
-        """All gradient steps of an iteration. Returns the sums of the metrics and the last epoch's mean KL."""
+    ) -> tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor]:
+        """All gradient steps of an iteration. Returns the sums of the metrics, the last epoch's mean KL, and what the
+        guard has found."""
         config = self.config
         num_items = batch.actions.shape[0]
         num_minibatches = exact_div(num_items, config.minibatch_size, "the batch", "minibatch_size")
         seed = fold_in(self.seed, self.iteration)
         zero = tf.zeros([], batch.advantages.dtype)
-        sums = dict.fromkeys((*MEAN_METRICS, "policy/ratio_max", "steps"), zero)
+        sums = dict.fromkeys((*MEAN_METRICS, *LARGEST, "steps"), zero)
+        found = self.guard.of_batch(data, batch)
 
-        def epoch_body(epoch, proceed, sums, _):
+        def epoch_body(epoch, proceed, sums, _, found):
             order = permutation(num_items, fold_in(seed, epoch))
             rows = [num_minibatches, config.minibatch_size]
             current = batch
@@ -118,40 +125,39 @@ class PPOLearner(tf.Module):
                 current = batch._replace(advantages=anew.advantages, returns=anew.returns)
             shuffled = map_tensors(lambda x: tf.reshape(tf.gather(x, order), [*rows, *x.shape[1:]]), current)
 
-            def minibatch_body(index, proceed, sums, epoch_kl):
+            def minibatch_body(index, proceed, sums, epoch_kl, found):
                 minibatch = map_tensors(lambda x: x[index], shuffled)  # [M, ...]
                 metrics, gradients = self.objective.gradients(minibatch, coefficients)
-                proceed = self._step(gradients, metrics["policy/approx_kl"])
-                sums = {
-                    name: tf.maximum(total, metrics[name]) if name == "policy/ratio_max" else total + metrics[name]
-                    for name, total in sums.items()
-                }
-                return index + 1, proceed, sums, epoch_kl + metrics["loss/kl"]
+                found = self.guard.of_step(metrics["loss/total"], metrics["policy/grad_norm"])
+                proceed = self._step(gradients, metrics["policy/approx_kl"], found == NOTHING)
+                sums = {name: tf.where(found == NOTHING, _taken_in(sums, name, metrics), sums[name]) for name in sums}
+                return index + 1, proceed, sums, epoch_kl + metrics["loss/kl"], found
 
-            index, proceed, sums, epoch_kl = tf.while_loop(
+            index, proceed, sums, epoch_kl, found = tf.while_loop(
                 lambda index, proceed, *_: (index < num_minibatches) & proceed,
                 minibatch_body,
-                (tf.constant(0), proceed, sums, zero),
+                (tf.constant(0), proceed, sums, zero, found),
             )
-            return epoch + 1, proceed, sums, epoch_kl / tf.cast(index, zero.dtype)
+            return epoch + 1, proceed, sums, epoch_kl / tf.cast(index, zero.dtype), found
 
-        _, _, sums, last_kl = tf.while_loop(
+        _, _, sums, last_kl, found = tf.while_loop(
             lambda epoch, proceed, *_: (epoch < config.num_epochs) & proceed,
             epoch_body,
-            (tf.constant(0), tf.constant(True), sums, zero),
+            (tf.constant(0), found == NOTHING, sums, zero, found),
         )
-        return sums, last_kl
+        return sums, last_kl, found
 
-    def _step(self, gradients: list[tf.Tensor], approx_kl: tf.Tensor) -> tf.Tensor:
-        """Applies the gradients, unless target_kl forbids it. Returns whether the epochs go on."""
+    def _step(self, gradients: list[tf.Tensor], approx_kl: tf.Tensor, is_finite: tf.Tensor) -> tf.Tensor:
+        """Applies the gradients, if they are finite and target_kl allows it. Returns whether the epochs go on."""
 
         def apply():
             self.optimizer.apply(gradients, self.policy.trainable_variables)
             return tf.constant(True)
 
-        if self.config.target_kl is None:
-            return apply()
-        return tf.cond(approx_kl <= 1.5 * self.config.target_kl, apply, lambda: tf.constant(False))
+        allowed = is_finite
+        if self.config.target_kl is not None:
+            allowed &= approx_kl <= 1.5 * self.config.target_kl
+        return tf.cond(allowed, apply, lambda: tf.constant(False))
 
     def _next_kl_coeff(self, kl: tf.Tensor, num_items: int) -> tf.Tensor:
         config = self.config
@@ -160,3 +166,12 @@ class PPOLearner(tf.Module):
         if config.kl_rule == "ziegler":
             return adaptive_kl_coefficient_ziegler(self.kl_coeff, kl, config.kl_target, num_items, config.kl_horizon)
         return fixed_kl_coefficient(self.kl_coeff, kl)
+
+
+def _taken_in(sums: dict[str, tf.Tensor], name: str, metrics: dict[str, tf.Tensor]) -> tf.Tensor:
+    """What has been gathered of a metric, with one more step's."""
+    if name == "policy/ratio_max":
+        return tf.maximum(sums[name], metrics[name])
+    if name == "policy/first_ratio_max":
+        return tf.where(sums["steps"] == 0, metrics["policy/ratio_max"], sums[name])
+    return sums[name] + metrics[name]

@@ -5,15 +5,22 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from tfppo.checkpoints import Checkpoints
+from tfppo.checkpoints import Checkpoints, read_progress
 from tfppo.config import RunConfig
+from tfppo.errors import UsageError
 from tfppo.learner import PPOLearner
+from tfppo.runs import is_finished
+from tfppo.tensorboard import cut_back, event_sizes
 from tfppo.writers import Writer
+
+
+STARTS_ANEW = "no checkpoint was written yet: the run starts from its beginning"
 
 
 class Iteration(NamedTuple):
@@ -30,7 +37,9 @@ def train_iterations(
 ) -> Iterator[Iteration]:
     """Trains on the elements of an on-policy dataset, one an iteration.
 
-    Raises what the collector kept in its `error`, where tf.data could only say that something failed.
+    Raises:
+      UsageError: if too many updates in a row were skipped because something was not finite.
+      What the collector kept in its `error`, where tf.data could only say that something failed.
     """
     rollouts = iter(dataset)
     for number in range(start, stop):
@@ -44,6 +53,8 @@ def train_iterations(
             metrics = learner.update(rollout)  # advantages, then epochs x minibatches
         row = {name: float(value) for name, value in {**rollout.metrics, **metrics}.items()}
         clock.append(time.perf_counter())
+        if row["guard/skipped_updates"]:
+            learner.guard.check(number)
         row["time/rollout_s"] = clock[1] - clock[0]
         row["time/update_s"] = clock[2] - clock[1]
         yield Iteration(number, rollout, row, clock[2] - clock[0])
@@ -79,33 +90,91 @@ def raising_what_it_raised(collector: Any) -> Iterator[None]:
 def write_iterations(
     iterations: Iterator[tuple[int, dict[str, float]]],
     run: RunConfig,
+    folder: Path,
     writers: Sequence[Writer],
     checkpoints: Checkpoints,
+    score: str,
     is_last: Callable[[int, dict[str, float]], bool],
+    extra: Callable[[Path], None] | None = None,
 ) -> bool:
     """Runs the loop: writes rows, keeps checkpoints, and stops at the last iteration or when a signal asks for it.
 
     What an iteration raises ends the loop; the checkpoints stay, and the writers are closed.
 
-    Returns whether the run came to its end and nobody asked it to stop, be it in its last iteration.
+    Args:
+      iterations: numbers and metrics.
+      run: how often is written and kept.
+      folder: the run's.
+      writers: of rows.
+      checkpoints: of the run.
+      score: the metric by which the best checkpoint is chosen.
+      is_last: whether the run ends with an iteration.
+      extra: writes what else belongs to a checkpoint into its folder.
+
+    Returns:
+      whether the run came to its end and nobody asked it to stop, be it in its last iteration.
+
+    Raises:
+      UsageError: if something cannot be written, besides what the iterations raise.
     """
     last = False
-    with _stop_requests() as stop_requested:
-        try:
-            for iteration, row in iterations:
-                last = is_last(iteration, row)
+    with _stop_requests() as stop_requested, _closing(writers):
+        for iteration, row in iterations:
+            last = is_last(iteration, row)
+            with writing(folder):
                 if last or (iteration + 1) % run.log_interval == 0:
                     for writer in writers:
                         writer.write(iteration, row)
                 stop = last or stop_requested()
                 if stop or (iteration + 1) % run.checkpoint_interval == 0:
-                    checkpoints.save(iteration + 1)
-                if stop:
-                    break
-        finally:
-            for writer in writers:
-                writer.close()
+                    for writer in writers:
+                        writer.flush()
+                    checkpoints.save(iteration + 1, row[score], event_sizes(folder), extra)
+            if stop:
+                break
         return last and not stop_requested()
+
+
+def go_back(folder: Path, checkpoints: Checkpoints) -> Path | None:
+    """Takes a run back to its latest checkpoint, its state and its event files alike, and returns the checkpoint's
+    folder; None: there is none, and the run starts from its beginning.
+
+    Raises:
+      UsageError: if the checkpoint is damaged, a finished run has none any more, or something cannot be written.
+    """
+    path = checkpoints.restore()
+    if path is None and is_finished(folder):
+        raise UsageError(f"{folder} is finished, but its checkpoints are gone: train it again under another --name")
+    with writing(folder):
+        cut_back(folder, {} if path is None else read_progress(path).sizes)
+    return path
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Inside, what cannot be written to a run's folder, for whatever reason, is a UsageError of one line."""
+    try:
+        yield
+    except (OSError, tf.errors.OpError) as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
+        raise UsageError(
+            f"cannot write to {folder} ({reason}): see that it is there and that its disk has room; what the latest "
+            f"checkpoint holds is safe, go on with: tfppo resume {folder}"
+        ) from None
+
+
+@contextmanager
+def _closing(writers: Sequence[Writer]) -> Iterator[None]:
+    """Closes writers in any case; that they cannot be closed is told only where nothing worse has happened."""
+    try:
+        yield
+    except BaseException:
+        for writer in writers:
+            with suppress(OSError, tf.errors.OpError):
+                writer.close()
+        raise
+    for writer in writers:
+        writer.close()
 
 
 @contextmanager

@@ -40,6 +40,25 @@ def zero_outside(values, mask=None):
     return tf.where(mask, values, tf.zeros_like(values))
 
 
+def masked_finite(values, mask=None):
+    """Whether every number where the mask is true is finite.
+
+    Args:
+      values: a tensor, or a nest of tensors, of which those that are not floats are finite: [..., *rest] each.
+      mask: bool [...]; None counts every entry.
+
+    Returns: bool scalar.
+    """
+    finite = tf.constant(True)
+    for x in tf.nest.flatten(values):
+        if x.dtype.is_floating:
+            good = tf.math.is_finite(x)
+            if mask is not None:
+                good |= ~tf.reshape(mask, [*mask.shape, *[1] * (x.shape.rank - mask.shape.rank)])
+            finite &= tf.reduce_all(good)
+    return finite
+
+
 def masked_sum(values, mask=None):
     """Sum of the entries where the mask is true: sum_i m_i x_i.
 

@@ -8,7 +8,7 @@ from tfppo.config import PPOConfig
 from tfppo.divergences import approximate_kl, kl_k2
 from tfppo.losses import MAX_LOG_RATIO, clipped_surrogate_loss, clipped_value_loss
 from tfppo.masking import masked_mean, masked_sum, masked_whiten, zero_outside
-from tfppo.types import Batch, Evaluation, Policy, map_tensors
+from tfppo.types import Batch, Evaluation, Policy, map_tensors, value_mask_of
 
 MEAN_METRICS = (
     "loss/policy",
@@ -128,11 +128,6 @@ class Objective:
             "policy/entropy": entropy,
         }
         return losses | metrics | value_metrics, gradients
-
-
-def value_mask_of(batch: Batch) -> tf.Tensor:
-    """Which entries of a batch count for the value, bool [N] or [N, T]."""
-    return batch.mask if batch.value_mask is None else batch.value_mask
 
 
 def _divergence(batch: Batch, evaluation: Evaluation) -> tf.Tensor:

@@ -27,8 +27,9 @@ SAMPLES = "samples.jsonl"  # text
 EXPORT = "export"
 
 
-def create_run_folder(run: RunConfig, task: str) -> Path:
-    """Makes the folder of a new run: the name that was given, or `<task>-seed<seed>`, with -2, -3 ... where taken.
+def create_run_folder(run: RunConfig, task: str, config: Any = None) -> Path:
+    """Makes the folder of a new run: the name that was given, or `<task>-seed<seed>`, with -2, -3 ... where taken. A
+    config is in it from its first moment, so that the run can be resumed whenever it stops.
 
     Raises:
       UsageError: if the folder exists under a name that was given, or cannot be made or written to.
@@ -37,14 +38,23 @@ def create_run_folder(run: RunConfig, task: str) -> Path:
     while True:
         folder = run.runs_dir / next(names)
         try:
-            folder.mkdir(parents=True)
+            if os.path.lexists(folder):
+                raise FileExistsError
+            run.runs_dir.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=run.runs_dir) as stage:
+                new = Path(stage) / folder.name
+                new.mkdir()
+                if config is not None:
+                    write_config(new, config)
+                new.rename(folder)
             return folder
-        except FileExistsError:
-            if not run.runs_dir.is_dir():
-                raise UsageError(f"{run.runs_dir} is not a folder: choose another --runs-dir") from None
-            if run.name:
-                raise _taken(folder) from None
         except OSError as error:
+            if os.path.lexists(run.runs_dir) and not run.runs_dir.is_dir():
+                raise UsageError(f"{run.runs_dir} is not a folder: choose another --runs-dir") from None
+            if os.path.lexists(folder):
+                if not run.name:
+                    continue  # with the next number
+                raise _taken(folder) from None
             raise UsageError(f"cannot make run folder {folder} ({error.strerror}): choose another --runs-dir") from None
 
 

@@ -48,6 +48,11 @@ class Rollout(NamedTuple):
         return tf.nest.map_structure(lambda x: x[:-1], self.all_observations)
 
     @property
+    def guarded(self) -> dict[str, tuple[Any, tf.Tensor]]:
+        """What must be finite, with the mask of what counts, by its name in `guards.NAMES`."""
+        return {"an observation": (self.observations, self.mask), "a reward": (self.rewards, self.mask)}
+
+    @property
     def trajectory(self) -> Trajectory:
         """The trajectory that it was made of."""
         given = {name: getattr(self, name) for name in Trajectory._fields}
@@ -68,6 +73,11 @@ class Batch(NamedTuple):
     reference_log_probs: Any = None  # [N] or [N, T]: with them the KL term is KL(policy || reference)
     value_mask: Any = None  # like mask, where other entries count for the value than for the policy
     reference_kl: Any = None  # [N] KL(policy || reference) of each item as sampled: what an adaptive rule steers
+
+
+def value_mask_of(batch: Batch) -> tf.Tensor:
+    """Which entries of a batch count for the value, bool [N] or [N, T]."""
+    return batch.mask if batch.value_mask is None else batch.value_mask
 
 
 class Evaluation(NamedTuple):

@@ -1,8 +1,9 @@
-"""Where metrics go: the terminal, metrics.csv, TensorBoard. One table names them all."""
+"""Where metrics go: the terminal and metrics.csv (and TensorBoard: tensorboard.py). One table names them all."""
 
 import contextlib
 import csv
 import math
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -32,6 +33,7 @@ METRICS = {
     "policy/clip_fraction": "share of ratios outside 1 +- clip_ratio",
     "policy/entropy": "mean entropy of the policy, in nats",
     "policy/ratio_max": "largest ratio of new to old probability",
+    "policy/first_ratio_max": "the same in the first minibatch, where it is 1 unless sampler and learner disagree",
     "policy/grad_norm": "global norm of the gradient before clipping",
     "value/explained_variance": "1 - Var(returns - values) / Var(returns), values as in the rollout",
     "value/clip_fraction": "share of values outside old value +- value_clip",
@@ -39,6 +41,7 @@ METRICS = {
     "schedule/clip_ratio": "clip ratio of the iteration",
     "schedule/entropy_coeff": "coefficient of the entropy bonus in the iteration",
     "schedule/kl_coeff": "coefficient of the KL penalty in the iteration",
+    "guard/skipped_updates": "updates that were skipped so far, because a number in them was not finite",
     "time/env_steps_per_s": "transitions collected and trained on per second, since the last row",
     "time/tokens_per_s": "response tokens sampled and trained on per second, since the last row",
     "time/rollout_s": "seconds of an iteration spent waiting for its rollout",
@@ -50,6 +53,8 @@ class Writer(Protocol):
     """Takes a row of metrics after an iteration."""
 
     def write(self, iteration: int, metrics: Mapping[str, float]) -> None: ...
+
+    def flush(self) -> None: ...  # to the disk
 
     def close(self) -> None: ...
 
@@ -64,96 +69,43 @@ class CsvWriter:
     """
 
     def __init__(self, path: Path, start: int = 0):
-        kept = []
+        self._path = path
+        self._kept: list[dict[str, str]] = []
         if start > 0 and path.exists():
-            with path.open(newline="") as file:
-                kept = [row for row in csv.DictReader(file) if int(row["iteration"]) < start]
-        self._file: IO[str] = path.open("w", newline="")
-        self._kept = kept
+            lines = path.read_text().splitlines(keepends=True)
+            whole = [line for line in lines if line.endswith("\n")]  # a process can be killed in the middle of one
+            self._kept = [row for row in csv.DictReader(whole) if int(row["iteration"]) < start]
         self._is_new = True  # nothing was written yet but what is kept
-        self._rewrite(list(kept[0]) if kept else [])
+        self._rewrite(list(self._kept[0]) if self._kept else [])
 
     def write(self, iteration: int, metrics: Mapping[str, float]) -> None:
         row = {"iteration": iteration, **{name: _plain(value) for name, value in metrics.items()}}
         if self._is_new:
-            self._rewrite(list(dict.fromkeys([*self._writer.fieldnames, *row])))
+            columns = list(dict.fromkeys([*self._writer.fieldnames, *row]))
+            if columns != self._writer.fieldnames:
+                self._file.close()
+                self._rewrite(columns)
             self._is_new = False
         self._writer.writerow(row)
         self._file.flush()
 
     def _rewrite(self, names: list[str]) -> None:
-        """Writes the header, and below it the rows that are kept."""
-        self._file.seek(0)
-        self._file.truncate()
+        """Writes the header, and below it the rows that are kept, in place of the file, and goes on behind them."""
+        new = self._path.with_name(self._path.name + ".tmp")
+        self._file: IO[str] = new.open("w", newline="")
         self._writer = csv.DictWriter(self._file, names, restval="nan")
         if names:
             self._writer.writeheader()
         self._writer.writerows(self._kept)
+        self.flush()
+        new.replace(self._path)
+
+    def flush(self) -> None:
         self._file.flush()
+        os.fsync(self._file.fileno())
 
     def close(self) -> None:
         self._file.close()
-
-
-class TensorBoardWriter:
-    """An event file: scalars over environment steps (or what `step_metric` names), hparams, a graph.
-
-    All scalars of a row travel in one event, handed to a thread that writes it: a summary call for each would cost
-    more than an iteration of CartPole.
-
-    Args:
-      folder: of the event file.
-      step_metric: the metric that is the horizontal axis; None: the iteration.
-      purge_step: a resumed run's first step: TensorBoard forgets what earlier event files say from it on.
-    """
-
-    def __init__(self, folder: Path, step_metric: str | None = None, purge_step: int | None = None):
-        from tensorboard.compat.proto import event_pb2, summary_pb2
-        from tensorboard.summary.writer.event_file_writer import EventFileWriter
-
-        self._event, self._summary = event_pb2.Event, summary_pb2.Summary
-        self._session_log = event_pb2.SessionLog
-        self._step_metric = step_metric
-        self._writer = EventFileWriter(str(folder))
-        if purge_step is not None:
-            self._add(step=purge_step, session_log=self._session_log(status=self._session_log.START))
-
-    def write(self, iteration: int, metrics: Mapping[str, float]) -> None:
-        step = iteration if self._step_metric is None else int(metrics[self._step_metric])
-        values = [self._summary.Value(tag=name, simple_value=value) for name, value in metrics.items()]
-        self._add(step=step, summary=self._summary(value=values))
-
-    def write_hparams(self, hparams: Mapping[str, Any], metrics: list[str]) -> None:
-        """The run's settings, for TensorBoard's HPARAMS page, beside the metrics it is judged by."""
-        from tensorboard.plugins.hparams import api
-
-        plain = {k: v if isinstance(v, (bool, int, float, str)) else str(v) for k, v in hparams.items()}
-        config = api.hparams_config_pb(
-            hparams=[api.HParam(name) for name in plain], metrics=[api.Metric(name) for name in metrics]
-        )
-        self._add(step=0, summary=config)
-        self._add(step=0, summary=api.hparams_pb(plain))
-
-    def write_graph(self, graph_def: bytes) -> None:
-        """A serialised GraphDef, for TensorBoard's GRAPHS page."""
-        self._add(step=0, graph_def=graph_def)
-
-    def write_text(self, tag: str, markdown: str, step: int) -> None:
-        """A text, for TensorBoard's TEXT page."""
-        from tensorboard.plugins.text.summary_v2 import text_pb
-
-        self._add(step=step, summary=text_pb(tag, markdown))
-
-    def write_image(self, tag: str, picture: bytes, step: int) -> None:
-        """A picture, the bytes of a PNG or of a GIF (which plays), for TensorBoard's IMAGES page."""
-        image = self._summary.Image(encoded_image_string=picture)
-        self._add(step=step, summary=self._summary(value=[self._summary.Value(tag=tag, image=image)]))
-
-    def _add(self, **fields) -> None:
-        self._writer.add_event(self._event(wall_time=time.time(), **fields))
-
-    def close(self) -> None:
-        self._writer.close()
 
 
 class ConsoleWriter:
@@ -188,6 +140,9 @@ class ConsoleWriter:
         if now - self._last_line >= self.SECONDS_BETWEEN_LINES:
             self._last_line = now
             self._print()
+
+    def flush(self) -> None:
+        """There is nothing to flush."""
 
     def close(self) -> None:
         self._progress.stop()

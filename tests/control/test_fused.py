@@ -187,7 +187,7 @@ def test_calls_end_where_the_first_interval_does(monkeypatch, first, stop, inter
 
     def note(first, count):
         calls.append((int(first), int(count)))
-        return {"loss/total": tf.constant(0.5)}
+        return {"loss/total": tf.constant(0.5), "guard/skipped_updates": tf.constant(0.0)}
 
     monkeypatch.setattr(fused, "fuse", lambda collector, learner, mode: note)
     learner = SimpleNamespace(iteration=tf.Variable(first, dtype=tf.int64))

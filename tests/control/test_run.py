@@ -76,13 +76,13 @@ def read_events(folder):
 
 def read_state(folder, iteration):
     """Every tensor of a checkpoint, as bytes by name; how many times a process has saved is no part of it."""
-    reader = tf.train.load_checkpoint(str(folder / "checkpoints" / f"ckpt-{iteration}"))
+    reader = tf.train.load_checkpoint(str(folder / "checkpoints" / f"{iteration:06d}" / "state"))
     names = [name for name in reader.get_variable_to_shape_map() if not name.startswith(("save_counter", "_CHECK"))]
     return {name: np.asarray(reader.get_tensor(name)).tobytes() for name in names}
 
 
 def checkpoints_of(folder):
-    return sorted(path.stem for path in (folder / "checkpoints").glob("*.index"))
+    return sorted(int(path.name) for path in (folder / "checkpoints").iterdir())
 
 
 def assert_same_run(folder, whole):
@@ -143,10 +143,10 @@ def test_a_run_leaves_its_files(whole):
     names = sorted(path.name for path in whole.iterdir())
     events = [name for name in names if name.startswith("events.out.tfevents.")]  # of training, and of the video
     assert len(events) == 2
-    others = ["checkpoints", "config.yaml", "curve.png", "evaluation.json", "metrics.csv", "video.gif"]
+    others = [".lock", "checkpoints", "config.yaml", "curve.png", "evaluation.json", "metrics.csv", "video.gif"]
     assert names == sorted(events + others)
     assert runs.read_config(whole, ControlRun) == tiny(whole.parent, mode="graph", video_episodes=1)
-    assert checkpoints_of(whole) == ["ckpt-6", "ckpt-7"]
+    assert checkpoints_of(whole) == [6, 7]
     picture = (whole / "curve.png").read_bytes()
     assert picture[:8] == b"\x89PNG\r\n\x1a\n" and picture[-8:-4] == b"IEND" and len(picture) > 5_000
 
@@ -245,7 +245,18 @@ def test_so_many_episodes_are_no_video(copy):
 
 def test_the_evaluation_says_what_was_played_and_how_long_it_took(whole):
     evaluation, seconds = read_evaluation(whole)
-    assert list(evaluation) == ["env", "seed", "episodes", "mean", "std", "min", "max", "stochastic", "env_steps"]
+    assert list(evaluation) == [
+        "env",
+        "seed",
+        "episodes",
+        "mean",
+        "std",
+        "min",
+        "max",
+        "stochastic",
+        "weights",
+        "env_steps",
+    ]
     assert list(evaluation["stochastic"]) == ["episodes", "mean", "std", "min", "max"]
     assert (evaluation["env"], evaluation["seed"], evaluation["episodes"]) == ("CartPole-v1", 3, 2)
     assert evaluation["env_steps"] == int(read_rows(whole)[-1][STEPS])
@@ -324,13 +335,13 @@ def test_a_run_that_is_stopped_goes_on_to_the_same_end(whole, tmp_path, at, hand
     assert handlers() == ([], True)
     assert f"tfppo resume {folder}" in capsys.readouterr().out
     assert [int(row["iteration"]) for row in read_rows(folder)] == [0, 1, 2, 3]
-    assert checkpoints_of(folder) == ["ckpt-3", "ckpt-4"]
+    assert checkpoints_of(folder) == [3, 4]
     assert not any((folder / name).exists() for name in ("evaluation.json", "curve.png", "video.gif"))
     monkeypatch.undo()
     assert run.resume(folder) == folder
     assert handlers() == ([], True)
     assert_same_run(folder, whole)
-    assert (folder / "curve.png").exists() and checkpoints_of(folder) == ["ckpt-6", "ckpt-7"]
+    assert (folder / "curve.png").exists() and checkpoints_of(folder) == [6, 7]
     assert (folder / "video.gif").read_bytes() == (whole / "video.gif").read_bytes()
 
 
@@ -340,7 +351,7 @@ def test_a_signal_lets_the_iteration_end_and_saves_it(number, tmp_path, at, hand
     folder = run.train(tiny(tmp_path, intervals=(1, 100)), "cartpole")
     assert handlers() == ([], True)
     assert [int(row["iteration"]) for row in read_rows(folder)] == [0]
-    assert checkpoints_of(folder) == ["ckpt-1"]
+    assert checkpoints_of(folder) == [1]
 
 
 def test_a_run_that_crashed_redoes_what_came_after_its_checkpoint(whole, tmp_path, at, handlers, monkeypatch):
@@ -365,7 +376,7 @@ def test_a_run_that_crashed_redoes_what_came_after_its_checkpoint(whole, tmp_pat
     assert sorted(closed) == ["CsvWriter", "TensorBoardWriter"]
     assert handlers() == ([], True)
     assert [int(row["iteration"]) for row in read_rows(folder)] == [0, 1, 2, 3, 4]
-    assert checkpoints_of(folder) == ["ckpt-3"]
+    assert checkpoints_of(folder) == [3]
     monkeypatch.undo()
     run.resume(folder)
     assert_same_run(folder, whole)
@@ -381,7 +392,7 @@ def test_a_stop_between_two_looks_at_it_still_saves(tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "_stop_requests", stop_requests)
     folder = run.train(tiny(tmp_path, intervals=(1, 100), iterations=3), "cartpole")
     (checkpoint,) = checkpoints_of(folder)
-    assert checkpoint == f"ckpt-{len(read_rows(folder))}"
+    assert checkpoint == len(read_rows(folder))
 
 
 def test_resuming_a_finished_run_changes_nothing(whole, copy, capsys):
@@ -398,7 +409,7 @@ def test_a_solved_run_stops_early(tmp_path, monkeypatch, capsys):
     (row,) = read_rows(folder)
     iteration = int(row["iteration"])
     assert iteration + 1 < ITERATIONS and float(row["rollout/episodes"]) >= 1
-    assert checkpoints_of(folder) == [f"ckpt-{iteration + 1}"]
+    assert checkpoints_of(folder) == [iteration + 1]
     assert read_evaluation(folder)[0]["env_steps"] == int(float(row[STEPS]))
     assert (folder / "curve.png").exists()
     assert f"iteration {iteration + 1}/{ITERATIONS}" in capsys.readouterr().out
@@ -418,7 +429,7 @@ def test_an_unsolved_run_goes_on_to_its_end(tmp_path, monkeypatch, window, targe
 def test_intervals_thin_out_rows_and_checkpoints_and_zero_episodes_the_evaluation(tmp_path):
     folder = run.train(tiny(tmp_path, intervals=(2, 3), iterations=5, eval_episodes=0), "cartpole")
     assert [int(row["iteration"]) for row in read_rows(folder)] == [1, 3, 4]
-    assert checkpoints_of(folder) == ["ckpt-3", "ckpt-5"]
+    assert checkpoints_of(folder) == [3, 5]
     assert not (folder / "evaluation.json").exists()
     assert (folder / "curve.png").exists()
 

@@ -94,7 +94,7 @@ def test_tuning_moves_the_policy_and_leaves_the_reference(preset, tmp_path):
     assert np.abs(logits(trainer.policy.model) - logits(trainer.reference)).max() > 1e-2
     Checkpoints(tmp_path, 1, **trainer.state).save(2)
     again = TextTrainer(run)
-    Checkpoints(tmp_path, 1, **again.state).restore_latest()
+    Checkpoints(tmp_path, 1, **again.state).restore()
     np.testing.assert_array_equal(logits(again.policy.model), logits(trainer.policy.model))
     np.testing.assert_array_equal(logits(again.reference), logits(trainer.reference))
 

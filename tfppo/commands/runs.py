@@ -14,7 +14,7 @@ from tfppo.startup import import_tensorflow, seconds_since_start
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Judge a run's latest checkpoint: greedy episodes (control), or held-out prompts beside the reference (text)."""
+    """Judge a run's checkpoint: greedy episodes (control), or held-out prompts beside the reference (text)."""
 
     folder: Positional[Path]
     """The run's folder."""
@@ -26,6 +26,8 @@ class Evaluate:
     """Seed of the episodes or the samples; None: the run's."""
     video_episodes: int = 0
     """Control: greedy episodes, the first ones, that are recorded as the run's video.gif; 10 at most; 0: none."""
+    checkpoint: str = "latest"
+    """Which of its checkpoints: latest, best (by training's mean return or reward), or an iteration's number."""
     reward: str | None = None
     """Text: the run's own package.module:function, which is imported only if you name it; None: the task's."""
     env: str | None = None
@@ -37,10 +39,10 @@ class Evaluate:
                 raise UsageError(f"{name} must be at least 1, not {getattr(self, name)}")
         is_text, run = _application(self.folder, reward=self.reward, env=self.env)
         if is_text:
-            evaluation = run.evaluate(self.folder, self.prompts, self.seed, self.reward)
+            options, named = (self.prompts, self.seed), {"reward": self.reward}
         else:
-            evaluation = run.evaluate(self.folder, self.episodes, self.seed, self.video_episodes, self.env)
-        print(run.describe(evaluation))
+            options, named = (self.episodes, self.seed, self.video_episodes), {"env": self.env}
+        print(run.describe(run.evaluate(self.folder, *options, checkpoint=self.checkpoint, **named)))
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,8 @@ class Generate:
     """Draw among the most probable tokens that together have this probability."""
     seed: int = 0
     """Seed of the samples."""
+    checkpoint: str = "latest"
+    """Which of its checkpoints: latest, best (by training's mean return or reward), or an iteration's number."""
 
     def __post_init__(self):
         if not self.prompt:
@@ -79,6 +83,7 @@ class Generate:
         from tfppo.text import run
 
         options = {"temperature": self.temperature, "top_k": self.top_k, "top_p": self.top_p, "seed": self.seed}
+        options["checkpoint"] = self.checkpoint
         responses = run.generate(self.folder, list(self.prompt), samples=self.samples, **options)
         prompts = [prompt for prompt in self.prompt for _ in range(self.samples)]
         for prompt, response in zip(prompts, responses, strict=True):
@@ -91,12 +96,14 @@ class Export:
 
     folder: Positional[Path]
     """The run's folder."""
+    checkpoint: str = "latest"
+    """Which of its checkpoints: latest, best (by training's mean return or reward), or an iteration's number."""
     env: str | None = None
     """Control: the run's environment, where it is module:id, which is imported only if you name it."""
 
     def __call__(self) -> None:
         is_text, run = _application(self.folder, env=self.env)
-        run.export(self.folder, *([] if is_text else [self.env]))
+        run.export(self.folder, self.checkpoint, **({} if is_text else {"env": self.env}))
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import gymnasium
 import numpy as np
 import tensorflow as tf
 from gymnasium.vector import VectorEnv
@@ -129,3 +130,15 @@ def summarise(returns: np.ndarray) -> dict[str, float]:
         "min": float(returns.min()),
         "max": float(returns.max()),
     }
+
+
+def describe(evaluation: dict[str, Any]) -> str:
+    """An evaluation in a line."""
+    shown = "{mean:.1f} +- {std:.1f}, from {min:g} to {max:g}"
+    drawn = evaluation["stochastic"]
+    whose = "gymnasium's " if evaluation["env"] in gymnasium.registry else ""
+    return (
+        f"greedy return over {evaluation['episodes']} episodes of {whose}{evaluation['env']}: "
+        f"{shown.format(**evaluation)}; with actions drawn as in training: {shown.format(**drawn)}\n"
+        f"weights {evaluation['weights']} (SHA-256)"
+    )

@@ -38,6 +38,9 @@ def fused_iterations(
     """Trains up to iteration `stop`, each call as many iterations as no interval ends within.
 
     Yields, after each call: the number of the last iteration, how many there were, its metrics, and their seconds.
+
+    Raises:
+      UsageError: if too many updates in a row were skipped because something was not finite.
     """
     program = fuse(collector, learner, mode)
     first = int(learner.iteration.numpy())
@@ -48,4 +51,6 @@ def fused_iterations(
             metrics = program(tf.constant(first, tf.int64), tf.constant(count, tf.int64))
         row = {name: float(value) for name, value in metrics.items()}
         first += count
+        if row["guard/skipped_updates"]:
+            learner.guard.check(first - 1)
         yield first - 1, count, row, time.perf_counter() - began

@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfppo.control.encoders import ACTION_MASK
+from tfppo.masking import masked_finite
 from tfppo.types import Trajectory
 
 CLIP = 10.0  # standard deviations
@@ -95,13 +96,14 @@ class Normalization(tf.Module):
             trajectory = trajectory._replace(observations=self.observations(raw), successors=successors)
             for x, moments in _pairs(raw, self._observations):
                 seen = x[:-1]  # [T, B, ...]: the last row comes again, as the first of the next trajectory
-                _assign(moments, merge_moments(_read(moments), tf.reshape(seen, [-1, *x.shape[2:]])))
+                self._take_in(moments, tf.reshape(seen, [-1, *x.shape[2:]]))
         if self._rewards is not None:
             trajectory = trajectory._replace(rewards=self._scale_rewards(trajectory))
         return trajectory
 
     def _scale_rewards(self, trajectory: Trajectory) -> tf.Tensor:
         rewards = tf.cast(trajectory.rewards, tf.float32)
+        counted = tf.where(tf.math.is_finite(rewards), rewards, 0.0)  # one that is not would never leave the total
         ended = tf.cast(trajectory.terminated | trajectory.truncated, tf.float32)
 
         def step(carried, now):
@@ -111,13 +113,22 @@ class Normalization(tf.Module):
             return total * (1.0 - end), total
 
         start = self._running.read_value()
-        ongoing, returns = tf.scan(step, (rewards, ended), (start, tf.zeros_like(start)))  # [T, B]
+        ongoing, returns = tf.scan(step, (counted, ended), (start, tf.zeros_like(start)))  # [T, B]
         self._running.assign(ongoing[-1])
         # Steps that only start an episode count, as zeros, as they do in gymnasium's wrapper.
-        moments = merge_moments(_read(self._rewards), tf.reshape(returns, [-1]))
-        _assign(self._rewards, moments)
+        moments = self._take_in(self._rewards, tf.reshape(returns, [-1]))
         scale = tf.cast(tf.math.rsqrt(moments.variance + EPSILON), tf.float32)
         return tf.clip_by_value(rewards * scale, -CLIP, CLIP)
+
+    @staticmethod
+    def _take_in(moments: Moments, values: tf.Tensor) -> Moments:
+        """Merges values [N, ...] into variables, and returns what they are now; values that are not all finite, which
+        the guard skips, are left out."""
+        before = _read(moments)
+        finite = masked_finite(values)
+        after = Moments(*(tf.where(finite, *pair) for pair in zip(merge_moments(before, values), before, strict=True)))
+        _assign(moments, after)
+        return after
 
 
 def _nest_of_moments(space: gymnasium.Space) -> Any:

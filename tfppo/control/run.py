@@ -11,18 +11,21 @@ import gymnasium
 import tensorflow as tf
 
 from tfppo import runs
-from tfppo.checkpoints import Checkpoints
+from tfppo.checkpoints import Checkpoints, weights_hash
 from tfppo.config import ControlRun
-from tfppo.control.evaluate import episode_returns, summarise
+from tfppo.control.evaluate import describe, episode_returns, summarise
 from tfppo.control.export import MEMORY, export_policy, input_specs
 from tfppo.control.rollout import ControlPolicy
 from tfppo.control.statistics import WINDOW
 from tfppo.control.train import ControlTrainer
 from tfppo.control.video import record_episodes
 from tfppo.curves import plot_curve
+from tfppo.diagnoses import DiagnosisWriter
 from tfppo.errors import UsageError
-from tfppo.loop import write_iterations
-from tfppo.writers import ConsoleWriter, CsvWriter, TensorBoardWriter, Writer, progress_bar
+from tfppo.locks import locked
+from tfppo.loop import STARTS_ANEW, go_back, write_iterations, writing
+from tfppo.tensorboard import TensorBoardWriter
+from tfppo.writers import ConsoleWriter, CsvWriter, Writer, progress_bar
 
 RETURN = "rollout/episode_return_mean"
 STEPS = "rollout/env_steps"
@@ -36,36 +39,45 @@ def train(config: ControlRun, task: str = "control", import_seconds: float = 0.0
     """
     began = time.perf_counter() - import_seconds
     trainer = ControlTrainer(config)
-    folder = runs.create_run_folder(config.run, task)
-    runs.write_config(folder, trainer.config)
-    return _run(trainer, folder, began, import_seconds)
+    folder = runs.create_run_folder(config.run, task, trainer.config)
+    with locked(folder):
+        return _run(trainer, folder, began, import_seconds)
 
 
 def resume(folder: Path, import_seconds: float = 0.0, env: str | None = None) -> Path:
-    """Goes on with a run from its latest checkpoint, and returns its folder; `env` as in `runs.read_confirmed`.
+    """Goes on with a run from its latest checkpoint (without one: from its beginning), and returns its folder; `env` as
+    in `runs.read_confirmed`.
 
     Raises:
-      UsageError: if the folder is no run, or its latest checkpoint is damaged.
+      UsageError: if the folder is no run or in use, or its latest checkpoint is damaged.
     """
     began = time.perf_counter() - import_seconds
     config = runs.read_confirmed(folder, ControlRun, "env", env)
-    trainer = ControlTrainer(config)
-    _checkpoints(trainer, folder).restore_latest()
-    if not trainer.in_graph:
-        print("gymnasium environments cannot be saved: episodes that were under way start anew")
-    return _run(trainer, folder, began, import_seconds)
+    with locked(folder):
+        trainer = ControlTrainer(config)
+        checkpoint = go_back(folder, _checkpoints(trainer, folder))
+        if checkpoint is None:
+            print(STARTS_ANEW)
+        elif not trainer.in_graph:
+            print(trainer.collector.restore_environments(checkpoint))
+        return _run(trainer, folder, began, import_seconds)
 
 
 def evaluate(
-    folder: Path, episodes: int, seed: int | None = None, video_episodes: int = 0, env: str | None = None
+    folder: Path,
+    episodes: int,
+    seed: int | None = None,
+    video_episodes: int = 0,
+    checkpoint: str = "latest",
+    env: str | None = None,
 ) -> dict[str, Any]:
-    """Greedy episodes of a run's latest checkpoint on gymnasium's own environment, summarised; the first
-    `video_episodes` of them are recorded as the run's video; `env` as in `runs.read_confirmed`.
+    """Greedy episodes of a run's checkpoint on gymnasium's own environment, summarised; the first `video_episodes` of
+    them are recorded as the run's video; `env` as in `runs.read_confirmed`.
 
     Raises:
       UsageError: if the folder is no run, has no checkpoint that can be read, or so many episodes are no video.
     """
-    with _restored(folder, env, video_episodes) as trainer:
+    with _restored(folder, checkpoint, env, video_episodes) as trainer:
         config = trainer.config
         seed = config.run.seed if seed is None else seed
         judged = {"env": config.control.env, "seed": seed} | _judge(trainer, episodes, seed)
@@ -73,15 +85,15 @@ def evaluate(
         return judged
 
 
-def export(folder: Path, env: str | None = None) -> Path:
-    """Writes the policy of a run's latest checkpoint into its folder as a SavedModel (see `export_policy`), in place of
+def export(folder: Path, checkpoint: str = "latest", env: str | None = None) -> Path:
+    """Writes the policy of a run's checkpoint into its folder as a SavedModel (see `export_policy`), in place of
     an earlier one, says how to use it, and returns the SavedModel's folder; `env` as in `runs.read_confirmed`.
 
     Raises:
       UsageError: if the folder is no run, has no checkpoint that can be read, or cannot be written to.
     """
     path = folder / runs.EXPORT
-    with _restored(folder, env) as trainer:
+    with _restored(folder, checkpoint, env) as trainer:
         export_policy(trainer.policy, trainer.observation_space, path, trainer.normalization)
         specs = input_specs(trainer.policy, trainer.observation_space)
     inputs = ", ".join(f"{name}=..." for name in specs)
@@ -99,13 +111,13 @@ def export(folder: Path, env: str | None = None) -> Path:
 
 
 @contextmanager
-def _restored(folder: Path, env: str | None, video_episodes: int = 0) -> Iterator[ControlTrainer]:
-    """The trainer of a run as its latest checkpoint left it, on whatever device there is."""
+def _restored(folder: Path, checkpoint: str, env: str | None, video_episodes: int = 0) -> Iterator[ControlTrainer]:
+    """The trainer of a run as a checkpoint left it, on whatever device there is."""
     config = runs.read_confirmed(folder, ControlRun, "env", env)
     control = dataclasses.replace(config.control, video_episodes=video_episodes)
     trainer = ControlTrainer(ControlRun(dataclasses.replace(config.run, device="auto"), control, config.ppo))
     try:
-        _checkpoints(trainer, folder).restore_latest()
+        _checkpoints(trainer, folder).restore_for_use(checkpoint)
         yield trainer
     finally:
         trainer.close()
@@ -122,30 +134,21 @@ def _run(trainer: ControlTrainer, folder: Path, began: float, import_seconds: fl
         print(f"stopped; go on with: tfppo resume {folder}")
         return folder
     trained = time.perf_counter()
-    plot_curve(folder / runs.METRICS, folder / runs.CURVE, STEPS, RETURN, f"{config.control.env}, {folder.name}")
+    with writing(folder):
+        plot_curve(folder / runs.METRICS, folder / runs.CURVE, STEPS, RETURN, f"{config.control.env}, {folder.name}")
     if config.control.eval_episodes:
         judged = _judge(trainer, config.control.eval_episodes, config.run.seed)
         seconds = runs.phase_seconds(began, import_seconds, trainer.compile_seconds, trained, time.perf_counter())
         evaluation = {"env": config.control.env, "seed": config.run.seed} | judged
         evaluation |= {"env_steps": trainer.env_steps, "seconds": seconds}
-        runs.write_evaluation(folder, evaluation)
+        with writing(folder):
+            runs.write_evaluation(folder, evaluation)
         print(describe(evaluation))
     _record(trainer, folder, config.run.seed)
     print(
         f"{folder} holds {runs.CURVE}, {runs.METRICS} and the rest; see it with: tensorboard --logdir {folder.parent}"
     )
     return folder
-
-
-def describe(evaluation: dict[str, Any]) -> str:
-    """An evaluation in a line."""
-    shown = "{mean:.1f} +- {std:.1f}, from {min:g} to {max:g}"
-    drawn = evaluation["stochastic"]
-    whose = "gymnasium's " if evaluation["env"] in gymnasium.registry else ""
-    return (
-        f"greedy return over {evaluation['episodes']} episodes of {whose}{evaluation['env']}: "
-        f"{shown.format(**evaluation)}; with actions drawn as in training: {shown.format(**drawn)}"
-    )
 
 
 def _train(trainer: ControlTrainer, folder: Path) -> bool:
@@ -157,9 +160,12 @@ def _train(trainer: ControlTrainer, folder: Path) -> bool:
     return write_iterations(
         trainer.iterations(),
         run,
+        folder,
         _writers(trainer, folder),
         _checkpoints(trainer, folder),
+        RETURN,
         lambda iteration, row: iteration + 1 == control.num_iterations or _is_solved(row, control.target_return),
+        None if trainer.in_graph else trainer.collector.save_environments,
     )
 
 
@@ -180,7 +186,8 @@ def _writers(trainer: ControlTrainer, folder: Path) -> list[Writer]:
     console = ConsoleWriter(
         config.control.num_iterations, {RETURN: "return", "time/env_steps_per_s": "steps/s"}, STEPS, start
     )
-    return [CsvWriter(folder / runs.METRICS, start), tensorboard, console]
+    diagnoses = DiagnosisWriter(config.ppo, "loss/kl", RETURN, trainer.has_choices, trainer.learner.guard)
+    return [CsvWriter(folder / runs.METRICS, start), tensorboard, diagnoses, console]
 
 
 def _model_graph(policy: ControlPolicy) -> bytes:
@@ -213,7 +220,7 @@ def _judge(trainer: ControlTrainer, episodes: int, seed: int) -> dict[str, Any]:
                 progress=advance,
             )
         judged.append(summarise(returns))
-    return judged[0] | {"stochastic": judged[1]}
+    return judged[0] | {"stochastic": judged[1], "weights": weights_hash(trainer.weights)}
 
 
 def _record(trainer: ControlTrainer, folder: Path, seed: int) -> None:

@@ -61,6 +61,7 @@ class ControlTrainer:
             )
         with tf.device(self.device):
             self.environment, self.observation_space, action_space = _make_environment(control, self.in_graph)
+            self.has_choices = not isinstance(action_space, gymnasium.spaces.Box)
             self.policy = _make_policy(self.observation_space, action_space, control, run.seed, actor, critic)
             self.normalization = Normalization(
                 self.observation_space,
@@ -101,6 +102,11 @@ class ControlTrainer:
         return int(self.episode_metrics["rollout/env_steps"])
 
     @property
+    def weights(self) -> list[Any]:
+        """The variables of the networks, in a fixed order."""
+        return [*self.policy.actor.variables, *self.policy.critic.variables]
+
+    @property
     def state(self) -> dict[str, Any]:
         """Everything that the run needs to go on, by name."""
         return {
@@ -109,6 +115,7 @@ class ControlTrainer:
             "optimizer": self.learner.optimizer,
             "iteration": self.learner.iteration,
             "kl_coeff": self.learner.kl_coeff,
+            "guard": self.learner.guard.state,
             "collector": self.collector.state,
             "normalization": self.normalization.state,
         }
@@ -116,7 +123,9 @@ class ControlTrainer:
     def iterations(self) -> Iterator[tuple[int, dict[str, float]]]:
         """Trains, from where the learner is to the end of the run; yields each iteration's number and metrics.
 
-        Raises what an environment raised.
+        Raises:
+          UsageError: if too many updates in a row were skipped because something was not finite.
+          What an environment raised.
         """
         control = self.config.control
         if control.fused:

@@ -164,3 +164,20 @@ def _chunks(*arrays: np.ndarray) -> Any:
     rows = np.minimum(np.arange(-(-count // ROWS) * ROWS), count - 1).reshape(-1, ROWS)
     for piece in rows:
         yield tuple(array[piece] for array in arrays)
+
+
+def describe(evaluation: dict[str, Any]) -> str:
+    """An evaluation as a small table."""
+
+    def number(value: float | None) -> str:
+        return "-" if value is None else f"{value:.3f}"
+
+    lines = [f"{evaluation['prompts']} held-out prompts    reference    policy"]
+    for name, value in evaluation.items():
+        if isinstance(value, dict) and "policy" in value:
+            old, new = (v["mean"] if isinstance(v, dict) else v for v in (value["reference"], value["policy"]))
+            lines.append(f"{name:<22}{number(old):>12}{number(new):>10}")
+    gain, kl = evaluation["gain"], evaluation["kl"]
+    lines.append(f"score {gain:+.2f} standard deviations of the reference's, at a KL of {kl:.2f} nats a response")
+    lines.append(f"weights {evaluation['weights']} (SHA-256)")
+    return "\n".join(lines)

@@ -80,14 +80,16 @@ def as_reward(reward: Any) -> Reward:
     )
 
 
-def checked_scores(reward: Reward, prompts: Sequence[str], responses: Sequence[str]) -> np.ndarray:
-    """What a reward function gives for B responses, [B] float32, all of it finite.
+def checked_scores(
+    reward: Reward, prompts: Sequence[str], responses: Sequence[str], must_be_finite: bool = True
+) -> np.ndarray:
+    """What a reward function gives for B responses, [B] float32; unless it is left to the learner's guard, all finite.
 
     The function may give a list, a tuple, an array or a tensor, [B] or [B, 1]; a bool is a number. It gets lists of
     its own, which it may change.
 
     Raises:
-      UsageError: naming the reward, if it raised, or gave anything but B finite numbers.
+      UsageError: naming the reward, if it raised, or gave anything but B (finite) numbers.
     """
     name = reward_name(reward)
     try:
@@ -108,7 +110,7 @@ def checked_scores(reward: Reward, prompts: Sequence[str], responses: Sequence[s
     for index, value in enumerate(values):
         with np.errstate(over="ignore"):  # beyond float32 is infinite, and told below
             scores[index] = _number(name, index, value)
-        if not np.isfinite(scores[index]):
+        if must_be_finite and not np.isfinite(scores[index]):
             raise UsageError(
                 f"reward {name} gave {_short(value)} for response {index} ({_short(responses[index], 40)}): "
                 "it must return finite numbers (of float32)"

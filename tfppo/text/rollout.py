@@ -35,6 +35,11 @@ class TextRollout(NamedTuple):
     metrics: dict[str, tf.Tensor]  # scalars, named as in writers.METRICS
 
     @property
+    def guarded(self) -> dict[str, tuple[tf.Tensor, None]]:
+        """What must be finite, by its name in `guards.NAMES`."""
+        return {"a score": (self.scores, None)}
+
+    @property
     def log_ratio(self) -> tf.Tensor:
         """log pi - log pi_ref of each token, [B, R]; 0 outside the mask."""
         return zero_outside(self.log_probs - self.reference_log_probs, self.mask)

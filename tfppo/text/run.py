@@ -10,18 +10,21 @@ import keras
 import numpy as np
 
 from tfppo import runs
-from tfppo.checkpoints import Checkpoints
+from tfppo.checkpoints import Checkpoints, weights_hash
 from tfppo.curves import plot_curve, plot_frontier
+from tfppo.diagnoses import DiagnosisWriter
 from tfppo.errors import UsageError
-from tfppo.loop import write_iterations
+from tfppo.locks import locked
+from tfppo.loop import STARTS_ANEW, go_back, write_iterations, writing
+from tfppo.tensorboard import TensorBoardWriter
 from tfppo.text.config import TextRun
-from tfppo.text.evaluate import Examinee, compare
+from tfppo.text.evaluate import Examinee, compare, describe
 from tfppo.text.presets import LSTM_FILE, TOKENIZER_FILE, save_preset
 from tfppo.text.rewards import Reward
 from tfppo.text.samples import SampleTable
 from tfppo.text.tasks import Task
 from tfppo.text.train import TextTrainer
-from tfppo.writers import ConsoleWriter, CsvWriter, TensorBoardWriter, Writer, progress_bar
+from tfppo.writers import ConsoleWriter, CsvWriter, Writer, progress_bar
 
 SCORE, KL = "text/score_mean", "text/kl"
 
@@ -51,30 +54,36 @@ def train_text(
         text = dataclasses.replace(config.text, preset=config.text.preset.resolve())
         config = dataclasses.replace(config, text=text)
     trainer = TextTrainer(config, task=task, reward=reward, model=model)
-    folder = runs.create_run_folder(config.run, trainer.task.name)
-    runs.write_config(folder, trainer.config)
-    return _run(trainer, folder, began, import_seconds)
+    folder = runs.create_run_folder(config.run, trainer.task.name, trainer.config)
+    with locked(folder):
+        return _run(trainer, folder, began, import_seconds)
 
 
 def resume(folder: Path, import_seconds: float = 0.0, reward: str | None = None) -> Path:
-    """Goes on with a run from its latest checkpoint, and returns its folder; `reward` as in `runs.read_confirmed`.
+    """Goes on with a run from its latest checkpoint (without one: from its beginning), and returns its folder; `reward`
+    as in `runs.read_confirmed`.
 
     Raises:
-      UsageError: if the folder is no run, or its latest checkpoint is damaged.
+      UsageError: if the folder is no run or in use, or its latest checkpoint is damaged.
     """
     began = time.perf_counter() - import_seconds
-    trainer = TextTrainer(runs.read_confirmed(folder, TextRun, "reward", reward))
-    _checkpoints(trainer, folder).restore_latest()
-    return _run(trainer, folder, began, import_seconds)
+    config = runs.read_confirmed(folder, TextRun, "reward", reward)
+    with locked(folder):
+        trainer = TextTrainer(config)
+        if go_back(folder, _checkpoints(trainer, folder)) is None:
+            print(STARTS_ANEW)
+        return _run(trainer, folder, began, import_seconds)
 
 
-def evaluate(folder: Path, prompts: int, seed: int | None = None, reward: str | None = None) -> dict[str, Any]:
-    """The latest checkpoint of a run beside its reference, on held-out prompts; `reward` as in `runs.read_confirmed`.
+def evaluate(
+    folder: Path, prompts: int, seed: int | None = None, checkpoint: str = "latest", reward: str | None = None
+) -> dict[str, Any]:
+    """A checkpoint of a run beside its reference, on held-out prompts; `reward` as in `runs.read_confirmed`.
 
     Raises:
       UsageError: if the folder is no run, or has no checkpoint that can be read.
     """
-    trainer = _restored(folder, runs.read_confirmed(folder, TextRun, "reward", reward))
+    trainer = _restored(folder, runs.read_confirmed(folder, TextRun, "reward", reward), checkpoint)
     return _evaluate(trainer, prompts, trainer.config.run.seed if seed is None else seed)[0]
 
 
@@ -87,13 +96,14 @@ def generate(
     top_p: float | None = None,
     seed: int = 0,
     samples: int = 1,
+    checkpoint: str = "latest",
 ) -> list[str]:
-    """The responses of a run's latest checkpoint to prompts, `samples` a prompt, one after the other.
+    """The responses of a run's checkpoint to prompts, `samples` a prompt, one after the other.
 
     Raises:
       UsageError: if the folder is no run, or a prompt is empty or too long.
     """
-    trainer = _restored(folder, runs.read_config(folder, TextRun), _unscored)
+    trainer = _restored(folder, runs.read_config(folder, TextRun), checkpoint, _unscored)
     encoded = trainer.encode([prompt for prompt in prompts for _ in range(samples)])
     options = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
     examinee = Examinee(trainer.policy.model, trainer.config.text, trainer.ending, **options)
@@ -101,8 +111,8 @@ def generate(
     return trainer.codec.decode_masked(answers.responses, answers.mask)
 
 
-def export(folder: Path) -> Path:
-    """Writes the language model of a run's latest checkpoint into its folder as a preset, its weights in full precision
+def export(folder: Path, checkpoint: str = "latest") -> Path:
+    """Writes the language model of a run's checkpoint into its folder as a preset, its weights in full precision
     and adapters merged into them, in place of an earlier one; says how to load it, and returns the preset's folder.
 
     KerasHub's own `generate` puts the end token before a prompt, which the model has never seen there, whatever the
@@ -111,7 +121,7 @@ def export(folder: Path) -> Path:
     Raises:
       UsageError: if the folder is no run, has no checkpoint that can be read, or cannot be written to.
     """
-    trainer = _restored(folder, runs.read_config(folder, TextRun), _unscored)
+    trainer = _restored(folder, runs.read_config(folder, TextRun), checkpoint, _unscored)
     path, tokenizer = folder / runs.EXPORT, trainer.codec.tokenizer
     with runs.replacing(path, TOKENIZER_FILE) as new:
         save_preset(new, trainer.policy.model.model, tokenizer, "float32")
@@ -126,22 +136,6 @@ def export(folder: Path) -> Path:
     return path
 
 
-def describe(evaluation: dict[str, Any]) -> str:
-    """An evaluation as a small table."""
-
-    def number(value: float | None) -> str:
-        return "-" if value is None else f"{value:.3f}"
-
-    lines = [f"{evaluation['prompts']} held-out prompts    reference    policy"]
-    for name, value in evaluation.items():
-        if isinstance(value, dict) and "policy" in value:
-            old, new = (v["mean"] if isinstance(v, dict) else v for v in (value["reference"], value["policy"]))
-            lines.append(f"{name:<22}{number(old):>12}{number(new):>10}")
-    gain, kl = evaluation["gain"], evaluation["kl"]
-    lines.append(f"score {gain:+.2f} standard deviations of the reference's, at a KL of {kl:.2f} nats a response")
-    return "\n".join(lines)
-
-
 def _run(trainer: TextTrainer, folder: Path, began: float, import_seconds: float) -> Path:
     config = trainer.config
     _announce(trainer, folder)
@@ -150,16 +144,18 @@ def _run(trainer: TextTrainer, folder: Path, began: float, import_seconds: float
         return folder
     trained = time.perf_counter()
     metrics, title = folder / runs.METRICS, f"{trainer.task.name}, {folder.name}"
-    plot_curve(metrics, folder / runs.CURVE, "iteration", [SCORE, KL], title)
-    plot_frontier(metrics, folder / runs.FRONTIER, KL, SCORE, title)
-    writer = TensorBoardWriter(folder)
-    writer.write_image("text/score_against_kl", (folder / runs.FRONTIER).read_bytes(), config.text.iterations)
-    writer.close()
+    with writing(folder):
+        plot_curve(metrics, folder / runs.CURVE, "iteration", [SCORE, KL], title)
+        plot_frontier(metrics, folder / runs.FRONTIER, KL, SCORE, title)
+        writer = TensorBoardWriter(folder)
+        writer.write_image("text/score_against_kl", (folder / runs.FRONTIER).read_bytes(), config.text.iterations)
+        writer.close()
     if config.text.eval_prompts:
         evaluation, _ = _evaluate(trainer, config.text.eval_prompts, config.run.seed)
         seconds = runs.phase_seconds(began, import_seconds, trainer.compile_seconds, trained, time.perf_counter())
         evaluation = {"task": trainer.task.name, "seed": config.run.seed} | evaluation | {"seconds": seconds}
-        runs.write_evaluation(folder, evaluation)
+        with writing(folder):
+            runs.write_evaluation(folder, evaluation)
         print(describe(evaluation))
     print(
         f"{folder} holds {runs.SAMPLES}, {runs.CURVE}, {runs.METRICS} and the rest; see it with: tensorboard --logdir "
@@ -183,14 +179,17 @@ def _train(trainer: TextTrainer, folder: Path) -> bool:
         for iteration, row in trainer.iterations():
             done = iteration + 1
             if done % text.sample_interval == 0 or done == text.iterations:
-                tensorboard.write_text("samples", table.write(done), done)
+                with writing(folder):
+                    tensorboard.write_text("samples", table.write(done), done)
             yield iteration, row
 
     return write_iterations(
         iterations(),
         run,
+        folder,
         writers,
         _checkpoints(trainer, folder),
+        "text/reward_mean",
         lambda iteration, row: iteration + 1 == text.iterations,
     )
 
@@ -200,10 +199,10 @@ def _unscored(prompts: list[str], responses: list[str]) -> list[float]:
     raise AssertionError("something was scored")
 
 
-def _restored(folder: Path, config: TextRun, reward: Reward | None = None) -> TextTrainer:
+def _restored(folder: Path, config: TextRun, checkpoint: str, reward: Reward | None = None) -> TextTrainer:
     run = dataclasses.replace(config.run, device="auto")
     trainer = TextTrainer(dataclasses.replace(config, run=run), reward=reward)
-    _checkpoints(trainer, folder).restore_latest()
+    _checkpoints(trainer, folder).restore_for_use(checkpoint)
     return trainer
 
 
@@ -213,7 +212,7 @@ def _evaluate(trainer: TextTrainer, count: int, seed: int) -> tuple[dict[str, An
         raise UsageError(f"task {trainer.task.name} has no test prompts: give it some, or train with --eval-prompts 0")
     chosen = np.random.default_rng(0).permutation(len(prompts))[:count]  # the same for every seed
     with progress_bar("evaluating", 2) as advance:
-        return compare(
+        evaluation, texts = compare(
             trainer.policy.model,
             trainer.reference,
             trainer.codec,
@@ -224,6 +223,7 @@ def _evaluate(trainer: TextTrainer, count: int, seed: int) -> tuple[dict[str, An
             seed,
             advance,
         )
+    return evaluation | {"weights": weights_hash(trainer.weights)}, texts
 
 
 def _checkpoints(trainer: TextTrainer, folder: Path) -> Checkpoints:
@@ -237,7 +237,8 @@ def _writers(trainer: TextTrainer, folder: Path) -> list[Writer]:
         tensorboard.write_hparams(runs.flat_settings(config), [SCORE, KL])
     columns = {SCORE: "score", KL: "KL", "text/response_length_mean": "words", "time/tokens_per_s": "tokens/s"}
     console = ConsoleWriter(config.text.iterations, columns, None, start)
-    return [CsvWriter(folder / runs.METRICS, start), tensorboard, console]
+    diagnoses = DiagnosisWriter(config.ppo, KL, SCORE, True, trainer.learner.guard)
+    return [CsvWriter(folder / runs.METRICS, start), tensorboard, diagnoses, console]
 
 
 def _announce(trainer: TextTrainer, folder: Path) -> None:

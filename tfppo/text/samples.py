@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tfppo.text.evaluate import Examinee
 from tfppo.text.rewards import checked_scores
 from tfppo.text.train import TextTrainer
@@ -39,19 +41,19 @@ class SampleTable:
         """Appends the samples after so many iterations; returns them as a Markdown table."""
         rows = [
             {"iteration": iteration, "prompt": prompt, "reference": old[0], "policy": new[0]}
-            | {"reference_score": round(old[1], 4), "policy_score": round(new[1], 4)}
+            | {"reference_score": old[1], "policy_score": new[1]}
             for prompt, old, new in zip(self._prompts, self._reference, self._answer(self._policy), strict=True)
         ]
         with self._path.open("a") as file:
             file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         return markdown_table(rows)
 
-    def _answer(self, examinee: Examinee) -> list[tuple[str, float]]:
+    def _answer(self, examinee: Examinee) -> list[tuple[str, float | None]]:
         trainer = self._trainer
         answers = examinee.respond(self._encoded, trainer.config.run.seed)
         texts = trainer.codec.decode_masked(answers.responses, answers.mask)
-        scores = checked_scores(trainer.reward, self._prompts, texts)
-        return list(zip(texts, map(float, scores), strict=True))
+        scores = checked_scores(trainer.reward, self._prompts, texts, must_be_finite=False)
+        return [(text, round(float(x), 4) if np.isfinite(x) else None) for text, x in zip(texts, scores, strict=True)]
 
 
 def markdown_table(rows: Sequence[dict[str, Any]]) -> str:

@@ -98,16 +98,25 @@ class TextTrainer:
         return int(self.learner.iteration.numpy())
 
     @property
+    def models(self) -> dict[str, keras.Layer]:
+        """What is trained, by name."""
+        models = {"model": self.policy.model.model, "value_head": self.policy.value_head}
+        return models if self.policy.critic is None else models | {"critic": self.policy.critic.model}
+
+    @property
+    def weights(self) -> list[Any]:
+        """The variables of the models, in a fixed order."""
+        return [variable for model in self.models.values() for variable in model.variables]
+
+    @property
     def state(self) -> dict[str, Any]:
         """Everything that the run needs to go on, by name. Random numbers and the order of the prompts hang on the
         seed and the iteration; the reference is the preset."""
-        models = {"model": self.policy.model.model, "value_head": self.policy.value_head}
-        if self.policy.critic is not None:
-            models["critic"] = self.policy.critic.model
-        return models | {
+        return self.models | {
             "optimizer": self.learner.optimizer,
             "iteration": self.learner.iteration,
             "kl_coeff": self.learner.kl_coeff,
+            "guard": self.learner.guard.state,
             "score_scale": self.scale,
         }
 
@@ -115,7 +124,8 @@ class TextTrainer:
         """Tunes, from where the learner is to the end of the run; yields each iteration's number and metrics.
 
         Raises:
-          UsageError: if the reward fails, in one line that names it.
+          UsageError: if the reward fails, in one line that names it; or if too many updates in a row were skipped
+            because something was not finite.
         """
         began = time.perf_counter()
         text, start = self.config.text, self.iteration
@@ -178,7 +188,7 @@ class TextTrainer:
         """Tokens of prompts and responses to scores [B], scaled and clipped."""
         self.latest = self.codec.decode(prompts), self.codec.decode(responses)
         scale = ScoreScale(*(float(x.numpy()) for x in self.scale), self.config.text.score_clip)
-        return scale(checked_scores(self.reward, *self.latest))
+        return scale(checked_scores(self.reward, *self.latest, must_be_finite=False))
 
 
 def _make_models(model: LanguageModel, config: TextRun) -> tuple[TextPolicy, LanguageModel]:
