@@ -80,6 +80,13 @@ def payloads(mark):
             "config": "load_model",
             "registered_name": "load_model",
         },
+        "a good name elsewhere": POLICY | {"module": "subprocess"},
+        "two names": {
+            "module": "keras.layers",
+            "class_name": "Lambda",
+            "config": {},
+            "registered_name": "keras_hub>GPT2Backbone",
+        },
         "no text": {"module": ["os"], "class_name": {"a": 1}, "config": {}, "registered_name": 3},
     }
 
