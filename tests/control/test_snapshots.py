@@ -55,18 +55,20 @@ class Walk(gymnasium.Env):
         if self.wild == "shared generator" or (self.wild == "odd" and self.number % 2):
             self.place += random.random()
         elif self.wild == "shared numpy":
-            np.random.random()  # noqa: NPY002
+            np.random.random()
+        elif self.wild == "hidden":
+            self.np_random.normal(size=self.episodes if self.steps == 6 else 0)
         elif self.wild == "clock":
             self.place += time.perf_counter()
         elif self.wild == "reward":
-            reward = time.perf_counter()
+            reward = time.perf_counter() if self.steps < 3 else 0.0
         return self._observation(), reward, self.steps == 9, False, {}
 
     def _observation(self):
         return np.array([self.place, self.steps], np.float32)
 
 
-WILD = ("shared generator", "shared numpy", "clock", "reward", "outlasting", "foreign generator")
+WILD = ("shared generator", "shared numpy", "clock", "reward", "outlasting", "hidden", "foreign generator")
 for kind in ("", "odd", *WILD):
     name = f"Walk{kind.title().replace(' ', '')}-v0"
     gymnasium.register(name, Walk, disable_env_checker=True, kwargs={"wild": kind})
@@ -276,7 +278,7 @@ def test_the_others_go_on_exactly(vectorization, make, tmp_path):
 
 def test_new_episodes_are_not_those_of_the_start(make, tmp_path):
     """The generator goes on from where it was."""
-    whole, resumed = (make_collector(make("WalkClock-v0", 2, "sync"), 13) for _ in range(2))
+    whole, resumed = (make_collector(make("WalkHidden-v0", 2, "sync"), 13) for _ in range(2))
     first = whole._steppers[0]._observations
     np.testing.assert_array_equal(first, resumed._steppers[0]._observations)
     collect(whole, range(2))
@@ -343,6 +345,25 @@ def test_a_native_environment_is_exact_if_all_that_changes_is_plain_data(make_ex
         assert_equal(collect(resumed, range(1, 4)), collect(whole, range(1, 4)))
     if exact and isinstance(extra, np.random.Generator):
         assert resumed.environments[0].extra.normal() == extra.normal()
+
+
+def test_observations_that_are_no_plain_data_are_not_saved():
+    environment = Poles(lambda poles: 0)
+    observations, _ = environment.reset(seed=0)
+    assert take_snapshot(environment, observations) is not None
+    assert take_snapshot(environment, {1: observations}) is None
+
+
+@pytest.mark.parametrize("name", ["state", "_np_random", "gravity", "steps"])
+@pytest.mark.parametrize("value", [None, "text", [1.0], np.zeros(5, complex)], ids=["None", "text", "list", "complex"])
+def test_attributes_of_another_kind_are_not_taken(name, value, tmp_path):
+    collector = make_collector(Poles(lambda poles: 0), 6)
+    collector.save_environments(tmp_path)
+    nest = read_archive(tmp_path / FILE)
+    nest["parts"][0]["environments"]["attributes"][name] = value
+    write_archive(tmp_path / FILE, nest)
+    assert collector.restore_environments(tmp_path).startswith("0 of 2 ")
+    collect(collector, [0])
 
 
 def test_a_native_environment_of_another_shape_starts_new_episodes(tmp_path):

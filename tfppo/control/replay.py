@@ -107,7 +107,7 @@ def set_generator_state(generator: Any, state: Any) -> bool:
     """Sets it in place, for others may hold the generator too. Returns whether it is such a state, and of such a
     generator."""
     if state is None or not is_plain(generator_state(generator)):
-        return state is None
+        return False
     try:
         generator.bit_generator.state = state
     except (AttributeError, TypeError, ValueError, KeyError, OverflowError):

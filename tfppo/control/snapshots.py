@@ -28,7 +28,9 @@ def take_snapshot(environment: VectorEnv, observations: Any) -> Any:
     if _is_replayable(environment):
         return list(environment.call("snapshot"))
     attributes = _attributes(environment)
-    return None if attributes is None else {"attributes": attributes, "observations": observations}
+    if attributes is None or not is_plain(observations):
+        return None
+    return {"attributes": attributes, "observations": observations}
 
 
 def restore_snapshot(environment: VectorEnv, snapshot: Any, observations: Any) -> tuple[np.ndarray, Any]:
@@ -96,7 +98,7 @@ def _set_attributes(environment: VectorEnv, attributes: dict[str, Any]) -> bool:
     others = [name for name in now if name not in generators]
     try:
         for name in others:
-            if now[name] is not None and attributes[name] is not None:
+            if now[name] is not None:
                 expect_like(attributes[name], now[name])
     except ValueError:  # an attribute of another kind than it has at the start of an episode
         return False
