@@ -4,11 +4,14 @@ import dataclasses
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 from refusal import refusal
 
 from tfppo.config import ControlConfig, ControlRun, PPOConfig, RunConfig
+from tfppo.errors import UsageError
 from tfppo.settings import exact_div, from_yaml, to_yaml
+from tfppo.text.config import TEXT_PPO, TextConfig, TextRun
 
 NAN, INF = math.nan, math.inf
 
@@ -78,11 +81,11 @@ OTHER = {
     },
 }
 
-NO_REAL = [NAN, INF, -INF, "1", True, [1]]
+NO_REAL = [NAN, INF, -INF, 3.5e38, -3.5e38, 2**63, "1", True, [1]]  # 3.5e38 is infinite in float32
 POSITIVE = [*NO_REAL, 0.0, -1.0]
 NOT_NEGATIVE = [*NO_REAL, -1e-9]
 UNIT = [*NO_REAL, -0.1, 1.1]
-NO_WHOLE = [NAN, INF, 1.5, 1.0, "1", True, [1]]
+NO_WHOLE = [NAN, INF, 1.5, 1.0, 2**63, -(2**63), "1", True, [1]]
 COUNT = [*NO_WHOLE, 0, -1]
 NO_CHOICE = ["other", "", 1, []]
 
@@ -115,7 +118,7 @@ REFUSED = {
         "num_micro_batches": [*COUNT, None],
     },
     ControlConfig: {
-        "env": [1, None],
+        "env": [1, None, "", "a\nb", "\ud800", "a:b:CartPole-v1"],
         "backend": [*NO_CHOICE, None],
         "vectorization": [*NO_CHOICE, None],
         "double_buffer": [1, "True", None],
@@ -123,7 +126,7 @@ REFUSED = {
         "num_envs": [*COUNT, None],
         "rollout_length": [*COUNT, None],
         "total_steps": [*COUNT, None],
-        "hidden_units": [8, [8], "8", None, (0,), (8, -1), (8.0,), (True,), ((8,),)],
+        "hidden_units": [8, [8], "8", None, (0,), (8, -1), (8.0,), (True,), ((8,),), (8, 2**63)],
         "activation": [*NO_CHOICE, None],
         "lstm_units": [*NO_WHOLE, -1, None],
         "shared_trunk": [1, "True", None],
@@ -139,7 +142,7 @@ REFUSED = {
     RunConfig: {
         "seed": [*NO_WHOLE, -1, 2**31, None],
         "name": [1, "", ".", "..", "a/b", "a\\b", "a\0b", "a\nb"],
-        "runs_dir": ["runs", 1, None],
+        "runs_dir": ["runs", 1, None, Path("a\0b"), Path("a\nb"), Path("\udc80")],
         "device": [*NO_CHOICE, None],
         "compile_rollout": [*NO_CHOICE, None],
         "compile_update": [*NO_CHOICE, None],
@@ -209,6 +212,41 @@ def test_a_wrong_value_is_refused_with_the_name_of_the_setting(config_class, nam
     text = refusal(lambda: config_class(**{name: value}))
     assert text.startswith(f"{name} must be "), text
     assert text.endswith(f"not {value!r}"), text
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("task", text) for text in ("", "a\nb")),
+        *(("reward", text) for text in ("", "a:b\n")),
+        ("stop_token", "\ud800"),
+        *(("preset", path) for path in (Path("a\0b"), "a")),
+    ],
+)
+def test_texts_of_text_are_refused_too(name, value):
+    assert refusal(lambda: TextConfig(**{name: value})).startswith(f"{name} must be ")
+    assert TextConfig(stop_token="\n").stop_token == "\n"
+
+
+def test_what_cannot_be_printed_is_an_escape_in_a_refusal():
+    assert str(UsageError("a\nb\x1b[31m\ud800\u2028é")) == r"a\nb\x1b[31m\ud800\u2028é"
+
+
+def test_a_long_value_is_cut_short_in_a_refusal():
+    deep = [[[["a"] * 9] * 9] * 9] * 9
+    deep.append(deep)
+    for value in ("a" * 10**6, b"a" * 10**6, deep, 10**5000, [10**5000], {"a": {"b": [3] * 999}}):
+        assert len(refusal(lambda: RunConfig(seed=value))) < 400  # noqa: B023
+
+
+def test_numbers_of_numpy_survive_yaml():
+    config = PPOConfig(learning_rate=np.float64(1e-3), kl_in=np.str_("reward"))
+    assert from_yaml(PPOConfig, to_yaml(config)) == config
+
+
+def test_yaml_with_some_settings_leaves_the_others_at_the_runs_own_defaults():
+    assert from_yaml(TextRun, "ppo: {gamma: 0.9}") == TextRun(ppo=dataclasses.replace(TEXT_PPO, gamma=0.9))
+    assert from_yaml(ControlRun, "ppo: {gamma: 0.9}") == ControlRun(ppo=PPOConfig(gamma=0.9))
 
 
 @pytest.mark.parametrize("name", ["run", "control", "ppo"])
@@ -301,6 +339,11 @@ def test_an_adaptive_kl_coefficient_must_start_above_zero(rule):
         ("ppo:\n\tgamma: 0.9", "YAML"),
         ("ppo: !!python/object:os.system {}", "YAML"),
         ("a: \x00", "YAML"),
+        ("run: {seed: 2026-13-45}", "YAML"),
+        ("run: {seed: !!bool maybe}", "YAML"),
+        pytest.param("run: {seed: " + "9" * 5000 + "}", "YAML", id="digits"),
+        pytest.param("run: " + "[" * 5000, "YAML", id="deep"),
+        ("run: {seed: &a [*a]}", "seed"),
         ('"two\\nlines": 3', "two"),
     ],
 )

@@ -199,3 +199,17 @@ def test_what_a_folder_holds_beside_its_files_is_not_imported(evil, tmp_path, ca
     shutil.copy("evil.py", folder)
     assert "names the env" in refused(capsys, "export", folder)
     assert not evil.exists()
+
+
+@pytest.mark.parametrize("command", ["resume", "evaluate", "export", "generate"])
+@pytest.mark.parametrize("name", ["checkpoints", "metrics.csv", "samples.jsonl", ".lock", "events.out.tfevents.1"])
+def test_a_folder_with_links_is_not_written_to(tmp_path, capsys, command, name):
+    """What is cut back or removed on the way would not be the run's."""
+    home = tmp_path / "home"
+    (home / ".ssh").mkdir(parents=True)
+    (home / ".profile").write_text("mine")
+    folder = stranger(tmp_path / "run", to_yaml(TextRun() if command == "generate" else ControlRun()))
+    (folder / name).symlink_to(home if name == "checkpoints" else home / ".profile")
+    options = ["--prompt", "It"] if command == "generate" else []
+    assert f"{folder / name} is a link" in refused(capsys, command, folder, *options)
+    assert (home / ".profile").read_text() == "mine" and (home / ".ssh").is_dir()

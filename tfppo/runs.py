@@ -91,14 +91,18 @@ def write_config(folder: Path, config: Any) -> None:
 
 
 def read_config(folder: Path, config_class: type) -> Any:
-    """The settings of a run. Raises UsageError if the folder is no run, or they are damaged."""
+    """The settings of a run. Raises UsageError if the folder is no run, they are damaged, or the folder holds a link:
+    what is written or removed there would be somebody's who has nothing to do with the run."""
     path = folder / CONFIG
     try:
         text = path.read_text()
+        linked = sorted(entry.name for entry in os.scandir(folder) if entry.is_symlink())
     except OSError as error:
         raise UsageError(f"{folder} is not the folder of a run: {path} cannot be read ({error.strerror})") from None
     except UnicodeDecodeError:
         raise UsageError(f"{path} is damaged: it is no text") from None
+    if linked:
+        raise UsageError(f"{folder / linked[0]} is a link to something else: put the thing itself in its place")
     try:
         return from_yaml(config_class, text)
     except (ValueError, TypeError) as error:

@@ -33,7 +33,7 @@ def from_yaml(config_class: type, text: str) -> Any:
         plain = yaml.safe_load(text)
     except Exception as error:  # what a scalar cannot be, or too deep a nest, is no YAMLError
         raise UsageError(f"not a YAML text: {one_line(error)}") from None
-    return _from_plain(config_class, plain, config_class.__name__)
+    return _with_settings(config_class(), plain, config_class.__name__)
 
 
 def _to_plain(value: Any) -> Any:
@@ -41,26 +41,29 @@ def _to_plain(value: Any) -> Any:
         return {f.name: _to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, tuple):
         return [_to_plain(v) for v in value]
-    return str(value) if isinstance(value, Path) else value
+    if isinstance(value, float):  # NumPy's are of a kind that YAML does not know
+        return float(value)
+    return str(value) if isinstance(value, Path | str) else value
 
 
-def _from_plain(config_class: type, plain: Any, where: str) -> Any:
+def _with_settings(config: Any, plain: Any, where: str) -> Any:
+    """A config with the settings of a mapping in place of its own."""
     if not isinstance(plain, dict):
         raise UsageError(f"{where} must be a mapping of settings, not {type(plain).__name__}")
-    hints = typing.get_type_hints(config_class)
+    hints = typing.get_type_hints(type(config))
     unknown = [shown(name) for name in plain if name not in hints]
     if unknown:
         raise UsageError(f"{where} has no setting {one_line(', '.join(unknown))}; its settings are {', '.join(hints)}")
     arguments = {}
     for name, value in plain.items():
         if dataclasses.is_dataclass(hints[name]):
-            arguments[name] = _from_plain(hints[name], value, name)
+            arguments[name] = _with_settings(getattr(config, name), value, name)
         elif isinstance(value, str) and Path in (hints[name], *typing.get_args(hints[name])):
             arguments[name] = Path(value)
         else:
             is_tuple = isinstance(value, list) and typing.get_origin(hints[name]) is tuple
             arguments[name] = tuple(value) if is_tuple else value
-    return config_class(**arguments)
+    return dataclasses.replace(config, **arguments)
 
 
 def build(parts: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:

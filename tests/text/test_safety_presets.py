@@ -21,7 +21,6 @@ from tfppo.text.rewards import as_reward
 from tfppo.text.vetting import vet_archive, vet_folder
 
 JSON_FILES = ["config.json", "task.json", "preprocessor.json", "tokenizer.json"]
-POLICY = {"module": "keras", "class_name": "DTypePolicy", "config": {"name": "float32"}, "registered_name": None}
 
 
 @pytest.fixture
@@ -79,6 +78,18 @@ def payloads(mark):
             "class_name": "function",
             "config": "load_model",
             "registered_name": "load_model",
+        },
+        "a good name elsewhere": {
+            "module": "subprocess",
+            "class_name": "GPT2Backbone",
+            "config": {},
+            "registered_name": "keras_hub>GPT2Backbone",
+        },
+        "two names": {
+            "module": "keras.layers",
+            "class_name": "Lambda",
+            "config": {},
+            "registered_name": "keras_hub>GPT2Backbone",
         },
         "no text": {"module": ["os"], "class_name": {"a": 1}, "config": {}, "registered_name": 3},
     }

@@ -136,7 +136,6 @@ class TextConfig:
         check_types(self)
         check(self, "task", "the name of a task", is_printable)
         check(self, "reward", "package.module:function", is_printable)
-        check(self, "stop_token", "the text of a token", bool)
         for name in ("iterations", "batch_size", "prompt_length", "response_length", "sample_interval"):
             check(self, name, "at least 1", lambda v: v >= 1)
         check(
