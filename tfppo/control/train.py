@@ -103,8 +103,8 @@ class ControlTrainer:
 
     @property
     def weights(self) -> list[Any]:
-        """The variables of the networks, in a fixed order."""
-        return [*self.policy.actor.variables, *self.policy.critic.variables]
+        """The weights of the networks, in a fixed order; seeds of dropout, which is off, are none."""
+        return [*self.policy.actor.weights, *self.policy.critic.weights]
 
     @property
     def state(self) -> dict[str, Any]:

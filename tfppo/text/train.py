@@ -105,8 +105,8 @@ class TextTrainer:
 
     @property
     def weights(self) -> list[Any]:
-        """The variables of the models, in a fixed order."""
-        return [variable for model in self.models.values() for variable in model.variables]
+        """The weights of the models, in a fixed order; seeds of dropout, which is off, are none."""
+        return [weight for model in self.models.values() for weight in model.weights]
 
     @property
     def state(self) -> dict[str, Any]:
