@@ -3,7 +3,7 @@
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,6 +15,7 @@ from tfppo.checkpoints import Checkpoints, read_progress
 from tfppo.config import RunConfig
 from tfppo.errors import UsageError
 from tfppo.learner import PPOLearner
+from tfppo.replicas import ALONE, Replicas
 from tfppo.tensorboard import cut_back, event_sizes
 from tfppo.writers import Writer
 
@@ -29,9 +30,9 @@ class Iteration(NamedTuple):
 
 
 def train_iterations(
-    dataset: tf.data.Dataset, learner: PPOLearner, start: int, stop: int, device: str, collector: Any
+    dataset: Iterable[Any], learner: PPOLearner, start: int, stop: int, device: str, collector: Any
 ) -> Iterator[Iteration]:
-    """Trains on the elements of an on-policy dataset, one an iteration.
+    """Trains on the elements of an on-policy tf.data.Dataset, or of another iterable of rollouts, one an iteration.
 
     Raises:
       UsageError: if too many updates in a row were skipped because something was not finite.
@@ -40,7 +41,7 @@ def train_iterations(
     rollouts = iter(dataset)
     for number in range(start, stop):
         clock = [time.perf_counter()]
-        if number == start:
+        if number == start and isinstance(dataset, tf.data.Dataset):
             rollout = _first(dataset, rollouts, learner, device, collector)
         else:
             rollout = _next(rollouts, collector)  # the current policy acts
@@ -92,6 +93,7 @@ def write_iterations(
     score: str,
     is_last: Callable[[int, dict[str, float]], bool],
     extra: Callable[[Path], None] | None = None,
+    replicas: Replicas = ALONE,
 ) -> bool:
     """Runs the loop: writes rows, keeps checkpoints, and stops at the last iteration or when a signal asks for it.
 
@@ -106,6 +108,7 @@ def write_iterations(
       score: the metric by which the best checkpoint is chosen.
       is_last: whether the run ends with an iteration.
       extra: writes what else belongs to a checkpoint into its folder.
+      replicas: whose other processes `follow_iterations`, and whom a signal may ask as well.
 
     Returns:
       whether the run came to its end and nobody asked it to stop, be it in its last iteration.
@@ -114,7 +117,7 @@ def write_iterations(
       UsageError: if something cannot be written, besides what the iterations raise.
     """
     last = False
-    with _stop_requests() as stop_requested, _closing(writers):
+    with _stop_requests(replicas) as stop_requested, _closing(writers):
         for iteration, row in iterations:
             last = is_last(iteration, row)
             stop = last or stop_requested()
@@ -127,6 +130,21 @@ def write_iterations(
                         writer.flush()
                     checkpoints.save(iteration + 1, row[score], event_sizes(folder), extra)
             if stop:
+                break
+        return last and not stop_requested()
+
+
+def follow_iterations(
+    iterations: Iterator[tuple[int, dict[str, float]]],
+    is_last: Callable[[int, dict[str, float]], bool],
+    replicas: Replicas,
+) -> bool:
+    """What `write_iterations` is to the chief, for the other processes: they stop when it does, and write nothing."""
+    last = False
+    with _stop_requests(replicas) as stop_requested:
+        for iteration, row in iterations:
+            last = is_last(iteration, row)
+            if last or stop_requested():
                 break
         return last and not stop_requested()
 
@@ -172,15 +190,16 @@ def _closing(writers: Sequence[Writer]) -> Iterator[None]:
 
 
 @contextmanager
-def _stop_requests() -> Iterator[Callable[[], bool]]:
-    """SIGINT and SIGTERM no longer end the process, but are remembered: the iteration that runs is finished first."""
+def _stop_requests(replicas: Replicas) -> Iterator[Callable[[], bool]]:
+    """SIGINT and SIGTERM no longer end the process, but are remembered: the iteration that runs is finished first, and
+    all processes stop when one of them is asked to."""
     received: list[int] = []
     signals = (signal.SIGINT, signal.SIGTERM)
     if threading.current_thread() is not threading.main_thread():  # signals are the main thread's to handle
         signals = ()
     previous = {number: signal.signal(number, lambda number, _: received.append(number)) for number in signals}
     try:
-        yield lambda: bool(received)
+        yield lambda: replicas.any(bool(received))
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
