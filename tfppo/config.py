@@ -183,8 +183,8 @@ class RunConfig:
     compile_update: CompileMode = "auto"
     """How the update is compiled; auto: by a rule over device and batch size."""
     distribute: Literal["auto", "none", "mirrored", "multiworker"] = "auto"
-    """What trains together, sharing the rollout and each minibatch: mirrored: all GPUs of this process; multiworker: the
-    processes that TF_CONFIG names; auto: those if it names several, or else all GPUs if the run is on one."""
+    """What shares the rollout and each minibatch: mirrored: all GPUs of this process; multiworker: the processes that
+    TF_CONFIG names; auto: those if it names several, or else all GPUs if the run is on one."""
     log_interval: int = 1
     """Iterations between two rows of metrics."""
     checkpoint_interval: int = 20

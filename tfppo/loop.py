@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -84,12 +84,20 @@ def raising_what_it_raised(collector: Any) -> Iterator[None]:
         raise error from None
 
 
+def execution(trainer: Any) -> str:
+    """Where and how a trainer's programs run, and why, in a line."""
+    return (
+        f"device {trainer.device[1:4]}: {trainer.device_reason}; compiled as {trainer.rollout_mode} (rollout) and "
+        f"{trainer.update_mode} (update){trainer.replicas.description}"
+    )
+
+
 def write_iterations(
     iterations: Iterator[tuple[int, dict[str, float]]],
     run: RunConfig,
-    folder: Path,
+    folder: Path | None,
     writers: Sequence[Writer],
-    checkpoints: Checkpoints,
+    checkpoints: Checkpoints | None,
     score: str,
     is_last: Callable[[int, dict[str, float]], bool],
     extra: Callable[[Path], None] | None = None,
@@ -102,13 +110,13 @@ def write_iterations(
     Args:
       iterations: numbers and metrics.
       run: how often is written and kept.
-      folder: the run's.
+      folder: the run's; None: another process writes it, and this one only stops when all do.
       writers: of rows.
       checkpoints: of the run.
       score: the metric by which the best checkpoint is chosen.
       is_last: whether the run ends with an iteration.
       extra: writes what else belongs to a checkpoint into its folder.
-      replicas: whose other processes `follow_iterations`, and whom a signal may ask as well.
+      replicas: whose processes all stop where one of them is asked to.
 
     Returns:
       whether the run came to its end and nobody asked it to stop, be it in its last iteration.
@@ -121,30 +129,15 @@ def write_iterations(
         for iteration, row in iterations:
             last = is_last(iteration, row)
             stop = last or stop_requested()
-            with writing(folder):
+            with writing(folder) if folder else nullcontext():
                 if last or (iteration + 1) % run.log_interval == 0:
                     for writer in writers:
                         writer.write(iteration, row)
-                if stop or (iteration + 1) % run.checkpoint_interval == 0:
+                if checkpoints and (stop or (iteration + 1) % run.checkpoint_interval == 0):
                     for writer in writers:
                         writer.flush()
                     checkpoints.save(iteration + 1, row[score], event_sizes(folder), extra)
             if stop:
-                break
-        return last and not stop_requested()
-
-
-def follow_iterations(
-    iterations: Iterator[tuple[int, dict[str, float]]],
-    is_last: Callable[[int, dict[str, float]], bool],
-    replicas: Replicas,
-) -> bool:
-    """What `write_iterations` is to the chief, for the other processes: they stop when it does, and write nothing."""
-    last = False
-    with _stop_requests(replicas) as stop_requested:
-        for iteration, row in iterations:
-            last = is_last(iteration, row)
-            if last or stop_requested():
                 break
         return last and not stop_requested()
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from tfppo.errors import UsageError
 from tfppo.replicas import Replicas
 
 
@@ -21,6 +22,10 @@ class MirroredReplicas(Replicas):
     def __init__(self, devices: Sequence[str]):
         super().__init__(len(devices))
         self._strategy = tf.distribute.MirroredStrategy(list(devices))
+
+    @property
+    def description(self) -> str:
+        return f"; shared by {self.count} devices"
 
     def scope(self) -> contextlib.AbstractContextManager:
         return self._strategy.scope()
@@ -45,8 +50,11 @@ class MirroredReplicas(Replicas):
         # Inside of `strategy.run` optimizer.apply would add the gradients of all replicas up, which is done already.
         with self._strategy.scope():
             for variable, gradient in zip(variables, gradients, strict=True):
+                variable = getattr(variable, "value", variable)
+                if not isinstance(variable, tf.distribute.DistributedValues):
+                    raise UsageError("a model that was made beforehand is on one device alone: use distribute none")
                 self._strategy.extended.update(
-                    getattr(variable, "value", variable),
+                    variable,
                     lambda copy, slope: optimizer.update_step(slope, copy, optimizer.learning_rate),
                     args=(gradient,),
                     group=False,

@@ -67,6 +67,10 @@ class WorkerReplicas(Replicas):
                 "give it an address of this machine and a port that is free"
             ) from None
 
+    @property
+    def description(self) -> str:
+        return f"; shared by {self.count} workers, of which this is number {self.process}"
+
     def reduce(self, function: Callable[[int], tuple[Any, Any]]) -> tuple[Any, Any]:
         sums, maxima = function(self.process)
         mine = tf.one_hot(self.process, self.count, on_value=True, off_value=False)
@@ -76,6 +80,9 @@ class WorkerReplicas(Replicas):
 
     def gather(self, function: Callable[[int], tuple[Any, ...]], axes: Sequence[int]) -> tuple[Any, ...]:
         return self.gather_processes(function(self.process), axes)
+
+    def cut_processes(self, nest: Any, axis: int = 0) -> Any:
+        return self.cut(nest, self.process, axis)
 
     def gather_processes(self, nests: tuple[Any, ...], axes: Sequence[int]) -> tuple[Any, ...]:
         def padded(x: tf.Tensor, axis: int) -> tf.Tensor:

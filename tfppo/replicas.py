@@ -35,6 +35,11 @@ class Replicas:
         """Whether this process writes the run's folder."""
         return self.process == 0
 
+    @property
+    def description(self) -> str:
+        """Who trains together, to be put behind a sentence; empty where nobody does."""
+        return ""
+
     def modes(self, mode: str) -> tuple[str, str]:
         """How a program is compiled, and how a replica's share within it: XLA knows no collectives, so that only the
         shares are its."""
@@ -71,6 +76,11 @@ class Replicas:
         """Nests of tensors from every replica's `function(index)`, the n-th put together along axis `axes[n]`."""
         del axes
         return function(0)
+
+    def cut_processes(self, nest: Any, axis: int = 0) -> Any:
+        """The share of this process in a nest of tensors, cut along an axis."""
+        del axis
+        return nest
 
     def gather_processes(self, nests: tuple[Any, ...], axes: Sequence[int]) -> tuple[Any, ...]:
         """Nests of tensors that every process has its share of, the n-th put together along axis `axes[n]`."""

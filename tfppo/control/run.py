@@ -23,7 +23,7 @@ from tfppo.curves import plot_curve
 from tfppo.diagnoses import DiagnosisWriter
 from tfppo.errors import UsageError
 from tfppo.locks import locked
-from tfppo.loop import go_back, write_iterations, writing
+from tfppo.loop import execution, go_back, write_iterations, writing
 from tfppo.tensorboard import TensorBoardWriter
 from tfppo.writers import ConsoleWriter, CsvWriter, Writer, progress_bar
 
@@ -31,29 +31,33 @@ RETURN = "rollout/episode_return_mean"
 STEPS = "rollout/env_steps"
 
 
-def train(config: ControlRun, task: str = "control", import_seconds: float = 0.0) -> Path:
-    """Trains a new run, evaluates it, and returns its folder.
+def train(config: ControlRun, task: str = "control", import_seconds: float = 0.0) -> Path | None:
+    """Trains a new run, evaluates it, and returns its folder; None: this process trains along with another, whose the
+    folder is.
 
     Raises:
       UsageError: on settings that do not fit together, or a folder that cannot be used.
     """
     began = time.perf_counter() - import_seconds
     trainer = ControlTrainer(config)
+    if not trainer.replicas.is_chief:
+        return _run(trainer, None, began, import_seconds)
     folder = runs.create_run_folder(config.run, task, trainer.config)
     with locked(folder):
         return _run(trainer, folder, began, import_seconds)
 
 
-def resume(folder: Path, import_seconds: float = 0.0) -> Path:
-    """Goes on with a run from its latest checkpoint (without one: from its beginning), and returns its folder.
+def resume(folder: Path, import_seconds: float = 0.0) -> Path | None:
+    """Goes on with a run from its latest checkpoint (without one: from its beginning), and returns what `train` does.
 
     Raises:
       UsageError: if the folder is no run or in use, or its latest checkpoint is damaged.
     """
     began = time.perf_counter() - import_seconds
-    config = runs.read_config(folder, ControlRun)
+    trainer = ControlTrainer(runs.read_config(folder, ControlRun))
+    if not trainer.replicas.is_chief:
+        return _run(trainer, None, began, import_seconds)
     with locked(folder):
-        trainer = ControlTrainer(config)
         checkpoint = go_back(folder, _checkpoints(trainer, folder))
         if checkpoint is not None and not trainer.in_graph:
             print(trainer.collector.restore_environments(checkpoint))
@@ -107,7 +111,8 @@ def _restored(folder: Path, checkpoint: str, video_episodes: int = 0) -> Iterato
     """The trainer of a run as a checkpoint left it, on whatever device there is."""
     config = runs.read_config(folder, ControlRun)
     control = dataclasses.replace(config.control, video_episodes=video_episodes)
-    trainer = ControlTrainer(ControlRun(dataclasses.replace(config.run, device="auto"), control, config.ppo))
+    run = dataclasses.replace(config.run, device="auto", distribute="none")
+    trainer = ControlTrainer(ControlRun(run, control, config.ppo))
     try:
         _checkpoints(trainer, folder).restore_for_use(checkpoint)
         yield trainer
@@ -115,13 +120,16 @@ def _restored(folder: Path, checkpoint: str, video_episodes: int = 0) -> Iterato
         trainer.close()
 
 
-def _run(trainer: ControlTrainer, folder: Path, began: float, import_seconds: float) -> Path:
+def _run(trainer: ControlTrainer, folder: Path | None, began: float, import_seconds: float) -> Path | None:
     config = trainer.config
     _announce(trainer, folder)
     try:
-        finished = _train(trainer, folder)
+        with trainer.replicas.watched(folder):
+            finished = _train(trainer, folder)
     finally:
         trainer.close()
+    if folder is None:
+        return None
     if not finished:
         print(f"stopped; go on with: tfppo resume {folder}")
         return folder
@@ -143,9 +151,10 @@ def _run(trainer: ControlTrainer, folder: Path, began: float, import_seconds: fl
     return folder
 
 
-def _train(trainer: ControlTrainer, folder: Path) -> bool:
-    """The training loop with everything that is written on the way. Returns whether it came to its end."""
+def _train(trainer: ControlTrainer, folder: Path | None) -> bool:
+    """The training loop with what is written on the way, if there is a folder. Returns whether it came to its end."""
     run, control = trainer.config.run, trainer.config.control
+    trainer.replicas.start(runs.shared_settings(trainer.config), trainer.state)
     done = trainer.iteration == control.num_iterations or _is_solved(trainer.episode_metrics, control.target_return)
     if done:  # a finished run was resumed
         return True
@@ -153,11 +162,12 @@ def _train(trainer: ControlTrainer, folder: Path) -> bool:
         trainer.iterations(),
         run,
         folder,
-        _writers(trainer, folder),
-        _checkpoints(trainer, folder),
+        _writers(trainer, folder) if folder else [],
+        _checkpoints(trainer, folder) if folder else None,
         RETURN,
         lambda iteration, row: iteration + 1 == control.num_iterations or _is_solved(row, control.target_return),
         None if trainer.in_graph else trainer.collector.save_environments,
+        trainer.replicas,
     )
 
 
@@ -236,12 +246,9 @@ def _record(trainer: ControlTrainer, folder: Path, seed: int) -> None:
         print(f"{folder / runs.VIDEO} shows {shown} of {env}")
 
 
-def _announce(trainer: ControlTrainer, folder: Path) -> None:
+def _announce(trainer: ControlTrainer, folder: Path | None) -> None:
     control = trainer.config.control
     backend = "in-graph" if trainer.in_graph else "gymnasium"
-    print(f"{control.env} ({backend}), {control.num_envs} environments, seed {trainer.config.run.seed} -> {folder}")
-    print(
-        f"device {trainer.device[1:4]}: {trainer.device_reason}; "
-        f"compiled as {trainer.rollout_mode} (rollout) and {trainer.update_mode} (update)",
-        flush=True,
-    )
+    where = folder or "worker 0"
+    print(f"{control.env} ({backend}), {control.num_envs} environments, seed {trainer.config.run.seed} -> {where}")
+    print(execution(trainer), flush=True)
