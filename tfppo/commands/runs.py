@@ -9,7 +9,7 @@ from tyro.conf import Positional, UseAppendAction
 
 from tfppo import runs
 from tfppo.errors import UsageError
-from tfppo.startup import import_tensorflow, seconds_since_start
+from tfppo.startup import import_tensorflow, seconds_since_start, tell_whom_it_waits_for
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,7 @@ class Resume:
     """The run's folder."""
 
     def __call__(self) -> None:
+        tell_whom_it_waits_for()
         _, run = _application(self.folder)
         run.resume(self.folder, seconds_since_start())
 

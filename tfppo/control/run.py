@@ -59,7 +59,7 @@ def resume(folder: Path, import_seconds: float = 0.0) -> Path | None:
         return _run(trainer, None, began, import_seconds)
     with locked(folder):
         checkpoint = go_back(folder, _checkpoints(trainer, folder))
-        if checkpoint is not None and not trainer.in_graph:
+        if checkpoint is not None and trainer.keeps_environments:
             print(trainer.collector.restore_environments(checkpoint))
         return _run(trainer, folder, began, import_seconds)
 
@@ -166,7 +166,7 @@ def _train(trainer: ControlTrainer, folder: Path | None) -> bool:
         _checkpoints(trainer, folder) if folder else None,
         RETURN,
         lambda iteration, row: iteration + 1 == control.num_iterations or _is_solved(row, control.target_return),
-        None if trainer.in_graph else trainer.collector.save_environments,
+        trainer.collector.save_environments if trainer.keeps_environments else None,
         trainer.replicas,
     )
 

@@ -58,6 +58,8 @@ class ControlTrainer:
         self.config = dataclasses.replace(config, run=chosen)  # what a resumed run goes on with, wherever it is
         has_graph = control.env in IN_GRAPH_ENVIRONMENTS
         self.in_graph = control.backend == "graph" or (control.backend == "auto" and has_graph)
+        # Processes that share an environment in Python start new episodes when they are resumed.
+        self.keeps_environments = not self.in_graph and self.replicas.processes == 1
         if control.fused and not self.in_graph:
             raise UsageError(
                 f"fused wants an in-graph environment, and {control.env} is stepped by gymnasium here: leave fused out"
