@@ -207,7 +207,7 @@ def test_evaluate_takes_a_seed(finished, monkeypatch, capsys):
     assert cli.main(["evaluate", str(finished)]) == 0
     assert cli.main(["evaluate", str(finished), "--episodes", "3", "--seed", "5"]) == 0
     assert cli.main(["evaluate", str(finished), "--video-episodes", "2"]) == 0
-    assert seen == [(finished, 100, None, 0), (finished, 3, 5, 0), (finished, 100, None, 2)]
+    assert seen == [(finished, 100, None, 0, None), (finished, 3, 5, 0, None), (finished, 100, None, 2, None)]
     out = capsys.readouterr().out
     assert "over 3 episodes" in out and "9.0 +- 0.5" in out and "7.0 +- 0.5" in out
 
@@ -367,13 +367,13 @@ def test_a_runs_dir_that_is_a_file_is_refused(tmp_path, capsys):
 
 @pytest.mark.parametrize("command", ["resume", "evaluate", "export"])
 def test_a_damaged_checkpoint_is_refused_and_the_run_left_alone(finished, command, capsys):
-    (data,) = (finished / "checkpoints").glob("ckpt-1.data*")
+    (data,) = (finished / "checkpoints" / "000001").glob("*.data*")
     data.write_bytes(data.read_bytes()[:100])
     before = contents(finished)
     assert cli.main([command, str(finished)]) == 2
     err = capsys.readouterr().err
     assert_one_line(err)
-    assert str(finished / "checkpoints" / "ckpt-1") in err
+    assert str(finished / "checkpoints" / "000001") in err
     assert contents(finished) == before
 
 
@@ -401,7 +401,7 @@ def test_a_process_fails_with_one_line_in_spite_of_tensorflow(finished):
     done = tfppo_process("evaluate", str(finished), "--episodes", "2")
     assert done.returncode == 2
     assert_one_line(done.stderr)
-    assert str(finished / "checkpoints" / "ckpt-1") in done.stderr
+    assert str(finished / "checkpoints" / "000001") in done.stderr
     assert done.stdout == ""
 
 

@@ -39,7 +39,7 @@ def train_cartpole(*arguments, runs_dir):
 
 def state_of(folder):
     """Every tensor of the last checkpoint, as bytes by name; how many times a process has saved is no part of it."""
-    reader = tf.train.load_checkpoint(str(folder / runs.CHECKPOINTS))
+    reader = tf.train.load_checkpoint(str(max((folder / runs.CHECKPOINTS).iterdir()) / "state"))
     names = [name for name in reader.get_variable_to_shape_map() if not name.startswith(("save_counter", "_CHECK"))]
     return {name: np.asarray(reader.get_tensor(name)).tobytes() for name in names}
 
@@ -208,7 +208,7 @@ def test_ctrl_c_saves_the_seed_that_is_under_way_and_begins_no_other(last, tmp_p
     assert train_cartpole("--seeds", "5,3,4", runs_dir=tmp_path) == 0
     folder = tmp_path / "cartpole-seed5"
     assert list(tmp_path.iterdir()) == [folder]
-    assert (folder / runs.CHECKPOINTS / f"ckpt-{1 + last}.index").exists()
+    assert (folder / runs.CHECKPOINTS / f"{1 + last:06d}").exists()
     assert not runs.is_finished(folder) and runs.read_evaluation(folder) is None
     out = capsys.readouterr().out
     assert f"tfppo resume {folder}\n" in out

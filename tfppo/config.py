@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from tfppo.errors import UsageError
-from tfppo.settings import check, check_types, exact_div
+from tfppo.settings import check, check_types, exact_div, is_printable
 
 CompileMode = Literal["auto", "xla", "graph", "eager"]
 Schedule = Literal["constant", "linear", "cosine"]
@@ -135,9 +135,9 @@ class ControlConfig:
 
     def __post_init__(self):
         check_types(self)
+        check(self, "env", "an environment's id, such as CartPole-v1 or module:CartPole-v1", _is_environment_id)
         for name in ("num_envs", "rollout_length", "total_steps"):
             check(self, name, "at least 1", lambda v: v >= 1)
-        check(self, "target_return", "a finite number", lambda v: True)
         for name in ("eval_episodes", "gsde_interval", "lstm_units"):
             check(self, name, "at least 0", lambda v: v >= 0)
         check(self, "video_episodes", "between 0 and 10", lambda v: 0 <= v <= 10)
@@ -217,5 +217,9 @@ class ControlRun:
             raise UsageError("kl_in is reward, but only text has a reference whose KL could be part of it: use loss")
 
 
+def _is_environment_id(env: str) -> bool:
+    return is_printable(env) and env.count(":") <= 1  # gymnasium imports what stands before it
+
+
 def _is_folder_name(name: str) -> bool:
-    return name not in ("", ".", "..") and name.isprintable() and not set(name) & set("/\\")
+    return is_printable(name) and name not in (".", "..") and not set(name) & set("/\\")

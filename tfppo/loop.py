@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,8 +16,11 @@ from tfppo.config import RunConfig
 from tfppo.errors import UsageError
 from tfppo.learner import PPOLearner
 from tfppo.replicas import ALONE, Replicas
+from tfppo.runs import is_finished
 from tfppo.tensorboard import cut_back, event_sizes
 from tfppo.writers import Writer
+
+STARTS_ANEW = "no checkpoint was written yet: the run starts from its beginning"
 
 
 class Iteration(NamedTuple):
@@ -128,11 +131,12 @@ def write_iterations(
     with _stop_requests(replicas) as stop_requested, _closing(writers):
         for iteration, row in iterations:
             last = is_last(iteration, row)
-            stop = last or stop_requested()
-            with writing(folder) if folder else nullcontext():
+            with writing(folder):
                 if last or (iteration + 1) % run.log_interval == 0:
                     for writer in writers:
                         writer.write(iteration, row)
+            stop = last or stop_requested()
+            with writing(folder):
                 if checkpoints and (stop or (iteration + 1) % run.checkpoint_interval == 0):
                     for writer in writers:
                         writer.flush()
@@ -147,9 +151,11 @@ def go_back(folder: Path, checkpoints: Checkpoints) -> Path | None:
     folder; None: there is none, and the run starts from its beginning.
 
     Raises:
-      UsageError: if the checkpoint is damaged, or something cannot be written.
+      UsageError: if the checkpoint is damaged, a finished run has none any more, or something cannot be written.
     """
     path = checkpoints.restore()
+    if path is None and is_finished(folder):
+        raise UsageError(f"{folder} is finished, but its checkpoints are gone: train it again under another --name")
     with writing(folder):
         cut_back(folder, {} if path is None else read_progress(path).sizes)
     return path

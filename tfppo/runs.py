@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import re
+import shlex
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tfppo.config import RunConfig
-from tfppo.errors import UsageError
+from tfppo.errors import UsageError, shown
 from tfppo.settings import from_yaml, to_yaml
 
 CONFIG = "config.yaml"
@@ -102,6 +103,33 @@ def read_config(folder: Path, config_class: type) -> Any:
         return from_yaml(config_class, text)
     except (ValueError, TypeError) as error:
         raise UsageError(f"{path}: {error}") from None
+
+
+def read_confirmed(folder: Path, config_class: type, option: str, given: str | None) -> Any:
+    """The settings of a run, for whoever imports the module that one of them may name, as "module:name".
+
+    Importing a module runs it, and the settings may be a stranger's: the user must have named it, too.
+
+    Args:
+      folder: of the run.
+      config_class: of its settings.
+      option: the setting, and the command line's option of the same name.
+      given: what the user gave for it; None: nothing.
+
+    Raises:
+      UsageError: as `read_config`, or if a module was not named, or something else was than the settings have.
+    """
+    config = read_config(folder, config_class)
+    named = flat_settings(config)[option]
+    if given is not None and given != named:
+        has = f"no {option} of its own" if named is None else f"the {option} {shown(named)}"
+        raise UsageError(f"{folder} has {has}, not {shown(given)}: leave --{option} out, or give that of the run")
+    if given is None and ":" in (named or ""):
+        raise UsageError(
+            f"{folder / CONFIG} names the {option} {shown(named)}, for which a module would be imported: if you trust "
+            f"it, name it too, with --{option} {shlex.quote(named)}"
+        )
+    return config
 
 
 def is_text(folder: Path) -> bool:

@@ -1,7 +1,6 @@
 """What config dataclasses are made with: checks of their fields, and YAML in and out."""
 
 import dataclasses
-import math
 import types
 import typing
 from collections.abc import Callable
@@ -10,7 +9,10 @@ from typing import Any, Literal
 
 import yaml
 
-from tfppo.errors import UsageError
+from tfppo.errors import UsageError, one_line, shown
+
+INT64_MAX = 2**63 - 1
+FLOAT32_MAX = (2 - 2**-23) * 2.0**127  # what is computed with is float32
 
 
 def exact_div(dividend: int, divisor: int, dividend_name: str, divisor_name: str) -> int:
@@ -29,8 +31,8 @@ def from_yaml(config_class: type, text: str) -> Any:
     """A config dataclass from its YAML text. Raises UsageError on text that is no such config, naming the field."""
     try:
         plain = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UsageError(f"not a YAML text: {' '.join(str(error).split())}") from None
+    except Exception as error:  # what a scalar cannot be, or too deep a nest, is no YAMLError
+        raise UsageError(f"not a YAML text: {one_line(error)}") from None
     return _from_plain(config_class, plain, config_class.__name__)
 
 
@@ -46,9 +48,9 @@ def _from_plain(config_class: type, plain: Any, where: str) -> Any:
     if not isinstance(plain, dict):
         raise UsageError(f"{where} must be a mapping of settings, not {type(plain).__name__}")
     hints = typing.get_type_hints(config_class)
-    unknown = [" ".join(str(name).split()) for name in plain if name not in hints]
+    unknown = [shown(name) for name in plain if name not in hints]
     if unknown:
-        raise UsageError(f"{where} has no setting {', '.join(unknown)}; its settings are {', '.join(hints)}")
+        raise UsageError(f"{where} has no setting {one_line(', '.join(unknown))}; its settings are {', '.join(hints)}")
     arguments = {}
     for name, value in plain.items():
         if dataclasses.is_dataclass(hints[name]):
@@ -56,7 +58,8 @@ def _from_plain(config_class: type, plain: Any, where: str) -> Any:
         elif isinstance(value, str) and Path in (hints[name], *typing.get_args(hints[name])):
             arguments[name] = Path(value)
         else:
-            arguments[name] = tuple(value) if isinstance(value, list) else value
+            is_tuple = isinstance(value, list) and typing.get_origin(hints[name]) is tuple
+            arguments[name] = tuple(value) if is_tuple else value
     return config_class(**arguments)
 
 
@@ -77,19 +80,42 @@ def build(parts: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def check(config: Any, name: str, wanted: str, holds: Callable[[Any], bool]) -> None:
-    """Raises UsageError unless the field is None, or finite and as wanted."""
+    """Raises UsageError unless the field is None or as wanted."""
     value = getattr(config, name)
-    if value is not None and ((isinstance(value, float) and not math.isfinite(value)) or not holds(value)):
-        raise UsageError(f"{name} must be {wanted}, not {value!r}")
+    if value is not None and not holds(value):
+        raise UsageError(f"{name} must be {wanted}, not {shown(value)}")
 
 
 def check_types(config: Any) -> None:
-    """Raises UsageError unless every field of a config dataclass is of the type that it is annotated with."""
+    """Raises UsageError unless every field of a config dataclass is of the type that it is annotated with, and can be
+    computed with, written and printed: numbers are finite and not too large, texts can be encoded, paths be printed."""
     for name, hint in typing.get_type_hints(type(config)).items():
         value = getattr(config, name)
         if not _is_a(value, hint):
             wanted = getattr(hint, "__name__", str(hint)) if not typing.get_args(hint) else _wanted(hint)
-            raise UsageError(f"{name} must be {wanted}, not {value!r}")
+            raise UsageError(f"{name} must be {wanted}, not {shown(value)}")
+        for part in value if isinstance(value, tuple) else (value,):
+            wanted = _usable(part)
+            if wanted is not None:
+                raise UsageError(f"{name} must be {wanted}, not {shown(value)}")
+
+
+def is_printable(text: str) -> bool:
+    """Whether a text is one that stands well in a line: not empty, and every character of it can be seen."""
+    return text != "" and text.isprintable()
+
+
+def _usable(value: Any) -> str | None:
+    """What a value of the right type must be and is not; None: nothing."""
+    if isinstance(value, int) and abs(value) > INT64_MAX:
+        return "a number of at most 64 bits"
+    if isinstance(value, float) and not abs(value) <= FLOAT32_MAX:
+        return "a finite number (of float32)"
+    if isinstance(value, str) and any("\ud800" <= letter <= "\udfff" for letter in value):
+        return "a text that UTF-8 can hold"
+    if isinstance(value, Path) and not is_printable(str(value)):
+        return "a path whose characters can be printed"
+    return None
 
 
 def _wanted(hint: Any) -> str:

@@ -2,10 +2,12 @@
 
 import csv
 import dataclasses
+import errno
 import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import threading
 from contextlib import contextmanager
@@ -15,7 +17,7 @@ import pytest
 import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tfppo import loop, runs
+from tfppo import checkpoints, loop, runs
 from tfppo.config import ControlConfig, ControlRun, PPOConfig, RunConfig
 from tfppo.control import run
 from tfppo.control.normalization import Normalization
@@ -143,7 +145,7 @@ def test_a_run_leaves_its_files(whole):
     names = sorted(path.name for path in whole.iterdir())
     events = [name for name in names if name.startswith("events.out.tfevents.")]  # of training, and of the video
     assert len(events) == 2
-    others = ["checkpoints", "config.yaml", "curve.png", "evaluation.json", "metrics.csv", "video.gif"]
+    others = [".lock", "checkpoints", "config.yaml", "curve.png", "evaluation.json", "metrics.csv", "video.gif"]
     assert names == sorted(events + others)
     assert runs.read_config(whole, ControlRun) == tiny(whole.parent, mode="graph", video_episodes=1)
     assert checkpoints_of(whole) == [6, 7]
@@ -245,7 +247,18 @@ def test_so_many_episodes_are_no_video(copy):
 
 def test_the_evaluation_says_what_was_played_and_how_long_it_took(whole):
     evaluation, seconds = read_evaluation(whole)
-    assert list(evaluation) == ["env", "seed", "episodes", "mean", "std", "min", "max", "stochastic", "env_steps"]
+    assert list(evaluation) == [
+        "env",
+        "seed",
+        "episodes",
+        "mean",
+        "std",
+        "min",
+        "max",
+        "stochastic",
+        "weights",
+        "env_steps",
+    ]
     assert list(evaluation["stochastic"]) == ["episodes", "mean", "std", "min", "max"]
     assert (evaluation["env"], evaluation["seed"], evaluation["episodes"]) == ("CartPole-v1", 3, 2)
     assert evaluation["env_steps"] == int(read_rows(whole)[-1][STEPS])
@@ -381,7 +394,7 @@ def test_a_stop_between_two_looks_at_it_still_saves(tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "_stop_requests", stop_requests)
     folder = run.train(tiny(tmp_path, intervals=(1, 100), iterations=3), "cartpole")
     (checkpoint,) = checkpoints_of(folder)
-    assert checkpoint == f"ckpt-{len(read_rows(folder))}"
+    assert checkpoint == len(read_rows(folder))
 
 
 def test_resuming_a_finished_run_changes_nothing(whole, copy, capsys):
@@ -398,7 +411,7 @@ def test_a_solved_run_stops_early(tmp_path, monkeypatch, capsys):
     (row,) = read_rows(folder)
     iteration = int(row["iteration"])
     assert iteration + 1 < ITERATIONS and float(row["rollout/episodes"]) >= 1
-    assert checkpoints_of(folder) == [f"ckpt-{iteration + 1}"]
+    assert checkpoints_of(folder) == [iteration + 1]
     assert read_evaluation(folder)[0]["env_steps"] == int(float(row[STEPS]))
     assert (folder / "curve.png").exists()
     assert f"iteration {iteration + 1}/{ITERATIONS}" in capsys.readouterr().out
@@ -423,26 +436,146 @@ def test_intervals_thin_out_rows_and_checkpoints_and_zero_episodes_the_evaluatio
     assert (folder / "curve.png").exists()
 
 
-def test_a_gymnasium_run_is_stopped_and_goes_on_with_new_episodes(whole, tmp_path, at, handlers, monkeypatch, capsys):
+@pytest.mark.parametrize("vectorization", ["auto", "sync"])
+def test_a_gymnasium_run_is_stopped_and_goes_on_to_the_same_end(
+    vectorization, tmp_path, at, handlers, monkeypatch, capsys
+):
+    settings = {"backend": "gymnasium", "vectorization": vectorization}
+    whole = run.train(tiny(tmp_path / "whole", **settings), "cartpole")
     at(1, lambda: os.kill(os.getpid(), signal.SIGINT))
-    folder = run.train(tiny(tmp_path, iterations=4, backend="gymnasium"), "cartpole")
+    folder = run.train(tiny(tmp_path / "stopped", **settings), "cartpole")
     assert handlers() == ([], True)
-    before = without_times(folder)
-    assert [int(row["iteration"]) for row in before] == [0, 1]
-    out = capsys.readouterr().out
-    assert "CartPole-v1 (gymnasium)" in out and "cannot be saved" not in out
+    assert [int(row["iteration"]) for row in read_rows(folder)] == [0, 1]
+    assert "CartPole-v1 (gymnasium)" in capsys.readouterr().out
     monkeypatch.undo()
     run.resume(folder)
-    out = capsys.readouterr().out
-    assert "gymnasium environments cannot be saved" in out and "start anew" in out
-    after = without_times(folder)
-    assert after[:2] == before
-    assert [int(row["iteration"]) for row in after] == [0, 1, 2, 3]
-    assert list(after[0]) == list(without_times(whole)[0])
-    assert int(after[2][STEPS]) > int(before[1][STEPS])
-    evaluation, _ = read_evaluation(folder)
-    del evaluation["env_steps"]
-    assert run.evaluate(folder, 2) == evaluation
+    assert "all 4 environments go on exactly where they were" in capsys.readouterr().out
+    assert_same_run(folder, whole)
+
+
+def test_a_run_that_dies_before_its_first_checkpoint_starts_anew_and_doubles_nothing(
+    whole, tmp_path, at, monkeypatch, capsys
+):
+    def crash():
+        raise ZeroDivisionError("a defect")
+
+    at(1, crash)
+    with pytest.raises(ZeroDivisionError):
+        run.train(tiny(tmp_path, mode="graph", video_episodes=1), "cartpole")
+    folder = tmp_path / "cartpole-seed3"
+    assert len(read_rows(folder)) == 2 and not (folder / "checkpoints").exists()
+    monkeypatch.undo()
+    run.resume(folder)
+    assert "starts from its beginning" in capsys.readouterr().out
+    assert_same_run(folder, whole)
+    assert len(list(folder.glob("events.*"))) == 2
+
+
+def test_event_files_are_cut_back_to_the_checkpoint(copy, whole):
+    """As after a kill in the middle of a row: half an event, half a line, a file of which no checkpoint knows."""
+    shutil.rmtree(copy / "checkpoints" / "000007")
+    for path in copy.glob("events.*"):
+        path.write_bytes(path.read_bytes() + b"half an event")
+    (copy / "events.out.tfevents.9999999999.elsewhere").write_bytes(b"garbage")
+    with (copy / "metrics.csv").open("a") as file:
+        file.write("3")  # of a line that began with 33, say
+    run.resume(copy)
+    assert_same_run(copy, whole)
+    assert (copy / "metrics.csv").read_text().count("\n") == ITERATIONS + 1
+
+
+def test_a_finished_run_without_checkpoints_is_not_trained_over(copy):
+    shutil.rmtree(copy / "checkpoints")
+    before = {path: path.read_bytes() for path in copy.iterdir() if path.name != ".lock"}
+    with pytest.raises(UsageError, match="finished, but its checkpoints are gone"):
+        run.resume(copy)
+    assert {path: path.read_bytes() for path in copy.iterdir() if path.name != ".lock"} == before
+
+
+def test_a_run_in_use_is_refused(copy):
+    with subprocess.Popen(
+        [sys.executable, "-c", LOCKED, str(copy)], stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout.readline() == "in\n"
+        with pytest.raises(UsageError, match=f"in use by process {other.pid}"):
+            run.resume(copy)
+        other.stdin.close()
+    run.evaluate(copy, 1)  # who only reads may come in
+
+
+LOCKED = """
+import sys
+from pathlib import Path
+from tfppo.locks import locked
+with locked(Path(sys.argv[1])):
+    print("in", flush=True)
+    sys.stdin.read()
+"""
+
+
+def full_disk(folder):
+    """Every byte that is written from now on meets a full disk, as /dev/full is."""
+    real = run.TensorBoardWriter._add
+
+    def add(self, **fields):
+        self._writer._async_writer._writer._writer = open("/dev/full", "wb", buffering=0)
+        real(self, **fields)
+
+    return run.TensorBoardWriter, "_add", add
+
+
+def no_space(*arguments, **options):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize(
+    "where", ["events", "metrics", "checkpoint of TensorFlow", "checkpoint", "curve", "evaluation"]
+)
+def test_a_full_disk_ends_a_run_in_one_line_and_its_checkpoint_stays(where, whole, tmp_path, monkeypatch, capfd):
+    config = tiny(tmp_path, mode="graph", video_episodes=1)
+    folder = tmp_path / "cartpole-seed3"
+    iteration = 5
+
+    class Console(run.ConsoleWriter):
+        def write(self, number, metrics):
+            super().write(number, metrics)
+            if number == iteration - 2:
+                fill()
+
+    def fill():
+        if where == "events":
+            monkeypatch.setattr(*full_disk(folder))
+        elif where == "metrics":
+            monkeypatch.setattr(run.CsvWriter, "write", no_space)
+        elif where == "checkpoint of TensorFlow":
+            full = tf.errors.ResourceExhaustedError(None, None, f"{folder}; No space left on device")
+            monkeypatch.setattr(tf.train.Checkpoint, "write", lambda *_: (_ for _ in ()).throw(full))
+        elif where == "checkpoint":
+            monkeypatch.setattr(checkpoints, "_to_disk", no_space)
+        elif where == "curve":
+            monkeypatch.setattr(run, "plot_curve", no_space)
+        else:
+            monkeypatch.setattr(runs, "write_evaluation", no_space)
+
+    monkeypatch.setattr(run, "ConsoleWriter", Console)
+    with pytest.raises(UsageError) as caught:
+        run.train(config, "cartpole")
+    text = str(caught.value)
+    assert text.startswith(f"cannot write to {folder} (") and f"tfppo resume {folder}" in text
+    assert "No space left on device" in text and len(text.splitlines()) == 1
+    assert "Traceback" not in capfd.readouterr().err
+    monkeypatch.undo()
+    run.evaluate(folder, 1)
+    run.resume(folder)
+    assert_same_run(folder, whole)
+
+
+def test_a_run_whose_folder_is_lost_ends_in_one_line(tmp_path, at):
+    folder = tmp_path / "cartpole-seed3"
+    at(1, lambda: shutil.rmtree(folder))
+    with pytest.raises(UsageError, match="cannot write to .*No such file or directory"):
+        run.train(tiny(tmp_path), "cartpole")
+    assert not folder.exists()  # nothing is put into a folder that is no run's
 
 
 def test_environments_are_closed_whatever_happens(tmp_path, at):

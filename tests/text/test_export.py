@@ -9,7 +9,7 @@ from refusal import refusal
 from tfppo import TextTrainer, runs
 from tfppo.cli import main
 from tfppo.text import run
-from tfppo.text.config import text_run
+from tfppo.text.config import TextRun, text_run
 from tfppo.text.presets import load_preset
 from tfppo.text.reference import as_language_model
 
@@ -47,7 +47,8 @@ def adapted(preset, tmp_path_factory):
 @pytest.fixture(scope="module")
 def policy(adapted):
     """Its log-probabilities, and what it writes."""
-    return log_probs(run._restored(adapted).policy.model), run.generate(adapted, ["This film"], temperature=0.0)[0]
+    trainer = run._restored(adapted, runs.read_config(adapted, TextRun), "latest")
+    return log_probs(trainer.policy.model), run.generate(adapted, ["This film"], temperature=0.0)[0]
 
 
 def test_a_preset_is_as_sure_of_every_token_as_the_policy(any_preset, tmp_path, monkeypatch, capsys):

@@ -222,8 +222,8 @@ def test_damage_is_told_in_a_line(damaged, kind, change):
 
 
 def test_a_model_of_another_kind_is_no_lstm(damaged):
-    other = keras.Sequential([keras.Input([3]), keras.layers.Dense(2)])
-    assert "holds a Sequential" in refusal_of(damaged("lstm", lambda folder: other.save(folder / LSTM_FILE)))
+    other = make_transformer(700, CONFIG).backbone
+    assert "holds a GPT2Backbone" in refusal_of(damaged("lstm", lambda folder: other.save(folder / LSTM_FILE)))
 
 
 def test_a_lambda_layer_is_refused_and_not_run(damaged):

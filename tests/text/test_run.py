@@ -31,7 +31,7 @@ def rows_of(folder):
 
 
 def weights_of(folder):
-    trainer = run._restored(folder)
+    trainer = run._restored(folder, runs.read_config(folder, TextRun), "latest")
     return trainer.policy.model.model.get_weights() + trainer.policy.value_head.get_weights()
 
 

@@ -28,14 +28,21 @@ class Evaluate:
     """Control: greedy episodes, the first ones, that are recorded as the run's video.gif; 10 at most; 0: none."""
     checkpoint: str = "latest"
     """Which of its checkpoints: latest, best (by training's mean return or reward), or an iteration's number."""
+    reward: str | None = None
+    """Text: the run's own package.module:function, which is imported only if you name it; None: the task's."""
+    env: str | None = None
+    """Control: the run's environment, where it is module:id, which is imported only if you name it."""
 
     def __call__(self) -> None:
         for name in ("episodes", "prompts"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} must be at least 1, not {getattr(self, name)}")
-        is_text, run = _application(self.folder)
-        options = (self.prompts, self.seed) if is_text else (self.episodes, self.seed, self.video_episodes)
-        print(run.describe(run.evaluate(self.folder, *options, checkpoint=self.checkpoint)))
+        is_text, run = _application(self.folder, reward=self.reward, env=self.env)
+        if is_text:
+            options, named = (self.prompts, self.seed), {"reward": self.reward}
+        else:
+            options, named = (self.episodes, self.seed, self.video_episodes), {"env": self.env}
+        print(run.describe(run.evaluate(self.folder, *options, checkpoint=self.checkpoint, **named)))
 
 
 @dataclass(frozen=True)
@@ -91,10 +98,12 @@ class Export:
     """The run's folder."""
     checkpoint: str = "latest"
     """Which of its checkpoints: latest, best (by training's mean return or reward), or an iteration's number."""
+    env: str | None = None
+    """Control: the run's environment, where it is module:id, which is imported only if you name it."""
 
     def __call__(self) -> None:
-        _, run = _application(self.folder)
-        run.export(self.folder, self.checkpoint)
+        is_text, run = _application(self.folder, env=self.env)
+        run.export(self.folder, self.checkpoint, **({} if is_text else {"env": self.env}))
 
 
 @dataclass(frozen=True)
@@ -103,11 +112,15 @@ class Resume:
 
     folder: Positional[Path]
     """The run's folder."""
+    reward: str | None = None
+    """Text: the run's own package.module:function, which is imported only if you name it; None: the task's."""
+    env: str | None = None
+    """Control: the run's environment, where it is module:id, which is imported only if you name it."""
 
     def __call__(self) -> None:
         tell_whom_it_waits_for()
-        _, run = _application(self.folder)
-        run.resume(self.folder, seconds_since_start())
+        is_text, run = _application(self.folder, reward=self.reward, env=self.env)
+        run.resume(self.folder, seconds_since_start(), self.reward if is_text else self.env)
 
 
 @dataclass(frozen=True)
@@ -131,11 +144,14 @@ class Plot:
         print(f"{self.out} shows them")
 
 
-def _application(folder: Path) -> tuple[bool, ModuleType]:
+def _application(folder: Path, reward: str | None = None, env: str | None = None) -> tuple[bool, ModuleType]:
     """Whether a run is one of text, and the module that runs its kind: the other is not imported.
 
-    Raises UsageError, before TensorFlow is imported, if the folder is no run.
+    Raises UsageError, before TensorFlow is imported, if the folder is no run, or an option is for the other kind.
     """
     is_text = runs.is_text(folder)
+    if (env if is_text else reward) is not None:
+        kind, option = ("text", "env") if is_text else ("control", "reward")
+        raise UsageError(f"{folder} is a {kind} run, which has no {option}: leave --{option} out")
     import_tensorflow()
     return is_text, importlib.import_module("tfppo.text.run" if is_text else "tfppo.control.run")

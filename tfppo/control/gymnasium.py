@@ -1,16 +1,19 @@
 """Rollouts from gymnasium's vector environments: acting is compiled, stepping is Python."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from gymnasium.vector import AutoresetMode, VectorEnv
 
+from tfppo.control.archive import damaged, expect_like, read_archive, write_archive
 from tfppo.control.encoders import map_space, observation_dtype, observation_shape
 from tfppo.control.environments import forget
 from tfppo.control.normalization import Normalization
 from tfppo.control.rollout import ControlPolicy, evaluate_trajectory
+from tfppo.control.snapshots import steps_to_replay
 from tfppo.control.statistics import (
     EpisodeStatistics,
     empty_statistics,
@@ -26,12 +29,14 @@ from tfppo.random import fold_in
 from tfppo.replicas import ALONE, Replicas
 from tfppo.types import Rollout, Trajectory
 
+ENVIRONMENTS = "environments.npz"  # in a checkpoint's folder
+LONG_REPLAY = 200_000  # steps
+
 
 class GymnasiumCollector(tf.Module):
     """Collects rollouts from gymnasium vector environments.
 
-    Environments go on from rollout to rollout; where they are cannot be saved, so that a resumed run starts new
-    episodes.
+    Environments go on from rollout to rollout; where they are is saved by `save_environments`, apart from `state`.
 
     Args:
       policy: who acts.
@@ -96,6 +101,46 @@ class GymnasiumCollector(tf.Module):
             array.set_shape(spec.shape)
         share = tf.nest.pack_sequence_as(self._structure, arrays)
         return self._finish(*self.replicas.gather_processes(share, axes=(1, 1, 1, 0)))
+
+    def save_environments(self, folder: Path) -> None:
+        """Writes into a folder where the environments are, their episodes and the policy's memory, between two
+        rollouts."""
+        parts = [stepper.snapshot() for stepper in self._steppers]
+        write_archive(folder / ENVIRONMENTS, {"memory": list(self._memory), "parts": parts})
+
+    def restore_environments(self, folder: Path, announce: Callable[[str], Any] = print) -> str:
+        """Goes on from what `save_environments` wrote, before the first rollout.
+
+        Environments that are played again, because nothing else says where they were, are exact if they then are where
+        they were, to the last bit; where they are not, or cannot be saved, they start new episodes.
+
+        Args:
+          folder: where it was written.
+          announce: is told before long replays.
+
+        Returns a sentence that says how many are exact.
+
+        Raises:
+          UsageError: if the file is damaged.
+        """
+        path = folder / ENVIRONMENTS
+        if not path.exists():
+            return "environments were not saved: episodes that were under way start anew"
+        saved = read_archive(path)
+        try:
+            memory = expect_like(saved["memory"], list(self._memory))
+            parts = dict(zip(self._steppers, saved["parts"], strict=True))
+            steps = sum(steps_to_replay(part["environments"]) for part in parts.values())
+            if steps > LONG_REPLAY:
+                announce(f"replaying {steps:,} steps of {self.num_envs} environments ...")
+            exact = np.concatenate([stepper.restore(part) for stepper, part in parts.items()])
+        except UsageError:  # of an environment in a process of its own
+            raise
+        except (ValueError, TypeError, KeyError) as error:
+            raise damaged(path, error) from None
+        for x, new in zip(self._memory, memory, strict=True):
+            x[exact] = new[exact]
+        return _describe(int(exact.sum()), self.num_envs)
 
     def close(self) -> None:
         """Closes the environments."""
@@ -193,3 +238,12 @@ class GymnasiumCollector(tf.Module):
         memory = [tf.TensorSpec(x.shape, x.dtype) for x in self._memory]
         structure = (trajectory, spec(tf.float32), spec(tf.int64), tuple(memory))
         return structure, tf.nest.flatten(structure)
+
+
+def _describe(exact: int, num_envs: int) -> str:
+    if exact == num_envs:
+        return f"all {num_envs} environments go on exactly where they were"
+    return (
+        f"{exact} of {num_envs} environments go on exactly where they were; "
+        "the others cannot be replayed, and start new episodes"
+    )

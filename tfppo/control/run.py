@@ -8,14 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium
-import tensorflow as tf
 
 from tfppo import runs
 from tfppo.checkpoints import Checkpoints, weights_hash
 from tfppo.config import ControlRun
 from tfppo.control.evaluate import describe, episode_returns, summarise
-from tfppo.control.export import MEMORY, export_policy, input_specs
-from tfppo.control.rollout import ControlPolicy
+from tfppo.control.export import MEMORY, export_policy, input_specs, model_graph
 from tfppo.control.statistics import WINDOW
 from tfppo.control.train import ControlTrainer
 from tfppo.control.video import record_episodes
@@ -23,7 +21,7 @@ from tfppo.curves import plot_curve
 from tfppo.diagnoses import DiagnosisWriter
 from tfppo.errors import UsageError
 from tfppo.locks import locked
-from tfppo.loop import execution, go_back, write_iterations, writing
+from tfppo.loop import STARTS_ANEW, execution, go_back, write_iterations, writing
 from tfppo.tensorboard import TensorBoardWriter
 from tfppo.writers import ConsoleWriter, CsvWriter, Writer, progress_bar
 
@@ -47,33 +45,41 @@ def train(config: ControlRun, task: str = "control", import_seconds: float = 0.0
         return _run(trainer, folder, began, import_seconds)
 
 
-def resume(folder: Path, import_seconds: float = 0.0) -> Path | None:
-    """Goes on with a run from its latest checkpoint (without one: from its beginning), and returns what `train` does.
+def resume(folder: Path, import_seconds: float = 0.0, env: str | None = None) -> Path | None:
+    """Goes on with a run from its latest checkpoint (without one: from its beginning), and returns what `train` does;
+    `env` as in `runs.read_confirmed`.
 
     Raises:
       UsageError: if the folder is no run or in use, or its latest checkpoint is damaged.
     """
     began = time.perf_counter() - import_seconds
-    trainer = ControlTrainer(runs.read_config(folder, ControlRun))
+    trainer = ControlTrainer(runs.read_confirmed(folder, ControlRun, "env", env))
     if not trainer.replicas.is_chief:
         return _run(trainer, None, began, import_seconds)
     with locked(folder):
         checkpoint = go_back(folder, _checkpoints(trainer, folder))
-        if checkpoint is not None and trainer.keeps_environments:
+        if checkpoint is None:
+            print(STARTS_ANEW)
+        elif trainer.keeps_environments:
             print(trainer.collector.restore_environments(checkpoint))
         return _run(trainer, folder, began, import_seconds)
 
 
 def evaluate(
-    folder: Path, episodes: int, seed: int | None = None, video_episodes: int = 0, checkpoint: str = "latest"
+    folder: Path,
+    episodes: int,
+    seed: int | None = None,
+    video_episodes: int = 0,
+    checkpoint: str = "latest",
+    env: str | None = None,
 ) -> dict[str, Any]:
     """Greedy episodes of a run's checkpoint on gymnasium's own environment, summarised; the first `video_episodes` of
-    them are recorded as the run's video.
+    them are recorded as the run's video; `env` as in `runs.read_confirmed`.
 
     Raises:
       UsageError: if the folder is no run, has no checkpoint that can be read, or so many episodes are no video.
     """
-    with _restored(folder, checkpoint, video_episodes) as trainer:
+    with _restored(folder, checkpoint, env, video_episodes) as trainer:
         config = trainer.config
         seed = config.run.seed if seed is None else seed
         judged = {"env": config.control.env, "seed": seed} | _judge(trainer, episodes, seed)
@@ -81,15 +87,15 @@ def evaluate(
         return judged
 
 
-def export(folder: Path, checkpoint: str = "latest") -> Path:
+def export(folder: Path, checkpoint: str = "latest", env: str | None = None) -> Path:
     """Writes the policy of a run's checkpoint into its folder as a SavedModel (see `export_policy`), in place of
-    an earlier one, says how to use it, and returns the SavedModel's folder.
+    an earlier one, says how to use it, and returns the SavedModel's folder; `env` as in `runs.read_confirmed`.
 
     Raises:
       UsageError: if the folder is no run, has no checkpoint that can be read, or cannot be written to.
     """
     path = folder / runs.EXPORT
-    with _restored(folder, checkpoint) as trainer:
+    with _restored(folder, checkpoint, env) as trainer:
         export_policy(trainer.policy, trainer.observation_space, path, trainer.normalization)
         specs = input_specs(trainer.policy, trainer.observation_space)
     inputs = ", ".join(f"{name}=..." for name in specs)
@@ -107,9 +113,9 @@ def export(folder: Path, checkpoint: str = "latest") -> Path:
 
 
 @contextmanager
-def _restored(folder: Path, checkpoint: str, video_episodes: int = 0) -> Iterator[ControlTrainer]:
+def _restored(folder: Path, checkpoint: str, env: str | None, video_episodes: int = 0) -> Iterator[ControlTrainer]:
     """The trainer of a run as a checkpoint left it, on whatever device there is."""
-    config = runs.read_config(folder, ControlRun)
+    config = runs.read_confirmed(folder, ControlRun, "env", env)
     control = dataclasses.replace(config.control, video_episodes=video_episodes)
     run = dataclasses.replace(config.run, device="auto", distribute="none")
     trainer = ControlTrainer(ControlRun(run, control, config.ppo))
@@ -184,24 +190,12 @@ def _writers(trainer: ControlTrainer, folder: Path) -> list[Writer]:
     tensorboard = TensorBoardWriter(folder, STEPS, trainer.env_steps + 1 if start else None)
     if not start:
         tensorboard.write_hparams(runs.flat_settings(config), [RETURN])
-        tensorboard.write_graph(_model_graph(trainer.policy))
+        tensorboard.write_graph(model_graph(trainer.policy))
     console = ConsoleWriter(
         config.control.num_iterations, {RETURN: "return", "time/env_steps_per_s": "steps/s"}, STEPS, start
     )
     diagnoses = DiagnosisWriter(config.ppo, "loss/kl", RETURN, trainer.has_choices, trainer.learner.guard)
     return [CsvWriter(folder / runs.METRICS, start), tensorboard, diagnoses, console]
-
-
-def _model_graph(policy: ControlPolicy) -> bytes:
-    """The actor and the critic as a serialised GraphDef."""
-    models = policy.actor, policy.critic
-    specs = [tf.nest.map_structure(lambda x: tf.TensorSpec(x.shape, x.dtype, x.name), model.input) for model in models]
-
-    @tf.function(autograph=False, input_signature=specs)
-    def actor_and_critic(for_actor, for_critic):
-        return policy.actor(for_actor), policy.critic(for_critic)
-
-    return actor_and_critic.get_concrete_function().graph.as_graph_def().SerializeToString()
 
 
 def _judge(trainer: ControlTrainer, episodes: int, seed: int) -> dict[str, Any]:

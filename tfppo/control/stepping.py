@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv
 
+from tfppo.control.archive import expect_like
+from tfppo.control.snapshots import restore_snapshot, take_snapshot
 from tfppo.errors import UsageError
 from tfppo.types import Trajectory
 
@@ -70,6 +72,28 @@ class Stepper:
     def observe(self, t: int, trajectory: Trajectory) -> None:
         """Writes what is observed before step t into the trajectory's row t."""
         _write(trajectory.observations, t, self._observations)
+
+    def snapshot(self) -> dict[str, Any]:
+        """Where the environments and their episodes are between two rollouts, as plain data."""
+        return {
+            "episodes": [self.done, self._returns, self._lengths],
+            "environments": take_snapshot(self.environment, self._observations),
+        }
+
+    def restore(self, snapshot: Any) -> np.ndarray:
+        """Goes on from such a snapshot, where nothing has been stepped yet.
+
+        Returns bool [B], which environments are exactly where they were; the others are at the start of an episode.
+
+        Raises:
+          ValueError, TypeError, KeyError: if it is no such snapshot.
+        """
+        done, returns, lengths = expect_like(snapshot["episodes"], [self.done, self._returns, self._lengths])
+        exact, self._observations = restore_snapshot(self.environment, snapshot["environments"], self._observations)
+        self.done = done & exact
+        self._some_are_done = bool(self.done.any())
+        self._returns, self._lengths = np.where(exact, returns, 0.0), np.where(exact, lengths, 0)
+        return exact
 
     def _start_at_once(self, t: int, observations: Any, infos: dict[str, Any], successors: Any) -> Any:
         """First observations of new episodes, where old ones have just ended; completes the true successors of t."""

@@ -10,6 +10,7 @@ from gymnasium.vector.utils import batch_space
 
 from tfppo.control.environments import IN_GRAPH_ENVIRONMENTS, Environment, start_episodes, step_episodes
 from tfppo.control.envpool import EnvPoolVectorEnv
+from tfppo.control.replay import Replayable
 from tfppo.control.workers import WorkerVectorEnv
 from tfppo.errors import UsageError
 from tfppo.random import fold_in
@@ -51,7 +52,11 @@ def make_vector_environment(
         return InGraphVectorEnv(IN_GRAPH_ENVIRONMENTS[env](), num_envs)
     if vectorization == "envpool":
         return EnvPoolVectorEnv(env, num_envs)
-    how = {"vectorization_mode": "sync", "vector_kwargs": {"autoreset_mode": autoreset}}
+    how = {
+        "vectorization_mode": "sync",
+        "vector_kwargs": {"autoreset_mode": autoreset},
+        "wrappers": (Replayable,),
+    }
     try:
         spec = gymnasium.registry.get(env)
         has_native = spec is not None and spec.vector_entry_point is not None

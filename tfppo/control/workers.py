@@ -12,11 +12,12 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.error import ClosedEnvironmentError
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 
+from tfppo.control.replay import Replayable
 from tfppo.errors import UsageError
 
 
 class WorkerVectorEnv(AsyncVectorEnv):
-    """gymnasium's AsyncVectorEnv of `num_envs` copies of `env`.
+    """gymnasium's AsyncVectorEnv of `num_envs` copies of `env`, each replayable.
 
     An exception in a process becomes a UsageError (gymnasium would log its trace), an interrupt at the keyboard is left
     to the parent, which finishes its iteration, and closing ends the processes whatever state they are in.
@@ -38,6 +39,14 @@ class WorkerVectorEnv(AsyncVectorEnv):
         with _failing_in_one_line():
             return super().step_wait(timeout)
 
+    def call(self, name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
+        with _failing_in_one_line():
+            return super().call(name, *args, **kwargs)
+
+    def set_attr(self, name: str, values: Any) -> None:
+        with _failing_in_one_line():
+            super().set_attr(name, values)
+
     def close_extras(self, timeout: float | None = None, terminate: bool = False) -> None:
         try:
             with _failing_in_one_line():
@@ -51,7 +60,7 @@ class WorkerVectorEnv(AsyncVectorEnv):
 def _make(env: str | EnvSpec) -> gymnasium.Env:
     if multiprocessing.parent_process() is not None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-    return gymnasium.make(env)
+    return Replayable(gymnasium.make(env))
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from tfppo.config import PPOConfig, RunConfig
 from tfppo.errors import UsageError
-from tfppo.settings import build, check, check_types, exact_div
+from tfppo.settings import build, check, check_types, exact_div, is_printable
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +134,9 @@ class TextConfig:
 
     def __post_init__(self):
         check_types(self)
+        check(self, "task", "the name of a task", is_printable)
+        check(self, "reward", "package.module:function", is_printable)
+        check(self, "stop_token", "the text of a token", bool)
         for name in ("iterations", "batch_size", "prompt_length", "response_length", "sample_interval"):
             check(self, name, "at least 1", lambda v: v >= 1)
         check(

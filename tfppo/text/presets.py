@@ -13,6 +13,7 @@ import numpy as np
 
 from tfppo.errors import UsageError
 from tfppo.text.lstm import LSTMLanguageModel
+from tfppo.text.vetting import vet_archive, vet_folder
 
 LSTM_FILE = "lstm.keras"
 TOKENIZER_FILE = "tokenizer.json"
@@ -54,7 +55,8 @@ def save_preset(
 
 
 def load_preset(folder: Path | str, dtype: str = "float32") -> tuple[keras.Model, keras_hub.models.Tokenizer]:
-    """A language model and its tokenizer from a folder. No code that the folder may hold is run.
+    """A language model and its tokenizer from a folder. No code that the folder may hold is run (see `vetting`), and
+    nothing is fetched from elsewhere.
 
     Args:
       folder: of the preset.
@@ -63,7 +65,7 @@ def load_preset(folder: Path | str, dtype: str = "float32") -> tuple[keras.Model
     Raises:
       UsageError: if the folder is no preset, or damaged, or an LSTM for which another precision is asked.
     """
-    folder = Path(folder)
+    folder = Path(folder).absolute()  # KerasHub takes a relative one for a model to download where it knows the name
     if (folder / LSTM_FILE).exists() and dtype != "float32":
         raise UsageError(f"dtype is {dtype}, but {folder} holds an LSTM, which computes in float32: leave dtype out")
     if not (folder / TOKENIZER_FILE).is_file():
@@ -73,6 +75,7 @@ def load_preset(folder: Path | str, dtype: str = "float32") -> tuple[keras.Model
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("error", "Skipping nested container")  # weights are missing, Keras would say
+            vet_folder(folder)
             return _load_lstm(folder) if (folder / LSTM_FILE).exists() else _load_causal_lm(folder, dtype)
     except Exception as error:  # Keras answers damage with whatever its readers stumble over
         raise UsageError(
@@ -109,6 +112,7 @@ def _load_causal_lm(folder: Path, dtype: str) -> tuple[keras.Model, keras_hub.mo
 
 def _load_lstm(folder: Path) -> tuple[keras.Model, keras_hub.models.Tokenizer]:
     """As KerasHub would, which wants a backbone of its own beside a tokenizer."""
+    vet_archive(folder / LSTM_FILE)
     model = keras.saving.load_model(folder / LSTM_FILE, compile=False, safe_mode=True)
     if not isinstance(model, LSTMLanguageModel):
         raise UsageError(f"{LSTM_FILE} holds a {type(model).__name__}, not an LSTMLanguageModel")

@@ -2,7 +2,6 @@
 
 import dataclasses
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +14,13 @@ from tfppo.curves import plot_curve, plot_frontier
 from tfppo.diagnoses import DiagnosisWriter
 from tfppo.errors import UsageError
 from tfppo.locks import locked
-from tfppo.loop import execution, go_back, write_iterations, writing
+from tfppo.loop import STARTS_ANEW, execution, go_back, write_iterations, writing
 from tfppo.tensorboard import TensorBoardWriter
 from tfppo.text.config import TextRun
 from tfppo.text.evaluate import Examinee, compare, describe
 from tfppo.text.presets import LSTM_FILE, TOKENIZER_FILE, save_preset
 from tfppo.text.rewards import Reward
-from tfppo.text.samples import SampleTable
+from tfppo.text.samples import with_samples
 from tfppo.text.tasks import Task
 from tfppo.text.train import TextTrainer
 from tfppo.writers import ConsoleWriter, CsvWriter, Writer, progress_bar
@@ -62,29 +61,32 @@ def train_text(
         return _run(trainer, folder, began, import_seconds)
 
 
-def resume(folder: Path, import_seconds: float = 0.0) -> Path | None:
+def resume(folder: Path, import_seconds: float = 0.0, reward: str | None = None) -> Path | None:
     """Goes on with a run from its latest checkpoint (without one: from its beginning), and returns what `train_text`
-    does.
+    does; `reward` as in `runs.read_confirmed`.
 
     Raises:
       UsageError: if the folder is no run or in use, or its latest checkpoint is damaged.
     """
     began = time.perf_counter() - import_seconds
-    trainer = TextTrainer(runs.read_config(folder, TextRun))
+    trainer = TextTrainer(runs.read_confirmed(folder, TextRun, "reward", reward))
     if not trainer.replicas.is_chief:
         return _run(trainer, None, began, import_seconds)
     with locked(folder):
-        go_back(folder, _checkpoints(trainer, folder))
+        if go_back(folder, _checkpoints(trainer, folder)) is None:
+            print(STARTS_ANEW)
         return _run(trainer, folder, began, import_seconds)
 
 
-def evaluate(folder: Path, prompts: int, seed: int | None = None, checkpoint: str = "latest") -> dict[str, Any]:
-    """A checkpoint of a run beside its reference, on held-out prompts.
+def evaluate(
+    folder: Path, prompts: int, seed: int | None = None, checkpoint: str = "latest", reward: str | None = None
+) -> dict[str, Any]:
+    """A checkpoint of a run beside its reference, on held-out prompts; `reward` as in `runs.read_confirmed`.
 
     Raises:
       UsageError: if the folder is no run, or has no checkpoint that can be read.
     """
-    trainer = _restored(folder, checkpoint)
+    trainer = _restored(folder, runs.read_confirmed(folder, TextRun, "reward", reward), checkpoint)
     return _evaluate(trainer, prompts, trainer.config.run.seed if seed is None else seed)[0]
 
 
@@ -104,7 +106,7 @@ def generate(
     Raises:
       UsageError: if the folder is no run, or a prompt is empty or too long.
     """
-    trainer = _restored(folder, checkpoint)
+    trainer = _restored(folder, runs.read_config(folder, TextRun), checkpoint, _unscored)
     encoded = trainer.encode([prompt for prompt in prompts for _ in range(samples)])
     options = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
     examinee = Examinee(trainer.policy.model, trainer.config.text, trainer.ending, **options)
@@ -122,7 +124,7 @@ def export(folder: Path, checkpoint: str = "latest") -> Path:
     Raises:
       UsageError: if the folder is no run, has no checkpoint that can be read, or cannot be written to.
     """
-    trainer = _restored(folder, checkpoint)
+    trainer = _restored(folder, runs.read_config(folder, TextRun), checkpoint, _unscored)
     path, tokenizer = folder / runs.EXPORT, trainer.codec.tokenizer
     with runs.replacing(path, TOKENIZER_FILE) as new:
         save_preset(new, trainer.policy.model.model, tokenizer, "float32")
@@ -177,7 +179,7 @@ def _train(trainer: TextTrainer, folder: Path | None) -> bool:
         return True
     writers = _writers(trainer, folder) if folder else []
     return write_iterations(
-        _with_samples(trainer, folder, writers[1]) if folder else trainer.iterations(),
+        with_samples(trainer, folder, writers[1]) if folder else trainer.iterations(),
         run,
         folder,
         writers,
@@ -188,26 +190,14 @@ def _train(trainer: TextTrainer, folder: Path | None) -> bool:
     )
 
 
-def _with_samples(
-    trainer: TextTrainer, folder: Path, tensorboard: TensorBoardWriter
-) -> Iterator[tuple[int, dict[str, float]]]:
-    """The trainer's iterations, with tables of samples on the way."""
-    text, start = trainer.config.text, trainer.iteration
-    table = SampleTable(trainer, folder / runs.SAMPLES, start)
-    if not start:
-        tensorboard.write_text("samples", table.write(0), 0)
-    for iteration, row in trainer.iterations():
-        done = iteration + 1
-        if done % text.sample_interval == 0 or done == text.iterations:
-            with writing(folder):
-                tensorboard.write_text("samples", table.write(done), done)
-        yield iteration, row
+def _unscored(prompts: list[str], responses: list[str]) -> list[float]:
+    """The reward where nothing is scored: none is loaded."""
+    raise AssertionError("something was scored")
 
 
-def _restored(folder: Path, checkpoint: str) -> TextTrainer:
-    config = runs.read_config(folder, TextRun)
+def _restored(folder: Path, config: TextRun, checkpoint: str, reward: Reward | None = None) -> TextTrainer:
     run = dataclasses.replace(config.run, device="auto", distribute="none")
-    trainer = TextTrainer(dataclasses.replace(config, run=run))
+    trainer = TextTrainer(dataclasses.replace(config, run=run), reward=reward)
     _checkpoints(trainer, folder).restore_for_use(checkpoint)
     return trainer
 
