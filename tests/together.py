@@ -12,12 +12,12 @@ import numpy as np
 SHAPE = {"num_envs": 4, "rollout_length": 16, "total_steps": 192, "hidden_units": (8,), "eval_episodes": 0}
 
 
-def control(distribute="none", control=None, **ppo):
+def control(distribute="none", control=None, mode="graph", **ppo):
     """The trainer of a small control run, three iterations long."""
     from tfppo.config import ControlConfig, ControlRun, PPOConfig, RunConfig
     from tfppo.control.train import ControlTrainer
 
-    modes = {"compile_rollout": "graph", "compile_update": "graph"}
+    modes = {"compile_rollout": mode, "compile_update": mode}
     return ControlTrainer(
         ControlRun(
             RunConfig(seed=3, device="cpu", distribute=distribute, **modes),
@@ -27,7 +27,7 @@ def control(distribute="none", control=None, **ppo):
     )
 
 
-def text(preset, distribute="none"):
+def text(preset, distribute="none", **settings):
     """The trainer of a small text run, two iterations long."""
     from tfppo.text.config import text_run
     from tfppo.text.train import TextTrainer
@@ -46,30 +46,21 @@ def text(preset, distribute="none"):
             learning_rate=3e-3,
             compile_rollout="graph",
             compile_update="graph",
+            **settings,
         )
     )
 
 
+NORMALIZED = {"normalize_observations": True, "normalize_rewards": True}
+STEPPED = {"backend": "gymnasium", "vectorization": "sync"}
 KINDS = {
-    "cartpole": lambda preset, distribute: control(distribute, normalize),
-    "jitted": lambda preset, distribute: jitted(distribute),
-    "gymnasium": lambda preset, distribute: control(distribute, normalize | sync, num_micro_batches=2),
-    "recurrent": lambda preset, distribute: control(distribute, {"lstm_units": 4}, target_kl=0.003),
-    "text": lambda preset, distribute: text(preset, distribute),
+    "cartpole": lambda preset, where: control(where, NORMALIZED),
+    "jitted": lambda preset, where: control(where, NORMALIZED, "xla"),
+    "gymnasium": lambda preset, where: control(where, NORMALIZED | STEPPED, num_micro_batches=2),
+    "recurrent": lambda preset, where: control(where, {"lstm_units": 4}, target_kl=0.003),
+    "text": lambda preset, where: text(preset, where),
+    "lora": lambda preset, where: text(preset, where, lora_rank=2, separate_critic=True),
 }
-normalize = {"normalize_observations": True, "normalize_rewards": True}
-sync = {"backend": "gymnasium", "vectorization": "sync"}
-
-
-def jitted(distribute):
-    """As "cartpole", by XLA."""
-    import dataclasses
-
-    from tfppo.control.train import ControlTrainer
-
-    config = control("none", normalize).config
-    run = dataclasses.replace(config.run, distribute=distribute, compile_rollout="xla", compile_update="xla")
-    return ControlTrainer(dataclasses.replace(config, run=run))
 
 
 def train(kind, preset, distribute="none"):
@@ -80,7 +71,7 @@ def train(kind, preset, distribute="none"):
     trainer.replicas.start(shared_settings(trainer.config), trainer.state)
     rows = [row for _, row in trainer.iterations()]
     names = sorted(name for name in rows[0] if not name.startswith("time/"))
-    weights = [variable.numpy() for variable in trainer.weights]
+    weights = [np.asarray(variable.numpy()) for variable in trainer.policy.trainable_variables]
     return weights, np.array([[row[name] for name in names] for row in rows])
 
 
