@@ -1,26 +1,33 @@
 """Several devices, and several processes, train to the weights of one; what dies ends the others in one line."""
 
+import csv
 import functools
 import json
 import os
-import re
 import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 import together
+from refusal import refusal
 
 import tfppo
-from tfppo import runs
-from tfppo.config import ControlRun
-from tfppo.control import run as control_run
+from tfppo import cli, runs
+from tfppo.control import train
+from tfppo.distribute import make_replicas
+from tfppo.replicas import ALONE, Replicas
 
-ADDRESSES = re.compile(r"localhost:\d+")
+CARTPOLE = [
+    *("--num-envs", "4", "--rollout-length", "16", "--total-steps", "384", "--hidden-units", "8", "--seed", "3"),
+    *("--minibatch-size", "32", "--num-epochs", "2", "--eval-episodes", "2", "--video-episodes", "0"),
+    *("--device", "cpu", "--compile-rollout", "graph", "--compile-update", "graph", "--checkpoint-interval", "2"),
+]
+MORTAL = Path(__file__).with_name("mortal.py")
 
 
 def free_ports(count):
@@ -111,3 +118,111 @@ def test_two_processes_equal_one(alone, preset, tmp_path):
 @pytest.mark.parametrize("train", [train_mirrored, train_workers])
 def test_two_equal_one_in_every_kind_of_run(train, alone, preset, tmp_path):
     train(["jitted", "gymnasium", "recurrent", "lora"], alone, preset, tmp_path)
+
+
+def rows_of(folder):
+    with (folder / runs.METRICS).open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return np.array([[float(v) for k, v in row.items() if not k.startswith("time/")] for row in rows])
+
+
+def test_a_worker_that_dies_ends_the_others_in_one_line_and_resume_goes_on(tmp_path):
+    folder = tmp_path / "runs" / "mine"
+    command = ["train", "cartpole", *CARTPOLE, "--runs-dir", folder.parent, "--name", "mine"]
+    chief, other = start_workers([MORTAL, "SIGKILL", *command])
+    (out, err), _ = end([chief, other])
+    assert other.returncode == -signal.SIGKILL and chief.returncode == 2, err
+    assert len(err.splitlines()) == 1 and err.startswith("tfppo: worker 1 (localhost:"), err
+    assert f"of 2 has died or cannot be reached: start all workers again, with tfppo resume {folder}" in err
+    assert "worker 0 of 2" in out and "shared by 2 workers" in out and not runs.is_finished(folder)
+    # The other machine needs config.yaml alone: the state is the chief's.
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / runs.CONFIG).write_text((folder / runs.CONFIG).read_text())
+    (tmp_path / "0").symlink_to(folder)
+    (tmp_path / "1").symlink_to(elsewhere)
+    processes = start_workers(["-m", "tfppo", "resume", f"{tmp_path}/{{index}}"])
+    printed = end(processes)
+    assert [process.returncode for process in processes] == [0, 0], printed
+    assert printed[1][1] == "" and len(printed[1][0].splitlines()) == 3, printed[1]
+    assert runs.is_finished(folder) and runs.read_evaluation(folder)
+    assert [path.name for path in elsewhere.iterdir()] == [runs.CONFIG]
+    assert cli.main(["train", "cartpole", *CARTPOLE, "--runs-dir", str(tmp_path), "--name", "alone"]) == 0
+    np.testing.assert_allclose(rows_of(folder), rows_of(tmp_path / "alone"), rtol=2e-3, atol=2e-4)
+
+
+@pytest.mark.slow
+def test_workers_with_other_settings_do_not_begin(tmp_path):
+    command = ["-m", "tfppo", "train", "cartpole", *CARTPOLE, "--gamma", "0.9{index}", "--runs-dir", tmp_path]
+    processes = start_workers(command)
+    for process, (_, err) in zip(processes, end(processes), strict=True):
+        assert process.returncode == 2 and len(err.splitlines()) == 1, err
+        assert "worker 1 of 2 was given other settings than worker 0" in err
+
+
+@pytest.mark.slow
+def test_where_one_worker_is_asked_to_stop_all_of_them_do(tmp_path):
+    folder = tmp_path / "mine"
+    command = ["train", "cartpole", *CARTPOLE, "--runs-dir", tmp_path, "--name", folder.name]
+    processes = start_workers([MORTAL, "SIGTERM", *command])
+    printed = end(processes)
+    assert [process.returncode for process in processes] == [0, 0], printed
+    assert f"stopped; go on with: tfppo resume {folder}" in printed[0][0]
+    assert (folder / runs.CHECKPOINTS / "000004").is_dir() and len(rows_of(folder)) == 4
+
+
+# ----- In one process
+
+
+def test_alone_nothing_is_cut():
+    x = tf.range(6)
+    assert ALONE.cut(x, 0) is x and ALONE.count == 1 and ALONE.is_chief and ALONE.modes("xla") == ("xla", "eager")
+    assert ALONE.gather(lambda index: (x, index), (0, 0)) == (x, 0)
+
+
+def test_shares_are_consecutive_and_make_up_the_whole():
+    three = Replicas(3)
+    x = {"a": tf.reshape(tf.range(24), [2, 6, 2]), "b": None}
+    parts = [three.cut(x, index, axis=1) for index in range(3)]
+    assert all(part["b"] is None for part in parts)
+    np.testing.assert_array_equal(tf.concat([part["a"] for part in parts], axis=1), x["a"])
+    assert three.divide(12, "num_envs") == 4 and three.divide(12, "minibatch_size", 2) == 2
+    assert (
+        refusal(three.divide, 8, "num_envs")
+        == "num_envs = 8 is not a multiple of the number of replicas = 3: change one"
+    )
+    assert "minibatch_size = 9 is not a multiple of the number of replicas x 2 = 6" in refusal(
+        three.divide, 9, "minibatch_size", 2
+    )
+    assert three.modes("xla") == ("graph", "xla") and three.modes("graph") == ("graph", "eager")
+
+
+def test_what_there_is_nothing_to_distribute_over(monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", "nonsense")
+    assert make_replicas("none", "/CPU:0") is ALONE
+    assert "TF_CONFIG cannot be used" in refusal(make_replicas, "auto", "/CPU:0")
+    worker = {"cluster": {"worker": ["localhost:1"]}, "task": {"type": "worker", "index": 0}}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(worker))
+    assert make_replicas("auto", "/CPU:0") is ALONE
+    assert "no two workers" in refusal(make_replicas, "multiworker", "/CPU:0")
+    assert "there is one" in refusal(make_replicas, "mirrored", "/CPU:0")
+
+
+def test_workers_that_have_used_tensorflow_before_are_refused(monkeypatch):
+    tf.constant(1)
+    workers = {"cluster": {"worker": ["localhost:1", "localhost:2"]}, "task": {"type": "worker", "index": 0}}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(workers))
+    assert "before TensorFlow computes" in refusal(make_replicas, "auto", "/CPU:0")
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"fused": True}, "fused is one program, and 2 replicas are several"),
+        ({"num_envs": 1}, "num_envs = 1 is not a multiple of the number of replicas = 2"),
+        ({"lstm_units": 4}, "minibatch_size = 1 is not a multiple of the number of replicas = 2"),
+    ],
+)
+def test_runs_that_cannot_be_shared_are_refused(settings, named, monkeypatch):
+    monkeypatch.setattr(train, "make_replicas", lambda setting, device: Replicas(2))
+    assert named in refusal(lambda: together.control("auto", settings, minibatch_size=16))
