@@ -16,9 +16,13 @@ PACKAGE = Path(tfppo.__file__).parent
 FLOORS = [
     ["errors"],
     ["masking", "random", "divergences", "distributions", "normals", "returns", "losses"],
-    ["types", "guards", "settings", "config", "control", "control.recipes", "text", "text.config"],
+    ["types", "guards", "settings", "cluster", "config", "control", "control.recipes", "text", "text.config"],
     [
         "placement",
+        "replicas",
+        "mirrored",
+        "multiworker",
+        "distribute",
         "pipeline",
         "schedules",
         "writers",
@@ -117,6 +121,7 @@ APPLICATIONS = ["control", "text"]  # which never import each other
 WITHOUT_TENSORFLOW = [
     "errors",
     "settings",
+    "cluster",
     "config",
     "control",
     "control.recipes",

@@ -187,6 +187,9 @@ class RunConfig:
     threads: int = 0
     """CPU threads within an operation, and operations side by side; 0: as many as there are cores. Sums are split by
     it: the same bits want the same number, which a run keeps."""
+    distribute: Literal["auto", "none", "mirrored", "multiworker"] = "auto"
+    """What shares the rollout and each minibatch: mirrored: all GPUs of this process; multiworker: the processes that
+    TF_CONFIG names; auto: those if it names several, or else all GPUs if the run is on one."""
     log_interval: int = 1
     """Iterations between two rows of metrics."""
     checkpoint_interval: int = 20

@@ -19,6 +19,7 @@ from tfppo.masking import explained_variance
 from tfppo.objective import MEAN_METRICS, Coefficients, Objective
 from tfppo.placement import compiled
 from tfppo.random import fold_in, permutation
+from tfppo.replicas import ALONE, Replicas
 from tfppo.schedules import make_schedule
 from tfppo.settings import exact_div
 from tfppo.types import Batch, Policy, map_tensors, value_mask_of
@@ -44,9 +45,10 @@ class PPOLearner(tf.Module):
         epoch takes its advantages and returns [Andrychowicz et al. 2021].
       seed: seeds the order of minibatches.
       mode: "xla", "graph" or "eager".
+      replicas: who share each minibatch; all of them are given the same data.
 
     Raises:
-      UsageError: if `recompute_advantages` is on without a `refresh`.
+      UsageError: if `recompute_advantages` is on without a `refresh`, or minibatches cannot be shared.
     """
 
     def __init__(
@@ -59,11 +61,15 @@ class PPOLearner(tf.Module):
         refresh: Callable[[Any], Batch] | None = None,
         seed: int = 0,
         mode: str = "xla",
+        replicas: Replicas = ALONE,
     ):
         super().__init__(name="ppo_learner")
         self.policy = policy
         self.config = config
-        self.objective = Objective(policy, config)
+        self.replicas = replicas
+        replicas.divide(config.minibatch_size, "minibatch_size", config.num_micro_batches)
+        mode, share_mode = replicas.modes(mode)
+        self.objective = Objective(policy, config, replicas, share_mode)
         self.prepare = prepare
         self.refresh = refresh if config.recompute_advantages else None
         if config.recompute_advantages and refresh is None:
@@ -74,8 +80,9 @@ class PPOLearner(tf.Module):
         )
         self.clip_ratio = make_schedule(config.clip_ratio_schedule, config.clip_ratio, num_iterations)
         self.entropy_coeff = make_schedule(config.entropy_coeff_schedule, config.entropy_coeff, num_iterations)
-        self.optimizer = keras.optimizers.Adam(config.learning_rate, epsilon=config.adam_epsilon)
-        self.optimizer.build(policy.trainable_variables)
+        with replicas.scope():
+            self.optimizer = keras.optimizers.Adam(config.learning_rate, epsilon=config.adam_epsilon)
+            self.optimizer.build(policy.trainable_variables)
         self.guard = Guard()
         self.iteration = tf.Variable(0, dtype=tf.int64, trainable=False, name="iteration")
         self.kl_coeff = tf.Variable(config.kl_coeff, dtype=tf.float32, trainable=False, name="kl_coeff")
@@ -151,7 +158,7 @@ class PPOLearner(tf.Module):
         """Applies the gradients, if they are finite and target_kl allows it. Returns whether the epochs go on."""
 
         def apply():
-            self.optimizer.apply(gradients, self.policy.trainable_variables)
+            self.replicas.apply(self.optimizer, gradients, self.policy.trainable_variables)
             return tf.constant(True)
 
         allowed = is_finite

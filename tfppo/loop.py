@@ -3,7 +3,7 @@
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,6 +15,7 @@ from tfppo.checkpoints import Checkpoints, read_progress
 from tfppo.config import RunConfig
 from tfppo.errors import UsageError
 from tfppo.learner import PPOLearner
+from tfppo.replicas import ALONE, Replicas
 from tfppo.runs import is_finished
 from tfppo.tensorboard import cut_back, event_sizes
 from tfppo.writers import Writer
@@ -32,9 +33,9 @@ class Iteration(NamedTuple):
 
 
 def train_iterations(
-    dataset: tf.data.Dataset, learner: PPOLearner, start: int, stop: int, device: str, collector: Any
+    dataset: Iterable[Any], learner: PPOLearner, start: int, stop: int, device: str, collector: Any
 ) -> Iterator[Iteration]:
-    """Trains on the elements of an on-policy dataset, one an iteration.
+    """Trains on the elements of an on-policy tf.data.Dataset, or of another iterable of rollouts, one an iteration.
 
     Raises:
       UsageError: if too many updates in a row were skipped because something was not finite.
@@ -43,7 +44,7 @@ def train_iterations(
     rollouts = iter(dataset)
     for number in range(start, stop):
         clock = [time.perf_counter()]
-        if number == start:
+        if number == start and isinstance(dataset, tf.data.Dataset):
             rollout = _first(dataset, rollouts, learner, device, collector)
         else:
             rollout = _next(rollouts, collector)  # the current policy acts
@@ -86,15 +87,24 @@ def raising_what_it_raised(collector: Any) -> Iterator[None]:
         raise error from None
 
 
+def execution(trainer: Any) -> str:
+    """Where and how a trainer's programs run, and why, in a line."""
+    return (
+        f"device {trainer.device[1:4]}: {trainer.device_reason}; compiled as {trainer.rollout_mode} (rollout) and "
+        f"{trainer.update_mode} (update){trainer.replicas.description}"
+    )
+
+
 def write_iterations(
     iterations: Iterator[tuple[int, dict[str, float]]],
     run: RunConfig,
-    folder: Path,
+    folder: Path | None,
     writers: Sequence[Writer],
-    checkpoints: Checkpoints,
+    checkpoints: Checkpoints | None,
     score: str,
     is_last: Callable[[int, dict[str, float]], bool],
     extra: Callable[[Path], None] | None = None,
+    replicas: Replicas = ALONE,
 ) -> bool:
     """Runs the loop: writes rows, keeps checkpoints, and stops at the last iteration or when a signal asks for it.
 
@@ -103,12 +113,13 @@ def write_iterations(
     Args:
       iterations: numbers and metrics.
       run: how often is written and kept.
-      folder: the run's.
+      folder: the run's; None: another process writes it, and this one only stops when all do.
       writers: of rows.
       checkpoints: of the run.
       score: the metric by which the best checkpoint is chosen.
       is_last: whether the run ends with an iteration.
       extra: writes what else belongs to a checkpoint into its folder.
+      replicas: whose processes all stop where one of them is asked to.
 
     Returns:
       whether the run came to its end and nobody asked it to stop, be it in its last iteration.
@@ -117,15 +128,16 @@ def write_iterations(
       UsageError: if something cannot be written, besides what the iterations raise.
     """
     last = False
-    with _stop_requests() as stop_requested, _closing(writers):
+    with _stop_requests(replicas) as stop_requested, _closing(writers):
         for iteration, row in iterations:
             last = is_last(iteration, row)
             with writing(folder):
                 if last or (iteration + 1) % run.log_interval == 0:
                     for writer in writers:
                         writer.write(iteration, row)
-                stop = last or stop_requested()
-                if stop or (iteration + 1) % run.checkpoint_interval == 0:
+            stop = last or stop_requested()
+            with writing(folder):
+                if checkpoints and (stop or (iteration + 1) % run.checkpoint_interval == 0):
                     for writer in writers:
                         writer.flush()
                     checkpoints.save(iteration + 1, row[score], event_sizes(folder), extra)
@@ -177,15 +189,16 @@ def _closing(writers: Sequence[Writer]) -> Iterator[None]:
 
 
 @contextmanager
-def _stop_requests() -> Iterator[Callable[[], bool]]:
-    """SIGINT and SIGTERM no longer end the process, but are remembered: the iteration that runs is finished first."""
+def _stop_requests(replicas: Replicas) -> Iterator[Callable[[], bool]]:
+    """SIGINT and SIGTERM no longer end the process, but are remembered: the iteration that runs is finished first, and
+    all processes stop when one of them is asked to."""
     received: list[int] = []
     signals = (signal.SIGINT, signal.SIGTERM)
     if threading.current_thread() is not threading.main_thread():  # signals are the main thread's to handle
         signals = ()
     previous = {number: signal.signal(number, lambda number, _: received.append(number)) for number in signals}
     try:
-        yield lambda: bool(received)
+        yield lambda: replicas.any(bool(received))
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

@@ -8,6 +8,8 @@ from tfppo.config import PPOConfig
 from tfppo.divergences import approximate_kl, kl_k2
 from tfppo.losses import MAX_LOG_RATIO, clipped_surrogate_loss, clipped_value_loss
 from tfppo.masking import masked_mean, masked_sum, masked_whiten, zero_outside
+from tfppo.placement import compiled
+from tfppo.replicas import ALONE, Replicas
 from tfppo.types import Batch, Evaluation, Policy, map_tensors, value_mask_of
 
 MEAN_METRICS = (
@@ -42,14 +44,18 @@ class Objective:
     Args:
       policy: what is trained: `evaluate(inputs, actions)` and `trainable_variables`.
       config: the hyperparameters.
+      replicas: who share each minibatch.
+      mode: "xla", "graph" or "eager": how a replica's share is compiled.
     """
 
-    def __init__(self, policy: Policy, config: PPOConfig):
+    def __init__(self, policy: Policy, config: PPOConfig, replicas: Replicas = ALONE, mode: str = "eager"):
         self.policy = policy
         self.config = config
+        self.replicas = replicas
+        self._of_share = compiled(self._accumulated, mode)
 
     def gradients(self, minibatch: Batch, coefficients: Coefficients) -> tuple[dict[str, tf.Tensor], list[tf.Tensor]]:
-        """Metrics of a minibatch and its clipped gradients, accumulated over micro-batches.
+        """Metrics of a minibatch and its clipped gradients, added up over replicas and micro-batches.
 
         Advantages are whitened over the minibatch, and every mean divides by the minibatch's count, before it is cut:
         so the pieces add up to the same gradient.
@@ -60,6 +66,23 @@ class Objective:
             tf.maximum(masked_sum(tf.ones_like(minibatch.advantages), mask), 1.0)
             for mask in (minibatch.mask, value_mask_of(minibatch))
         )
+
+        def share(index):
+            metrics, gradients = self._of_share(self.replicas.cut(minibatch, index), coefficients, normalizers)
+            largest = metrics["policy/ratio_max"]
+            return ({name: x for name, x in metrics.items() if x is not largest}, gradients), largest
+
+        (metrics, gradients), largest = self.replicas.reduce(share)
+        norm = tf.linalg.global_norm(gradients)
+        if self.config.max_grad_norm is not None:
+            gradients, _ = tf.clip_by_global_norm(gradients, self.config.max_grad_norm, use_norm=norm)
+        metrics |= {"policy/ratio_max": largest, "policy/grad_norm": norm, "steps": tf.ones_like(norm)}
+        return metrics, gradients
+
+    def _accumulated(
+        self, minibatch: Batch, coefficients: Coefficients, normalizers: tuple[tf.Tensor, tf.Tensor]
+    ) -> tuple[dict[str, tf.Tensor], list[tf.Tensor]]:
+        """Metrics and gradients of a minibatch or a share of it, micro-batch by micro-batch."""
         pieces = self.config.num_micro_batches
         if pieces == 1:
             metrics, gradients = self._loss_and_gradients(minibatch, coefficients, normalizers)
@@ -81,10 +104,7 @@ class Objective:
                 piece_body,
                 (tf.constant(1), *self._loss_and_gradients(first, coefficients, normalizers)),
             )
-        norm = tf.linalg.global_norm(gradients)
-        if self.config.max_grad_norm is not None:
-            gradients, _ = tf.clip_by_global_norm(gradients, self.config.max_grad_norm, use_norm=norm)
-        return metrics | {"policy/grad_norm": norm, "steps": tf.ones_like(norm)}, gradients
+        return metrics, gradients
 
     def _loss_and_gradients(
         self, batch: Batch, coefficients: Coefficients, normalizers: tuple[tf.Tensor, tf.Tensor]

@@ -1,6 +1,8 @@
 """The on-policy tf.data pipeline: element k is collected with the weights of version k, when it is asked for."""
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import tensorflow as tf
 
@@ -42,6 +44,18 @@ def rollout_dataset(
     if "GPU" in device:
         dataset = dataset.apply(tf.data.experimental.copy_to_device(device))
     return dataset.with_options(options)
+
+
+def rollouts_one_by_one(
+    collect: Callable[..., Any], start: int = 0, device: str = "/CPU:0", source: tf.data.Dataset | None = None
+) -> Iterator[Any]:
+    """What `rollout_dataset` would yield, without it: replicas cannot meet inside of tf.data."""
+    program = tf.function(collect, autograph=False)
+    given = itertools.repeat(()) if source is None else source.skip(start)
+    for number, components in zip(itertools.count(start), given):  # noqa: B905 (endless)
+        with tf.device(device):
+            rollout = program(tf.constant(number, tf.int64), *components)
+        yield rollout
 
 
 def prompt_dataset(prompts, lengths, batch_size: int, seed: int) -> tf.data.Dataset:

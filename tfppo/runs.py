@@ -151,6 +151,12 @@ def flat_settings(config: Any) -> dict[str, Any]:
     return {k: v for k, v in settings.items() if k not in ("name", "runs_dir")}
 
 
+def shared_settings(config: Any) -> str:
+    """The settings of a run that processes which train it together must have in common: all but where things are."""
+    settings = flat_settings(config)
+    return json.dumps({k: v for k, v in settings.items() if k not in ("device", "preset")}, default=str)
+
+
 def phase_seconds(began: float, imported: float, compiled: float, trained: float, ended: float) -> dict[str, float]:
     """The seconds of evaluation.json, of a run that began, was trained and ended at these times; importing and
     compiling took so many seconds of it."""

@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 
+from tfppo.cluster import VARIABLE, read_cluster
 from tfppo.xla_cache import has_nvidia_driver, keep_compiled_programs
 
 BEGAN = time.perf_counter()  # when the command line took over from Python's own start
@@ -28,7 +29,8 @@ def import_tensorflow(keep_programs: bool = True) -> None:
     among them, still appears. Keras would import matplotlib for plots that nothing here draws, at 0.5 s: it is told
     that there is none, and the curve at the end of a run imports it then.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
+    # Of a worker that has died TensorFlow's C++ code tells the others at length; one line of ours does.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3" if VARIABLE in os.environ else "1")
     if keep_programs:
         keep_compiled_programs()
     hidden = "matplotlib" not in sys.modules
@@ -49,6 +51,18 @@ def import_tensorflow(keep_programs: bool = True) -> None:
         gc.freeze()
         gc.enable()
         _tell("")
+
+
+def tell_whom_it_waits_for() -> None:
+    """Says, where TF_CONFIG names several workers, that a run begins once all of them are there.
+
+    Raises:
+      UsageError: if TF_CONFIG cannot be used.
+    """
+    cluster = read_cluster()
+    if cluster is not None and len(cluster.workers) > 1:
+        count, address = len(cluster.workers), cluster.workers[cluster.index]
+        print(f"worker {cluster.index} of {count} ({address}): begins when all of them are there", flush=True)
 
 
 def _tell(text: str) -> None:

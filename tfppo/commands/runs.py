@@ -9,7 +9,7 @@ from tyro.conf import Positional, UseAppendAction
 
 from tfppo import runs
 from tfppo.errors import UsageError
-from tfppo.startup import import_tensorflow, seconds_since_start
+from tfppo.startup import import_tensorflow, seconds_since_start, tell_whom_it_waits_for
 
 
 @dataclass(frozen=True)
@@ -118,6 +118,7 @@ class Resume:
     """Control: the run's environment, where it is module:id, which is imported only if you name it."""
 
     def __call__(self) -> None:
+        tell_whom_it_waits_for()
         is_text, run = _application(self.folder, reward=self.reward, env=self.env)
         run.resume(self.folder, seconds_since_start(), self.reward if is_text else self.env)
 

@@ -8,11 +8,12 @@ from typing import Annotated, Any
 from tyro.conf import arg, subcommand
 
 from tfppo import runs
+from tfppo.cluster import read_cluster
 from tfppo.config import ControlConfig, ControlRun, PPOConfig, RunConfig
 from tfppo.control.recipes import control_run
 from tfppo.errors import UsageError
 from tfppo.seeds import parse_seeds, train_seeds
-from tfppo.startup import import_tensorflow, seconds_since_start
+from tfppo.startup import import_tensorflow, seconds_since_start, tell_whom_it_waits_for
 from tfppo.text.config import TextConfig, TextRun, text_run
 
 
@@ -26,6 +27,13 @@ class _Training:
     def __post_init__(self):
         if self.seeds is not None:
             parse_seeds(self.seeds)
+
+    def _wait(self, run: RunConfig) -> None:
+        if run.distribute in ("auto", "multiworker"):
+            cluster = read_cluster()
+            if self.seeds is not None and cluster is not None and len(cluster.workers) > 1:
+                raise UsageError("--seeds is for one process, and TF_CONFIG names several: start a run for each --seed")
+            tell_whom_it_waits_for()
 
     def _train(self, train: Callable[[Any, float], Path], config: Any, task: str) -> None:
         if self.seeds is None:
@@ -46,6 +54,7 @@ class TrainCartpole(_Training):
 
     def __call__(self) -> None:
         config = ControlRun(self.run, self.control, self.ppo)
+        self._wait(self.run)
         import_tensorflow()
         from tfppo.control import run
 
@@ -75,6 +84,7 @@ class TrainText(_Training):
 
     def __call__(self) -> None:
         config = TextRun(self.run, self.text, self.ppo)
+        self._wait(self.run)
         import_tensorflow()
         from tfppo.text import run
 

@@ -84,7 +84,7 @@ def compare_modes(
     Raises:
       UsageError: as `ControlTrainer` does.
     """
-    run = dataclasses.replace(config.run, compile_rollout="auto", compile_update="auto")
+    run = dataclasses.replace(config.run, compile_rollout="auto", compile_update="auto", distribute="none")
     trainer = ControlTrainer(dataclasses.replace(config, run=run))
     phases = {"rollout": _rollouts, "update": _updates} | ({"fused": _fused_iterations} if trainer.in_graph else {})
     calls = len(phases) * len(modes) * (1 + repetitions)

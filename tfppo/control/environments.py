@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from tfppo.errors import UsageError
 from tfppo.random import fold_in
+from tfppo.replicas import ALONE, Replicas
 from tfppo.types import Trajectory
 
 
@@ -100,6 +101,8 @@ def collect_trajectory(
     noise: Any,
     seed: tf.Tensor,
     to_environment: Callable[[tf.Tensor], tf.Tensor] = tf.identity,
+    replicas: Replicas = ALONE,
+    index: int = 0,
 ) -> tuple[Episodes, Trajectory, tuple[tf.Tensor, tf.Tensor]]:
     """T steps of B environments in one loop, on from where the last trajectory ended.
 
@@ -114,14 +117,22 @@ def collect_trajectory(
       noise: random numbers for `act`, a nest of [T, B, ...].
       seed: of new episodes and of stochastic dynamics.
       to_environment: what the environment gets for actions that the trajectory keeps as they are.
+      replicas: who share the B copies; each draws the random numbers of all of them and steps its own, but stochastic
+        dynamics draw for the share alone.
+      index: of the replica.
 
     Returns:
-      the episodes afterwards, the trajectory, and the returns [T, B] and lengths [T, B] of the episodes so far.
+      the episodes afterwards, the trajectory, and the returns [T, B] and lengths [T, B] of the episodes so far; those
+      of the replica's share.
     """
     length, num_envs = tf.nest.flatten(noise)[0].shape[:2]
     drawn = environment.reset(length * num_envs, fold_in(seed, 0))
     fresh = tf.nest.map_structure(lambda x: tf.reshape(x, [length, num_envs, *x.shape[1:]]), drawn)
     step_seed = fold_in(seed, 1)
+    if index:
+        step_seed = fold_in(step_seed, -index)
+    episodes = replicas.cut(episodes, index)
+    noise, fresh = replicas.cut((noise, fresh), index, axis=1)
 
     def advance(time, episodes):
         noise_now, fresh_now = tf.nest.map_structure(lambda x: x[time], (noise, fresh))

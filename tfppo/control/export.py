@@ -137,3 +137,15 @@ def _input_name(key: str) -> str:
 
 def _spec(space: gymnasium.Space) -> tf.TensorSpec:
     return tf.TensorSpec([None, *observation_shape(space)], observation_dtype(space))
+
+
+def model_graph(policy: ControlPolicy) -> bytes:
+    """The actor and the critic as a serialised GraphDef."""
+    models = policy.actor, policy.critic
+    specs = [tf.nest.map_structure(lambda x: tf.TensorSpec(x.shape, x.dtype, x.name), model.input) for model in models]
+
+    @tf.function(autograph=False, input_signature=specs)
+    def actor_and_critic(for_actor, for_critic):
+        return policy.actor(for_actor), policy.critic(for_critic)
+
+    return actor_and_critic.get_concrete_function().graph.as_graph_def().SerializeToString()

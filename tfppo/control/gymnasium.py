@@ -26,6 +26,7 @@ from tfppo.control.vector import autoreset_mode
 from tfppo.errors import UsageError
 from tfppo.placement import call_directly, compiled
 from tfppo.random import fold_in
+from tfppo.replicas import ALONE, Replicas
 from tfppo.types import Rollout, Trajectory
 
 ENVIRONMENTS = "environments.npz"  # in a checkpoint's folder
@@ -45,6 +46,7 @@ class GymnasiumCollector(tf.Module):
       normalization: of observations and rewards, on the way between the two; None: they stay as they are.
       seed: of resets and actions.
       mode: "xla", "graph" or "eager": how acting is compiled.
+      replicas: whose processes have a share of the environments each, this one those that are given.
     """
 
     def __init__(
@@ -56,8 +58,10 @@ class GymnasiumCollector(tf.Module):
         normalization: Normalization | None = None,
         seed: int = 0,
         mode: str = "xla",
+        replicas: Replicas = ALONE,
     ):
         super().__init__(name="gymnasium_collector")
+        self.replicas = replicas
         self.policy = policy
         self.environments = [environment] if isinstance(environment, VectorEnv) else list(environment)
         self.normalization = normalization or Normalization()
@@ -76,10 +80,11 @@ class GymnasiumCollector(tf.Module):
         self._steppers: list[Stepper] = []
         for part in self.environments:
             first = self._steppers[-1].columns.stop if self._steppers else 0
-            self._steppers.append(Stepper(part, self.autoreset, first, seed + first))
+            own_seed = seed + replicas.process * self.num_envs + first
+            self._steppers.append(Stepper(part, self.autoreset, first, own_seed))
         self._memory = [x.numpy() for x in policy.initial_memory(self.num_envs)]
         self._noise = compiled(self._draw_noise, mode)
-        self._finish = compiled(self._evaluate, mode)
+        self._finish = compiled(self._evaluate, replicas.modes(mode)[0])
         example = self._example()
         self._act = call_directly(compiled(self._act_flat, mode), example)
         self._structure, self._specs = self._trajectory_specs(self._act(*example)[len(self._memory)])
@@ -94,7 +99,8 @@ class GymnasiumCollector(tf.Module):
         arrays = tf.numpy_function(self._step_through, [iteration], [spec.dtype for spec in self._specs])
         for array, spec in zip(arrays, self._specs, strict=True):
             array.set_shape(spec.shape)
-        return self._finish(*tf.nest.pack_sequence_as(self._structure, arrays))
+        share = tf.nest.pack_sequence_as(self._structure, arrays)
+        return self._finish(*self.replicas.gather_processes(share, axes=(1, 1, 1, 0)))
 
     def save_environments(self, folder: Path) -> None:
         """Writes into a folder where the environments are, their episodes and the policy's memory, between two
@@ -142,7 +148,9 @@ class GymnasiumCollector(tf.Module):
             environment.close()
 
     def _draw_noise(self, iteration: tf.Tensor) -> tf.Tensor:
-        return self.policy.noise([self.rollout_length, self.num_envs], fold_in(self._seed, iteration))
+        total = self.num_envs * self.replicas.processes
+        noise = self.policy.noise([self.rollout_length, total], fold_in(self._seed, iteration))
+        return self.replicas.cut_processes(noise, axis=1)
 
     def _act_flat(self, *inputs: tf.Tensor) -> list[tf.Tensor]:
         """The policy's memory [B, ...], zero where this step only starts a new episode; actions [B, ...]; and what the

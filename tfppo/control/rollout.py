@@ -4,7 +4,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfppo.control.environments import Environment, collect_trajectory, start_episodes
+from tfppo.control.environments import Environment, Episodes, collect_trajectory, start_episodes
 from tfppo.control.normalization import Normalization
 from tfppo.control.policy import ActorCriticPolicy
 from tfppo.control.recurrent import RecurrentPolicy, SequenceInputs, swap_time
@@ -17,6 +17,7 @@ from tfppo.control.statistics import (
 )
 from tfppo.placement import compiled
 from tfppo.random import fold_in
+from tfppo.replicas import ALONE, Replicas
 from tfppo.returns import generalized_advantage_estimation
 from tfppo.types import Batch, Rollout, Trajectory, map_tensors
 
@@ -36,6 +37,7 @@ class GraphCollector(tf.Module):
       normalization: of observations and rewards, on the way between the two; None: they stay as they are.
       seed: of resets and actions; with the iteration it fixes every random number.
       mode: "xla", "graph" or "eager".
+      replicas: who act for a share of the copies each; the rollout and the state are whole everywhere.
     """
 
     def __init__(
@@ -48,8 +50,10 @@ class GraphCollector(tf.Module):
         normalization: Normalization | None = None,
         seed: int = 0,
         mode: str = "xla",
+        replicas: Replicas = ALONE,
     ):
         super().__init__(name="graph_collector")
+        self.replicas = replicas
         self.policy = policy
         self.environment = environment
         self.normalization = normalization or Normalization()
@@ -60,6 +64,8 @@ class GraphCollector(tf.Module):
             empty_statistics(),
         )
         self.state = [tf.Variable(x, trainable=False) for x in tf.nest.flatten(self._structure)]
+        mode, share_mode = replicas.modes(mode)
+        self._share = compiled(self._collect_share, share_mode)
         self.collect = compiled(self.collect_function, mode)
 
     @property
@@ -74,14 +80,21 @@ class GraphCollector(tf.Module):
         seed = fold_in(self.seed, iteration)
         memory = episodes.memory
         noise = self.policy.noise([self.rollout_length, *episodes.done.shape], fold_in(seed, 0))
-        episodes, trajectory, totals = collect_trajectory(
-            self.environment, episodes, self._act, noise, fold_in(seed, 1), self.policy.to_environment
+        episodes, trajectory, totals = self.replicas.gather(
+            lambda index: self._share(index, episodes, noise, fold_in(seed, 1)), axes=(0, 1, 1)
         )
         statistics = update_statistics(statistics, trajectory, *totals)
         for variable, value in zip(self.state, tf.nest.flatten((episodes, statistics)), strict=True):
             variable.assign(value)
         trajectory = self.normalization.finish(trajectory)
         return evaluate_trajectory(self.policy, trajectory, statistics_metrics(statistics), memory)
+
+    def _collect_share(
+        self, index: int, episodes: Episodes, noise: Any, seed: tf.Tensor
+    ) -> tuple[Episodes, Trajectory, tuple[tf.Tensor, tf.Tensor]]:
+        return collect_trajectory(
+            self.environment, episodes, self._act, noise, seed, self.policy.to_environment, self.replicas, index
+        )
 
     def _act(self, observations: Any, noise: Any, memory: Any) -> tuple[tf.Tensor, Any, Any]:
         return self.policy.step(self.normalization.observations(observations), noise, memory)

@@ -8,14 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium
-import tensorflow as tf
 
 from tfppo import runs
 from tfppo.checkpoints import Checkpoints, weights_hash
 from tfppo.config import ControlRun
 from tfppo.control.evaluate import describe, episode_returns, summarise
-from tfppo.control.export import MEMORY, export_policy, input_specs
-from tfppo.control.rollout import ControlPolicy
+from tfppo.control.export import MEMORY, export_policy, input_specs, model_graph
 from tfppo.control.statistics import WINDOW
 from tfppo.control.train import ControlTrainer
 from tfppo.control.video import record_episodes
@@ -23,7 +21,7 @@ from tfppo.curves import plot_curve
 from tfppo.diagnoses import DiagnosisWriter
 from tfppo.errors import UsageError
 from tfppo.locks import locked
-from tfppo.loop import STARTS_ANEW, go_back, write_iterations, writing
+from tfppo.loop import STARTS_ANEW, execution, go_back, write_iterations, writing
 from tfppo.placement import make_repeatable
 from tfppo.tensorboard import TensorBoardWriter
 from tfppo.writers import ConsoleWriter, CsvWriter, Writer, progress_bar
@@ -32,8 +30,9 @@ RETURN = "rollout/episode_return_mean"
 STEPS = "rollout/env_steps"
 
 
-def train(config: ControlRun, task: str = "control", import_seconds: float = 0.0) -> Path:
-    """Trains a new run, evaluates it, and returns its folder.
+def train(config: ControlRun, task: str = "control", import_seconds: float = 0.0) -> Path | None:
+    """Trains a new run, evaluates it, and returns its folder; None: this process trains along with another, whose the
+    folder is.
 
     Raises:
       UsageError: on settings that do not fit together, or a folder that cannot be used.
@@ -41,14 +40,16 @@ def train(config: ControlRun, task: str = "control", import_seconds: float = 0.0
     began = time.perf_counter() - import_seconds
     config = dataclasses.replace(config, run=make_repeatable(config.run))
     trainer = ControlTrainer(config)
+    if not trainer.replicas.is_chief:
+        return _run(trainer, None, began, import_seconds)
     folder = runs.create_run_folder(config.run, task, trainer.config)
     with locked(folder):
         return _run(trainer, folder, began, import_seconds)
 
 
-def resume(folder: Path, import_seconds: float = 0.0, env: str | None = None) -> Path:
-    """Goes on with a run from its latest checkpoint (without one: from its beginning), and returns its folder; `env` as
-    in `runs.read_confirmed`.
+def resume(folder: Path, import_seconds: float = 0.0, env: str | None = None) -> Path | None:
+    """Goes on with a run from its latest checkpoint (without one: from its beginning), and returns what `train` does;
+    `env` as in `runs.read_confirmed`.
 
     Raises:
       UsageError: if the folder is no run or in use, or its latest checkpoint is damaged.
@@ -56,13 +57,16 @@ def resume(folder: Path, import_seconds: float = 0.0, env: str | None = None) ->
     began = time.perf_counter() - import_seconds
     config = runs.read_confirmed(folder, ControlRun, "env", env)
     config = dataclasses.replace(config, run=make_repeatable(config.run))
-    with locked(folder), closing(ControlTrainer(config)) as trainer:
-        checkpoint = go_back(folder, _checkpoints(trainer, folder))
-        if checkpoint is None:
-            print(STARTS_ANEW)
-        elif not trainer.in_graph:
-            print(trainer.collector.restore_environments(checkpoint))
-        return _run(trainer, folder, began, import_seconds)
+    with closing(ControlTrainer(config)) as trainer:
+        if not trainer.replicas.is_chief:
+            return _run(trainer, None, began, import_seconds)
+        with locked(folder):
+            checkpoint = go_back(folder, _checkpoints(trainer, folder))
+            if checkpoint is None:
+                print(STARTS_ANEW)
+            elif trainer.keeps_environments:
+                print(trainer.collector.restore_environments(checkpoint))
+            return _run(trainer, folder, began, import_seconds)
 
 
 def evaluate(
@@ -117,7 +121,8 @@ def _restored(folder: Path, checkpoint: str, env: str | None, video_episodes: in
     """The trainer of a run as a checkpoint left it, on whatever device there is."""
     config = runs.read_confirmed(folder, ControlRun, "env", env)
     control = dataclasses.replace(config.control, video_episodes=video_episodes)
-    trainer = ControlTrainer(ControlRun(dataclasses.replace(config.run, device="auto"), control, config.ppo))
+    run = dataclasses.replace(config.run, device="auto", distribute="none")
+    trainer = ControlTrainer(ControlRun(run, control, config.ppo))
     try:
         _checkpoints(trainer, folder).restore_for_use(checkpoint)
         yield trainer
@@ -125,13 +130,16 @@ def _restored(folder: Path, checkpoint: str, env: str | None, video_episodes: in
         trainer.close()
 
 
-def _run(trainer: ControlTrainer, folder: Path, began: float, import_seconds: float) -> Path:
+def _run(trainer: ControlTrainer, folder: Path | None, began: float, import_seconds: float) -> Path | None:
     config = trainer.config
     _announce(trainer, folder)
     try:
-        finished = _train(trainer, folder)
+        with trainer.replicas.watched(folder):
+            finished = _train(trainer, folder)
     finally:
         trainer.close()
+    if folder is None:
+        return None
     if not finished:
         print(f"stopped; go on with: tfppo resume {folder}")
         return folder
@@ -153,9 +161,10 @@ def _run(trainer: ControlTrainer, folder: Path, began: float, import_seconds: fl
     return folder
 
 
-def _train(trainer: ControlTrainer, folder: Path) -> bool:
-    """The training loop with everything that is written on the way. Returns whether it came to its end."""
+def _train(trainer: ControlTrainer, folder: Path | None) -> bool:
+    """The training loop with what is written on the way, if there is a folder. Returns whether it came to its end."""
     run, control = trainer.config.run, trainer.config.control
+    trainer.replicas.start(runs.shared_settings(trainer.config), trainer.state)
     done = trainer.iteration == control.num_iterations or _is_solved(trainer.episode_metrics, control.target_return)
     if done:  # a finished run was resumed
         return True
@@ -163,11 +172,12 @@ def _train(trainer: ControlTrainer, folder: Path) -> bool:
         trainer.iterations(),
         run,
         folder,
-        _writers(trainer, folder),
-        _checkpoints(trainer, folder),
+        _writers(trainer, folder) if folder else [],
+        _checkpoints(trainer, folder) if folder else None,
         RETURN,
         lambda iteration, row: iteration + 1 == control.num_iterations or _is_solved(row, control.target_return),
-        None if trainer.in_graph else trainer.collector.save_environments,
+        trainer.collector.save_environments if trainer.keeps_environments else None,
+        trainer.replicas,
     )
 
 
@@ -184,24 +194,12 @@ def _writers(trainer: ControlTrainer, folder: Path) -> list[Writer]:
     tensorboard = TensorBoardWriter(folder, STEPS, trainer.env_steps + 1 if start else None)
     if not start:
         tensorboard.write_hparams(runs.flat_settings(config), [RETURN])
-        tensorboard.write_graph(_model_graph(trainer.policy))
+        tensorboard.write_graph(model_graph(trainer.policy))
     console = ConsoleWriter(
         config.control.num_iterations, {RETURN: "return", "time/env_steps_per_s": "steps/s"}, STEPS, start
     )
     diagnoses = DiagnosisWriter(config.ppo, "loss/kl", RETURN, trainer.has_choices, trainer.learner.guard)
     return [CsvWriter(folder / runs.METRICS, start), tensorboard, diagnoses, console]
-
-
-def _model_graph(policy: ControlPolicy) -> bytes:
-    """The actor and the critic as a serialised GraphDef."""
-    models = policy.actor, policy.critic
-    specs = [tf.nest.map_structure(lambda x: tf.TensorSpec(x.shape, x.dtype, x.name), model.input) for model in models]
-
-    @tf.function(autograph=False, input_signature=specs)
-    def actor_and_critic(for_actor, for_critic):
-        return policy.actor(for_actor), policy.critic(for_critic)
-
-    return actor_and_critic.get_concrete_function().graph.as_graph_def().SerializeToString()
 
 
 def _judge(trainer: ControlTrainer, episodes: int, seed: int) -> dict[str, Any]:
@@ -246,12 +244,9 @@ def _record(trainer: ControlTrainer, folder: Path, seed: int) -> None:
         print(f"{folder / runs.VIDEO} shows {shown} of {env}")
 
 
-def _announce(trainer: ControlTrainer, folder: Path) -> None:
+def _announce(trainer: ControlTrainer, folder: Path | None) -> None:
     control = trainer.config.control
     backend = "in-graph" if trainer.in_graph else "gymnasium"
-    print(f"{control.env} ({backend}), {control.num_envs} environments, seed {trainer.config.run.seed} -> {folder}")
-    print(
-        f"device {trainer.device[1:4]}: {trainer.device_reason}; "
-        f"compiled as {trainer.rollout_mode} (rollout) and {trainer.update_mode} (update)",
-        flush=True,
-    )
+    where = folder or "worker 0"
+    print(f"{control.env} ({backend}), {control.num_envs} environments, seed {trainer.config.run.seed} -> {where}")
+    print(execution(trainer), flush=True)

@@ -23,11 +23,13 @@ from tfppo.control.recurrent import make_recurrent
 from tfppo.control.rollout import ControlPolicy, GraphCollector, revalue, to_batch
 from tfppo.control.statistics import statistics_metrics
 from tfppo.control.vector import make_vector_environments
+from tfppo.distribute import make_replicas
 from tfppo.errors import UsageError
 from tfppo.learner import PPOLearner
 from tfppo.loop import train_iterations
-from tfppo.pipeline import rollout_dataset
+from tfppo.pipeline import rollout_dataset, rollouts_one_by_one
 from tfppo.placement import choose_compilation, choose_device
+from tfppo.replicas import ALONE, Replicas
 
 
 class ControlTrainer:
@@ -41,12 +43,13 @@ class ControlTrainer:
 
     Raises:
       UsageError: on an environment that does not exist, has spaces of a kind that is not supported, or that the models
-        do not fit.
+        do not fit; and if there is nothing to distribute over, or the settings cannot be shared.
     """
 
     def __init__(self, config: ControlRun, actor: keras.Model | None = None, critic: keras.Model | None = None):
         run, control, ppo = config.run, config.control, config.ppo
         self.device, self.device_reason = choose_device(run.device, control.batch_size)
+        self.replicas = make_replicas(run.distribute, self.device)
         steps = control.num_iterations * ppo.num_epochs * (control.batch_size // ppo.minibatch_size)
         length = steps, control.lstm_units > 0
         self.rollout_mode = choose_compilation(run.compile_rollout, "rollout", self.device, control.num_envs, *length)
@@ -55,23 +58,40 @@ class ControlTrainer:
         self.config = dataclasses.replace(config, run=chosen)  # what a resumed run goes on with, wherever it is
         has_graph = control.env in IN_GRAPH_ENVIRONMENTS
         self.in_graph = control.backend == "graph" or (control.backend == "auto" and has_graph)
+        # Processes that share an environment in Python start new episodes when they are resumed.
+        self.keeps_environments = not self.in_graph and self.replicas.processes == 1
         if control.fused and not self.in_graph:
             raise UsageError(
                 f"fused wants an in-graph environment, and {control.env} is stepped by gymnasium here: leave fused out"
             )
-        with tf.device(self.device):
-            self.environment, self.observation_space, action_space = _make_environment(control, self.in_graph)
-            self.has_choices = not isinstance(action_space, gymnasium.spaces.Box)
-            self.policy = _make_policy(self.observation_space, action_space, control, run.seed, actor, critic)
-            self.normalization = Normalization(
-                self.observation_space,
-                control.num_envs,
-                ppo.gamma,
-                control.normalize_observations,
-                control.normalize_rewards,
+        self.replicas.divide(control.num_envs, "num_envs")
+        if control.fused and self.replicas.count > 1:
+            raise UsageError(
+                f"fused is one program, and {self.replicas.count} replicas are several: leave fused out, or use "
+                "--distribute none"
             )
+        with tf.device(self.device):
+            self.environment, self.observation_space, action_space = _make_environment(
+                control, control.num_envs // self.replicas.processes, self.in_graph
+            )
+            self.has_choices = not isinstance(action_space, gymnasium.spaces.Box)
+            with self.replicas.scope():
+                self.policy = _make_policy(self.observation_space, action_space, control, run.seed, actor, critic)
+                self.normalization = Normalization(
+                    self.observation_space,
+                    control.num_envs,
+                    ppo.gamma,
+                    control.normalize_observations,
+                    control.normalize_rewards,
+                )
             self.collector = make_collector(
-                self.policy, self.environment, self.normalization, control, run.seed, self.rollout_mode
+                self.policy,
+                self.environment,
+                self.normalization,
+                control,
+                run.seed,
+                self.rollout_mode,
+                self.replicas,
             )
             if self.policy.is_recurrent:  # its items are environments with the whole time of a rollout
                 ppo = dataclasses.replace(ppo, minibatch_size=ppo.minibatch_size // control.rollout_length)
@@ -83,6 +103,7 @@ class ControlTrainer:
                 refresh=lambda rollout: to_batch(revalue(self.policy, rollout), ppo.gamma, ppo.gae_lambda),
                 seed=run.seed,
                 mode=self.update_mode,
+                replicas=self.replicas,
             )
         self.compile_seconds = 0.0
 
@@ -132,7 +153,8 @@ class ControlTrainer:
             yield from self._fused_iterations()
             return
         start, began = self.iteration, time.perf_counter()
-        dataset = rollout_dataset(self.collector.collect, start, self.device)
+        make_rollouts = rollout_dataset if self.replicas.count == 1 else rollouts_one_by_one
+        dataset = make_rollouts(self.collector.collect, start, self.device)
         for iteration in train_iterations(
             dataset, self.learner, start, control.num_iterations, self.device, self.collector
         ):
@@ -157,13 +179,12 @@ class ControlTrainer:
 
 
 def _make_environment(
-    control: ControlConfig, in_graph: bool
+    control: ControlConfig, num_envs: int, in_graph: bool
 ) -> tuple[Environment | list[VectorEnv], gymnasium.Space, gymnasium.Space]:
-    """The environment or environments, and the spaces of a single copy's observations and actions."""
+    """The environment or, where Python steps it, `num_envs` of them; and the spaces of a single copy's observations and
+    actions."""
     if not in_graph:
-        environments = make_vector_environments(
-            control.env, control.num_envs, control.vectorization, control.double_buffer
-        )
+        environments = make_vector_environments(control.env, num_envs, control.vectorization, control.double_buffer)
         return environments, environments[0].single_observation_space, environments[0].single_action_space
     if control.env not in IN_GRAPH_ENVIRONMENTS:
         raise UsageError(
@@ -211,9 +232,10 @@ def make_collector(
     control: ControlConfig,
     seed: int,
     mode: str,
+    replicas: Replicas = ALONE,
 ) -> GraphCollector | GymnasiumCollector:
     """A collector that acts in the environment, whose episodes start anew; `mode` is how it is compiled."""
-    options = {"normalization": normalization, "seed": seed, "mode": mode}
+    options = {"normalization": normalization, "seed": seed, "mode": mode, "replicas": replicas}
     if isinstance(environment, list):
         return GymnasiumCollector(policy, environment, control.rollout_length, **options)
     return GraphCollector(policy, environment, control.num_envs, control.rollout_length, **options)

@@ -10,6 +10,7 @@ from tfppo.config import PPOConfig
 from tfppo.masking import masked_whiten, zero_outside
 from tfppo.placement import compiled
 from tfppo.random import fold_in
+from tfppo.replicas import ALONE, Replicas
 from tfppo.returns import generalized_advantage_estimation
 from tfppo.text.config import TextConfig
 from tfppo.text.language_model import LanguageModel
@@ -57,10 +58,11 @@ class TextCollector(tf.Module):
       scorer: tokens of prompts and of responses, without padding, to scores [B]; runs on the host.
       text: lengths and temperature.
       ending: what ends a response.
-      chunk: sequences in a forward pass, which bounds the memory; it divides the batch.
+      chunk: sequences in a forward pass, which bounds the memory; it divides the batch, or the share of a replica.
       seed: with the iteration it fixes every random number.
       sampling_mode: of the sampling, "xla", "graph" or "eager".
       mode: of the full forward passes.
+      replicas: who answer a share of the prompts each; the rollout is whole everywhere.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class TextCollector(tf.Module):
         seed: int = 0,
         sampling_mode: str = "graph",
         mode: str = "graph",
+        replicas: Replicas = ALONE,
     ):
         super().__init__(name="text_collector")
         self.policy = policy
@@ -82,6 +85,7 @@ class TextCollector(tf.Module):
         self.scorer = scorer
         self.text = text
         self.ending = ending
+        self.replicas = replicas
         self.chunk = chunk
         self.seed = tf.constant([seed, 0x7E47], tf.int32)
         self.error: Exception | None = None
@@ -90,9 +94,14 @@ class TextCollector(tf.Module):
 
     def collect(self, iteration: tf.Tensor, prompts: tf.Tensor, prompt_lengths: tf.Tensor) -> TextRollout:
         """Rollout number `iteration` (int64 scalar) of prompts int32 [B, P], padded on the right, [B] tokens long."""
-        samples, scores = self.answer(iteration, prompts, prompt_lengths)
-        inputs = TokenInputs(samples.token_ids, prompt_lengths)
-        log_probs, values, reference_log_probs = self._evaluate(inputs, samples.responses)
+
+        def share(index):
+            samples, scores = self._answer(index, iteration, prompts, prompt_lengths)
+            inputs = TokenInputs(samples.token_ids, self.replicas.cut(prompt_lengths, index))
+            return samples, scores, self._evaluate(inputs, samples.responses)
+
+        samples, scores, evaluated = self.replicas.gather(share, axes=(0, 0, 0))
+        log_probs, values, reference_log_probs = evaluated
         slots = tf.range(self.text.response_length)
         ended = tf.reduce_any(self.ending(samples.responses, slots) & samples.mask, axis=1)
         gap = zero_outside(samples.log_probs - log_probs, samples.mask)
@@ -120,12 +129,19 @@ class TextCollector(tf.Module):
 
     def answer(self, iteration: tf.Tensor, prompts: tf.Tensor, prompt_lengths: tf.Tensor) -> tuple[Samples, tf.Tensor]:
         """The responses of rollout number `iteration`, and their scores [B]."""
-        samples = self._sample(prompts, prompt_lengths, fold_in(self.seed, iteration))
+        return self.replicas.gather(lambda index: self._answer(index, iteration, prompts, prompt_lengths), axes=(0, 0))
+
+    def _answer(
+        self, index: int, iteration: tf.Tensor, prompts: tf.Tensor, prompt_lengths: tf.Tensor
+    ) -> tuple[Samples, tf.Tensor]:
+        """The share of a replica."""
+        prompts, prompt_lengths = self.replicas.cut((prompts, prompt_lengths), index)
+        samples = self._sample(index, prompts, prompt_lengths, fold_in(self.seed, iteration))
         # Nothing ties this to the forward passes that follow: the reward's Python runs while they do.
         scores = tf.numpy_function(self._score, [prompts, prompt_lengths, *samples[1:]], tf.float32, stateful=False)
         return samples, tf.ensure_shape(scores, [prompts.shape[0]])
 
-    def _sample(self, prompts: tf.Tensor, prompt_lengths: tf.Tensor, seed: tf.Tensor) -> Samples:
+    def _sample(self, index: int, prompts: tf.Tensor, prompt_lengths: tf.Tensor, seed: tf.Tensor) -> Samples:
         return sample(
             self.policy.model,
             prompts,
@@ -134,6 +150,8 @@ class TextCollector(tf.Module):
             seed,
             ending=self.ending,
             temperature=self.text.temperature,
+            replicas=self.replicas,
+            index=index,
         )
 
     def _evaluate(self, inputs: TokenInputs, responses: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:

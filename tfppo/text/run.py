@@ -2,7 +2,6 @@
 
 import dataclasses
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +14,14 @@ from tfppo.curves import plot_curve, plot_frontier
 from tfppo.diagnoses import DiagnosisWriter
 from tfppo.errors import UsageError
 from tfppo.locks import locked
-from tfppo.loop import STARTS_ANEW, go_back, write_iterations, writing
+from tfppo.loop import STARTS_ANEW, execution, go_back, write_iterations, writing
 from tfppo.placement import make_repeatable
 from tfppo.tensorboard import TensorBoardWriter
 from tfppo.text.config import TextRun
 from tfppo.text.evaluate import Examinee, compare, describe
 from tfppo.text.presets import LSTM_FILE, TOKENIZER_FILE, save_preset
 from tfppo.text.rewards import Reward
-from tfppo.text.samples import SampleTable
+from tfppo.text.samples import with_samples
 from tfppo.text.tasks import Task
 from tfppo.text.train import TextTrainer
 from tfppo.writers import ConsoleWriter, CsvWriter, Writer, progress_bar
@@ -37,8 +36,9 @@ def train_text(
     task: Task | None = None,
     reward: Reward | keras.Model | None = None,
     model: tuple[keras.Model, Any] | None = None,
-) -> Path:
-    """Tunes a language model in a new run, evaluates it, and returns the run's folder.
+) -> Path | None:
+    """Tunes a language model in a new run, evaluates it, and returns the run's folder; None: this process trains along
+    with another, whose the folder is.
 
     Args:
       config: the settings.
@@ -56,14 +56,16 @@ def train_text(
         config = dataclasses.replace(config, text=text)
     config = dataclasses.replace(config, run=make_repeatable(config.run))
     trainer = TextTrainer(config, task=task, reward=reward, model=model)
+    if not trainer.replicas.is_chief:
+        return _run(trainer, None, began, import_seconds)
     folder = runs.create_run_folder(config.run, trainer.task.name, trainer.config)
     with locked(folder):
         return _run(trainer, folder, began, import_seconds)
 
 
-def resume(folder: Path, import_seconds: float = 0.0, reward: str | None = None) -> Path:
-    """Goes on with a run from its latest checkpoint (without one: from its beginning), and returns its folder; `reward`
-    as in `runs.read_confirmed`.
+def resume(folder: Path, import_seconds: float = 0.0, reward: str | None = None) -> Path | None:
+    """Goes on with a run from its latest checkpoint (without one: from its beginning), and returns what `train_text`
+    does; `reward` as in `runs.read_confirmed`.
 
     Raises:
       UsageError: if the folder is no run or in use, or its latest checkpoint is damaged.
@@ -71,8 +73,10 @@ def resume(folder: Path, import_seconds: float = 0.0, reward: str | None = None)
     began = time.perf_counter() - import_seconds
     config = runs.read_confirmed(folder, TextRun, "reward", reward)
     config = dataclasses.replace(config, run=make_repeatable(config.run))
+    trainer = TextTrainer(config)
+    if not trainer.replicas.is_chief:
+        return _run(trainer, None, began, import_seconds)
     with locked(folder):
-        trainer = TextTrainer(config)
         if go_back(folder, _checkpoints(trainer, folder)) is None:
             print(STARTS_ANEW)
         return _run(trainer, folder, began, import_seconds)
@@ -139,10 +143,14 @@ def export(folder: Path, checkpoint: str = "latest") -> Path:
     return path
 
 
-def _run(trainer: TextTrainer, folder: Path, began: float, import_seconds: float) -> Path:
+def _run(trainer: TextTrainer, folder: Path | None, began: float, import_seconds: float) -> Path | None:
     config = trainer.config
     _announce(trainer, folder)
-    if not _train(trainer, folder):
+    with trainer.replicas.watched(folder):
+        finished = _train(trainer, folder)
+    if folder is None:
+        return None
+    if not finished:
         print(f"stopped; go on with: tfppo resume {folder}")
         return folder
     trained = time.perf_counter()
@@ -167,33 +175,22 @@ def _run(trainer: TextTrainer, folder: Path, began: float, import_seconds: float
     return folder
 
 
-def _train(trainer: TextTrainer, folder: Path) -> bool:
-    """The training loop with everything that is written on the way. Returns whether it came to its end."""
-    run, text, start = trainer.config.run, trainer.config.text, trainer.iteration
-    if start == text.iterations:  # a finished run was resumed
+def _train(trainer: TextTrainer, folder: Path | None) -> bool:
+    """The training loop with what is written on the way, if there is a folder. Returns whether it came to its end."""
+    trainer.replicas.start(runs.shared_settings(trainer.config), trainer.state)
+    run, text = trainer.config.run, trainer.config.text
+    if trainer.iteration == text.iterations:  # a finished run was resumed
         return True
-    table = SampleTable(trainer, folder / runs.SAMPLES, start)
-    writers = _writers(trainer, folder)
-    tensorboard = writers[1]
-    if not start:
-        tensorboard.write_text("samples", table.write(0), 0)
-
-    def iterations() -> Iterator[tuple[int, dict[str, float]]]:
-        for iteration, row in trainer.iterations():
-            done = iteration + 1
-            if done % text.sample_interval == 0 or done == text.iterations:
-                with writing(folder):
-                    tensorboard.write_text("samples", table.write(done), done)
-            yield iteration, row
-
+    writers = _writers(trainer, folder) if folder else []
     return write_iterations(
-        iterations(),
+        with_samples(trainer, folder, writers[1]) if folder else trainer.iterations(),
         run,
         folder,
         writers,
-        _checkpoints(trainer, folder),
+        _checkpoints(trainer, folder) if folder else None,
         "text/reward_mean",
         lambda iteration, row: iteration + 1 == text.iterations,
+        replicas=trainer.replicas,
     )
 
 
@@ -203,7 +200,7 @@ def _unscored(prompts: list[str], responses: list[str]) -> list[float]:
 
 
 def _restored(folder: Path, config: TextRun, checkpoint: str, reward: Reward | None = None) -> TextTrainer:
-    run = dataclasses.replace(config.run, device="auto")
+    run = dataclasses.replace(config.run, device="auto", distribute="none")
     trainer = TextTrainer(dataclasses.replace(config, run=run), reward=reward)
     _checkpoints(trainer, folder).restore_for_use(checkpoint)
     return trainer
@@ -244,17 +241,13 @@ def _writers(trainer: TextTrainer, folder: Path) -> list[Writer]:
     return [CsvWriter(folder / runs.METRICS, start), tensorboard, diagnoses, console]
 
 
-def _announce(trainer: TextTrainer, folder: Path) -> None:
+def _announce(trainer: TextTrainer, folder: Path | None) -> None:
     text = trainer.config.text
     model = trainer.policy.model.model
     trained = sum(variable.shape.num_elements() for variable in trainer.policy.trainable_variables)
     print(
         f"task {trainer.task.name} ({trainer.task.description}), {type(model).__name__} of "
         f"{model.count_params() / 1e6:.1f}M parameters ({trained / 1e6:.2f}M trained), {text.batch_size} responses an "
-        f"iteration, seed {trainer.config.run.seed} -> {folder}"
+        f"iteration, seed {trainer.config.run.seed} -> {folder or 'worker 0'}"
     )
-    print(
-        f"device {trainer.device[1:4]}: {trainer.device_reason}; "
-        f"compiled as {trainer.rollout_mode} (rollout) and {trainer.update_mode} (update)",
-        flush=True,
-    )
+    print(execution(trainer), flush=True)

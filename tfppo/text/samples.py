@@ -1,12 +1,15 @@
 """Tables of samples: the same prompts every time, answered by the reference once and by the policy as it learns."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tfppo import runs
+from tfppo.loop import writing
+from tfppo.tensorboard import TensorBoardWriter
 from tfppo.text.evaluate import Examinee
 from tfppo.text.rewards import checked_scores
 from tfppo.text.train import TextTrainer
@@ -69,3 +72,20 @@ def markdown_table(rows: Sequence[dict[str, Any]]) -> str:
         answers = [cell(row[who], row[f"{who}_score"]) for who in ("reference", "policy")]
         lines.append(f"| {' | '.join([cell(row['prompt']), *answers])} |")
     return "\n".join(lines)
+
+
+def with_samples(
+    trainer: TextTrainer, folder: Path, tensorboard: TensorBoardWriter
+) -> Iterator[tuple[int, dict[str, float]]]:
+    """The trainer's iterations; a table of samples before them and every `sample_interval` goes into the run's folder
+    and to TensorBoard."""
+    text, start = trainer.config.text, trainer.iteration
+    table = SampleTable(trainer, folder / runs.SAMPLES, start)
+    if not start:
+        tensorboard.write_text("samples", table.write(0), 0)
+    for iteration, row in trainer.iterations():
+        done = iteration + 1
+        if done % text.sample_interval == 0 or done == text.iterations:
+            with writing(folder):
+                tensorboard.write_text("samples", table.write(done), done)
+        yield iteration, row

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from tfppo.random import fold_in, gumbel
+from tfppo.replicas import ALONE, Replicas
 from tfppo.text.language_model import LanguageModel
 
 
@@ -47,6 +48,8 @@ def sample(
     temperature: float = 1.0,
     top_k: int | None = None,
     top_p: float | None = None,
+    replicas: Replicas = ALONE,
+    index: int = 0,
 ) -> Samples:
     """Draws a response for every prompt, until its end or `response_length` tokens.
 
@@ -69,6 +72,8 @@ def sample(
       temperature: logits are divided by it, for the draw and the log-probabilities alike; 0: the most probable token.
       top_k: draw among the k most probable tokens only.
       top_p: draw among the most probable tokens that together have this probability (Holtzman et al. 2020).
+      replicas: each of whom answers as many prompts: noise is drawn for all of them.
+      index: of the replica that answers these.
     """
     batch, prompt_width = prompts.shape
     total = prompt_width + response_length
@@ -77,11 +82,11 @@ def sample(
     last = prompt_lengths + response_length - 1  # [B] index of the last token that may be drawn
     columns = tf.range(total)
 
-    def proceed(index, token_ids, log_probs, done, state):
-        return (index < total - 1) & ~tf.reduce_all(done)
+    def proceed(column, token_ids, log_probs, done, state):
+        return (column < total - 1) & ~tf.reduce_all(done)
 
-    def draw(index, token_ids, log_probs, done, state):
-        logits, state = model.step(tf.gather(token_ids, index, axis=1), index, state)  # [B, V]
+    def draw(column, token_ids, log_probs, done, state):
+        logits, state = model.step(tf.gather(token_ids, column, axis=1), column, state)  # [B, V]
         if temperature > 0:
             logits /= temperature
         chosen = logits
@@ -90,16 +95,16 @@ def sample(
         if top_p is not None:
             chosen = _keep_top_p(chosen, top_p)
         if temperature > 0:
-            chosen += gumbel(chosen.shape, fold_in(seed, index))
+            chosen += replicas.cut(gumbel([replicas.count * batch, chosen.shape[-1]], fold_in(seed, column)), index)
         drawn = tf.argmax(chosen, axis=-1, output_type=tf.int32)  # [B]
         log_prob = tf.gather(logits, drawn, axis=1, batch_dims=1) - tf.reduce_logsumexp(logits, axis=-1)
-        is_prompt = index + 1 < prompt_lengths  # there the prompt says what comes next
+        is_prompt = column + 1 < prompt_lengths  # there the prompt says what comes next
         is_drawn = ~is_prompt & ~done
-        here = columns == index + 1  # [P + R]
+        here = columns == column + 1  # [P + R]
         token_ids = tf.where(here & is_drawn[:, None], drawn[:, None], token_ids)
         log_probs = tf.where(here & is_drawn[:, None], log_prob[:, None], log_probs)
-        done |= is_drawn & (ending(drawn, index + 1 - prompt_lengths) | (index + 1 >= last))
-        return index + 1, token_ids, log_probs, done, state
+        done |= is_drawn & (ending(drawn, column + 1 - prompt_lengths) | (column + 1 >= last))
+        return column + 1, token_ids, log_probs, done, state
 
     _, token_ids, log_probs, _, _ = tf.while_loop(
         proceed, draw, (first, token_ids, tf.zeros([batch, total]), tf.zeros([batch], tf.bool), state)

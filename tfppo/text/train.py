@@ -9,10 +9,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfppo.distribute import make_replicas
 from tfppo.errors import UsageError
 from tfppo.learner import PPOLearner
 from tfppo.loop import raising_what_it_raised, train_iterations
-from tfppo.pipeline import prompt_dataset, rollout_dataset
+from tfppo.pipeline import prompt_dataset, rollout_dataset, rollouts_one_by_one
 from tfppo.placement import choose_device, choose_token_compilation
 from tfppo.text.codec import Codec
 from tfppo.text.config import TextRun
@@ -53,6 +54,7 @@ class TextTrainer:
         run, text, ppo = config.run, config.text, config.ppo
         self.task = get_task(text.task) if task is None else task
         self.device, self.device_reason = choose_device(run.device, None)
+        self.replicas = make_replicas(run.distribute, self.device)
         tokens = text.iterations * text.batch_size * text.response_length
         trained = ppo.num_epochs * text.iterations * text.batch_size * (text.prompt_length + text.response_length)
         self.rollout_mode = choose_token_compilation(run.compile_rollout, "rollout", self.device, tokens)
@@ -60,13 +62,15 @@ class TextTrainer:
         chosen = dataclasses.replace(run, compile_rollout=self.rollout_mode, compile_update=self.update_mode)
         named = text if reward is None else dataclasses.replace(text, reward=reward_name(as_reward(reward)))
         self.config = dataclasses.replace(config, run=chosen, text=named)  # what a resumed run goes on with
+        self.replicas.divide(text.batch_size, "batch_size")
         with tf.device(self.device):
-            keras_model, tokenizer = (
-                load_preset(text.preset or default_preset(), text.dtype) if model is None else model
-            )
+            with self.replicas.scope():
+                keras_model, tokenizer = (
+                    load_preset(text.preset or default_preset(), text.dtype) if model is None else model
+                )
+                self.policy, self.reference = _make_models(as_language_model(keras_model), config)
             self.codec = Codec(tokenizer, self.task.domain)
             self.ending = self.codec.ending(text)
-            self.policy, self.reference = _make_models(as_language_model(keras_model), config)
             self.reward = _make_reward(self.task, text.reward, reward)
             self.scale = [tf.Variable(x, dtype=tf.float32, trainable=False) for x in (0.0, 1.0)]  # mean, std
             self.prompts = self._training_prompts()
@@ -76,10 +80,11 @@ class TextTrainer:
                 self._score,
                 text,
                 ending=self.ending,
-                chunk=ppo.minibatch_size // ppo.num_micro_batches,
+                chunk=self.replicas.divide(ppo.minibatch_size, "minibatch_size", ppo.num_micro_batches),
                 seed=run.seed,
                 sampling_mode=self.rollout_mode,
                 mode=self.update_mode,
+                replicas=self.replicas,
             )
             self.learner = PPOLearner(
                 self.policy,
@@ -88,9 +93,9 @@ class TextTrainer:
                 prepare=lambda rollout: to_batch(rollout, self.learner.kl_coeff, text, ppo),
                 seed=run.seed,
                 mode=self.update_mode,
+                replicas=self.replicas,
             )
         self.compile_seconds = 0.0
-        self.latest: tuple[list[str], list[str]] = ([], [])  # the last rollout's prompts and responses
 
     @property
     def iteration(self) -> int:
@@ -132,7 +137,8 @@ class TextTrainer:
         if start == 0 and text.normalize_scores:
             self._fit_scale()
         source = prompt_dataset(*self.prompts, text.batch_size, self.config.run.seed)
-        dataset = rollout_dataset(self.collector.collect, start, self.device, source)
+        make_rollouts = rollout_dataset if self.replicas.count == 1 else rollouts_one_by_one
+        dataset = make_rollouts(self.collector.collect, start, self.device, source)
         for iteration in train_iterations(dataset, self.learner, start, text.iterations, self.device, self.collector):
             if iteration.number == start:
                 self.compile_seconds = time.perf_counter() - began
@@ -161,7 +167,8 @@ class TextTrainer:
         return ids[kept, : lengths[kept].max()], lengths[kept]
 
     def _text_metrics(self, iteration: Any) -> dict[str, float]:
-        metrics, responses = iteration.metrics, self.latest[1]
+        metrics, rollout = iteration.metrics, iteration.rollout
+        responses = self.codec.decode_masked(rollout.responses.numpy(), rollout.mask.numpy())
         coefficient = metrics["schedule/kl_coeff"]
         tokens = metrics["text/response_tokens_mean"] * self.config.text.batch_size
         return {
@@ -186,9 +193,8 @@ class TextTrainer:
 
     def _score(self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> np.ndarray:
         """Tokens of prompts and responses to scores [B], scaled and clipped."""
-        self.latest = self.codec.decode(prompts), self.codec.decode(responses)
         scale = ScoreScale(*(float(x.numpy()) for x in self.scale), self.config.text.score_clip)
-        return scale(checked_scores(self.reward, *self.latest, must_be_finite=False))
+        return scale(checked_scores(self.reward, *map(self.codec.decode, (prompts, responses)), must_be_finite=False))
 
 
 def _make_models(model: LanguageModel, config: TextRun) -> tuple[TextPolicy, LanguageModel]:
