@@ -392,7 +392,7 @@ def test_a_stop_between_two_looks_at_it_still_saves(tmp_path, monkeypatch):
     answers = iter([False])
 
     @contextmanager
-    def stop_requests():
+    def stop_requests(_):
         yield lambda: next(answers, True)
 
     monkeypatch.setattr(loop, "_stop_requests", stop_requests)
