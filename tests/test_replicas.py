@@ -38,7 +38,7 @@ def free_ports(count):
     return ports
 
 
-def start_workers(command, count=2, **options):
+def start_workers(command, count=2):
     """The same command in `count` processes that know of each other."""
     workers = [f"localhost:{port}" for port in free_ports(count)]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TF_")}
@@ -54,7 +54,6 @@ def start_workers(command, count=2, **options):
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
-                **options,
             )
         )
     return processes

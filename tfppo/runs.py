@@ -154,7 +154,7 @@ def flat_settings(config: Any) -> dict[str, Any]:
 def shared_settings(config: Any) -> str:
     """The settings of a run that processes which train it together must have in common: all but where things are."""
     settings = flat_settings(config)
-    return json.dumps({k: v for k, v in settings.items() if k not in ("device", "preset")}, default=str)
+    return json.dumps({k: v for k, v in settings.items() if k not in ("device", "preset", "threads")}, default=str)
 
 
 def phase_seconds(began: float, imported: float, compiled: float, trained: float, ended: float) -> dict[str, float]:
