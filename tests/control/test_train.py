@@ -93,7 +93,8 @@ def test_env_steps_leave_out_the_steps_that_only_start_an_episode():
 def test_state_holds_all_that_changes():
     trainer = make_trainer(num_envs=2, rollout_length=4)
     state = trainer.state
-    assert list(state) == ["actor", "critic", "optimizer", "iteration", "kl_coeff", "collector", "normalization"]
+    others = ["iteration", "kl_coeff", "guard", "collector", "normalization"]
+    assert list(state) == ["actor", "critic", "optimizer", *others]
     assert state["collector"] is trainer.collector.state and len(state["collector"]) > 4
     assert state["optimizer"] is trainer.learner.optimizer and state["iteration"] is trainer.learner.iteration
 
