@@ -69,8 +69,8 @@ class Objective:
 
         def share(index):
             metrics, gradients = self._of_share(self.replicas.cut(minibatch, index), coefficients, normalizers)
-            largest = metrics["policy/ratio_max"]
-            return ({name: x for name, x in metrics.items() if x is not largest}, gradients), largest
+            largest = metrics.pop("policy/ratio_max")
+            return (metrics, gradients), largest
 
         (metrics, gradients), largest = self.replicas.reduce(share)
         norm = tf.linalg.global_norm(gradients)
