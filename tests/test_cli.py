@@ -101,14 +101,14 @@ def test_every_setting_is_an_option(monkeypatch, tmp_path):
         "--value-coeff 1 --entropy-coeff 0 --kl-coeff 0.2 --kl-rule schulman --kl-target 0.02 --kl-horizon 5 "
         "--target-kl 0.03 --max-grad-norm None --adam-epsilon 1e-7 --gamma 0.9 --gae-lambda 0.8 "
         "--normalize-advantages False --num-epochs 3 --minibatch-size 20 --num-micro-batches 5 "
-        "--compile-rollout xla --compile-update graph --device cpu --deterministic False --threads 7"
+        "--compile-rollout xla --compile-update graph --device cpu --deterministic False --threads 7 --distribute none"
     )
     assert cli.main(["train", "control", *options.split(), "--runs-dir", str(tmp_path)]) == 0
     ((config, task, import_seconds),) = seen
     assert task == "Acrobot-v1"
     assert import_seconds >= 0
     assert config == ControlRun(
-        RunConfig(9, "mine", tmp_path, "cpu", "xla", "graph", False, 7, 2, 3, 4),
+        RunConfig(9, "mine", tmp_path, "cpu", "xla", "graph", False, 7, "none", 2, 3, 4),
         ControlConfig(
             env="Acrobot-v1",
             backend="gymnasium",
