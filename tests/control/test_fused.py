@@ -195,4 +195,4 @@ def test_calls_end_where_the_first_interval_does(monkeypatch, first, stop, inter
     starts = [first, *ends[:-1]] if ends else []
     assert calls == [(start, end - start) for start, end in zip(starts, ends, strict=True)]
     assert [(number, count) for number, count, *_ in rows] == [(start + count - 1, count) for start, count in calls]
-    assert all(row == {"loss/total": 0.5} for *_, row, _ in rows)
+    assert all(row == {"loss/total": 0.5, "guard/skipped_updates": 0.0} for *_, row, _ in rows)
