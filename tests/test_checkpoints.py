@@ -225,18 +225,21 @@ def test_a_process_that_dies_while_it_writes_leaves_what_was_there(saved, monkey
 
 
 def damage(folder, how):
-    index, data = folder / "000002" / "state.index", folder / "000002" / "state.data-00000-of-00001"
-    progress = folder / "000002" / "progress.json"
+    data, progress = folder / "000002" / "state.npz", folder / "000002" / "progress.json"
     if how == "truncated data":
         data.write_bytes(data.read_bytes()[:100])
     elif how == "flipped data":
         data.write_bytes(bytes(255 - byte for byte in data.read_bytes()))
-    elif how == "flipped end":
-        data.write_bytes(data.read_bytes()[:-9] + bytes(255 - byte for byte in data.read_bytes()[-9:]))
-    elif how == "garbage index":
-        index.write_bytes(np.random.default_rng(0).bytes(500))
-    elif how == "empty index":
-        index.write_bytes(b"")
+    elif how == "flipped middle":
+        content = bytearray(data.read_bytes())
+        content[len(content) // 2] ^= 1
+        data.write_bytes(content)
+    elif how == "garbage data":
+        data.write_bytes(np.random.default_rng(0).bytes(500))
+    elif how == "empty data":
+        data.write_bytes(b"")
+    elif how == "pickle":
+        np.savez(data, **{"iteration/0": np.array([{}], object)})
     elif how == "no data":
         data.unlink()
     elif how == "garbage progress":
@@ -250,7 +253,7 @@ def damage(folder, how):
 @pytest.mark.parametrize(
     "how",
     [
-        *("truncated data", "flipped data", "flipped end", "garbage index", "empty index", "no data"),
+        *("truncated data", "flipped data", "flipped middle", "garbage data", "empty data", "pickle", "no data"),
         *("garbage progress", "progress of another kind", "no progress"),
     ],
 )

@@ -80,24 +80,23 @@ class Breaking(LinearPolicy):
         return evaluation._replace(values=evaluation.values * factor)
 
 
+@pytest.mark.parametrize("mode", ["eager", "graph"])
 @pytest.mark.parametrize(("factor", "culprit"), [(NAN, "the loss"), (INF, "the loss"), (3e18, "the gradient")])
-@pytest.mark.parametrize("good", [0, 1, 2, 3])
-def test_the_update_ends_at_the_first_step_that_is_not_finite(good, factor, culprit):
-    """The steps before it stand: they were those of an update that ended there."""
+@pytest.mark.parametrize("good", [0, 1, 3])
+def test_an_update_that_breaks_on_the_way_leaves_no_trace(good, factor, culprit, mode):
+    """Its metrics are means over the steps that were good."""
     batch = tensors(make_batch())
-    learner = PPOLearner(Breaking(START, good, factor), PPOConfig(**SETTINGS), 9, mode="eager")
+    learner = PPOLearner(Breaking(START, good, factor), PPOConfig(**SETTINGS), 9, mode=mode)
+    before = state_of(learner)
     metrics = learner.update(batch)
     assert learner.guard.culprit == culprit and metrics["guard/skipped_updates"] == 1
-    assert int(learner.optimizer.iterations) == good
-    assert learner.kl_coeff == CONFIG.kl_coeff  # no rule moves by a KL that is none
+    assert state_of(learner) == before and int(learner.optimizer.iterations) == 0
+    assert int(learner.policy.count) == good + 1  # no step was taken after it
     means = [float(metrics[name]) for name in ("loss/total", "policy/grad_norm", "policy/approx_kl")]
     assert np.isfinite(means).all() if good else np.isnan(means).all()
-    assert all(np.isfinite(v.numpy()).all() for v in learner.policy.trainable_variables)
     if good:
-        other = PPOLearner(Breaking(START, 100, 1.0), PPOConfig(**SETTINGS | {"num_epochs": 1}), 9, mode="eager")
-        other.update(batch)
-        pairs = zip(learner.policy.weights, other.policy.weights, strict=True)
-        assert all(a.tobytes() == b.tobytes() for a, b in pairs) == (good == 2)
+        other = PPOLearner(Breaking(START, 100, 1.0), PPOConfig(**SETTINGS), 9, mode=mode)
+        assert float(other.update(batch)["policy/first_ratio_max"]) == float(metrics["policy/first_ratio_max"])
 
 
 SETTINGS = {name: getattr(CONFIG, name) for name in CONFIG.__dataclass_fields__} | {"max_grad_norm": None}

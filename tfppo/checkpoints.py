@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import tensorflow as tf
 
 from tfppo.errors import UsageError
 
-STATE = "state"  # prefix of TensorFlow's files
+STATE = "state.npz"
 PROGRESS = "progress.json"
 HIDDEN = "."  # what begins with it is being written or removed
 
@@ -37,11 +36,15 @@ class Checkpoints:
     Args:
       folder: where they live.
       keep: how many of the latest.
-      **state: named trackable objects: models, optimizers, variables and lists of them.
+      **state: by name: models and optimizers of Keras, variables, and lists of them; their order counts.
     """
 
     def __init__(self, folder: Path, keep: int = 3, **state: Any):
-        self._checkpoint = tf.train.Checkpoint(**state)
+        self._variables = {
+            f"{name}/{index}": variable
+            for name, part in state.items()
+            for index, variable in enumerate(_variables(part))
+        }
         self._folder = folder
         self._keep = keep
 
@@ -66,7 +69,7 @@ class Checkpoints:
         with tempfile.TemporaryDirectory(prefix=f"{HIDDEN}{path.name}-", dir=self._folder) as stage:
             new = Path(stage) / path.name
             new.mkdir()
-            self._checkpoint.write(str(new / STATE))
+            np.savez(new / STATE, **{name: np.asarray(x.numpy()) for name, x in self._variables.items()})
             if extra is not None:
                 extra(new)
             (new / PROGRESS).write_text(json.dumps(Progress(iteration, score, sizes or {})._asdict()))
@@ -107,12 +110,13 @@ class Checkpoints:
                 raise UsageError(f"{self._folder} has no checkpoint {which!r}: choose one of {there}")
         try:
             read_progress(path)
-            self._check(path / STATE)
-            self._checkpoint.read(str(path / STATE)).expect_partial()
-        except Exception as error:  # TensorFlow answers damage with whatever its readers stumble over
+            arrays = self._read(path / STATE)
+        except Exception as error:  # damage is answered with whatever the readers stumble over
             raise UsageError(
                 f"checkpoint {path} cannot be read ({_short(error)}): delete it to go on from an older one"
             ) from None
+        for name, array in arrays.items():
+            self._variables[name].assign(array)
         return path
 
     def restore_for_use(self, which: str) -> None:
@@ -140,20 +144,18 @@ class Checkpoints:
         for leftover in self._folder.glob(f"{HIDDEN}*"):
             shutil.rmtree(leftover, ignore_errors=True)
 
-    def _check(self, path: Path) -> None:
-        """Reads the whole checkpoint, and raises ValueError unless it holds just what is wanted.
-
-        A restore that fails half-way would leave the models half-restored, and a screen of warnings.
-        """
-        reader = tf.train.load_checkpoint(str(path))
-        theirs = _shapes(reader)
-        for name in theirs:
-            reader.get_tensor(name)
-        with tempfile.TemporaryDirectory() as folder:
-            ours = _shapes(tf.train.load_checkpoint(self._checkpoint.write(f"{folder}/state")))
-        for name in sorted({*ours, *theirs}):
-            if ours.get(name) != theirs.get(name):
-                raise ValueError(f"{name.split('/.ATTR')[0]} is {theirs.get(name)} there and {ours.get(name)} here")
+    def _read(self, path: Path) -> dict[str, np.ndarray]:
+        """All arrays of a checkpoint. Raises some error unless they are just what is wanted: nothing is restored by
+        half."""
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        kinds = {name: f"{tuple(x.shape)} of {x.dtype}" for name, x in arrays.items()}
+        wanted = {name: f"{tuple(x.shape)} of {x.numpy().dtype}" for name, x in self._variables.items()}
+        for name in sorted({*kinds, *wanted}):
+            if kinds.get(name) != wanted.get(name):
+                there, here = kinds.get(name, "missing"), wanted.get(name, "missing")
+                raise ValueError(f"{name} is {there} there and {here} here")
+        return arrays
 
 
 def read_progress(path: Path) -> Progress:
@@ -161,6 +163,14 @@ def read_progress(path: Path) -> Progress:
     progress = Progress(**json.loads((path / PROGRESS).read_text()))
     sizes = {str(name): int(size) for name, size in progress.sizes.items()}
     return Progress(int(progress.iteration), None if progress.score is None else float(progress.score), sizes)
+
+
+def _variables(part: Any) -> list[Any]:
+    """The variables of a list, a model, an optimizer, or the variable that it is. Seeds of a model's dropout, which is
+    off, are left out: they are others in every process."""
+    if isinstance(part, list):
+        return part
+    return getattr(part, "weights", None) or getattr(part, "variables", [part])
 
 
 def _score(path: Path) -> float:
@@ -188,11 +198,6 @@ def _to_disk(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _shapes(reader: Any) -> dict[str, list[int]]:
-    """The shapes of a checkpoint's variables, its own counter of saves left out."""
-    return {name: shape for name, shape in reader.get_variable_to_shape_map().items() if "save_counter" not in name}
 
 
 def _short(error: Exception) -> str:

@@ -31,8 +31,9 @@ NOTHING = -1  # every number is finite
 class Guard(tf.Module):
     """Finds what is not finite in an update, and counts the updates that were skipped for it.
 
-    An update is skipped from its first gradient step that is not finite on; where the rollout itself is not finite,
-    that is the very first. `NAMES` are what is looked at, in this order; what is found is an index into them.
+    An update ends at the first gradient step that is not finite, and leaves no trace in weights and optimizer; where
+    the rollout itself is not finite, it does not begin. `NAMES` are what is looked at, in this order; what is found is
+    an index into them.
     """
 
     def __init__(self):

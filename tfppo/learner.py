@@ -25,8 +25,8 @@ from tfppo.settings import exact_div
 from tfppo.types import Batch, Policy, map_tensors, value_mask_of
 
 SCHEDULES = ("schedule/learning_rate", "schedule/clip_ratio", "schedule/entropy_coeff", "schedule/kl_coeff")
-LARGEST = ("policy/ratio_max", "policy/first_ratio_max")  # of an update's steps; of its first step
-METRICS = (*MEAN_METRICS, *LARGEST, "value/explained_variance", *SCHEDULES, "guard/skipped_updates")
+RATIOS = ("policy/ratio_max", "policy/first_ratio_max")  # the largest of an update's steps, and of its first step
+METRICS = (*MEAN_METRICS, *RATIOS, "value/explained_variance", *SCHEDULES, "guard/skipped_updates")
 
 
 class PPOLearner(tf.Module):
@@ -97,10 +97,13 @@ class PPOLearner(tf.Module):
             self.clip_ratio(self.iteration), self.entropy_coeff(self.iteration), self.kl_coeff.read_value()
         )
         self.optimizer.learning_rate.assign(learning_rate)
-        sums, last_kl, found = self._run_epochs(data, batch, coefficients)
-        steps = sums.pop("steps")
-        metrics = {name: sums[name] / steps for name in MEAN_METRICS}
-        metrics |= {name: sums[name] for name in LARGEST}
+        trained = [*self.policy.trainable_variables, *self.optimizer.variables]
+        before = [tf.identity(variable) for variable in trained]  # TensorFlow copies what is about to be written
+        sums, ratios, last_kl, found = self._run_epochs(data, batch, coefficients)
+        self._undo_unless(found == NOTHING, trained, before)
+        steps = sums[-1]
+        metrics = dict(zip(MEAN_METRICS, tf.unstack(sums[:-1] / steps), strict=True))
+        metrics |= zip(RATIOS, tf.unstack(ratios), strict=True)
         metrics["value/explained_variance"] = explained_variance(batch.old_values, batch.returns, value_mask_of(batch))
         metrics |= zip(SCHEDULES, (learning_rate, *coefficients), strict=True)
         kl = last_kl if batch.reference_kl is None else tf.reduce_mean(batch.reference_kl)
@@ -112,18 +115,18 @@ class PPOLearner(tf.Module):
 
     def _run_epochs(
         self, data: Any, batch: Batch, coefficients: Coefficients
-    ) -> tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor]:
-        """All gradient steps of an iteration. Returns the sums of the metrics, the last epoch's mean KL, and what the
-        guard has found."""
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
+        """All gradient steps of an iteration. Returns the sums of MEAN_METRICS and the number of steps, RATIOS, the
+        last epoch's mean KL, and what the guard has found, which ends the iteration."""
         config = self.config
         num_items = batch.actions.shape[0]
         num_minibatches = exact_div(num_items, config.minibatch_size, "the batch", "minibatch_size")
         seed = fold_in(self.seed, self.iteration)
         zero = tf.zeros([], batch.advantages.dtype)
-        sums = dict.fromkeys((*MEAN_METRICS, *LARGEST, "steps"), zero)
+        sums, ratios = tf.zeros([len(MEAN_METRICS) + 1], zero.dtype), tf.zeros([len(RATIOS)], zero.dtype)
         found = self.guard.of_batch(data, batch)
 
-        def epoch_body(epoch, proceed, sums, _, found):
+        def epoch_body(epoch, proceed, sums, ratios, _, found):
             order = permutation(num_items, fold_in(seed, epoch))
             rows = [num_minibatches, config.minibatch_size]
             current = batch
@@ -132,39 +135,56 @@ class PPOLearner(tf.Module):
                 current = batch._replace(advantages=anew.advantages, returns=anew.returns)
             shuffled = map_tensors(lambda x: tf.reshape(tf.gather(x, order), [*rows, *x.shape[1:]]), current)
 
-            def minibatch_body(index, proceed, sums, epoch_kl, found):
+            def minibatch_body(index, proceed, sums, ratios, epoch_kl, found):
                 minibatch = map_tensors(lambda x: x[index], shuffled)  # [M, ...]
                 metrics, gradients = self.objective.gradients(minibatch, coefficients)
                 found = self.guard.of_step(metrics["loss/total"], metrics["policy/grad_norm"])
-                proceed = self._step(gradients, metrics["policy/approx_kl"], found == NOTHING)
-                sums = {name: tf.where(found == NOTHING, _taken_in(sums, name, metrics), sums[name]) for name in sums}
-                return index + 1, proceed, sums, epoch_kl + metrics["loss/kl"], found
+                is_finite = found == NOTHING
+                proceed = self._step(gradients, metrics["policy/approx_kl"]) & is_finite
+                ratio = metrics["policy/ratio_max"]
+                largest = tf.stack([tf.maximum(ratios[0], ratio), tf.where(sums[-1] == 0, ratio, ratios[1])])
+                row = tf.stack([metrics[name] for name in (*MEAN_METRICS, "steps")])
+                sums, ratios = tf.where(is_finite, sums + row, sums), tf.where(is_finite, largest, ratios)
+                return index + 1, proceed, sums, ratios, epoch_kl + metrics["loss/kl"], found
 
-            index, proceed, sums, epoch_kl, found = tf.while_loop(
+            index, proceed, sums, ratios, epoch_kl, found = tf.while_loop(
                 lambda index, proceed, *_: (index < num_minibatches) & proceed,
                 minibatch_body,
-                (tf.constant(0), proceed, sums, zero, found),
+                (tf.constant(0), proceed, sums, ratios, zero, found),
             )
-            return epoch + 1, proceed, sums, epoch_kl / tf.cast(index, zero.dtype), found
+            return epoch + 1, proceed, sums, ratios, epoch_kl / tf.cast(index, zero.dtype), found
 
-        _, _, sums, last_kl, found = tf.while_loop(
+        _, _, sums, ratios, last_kl, found = tf.while_loop(
             lambda epoch, proceed, *_: (epoch < config.num_epochs) & proceed,
             epoch_body,
-            (tf.constant(0), found == NOTHING, sums, zero, found),
+            (tf.constant(0), found == NOTHING, sums, ratios, zero, found),
         )
-        return sums, last_kl, found
+        return sums, ratios, last_kl, found
 
-    def _step(self, gradients: list[tf.Tensor], approx_kl: tf.Tensor, is_finite: tf.Tensor) -> tf.Tensor:
-        """Applies the gradients, if they are finite and target_kl allows it. Returns whether the epochs go on."""
+    def _step(self, gradients: list[tf.Tensor], approx_kl: tf.Tensor) -> tf.Tensor:
+        """Applies the gradients, unless target_kl forbids it. Returns whether the epochs go on."""
 
         def apply():
             self.replicas.apply(self.optimizer, gradients, self.policy.trainable_variables)
             return tf.constant(True)
 
-        allowed = is_finite
-        if self.config.target_kl is not None:
-            allowed &= approx_kl <= 1.5 * self.config.target_kl
-        return tf.cond(allowed, apply, lambda: tf.constant(False))
+        if self.config.target_kl is None:
+            return apply()
+        return tf.cond(approx_kl <= 1.5 * self.config.target_kl, apply, lambda: tf.constant(False))
+
+    @staticmethod
+    def _undo_unless(is_finite: tf.Tensor, variables: list[Any], before: list[tf.Tensor]) -> None:
+        """Gives the variables back what they were before the update, if something in it was not finite.
+
+        Once an update: to ask before each gradient step would cost a plain graph a tenth of its time.
+        """
+
+        def undo():
+            for variable, value in zip(variables, before, strict=True):
+                variable.assign(value)
+            return tf.constant(False)
+
+        tf.cond(is_finite, lambda: tf.constant(True), undo)
 
     def _next_kl_coeff(self, kl: tf.Tensor, num_items: int) -> tf.Tensor:
         config = self.config
@@ -173,12 +193,3 @@ class PPOLearner(tf.Module):
         if config.kl_rule == "ziegler":
             return adaptive_kl_coefficient_ziegler(self.kl_coeff, kl, config.kl_target, num_items, config.kl_horizon)
         return fixed_kl_coefficient(self.kl_coeff, kl)
-
-
-def _taken_in(sums: dict[str, tf.Tensor], name: str, metrics: dict[str, tf.Tensor]) -> tf.Tensor:
-    """What has been gathered of a metric, with one more step's."""
-    if name == "policy/ratio_max":
-        return tf.maximum(sums[name], metrics[name])
-    if name == "policy/first_ratio_max":
-        return tf.where(sums["steps"] == 0, metrics["policy/ratio_max"], sums[name])
-    return sums[name] + metrics[name]
