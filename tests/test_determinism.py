@@ -49,9 +49,9 @@ def test_the_same_seed_is_the_same_run_of_control(kind, tmp_path):
     assert_only_the_seed_counts(lambda seed, name: control.train(control_config(seed, tmp_path, name, **KINDS[kind])))
 
 
-def test_the_same_seed_is_the_same_run_of_text(any_preset, tmp_path):
+def test_the_same_seed_is_the_same_run_of_text(preset, tmp_path):
     assert_only_the_seed_counts(
-        lambda seed, name: text.train_text(text_config(any_preset, seed, runs_dir=tmp_path, name=name))
+        lambda seed, name: text.train_text(text_config(preset, seed, runs_dir=tmp_path, name=name))
     )
 
 

@@ -105,6 +105,7 @@ def train_workers(kinds, alone, preset, folder):
         assert_equal_runs(first, alone(kind))
 
 
+@pytest.mark.slow
 def test_two_devices_equal_one(alone, preset, tmp_path):
     train_mirrored(["cartpole", "text"], alone, preset, tmp_path)
 
