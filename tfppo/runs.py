@@ -87,7 +87,7 @@ def _taken(folder: Path) -> UsageError:
 
 def write_config(folder: Path, config: Any) -> None:
     """Keeps the settings of a run."""
-    _write_text(folder / CONFIG, to_yaml(config))
+    write_text(folder / CONFIG, to_yaml(config))
 
 
 def read_config(folder: Path, config_class: type) -> Any:
@@ -178,7 +178,7 @@ def read_evaluation(folder: Path) -> dict[str, Any] | None:
 
 def write_evaluation(folder: Path, evaluation: dict[str, Any]) -> None:
     """Keeps the evaluation of a run."""
-    _write_text(folder / EVALUATION, json.dumps(evaluation, indent=2) + "\n")
+    write_text(folder / EVALUATION, json.dumps(evaluation, indent=2) + "\n")
 
 
 @contextmanager
@@ -211,7 +211,7 @@ def replacing(folder: Path, mark: str) -> Iterator[Path]:
         new.rename(folder)
 
 
-def _write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
     """Writes a file whole or not at all."""
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(text)

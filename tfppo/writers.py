@@ -72,9 +72,7 @@ class CsvWriter:
         self._path = path
         self._kept: list[dict[str, str]] = []
         if start > 0 and path.exists():
-            lines = path.read_text().splitlines(keepends=True)
-            whole = [line for line in lines if line.endswith("\n")]  # a process can be killed in the middle of one
-            self._kept = [row for row in csv.DictReader(whole) if int(row["iteration"]) < start]
+            self._kept = [row for row in csv.DictReader(whole_lines(path)) if int(row["iteration"]) < start]
         self._is_new = True  # nothing was written yet but what is kept
         self._rewrite(list(self._kept[0]) if self._kept else [])
 
@@ -153,6 +151,11 @@ class ConsoleWriter:
         if self._progress.disable and self._unprinted:
             print(self._unprinted, flush=True)
         self._unprinted = ""
+
+
+def whole_lines(path: Path) -> list[str]:
+    """The lines of a text file, without one that a process was killed in the middle of."""
+    return [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
 
 
 def _plain(value: float) -> str:

@@ -117,6 +117,8 @@ def test_a_run_whose_reward_fails_keeps_its_checkpoint_and_resumes_to_the_same_e
         run.train_text(tiny(tmp_path / "cut", any_preset, eval_prompts=0), task=task)
     cut = tmp_path / "cut" / "length-seed1"
     assert [row["iteration"] for row in rows_of(cut)] == ["0", "1"]
+    with (cut / runs.SAMPLES).open("a") as file:
+        file.write('{"iteration": 1, "pro')  # as a process leaves it that is killed in the middle of a line
     run.resume(cut)
     assert rows_of(cut) == rows_of(whole)
     for a, b in zip(weights_of(cut), weights_of(whole), strict=True):

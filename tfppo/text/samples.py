@@ -13,6 +13,7 @@ from tfppo.tensorboard import TensorBoardWriter
 from tfppo.text.evaluate import Examinee
 from tfppo.text.rewards import checked_scores
 from tfppo.text.train import TextTrainer
+from tfppo.writers import whole_lines
 
 COUNT = 8
 
@@ -37,8 +38,8 @@ class SampleTable:
         self._reference = self._answer(reference)
         kept = []
         if start > 0 and path.exists():
-            kept = [line for line in path.read_text().splitlines() if json.loads(line)["iteration"] <= start]
-        path.write_text("".join(f"{line}\n" for line in kept))
+            kept = [line for line in whole_lines(path) if json.loads(line)["iteration"] <= start]
+        runs.write_text(path, "".join(kept))
 
     def write(self, iteration: int) -> str:
         """Appends the samples after so many iterations; returns them as a Markdown table."""
@@ -80,9 +81,10 @@ def with_samples(
     """The trainer's iterations; a table of samples before them and every `sample_interval` goes into the run's folder
     and to TensorBoard."""
     text, start = trainer.config.text, trainer.iteration
-    table = SampleTable(trainer, folder / runs.SAMPLES, start)
-    if not start:
-        tensorboard.write_text("samples", table.write(0), 0)
+    with writing(folder):
+        table = SampleTable(trainer, folder / runs.SAMPLES, start)
+        if not start:
+            tensorboard.write_text("samples", table.write(0), 0)
     for iteration, row in trainer.iterations():
         done = iteration + 1
         if done % text.sample_interval == 0 or done == text.iterations:
