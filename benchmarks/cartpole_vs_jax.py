@@ -1,11 +1,12 @@
 """The compiled iteration of CartPole-v1 beside the same recipe in plain JAX, on the CPU.
 
 Both sides: an environment that is part of the compiled program, episodes reset by a step of their own and masked, 4
-epochs x 4 minibatches, two networks of 2 x 64 tanh. Each run is a fresh process, and the sides take turns: "tfppo",
-"jax" (one iteration a call) and "jax-scan" (a block of iterations in one call). Measured are the seconds from the start
-of the process to the end of the first iteration, and the environment steps per second of blocks of further iterations.
-Prints one JSON line a run, and last, for each size, the ratio to the faster of JAX's two: the median over the rounds of
-the ratio within a round, because other work on the machine slows whole rounds down.
+epochs x 4 minibatches, two networks of 2 x 64 tanh. Each run is a fresh process, and four take turns: "tfppo" (a
+program for the rollout and one for the update), "tfppo-fused" (a block of iterations in one call), "jax" (one iteration
+a call) and "jax-scan" (a block of iterations in one call). Measured are the seconds from the start of the process to
+the end of the first iteration, and the environment steps per second of blocks of further iterations. Prints one JSON
+line a run, and last, for each size, the ratio of the faster of ours to the faster of JAX's: the median over the rounds
+of the ratio within a round, because other work on the machine slows whole rounds down.
 
     python benchmarks/cartpole_vs_jax.py --peer-python peers-jax/bin/python
     python benchmarks/cartpole_vs_jax.py --peer-python peers-jax/bin/python --num-envs 256 --rollout-length 64
@@ -25,7 +26,8 @@ from shared import spread
 
 SIZES = ((64, 128), (1024, 128))
 BLOCK_STEPS = 524_288
-SIDES = ("tfppo", "jax", "jax-scan")
+OURS, PEERS = ("tfppo", "tfppo-fused"), ("jax", "jax-scan")  # one iteration a call, and a block of them
+SIDES = (*OURS, *PEERS)
 
 
 def run_tfppo(
@@ -40,7 +42,7 @@ def run_tfppo(
     batch_size = num_envs * rollout_length
     trainer = ControlTrainer(
         ControlRun(
-            RunConfig(device="cpu"),
+            RunConfig(device="cpu", log_interval=iterations if fused else 1, checkpoint_interval=iterations),
             ControlConfig(
                 backend="graph",
                 fused=fused,
@@ -57,7 +59,7 @@ def run_tfppo(
     steps_per_s = []
     for _ in range(blocks):
         began = time.perf_counter()
-        for _ in range(iterations):
+        for _ in range(1 if fused else iterations):
             next(loop)
         steps_per_s.append(round(iterations * batch_size / (time.perf_counter() - began)))
     trainer.close()
@@ -74,8 +76,8 @@ def measure(arguments: argparse.Namespace, side: str, num_envs: int, rollout_len
     iterations = max(1, BLOCK_STEPS // (num_envs * rollout_length))
     options = ["--num-envs", num_envs, "--rollout-length", rollout_length, "--blocks", arguments.blocks]
     options += ["--iterations", iterations, "--micro-batches", arguments.micro_batches]
-    if side == "tfppo":
-        command = [sys.executable, __file__, "--child", *options, *(["--fused"] if arguments.fused else [])]
+    if side in OURS:
+        command = [sys.executable, __file__, "--child", *options, *(["--fused"] if side == "tfppo-fused" else [])]
     else:
         command = [arguments.peer_python, Path(__file__).with_name("jax_iteration.py"), *options]
         command += ["--scan", iterations] if side == "jax-scan" else []
@@ -83,9 +85,9 @@ def measure(arguments: argparse.Namespace, side: str, num_envs: int, rollout_len
     output = subprocess.run([str(word) for word in command], stdout=subprocess.PIPE, text=True, check=True).stdout
     child = json.loads(output.strip().splitlines()[-1])
     first = round(child.pop("first_iteration_at") - started, 2)
-    # The first call of "jax-scan" is a whole block: it says nothing of a first iteration.
+    # Where the first call is a whole block, it says nothing of a first iteration.
     return {"side": side, "num_envs": num_envs, "rollout_length": rollout_length, **child} | (
-        {} if side == "jax-scan" else {"first_iteration_s": first}
+        {"first_iteration_s": first} if side in (OURS[0], PEERS[0]) else {}
     )
 
 
@@ -96,23 +98,24 @@ def summarise(rounds: list[dict[str, dict]]) -> dict[str, object]:
     """
     speeds = {side: spread([v for turn in rounds for v in turn[side]["env_steps_per_s"]]) for side in SIDES}
     medians = [{side: statistics.median(turn[side]["env_steps_per_s"]) for side in SIDES} for turn in rounds]
-    ratios = [median["tfppo"] / max(median["jax"], median["jax-scan"]) for median in medians]
-    first = {side: [turn[side]["first_iteration_s"] for turn in rounds] for side in ("tfppo", "jax")}
-    sooner = [peer / ours for ours, peer in zip(first["tfppo"], first["jax"], strict=True)]
-    peer = max(SIDES[1:], key=lambda side: speeds[side]["median"])
+    ratios = [max(median[side] for side in OURS) / max(median[side] for side in PEERS) for median in medians]
+    first = {side: [turn[side]["first_iteration_s"] for turn in rounds] for side in (OURS[0], PEERS[0])}
+    sooner = [peer / ours for ours, peer in zip(first[OURS[0]], first[PEERS[0]], strict=True)]
+    ours, peer = (max(sides, key=lambda side: speeds[side]["median"]) for sides in (OURS, PEERS))
     return {
         "ratio": round(statistics.median(ratios), 2),
-        "ours": speeds["tfppo"],
+        "ours": speeds[ours],
         "peer": speeds[peer],
         "runs": len(rounds) * len(SIDES),
+        "ours_is": ours,
         "peer_is": peer,
         "ratios": [round(ratio, 2) for ratio in ratios],
         "num_envs": rounds[0]["tfppo"]["num_envs"],
         "rollout_length": rounds[0]["tfppo"]["rollout_length"],
         "first_iteration_s": {
             "ratio": round(statistics.median(sooner), 2),
-            "ours": spread(first["tfppo"]),
-            "peer": spread(first["jax"]),
+            "ours": spread(first[OURS[0]]),
+            "peer": spread(first[PEERS[0]]),
         },
     }
 
@@ -124,7 +127,7 @@ def main() -> None:
     parser.add_argument("--rollout-length", type=int, default=128)
     parser.add_argument("--blocks", type=int, default=3, help="timed blocks of a run")
     parser.add_argument("--micro-batches", type=int, default=1, help="pieces of a minibatch, on both sides")
-    parser.add_argument("--fused", action="store_true", help="tfppo's rollout and update in one program")
+    parser.add_argument("--fused", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--peer-python", default=sys.executable, help="the Python that has JAX and optax")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--iterations", type=int, help=argparse.SUPPRESS)

@@ -4,8 +4,8 @@ Both sides: 8 environments of gymnasium's, 32 steps of each in a rollout, 20 epo
 networks of 2 x 64 tanh, on the CPU: the settings of stable-baselines3's rl-zoo, which are the recipe here. Each run is
 a fresh process, and the sides take turns. Measured are the seconds from the start of the process to the end of the
 first iteration, and the environment steps per second over blocks of further iterations, after a warm-up that is not
-counted. The run is announced as one of --total-steps, which on our side decides how it is compiled: from 128,000 on by
-XLA, which takes seconds at the start (counted in the first iteration only).
+counted. The run is announced as one of --total-steps, which on our side decides how the update is compiled: from 64,000
+on by XLA, which takes seconds at the start (counted in the first iteration only).
 
     python benchmarks/gymnasium_vs_sb3.py --peer-python peers/bin/python
 
@@ -130,7 +130,7 @@ def summarise(rounds: list[dict[str, dict]], ours: str) -> dict[str, object]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--total-steps", type=int, default=1_000_000)
+    parser.add_argument("--total-steps", type=int, default=100_000)
     parser.add_argument("--warmup", type=int, default=20, help="iterations after the first that are not counted")
     parser.add_argument("--blocks", type=int, default=5)
     parser.add_argument("--iterations", type=int, default=20, help="of a block")

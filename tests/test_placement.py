@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tfppo import ControlTrainer, control_run
 from tfppo.errors import UsageError
 from tfppo.placement import (
     GPU_BATCH_SIZE,
     XLA_GRADIENT_STEPS,
+    XLA_RECURRENT_STEPS,
     XLA_ROWS,
     XLA_TOKENS,
     call_directly,
@@ -21,6 +23,7 @@ from tfppo.placement import (
     compiled,
 )
 
+BACKENDS = ("graph", "gymnasium")
 LONG, SHORT = XLA_GRADIENT_STEPS, XLA_GRADIENT_STEPS - 1
 
 
@@ -66,6 +69,18 @@ def test_compilation_follows_the_rule(phase):
     assert choose_compilation("auto", phase, "/GPU:0", 100 * rows, 1) == "xla"
     for setting in ("xla", "graph", "eager"):
         assert choose_compilation(setting, phase, "/GPU:0", rows, LONG) == setting
+
+
+def test_a_memory_repays_compilation_sooner_and_acting_for_python_never():
+    assert choose_compilation("auto", "update", "/CPU:0", 1, XLA_RECURRENT_STEPS, recurrent=True) == "xla"
+    assert choose_compilation("auto", "update", "/CPU:0", 1, XLA_RECURRENT_STEPS - 1, recurrent=True) == "graph"
+    assert choose_compilation("auto", "act", "/CPU:0", 1, 1000 * LONG) == "graph"
+    assert choose_compilation("auto", "act", "/GPU:0", 1, SHORT) == "xla"
+
+
+def test_only_environments_in_the_graph_have_rollouts_of_xla():
+    modes = {backend: ControlTrainer(control_run(backend=backend)).rollout_mode for backend in BACKENDS}
+    assert modes == {"graph": "xla", "gymnasium": "graph"}
 
 
 def test_eager_is_the_function_itself():

@@ -11,9 +11,12 @@ from tfppo.config import RunConfig
 from tfppo.errors import UsageError
 
 GPU_BATCH_SIZE = 65_536  # transitions in a rollout from which a GPU repays its longer compilation
-XLA_ROWS = {"rollout": 16_384, "update": 4_096}  # up to which one XLA thread beats the two of graph mode
+# Up to which one XLA thread beats the two of graph mode. A step of environments in Python ("act") never repays the time
+# that it takes to call an XLA program.
+XLA_ROWS = {"rollout": 16_384, "update": 4_096, "act": 0}
 XLA_TOKENS = {"rollout": 100_000, "update": 400_000}  # of a text run, from which XLA's compilation is repaid
-XLA_GRADIENT_STEPS = 10_000  # length of a run from which XLA's seconds of compilation are repaid
+XLA_GRADIENT_STEPS = 5_000  # length of a run from which XLA's seconds of compilation are repaid
+XLA_RECURRENT_STEPS = 1_000  # the same, where a step is a loop of small operations, which XLA makes twice as fast
 
 
 def make_repeatable(run: RunConfig) -> RunConfig:
@@ -73,12 +76,19 @@ def choose_compilation(
 
     On a GPU always XLA. On the CPU XLA runs element-wise work on one thread and takes seconds to compile: it is chosen
     up to `XLA_ROWS[phase]` rows a step (environments in a rollout, items of a minibatch in an update) in runs of
-    at least `XLA_GRADIENT_STEPS` gradient steps, plain graphs otherwise. A recurrent policy's replay is a loop of small
-    operations, which XLA makes twice as fast: there a fifth of the steps suffices.
+    at least `XLA_GRADIENT_STEPS` gradient steps (a recurrent policy: `XLA_RECURRENT_STEPS`), plain graphs otherwise.
+
+    Args:
+      setting: "auto", or the mode itself.
+      phase: "rollout" (in the graph), "act" (a step of a rollout in Python) or "update".
+      device: where it runs.
+      rows: of a step.
+      gradient_steps: in the whole run.
+      recurrent: whether the policy has a memory.
     """
     if setting != "auto":
         return setting
-    pays = rows <= XLA_ROWS[phase] and gradient_steps >= XLA_GRADIENT_STEPS // (5 if recurrent else 1)
+    pays = rows <= XLA_ROWS[phase] and gradient_steps >= (XLA_RECURRENT_STEPS if recurrent else XLA_GRADIENT_STEPS)
     return "xla" if "GPU" in device or pays else "graph"
 
 

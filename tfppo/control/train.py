@@ -52,12 +52,13 @@ class ControlTrainer:
         self.replicas = make_replicas(run.distribute, self.device)
         steps = control.num_iterations * ppo.num_epochs * (control.batch_size // ppo.minibatch_size)
         length = steps, control.lstm_units > 0
-        self.rollout_mode = choose_compilation(run.compile_rollout, "rollout", self.device, control.num_envs, *length)
+        has_graph = control.env in IN_GRAPH_ENVIRONMENTS
+        self.in_graph = control.backend == "graph" or (control.backend == "auto" and has_graph)
+        acting = "rollout" if self.in_graph else "act"
+        self.rollout_mode = choose_compilation(run.compile_rollout, acting, self.device, control.num_envs, *length)
         self.update_mode = choose_compilation(run.compile_update, "update", self.device, ppo.minibatch_size, *length)
         chosen = dataclasses.replace(run, compile_rollout=self.rollout_mode, compile_update=self.update_mode)
         self.config = dataclasses.replace(config, run=chosen)  # what a resumed run goes on with, wherever it is
-        has_graph = control.env in IN_GRAPH_ENVIRONMENTS
-        self.in_graph = control.backend == "graph" or (control.backend == "auto" and has_graph)
         # Processes that share an environment in Python start new episodes when they are resumed.
         self.keeps_environments = not self.in_graph and self.replicas.processes == 1
         if control.fused and not self.in_graph:
