@@ -2,10 +2,12 @@
 
 Runs the command line in a fresh process for each seed, one after the other, and writes into benchmarks/results:
 control_ID.jsonl (evaluation.json of each seed), control_ID.md (the table of it), control_ID.png (training returns), and
-control.md, a row for every environment that has such a file. What follows `--` goes to tfppo.
+control.md, a row for every environment that has such a file. `--checkpoint N` judges the runs as they were after N
+iterations, and adds N to the names of the files. What follows `--` goes to tfppo.
 
     python benchmarks/control_seeds.py --env Acrobot-v1 --seeds 1 2 3 4 5
-    python benchmarks/control_seeds.py --env CartPole-v1 --seeds 1 2 3 -- --total-steps 40000
+    python benchmarks/control_seeds.py --env CartPole-v1 --seeds 1 2 3 --checkpoint 156
+    python benchmarks/control_seeds.py --env CartPole-v1 --seeds 1 2 3 -- --learning-rate 5e-4
 """
 
 import argparse
@@ -23,6 +25,7 @@ from matplotlib.figure import Figure
 
 from tfppo.runs import folder_name
 from tfppo.seeds import interquartile_mean
+from tfppo.startup import import_tensorflow
 
 RESULTS = Path(__file__).parent / "results"
 RETURN, STEPS, EPISODES = "rollout/episode_return_mean", "rollout/env_steps", "rollout/episodes"
@@ -47,8 +50,11 @@ PUBLISHED = {  # by rl-baselines3-zoo (benchmark.md) and CleanRL (docs/rl-algori
 }
 
 
-def train(job: list[str], seed: int, runs: Path) -> tuple[dict, dict[str, list[float]]]:
-    """Trains one seed, unless that was done; returns its evaluation.json and the columns of its metrics.csv."""
+def train(job: list[str], seed: int, runs: Path, checkpoint: int | None = None) -> tuple[dict, dict[str, list[float]]]:
+    """Trains one seed, unless that was done; returns its evaluation.json and the columns of its metrics.csv: of the
+    whole run, or of its first `checkpoint` iterations."""
+    if checkpoint:
+        job = [*job, "--checkpoint-interval", str(checkpoint), "--keep-checkpoints", "1000"]
     name = f"{folder_name(job[2] if job[0] == 'control' else job[0])}-seed{seed}"
     command = ["tfppo", "train", *job, "--seed", str(seed)]
     if not (runs / name / "evaluation.json").exists():
@@ -58,11 +64,23 @@ def train(job: list[str], seed: int, runs: Path) -> tuple[dict, dict[str, list[f
     evaluation = json.loads((runs / name / "evaluation.json").read_text())
     with (runs / name / "metrics.csv").open(newline="") as file:
         rows = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+    if checkpoint:
+        rows = rows[:checkpoint]
+        evaluation |= evaluate(runs / name, evaluation["episodes"], checkpoint=str(checkpoint))
+        evaluation |= {"env_steps": int(rows[-1][STEPS]), "checkpoint": checkpoint}
     rows = [row for row in rows if row[EPISODES]]  # before the first one ends there is no return
     goal = GOALS.get(evaluation["env"], np.inf)
     reached = (int(row[STEPS]) for row in rows if row[EPISODES] >= WINDOW and row[RETURN] >= goal)
     evaluation |= {"goal_at": next(reached, None), "command": " ".join(command)}
     return evaluation, {column: [row[column] for row in rows] for column in (STEPS, RETURN)}
+
+
+def evaluate(folder: Path, episodes: int, checkpoint: str) -> dict:
+    """As `tfppo evaluate`."""
+    import_tensorflow()
+    from tfppo.control import run
+
+    return run.evaluate(folder, episodes, checkpoint=checkpoint)
 
 
 def over_seeds(evaluations: list[dict]) -> dict[str, str]:
@@ -89,6 +107,8 @@ def write_table(evaluations: list[dict], command: str, path: Path) -> None:
         "stochastic: the mean of as many, actions drawn as in training. Seconds of the whole process, beside other",
         "work on the machine: no measure of speed.",
     ]
+    if "checkpoint" in first:
+        lines += [f"Judged by checkpoint {first['checkpoint']}: the weights after so many iterations."]
     header = ["seed", "mean", "std", "min", "max", "stochastic", "environment steps", "seconds"]
     if goal is not None:
         lines += [f"Training at {goal}: environment steps until the latest {WINDOW} training episodes have that mean."]
@@ -172,6 +192,7 @@ def main(job: list[str] | None = None, name: str | None = None) -> None:
     if job is None:
         parser.add_argument("--env", required=True, help="the environment's gymnasium id")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
+    parser.add_argument("--checkpoint", type=int, metavar="N", help="judge the runs after N iterations")
     parser.add_argument("--runs-dir", type=Path, help="keeps the runs, and takes finished ones from there")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the tables and pictures")
     arguments = parser.parse_args(own)
@@ -179,11 +200,16 @@ def main(job: list[str] | None = None, name: str | None = None) -> None:
     if job is None:
         job, name = ["control", "--env", arguments.env], f"control_{folder_name(arguments.env)}"
         command += job[1:]
-    command += ["--seeds", *map(str, arguments.seeds), *(["--", *options] if options else [])]
+    command += ["--seeds", *map(str, arguments.seeds)]
+    if arguments.checkpoint:
+        name = f"{name}_checkpoint{arguments.checkpoint}"
+        command += ["--checkpoint", str(arguments.checkpoint)]
+    command += ["--", *options] if options else []
     evaluations, curves = [], []
     with tempfile.TemporaryDirectory() as temporary:
         for seed in arguments.seeds:
-            evaluation, columns = train([*job, *options], seed, arguments.runs_dir or Path(temporary))
+            runs = arguments.runs_dir or Path(temporary)
+            evaluation, columns = train([*job, *options], seed, runs, arguments.checkpoint)
             print(json.dumps(evaluation), flush=True)
             evaluations.append(evaluation)
             curves.append(columns)

@@ -18,6 +18,7 @@ FLOORS = [
     ["masking", "random", "divergences", "distributions", "normals", "returns", "losses"],
     ["types", "guards", "settings", "cluster", "config", "control", "control.recipes", "text", "text.config"],
     [
+        "imports",
         "placement",
         "replicas",
         "mirrored",

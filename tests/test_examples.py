@@ -3,8 +3,15 @@
 import json
 import re
 import runpy
+import sys
 from pathlib import Path
 
+import gymnasium
+import pytest
+import tensorflow as tf
+
+from tfppo import cli
+from tfppo.control import environments
 from tfppo.text.tasks import task
 
 ROOT = Path(__file__).parent.parent
@@ -45,8 +52,43 @@ def python_of_the_readme():
 def test_the_environment_of_the_readme_learns(capsys):
     (code,) = [code for code in python_of_the_readme() if "register_environment" in code]
     assert len(code.strip().splitlines()) <= 40
-    exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
+    exec(compile(code, "README.md", "exec"), {"__name__": "__main__"})
     assert float(capsys.readouterr().out.strip().splitlines()[-1]) >= 0.95
+
+
+def test_the_environment_of_the_readme_is_known_to_the_command_line(tmp_path, monkeypatch, capsys):
+    """As the text below it says: saved as catch.py, trained, and evaluated only where it is named again."""
+    (code,) = [code for code in python_of_the_readme() if "register_environment" in code]
+    (tmp_path / "catch.py").write_text(code)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(environments, "IN_GRAPH_ENVIRONMENTS", {})
+    env, small = "catch:Catch-v0", ["--num-envs", "4", "--rollout-length", "8", "--minibatch-size", "16"]
+    assert cli.main(["train", "control", "--env", env, *small, "--total-steps", "64", "--eval-episodes", "2"]) == 0
+    out = capsys.readouterr().out
+    assert f"{env} (in-graph), 4 environments" in out and f"no video: {env} is in the graph only" in out
+    run = str(Path("runs") / "catch-Catch-v0-seed1")
+    assert cli.main(["evaluate", run, "--episodes", "2"]) == 2
+    assert "for which a module would be imported" in capsys.readouterr().err
+    assert cli.main(["evaluate", run, "--episodes", "2", "--env", env]) == 0
+    assert f"greedy return over 2 episodes of {env}: " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["Masked", "HalfBlind"])
+def test_the_example_environments_are_found_by_name(name):
+    make = environments.find_environment(f"examples.cartpole_variants:{name}CartPole-v0")
+    environment = make()
+    state = environment.reset(3, (1, 2))
+    observations = environment.observe(state)
+    for x, space in zip(tf.nest.flatten(observations), tf.nest.flatten(parts_of(environment)), strict=True):
+        assert all(row in space for row in x.numpy().astype(space.dtype))
+    state, rewards, terminated = environment.step(state, tf.zeros([3], tf.int32), (3, 4))
+    assert rewards.shape == terminated.shape == (3,)
+
+
+def parts_of(environment):
+    space = environment.observation_space
+    return dict(space.items()) if isinstance(space, gymnasium.spaces.Dict) else space
 
 
 def test_the_readme_example_learns(tmp_path, monkeypatch, capsys):

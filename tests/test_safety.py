@@ -24,7 +24,9 @@ MAY_IMPORT_BY_NAME = {  # and from what
     "__init__.py": "_PUBLIC[name]",
     "commands/runs.py": "'tfppo.text.run' if is_text else 'tfppo.control.run'",
     "control/envpool.py": "'envpool'",
-    "text/rewards.py": "module_name",  # the user's
+    "imports.py": "module",  # the user's, of these two
+    "text/rewards.py": "module_name",
+    "control/environments.py": "module",
 }
 
 
@@ -51,7 +53,7 @@ def dangers(tree, name=""):
                 yield called
             if called.endswith(("enable_unsafe_deserialization", "saved_model.load", "model_from_json")):
                 yield called
-            if called.endswith("import_module") and ast.unparse(node.args[0]) != MAY_IMPORT_BY_NAME.get(name):
+            if called.endswith(("import_module", "import_named")) and ast.unparse(node.args[0]) != MAY_IMPORT_BY_NAME.get(name):
                 yield called
             if called.endswith(".from_preset") and name != "text/presets.py":  # which looks at it first
                 yield called

@@ -12,6 +12,7 @@ import gymnasium
 import tensorflow as tf
 
 from tfppo.errors import UsageError
+from tfppo.imports import import_named
 from tfppo.random import fold_in
 from tfppo.replicas import ALONE, Replicas
 from tfppo.types import Trajectory
@@ -46,6 +47,20 @@ def register_environment(env: str, make: Callable[[], Environment]) -> None:
     """
     if IN_GRAPH_ENVIRONMENTS.setdefault(env, make) is not make:
         raise UsageError(f"environment id {env} is taken by {IN_GRAPH_ENVIRONMENTS[env]}: give another one")
+
+
+def find_environment(env: str) -> Callable[[], Environment] | None:
+    """What makes the in-graph environment of an id; None: there is none.
+
+    Of "module:id", the form that gymnasium has too, the module is imported first: it registers the id.
+
+    Raises:
+      UsageError: if the module cannot be imported.
+    """
+    module, _, name = env.rpartition(":")
+    if module:
+        import_named(module, f"env {env!r}")
+    return IN_GRAPH_ENVIRONMENTS.get(name)
 
 
 class Episodes(NamedTuple):

@@ -8,7 +8,7 @@ import tensorflow as tf
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from tfppo.control.environments import IN_GRAPH_ENVIRONMENTS, Environment, start_episodes, step_episodes
+from tfppo.control.environments import Environment, find_environment, start_episodes, step_episodes
 from tfppo.control.envpool import EnvPoolVectorEnv
 from tfppo.control.replay import Replayable
 from tfppo.control.workers import WorkerVectorEnv
@@ -37,7 +37,7 @@ def make_vector_environment(
     """`num_envs` copies of gymnasium's environment `env`, or of an in-graph one that gymnasium does not know.
 
     Args:
-      env: its gymnasium id.
+      env: its id, or "module:id" of a module that registers it.
       num_envs: B.
       vectorization: "native": all of them in one NumPy program, where the environment has one; "sync": one after the
         other in this process; "async": each in a process of its own; "envpool": EnvPool's
@@ -46,32 +46,39 @@ def make_vector_environment(
       **options: of each environment, such as render_mode.
 
     Raises:
-      UsageError: if gymnasium has no such environment, cannot make it, or has no native form of it; in one line.
+      UsageError: if gymnasium has no such environment, cannot make it, or has no native form of it, or the module
+        cannot be imported; in one line.
     """
-    if env not in gymnasium.registry and env in IN_GRAPH_ENVIRONMENTS:
-        return InGraphVectorEnv(IN_GRAPH_ENVIRONMENTS[env](), num_envs)
+    make, name = find_environment(env), env.rpartition(":")[2]  # the module is imported
+    if is_only_in_graph(env):
+        return InGraphVectorEnv(make(), num_envs)
     if vectorization == "envpool":
-        return EnvPoolVectorEnv(env, num_envs)
+        return EnvPoolVectorEnv(name, num_envs)
     how = {
         "vectorization_mode": "sync",
         "vector_kwargs": {"autoreset_mode": autoreset},
         "wrappers": (Replayable,),
     }
     try:
-        spec = gymnasium.registry.get(env)
+        spec = gymnasium.registry.get(name)
         has_native = spec is not None and spec.vector_entry_point is not None
         if vectorization == "native" and not has_native:
             raise UsageError(f"{env} has no natively vectorised form: use --vectorization sync or async")
         if vectorization in ("auto", "native") and has_native and autoreset == AutoresetMode.NEXT_STEP:
             how = {"vectorization_mode": "vector_entry_point"}
         elif vectorization == "async":
-            return WorkerVectorEnv(env, num_envs, autoreset)
-        return gymnasium.make_vec(env, num_envs, **how, **options)
+            return WorkerVectorEnv(name, num_envs, autoreset)
+        return gymnasium.make_vec(name, num_envs, **how, **options)
     except (gymnasium.error.Error, ImportError) as error:
         reason = " ".join(str(error).split())
         for extra in (extra for extra in EXTRAS if f"gymnasium[{extra}]" in reason):
             reason = f"{extra} is not installed: make setup EXTRAS={extra}, or pip install 'gymnasium[{extra}]'"
         raise UsageError(f"cannot make environment {env!r}: {reason}") from None
+
+
+def is_only_in_graph(env: str) -> bool:
+    """Whether there is an in-graph environment of this id, and gymnasium has none: nothing then draws it."""
+    return find_environment(env) is not None and env.rpartition(":")[2] not in gymnasium.registry
 
 
 def autoreset_mode(environment: VectorEnv) -> AutoresetMode:

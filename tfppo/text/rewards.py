@@ -1,17 +1,16 @@
 """Reward functions from outside: found by name, called with care, and put on a scale."""
 
 import functools
-import importlib
 import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tfppo.errors import UsageError
+from tfppo.imports import import_named
 
 Reward = Callable[[list[str], list[str]], Sequence[float]]
 """reward(prompts, responses) -> one number a response, the higher the better."""
@@ -23,8 +22,7 @@ ROUNDING = np.finfo(np.float32).eps
 def load_reward(reference: str) -> Reward:
     """The reward function (or Keras model, see `as_reward`) that "package.module:function" names.
 
-    What stands after the colon may be dotted. As with `python -m`, the current folder is put on the path, and stays
-    there for what the function itself may import later.
+    What stands after the colon may be dotted; where the module is looked for, `imports.import_named` says.
 
     Raises:
       UsageError: if the reference has no such form, the module cannot be imported, or the name in it is missing or
@@ -36,16 +34,7 @@ def load_reward(reference: str) -> Reward:
             f"reward {reference!r} must be package.module:function: give a module that can be imported, a colon, and "
             "the name of a function in it"
         )
-    if not {"", str(Path.cwd())} & set(sys.path):
-        sys.path.insert(0, str(Path.cwd()))
-    importlib.invalidate_caches()  # the module may have been written a moment ago, from a notebook
-    try:
-        module = importlib.import_module(module_name)
-    except (Exception, SystemExit) as error:  # whatever the user's module does when it is imported
-        raise UsageError(
-            f"reward {reference!r}: module {module_name} cannot be imported ({_one_line(error)}); give a module that "
-            "is in this folder or installed, by its dotted name"
-        ) from error
+    module = import_named(module_name, f"reward {reference!r}")
     try:
         found = functools.reduce(getattr, attribute.split("."), module)
     except AttributeError:
