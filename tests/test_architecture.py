@@ -16,7 +16,18 @@ PACKAGE = Path(tfppo.__file__).parent
 FLOORS = [
     ["errors"],
     ["masking", "random", "divergences", "distributions", "normals", "returns", "losses"],
-    ["types", "guards", "settings", "cluster", "config", "control", "control.recipes", "text", "text.config"],
+    [
+        "types",
+        "guards",
+        "modules",
+        "settings",
+        "cluster",
+        "config",
+        "control",
+        "control.recipes",
+        "text",
+        "text.config",
+    ],
     [
         "placement",
         "replicas",

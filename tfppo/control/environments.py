@@ -12,6 +12,7 @@ import gymnasium
 import tensorflow as tf
 
 from tfppo.errors import UsageError
+from tfppo.modules import import_named
 from tfppo.random import fold_in
 from tfppo.replicas import ALONE, Replicas
 from tfppo.types import Trajectory
@@ -46,6 +47,19 @@ def register_environment(env: str, make: Callable[[], Environment]) -> None:
     """
     if IN_GRAPH_ENVIRONMENTS.setdefault(env, make) is not make:
         raise UsageError(f"environment id {env} is taken by {IN_GRAPH_ENVIRONMENTS[env]}: give another one")
+
+
+def registered_id(env: str) -> str:
+    """The id under which an environment is registered: "module:id" without its module, which is imported, as gymnasium
+    does it, and registers the environment, here or with gymnasium.
+
+    Raises:
+      UsageError: if the module cannot be imported.
+    """
+    module, _, name = env.rpartition(":")
+    if module:
+        import_named(module, f"env {env!r}")
+    return name
 
 
 class Episodes(NamedTuple):

@@ -8,7 +8,7 @@ import tensorflow as tf
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from tfppo.control.environments import IN_GRAPH_ENVIRONMENTS, Environment, start_episodes, step_episodes
+from tfppo.control.environments import IN_GRAPH_ENVIRONMENTS, Environment, registered_id, start_episodes, step_episodes
 from tfppo.control.envpool import EnvPoolVectorEnv
 from tfppo.control.replay import Replayable
 from tfppo.control.workers import WorkerVectorEnv
@@ -37,7 +37,7 @@ def make_vector_environment(
     """`num_envs` copies of gymnasium's environment `env`, or of an in-graph one that gymnasium does not know.
 
     Args:
-      env: its gymnasium id.
+      env: its id, or module:id (see `environments.registered_id`).
       num_envs: B.
       vectorization: "native": all of them in one NumPy program, where the environment has one; "sync": one after the
         other in this process; "async": each in a process of its own; "envpool": EnvPool's
@@ -46,10 +46,12 @@ def make_vector_environment(
       **options: of each environment, such as render_mode.
 
     Raises:
-      UsageError: if gymnasium has no such environment, cannot make it, or has no native form of it; in one line.
+      UsageError: if its module cannot be imported, or gymnasium has no such environment, cannot make it, or has no
+        native form of it; in one line.
     """
-    if env not in gymnasium.registry and env in IN_GRAPH_ENVIRONMENTS:
-        return InGraphVectorEnv(IN_GRAPH_ENVIRONMENTS[env](), num_envs)
+    name = registered_id(env)
+    if name not in gymnasium.registry and name in IN_GRAPH_ENVIRONMENTS:
+        return InGraphVectorEnv(IN_GRAPH_ENVIRONMENTS[name](), num_envs)
     if vectorization == "envpool":
         return EnvPoolVectorEnv(env, num_envs)
     how = {
@@ -58,19 +60,23 @@ def make_vector_environment(
         "wrappers": (Replayable,),
     }
     try:
-        spec = gymnasium.registry.get(env)
+        spec = gymnasium.registry.get(name)
         has_native = spec is not None and spec.vector_entry_point is not None
         if vectorization == "native" and not has_native:
             raise UsageError(f"{env} has no natively vectorised form: use --vectorization sync or async")
         if vectorization in ("auto", "native") and has_native and autoreset == AutoresetMode.NEXT_STEP:
             how = {"vectorization_mode": "vector_entry_point"}
         elif vectorization == "async":
-            return WorkerVectorEnv(env, num_envs, autoreset)
-        return gymnasium.make_vec(env, num_envs, **how, **options)
+            return WorkerVectorEnv(name, num_envs, autoreset)
+        return gymnasium.make_vec(name, num_envs, **how, **options)
     except (gymnasium.error.Error, ImportError) as error:
         reason = " ".join(str(error).split())
         for extra in (extra for extra in EXTRAS if f"gymnasium[{extra}]" in reason):
             reason = f"{extra} is not installed: make setup EXTRAS={extra}, or pip install 'gymnasium[{extra}]'"
+        if name != env and isinstance(error, gymnasium.error.UnregisteredEnv):
+            reason = (
+                f"its module registers no {name}, be it by gymnasium.register or tfppo.register_environment ({reason})"
+            )
         raise UsageError(f"cannot make environment {env!r}: {reason}") from None
 
 

@@ -1,30 +1,28 @@
 """Reward functions from outside: found by name, called with care, and put on a scale."""
 
 import functools
-import importlib
 import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tfppo.errors import UsageError
+from tfppo.errors import UsageError, kind_and_text
+from tfppo.modules import import_named
 
 Reward = Callable[[list[str], list[str]], Sequence[float]]
 """reward(prompts, responses) -> one number a response, the higher the better."""
 
-SHOWN = 200  # characters of somebody else's message or value that an error repeats
+SHOWN = 200  # characters of somebody else's value that an error repeats
 ROUNDING = np.finfo(np.float32).eps
 
 
 def load_reward(reference: str) -> Reward:
     """The reward function (or Keras model, see `as_reward`) that "package.module:function" names.
 
-    What stands after the colon may be dotted. As with `python -m`, the current folder is put on the path, and stays
-    there for what the function itself may import later.
+    What stands after the colon may be dotted.
 
     Raises:
       UsageError: if the reference has no such form, the module cannot be imported, or the name in it is missing or
@@ -36,16 +34,7 @@ def load_reward(reference: str) -> Reward:
             f"reward {reference!r} must be package.module:function: give a module that can be imported, a colon, and "
             "the name of a function in it"
         )
-    if not {"", str(Path.cwd())} & set(sys.path):
-        sys.path.insert(0, str(Path.cwd()))
-    importlib.invalidate_caches()  # the module may have been written a moment ago, from a notebook
-    try:
-        module = importlib.import_module(module_name)
-    except (Exception, SystemExit) as error:  # whatever the user's module does when it is imported
-        raise UsageError(
-            f"reward {reference!r}: module {module_name} cannot be imported ({_one_line(error)}); give a module that "
-            "is in this folder or installed, by its dotted name"
-        ) from error
+    module = import_named(module_name, f"reward {reference!r}")
     try:
         found = functools.reduce(getattr, attribute.split("."), module)
     except AttributeError:
@@ -95,7 +84,7 @@ def checked_scores(
     try:
         values = _plain(reward(list(prompts), list(responses)))
     except Exception as error:  # whatever the user's function does; its trace hangs on this one
-        raise UsageError(f"reward {name} raised {_one_line(error)}; mend it or give another") from error
+        raise UsageError(f"reward {name} raised {kind_and_text(error)}; mend it or give another") from error
     if not isinstance(values, Sequence) or isinstance(values, (str, bytes)):
         raise UsageError(
             f"reward {name} gave {_short(values)} ({type(values).__name__}) for {len(responses)} responses: "
@@ -200,11 +189,6 @@ def reward_name(reward: Any) -> str:
         reward = reward.func
     named = reward if hasattr(reward, "__qualname__") else type(reward)
     return f"{named.__module__}:{named.__qualname__}"
-
-
-def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:SHOWN]}" if text else type(error).__name__
 
 
 def _short(value: Any, limit: int = SHOWN) -> str:
