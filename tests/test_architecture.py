@@ -16,18 +16,7 @@ PACKAGE = Path(tfppo.__file__).parent
 FLOORS = [
     ["errors"],
     ["masking", "random", "divergences", "distributions", "normals", "returns", "losses"],
-    [
-        "types",
-        "guards",
-        "modules",
-        "settings",
-        "cluster",
-        "config",
-        "control",
-        "control.recipes",
-        "text",
-        "text.config",
-    ],
+    ["types", "guards", "settings", "cluster", "config", "control", "control.recipes", "text", "text.config"],
     [
         "placement",
         "replicas",
@@ -42,6 +31,7 @@ FLOORS = [
         "checkpoints",
         "locks",
         "runs",
+        "modules",
         "curves",
         "comparison",
     ],

@@ -109,8 +109,7 @@ def test_modules_of_the_users_are_imported_in_these_places_only(function, caller
 
 @pytest.fixture
 def evil(tmp_path, monkeypatch):
-    """A module in the current folder that registers an in-graph environment, and the file that it leaves behind wherever
-    it is imported."""
+    """A module of the current folder that registers an environment, and what it leaves behind where it is imported."""
     here, mark = tmp_path / "here", tmp_path / "was_here"
     here.mkdir()
     (here / "evil.py").write_text(

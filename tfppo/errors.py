@@ -25,7 +25,7 @@ def one_line(thing: Any) -> str:
 
 def kind_and_text(error: BaseException) -> str:
     """What was raised, for such a line: RuntimeError: the motor is hot."""
-    text = one_line(error)
+    text = " ".join(str(error).split())[:LONGEST]  # of a long word, too, the beginning
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
