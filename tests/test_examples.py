@@ -3,8 +3,11 @@
 import json
 import re
 import runpy
+import sys
 from pathlib import Path
 
+from tfppo import ControlTrainer, cli, control_run
+from tfppo.control.environments import IN_GRAPH_ENVIRONMENTS
 from tfppo.text.tasks import task
 
 ROOT = Path(__file__).parent.parent
@@ -42,11 +45,26 @@ def python_of_the_readme():
     return re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
 
 
-def test_the_environment_of_the_readme_learns(capsys):
+def test_the_environment_of_the_readme_learns(tmp_path, monkeypatch, capsys):
+    """By the README's own commands, which find it in the folder that it is in."""
     (code,) = [code for code in python_of_the_readme() if "register_environment" in code]
     assert len(code.strip().splitlines()) <= 40
-    exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
-    assert float(capsys.readouterr().out.strip().splitlines()[-1]) >= 0.95
+    (tmp_path / "catch.py").write_text(code)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
+    for known, name in ((sys.modules, "catch"), (IN_GRAPH_ENVIRONMENTS, "Catch-v0")):
+        monkeypatch.setitem(known, name, None)  # it stays known here only
+        monkeypatch.delitem(known, name)
+    text = (ROOT / "README.md").read_text()
+    verbs = ("train", "evaluate")
+    train, evaluate = (re.search(f"tfppo {verb}[^`#\\n]*catch:Catch-v0[^`#\\n]*", text)[0] for verb in verbs)
+    assert cli.main(train.split()[1:]) == 0
+    assert "catch:Catch-v0 (in-graph)" in capsys.readouterr().out
+    evaluation = json.loads((tmp_path / "runs" / "catch-Catch-v0-seed1" / "evaluation.json").read_text())
+    assert evaluation["mean"] >= 0.95 and evaluation["stochastic"]["mean"] >= 0.9
+    assert cli.main(evaluate.split()[1:]) == 0
+    assert f"of catch:Catch-v0: {evaluation['mean']:.1f}" in capsys.readouterr().out
+    assert 'tfppo.control_run("catch:Catch-v0")' in text and ControlTrainer(control_run("catch:Catch-v0")).in_graph
 
 
 def test_the_readme_example_learns(tmp_path, monkeypatch, capsys):
