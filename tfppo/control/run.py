@@ -22,7 +22,7 @@ from tfppo.curves import plot_curve
 from tfppo.diagnoses import DiagnosisWriter
 from tfppo.errors import UsageError
 from tfppo.locks import locked
-from tfppo.loop import STARTS_ANEW, execution, go_back, write_iterations, writing
+from tfppo.loop import STARTS_ANEW, execution, go_back, resumable, write_iterations, writing
 from tfppo.placement import make_repeatable
 from tfppo.tensorboard import TensorBoardWriter
 from tfppo.writers import ConsoleWriter, CsvWriter, Writer, progress_bar
@@ -131,6 +131,7 @@ def _restored(folder: Path, checkpoint: str, env: str | None, video_episodes: in
         trainer.close()
 
 
+@resumable
 def _run(trainer: ControlTrainer, folder: Path | None, began: float, import_seconds: float) -> Path | None:
     config = trainer.config
     _announce(trainer, folder)

@@ -14,7 +14,7 @@ from tfppo.curves import plot_curve, plot_frontier
 from tfppo.diagnoses import DiagnosisWriter
 from tfppo.errors import UsageError
 from tfppo.locks import locked
-from tfppo.loop import STARTS_ANEW, execution, go_back, write_iterations, writing
+from tfppo.loop import STARTS_ANEW, execution, go_back, resumable, write_iterations, writing
 from tfppo.placement import make_repeatable
 from tfppo.tensorboard import TensorBoardWriter
 from tfppo.text.config import TextRun
@@ -130,8 +130,9 @@ def export(folder: Path, checkpoint: str = "latest") -> Path:
     """
     trainer = _restored(folder, runs.read_config(folder, TextRun), checkpoint, _unscored)
     path, tokenizer = folder / runs.EXPORT, trainer.codec.tokenizer
-    with runs.replacing(path, TOKENIZER_FILE) as new:
-        save_preset(new, trainer.policy.model.model, tokenizer, "float32")
+    model = trainer.policy.model.model
+    with runs.replacing(path, TOKENIZER_FILE, 4 * model.count_params()) as new:
+        save_preset(new, model, tokenizer, "float32")
     text = trainer.config.text
     load = "tfppo.load_preset" if (path / LSTM_FILE).exists() else "keras_hub.models.CausalLM.from_preset"
     notes = [f"outside of tfppo begin prompts with {tokenizer.id_to_token(token)}" for token in trainer.codec.before]
@@ -143,6 +144,7 @@ def export(folder: Path, checkpoint: str = "latest") -> Path:
     return path
 
 
+@resumable
 def _run(trainer: TextTrainer, folder: Path | None, began: float, import_seconds: float) -> Path | None:
     config = trainer.config
     _announce(trainer, folder)
