@@ -1,4 +1,4 @@
-"""The compiled iteration of CartPole-v1 beside the same recipe in plain JAX, on the CPU.
+"""The compiled iteration of CartPole-v1 beside the same recipe in plain JAX, on the CPU or a GPU.
 
 Both sides: an environment that is part of the compiled program, episodes reset by a step of their own and masked, 4
 epochs x 4 minibatches, two networks of 2 x 64 tanh. Each run is a fresh process, and four take turns: "tfppo" (a
@@ -10,6 +10,7 @@ of the ratio within a round, because other work on the machine slows whole round
 
     python benchmarks/cartpole_vs_jax.py --peer-python peers-jax/bin/python
     python benchmarks/cartpole_vs_jax.py --peer-python peers-jax/bin/python --num-envs 256 --rollout-length 64
+    JAX_PLATFORMS=cuda python benchmarks/cartpole_vs_jax.py --device gpu --num-envs 16384 --rollout-length 64
 
 `benchmarks/jax_iteration.py` is JAX's side, and says how to install it.
 """
@@ -31,7 +32,7 @@ SIDES = (*OURS, *PEERS)
 
 
 def run_tfppo(
-    num_envs: int, rollout_length: int, blocks: int, iterations: int, micro_batches: int, fused: bool
+    num_envs: int, rollout_length: int, blocks: int, iterations: int, micro_batches: int, device: str, fused: bool
 ) -> dict[str, object]:
     """When the first iteration had ended, and the steps per second of each block after it."""
     from tfppo.startup import import_tensorflow
@@ -42,7 +43,7 @@ def run_tfppo(
     batch_size = num_envs * rollout_length
     trainer = ControlTrainer(
         ControlRun(
-            RunConfig(device="cpu", log_interval=iterations if fused else 1, checkpoint_interval=iterations),
+            RunConfig(device=device, log_interval=iterations if fused else 1, checkpoint_interval=iterations),
             ControlConfig(
                 backend="graph",
                 fused=fused,
@@ -76,6 +77,7 @@ def measure(arguments: argparse.Namespace, side: str, num_envs: int, rollout_len
     iterations = max(1, BLOCK_STEPS // (num_envs * rollout_length))
     options = ["--num-envs", num_envs, "--rollout-length", rollout_length, "--blocks", arguments.blocks]
     options += ["--iterations", iterations, "--micro-batches", arguments.micro_batches]
+    options += ["--device", arguments.device] if side in OURS else []
     if side in OURS:
         command = [sys.executable, __file__, "--child", *options, *(["--fused"] if side == "tfppo-fused" else [])]
     else:
@@ -127,6 +129,7 @@ def main() -> None:
     parser.add_argument("--rollout-length", type=int, default=128)
     parser.add_argument("--blocks", type=int, default=3, help="timed blocks of a run")
     parser.add_argument("--micro-batches", type=int, default=1, help="pieces of a minibatch, on both sides")
+    parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu", help="ours; JAX's is JAX_PLATFORMS")
     parser.add_argument("--fused", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--peer-python", default=sys.executable, help="the Python that has JAX and optax")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
@@ -134,7 +137,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.child:
         sizes = arguments.num_envs, arguments.rollout_length, arguments.blocks, arguments.iterations
-        print(json.dumps(run_tfppo(*sizes, arguments.micro_batches, arguments.fused)))
+        print(json.dumps(run_tfppo(*sizes, arguments.micro_batches, arguments.device, arguments.fused)))
         return
     sizes = ((arguments.num_envs, arguments.rollout_length),) if arguments.num_envs else SIZES
     rounds: dict[tuple[int, int], list] = {size: [] for size in sizes}

@@ -2,10 +2,12 @@
 
 Runs the command line in a fresh process for each seed, one after the other, and writes into benchmarks/results:
 control_ID.jsonl (evaluation.json of each seed), control_ID.md (the table of it), control_ID.png (training returns), and
-control.md, a row for every environment that has such a file. What follows `--` goes to tfppo.
+control.md, a row for every environment that has such a file. `--checkpoint N` judges the runs as they were after N
+iterations, and adds N to the names of the files. What follows `--` goes to tfppo.
 
     python benchmarks/control_seeds.py --env Acrobot-v1 --seeds 1 2 3 4 5
-    python benchmarks/control_seeds.py --env CartPole-v1 --seeds 1 2 3 -- --total-steps 40000
+    python benchmarks/control_seeds.py --env CartPole-v1 --seeds 1 2 3 --checkpoint 156
+    python benchmarks/control_seeds.py --env CartPole-v1 --seeds 1 2 3 -- --learning-rate 5e-4
 """
 
 import argparse
@@ -23,6 +25,7 @@ from matplotlib.figure import Figure
 
 from tfppo.runs import folder_name
 from tfppo.seeds import interquartile_mean
+from tfppo.startup import import_tensorflow
 
 RESULTS = Path(__file__).parent / "results"
 RETURN, STEPS, EPISODES = "rollout/episode_return_mean", "rollout/env_steps", "rollout/episodes"
@@ -34,6 +37,8 @@ GOALS = {
     "MountainCar-v0": -115,
     "MountainCarContinuous-v0": 90,
     "LunarLander-v3": 220,
+    "MaskedCartPole-v0": 475,
+    "HalfBlindCartPole-v0": 475,
 }
 PUBLISHED = {  # by rl-baselines3-zoo (benchmark.md) and CleanRL (docs/rl-algorithms/ppo.md)
     "CartPole-v1": "500 (rl-zoo), 490 +- 6 (CleanRL, 500,000 steps)",
@@ -47,8 +52,11 @@ PUBLISHED = {  # by rl-baselines3-zoo (benchmark.md) and CleanRL (docs/rl-algori
 }
 
 
-def train(job: list[str], seed: int, runs: Path) -> tuple[dict, dict[str, list[float]]]:
-    """Trains one seed, unless that was done; returns its evaluation.json and the columns of its metrics.csv."""
+def train(job: list[str], seed: int, runs: Path, checkpoint: int | None = None) -> tuple[dict, dict[str, list[float]]]:
+    """Trains one seed, unless that was done; returns its evaluation.json and the columns of its metrics.csv: of the
+    whole run, or of its first `checkpoint` iterations."""
+    if checkpoint:
+        job = [*job, "--checkpoint-interval", str(checkpoint), "--keep-checkpoints", "1000"]
     name = f"{folder_name(job[2] if job[0] == 'control' else job[0])}-seed{seed}"
     command = ["tfppo", "train", *job, "--seed", str(seed)]
     if not (runs / name / "evaluation.json").exists():
@@ -58,11 +66,28 @@ def train(job: list[str], seed: int, runs: Path) -> tuple[dict, dict[str, list[f
     evaluation = json.loads((runs / name / "evaluation.json").read_text())
     with (runs / name / "metrics.csv").open(newline="") as file:
         rows = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+    if checkpoint:
+        rows = rows[:checkpoint]
+        evaluation |= evaluate(runs / name, evaluation["episodes"], str(checkpoint), evaluation["env"])
+        evaluation |= {"env_steps": int(rows[-1][STEPS]), "checkpoint": checkpoint}
     rows = [row for row in rows if row[EPISODES]]  # before the first one ends there is no return
-    goal = GOALS.get(evaluation["env"], np.inf)
+    goal = goal_of(evaluation, np.inf)
     reached = (int(row[STEPS]) for row in rows if row[EPISODES] >= WINDOW and row[RETURN] >= goal)
     evaluation |= {"goal_at": next(reached, None), "command": " ".join(command)}
     return evaluation, {column: [row[column] for row in rows] for column in (STEPS, RETURN)}
+
+
+def goal_of(evaluation: dict, otherwise: float | None = None) -> float | None:
+    """The return at which an environment, be it a module's own, counts as solved."""
+    return GOALS.get(evaluation["env"].rpartition(":")[2], otherwise)
+
+
+def evaluate(folder: Path, episodes: int, checkpoint: str, env: str) -> dict:
+    """As `tfppo evaluate`."""
+    import_tensorflow()
+    from tfppo.control import run
+
+    return run.evaluate(folder, episodes, checkpoint=checkpoint, env=env)
 
 
 def over_seeds(evaluations: list[dict]) -> dict[str, str]:
@@ -78,17 +103,20 @@ def over_seeds(evaluations: list[dict]) -> dict[str, str]:
 
 def write_table(evaluations: list[dict], command: str, path: Path) -> None:
     """control_ID.md."""
-    first, goal = evaluations[0], GOALS.get(evaluations[0]["env"])
+    first, goal = evaluations[0], goal_of(evaluations[0])
+    whose = "" if ":" in first["env"] else "gymnasium's "
     lines = [
         f"# {first['env']}, seed by seed",
         "",
         f"`{command}`",
         "",
         f"Each seed is `{_trained_by(first)} --seed s` in a process of its own.",
-        f"Mean, std, min and max: greedy returns of {first['episodes']} episodes of gymnasium's {first['env']};",
+        f"Mean, std, min and max: greedy returns of {first['episodes']} episodes of {whose}{first['env']};",
         "stochastic: the mean of as many, actions drawn as in training. Seconds of the whole process, beside other",
         "work on the machine: no measure of speed.",
     ]
+    if "checkpoint" in first:
+        lines += [f"Judged by checkpoint {first['checkpoint']}: the weights after so many iterations."]
     header = ["seed", "mean", "std", "min", "max", "stochastic", "environment steps", "seconds"]
     if goal is not None:
         lines += [f"Training at {goal}: environment steps until the latest {WINDOW} training episodes have that mean."]
@@ -124,8 +152,9 @@ def draw(evaluations: list[dict], curves: list[dict[str, list[float]]], path: Pa
     axes = figure.add_subplot()
     axes.fill_between(steps / 1000, returns.min(axis=0), returns.max(axis=0), color="#e8710a", alpha=0.25, linewidth=0)
     axes.plot(steps / 1000, returns.mean(axis=0), color="#e8710a", linewidth=1.6)
-    if env in GOALS:
-        axes.axhline(GOALS[env], color="#888888", linewidth=1, linestyle="--")
+    goal = goal_of(evaluations[0])
+    if goal is not None:
+        axes.axhline(goal, color="#888888", linewidth=1, linestyle="--")
     axes.set_xlabel("environment steps (thousands)")
     axes.set_ylabel(f"mean return of {WINDOW} episodes")
     axes.set_title(f"{env}, training, {len(curves)} seeds: mean, lowest and highest")
@@ -151,7 +180,7 @@ def write_summary(folder: Path) -> None:
     for path in [*folder.glob("cartpole_seeds.jsonl"), *sorted(folder.glob("control_*.jsonl"))]:
         evaluations = [json.loads(line) for line in path.read_text().splitlines()]
         env, shared = evaluations[0]["env"], over_seeds(evaluations)
-        goal, steps = GOALS.get(env), np.mean([e["env_steps"] for e in evaluations])
+        goal, steps = goal_of(evaluations[0]), np.mean([e["env_steps"] for e in evaluations])
         cells = [f"[{env}]({path.stem}.md)", f"`{_trained_by(evaluations[0])}`", f"{steps:,.0f}", str(len(evaluations))]
         cells += [shared["greedy"], shared["iqm"], shared["stochastic"]]
         cells += ["-", "-"] if goal is None else [str(goal), str(sum(e["mean"] >= goal for e in evaluations))]
@@ -172,6 +201,7 @@ def main(job: list[str] | None = None, name: str | None = None) -> None:
     if job is None:
         parser.add_argument("--env", required=True, help="the environment's gymnasium id")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
+    parser.add_argument("--checkpoint", type=int, metavar="N", help="judge the runs after N iterations")
     parser.add_argument("--runs-dir", type=Path, help="keeps the runs, and takes finished ones from there")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the tables and pictures")
     arguments = parser.parse_args(own)
@@ -179,11 +209,16 @@ def main(job: list[str] | None = None, name: str | None = None) -> None:
     if job is None:
         job, name = ["control", "--env", arguments.env], f"control_{folder_name(arguments.env)}"
         command += job[1:]
-    command += ["--seeds", *map(str, arguments.seeds), *(["--", *options] if options else [])]
+    command += ["--seeds", *map(str, arguments.seeds)]
+    if arguments.checkpoint:
+        name = f"{name}_checkpoint{arguments.checkpoint}"
+        command += ["--checkpoint", str(arguments.checkpoint)]
+    command += ["--", *options] if options else []
     evaluations, curves = [], []
     with tempfile.TemporaryDirectory() as temporary:
         for seed in arguments.seeds:
-            evaluation, columns = train([*job, *options], seed, arguments.runs_dir or Path(temporary))
+            runs = arguments.runs_dir or Path(temporary)
+            evaluation, columns = train([*job, *options], seed, runs, arguments.checkpoint)
             print(json.dumps(evaluation), flush=True)
             evaluations.append(evaluation)
             curves.append(columns)

@@ -1,4 +1,5 @@
-"""The peer of the compiled iteration: the same PPO for CartPole-v1 in plain JAX, one compiled program, on the CPU.
+"""The peer of the compiled iteration: the same PPO for CartPole-v1 in plain JAX, one compiled program, on the CPU
+unless JAX_PLATFORMS says otherwise.
 
 An iteration is a rollout (`lax.scan` over time; an episode is reset by a step of its own, masked out of everything),
 advantages, and 4 epochs x 4 minibatches of Adam, all under one `jax.jit` with donated buffers. `--scan K` puts K

@@ -63,6 +63,23 @@ def test_the_table_has_the_command_every_seed_and_what_they_have_in_common(resul
     assert "greedy -110.0 +- 60.6,\ninterquartile mean -85.0 (Agarwal et al. 2021), stochastic -111.0." in table
 
 
+def test_a_checkpoint_is_judged_instead_of_the_end(control_seeds, write_run, tmp_path, monkeypatch):
+    """Its steps and training returns are those up to it; the command says what was done."""
+    write_run(1, -80)
+    judged = {"mean": -120.0, "std": 1.0, "min": -125.0, "max": -110.0, "stochastic": {"episodes": 100, "mean": -130.0}}
+
+    def evaluate(folder, episodes, checkpoint, env):
+        assert (folder.name, episodes, checkpoint, env) == ("Acrobot-v1-seed1", 100, "2", "Acrobot-v1")
+        return judged
+
+    monkeypatch.setattr(control_seeds, "evaluate", evaluate)
+    evaluation, columns = control_seeds.train(["control", "--env", "Acrobot-v1"], 1, tmp_path / "runs", checkpoint=2)
+    assert evaluation["mean"] == -120.0 and evaluation["stochastic"]["mean"] == -130.0
+    assert evaluation["env_steps"] == 200 and evaluation["goal_at"] is None
+    assert columns == {STEPS: [200.0], RETURN: [-80.0]}
+    assert "--checkpoint-interval 2 --keep-checkpoints 1000" in evaluation["command"]
+
+
 def test_the_picture_is_drawn(results):
     assert (results / "control_Acrobot-v1.png").stat().st_size > 10_000
 

@@ -6,8 +6,12 @@ import runpy
 import sys
 from pathlib import Path
 
+import gymnasium
+import pytest
+import tensorflow as tf
+
 from tfppo import ControlTrainer, cli, control_run
-from tfppo.control.environments import IN_GRAPH_ENVIRONMENTS
+from tfppo.control.environments import IN_GRAPH_ENVIRONMENTS, registered_id
 from tfppo.text.tasks import task
 
 ROOT = Path(__file__).parent.parent
@@ -65,6 +69,29 @@ def test_the_environment_of_the_readme_learns(tmp_path, monkeypatch, capsys):
     assert cli.main(evaluate.split()[1:]) == 0
     assert f"of catch:Catch-v0: {evaluation['mean']:.1f}" in capsys.readouterr().out
     assert 'tfppo.control_run("catch:Catch-v0")' in text and ControlTrainer(control_run("catch:Catch-v0")).in_graph
+
+
+@pytest.mark.parametrize(
+    "env",
+    [
+        "examples.cartpole_variants:MaskedCartPole-v0",
+        "examples.cartpole_variants:HalfBlindCartPole-v0",
+        "examples.catch_from_pixels:PixelCatch-v0",
+    ],
+)
+def test_the_example_environments_are_found_by_name(env):
+    environment = IN_GRAPH_ENVIRONMENTS[registered_id(env)]()
+    state = environment.reset(3, (1, 2))
+    observations = environment.observe(state)
+    for x, space in zip(tf.nest.flatten(observations), tf.nest.flatten(parts_of(environment)), strict=True):
+        assert all(row in space for row in x.numpy().astype(space.dtype))
+    state, rewards, terminated = environment.step(state, tf.zeros([3], tf.int32), (3, 4))
+    assert rewards.shape == terminated.shape == (3,)
+
+
+def parts_of(environment):
+    space = environment.observation_space
+    return dict(space.items()) if isinstance(space, gymnasium.spaces.Dict) else space
 
 
 def test_the_readme_example_learns(tmp_path, monkeypatch, capsys):

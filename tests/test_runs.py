@@ -119,3 +119,11 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
     runs.write_evaluation(tmp_path, {"mean": 3.0})
     assert json.loads((tmp_path / "evaluation.json").read_text()) == {"mean": 3.0}
     assert [path.name for path in tmp_path.iterdir()] == ["evaluation.json"]
+
+
+@pytest.mark.parametrize(
+    ("named", "argument"),
+    [(None, "runs/mine"), ("CartPole-v1", "runs/mine"), ("my worlds:W-v0", "runs/mine --env 'my worlds:W-v0'")],
+)
+def test_a_command_on_a_run_names_the_module_that_it_would_import(named, argument):
+    assert runs.confirmed(Path("runs/mine"), "env", named) == argument

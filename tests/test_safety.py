@@ -93,7 +93,7 @@ def test_a_danger_would_be_found(code):
     ("function", "callers"),
     [
         ("import_named", ["control/environments.py", "text/rewards.py"]),
-        ("registered_id", ["control/train.py", "control/train.py", "control/vector.py"]),
+        ("registered_id", ["control/train.py", "control/train.py", "control/vector.py", "control/vector.py"]),
         ("load_reward", ["text/train.py"]),
     ],
 )

@@ -137,6 +137,11 @@ def read_confirmed(folder: Path, config_class: type, option: str, given: str | N
     return config
 
 
+def confirmed(folder: Path, option: str, named: str | None) -> str:
+    """A run's folder as an argument of the command line, with what `read_confirmed` wants to be given."""
+    return f"{folder} --{option} {shlex.quote(named)}" if ":" in (named or "") else str(folder)
+
+
 def is_text(folder: Path) -> bool:
     """Whether a run tunes a language model. Raises UsageError if the folder is no run."""
     path = folder / CONFIG

@@ -1,11 +1,16 @@
 """Greedy evaluation: on policies whose score is known, and on episodes whose returns are known."""
 
+import gymnasium
 import numpy as np
 import pytest
 import tensorflow as tf
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from tfppo.control import evaluate
-from tfppo.control.evaluate import episode_returns, summarise
+from tfppo.control.actions import make_head
+from tfppo.control.evaluate import Player, episode_returns, summarise
+from tfppo.control.networks import make_actor, make_critic
+from tfppo.control.policy import ActorCriticPolicy
 
 
 def linear_policy(make_policy, kernel, bias=(0.0, 0.0)):
@@ -70,6 +75,40 @@ def test_a_new_episode_is_played_without_the_memory_of_the_old_one(make_counting
     monkeypatch.setattr(evaluate, "MAX_ENVS", 1)
     episode_returns(Remembering(), "Counting-v0", 4, 4 - evaluate.SEED_OFFSET % 4)
     assert environment.envs[0].actions == [0, 1, 2, 0, 1, 0, 1, 2, 3, 0]
+
+
+@pytest.mark.parametrize("interval", [1, 3])
+def test_noise_that_stays_for_some_steps_in_training_stays_in_evaluation(interval, monkeypatch):
+    """gSDE's, at the same state again and again, beyond the steps whose noise is drawn at once."""
+    monkeypatch.setattr(evaluate, "NOISE_STEPS", 6)
+
+    class Unmoved(gymnasium.Env):
+        observation_space = gymnasium.spaces.Box(-1, 1, (3,))
+        action_space = gymnasium.spaces.Box(-np.inf, np.inf, (2,))
+
+        def __init__(self):
+            self.actions = []
+
+        def reset(self, seed=None, options=None):
+            return np.full(3, 0.5, np.float32), {}
+
+        def step(self, action):
+            self.actions.append(action)
+            return np.full(3, 0.5, np.float32), 0.0, False, False, {}
+
+    head = make_head(Unmoved.action_space, "gsde", 4, interval)
+    policy = ActorCriticPolicy(
+        make_actor(Unmoved.observation_space, head, (4,)), make_critic(Unmoved.observation_space, (4,)), head
+    )
+    environment = SyncVectorEnv([Unmoved] * 2, autoreset_mode=AutoresetMode.NEXT_STEP)
+    for _ in zip(range(13), Player(policy, environment, greedy=False).play(seed=1), strict=False):
+        pass
+    for copy in environment.envs:  # another draw for each
+        actions = np.array(copy.actions)  # [12, 2]
+        blocks = actions.reshape(12 // interval, interval, 2)
+        np.testing.assert_array_equal(blocks, np.repeat(blocks[:, :1], interval, axis=1))
+        assert len(np.unique(actions[:, 0])) == 12 // interval
+    assert (np.array(environment.envs[0].actions) != environment.envs[1].actions).all()
 
 
 def test_progress_is_told_after_every_step(counting_policy):

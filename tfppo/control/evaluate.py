@@ -18,6 +18,7 @@ from tfppo.random import fold_in
 
 MAX_ENVS = 100
 SEED_OFFSET = 1_000_003  # keeps evaluation's episodes apart from those of training
+NOISE_STEPS = 128  # whose noise is drawn at once, as a rollout's is: gSDE's stays for several steps
 
 
 class Player:
@@ -44,6 +45,7 @@ class Player:
         self.greedy = greedy
         self._dtypes = map_space(observation_dtype, environment.single_observation_space)
         self._act = tf.function(self._act_at, autograph=False)
+        self._noise = tf.function(self._draw_noise, autograph=False)
 
     def play(self, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Resets the environment, then steps it for ever; `seed` is that of the episodes' starts and of drawn actions.
@@ -56,21 +58,27 @@ class Player:
         observations, _ = self.environment.reset(seed=(seed + SEED_OFFSET) % 2**31)
         memory = self.policy.initial_memory(num_envs)
         rewards, done = np.zeros(num_envs), np.zeros(num_envs, bool)
+        noise = tf.zeros([NOISE_STEPS])
         for step in itertools.count():
             yield rewards, done
+            block, index = divmod(step, NOISE_STEPS)
+            if not (self.greedy or index):
+                noise = self._noise(fold_in(root, block))
             now = tf.nest.map_structure(lambda dtype, x: tf.constant(x, dtype), self._dtypes, observations)
-            actions, memory = self._act(now, root, tf.constant(step, tf.int64), memory, tf.constant(done))
+            actions, memory = self._act(now, noise, tf.constant(index), memory, tf.constant(done))
             observations, rewards, terminated, truncated, _ = self.environment.step(actions.numpy())
             done = (terminated | truncated) & ~done
 
-    def _act_at(self, observations: Any, root: tf.Tensor, step: tf.Tensor, memory: Any, starts: tf.Tensor) -> Any:
+    def _draw_noise(self, seed: tf.Tensor) -> tf.Tensor:
+        return self.policy.noise([NOISE_STEPS, self.environment.num_envs], seed)
+
+    def _act_at(self, observations: Any, noise: tf.Tensor, index: tf.Tensor, memory: Any, starts: tf.Tensor) -> Any:
         """What the environment gets, and the memory afterwards: zero where this step only starts a new episode."""
         observations = self.normalization.observations(observations)
         if self.greedy:
             actions, memory = self.policy.greedy_step(observations, memory)
         else:
-            noise = self.policy.noise([self.environment.num_envs], fold_in(root, step))
-            actions, _, memory = self.policy.step(observations, noise, memory)
+            actions, _, memory = self.policy.step(observations, noise[index], memory)
         return self.policy.to_environment(actions), forget(memory, starts)
 
 

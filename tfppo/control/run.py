@@ -16,6 +16,7 @@ from tfppo.control.evaluate import describe, episode_returns, summarise
 from tfppo.control.export import MEMORY, export_policy, input_specs, model_graph
 from tfppo.control.statistics import WINDOW
 from tfppo.control.train import ControlTrainer
+from tfppo.control.vector import is_only_in_graph
 from tfppo.control.video import record_episodes
 from tfppo.curves import plot_curve
 from tfppo.diagnoses import DiagnosisWriter
@@ -142,7 +143,7 @@ def _run(trainer: ControlTrainer, folder: Path | None, began: float, import_seco
     if folder is None:
         return None
     if not finished:
-        print(f"stopped; go on with: tfppo resume {folder}")
+        print(f"stopped; go on with: tfppo resume {runs.confirmed(folder, 'env', config.control.env)}")
         return folder
     trained = time.perf_counter()
     with writing(folder):
@@ -229,6 +230,9 @@ def _record(trainer: ControlTrainer, folder: Path, seed: int) -> None:
     env, episodes = trainer.config.control.env, trainer.config.control.video_episodes
     if not episodes:
         return
+    if is_only_in_graph(env):
+        print(f"no video: {env} is in the graph only, where nothing draws it")
+        return
     try:
         with progress_bar("recording a video", episodes) as advance:
             video = record_episodes(
@@ -239,7 +243,8 @@ def _record(trainer: ControlTrainer, folder: Path, seed: int) -> None:
         writer.write_image("rollout/video", video, trainer.env_steps)
         writer.close()
     except (UsageError, OSError) as error:
-        print(f"no video: {error}; once that is mended: tfppo evaluate {folder} --video-episodes {episodes}")
+        command = runs.confirmed(folder, "env", env)
+        print(f"no video: {error}; once that is mended: tfppo evaluate {command} --video-episodes {episodes}")
     else:
         shown = "a greedy episode" if episodes == 1 else f"{episodes} greedy episodes"
         print(f"{folder / runs.VIDEO} shows {shown} of {env}")

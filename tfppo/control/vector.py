@@ -50,10 +50,10 @@ def make_vector_environment(
         native form of it; in one line.
     """
     name = registered_id(env)
-    if name not in gymnasium.registry and name in IN_GRAPH_ENVIRONMENTS:
+    if is_only_in_graph(env):
         return InGraphVectorEnv(IN_GRAPH_ENVIRONMENTS[name](), num_envs)
     if vectorization == "envpool":
-        return EnvPoolVectorEnv(env, num_envs)
+        return EnvPoolVectorEnv(name, num_envs)
     how = {
         "vectorization_mode": "sync",
         "vector_kwargs": {"autoreset_mode": autoreset},
@@ -78,6 +78,12 @@ def make_vector_environment(
                 f"its module registers no {name}, be it by gymnasium.register or tfppo.register_environment ({reason})"
             )
         raise UsageError(f"cannot make environment {env!r}: {reason}") from None
+
+
+def is_only_in_graph(env: str) -> bool:
+    """Whether there is an in-graph environment of this id, and gymnasium has none: nothing then draws it."""
+    name = registered_id(env)
+    return name in IN_GRAPH_ENVIRONMENTS and name not in gymnasium.registry
 
 
 def autoreset_mode(environment: VectorEnv) -> AutoresetMode:

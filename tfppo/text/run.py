@@ -153,7 +153,7 @@ def _run(trainer: TextTrainer, folder: Path | None, began: float, import_seconds
     if folder is None:
         return None
     if not finished:
-        print(f"stopped; go on with: tfppo resume {folder}")
+        print(f"stopped; go on with: tfppo resume {runs.confirmed(folder, 'reward', config.text.reward)}")
         return folder
     trained = time.perf_counter()
     metrics, title = folder / runs.METRICS, f"{trainer.task.name}, {folder.name}"

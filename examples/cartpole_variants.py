@@ -1,0 +1,54 @@
+"""Two environments in the graph, made of CartPole: one with forbidden actions, and one that takes a memory.
+
+tfppo train control --env examples.cartpole_variants:MaskedCartPole-v0
+tfppo train control --env examples.cartpole_variants:HalfBlindCartPole-v0 --lstm-units 64 --total-steps 400000
+"""
+
+import gymnasium
+import tensorflow as tf
+
+from tfppo import register_environment
+from tfppo.control.classic import CartPole
+
+
+class MaskedCartPole(CartPole):
+    """CartPole with four buttons: left and right by 0 and 1 while the cart is left of the middle, by 2 and 3 elsewhere.
+    A button that is not allowed ends the episode.
+
+    A Dict observation's entry "action_mask" says which actions are allowed: they alone are ever drawn.
+    """
+
+    def __init__(self):
+        super().__init__()
+        parts = {"state": self.observation_space, "action_mask": gymnasium.spaces.MultiBinary(4)}
+        self.observation_space = gymnasium.spaces.Dict(parts)
+        self.action_space = gymnasium.spaces.Discrete(4)
+
+    def observe(self, state):
+        return {"state": state, "action_mask": tf.cast(self._allowed(state), tf.int32)}
+
+    def step(self, state, actions, seed):
+        is_allowed = tf.gather(self._allowed(state), actions, batch_dims=1)
+        state, rewards, terminated = super().step(state, actions % 2, seed)
+        return state, tf.where(is_allowed, rewards, 0.0), terminated | ~is_allowed
+
+    @staticmethod
+    def _allowed(state):
+        is_left = state[:, :1] < 0
+        return tf.concat([is_left, is_left, ~is_left, ~is_left], axis=1)  # [B, 4]
+
+
+class HalfBlindCartPole(CartPole):
+    """CartPole without its velocities, which only a memory can make up for."""
+
+    def __init__(self):
+        super().__init__()
+        space = self.observation_space
+        self.observation_space = gymnasium.spaces.Box(space.low[::2], space.high[::2])
+
+    def observe(self, state):
+        return state[:, ::2]
+
+
+register_environment("MaskedCartPole-v0", MaskedCartPole)
+register_environment("HalfBlindCartPole-v0", HalfBlindCartPole)
