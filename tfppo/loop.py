@@ -17,7 +17,7 @@ from tfppo.config import RunConfig
 from tfppo.errors import UsageError
 from tfppo.learner import PPOLearner
 from tfppo.replicas import ALONE, Replicas
-from tfppo.runs import is_finished, why_not_written
+from tfppo.runs import confirmed, flat_settings, is_finished, why_not_written
 from tfppo.tensorboard import cut_back, event_sizes
 from tfppo.writers import Writer
 
@@ -173,7 +173,10 @@ def resumable(run: Callable[..., Path | None]) -> Callable[..., Path | None]:
         except KeyboardInterrupt as error:
             if folder is None:
                 raise
-            raise KeyboardInterrupt(f"go on with: tfppo resume {folder}") from error
+            settings = flat_settings(trainer.config)
+            option = "env" if "env" in settings else "reward"
+            command = confirmed(folder, option, settings[option])
+            raise KeyboardInterrupt(f"go on with: tfppo resume {command}") from error
 
     return interruptible
 

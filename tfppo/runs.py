@@ -212,8 +212,8 @@ def replacing(folder: Path, mark: str, size: int, *failures: type[Exception]) ->
             free = shutil.disk_usage(stage).free
             if free < size:  # before libraries run into it, of which some print traces that nobody can catch
                 raise UsageError(
-                    f"cannot write {folder}: it takes {size / 1e6:.1f} MB, and its disk has room for "
-                    f"{free / 1e6:.1f} MB: make room, or choose another folder"
+                    f"cannot write {folder}: it takes more than {size:,} bytes, and its disk has room for {free:,}: "
+                    "make room, or choose another folder"
                 )
             new, old = Path(stage) / "new", Path(stage) / "old"
             yield new

@@ -344,7 +344,7 @@ def test_a_disk_without_room_is_seen_before_anything_is_written(trainers, tmp_pa
     saved = []
     monkeypatch.setattr(tf.saved_model, "save", lambda model, path, _: saved.append(path) or Path(path).mkdir())
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=size - 1))
-    assert "MB: make room" in refusal(export_of, trainer, tmp_path / "policy")
+    assert f"has room for {size - 1:,}: make room" in refusal(export_of, trainer, tmp_path / "policy")
     assert saved == [] and list(tmp_path.iterdir()) == []
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=size))
     export_of(trainer, tmp_path / "policy")

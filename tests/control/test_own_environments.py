@@ -4,6 +4,7 @@ import csv
 import json
 import multiprocessing
 import os
+import signal
 import sys
 
 import gymnasium
@@ -12,7 +13,7 @@ import tensorflow as tf
 
 from tfppo import cli, runs
 from tfppo.config import ControlRun
-from tfppo.control import bench
+from tfppo.control import bench, run
 from tfppo.control.environments import IN_GRAPH_ENVIRONMENTS
 from tfppo.control.vector import InGraphVectorEnv, make_vector_environment
 from tfppo.settings import from_yaml
@@ -118,7 +119,7 @@ def test_an_in_graph_environment_goes_all_the_way(here, capsys):
     out, err = capsys.readouterr()
     assert err == "" and f"{env} (in-graph), 2 environments" in out
     (line,) = [line for line in out.splitlines() if line.startswith("no video")]
-    assert f"{env} has no render mode" in line
+    assert f"{env} is in the graph only" in line
     evaluation = json.loads((folder / runs.EVALUATION).read_text())
     assert evaluation["env"] == env and 6 <= evaluation["mean"] <= 66
     assert f"episodes of {env}: " in out
@@ -134,6 +135,16 @@ def test_an_in_graph_environment_goes_all_the_way(here, capsys):
     assert tfppo("export", folder, "--env", env) == 0
     act = tf.saved_model.load(folder / runs.EXPORT).signatures["act"]
     assert act(observations=tf.zeros([3, 2]))["actions"].shape == [3]
+
+
+def test_ctrl_c_in_the_evaluation_says_how_to_go_on(here, heard_ctrl_c, monkeypatch, capsys):
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "episode_returns", lambda *_, **__: signal.raise_signal(signal.SIGINT))
+        assert train("mine_own:Spring-v0", "--name", "a") == 130
+    command = "resume runs/a --env mine_own:Spring-v0"
+    assert capsys.readouterr().err == f"tfppo: interrupted; go on with: tfppo {command}\n"
+    assert tfppo(*command.split()) == 0
+    assert (here / "runs" / "a" / runs.EVALUATION).exists()
 
 
 def test_seeds_and_the_bench_know_it_too(here, monkeypatch, capsys):
