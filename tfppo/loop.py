@@ -20,8 +20,6 @@ from tfppo.runs import is_finished
 from tfppo.tensorboard import cut_back, event_sizes
 from tfppo.writers import Writer
 
-STARTS_ANEW = "no checkpoint was written yet: the run starts from its beginning"
-
 
 class Iteration(NamedTuple):
     """One rollout and the update on it."""
@@ -85,14 +83,6 @@ def raising_what_it_raised(collector: Any) -> Iterator[None]:
         if error is None:
             raise
         raise error from None
-
-
-def execution(trainer: Any) -> str:
-    """Where and how a trainer's programs run, and why, in a line."""
-    return (
-        f"device {trainer.device[1:4]}: {trainer.device_reason}; compiled as {trainer.rollout_mode} (rollout) and "
-        f"{trainer.update_mode} (update){trainer.replicas.description}"
-    )
 
 
 def write_iterations(
