@@ -16,7 +16,7 @@ PACKAGE = Path(tfppo.__file__).parent
 FLOORS = [
     ["errors"],
     ["masking", "random", "divergences", "distributions", "normals", "returns", "losses"],
-    ["types", "guards", "settings", "cluster", "config", "control", "control.recipes", "text", "text.config"],
+    ["types", "state", "guards", "settings", "cluster", "config", "control", "control.recipes", "text", "text.config"],
     [
         "imports",
         "placement",

@@ -9,7 +9,6 @@ from typing import Any
 import gymnasium
 
 from tfppo import runs
-from tfppo.checkpoints import weights_hash
 from tfppo.config import ControlRun
 from tfppo.control.evaluate import describe, episode_returns, summarise
 from tfppo.control.export import MEMORY, export_policy, input_specs, model_graph
@@ -22,6 +21,7 @@ from tfppo.diagnoses import DiagnosisWriter
 from tfppo.errors import UsageError
 from tfppo.loop import write_iterations, writing
 from tfppo.sessions import Clock, anywhere, begin, checkpoints_of, go_on, keep_evaluation, settled, training
+from tfppo.state import weights_hash
 from tfppo.tensorboard import TensorBoardWriter
 from tfppo.writers import ConsoleWriter, CsvWriter, Writer, progress_bar
 

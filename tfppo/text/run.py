@@ -8,12 +8,12 @@ import keras
 import numpy as np
 
 from tfppo import runs
-from tfppo.checkpoints import weights_hash
 from tfppo.curves import plot_curve, plot_frontier
 from tfppo.diagnoses import DiagnosisWriter
 from tfppo.errors import UsageError
 from tfppo.loop import write_iterations, writing
 from tfppo.sessions import Clock, anywhere, begin, checkpoints_of, go_on, keep_evaluation, settled, training
+from tfppo.state import weights_hash
 from tfppo.tensorboard import TensorBoardWriter
 from tfppo.text.config import TextRun
 from tfppo.text.evaluate import Examinee, compare, describe
