@@ -37,6 +37,8 @@ GOALS = {
     "MountainCar-v0": -115,
     "MountainCarContinuous-v0": 90,
     "LunarLander-v3": 220,
+    "MaskedCartPole-v0": 475,
+    "HalfBlindCartPole-v0": 475,
 }
 PUBLISHED = {  # by rl-baselines3-zoo (benchmark.md) and CleanRL (docs/rl-algorithms/ppo.md)
     "CartPole-v1": "500 (rl-zoo), 490 +- 6 (CleanRL, 500,000 steps)",
@@ -66,21 +68,26 @@ def train(job: list[str], seed: int, runs: Path, checkpoint: int | None = None) 
         rows = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
     if checkpoint:
         rows = rows[:checkpoint]
-        evaluation |= evaluate(runs / name, evaluation["episodes"], checkpoint=str(checkpoint))
+        evaluation |= evaluate(runs / name, evaluation["episodes"], str(checkpoint), evaluation["env"])
         evaluation |= {"env_steps": int(rows[-1][STEPS]), "checkpoint": checkpoint}
     rows = [row for row in rows if row[EPISODES]]  # before the first one ends there is no return
-    goal = GOALS.get(evaluation["env"], np.inf)
+    goal = goal_of(evaluation, np.inf)
     reached = (int(row[STEPS]) for row in rows if row[EPISODES] >= WINDOW and row[RETURN] >= goal)
     evaluation |= {"goal_at": next(reached, None), "command": " ".join(command)}
     return evaluation, {column: [row[column] for row in rows] for column in (STEPS, RETURN)}
 
 
-def evaluate(folder: Path, episodes: int, checkpoint: str) -> dict:
+def goal_of(evaluation: dict, otherwise: float | None = None) -> float | None:
+    """The return at which an environment, be it a module's own, counts as solved."""
+    return GOALS.get(evaluation["env"].rpartition(":")[2], otherwise)
+
+
+def evaluate(folder: Path, episodes: int, checkpoint: str, env: str) -> dict:
     """As `tfppo evaluate`."""
     import_tensorflow()
     from tfppo.control import run
 
-    return run.evaluate(folder, episodes, checkpoint=checkpoint)
+    return run.evaluate(folder, episodes, checkpoint=checkpoint, env=env)
 
 
 def over_seeds(evaluations: list[dict]) -> dict[str, str]:
@@ -96,14 +103,15 @@ def over_seeds(evaluations: list[dict]) -> dict[str, str]:
 
 def write_table(evaluations: list[dict], command: str, path: Path) -> None:
     """control_ID.md."""
-    first, goal = evaluations[0], GOALS.get(evaluations[0]["env"])
+    first, goal = evaluations[0], goal_of(evaluations[0])
+    whose = "" if ":" in first["env"] else "gymnasium's "
     lines = [
         f"# {first['env']}, seed by seed",
         "",
         f"`{command}`",
         "",
         f"Each seed is `{_trained_by(first)} --seed s` in a process of its own.",
-        f"Mean, std, min and max: greedy returns of {first['episodes']} episodes of gymnasium's {first['env']};",
+        f"Mean, std, min and max: greedy returns of {first['episodes']} episodes of {whose}{first['env']};",
         "stochastic: the mean of as many, actions drawn as in training. Seconds of the whole process, beside other",
         "work on the machine: no measure of speed.",
     ]
@@ -144,8 +152,9 @@ def draw(evaluations: list[dict], curves: list[dict[str, list[float]]], path: Pa
     axes = figure.add_subplot()
     axes.fill_between(steps / 1000, returns.min(axis=0), returns.max(axis=0), color="#e8710a", alpha=0.25, linewidth=0)
     axes.plot(steps / 1000, returns.mean(axis=0), color="#e8710a", linewidth=1.6)
-    if env in GOALS:
-        axes.axhline(GOALS[env], color="#888888", linewidth=1, linestyle="--")
+    goal = goal_of(evaluations[0])
+    if goal is not None:
+        axes.axhline(goal, color="#888888", linewidth=1, linestyle="--")
     axes.set_xlabel("environment steps (thousands)")
     axes.set_ylabel(f"mean return of {WINDOW} episodes")
     axes.set_title(f"{env}, training, {len(curves)} seeds: mean, lowest and highest")
@@ -171,7 +180,7 @@ def write_summary(folder: Path) -> None:
     for path in [*folder.glob("cartpole_seeds.jsonl"), *sorted(folder.glob("control_*.jsonl"))]:
         evaluations = [json.loads(line) for line in path.read_text().splitlines()]
         env, shared = evaluations[0]["env"], over_seeds(evaluations)
-        goal, steps = GOALS.get(env), np.mean([e["env_steps"] for e in evaluations])
+        goal, steps = goal_of(evaluations[0]), np.mean([e["env_steps"] for e in evaluations])
         cells = [f"[{env}]({path.stem}.md)", f"`{_trained_by(evaluations[0])}`", f"{steps:,.0f}", str(len(evaluations))]
         cells += [shared["greedy"], shared["iqm"], shared["stochastic"]]
         cells += ["-", "-"] if goal is None else [str(goal), str(sum(e["mean"] >= goal for e in evaluations))]

@@ -68,8 +68,8 @@ def test_a_checkpoint_is_judged_instead_of_the_end(control_seeds, write_run, tmp
     write_run(1, -80)
     judged = {"mean": -120.0, "std": 1.0, "min": -125.0, "max": -110.0, "stochastic": {"episodes": 100, "mean": -130.0}}
 
-    def evaluate(folder, episodes, checkpoint):
-        assert (folder.name, episodes, checkpoint) == ("Acrobot-v1-seed1", 100, "2")
+    def evaluate(folder, episodes, checkpoint, env):
+        assert (folder.name, episodes, checkpoint, env) == ("Acrobot-v1-seed1", 100, "2", "Acrobot-v1")
         return judged
 
     monkeypatch.setattr(control_seeds, "evaluate", evaluate)

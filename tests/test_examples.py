@@ -74,9 +74,16 @@ def test_the_environment_of_the_readme_is_known_to_the_command_line(tmp_path, mo
     assert f"greedy return over 2 episodes of {env}: " in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", ["Masked", "HalfBlind"])
-def test_the_example_environments_are_found_by_name(name):
-    make = environments.find_environment(f"examples.cartpole_variants:{name}CartPole-v0")
+@pytest.mark.parametrize(
+    "env",
+    [
+        "examples.cartpole_variants:MaskedCartPole-v0",
+        "examples.cartpole_variants:HalfBlindCartPole-v0",
+        "examples.catch_from_pixels:PixelCatch-v0",
+    ],
+)
+def test_the_example_environments_are_found_by_name(env):
+    make = environments.find_environment(env)
     environment = make()
     state = environment.reset(3, (1, 2))
     observations = environment.observe(state)

@@ -53,7 +53,9 @@ def dangers(tree, name=""):
                 yield called
             if called.endswith(("enable_unsafe_deserialization", "saved_model.load", "model_from_json")):
                 yield called
-            if called.endswith(("import_module", "import_named")) and ast.unparse(node.args[0]) != MAY_IMPORT_BY_NAME.get(name):
+            if called.endswith(("import_module", "import_named")) and ast.unparse(
+                node.args[0]
+            ) != MAY_IMPORT_BY_NAME.get(name):
                 yield called
             if called.endswith(".from_preset") and name != "text/presets.py":  # which looks at it first
                 yield called

@@ -39,6 +39,28 @@ def test_a_task_with_forbidden_actions_is_solved_and_none_of_them_is_taken(seed,
     assert returns.mean() >= 475
 
 
+PIXELS = {
+    "env": "examples.catch_from_pixels:PixelCatch-v0",
+    **{"shared_trunk": True, "hidden_units": (), "num_envs": 32, "rollout_length": 32, "total_steps": 30_000},
+    **{"minibatch_size": 256, "learning_rate": 5e-4},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(1, 3))
+def test_a_ball_is_caught_from_its_image(seed, greedy_returns):
+    assert greedy_returns(ControlTrainer(control_run(**PIXELS, seed=seed))).mean() >= 0.9
+
+
+@pytest.mark.slow
+def test_no_ball_is_caught_from_a_black_image(greedy_returns, monkeypatch):
+    """One of twelve columns is the ball's: -0.83, wherever the paddle waits."""
+    trainer = ControlTrainer(control_run(**PIXELS | {"total_steps": 8192}, seed=1))
+    observe = trainer.environment.observe
+    monkeypatch.setattr(type(trainer.environment), "observe", lambda self, state: tf.zeros_like(observe(state)))
+    assert greedy_returns(trainer).mean() < -0.5
+
+
 def half_blind(seed, **control):
     control = ControlConfig(env=HALF_BLIND, total_steps=400_000, **control)
     return ControlTrainer(ControlRun(RunConfig(seed=seed), control, PPOConfig(minibatch_size=512)))
