@@ -20,9 +20,8 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
+from tfppo.curves import band_of, extremes, plot_bands
 from tfppo.runs import folder_name
 from tfppo.seeds import interquartile_mean
 from tfppo.startup import import_tensorflow
@@ -131,8 +130,9 @@ def write_table(evaluations: list[dict], command: str, path: Path) -> None:
     shared = over_seeds(evaluations)
     lines += [
         "",
-        f"Over {len(evaluations)} seeds, each by the mean of its episodes: greedy {shared['greedy']},",
-        f"interquartile mean {shared['iqm']} (Agarwal et al. 2021), stochastic {shared['stochastic']}.",
+        f"Over {len(evaluations)} seeds, each by the mean of its episodes, +- sample standard deviation (n - 1):",
+        f"greedy {shared['greedy']}, interquartile mean {shared['iqm']} (Agarwal et al. 2021), stochastic "
+        f"{shared['stochastic']}.",
     ]
     path.write_text("\n".join(lines) + "\n")
 
@@ -143,24 +143,8 @@ def _trained_by(evaluation: dict) -> str:
 
 def draw(evaluations: list[dict], curves: list[dict[str, list[float]]], path: Path) -> None:
     """Mean of the seeds' training returns, in a band from the lowest to the highest seed."""
-    env = evaluations[0]["env"]
-    first, last = max(c[STEPS][0] for c in curves), min(c[STEPS][-1] for c in curves)
-    steps = np.linspace(first, last, 400)
-    returns = np.stack([np.interp(steps, c[STEPS], c[RETURN]) for c in curves])  # [seeds, 400]
-    figure = Figure(figsize=(7, 3.6), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    axes.fill_between(steps / 1000, returns.min(axis=0), returns.max(axis=0), color="#e8710a", alpha=0.25, linewidth=0)
-    axes.plot(steps / 1000, returns.mean(axis=0), color="#e8710a", linewidth=1.6)
-    goal = goal_of(evaluations[0])
-    if goal is not None:
-        axes.axhline(goal, color="#888888", linewidth=1, linestyle="--")
-    axes.set_xlabel("environment steps (thousands)")
-    axes.set_ylabel(f"mean return of {WINDOW} episodes")
-    axes.set_title(f"{env}, training, {len(curves)} seeds: mean, lowest and highest")
-    axes.grid(alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path)
+    band = band_of([(columns[STEPS], columns[RETURN]) for columns in curves], kind=extremes)
+    plot_bands({RETURN: [band]}, path, STEPS, f"{evaluations[0]['env']}, training", goal_of(evaluations[0]))
 
 
 def write_summary(folder: Path) -> None:
@@ -169,10 +153,11 @@ def write_summary(folder: Path) -> None:
         "# What control reaches",
         "",
         "Made by `python benchmarks/control_seeds.py` from the .jsonl files beside it; the tables of the seeds have",
-        "their commands. Greedy: mean +- standard deviation over seeds, each by the mean of its episodes on",
-        "gymnasium's own environment; IQM: interquartile mean over seeds (Agarwal et al. 2021); stochastic: actions",
-        "drawn as in training; at it: seeds whose greedy mean is at the goal. Published: rl-baselines3-zoo's figures,",
-        "mean +- standard deviation over the episodes of one run, and CleanRL's, over seeds; settings may differ.",
+        "their commands. Greedy: mean +- sample standard deviation (n - 1) over seeds, each by the mean of its",
+        "episodes on gymnasium's own environment; IQM: interquartile mean over seeds (Agarwal et al. 2021);",
+        "stochastic: actions drawn as in training; at it: seeds whose greedy mean is at the goal. Published:",
+        "rl-baselines3-zoo's figures, mean +- standard deviation over the episodes of one run, and CleanRL's, over",
+        "seeds; settings may differ.",
         "",
         "| environment | trained by | steps | seeds | greedy | IQM | stochastic | goal | at it | published |",
         "|---|---|---|---|---|---|---|---|---|---|",

@@ -16,7 +16,7 @@ PACKAGE = Path(tfppo.__file__).parent
 FLOORS = [
     ["errors"],
     ["masking", "random", "divergences", "distributions", "normals", "returns", "losses"],
-    ["types", "guards", "settings", "cluster", "config", "control", "control.recipes", "text", "text.config"],
+    ["types", "state", "guards", "settings", "cluster", "config", "control", "control.recipes", "text", "text.config"],
     [
         "placement",
         "replicas",
@@ -35,7 +35,7 @@ FLOORS = [
         "curves",
         "comparison",
     ],
-    ["objective", "learner", "loop"],
+    ["objective", "learner", "loop", "sessions"],
     [
         "control.environments",
         "control.classic.cartpole",
@@ -141,6 +141,7 @@ WITHOUT_TENSORFLOW = [
     "__init__",
 ]  # until they are told to
 MAY_PRINT = [
+    "sessions",
     "control.run",
     "text.run",
     "text.pretrain",

@@ -13,7 +13,7 @@ import pytest
 import tensorflow as tf
 from refusal import refusal
 
-from tfppo.checkpoints import Checkpoints, read_progress, weights_hash
+from tfppo.checkpoints import Checkpoints, read_progress
 
 
 def make_state(seed, units=3, steps=0):
@@ -322,18 +322,3 @@ def test_a_refusal_says_all_there_is_to_say(saved, warnings_of_tensorflow):
     del checkpoints
     gc.collect()
     assert warnings_of_tensorflow == []
-
-
-def test_the_hash_changes_with_any_bit_shape_type_or_order():
-    one, two = tf.Variable([0.0, 1.0]), tf.Variable([[2.0]])
-    same = [tf.Variable([0.0, 1.0]), tf.Variable([[2.0]])]
-    others = [
-        [tf.Variable([-0.0, 1.0]), two],
-        [tf.Variable([0.0, np.nextafter(np.float32(1), 2)]), two],
-        [one, tf.Variable([2.0])],
-        [tf.Variable([0.0, 1.0], dtype=tf.float64), two],
-        [two, one],
-        [one],
-    ]
-    assert weights_hash([one, two]) == weights_hash(same)
-    assert len({weights_hash(variables) for variables in [same, *others]}) == 7

@@ -89,7 +89,7 @@ def test_of_many_differences_a_label_names_what_is_needed(make_run):
     assert labels(a, b, c) == ["gamma=0.98, ...", "gamma=0.9, ...", "gamma=0.8, ..."]
 
 
-def test_the_line_is_the_mean_and_the_band_a_standard_deviation(make_run, drawn, tmp_path):
+def test_the_line_is_the_mean_and_the_band_a_sample_standard_deviation(make_run, drawn, tmp_path):
     a = make_run("a", [(0, "nan"), (10, 1.0), (30, 3.0), (50, 5.0)])
     b = make_run("b", [(0, 0.0), (20, 4.0), (40, 8.0)])
     plot_runs([a, b], tmp_path / "plot.png")
@@ -98,11 +98,12 @@ def test_the_line_is_the_mean_and_the_band_a_standard_deviation(make_run, drawn,
     np.testing.assert_array_equal(line.get_xdata(), [10, 20, 30, 40])  # where both have values, at the points of both
     np.testing.assert_allclose(line.get_ydata(), [1.5, 3.0, 4.5, 6.0])  # of y = x / 10 and y = x / 5
     corners = band.get_paths()[0].vertices
-    for x, low, high in [(10, 1.0, 2.0), (20, 2.0, 4.0), (30, 3.0, 6.0), (40, 4.0, 8.0)]:
+    for x, low, high in [(10, 1.0, 2.0), (20, 2.0, 4.0), (30, 3.0, 6.0), (40, 4.0, 8.0)]:  # the runs themselves
         ys = corners[corners[:, 0] == x, 1]
-        assert (ys.min(), ys.max()) == pytest.approx((low, high))
+        middle, std = (low + high) / 2, (high - low) / np.sqrt(2)  # of two values, n - 1
+        assert (ys.min(), ys.max()) == pytest.approx((middle - std, middle + std))
     (text,) = axes.get_legend().get_texts()
-    assert text.get_text() == "mean ± standard deviation of 2 runs"
+    assert text.get_text() == "mean ± sample standard deviation of 2 runs"
     assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_title()) == (
         "env steps",
         "episode return mean",
@@ -120,7 +121,7 @@ def test_a_group_of_one_run_is_that_run_without_a_band(make_run, drawn, tmp_path
     assert len(axes.collections) == 1
     assert [text.get_text() for text in axes.get_legend().get_texts()] == [
         "gamma=0.9: 1 run",
-        "gamma=0.98: mean ± standard deviation of 2 runs",
+        "gamma=0.98: mean ± sample standard deviation of 2 runs",
     ]
 
 

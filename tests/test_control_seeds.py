@@ -5,7 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 STEPS, EPISODES, RETURN = "rollout/env_steps", "rollout/episodes", "rollout/episode_return_mean"
@@ -60,7 +62,8 @@ def test_the_table_has_the_command_every_seed_and_what_they_have_in_common(resul
     assert "`tfppo train control --env Acrobot-v1 --learning-rate 0.001 --seed s`" in table
     assert "| 1 | -80.0 | 2.0 | -83.0 | -77.0 | -81.0 | 401 | 400 | 12 |" in table
     assert "| 4 | -200.0 | 2.0 | -203.0 | -197.0 | -201.0 | 404 | never | 12 |" in table
-    assert "greedy -110.0 +- 60.6,\ninterquartile mean -85.0 (Agarwal et al. 2021), stochastic -111.0." in table
+    assert "+- sample standard deviation (n - 1):\ngreedy -110.0 +- 60.6, interquartile mean -85.0" in table
+    assert table.endswith("(Agarwal et al. 2021), stochastic -111.0.\n")
 
 
 def test_a_checkpoint_is_judged_instead_of_the_end(control_seeds, write_run, tmp_path, monkeypatch):
@@ -82,6 +85,23 @@ def test_a_checkpoint_is_judged_instead_of_the_end(control_seeds, write_run, tmp
 
 def test_the_picture_is_drawn(results):
     assert (results / "control_Acrobot-v1.png").stat().st_size > 10_000
+
+
+def test_the_picture_shows_the_mean_the_extremes_and_the_goal(control_seeds, tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path: figures.append((figure, path)))
+    curves = [{STEPS: [100.0, 300.0], RETURN: [start, 0.0]} for start in (-300.0, -100.0, -50.0)]
+    control_seeds.draw([{"env": "Acrobot-v1"}], curves, tmp_path / "picture.png")
+    ((figure, path),) = figures
+    (axes,) = figure.axes
+    mean, goal = axes.lines
+    (band,) = axes.collections
+    assert path == tmp_path / "picture.png" and "Acrobot-v1" in axes.get_title()
+    np.testing.assert_allclose(mean.get_xydata(), [[100, -150], [300, 0]])
+    np.testing.assert_array_equal(goal.get_ydata(), [-85, -85])
+    corners = band.get_paths()[0].vertices
+    assert set(corners[corners[:, 0] == 100, 1]) == {-300.0, -50.0}
+    assert "mean, lowest and highest of 3 runs" in axes.get_legend().get_texts()[0].get_text()
 
 
 def test_the_summary_has_a_row_for_every_environment_that_has_results(results, control_seeds):

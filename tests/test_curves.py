@@ -1,5 +1,6 @@
 """Pictures of metrics: of a run, and of groups of runs."""
 
+import statistics
 import struct
 import sys
 
@@ -8,7 +9,7 @@ import pytest
 from matplotlib.figure import Figure
 from refusal import refusal
 
-from tfppo.curves import COLOURS, Band, plot_bands, plot_curve, read_metrics
+from tfppo.curves import COLOURS, Band, band_of, extremes, plot_bands, plot_curve, read_metrics
 
 ROWS = "iteration,rollout/env_steps,rollout/return\n0,100,nan\n1,200,-3.5\n2,300,12\n"
 
@@ -74,7 +75,7 @@ def test_groups_have_colours_of_their_own_the_same_in_every_panel(tmp_path, monk
     figures = []
     monkeypatch.setattr(Figure, "savefig", lambda figure, path: figures.append(figure))
     count = 2 * len(COLOURS) + 1
-    bands = [Band(f"group {n}", np.arange(3.0), np.full(3, n), np.ones(3)) for n in range(count)]
+    bands = [Band(f"group {n}", np.arange(3.0), np.full(3, n), (np.zeros(3), np.ones(3))) for n in range(count)]
     plot_bands({"text/score_mean": bands, "text/kl": bands}, tmp_path / "plot.png", "iteration", "groups")
     above, below = figures[0].axes
     looks = [[(line.get_color(), line.get_linestyle()) for line in axes.lines] for axes in (above, below)]
@@ -83,6 +84,35 @@ def test_groups_have_colours_of_their_own_the_same_in_every_panel(tmp_path, monk
     assert [text.get_text() for text in above.get_legend().get_texts()] == [band.label for band in bands]
     assert below.get_legend() is None and len(below.collections) == count
     assert (above.get_title(), below.get_xlabel()) == ("groups", "iteration")
+
+
+def test_a_goal_is_a_line_in_every_panel(tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path: figures.append(figure))
+    panel = [Band("runs", np.arange(3.0), np.zeros(3), None)]
+    plot_bands({"a": panel, "b": panel}, tmp_path / "plot.png", "iteration", "", 7.0)
+    for axes in figures[0].axes:
+        np.testing.assert_array_equal(axes.lines[1].get_ydata(), [7.0, 7.0])
+        assert axes.lines[1].get_linestyle() == "--"
+
+
+def test_a_band_is_of_a_samples_deviation_or_of_the_extremes():
+    runs = [([0, 4], [0.0, 4.0]), ([0, 2, 4], [2.0, 2.0, 8.0]), ([1, 4], [7.0, 7.0])]
+    band, wide = band_of(runs), band_of(runs, "lr=1", extremes)
+    for shown in (band, wide):
+        np.testing.assert_array_equal(shown.x, [1, 2, 4])  # where all have values, at the points of all
+        np.testing.assert_allclose(shown.mean, [10 / 3, 11 / 3, 19 / 3])
+    for index, values in enumerate([(1, 2, 7), (2, 2, 7), (4, 8, 7)]):
+        std = statistics.stdev(values)
+        edges = [edge[index] for edge in band.edges]
+        assert edges == pytest.approx([band.mean[index] - std, band.mean[index] + std])
+        assert [edge[index] for edge in wide.edges] == [min(values), max(values)]
+    assert band.label == "mean ± sample standard deviation of 3 runs"
+    assert wide.label == "lr=1: mean, lowest and highest of 3 runs"
+    alone = band_of(runs[:1])
+    assert alone.edges is None and alone.label == "1 run"
+    with pytest.raises(ValueError, match="ends at 4, before another begins at 5"):
+        band_of([*runs, ([5], [1.0])])
 
 
 def test_a_single_point_can_be_seen(tmp_path, monkeypatch):

@@ -134,8 +134,9 @@ def test_the_terminal_says_which_seed_is_under_way_and_what_all_reached(training
     cells = [[cell.strip() for cell in row] for row in rows]
     assert cells[0] == ["seed", "greedy mean", "stochastic mean", "env steps", "seconds"]
     assert cells[1:] == [[str(n + 1), f"{mean:.2f}", "7.00", "1,234", "3.2"] for n, mean in enumerate(means)]
-    assert "greedy mean over 4 seeds: 65.00 +- 29.58, interquartile mean 70.00" in lines
+    assert "greedy mean over 4 seeds: 65.00 +- 34.16, interquartile mean 70.00" in lines
     assert "stochastic mean over 4 seeds: 7.00 +- 0.00, interquartile mean 7.00" in lines
+    assert any("sample standard deviation" in line and "n - 1" in line for line in lines)
     assert any("middle half" in line and "1 lowest" in line for line in lines)
     assert str(tmp_path / "plot-task.png") in lines[-1]
 
@@ -145,7 +146,7 @@ def test_text_has_a_table_of_its_own(training, monkeypatch, capsys):
     evaluation = {"score": {"policy": {"mean": 1.5}}, "gain": 2.0, "kl": 9.5, "seconds": {"total": 3.0}}
     training([evaluation], text_run())
     out = capsys.readouterr().out
-    assert all(words in out for words in ("gain over 1 seeds: 2.00 +- 0.00", "KL over", "9.50", "score over", "1.50"))
+    assert all(words in out for words in ("gain over 1 seeds: 2.00, inter", "KL over", "9.50", "score over", "1.50"))
     assert "env steps" not in out and "greedy" not in out
 
 

@@ -1,18 +1,18 @@
 """Checkpoints: everything that a run needs to go on, each of them whole or not there."""
 
-import hashlib
 import json
 import math
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from tfppo.errors import UsageError
+from tfppo.state import named_variables
 
 STATE = "state.npz"
 PROGRESS = "progress.json"
@@ -36,15 +36,11 @@ class Checkpoints:
     Args:
       folder: where they live.
       keep: how many of the latest.
-      **state: by name: models and optimizers of Keras, variables, and lists of them; their order counts.
+      **state: as for `named_variables`.
     """
 
     def __init__(self, folder: Path, keep: int = 3, **state: Any):
-        self._variables = {
-            f"{name}/{index}": variable
-            for name, part in state.items()
-            for index, variable in enumerate(_variables(part))
-        }
+        self._variables = named_variables(state)
         self._folder = folder
         self._keep = keep
 
@@ -165,30 +161,12 @@ def read_progress(path: Path) -> Progress:
     return Progress(int(progress.iteration), None if progress.score is None else float(progress.score), sizes)
 
 
-def _variables(part: Any) -> list[Any]:
-    """The variables of a list, a model, an optimizer, or the variable that it is. Seeds of a model's dropout, which is
-    off, are left out: they are others in every process."""
-    if isinstance(part, list):
-        return part
-    return getattr(part, "weights", None) or getattr(part, "variables", [part])
-
-
 def _score(path: Path) -> float:
     try:
         score = read_progress(path).score
     except Exception:  # a damaged one is not the best
         return -math.inf
     return -math.inf if score is None else score
-
-
-def weights_hash(variables: Iterable[Any]) -> str:
-    """The SHA-256 of variables' shapes, types and bits, in their order: equal only where all weights are."""
-    digest = hashlib.sha256()
-    for variable in variables:
-        value = np.asarray(variable.numpy())
-        digest.update(f"{value.dtype.str}{value.shape}".encode())
-        digest.update(value.tobytes())
-    return digest.hexdigest()
 
 
 def _to_disk(path: Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from tfppo import runs
 from tfppo.config import ControlRun
-from tfppo.curves import Band, plot_bands, read_metrics
+from tfppo.curves import Band, band_of, plot_bands, read_metrics
 from tfppo.errors import UsageError
 from tfppo.text.config import TextRun
 
@@ -29,9 +29,9 @@ class Group(NamedTuple):
 def plot_runs(folders: Sequence[Path], picture: Path, metric: str | None = None) -> list[Group]:
     """Draws runs over environment steps (control) or iterations (text), and returns their groups.
 
-    Runs that differ only in their seed are one line, their mean, with a band of one standard deviation (of the runs
-    that there are, not an estimate for others) to both sides. Between its rows a run is interpolated linearly; a line
-    is drawn where all its runs have values.
+    Runs that differ only in their seed are one line, their mean, with a band of one standard deviation (of a sample:
+    n - 1) to both sides. Between its rows a run is interpolated linearly; a line is drawn where all its runs have
+    values.
 
     Args:
       folders: of the runs, all of control or all of text.
@@ -116,17 +116,11 @@ def _label(settings: dict[str, Any], names: Sequence[str]) -> str:
 
 def _band(group: Group, x: str, metric: str) -> Band:
     curves = [_curve(folder, x, metric) for folder in group.folders]
-    first, last = max(steps[0] for steps, _ in curves), min(steps[-1] for steps, _ in curves)
-    if first > last:
-        raise UsageError(f"{', '.join(map(str, group.folders))} have {metric} at no {x} in common: plot them apart")
-    # All of the runs' own points: between two of them every run is a straight line, and so is their mean.
-    grid = np.unique(np.concatenate([steps for steps, _ in curves]))
-    grid = grid[(first <= grid) & (grid <= last)]
-    values = np.stack([np.interp(grid, *curve) for curve in curves])  # [runs, N]
-    count = len(curves)
-    what = f"mean ± standard deviation of {count} runs" if count > 1 else "1 run"
-    label = f"{group.label}: {what}" if group.label else what
-    return Band(label, grid, values.mean(axis=0), values.std(axis=0) if count > 1 else None)
+    try:
+        return band_of(curves, group.label)
+    except ValueError:
+        folders = ", ".join(map(str, group.folders))
+        raise UsageError(f"{folders} have {metric} at no {x} in common: plot them apart") from None
 
 
 def _curve(folder: Path, x: str, metric: str) -> tuple[np.ndarray, np.ndarray]:

@@ -1,7 +1,7 @@
 """Pictures of metrics: of one run, and of several in groups."""
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +20,7 @@ class Band(NamedTuple):
     label: str
     x: np.ndarray  # [N]
     mean: np.ndarray  # [N], over the runs
-    std: np.ndarray | None  # [N], over the runs; None: there is no band
+    edges: tuple[np.ndarray, np.ndarray] | None  # [N] and [N], below and above; None: there is no band
 
 
 def plot_curve(metrics: Path, picture: Path, x: str, y: str | Sequence[str], title: str) -> None:
@@ -47,18 +47,60 @@ def plot_frontier(metrics: Path, picture: Path, x: str, y: str, title: str) -> N
     figure.savefig(picture)
 
 
-def plot_bands(panels: Mapping[str, Sequence[Band]], picture: Path, x: str, title: str) -> None:
-    """Draws lines with bands of one standard deviation to both sides: for each metric a panel of the groups, which have
-    one colour in all panels. The kind of picture hangs on the file's ending."""
+def deviation(values: np.ndarray) -> tuple[str, tuple[np.ndarray, np.ndarray]]:
+    """A band of one standard deviation, that of a sample (n - 1), to both sides of the mean of runs' values [runs, N]:
+    what it is called, and its edges [N], below and above."""
+    mean, std = values.mean(axis=0), values.std(axis=0, ddof=1)
+    return f"mean ± sample standard deviation of {len(values)} runs", (mean - std, mean + std)
+
+
+def extremes(values: np.ndarray) -> tuple[str, tuple[np.ndarray, np.ndarray]]:
+    """A band from the lowest to the highest of the runs, as `deviation`."""
+    return f"mean, lowest and highest of {len(values)} runs", (values.min(axis=0), values.max(axis=0))
+
+
+def band_of(
+    curves: Sequence[tuple[Sequence[float], Sequence[float]]],
+    label: str = "",
+    kind: Callable[[np.ndarray], tuple[str, tuple[np.ndarray, np.ndarray]]] = deviation,
+) -> Band:
+    """The mean of runs with a band about it, where all of them have values; one run is drawn without a band.
+
+    Args:
+      curves: x and y of each run, in the order of x; between its points a run is interpolated linearly.
+      label: what the runs are, if that is to be said.
+      kind: `deviation` or `extremes`.
+
+    Raises:
+      ValueError: if the runs have values at no x in common.
+    """
+    first, last = max(x[0] for x, _ in curves), min(x[-1] for x, _ in curves)
+    if first > last:
+        raise ValueError(f"the first of these runs ends at {last}, before another begins at {first}")
+    # All of the runs' own points: between two of them every run is a straight line, and so is their mean.
+    grid = np.unique(np.concatenate([x for x, _ in curves]))
+    grid = grid[(first <= grid) & (grid <= last)]
+    values = np.stack([np.interp(grid, *curve) for curve in curves])  # [runs, N]
+    shown, edges = kind(values) if len(curves) > 1 else ("1 run", None)
+    return Band(f"{label}: {shown}" if label else shown, grid, values.mean(axis=0), edges)
+
+
+def plot_bands(
+    panels: Mapping[str, Sequence[Band]], picture: Path, x: str, title: str, goal: float | None = None
+) -> None:
+    """Draws lines with their bands: for each metric a panel of the groups, which have one colour in all panels; and a
+    dashed line at the goal. The kind of picture hangs on the file's ending."""
     figure, axes_of_panels = _figure(len(panels))
     for axes, (name, bands) in zip(axes_of_panels, panels.items(), strict=True):
-        for number, (label, steps, mean, std) in enumerate(bands):
+        for number, (label, steps, mean, edges) in enumerate(bands):
             row, column = divmod(number, len(COLOURS))
             colour, line = COLOURS[column], LINES[row % len(LINES)]
             point = "o" if len(steps) == 1 else None  # which no line would show
             axes.plot(steps, mean, color=colour, linestyle=line, marker=point, linewidth=2, label=label)
-            if std is not None:
-                axes.fill_between(steps, mean - std, mean + std, color=colour, alpha=0.2, linewidth=0)
+            if edges is not None:
+                axes.fill_between(steps, *edges, color=colour, alpha=0.2, linewidth=0)
+        if goal is not None:
+            axes.axhline(goal, color="#888888", linewidth=1, linestyle="--")
         axes.set_ylabel(_label(name))
     axes_of_panels[0].legend(frameon=False, fontsize="small")
     axes_of_panels[0].set_title(title)

@@ -16,6 +16,7 @@ import tensorflow as tf
 from tfppo.cluster import VARIABLE, Cluster
 from tfppo.errors import UsageError
 from tfppo.replicas import Replicas
+from tfppo.state import named_variables
 
 CARRIERS = {tf.bool: tf.int32, tf.int8: tf.int32, tf.int16: tf.int32, tf.uint8: tf.int32, tf.uint16: tf.int32}
 CARRIERS |= {tf.uint32: tf.int64, tf.bfloat16: tf.float32}
@@ -109,7 +110,7 @@ class WorkerReplicas(Replicas):
                 f"worker {' and '.join(others)} of {self.count} was given other settings than worker 0: start all of "
                 "them with the same ones"
             )
-        for variable in _variables(state):
+        for variable in named_variables(state).values():
             value = _carried(tf.convert_to_tensor(variable))
             value = self._added(value if self.is_chief else tf.zeros_like(value))
             variable.assign(tf.cast(value, variable.dtype))
@@ -162,11 +163,6 @@ def _interruptible() -> Iterator[None]:
 
 def _carried(nest: Any) -> Any:
     return tf.nest.map_structure(lambda x: tf.cast(x, CARRIERS.get(x.dtype, x.dtype)), nest)
-
-
-def _variables(state: dict[str, Any]) -> list[Any]:
-    """The variables of named models, optimizers, variables and lists of them, in a fixed order."""
-    return tf.nest.flatten([getattr(x, "variables", x) for x in state.values()])
 
 
 def _answers(worker: str) -> bool:

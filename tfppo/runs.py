@@ -163,19 +163,6 @@ def shared_settings(config: Any) -> str:
     return json.dumps({k: v for k, v in settings.items() if k not in ("device", "preset", "threads")}, default=str)
 
 
-def phase_seconds(began: float, imported: float, compiled: float, trained: float, ended: float) -> dict[str, float]:
-    """The seconds of evaluation.json, of a run that began, was trained and ended at these times; importing and
-    compiling took so many seconds of it."""
-    phases = {
-        "import": imported,
-        "compile": compiled,
-        "train": trained - began - imported - compiled,
-        "evaluate": ended - trained,
-        "total": ended - began,
-    }
-    return {name: round(seconds, 3) for name, seconds in phases.items()}
-
-
 def read_evaluation(folder: Path) -> dict[str, Any] | None:
     """The evaluation of a run; None: it was not evaluated."""
     path = folder / EVALUATION

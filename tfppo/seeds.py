@@ -111,11 +111,12 @@ def _print_table(folders: dict[int, Path]) -> None:
     Console(highlight=False).print(table)
     for name, path in scores.items():
         values = [_at(evaluation, path) for evaluation in evaluations.values()]
-        spread = f"{statistics.fmean(values):.2f} +- {statistics.pstdev(values):.2f}"
-        print(f"{name} over {len(values)} seeds: {spread}, interquartile mean {interquartile_mean(values):.2f}")
+        spread = f" +- {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+        mean, middle = statistics.fmean(values), interquartile_mean(values)
+        print(f"{name} over {len(values)} seeds: {mean:.2f}{spread}, interquartile mean {middle:.2f}")
     cut = len(evaluations) // 4
     print(
-        "(+-: standard deviation of these seeds; interquartile mean: the mean of the middle half, "
+        "(+-: sample standard deviation over the seeds, n - 1; interquartile mean: the mean of the middle half, "
         f"without the {cut} lowest and the {cut} highest)"
     )
 
@@ -137,4 +138,4 @@ def _draw(folders: Sequence[Path], runs_dir: Path, name: str) -> None:
     except UsageError as error:  # so short that no episode finished: no reason to fail after the training
         print(f"no picture of the seeds: {error}")
     else:
-        print(f"{picture} shows the seeds' mean and standard deviation")
+        print(f"{picture} shows the seeds' mean and sample standard deviation")

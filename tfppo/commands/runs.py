@@ -126,7 +126,7 @@ class Resume:
 @dataclass(frozen=True)
 class Plot:
     """Draw runs side by side: those that differ only in their seed are one line, their mean, with a band of one
-    standard deviation."""
+    sample standard deviation (n - 1)."""
 
     folders: Positional[tuple[Path, ...]] = ()
     """The runs' folders, all of control or all of text."""

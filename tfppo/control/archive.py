@@ -3,7 +3,6 @@
 NumPy's archives do it without pickle: arrays as they are, and what ties them as a text of JSON among them.
 """
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from tfppo.errors import UsageError
+from tfppo.state import digest
 
 NEST = "nest"  # the archive's entry that holds the JSON; the arrays are "0", "1", ...
 
@@ -53,10 +53,8 @@ def fingerprint(data: Any) -> str:
       TypeError: as `write_archive`.
     """
     arrays: list[np.ndarray] = []
-    digest = hashlib.sha256(json.dumps(_packed(data, arrays)).encode())
-    for x in arrays:
-        digest.update(f"{x.dtype.str}{x.shape}".encode() + x.tobytes())
-    return digest.hexdigest()
+    packed = json.dumps(_packed(data, arrays))
+    return digest(arrays, packed)
 
 
 def is_plain(data: Any) -> bool:

@@ -1,7 +1,6 @@
 """A control run from its folder's first file to its last: writers, checkpoints, evaluation, resume."""
 
 import dataclasses
-import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import Any
 import gymnasium
 
 from tfppo import runs
-from tfppo.checkpoints import Checkpoints, weights_hash
 from tfppo.config import ControlRun
 from tfppo.control.evaluate import describe, episode_returns, summarise
 from tfppo.control.export import MEMORY, export_policy, input_specs, model_graph
@@ -21,9 +19,9 @@ from tfppo.control.video import record_episodes
 from tfppo.curves import plot_curve
 from tfppo.diagnoses import DiagnosisWriter
 from tfppo.errors import UsageError
-from tfppo.locks import locked
-from tfppo.loop import STARTS_ANEW, execution, go_back, resumable, write_iterations, writing
-from tfppo.placement import make_repeatable
+from tfppo.loop import write_iterations, writing
+from tfppo.sessions import Clock, anywhere, begin, checkpoints_of, go_on, keep_evaluation, resumable, settled, training
+from tfppo.state import weights_hash
 from tfppo.tensorboard import TensorBoardWriter
 from tfppo.writers import ConsoleWriter, CsvWriter, Writer, progress_bar
 
@@ -38,14 +36,10 @@ def train(config: ControlRun, task: str = "control", import_seconds: float = 0.0
     Raises:
       UsageError: on settings that do not fit together, or a folder that cannot be used.
     """
-    began = time.perf_counter() - import_seconds
-    config = dataclasses.replace(config, run=make_repeatable(config.run))
-    trainer = ControlTrainer(config)
-    if not trainer.replicas.is_chief:
-        return _run(trainer, None, began, import_seconds)
-    folder = runs.create_run_folder(config.run, task, trainer.config)
-    with locked(folder):
-        return _run(trainer, folder, began, import_seconds)
+    clock = Clock(import_seconds)
+    trainer = ControlTrainer(settled(config))
+    with begin(trainer, task) as folder:
+        return _run(trainer, folder, clock)
 
 
 def resume(folder: Path, import_seconds: float = 0.0, env: str | None = None) -> Path | None:
@@ -55,19 +49,12 @@ def resume(folder: Path, import_seconds: float = 0.0, env: str | None = None) ->
     Raises:
       UsageError: if the folder is no run or in use, or its latest checkpoint is damaged.
     """
-    began = time.perf_counter() - import_seconds
-    config = runs.read_confirmed(folder, ControlRun, "env", env)
-    config = dataclasses.replace(config, run=make_repeatable(config.run))
-    with closing(ControlTrainer(config)) as trainer:
-        if not trainer.replicas.is_chief:
-            return _run(trainer, None, began, import_seconds)
-        with locked(folder):
-            checkpoint = go_back(folder, _checkpoints(trainer, folder))
-            if checkpoint is None:
-                print(STARTS_ANEW)
-            elif trainer.keeps_environments:
-                print(trainer.collector.restore_environments(checkpoint))
-            return _run(trainer, folder, began, import_seconds)
+    clock = Clock(import_seconds)
+    config = settled(runs.read_confirmed(folder, ControlRun, "env", env))
+    with closing(ControlTrainer(config)) as trainer, go_on(trainer, folder) as (own, checkpoint):
+        if checkpoint is not None and trainer.keeps_environments:
+            print(trainer.collector.restore_environments(checkpoint))
+        return _run(trainer, own, clock)
 
 
 def evaluate(
@@ -120,53 +107,46 @@ def export(folder: Path, checkpoint: str = "latest", env: str | None = None) -> 
 @contextmanager
 def _restored(folder: Path, checkpoint: str, env: str | None, video_episodes: int = 0) -> Iterator[ControlTrainer]:
     """The trainer of a run as a checkpoint left it, on whatever device there is."""
-    config = runs.read_confirmed(folder, ControlRun, "env", env)
+    config = anywhere(runs.read_confirmed(folder, ControlRun, "env", env))
     control = dataclasses.replace(config.control, video_episodes=video_episodes)
-    run = dataclasses.replace(config.run, device="auto", distribute="none")
-    trainer = ControlTrainer(ControlRun(run, control, config.ppo))
-    try:
-        _checkpoints(trainer, folder).restore_for_use(checkpoint)
+    with closing(ControlTrainer(dataclasses.replace(config, control=control))) as trainer:
+        checkpoints_of(trainer, folder).restore_for_use(checkpoint)
         yield trainer
-    finally:
-        trainer.close()
 
 
 @resumable
-def _run(trainer: ControlTrainer, folder: Path | None, began: float, import_seconds: float) -> Path | None:
+def _run(trainer: ControlTrainer, folder: Path | None, clock: Clock) -> Path | None:
+    control = trainer.config.control
+    backend = "in-graph" if trainer.in_graph else "gymnasium"
+    subject = f"{control.env} ({backend}), {control.num_envs} environments"
+    with closing(trainer), training(trainer, folder, subject):
+        finished = _train(trainer, folder)
+    clock.end_training()
+    if folder and finished:
+        _finish(trainer, folder, clock)
+    elif folder:
+        print(f"stopped; go on with: tfppo resume {runs.confirmed(folder, 'env', control.env)}")
+    return folder
+
+
+def _finish(trainer: ControlTrainer, folder: Path, clock: Clock) -> None:
+    """What a run leaves behind when it is trained, and the last it says."""
     config = trainer.config
-    _announce(trainer, folder)
-    try:
-        with trainer.replicas.watched(folder):
-            finished = _train(trainer, folder)
-    finally:
-        trainer.close()
-    if folder is None:
-        return None
-    if not finished:
-        print(f"stopped; go on with: tfppo resume {runs.confirmed(folder, 'env', config.control.env)}")
-        return folder
-    trained = time.perf_counter()
     with writing(folder):
         plot_curve(folder / runs.METRICS, folder / runs.CURVE, STEPS, RETURN, f"{config.control.env}, {folder.name}")
     if config.control.eval_episodes:
         judged = _judge(trainer, config.control.eval_episodes, config.run.seed)
-        seconds = runs.phase_seconds(began, import_seconds, trainer.compile_seconds, trained, time.perf_counter())
-        evaluation = {"env": config.control.env, "seed": config.run.seed} | judged
-        evaluation |= {"env_steps": trainer.env_steps, "seconds": seconds}
-        with writing(folder):
-            runs.write_evaluation(folder, evaluation)
-        print(describe(evaluation))
+        evaluation = {"env": config.control.env, "seed": config.run.seed} | judged | {"env_steps": trainer.env_steps}
+        print(describe(keep_evaluation(trainer, folder, clock, evaluation)))
     _record(trainer, folder, config.run.seed)
     print(
         f"{folder} holds {runs.CURVE}, {runs.METRICS} and the rest; see it with: tensorboard --logdir {folder.parent}"
     )
-    return folder
 
 
 def _train(trainer: ControlTrainer, folder: Path | None) -> bool:
     """The training loop with what is written on the way, if there is a folder. Returns whether it came to its end."""
     run, control = trainer.config.run, trainer.config.control
-    trainer.replicas.start(runs.shared_settings(trainer.config), trainer.state)
     done = trainer.iteration == control.num_iterations or _is_solved(trainer.episode_metrics, control.target_return)
     if done:  # a finished run was resumed
         return True
@@ -175,7 +155,7 @@ def _train(trainer: ControlTrainer, folder: Path | None) -> bool:
         run,
         folder,
         _writers(trainer, folder) if folder else [],
-        _checkpoints(trainer, folder) if folder else None,
+        checkpoints_of(trainer, folder) if folder else None,
         RETURN,
         lambda iteration, row: iteration + 1 == control.num_iterations or _is_solved(row, control.target_return),
         trainer.collector.save_environments if trainer.keeps_environments else None,
@@ -185,10 +165,6 @@ def _train(trainer: ControlTrainer, folder: Path | None) -> bool:
 
 def _is_solved(row: dict[str, float], target_return: float | None) -> bool:
     return target_return is not None and row["rollout/episodes"] >= WINDOW and row[RETURN] >= target_return
-
-
-def _checkpoints(trainer: ControlTrainer, folder: Path) -> Checkpoints:
-    return Checkpoints(folder / runs.CHECKPOINTS, trainer.config.run.keep_checkpoints, **trainer.state)
 
 
 def _writers(trainer: ControlTrainer, folder: Path) -> list[Writer]:
@@ -248,11 +224,3 @@ def _record(trainer: ControlTrainer, folder: Path, seed: int) -> None:
     else:
         shown = "a greedy episode" if episodes == 1 else f"{episodes} greedy episodes"
         print(f"{folder / runs.VIDEO} shows {shown} of {env}")
-
-
-def _announce(trainer: ControlTrainer, folder: Path | None) -> None:
-    control = trainer.config.control
-    backend = "in-graph" if trainer.in_graph else "gymnasium"
-    where = folder or "worker 0"
-    print(f"{control.env} ({backend}), {control.num_envs} environments, seed {trainer.config.run.seed} -> {where}")
-    print(execution(trainer), flush=True)

@@ -1,7 +1,6 @@
 """A text run from its folder's first file to its last: writers, samples, checkpoints, evaluation, resume."""
 
 import dataclasses
-import time
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +8,12 @@ import keras
 import numpy as np
 
 from tfppo import runs
-from tfppo.checkpoints import Checkpoints, weights_hash
 from tfppo.curves import plot_curve, plot_frontier
 from tfppo.diagnoses import DiagnosisWriter
 from tfppo.errors import UsageError
-from tfppo.locks import locked
-from tfppo.loop import STARTS_ANEW, execution, go_back, resumable, write_iterations, writing
-from tfppo.placement import make_repeatable
+from tfppo.loop import write_iterations, writing
+from tfppo.sessions import Clock, anywhere, begin, checkpoints_of, go_on, keep_evaluation, resumable, settled, training
+from tfppo.state import weights_hash
 from tfppo.tensorboard import TensorBoardWriter
 from tfppo.text.config import TextRun
 from tfppo.text.evaluate import Examinee, compare, describe
@@ -50,17 +48,13 @@ def train_text(
     Raises:
       UsageError: on settings that do not fit together, a reward that fails, or a folder that cannot be used.
     """
-    began = time.perf_counter() - import_seconds
+    clock = Clock(import_seconds)
     if config.text.preset is not None:  # the run is to be found again from any folder
         text = dataclasses.replace(config.text, preset=config.text.preset.resolve())
         config = dataclasses.replace(config, text=text)
-    config = dataclasses.replace(config, run=make_repeatable(config.run))
-    trainer = TextTrainer(config, task=task, reward=reward, model=model)
-    if not trainer.replicas.is_chief:
-        return _run(trainer, None, began, import_seconds)
-    folder = runs.create_run_folder(config.run, trainer.task.name, trainer.config)
-    with locked(folder):
-        return _run(trainer, folder, began, import_seconds)
+    trainer = TextTrainer(settled(config), task=task, reward=reward, model=model)
+    with begin(trainer, trainer.task.name) as folder:
+        return _run(trainer, folder, clock)
 
 
 def resume(folder: Path, import_seconds: float = 0.0, reward: str | None = None) -> Path | None:
@@ -70,16 +64,10 @@ def resume(folder: Path, import_seconds: float = 0.0, reward: str | None = None)
     Raises:
       UsageError: if the folder is no run or in use, or its latest checkpoint is damaged.
     """
-    began = time.perf_counter() - import_seconds
-    config = runs.read_confirmed(folder, TextRun, "reward", reward)
-    config = dataclasses.replace(config, run=make_repeatable(config.run))
-    trainer = TextTrainer(config)
-    if not trainer.replicas.is_chief:
-        return _run(trainer, None, began, import_seconds)
-    with locked(folder):
-        if go_back(folder, _checkpoints(trainer, folder)) is None:
-            print(STARTS_ANEW)
-        return _run(trainer, folder, began, import_seconds)
+    clock = Clock(import_seconds)
+    trainer = TextTrainer(settled(runs.read_confirmed(folder, TextRun, "reward", reward)))
+    with go_on(trainer, folder) as (own, _):
+        return _run(trainer, own, clock)
 
 
 def evaluate(
@@ -145,17 +133,27 @@ def export(folder: Path, checkpoint: str = "latest") -> Path:
 
 
 @resumable
-def _run(trainer: TextTrainer, folder: Path | None, began: float, import_seconds: float) -> Path | None:
-    config = trainer.config
-    _announce(trainer, folder)
-    with trainer.replicas.watched(folder):
+def _run(trainer: TextTrainer, folder: Path | None, clock: Clock) -> Path | None:
+    text, model = trainer.config.text, trainer.policy.model.model
+    trained = sum(variable.shape.num_elements() for variable in trainer.policy.trainable_variables)
+    subject = (
+        f"task {trainer.task.name} ({trainer.task.description}), {type(model).__name__} of "
+        f"{model.count_params() / 1e6:.1f}M parameters ({trained / 1e6:.2f}M trained), {text.batch_size} responses an "
+        "iteration"
+    )
+    with training(trainer, folder, subject):
         finished = _train(trainer, folder)
-    if folder is None:
-        return None
-    if not finished:
-        print(f"stopped; go on with: tfppo resume {runs.confirmed(folder, 'reward', config.text.reward)}")
-        return folder
-    trained = time.perf_counter()
+    clock.end_training()
+    if folder and finished:
+        _finish(trainer, folder, clock)
+    elif folder:
+        print(f"stopped; go on with: tfppo resume {runs.confirmed(folder, 'reward', text.reward)}")
+    return folder
+
+
+def _finish(trainer: TextTrainer, folder: Path, clock: Clock) -> None:
+    """What a run leaves behind when it is trained, and the last it says."""
+    config = trainer.config
     metrics, title = folder / runs.METRICS, f"{trainer.task.name}, {folder.name}"
     with writing(folder):
         plot_curve(metrics, folder / runs.CURVE, "iteration", [SCORE, KL], title)
@@ -165,21 +163,16 @@ def _run(trainer: TextTrainer, folder: Path | None, began: float, import_seconds
         writer.close()
     if config.text.eval_prompts:
         evaluation, _ = _evaluate(trainer, config.text.eval_prompts, config.run.seed)
-        seconds = runs.phase_seconds(began, import_seconds, trainer.compile_seconds, trained, time.perf_counter())
-        evaluation = {"task": trainer.task.name, "seed": config.run.seed} | evaluation | {"seconds": seconds}
-        with writing(folder):
-            runs.write_evaluation(folder, evaluation)
-        print(describe(evaluation))
+        evaluation = {"task": trainer.task.name, "seed": config.run.seed} | evaluation
+        print(describe(keep_evaluation(trainer, folder, clock, evaluation)))
     print(
         f"{folder} holds {runs.SAMPLES}, {runs.CURVE}, {runs.METRICS} and the rest; see it with: tensorboard --logdir "
         f"{folder.parent}\ntalk to it with: tfppo generate {folder} --prompt 'This film'"
     )
-    return folder
 
 
 def _train(trainer: TextTrainer, folder: Path | None) -> bool:
     """The training loop with what is written on the way, if there is a folder. Returns whether it came to its end."""
-    trainer.replicas.start(runs.shared_settings(trainer.config), trainer.state)
     run, text = trainer.config.run, trainer.config.text
     if trainer.iteration == text.iterations:  # a finished run was resumed
         return True
@@ -189,7 +182,7 @@ def _train(trainer: TextTrainer, folder: Path | None) -> bool:
         run,
         folder,
         writers,
-        _checkpoints(trainer, folder) if folder else None,
+        checkpoints_of(trainer, folder) if folder else None,
         "text/reward_mean",
         lambda iteration, row: iteration + 1 == text.iterations,
         replicas=trainer.replicas,
@@ -202,9 +195,8 @@ def _unscored(prompts: list[str], responses: list[str]) -> list[float]:
 
 
 def _restored(folder: Path, config: TextRun, checkpoint: str, reward: Reward | None = None) -> TextTrainer:
-    run = dataclasses.replace(config.run, device="auto", distribute="none")
-    trainer = TextTrainer(dataclasses.replace(config, run=run), reward=reward)
-    _checkpoints(trainer, folder).restore_for_use(checkpoint)
+    trainer = TextTrainer(anywhere(config), reward=reward)
+    checkpoints_of(trainer, folder).restore_for_use(checkpoint)
     return trainer
 
 
@@ -228,10 +220,6 @@ def _evaluate(trainer: TextTrainer, count: int, seed: int) -> tuple[dict[str, An
     return evaluation | {"weights": weights_hash(trainer.weights)}, texts
 
 
-def _checkpoints(trainer: TextTrainer, folder: Path) -> Checkpoints:
-    return Checkpoints(folder / runs.CHECKPOINTS, trainer.config.run.keep_checkpoints, **trainer.state)
-
-
 def _writers(trainer: TextTrainer, folder: Path) -> list[Writer]:
     config, start = trainer.config, trainer.iteration
     tensorboard = TensorBoardWriter(folder, None, start if start else None)
@@ -241,15 +229,3 @@ def _writers(trainer: TextTrainer, folder: Path) -> list[Writer]:
     console = ConsoleWriter(config.text.iterations, columns, None, start)
     diagnoses = DiagnosisWriter(config.ppo, KL, SCORE, True, trainer.learner.guard)
     return [CsvWriter(folder / runs.METRICS, start), tensorboard, diagnoses, console]
-
-
-def _announce(trainer: TextTrainer, folder: Path | None) -> None:
-    text = trainer.config.text
-    model = trainer.policy.model.model
-    trained = sum(variable.shape.num_elements() for variable in trainer.policy.trainable_variables)
-    print(
-        f"task {trainer.task.name} ({trainer.task.description}), {type(model).__name__} of "
-        f"{model.count_params() / 1e6:.1f}M parameters ({trained / 1e6:.2f}M trained), {text.batch_size} responses an "
-        f"iteration, seed {trainer.config.run.seed} -> {folder or 'worker 0'}"
-    )
-    print(execution(trainer), flush=True)
