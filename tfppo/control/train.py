@@ -61,16 +61,9 @@ class ControlTrainer:
         self.config = dataclasses.replace(config, run=chosen)  # what a resumed run goes on with, wherever it is
         # Processes that share an environment in Python start new episodes when they are resumed.
         self.keeps_environments = not self.in_graph and self.replicas.processes == 1
-        if control.fused and not self.in_graph:
-            raise UsageError(
-                f"fused wants an in-graph environment, and {control.env} is stepped by gymnasium here: leave fused out"
-            )
+        if control.fused:
+            self._check_fused()
         self.replicas.divide(control.num_envs, "num_envs")
-        if control.fused and self.replicas.count > 1:
-            raise UsageError(
-                f"fused is one program, and {self.replicas.count} replicas are several: leave fused out, or use "
-                "--distribute none"
-            )
         with tf.device(self.device):
             self.environment, self.observation_space, action_space = _make_environment(
                 control, control.num_envs // self.replicas.processes, self.in_graph
@@ -107,6 +100,17 @@ class ControlTrainer:
                 replicas=self.replicas,
             )
         self.compile_seconds = 0.0
+
+    def _check_fused(self) -> None:
+        env, count = self.config.control.env, self.replicas.count
+        if not self.in_graph:
+            raise UsageError(
+                f"fused wants an in-graph environment, and {env} is stepped by gymnasium here: leave fused out"
+            )
+        if count > 1:
+            raise UsageError(
+                f"fused is one program, and {count} replicas are several: leave fused out, or use --distribute none"
+            )
 
     @property
     def iteration(self) -> int:
