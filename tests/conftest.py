@@ -1,6 +1,7 @@
 """What all tests share: quiet TensorFlow, and the `gpu` mark."""
 
 import os
+import signal
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -41,3 +42,11 @@ def preset(tmp_path_factory):
 @pytest.fixture(scope="session", params=["gpt2", "lstm"])
 def any_preset(request, tmp_path_factory):
     return make_preset(request.param, tmp_path_factory.mktemp(request.param) / "preset")
+
+
+@pytest.fixture
+def heard_ctrl_c():
+    """As in a terminal: a shell starts what runs in the background with ears closed to Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

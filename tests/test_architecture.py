@@ -18,7 +18,6 @@ FLOORS = [
     ["masking", "random", "divergences", "distributions", "normals", "returns", "losses"],
     ["types", "state", "guards", "settings", "cluster", "config", "control", "control.recipes", "text", "text.config"],
     [
-        "imports",
         "placement",
         "replicas",
         "mirrored",
@@ -32,6 +31,7 @@ FLOORS = [
         "checkpoints",
         "locks",
         "runs",
+        "modules",
         "curves",
         "comparison",
     ],

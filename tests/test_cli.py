@@ -5,6 +5,7 @@ import io
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -462,6 +463,28 @@ def test_an_interrupt_is_one_line(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(control_run, "train", interrupted)
     assert cli.main([*CARTPOLE, "--runs-dir", str(tmp_path)]) == 130
     assert capsys.readouterr().err == "tfppo: interrupted\n"
+
+
+@pytest.mark.parametrize("where", ["plot_curve", "episode_returns", "record_episodes"])
+def test_an_interrupt_behind_the_training_says_how_to_go_on(where, heard_ctrl_c, monkeypatch, tmp_path, capsys):
+    folder = tmp_path / "mine"
+    monkeypatch.setattr(control_run, where, lambda *_, **__: signal.raise_signal(signal.SIGINT))
+    options = ["--video-episodes", "1", "--name", "mine", "--runs-dir", str(tmp_path)]
+    assert cli.main([*CARTPOLE, *TINY, *options]) == 130
+    assert capsys.readouterr().err == f"tfppo: interrupted; go on with: tfppo resume {folder}\n"
+    rows = (folder / "metrics.csv").read_bytes()
+    monkeypatch.undo()
+    assert cli.main(["resume", str(folder)]) == 0
+    assert (folder / "metrics.csv").read_bytes() == rows
+    assert all((folder / name).exists() for name in ("evaluation.json", "curve.png", "video.gif"))
+
+
+def test_an_interrupt_before_the_training_says_how_to_go_on(heard_ctrl_c, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(control_run, "TensorBoardWriter", lambda *_: signal.raise_signal(signal.SIGINT))
+    assert cli.main([*CARTPOLE, *TINY, "--name", "mine", "--runs-dir", str(tmp_path)]) == 130
+    assert capsys.readouterr().err == f"tfppo: interrupted; go on with: tfppo resume {tmp_path / 'mine'}\n"
+    monkeypatch.undo()
+    assert cli.main(["resume", str(tmp_path / "mine")]) == 0
 
 
 def test_a_defect_keeps_its_trace(monkeypatch, tmp_path):

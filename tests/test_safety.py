@@ -10,6 +10,7 @@ import pytest
 import tfppo
 from tfppo import cli, runs
 from tfppo.config import ControlRun
+from tfppo.control.environments import IN_GRAPH_ENVIRONMENTS
 from tfppo.settings import to_yaml
 from tfppo.text.config import TextRun
 
@@ -24,9 +25,7 @@ MAY_IMPORT_BY_NAME = {  # and from what
     "__init__.py": "_PUBLIC[name]",
     "commands/runs.py": "'tfppo.text.run' if is_text else 'tfppo.control.run'",
     "control/envpool.py": "'envpool'",
-    "imports.py": "module",  # the user's, of these two
-    "text/rewards.py": "module_name",
-    "control/environments.py": "module",
+    "modules.py": "module_name",  # the user's
 }
 
 
@@ -53,9 +52,7 @@ def dangers(tree, name=""):
                 yield called
             if called.endswith(("enable_unsafe_deserialization", "saved_model.load", "model_from_json")):
                 yield called
-            if called.endswith(("import_module", "import_named")) and ast.unparse(
-                node.args[0]
-            ) != MAY_IMPORT_BY_NAME.get(name):
+            if called.endswith("import_module") and ast.unparse(node.args[0]) != MAY_IMPORT_BY_NAME.get(name):
                 yield called
             if called.endswith(".from_preset") and name != "text/presets.py":  # which looks at it first
                 yield called
@@ -92,26 +89,40 @@ def test_a_danger_would_be_found(code):
     assert list(dangers(ast.parse(code)))
 
 
-def test_a_reward_is_imported_in_one_place_only():
+@pytest.mark.parametrize(
+    ("function", "callers"),
+    [
+        ("import_named", ["control/environments.py", "text/rewards.py"]),
+        ("registered_id", ["control/train.py", "control/train.py", "control/vector.py", "control/vector.py"]),
+        ("load_reward", ["text/train.py"]),
+    ],
+)
+def test_modules_of_the_users_are_imported_in_these_places_only(function, callers):
     calls = [
-        path.name
+        str(path.relative_to(Path(tfppo.__file__).parent))
         for path, tree in MODULES.items()
         for node in ast.walk(tree)
-        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("load_reward")
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(function)
     ]
-    assert calls == ["train.py"]
+    assert calls == callers
 
 
 @pytest.fixture
 def evil(tmp_path, monkeypatch):
-    """A module in the current folder, and the file that it leaves behind wherever it is imported."""
+    """A module of the current folder that registers an environment, and what it leaves behind where it is imported."""
     here, mark = tmp_path / "here", tmp_path / "was_here"
     here.mkdir()
-    (here / "evil.py").write_text(f"open({str(mark)!r}, 'w').close()\n")
+    (here / "evil.py").write_text(
+        f"open({str(mark)!r}, 'w').close()\n"
+        "from tfppo import register_environment\n"
+        "from tfppo.control.classic import CartPole\n"
+        "register_environment('Evil-v0', CartPole)\n"
+    )
     monkeypatch.chdir(here)
     monkeypatch.syspath_prepend(here)
     yield mark
     sys.modules.pop("evil", None)
+    IN_GRAPH_ENVIRONMENTS.pop("Evil-v0", None)
 
 
 def refused(capsys, *arguments):
@@ -123,11 +134,14 @@ def refused(capsys, *arguments):
     return err
 
 
-def test_an_environments_module_is_imported_only_if_the_user_names_it(evil, tmp_path, capsys):
-    env, runs_dir = "evil:CartPole-v1", tmp_path / "runs"
-    assert cli.main(["train", "control", "--env", env, *TINY, "--name", "a", "--runs-dir", str(runs_dir)]) == 0
+@pytest.mark.parametrize(("name", "backend"), [("CartPole-v1", "gymnasium"), ("Evil-v0", "graph"), ("Evil-v0", "auto")])
+def test_an_environments_module_is_imported_only_if_the_user_names_it(evil, tmp_path, capsys, name, backend):
+    env, runs_dir = f"evil:{name}", tmp_path / "runs"
+    options = ["--env", env, "--backend", backend, *TINY, "--name", "a", "--runs-dir", str(runs_dir)]
+    assert cli.main(["train", "control", *options]) == 0
     assert evil.exists()  # from the user's own command line
     del sys.modules["evil"]
+    IN_GRAPH_ENVIRONMENTS.pop("Evil-v0")
     evil.unlink()
     folder = runs_dir / "a"
     for command in ("resume", "evaluate", "export"):

@@ -41,8 +41,8 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # `tfppo ... | head`: nobody reads on
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141  # as a shell says it of SIGPIPE
-    except KeyboardInterrupt:
-        print("tfppo: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        print("; ".join(["tfppo: interrupted", *map(str, error.args)]), file=sys.stderr)
         return 130
     return 0
 

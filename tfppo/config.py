@@ -90,7 +90,7 @@ class ControlConfig:
     """An environment, the networks that act in it, and how much they act."""
 
     env: str = "CartPole-v1"
-    """The environment's gymnasium id."""
+    """The environment's id, gymnasium's or an in-graph one's; module:id: the module is imported, and registers it."""
     backend: Literal["auto", "graph", "gymnasium"] = "auto"
     """graph: the environment is part of the compiled program; gymnasium: gymnasium's own, stepped from Python; auto:
     graph where the environment has that form."""
@@ -224,7 +224,8 @@ class ControlRun:
 
 
 def _is_environment_id(env: str) -> bool:
-    return is_printable(env) and env.count(":") <= 1  # gymnasium imports what stands before it
+    parts = env.split(":")  # what stands before a colon is imported
+    return is_printable(env) and len(parts) <= 2 and all(parts)
 
 
 def _is_folder_name(name: str) -> bool:

@@ -23,6 +23,12 @@ def one_line(thing: Any) -> str:
     return textwrap.shorten(str(thing), LONGEST, placeholder=" ...")
 
 
+def kind_and_text(error: BaseException) -> str:
+    """What was raised, for such a line: RuntimeError: the motor is hot."""
+    text = " ".join(str(error).split())[:LONGEST]  # of a long word, too, the beginning
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
 def shown(value: Any) -> str:
     """What was given, for such a line: its repr, cut short where it is long, deep or endless."""
     text = _SHORT.repr(value)

@@ -1,5 +1,6 @@
 """The loop of a run, the same for control and text: rollouts and updates in turn, and what is kept on the way."""
 
+import functools
 import signal
 import threading
 import time
@@ -16,7 +17,7 @@ from tfppo.config import RunConfig
 from tfppo.errors import UsageError
 from tfppo.learner import PPOLearner
 from tfppo.replicas import ALONE, Replicas
-from tfppo.runs import is_finished
+from tfppo.runs import confirmed, flat_settings, is_finished, why_not_written
 from tfppo.tensorboard import cut_back, event_sizes
 from tfppo.writers import Writer
 
@@ -151,16 +152,34 @@ def go_back(folder: Path, checkpoints: Checkpoints) -> Path | None:
     return path
 
 
+def resumable(run: Callable[..., Path | None]) -> Callable[..., Path | None]:
+    """What trains and evaluates, given (trainer, folder, ...): an interrupt at the keyboard that comes outside of the
+    loop, which would finish its iteration, such as in the evaluation, is a KeyboardInterrupt that says how to go on."""
+
+    @functools.wraps(run)
+    def interruptible(trainer: Any, folder: Path | None, *arguments: Any) -> Path | None:
+        try:
+            return run(trainer, folder, *arguments)
+        except KeyboardInterrupt as error:
+            if folder is None:
+                raise
+            settings = flat_settings(trainer.config)
+            option = "env" if "env" in settings else "reward"
+            command = confirmed(folder, option, settings[option])
+            raise KeyboardInterrupt(f"go on with: tfppo resume {command}") from error
+
+    return interruptible
+
+
 @contextmanager
 def writing(folder: Path) -> Iterator[None]:
     """Inside, what cannot be written to a run's folder, for whatever reason, is a UsageError of one line."""
     try:
         yield
     except (OSError, tf.errors.OpError) as error:
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
         raise UsageError(
-            f"cannot write to {folder} ({reason}): see that it is there and that its disk has room; what the latest "
-            f"checkpoint holds is safe, go on with: tfppo resume {folder}"
+            f"cannot write to {folder} ({why_not_written(error)}): see that it is there and that its disk has room; "
+            f"what the latest checkpoint holds is safe, go on with: tfppo resume {folder}"
         ) from None
 
 

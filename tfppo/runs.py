@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tfppo.config import RunConfig
-from tfppo.errors import UsageError, shown
+from tfppo.errors import UsageError, one_line, shown
 from tfppo.settings import from_yaml, to_yaml
 
 CONFIG = "config.yaml"
@@ -174,7 +175,7 @@ def write_evaluation(folder: Path, evaluation: dict[str, Any]) -> None:
 
 
 @contextmanager
-def replacing(folder: Path, mark: str) -> Iterator[Path]:
+def replacing(folder: Path, mark: str, size: int, *failures: type[Exception]) -> Iterator[Path]:
     """Gives the path of a folder that is to be written; once it is whole, it takes the place of `folder`.
 
     If writing fails, everything stays as it was.
@@ -182,9 +183,11 @@ def replacing(folder: Path, mark: str) -> Iterator[Path]:
     Args:
       folder: that is to be there; it is replaced if it is empty, or holds a file called `mark`.
       mark: a file that such a folder has.
+      size: bytes that the new one takes at least: where there is no room for them, nothing is begun.
+      *failures: what a library raises, besides OSError, where it cannot write.
 
     Raises:
-      UsageError: if there is something else in its place, or it cannot be written to.
+      UsageError: if there is something else in its place, or it cannot be written.
     """
     if os.path.lexists(folder) and not (folder / mark).exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise UsageError(
@@ -192,15 +195,29 @@ def replacing(folder: Path, mark: str) -> Iterator[Path]:
         )
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        stage = tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent)
-    except OSError as error:
-        raise UsageError(f"cannot write to {folder.parent} ({error.strerror}): choose another folder") from None
-    with stage:
-        new, old = Path(stage.name) / "new", Path(stage.name) / "old"
-        yield new
-        if os.path.lexists(folder):
-            folder.rename(old)
-        new.rename(folder)
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as stage:
+            free = shutil.disk_usage(stage).free
+            if free < size:  # before libraries run into it, of which some print traces that nobody can catch
+                raise UsageError(
+                    f"cannot write {folder}: it takes more than {size:,} bytes, and its disk has room for {free:,}: "
+                    "make room, or choose another folder"
+                )
+            new, old = Path(stage) / "new", Path(stage) / "old"
+            yield new
+            if os.path.lexists(folder):
+                folder.rename(old)
+            new.rename(folder)
+    except (OSError, *failures) as error:
+        raise UsageError(
+            f"cannot write {folder} ({why_not_written(error)}): see that you may write to {folder.parent} and that its "
+            "disk has room, or choose another folder; what was there before is as it was"
+        ) from None
+
+
+def why_not_written(error: Exception) -> str:
+    """What a file system says, or a library for it, in a few words."""
+    number = getattr(error, "errno", None)
+    return os.strerror(number) if number else one_line(re.sub(r"{{.*?}} |\[Op:.*?\]", "", str(error)))  # TensorFlow's
 
 
 def write_text(path: Path, text: str) -> None:

@@ -14,7 +14,7 @@ from tfppo.control.environments import (
     IN_GRAPH_ENVIRONMENTS,
     Episodes,
     collect_trajectory,
-    find_environment,
+    registered_id,
     start_episodes,
     step_episodes,
 )
@@ -204,9 +204,9 @@ def test_a_module_registers_environments_of_both_kinds_when_its_name_is_given(tm
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my_worlds.py").write_text(MODULE.format(graph="OnlyGraph-v0", python="OnlyPython-v0"))
-    assert find_environment("OnlyGraph-v0") is None
-    assert find_environment("my_worlds:OnlyGraph-v0") is CartPole
-    assert find_environment("my_worlds:OnlyPython-v0") is None
+    assert "OnlyGraph-v0" not in IN_GRAPH_ENVIRONMENTS
+    assert registered_id("my_worlds:OnlyGraph-v0") == "OnlyGraph-v0"
+    assert IN_GRAPH_ENVIRONMENTS["OnlyGraph-v0"] is CartPole and "OnlyPython-v0" not in IN_GRAPH_ENVIRONMENTS
     assert is_only_in_graph("my_worlds:OnlyGraph-v0") and not is_only_in_graph("my_worlds:OnlyPython-v0")
     assert isinstance(make_vector_environment("my_worlds:OnlyGraph-v0", 2), InGraphVectorEnv)
     for vectorization in ("sync", "async"):
@@ -233,6 +233,6 @@ def test_a_module_that_cannot_be_imported_is_one_line(code, reason, tmp_path, mo
     monkeypatch.chdir(tmp_path)
     if code:
         (tmp_path / "my_broken_worlds.py").write_text(code)
-    said = refusal(find_environment, "my_broken_worlds:World-v0")
+    said = refusal(registered_id, "my_broken_worlds:World-v0")
     assert said.startswith("env 'my_broken_worlds:World-v0': module my_broken_worlds cannot be imported")
     assert reason in said

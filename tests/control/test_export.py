@@ -1,9 +1,13 @@
 """Exported policies act as the policies do, in a process that knows nothing of this package."""
 
+import errno
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import gymnasium
 import numpy as np
@@ -289,6 +293,69 @@ def test_an_export_that_fails_leaves_everything_as_it_was(trainers, tmp_path, mo
     with pytest.raises(KeyboardInterrupt):
         export_of(trainers["normal"], tmp_path / "policy")
     assert contents(tmp_path) == before and [path.name for path in tmp_path.iterdir()] == ["policy"]
+
+
+def raising(error):
+    def fail(*_, **__):
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(errno.ENOSPC, "whatever"), "(No space left on device)"),
+        (OSError("no number"), "(no number)"),
+        (
+            tf.errors.ResourceExhaustedError(
+                None, None, "{{function_node __wrapped__SaveV2}} /a/part-0; No space left on device [Op:SaveV2]"
+            ),
+            "(/a/part-0; No space left on device)",
+        ),
+    ],
+    ids=["system", "unnumbered", "tensorflow"],
+)
+@pytest.mark.parametrize("earlier", [False, True])
+def test_a_disk_that_fills_up_is_one_line(trainers, tmp_path, monkeypatch, error, said, earlier):
+    if earlier:
+        export_of(trainers["normal"], tmp_path / "policy")
+    before, real = contents(tmp_path), tf.saved_model.save
+    monkeypatch.setattr(tf.saved_model, "save", lambda *arguments: real(*arguments) or raising(error)())
+    text = refusal(export_of, trainers["normal"], tmp_path / "policy")
+    assert text.startswith(f"cannot write {tmp_path / 'policy'} {said}: ") and "disk has room" in text
+    assert contents(tmp_path) == before and len(list(tmp_path.iterdir())) == earlier
+
+
+def test_a_folder_that_may_not_be_written_to_is_one_line(trainers, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "mkdtemp", raising(PermissionError(errno.EACCES, "whatever")))
+    text = refusal(export_of, trainers["normal"], tmp_path / "policy")
+    assert f"cannot write {tmp_path / 'policy'} (Permission denied): see that you may write to {tmp_path}" in text
+    monkeypatch.undo()
+    monkeypatch.setattr(Path, "rename", raising(OSError(errno.EROFS, "whatever")))
+    assert "Read-only file system" in refusal(export_of, trainers["normal"], tmp_path / "policy")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_without_room_is_seen_before_anything_is_written(trainers, tmp_path, monkeypatch):
+    trainer = trainers["normal"]
+    size = sum(weight.nbytes for weight in trainer.policy.actor.get_weights())
+    size += sum(variable.numpy().nbytes for variable in trainer.normalization.state[1:])
+    saved = []
+    monkeypatch.setattr(tf.saved_model, "save", lambda model, path, _: saved.append(path) or Path(path).mkdir())
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=size - 1))
+    assert f"has room for {size - 1:,}: make room" in refusal(export_of, trainer, tmp_path / "policy")
+    assert saved == [] and list(tmp_path.iterdir()) == []
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=size))
+    export_of(trainer, tmp_path / "policy")
+    assert len(saved) == 1
+
+
+def test_what_else_goes_wrong_keeps_its_trace(trainers, tmp_path, monkeypatch):
+    monkeypatch.setattr(tf.saved_model, "save", raising(ZeroDivisionError("a defect")))
+    with pytest.raises(ZeroDivisionError):
+        export_of(trainers["normal"], tmp_path / "policy")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_is_no_export_is_not_replaced(trainers, tmp_path):

@@ -1,5 +1,9 @@
 """A tuned language model as a preset: it says what the policy says, here and in KerasHub, and can be tuned further."""
 
+import errno
+import shutil
+from types import SimpleNamespace
+
 import keras_hub
 import numpy as np
 import pytest
@@ -117,6 +121,25 @@ def test_an_export_that_fails_leaves_the_earlier_one(adapted, monkeypatch):
     monkeypatch.setattr(run, "save_preset", fail_at_the_end)
     with pytest.raises(KeyboardInterrupt):
         run.export(adapted)
+    assert contents(adapted) == before and not list(adapted.glob(".export*"))
+
+
+def test_an_export_that_cannot_be_written_is_one_line(adapted, monkeypatch, capsys):
+    real, before = run.save_preset, contents(adapted)
+
+    def fail_at_the_end(*arguments):
+        real(*arguments)
+        raise OSError(errno.ENOSPC, "Can't synchronously write data (file write failed: time = ...)")
+
+    monkeypatch.setattr(run, "save_preset", fail_at_the_end)
+    assert main(["export", str(adapted)]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith(f"tfppo: cannot write {adapted / 'export'} (No space left on device): ")
+    assert len(err.splitlines()) == 1
+    monkeypatch.undo()
+    model, _ = load_preset(adapted / "export")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=4 * model.count_params() - 1))
+    assert ": make room" in refusal(run.export, adapted)
     assert contents(adapted) == before and not list(adapted.glob(".export*"))
 
 

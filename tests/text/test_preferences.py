@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import tensorflow as tf
+from refusal import refusal
 
 from tfppo import runs
 from tfppo.errors import UsageError
@@ -12,6 +13,7 @@ from tfppo.text.config import RewardModelConfig
 from tfppo.text.corpus import sentences
 from tfppo.text.metrics import word_count
 from tfppo.text.preferences import (
+    HEAD_FILE,
     RewardModel,
     accuracy,
     judge,
@@ -62,6 +64,13 @@ def tiny(preset):
     return RewardModel(model, tokenizer, head)
 
 
+@pytest.fixture(scope="module")
+def saved(tiny, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("saved") / "model"
+    tiny.save(folder)
+    return folder
+
+
 def test_a_score_depends_on_its_text_alone(tiny):
     texts = [s.text for s in sentences("test", "movie")[:70]]
     together = tiny.scores(texts)
@@ -86,6 +95,45 @@ def test_a_reward_model_comes_back_from_its_folder(tiny, tmp_path):
     np.testing.assert_allclose(again.scores(texts), tiny.scores(texts), atol=0.05)  # weights are kept in float16
     with pytest.raises(UsageError, match="nowhere is not the folder of a reward model"):
         RewardModel.load(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "",
+        "{",
+        "\xff",
+        "[" * 100_000,
+        "null",
+        "[]",
+        "{}",
+        '"kernel"',
+        {"kernel": None},
+        {"kernel": 3.0},
+        {"kernel": [0.5] * 15},
+        {"kernel": [[0.5] * 16]},
+        {"kernel": [0.5] * 15 + ["x"]},
+        {"kernel": [0.5] * 15 + [float("nan")]},
+        {"kernel": [1e39] * 16},
+        {"bias": None},
+        {"bias": "0.2"},
+        {"bias": [0.2]},
+        {"words_slope": float("inf")},
+        {"words_mean": 10**400},
+    ],
+    ids=lambda head: str(head)[:30],
+)
+def test_a_head_that_is_none_is_one_line(tiny, saved, head):
+    path = saved / HEAD_FILE
+    path.write_bytes((head if isinstance(head, str) else json.dumps(tiny.head | head)).encode("latin-1"))
+    text = refusal(RewardModel.load, saved)
+    assert str(saved) in text and HEAD_FILE in text and "tfppo reward-model" in text
+
+
+@pytest.mark.parametrize("name", ["kernel", "bias", "words_slope", "words_mean"])
+def test_a_head_that_lacks_something_is_one_line(tiny, saved, name):
+    (saved / HEAD_FILE).write_text(json.dumps({key: value for key, value in tiny.head.items() if key != name}))
+    assert f"{saved / HEAD_FILE} is damaged" in refusal(RewardModel.load, saved)
 
 
 def test_a_run_learns_and_judges_a_reward_model(preset, tmp_path, monkeypatch):

@@ -192,14 +192,6 @@ def test_what_remains_is_the_best_epoch(small_corpus, tmp_path, monkeypatch):
     assert_best(model, tmp_path)
 
 
-@pytest.fixture
-def heard_ctrl_c():
-    """As in a terminal: a shell starts what runs in the background with ears closed to Ctrl-C."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 @pytest.mark.parametrize("epochs_done", [0, 1])
 def test_ctrl_c_ends_training_with_what_was_best(small_corpus, tmp_path, monkeypatch, heard_ctrl_c, epochs_done):
     class Impatient(keras.callbacks.Callback):

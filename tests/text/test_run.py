@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import signal
 
 import numpy as np
 import pytest
@@ -190,3 +191,14 @@ def test_a_finished_run_is_not_trained_further(finished):
     run.resume(finished)
     for a, b in zip(weights_of(finished), before, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_ctrl_c_in_the_evaluation_says_how_to_go_on(preset, tmp_path, monkeypatch, heard_ctrl_c):
+    monkeypatch.setattr(run, "compare", lambda *_: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt) as caught:
+        run.train_text(tiny(tmp_path, preset, iterations=1))
+    folder = tmp_path / "length-seed1"
+    assert str(caught.value) == f"go on with: tfppo resume {folder}" and not (folder / runs.EVALUATION).exists()
+    monkeypatch.undo()
+    run.resume(folder)
+    assert runs.read_evaluation(folder)["prompts"] == 12

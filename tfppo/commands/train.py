@@ -63,7 +63,8 @@ class TrainCartpole(_Training):
 
 @dataclass(frozen=True)
 class TrainControl(TrainCartpole):
-    """Train on any gymnasium environment: --env ID. Those that are known bring tuned defaults."""
+    """Train on any gymnasium environment: --env ID, or one of your own that a module registers: --env module:ID. Those
+    that are known bring tuned defaults."""
 
     run: RunConfig = field(default_factory=lambda: _control.run)
     control: ControlConfig = field(default_factory=lambda: _control.control)

@@ -12,7 +12,7 @@ import gymnasium
 import tensorflow as tf
 
 from tfppo.errors import UsageError
-from tfppo.imports import import_named
+from tfppo.modules import import_named
 from tfppo.random import fold_in
 from tfppo.replicas import ALONE, Replicas
 from tfppo.types import Trajectory
@@ -49,10 +49,9 @@ def register_environment(env: str, make: Callable[[], Environment]) -> None:
         raise UsageError(f"environment id {env} is taken by {IN_GRAPH_ENVIRONMENTS[env]}: give another one")
 
 
-def find_environment(env: str) -> Callable[[], Environment] | None:
-    """What makes the in-graph environment of an id; None: there is none.
-
-    Of "module:id", the form that gymnasium has too, the module is imported first: it registers the id.
+def registered_id(env: str) -> str:
+    """The id under which an environment is registered: "module:id" without its module, which is imported, as gymnasium
+    does it, and registers the environment, here or with gymnasium.
 
     Raises:
       UsageError: if the module cannot be imported.
@@ -60,7 +59,7 @@ def find_environment(env: str) -> Callable[[], Environment] | None:
     module, _, name = env.rpartition(":")
     if module:
         import_named(module, f"env {env!r}")
-    return IN_GRAPH_ENVIRONMENTS.get(name)
+    return name
 
 
 class Episodes(NamedTuple):

@@ -99,7 +99,7 @@ def episode_returns(
 
     Args:
       policy: who acts.
-      env: gymnasium id.
+      env: its id, as in `vector.make_vector_environment`.
       episodes: how many.
       seed: of the episodes' starts, and of actions that are drawn.
       vectorization: as in `vector.make_vector_environment`.

@@ -58,7 +58,8 @@ def export_policy(
         "act": exported.act.get_concrete_function(**specs),
         "sample": exported.sample.get_concrete_function(**{SEED: tf.TensorSpec([2], tf.int64)}, **specs),
     }
-    with runs.replacing(Path(folder), MARK) as path:
+    size = sum(variable.dtype.size * variable.shape.num_elements() for variable in signatures["act"].variables)
+    with runs.replacing(Path(folder), MARK, size, tf.errors.OpError) as path:
         tf.saved_model.save(exported, str(path), signatures)
 
 

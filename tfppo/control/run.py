@@ -19,7 +19,7 @@ from tfppo.control.video import record_episodes
 from tfppo.curves import plot_curve
 from tfppo.diagnoses import DiagnosisWriter
 from tfppo.errors import UsageError
-from tfppo.loop import write_iterations, writing
+from tfppo.loop import resumable, write_iterations, writing
 from tfppo.sessions import Clock, anywhere, begin, checkpoints_of, go_on, keep_evaluation, settled, training
 from tfppo.state import weights_hash
 from tfppo.tensorboard import TensorBoardWriter
@@ -114,6 +114,7 @@ def _restored(folder: Path, checkpoint: str, env: str | None, video_episodes: in
         yield trainer
 
 
+@resumable
 def _run(trainer: ControlTrainer, folder: Path | None, clock: Clock) -> Path | None:
     control = trainer.config.control
     backend = "in-graph" if trainer.in_graph else "gymnasium"

@@ -13,7 +13,7 @@ from gymnasium.vector import VectorEnv
 from tfppo.config import ControlConfig, ControlRun
 from tfppo.control import classic  # noqa: F401 (registers its environments)
 from tfppo.control.actions import make_head
-from tfppo.control.environments import IN_GRAPH_ENVIRONMENTS, Environment, find_environment
+from tfppo.control.environments import IN_GRAPH_ENVIRONMENTS, Environment, registered_id
 from tfppo.control.fused import fused_iterations
 from tfppo.control.gymnasium import GymnasiumCollector
 from tfppo.control.networks import fit_actor, fit_critic, make_actor, make_critic, make_shared
@@ -52,7 +52,7 @@ class ControlTrainer:
         self.replicas = make_replicas(run.distribute, self.device)
         steps = control.num_iterations * ppo.num_epochs * (control.batch_size // ppo.minibatch_size)
         length = steps, control.lstm_units > 0
-        has_graph = find_environment(control.env) is not None
+        has_graph = registered_id(control.env) in IN_GRAPH_ENVIRONMENTS
         self.in_graph = control.backend == "graph" or (control.backend == "auto" and has_graph)
         acting = "rollout" if self.in_graph else "act"
         self.rollout_mode = choose_compilation(run.compile_rollout, acting, self.device, control.num_envs, *length)
@@ -187,7 +187,7 @@ def _make_environment(
     if not in_graph:
         environments = make_vector_environments(control.env, num_envs, control.vectorization, control.double_buffer)
         return environments, environments[0].single_observation_space, environments[0].single_action_space
-    make = find_environment(control.env)
+    make = IN_GRAPH_ENVIRONMENTS.get(registered_id(control.env))
     if make is None:
         raise UsageError(
             f"{control.env!r} is not an in-graph environment; those are {', '.join(IN_GRAPH_ENVIRONMENTS)}: "

@@ -8,7 +8,7 @@ import tensorflow as tf
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from tfppo.control.environments import Environment, find_environment, start_episodes, step_episodes
+from tfppo.control.environments import IN_GRAPH_ENVIRONMENTS, Environment, registered_id, start_episodes, step_episodes
 from tfppo.control.envpool import EnvPoolVectorEnv
 from tfppo.control.replay import Replayable
 from tfppo.control.workers import WorkerVectorEnv
@@ -37,7 +37,7 @@ def make_vector_environment(
     """`num_envs` copies of gymnasium's environment `env`, or of an in-graph one that gymnasium does not know.
 
     Args:
-      env: its id, or "module:id" of a module that registers it.
+      env: its id, or module:id (see `environments.registered_id`).
       num_envs: B.
       vectorization: "native": all of them in one NumPy program, where the environment has one; "sync": one after the
         other in this process; "async": each in a process of its own; "envpool": EnvPool's
@@ -46,12 +46,12 @@ def make_vector_environment(
       **options: of each environment, such as render_mode.
 
     Raises:
-      UsageError: if gymnasium has no such environment, cannot make it, or has no native form of it, or the module
-        cannot be imported; in one line.
+      UsageError: if its module cannot be imported, or gymnasium has no such environment, cannot make it, or has no
+        native form of it; in one line.
     """
-    make, name = find_environment(env), env.rpartition(":")[2]  # the module is imported
+    name = registered_id(env)
     if is_only_in_graph(env):
-        return InGraphVectorEnv(make(), num_envs)
+        return InGraphVectorEnv(IN_GRAPH_ENVIRONMENTS[name](), num_envs)
     if vectorization == "envpool":
         return EnvPoolVectorEnv(name, num_envs)
     how = {
@@ -73,12 +73,17 @@ def make_vector_environment(
         reason = " ".join(str(error).split())
         for extra in (extra for extra in EXTRAS if f"gymnasium[{extra}]" in reason):
             reason = f"{extra} is not installed: make setup EXTRAS={extra}, or pip install 'gymnasium[{extra}]'"
+        if name != env and isinstance(error, gymnasium.error.UnregisteredEnv):
+            reason = (
+                f"its module registers no {name}, be it by gymnasium.register or tfppo.register_environment ({reason})"
+            )
         raise UsageError(f"cannot make environment {env!r}: {reason}") from None
 
 
 def is_only_in_graph(env: str) -> bool:
     """Whether there is an in-graph environment of this id, and gymnasium has none: nothing then draws it."""
-    return find_environment(env) is not None and env.rpartition(":")[2] not in gymnasium.registry
+    name = registered_id(env)
+    return name in IN_GRAPH_ENVIRONMENTS and name not in gymnasium.registry
 
 
 def autoreset_mode(environment: VectorEnv) -> AutoresetMode:

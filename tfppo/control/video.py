@@ -50,7 +50,7 @@ def record_episodes(
 
     Args:
       policy: who acts.
-      env: gymnasium id.
+      env: its id, as in `vector.make_vector_environment`.
       episodes: how many, up to `evaluate.MAX_ENVS`.
       seed: of the episodes' starts.
       normalization: of the observations; None: they stay as they are.

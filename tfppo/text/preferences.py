@@ -16,7 +16,8 @@ import tensorflow as tf
 
 from tfppo import runs
 from tfppo.config import RunConfig
-from tfppo.errors import UsageError
+from tfppo.errors import UsageError, one_line
+from tfppo.settings import FLOAT32_MAX
 from tfppo.text.config import RewardModelConfig
 from tfppo.text.corpus import Sentence, sentences
 from tfppo.text.likelihood import encode
@@ -26,6 +27,7 @@ from tfppo.text.pretrain import progress_on_stdout
 from tfppo.text.reference import as_language_model
 
 HEAD_FILE = "head.json"
+NUMBERS = ("bias", "words_slope", "words_mean")  # in it, beside the kernel
 ROWS = 64  # sentences in a forward pass
 WIDTHS = (32, 64, 128)  # tokens that they are padded to, so that few programs are compiled
 
@@ -103,14 +105,30 @@ class RewardModel:
     @classmethod
     def load(cls, folder: Path) -> "RewardModel":
         """Raises UsageError if the folder holds no reward model."""
+        path = folder / HEAD_FILE
         try:
-            head = json.loads((folder / HEAD_FILE).read_text())
-        except (OSError, ValueError) as error:
+            head = json.loads(path.read_text())
+        except (OSError, ValueError, RecursionError) as error:
             raise UsageError(
-                f"{folder} is not the folder of a reward model: {HEAD_FILE} cannot be read ({error}); make one: "
-                "tfppo reward-model"
+                f"{folder} is not the folder of a reward model: {HEAD_FILE} cannot be read ({one_line(error)}); make "
+                "one: tfppo reward-model"
             ) from None
-        return cls(*load_preset(folder), head)
+        model, tokenizer = load_preset(folder)
+        width = as_language_model(model).hidden_dim
+        if not _is_head(head, width):
+            raise UsageError(
+                f"{path} is damaged, or of another model: it must hold {width} finite numbers as kernel, and one each "
+                f"as {', '.join(NUMBERS)}; make one: tfppo reward-model"
+            )
+        return cls(model, tokenizer, head)
+
+
+def _is_head(head: Any, width: int) -> bool:
+    """Whether what a file held is the head of a language model of that width."""
+    if not isinstance(head, dict) or not isinstance(kernel := head.get("kernel"), list) or len(kernel) != width:
+        return False
+    numbers = [*kernel, *(head.get(name) for name in NUMBERS)]
+    return all(isinstance(number, int | float) and abs(number) <= FLOAT32_MAX for number in numbers)
 
 
 @cache

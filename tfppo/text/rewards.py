@@ -9,20 +9,20 @@ from typing import Any
 
 import numpy as np
 
-from tfppo.errors import UsageError
-from tfppo.imports import import_named
+from tfppo.errors import UsageError, kind_and_text
+from tfppo.modules import import_named
 
 Reward = Callable[[list[str], list[str]], Sequence[float]]
 """reward(prompts, responses) -> one number a response, the higher the better."""
 
-SHOWN = 200  # characters of somebody else's message or value that an error repeats
+SHOWN = 200  # characters of somebody else's value that an error repeats
 ROUNDING = np.finfo(np.float32).eps
 
 
 def load_reward(reference: str) -> Reward:
     """The reward function (or Keras model, see `as_reward`) that "package.module:function" names.
 
-    What stands after the colon may be dotted; where the module is looked for, `imports.import_named` says.
+    What stands after the colon may be dotted.
 
     Raises:
       UsageError: if the reference has no such form, the module cannot be imported, or the name in it is missing or
@@ -84,7 +84,7 @@ def checked_scores(
     try:
         values = _plain(reward(list(prompts), list(responses)))
     except Exception as error:  # whatever the user's function does; its trace hangs on this one
-        raise UsageError(f"reward {name} raised {_one_line(error)}; mend it or give another") from error
+        raise UsageError(f"reward {name} raised {kind_and_text(error)}; mend it or give another") from error
     if not isinstance(values, Sequence) or isinstance(values, (str, bytes)):
         raise UsageError(
             f"reward {name} gave {_short(values)} ({type(values).__name__}) for {len(responses)} responses: "
@@ -189,11 +189,6 @@ def reward_name(reward: Any) -> str:
         reward = reward.func
     named = reward if hasattr(reward, "__qualname__") else type(reward)
     return f"{named.__module__}:{named.__qualname__}"
-
-
-def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:SHOWN]}" if text else type(error).__name__
 
 
 def _short(value: Any, limit: int = SHOWN) -> str:

@@ -11,7 +11,7 @@ from tfppo import runs
 from tfppo.curves import plot_curve, plot_frontier
 from tfppo.diagnoses import DiagnosisWriter
 from tfppo.errors import UsageError
-from tfppo.loop import write_iterations, writing
+from tfppo.loop import resumable, write_iterations, writing
 from tfppo.sessions import Clock, anywhere, begin, checkpoints_of, go_on, keep_evaluation, settled, training
 from tfppo.state import weights_hash
 from tfppo.tensorboard import TensorBoardWriter
@@ -118,8 +118,9 @@ def export(folder: Path, checkpoint: str = "latest") -> Path:
     """
     trainer = _restored(folder, runs.read_config(folder, TextRun), checkpoint, _unscored)
     path, tokenizer = folder / runs.EXPORT, trainer.codec.tokenizer
-    with runs.replacing(path, TOKENIZER_FILE) as new:
-        save_preset(new, trainer.policy.model.model, tokenizer, "float32")
+    model = trainer.policy.model.model
+    with runs.replacing(path, TOKENIZER_FILE, 4 * model.count_params()) as new:
+        save_preset(new, model, tokenizer, "float32")
     text = trainer.config.text
     load = "tfppo.load_preset" if (path / LSTM_FILE).exists() else "keras_hub.models.CausalLM.from_preset"
     notes = [f"outside of tfppo begin prompts with {tokenizer.id_to_token(token)}" for token in trainer.codec.before]
@@ -131,6 +132,7 @@ def export(folder: Path, checkpoint: str = "latest") -> Path:
     return path
 
 
+@resumable
 def _run(trainer: TextTrainer, folder: Path | None, clock: Clock) -> Path | None:
     text, model = trainer.config.text, trainer.policy.model.model
     trained = sum(variable.shape.num_elements() for variable in trainer.policy.trainable_variables)
