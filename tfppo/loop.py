@@ -1,6 +1,5 @@
 """The loop of a run, the same for control and text: rollouts and updates in turn, and what is kept on the way."""
 
-import functools
 import signal
 import threading
 import time
@@ -17,7 +16,7 @@ from tfppo.config import RunConfig
 from tfppo.errors import UsageError
 from tfppo.learner import PPOLearner
 from tfppo.replicas import ALONE, Replicas
-from tfppo.runs import confirmed, flat_settings, is_finished, why_not_written
+from tfppo.runs import is_finished, why_not_written
 from tfppo.tensorboard import cut_back, event_sizes
 from tfppo.writers import Writer
 
@@ -150,25 +149,6 @@ def go_back(folder: Path, checkpoints: Checkpoints) -> Path | None:
     with writing(folder):
         cut_back(folder, {} if path is None else read_progress(path).sizes)
     return path
-
-
-def resumable(run: Callable[..., Path | None]) -> Callable[..., Path | None]:
-    """What trains and evaluates, given (trainer, folder, ...): an interrupt at the keyboard that comes outside of the
-    loop, which would finish its iteration, such as in the evaluation, is a KeyboardInterrupt that says how to go on."""
-
-    @functools.wraps(run)
-    def interruptible(trainer: Any, folder: Path | None, *arguments: Any) -> Path | None:
-        try:
-            return run(trainer, folder, *arguments)
-        except KeyboardInterrupt as error:
-            if folder is None:
-                raise
-            settings = flat_settings(trainer.config)
-            option = "env" if "env" in settings else "reward"
-            command = confirmed(folder, option, settings[option])
-            raise KeyboardInterrupt(f"go on with: tfppo resume {command}") from error
-
-    return interruptible
 
 
 @contextmanager

@@ -5,8 +5,9 @@ the run.
 """
 
 import dataclasses
+import functools
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,25 @@ def training(trainer: Any, folder: Path | None, subject: str) -> Iterator[None]:
     with trainer.replicas.watched(folder):
         trainer.replicas.start(runs.shared_settings(trainer.config), trainer.state)
         yield
+
+
+def resumable(run: Callable[..., Path | None]) -> Callable[..., Path | None]:
+    """What trains and evaluates, given (trainer, folder, ...): an interrupt at the keyboard that comes outside of the
+    loop, which would finish its iteration, such as in the evaluation, is a KeyboardInterrupt that says how to go on."""
+
+    @functools.wraps(run)
+    def interruptible(trainer: Any, folder: Path | None, *arguments: Any) -> Path | None:
+        try:
+            return run(trainer, folder, *arguments)
+        except KeyboardInterrupt as error:
+            if folder is None:
+                raise
+            settings = runs.flat_settings(trainer.config)
+            option = "env" if "env" in settings else "reward"
+            command = runs.confirmed(folder, option, settings[option])
+            raise KeyboardInterrupt(f"go on with: tfppo resume {command}") from error
+
+    return interruptible
 
 
 def keep_evaluation(trainer: Any, folder: Path, clock: Clock, evaluation: dict[str, Any]) -> dict[str, Any]:

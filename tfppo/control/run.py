@@ -19,8 +19,8 @@ from tfppo.control.video import record_episodes
 from tfppo.curves import plot_curve
 from tfppo.diagnoses import DiagnosisWriter
 from tfppo.errors import UsageError
-from tfppo.loop import resumable, write_iterations, writing
-from tfppo.sessions import Clock, anywhere, begin, checkpoints_of, go_on, keep_evaluation, settled, training
+from tfppo.loop import write_iterations, writing
+from tfppo.sessions import Clock, anywhere, begin, checkpoints_of, go_on, keep_evaluation, resumable, settled, training
 from tfppo.state import weights_hash
 from tfppo.tensorboard import TensorBoardWriter
 from tfppo.writers import ConsoleWriter, CsvWriter, Writer, progress_bar

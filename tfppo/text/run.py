@@ -11,8 +11,8 @@ from tfppo import runs
 from tfppo.curves import plot_curve, plot_frontier
 from tfppo.diagnoses import DiagnosisWriter
 from tfppo.errors import UsageError
-from tfppo.loop import resumable, write_iterations, writing
-from tfppo.sessions import Clock, anywhere, begin, checkpoints_of, go_on, keep_evaluation, settled, training
+from tfppo.loop import write_iterations, writing
+from tfppo.sessions import Clock, anywhere, begin, checkpoints_of, go_on, keep_evaluation, resumable, settled, training
 from tfppo.state import weights_hash
 from tfppo.tensorboard import TensorBoardWriter
 from tfppo.text.config import TextRun
