@@ -126,12 +126,16 @@ def resumable(run: Callable[..., Path | None]) -> Callable[..., Path | None]:
         except KeyboardInterrupt as error:
             if folder is None:
                 raise
-            settings = runs.flat_settings(trainer.config)
-            option = "env" if "env" in settings else "reward"
-            command = runs.confirmed(folder, option, settings[option])
-            raise KeyboardInterrupt(f"go on with: tfppo resume {command}") from error
+            raise KeyboardInterrupt(how_to_go_on(trainer, folder)) from error
 
     return interruptible
+
+
+def how_to_go_on(trainer: Any, folder: Path) -> str:
+    """What resumes a run that was stopped, to be put behind a sentence."""
+    settings = runs.flat_settings(trainer.config)
+    option = "env" if "env" in settings else "reward"
+    return f"go on with: tfppo resume {runs.confirmed(folder, option, settings[option])}"
 
 
 def keep_evaluation(trainer: Any, folder: Path, clock: Clock, evaluation: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import gymnasium
 
-from tfppo import runs
+from tfppo import runs, sessions
 from tfppo.config import ControlRun
 from tfppo.control.evaluate import describe, episode_returns, summarise
 from tfppo.control.export import MEMORY, export_policy, input_specs, model_graph
@@ -20,7 +20,6 @@ from tfppo.curves import plot_curve
 from tfppo.diagnoses import DiagnosisWriter
 from tfppo.errors import UsageError
 from tfppo.loop import write_iterations, writing
-from tfppo.sessions import Clock, anywhere, begin, checkpoints_of, go_on, keep_evaluation, resumable, settled, training
 from tfppo.state import weights_hash
 from tfppo.tensorboard import TensorBoardWriter
 from tfppo.writers import ConsoleWriter, CsvWriter, Writer, progress_bar
@@ -36,9 +35,9 @@ def train(config: ControlRun, task: str = "control", import_seconds: float = 0.0
     Raises:
       UsageError: on settings that do not fit together, or a folder that cannot be used.
     """
-    clock = Clock(import_seconds)
-    trainer = ControlTrainer(settled(config))
-    with begin(trainer, task) as folder:
+    clock = sessions.Clock(import_seconds)
+    trainer = ControlTrainer(sessions.settled(config))
+    with sessions.begin(trainer, task) as folder:
         return _run(trainer, folder, clock)
 
 
@@ -49,9 +48,9 @@ def resume(folder: Path, import_seconds: float = 0.0, env: str | None = None) ->
     Raises:
       UsageError: if the folder is no run or in use, or its latest checkpoint is damaged.
     """
-    clock = Clock(import_seconds)
-    config = settled(runs.read_confirmed(folder, ControlRun, "env", env))
-    with closing(ControlTrainer(config)) as trainer, go_on(trainer, folder) as (own, checkpoint):
+    clock = sessions.Clock(import_seconds)
+    config = sessions.settled(runs.read_confirmed(folder, ControlRun, "env", env))
+    with closing(ControlTrainer(config)) as trainer, sessions.go_on(trainer, folder) as (own, checkpoint):
         if checkpoint is not None and trainer.keeps_environments:
             print(trainer.collector.restore_environments(checkpoint))
         return _run(trainer, own, clock)
@@ -107,29 +106,29 @@ def export(folder: Path, checkpoint: str = "latest", env: str | None = None) -> 
 @contextmanager
 def _restored(folder: Path, checkpoint: str, env: str | None, video_episodes: int = 0) -> Iterator[ControlTrainer]:
     """The trainer of a run as a checkpoint left it, on whatever device there is."""
-    config = anywhere(runs.read_confirmed(folder, ControlRun, "env", env))
+    config = sessions.anywhere(runs.read_confirmed(folder, ControlRun, "env", env))
     control = dataclasses.replace(config.control, video_episodes=video_episodes)
     with closing(ControlTrainer(dataclasses.replace(config, control=control))) as trainer:
-        checkpoints_of(trainer, folder).restore_for_use(checkpoint)
+        sessions.checkpoints_of(trainer, folder).restore_for_use(checkpoint)
         yield trainer
 
 
-@resumable
-def _run(trainer: ControlTrainer, folder: Path | None, clock: Clock) -> Path | None:
+@sessions.resumable
+def _run(trainer: ControlTrainer, folder: Path | None, clock: sessions.Clock) -> Path | None:
     control = trainer.config.control
     backend = "in-graph" if trainer.in_graph else "gymnasium"
     subject = f"{control.env} ({backend}), {control.num_envs} environments"
-    with closing(trainer), training(trainer, folder, subject):
+    with closing(trainer), sessions.training(trainer, folder, subject):
         finished = _train(trainer, folder)
     clock.end_training()
     if folder and finished:
         _finish(trainer, folder, clock)
     elif folder:
-        print(f"stopped; go on with: tfppo resume {runs.confirmed(folder, 'env', control.env)}")
+        print(f"stopped; {sessions.how_to_go_on(trainer, folder)}")
     return folder
 
 
-def _finish(trainer: ControlTrainer, folder: Path, clock: Clock) -> None:
+def _finish(trainer: ControlTrainer, folder: Path, clock: sessions.Clock) -> None:
     """What a run leaves behind when it is trained, and the last it says."""
     config = trainer.config
     with writing(folder):
@@ -137,7 +136,7 @@ def _finish(trainer: ControlTrainer, folder: Path, clock: Clock) -> None:
     if config.control.eval_episodes:
         judged = _judge(trainer, config.control.eval_episodes, config.run.seed)
         evaluation = {"env": config.control.env, "seed": config.run.seed} | judged | {"env_steps": trainer.env_steps}
-        print(describe(keep_evaluation(trainer, folder, clock, evaluation)))
+        print(describe(sessions.keep_evaluation(trainer, folder, clock, evaluation)))
     _record(trainer, folder, config.run.seed)
     print(
         f"{folder} holds {runs.CURVE}, {runs.METRICS} and the rest; see it with: tensorboard --logdir {folder.parent}"
@@ -155,7 +154,7 @@ def _train(trainer: ControlTrainer, folder: Path | None) -> bool:
         run,
         folder,
         _writers(trainer, folder) if folder else [],
-        checkpoints_of(trainer, folder) if folder else None,
+        sessions.checkpoints_of(trainer, folder) if folder else None,
         RETURN,
         lambda iteration, row: iteration + 1 == control.num_iterations or _is_solved(row, control.target_return),
         trainer.collector.save_environments if trainer.keeps_environments else None,

@@ -7,12 +7,11 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfppo import runs
+from tfppo import runs, sessions
 from tfppo.curves import plot_curve, plot_frontier
 from tfppo.diagnoses import DiagnosisWriter
 from tfppo.errors import UsageError
 from tfppo.loop import write_iterations, writing
-from tfppo.sessions import Clock, anywhere, begin, checkpoints_of, go_on, keep_evaluation, resumable, settled, training
 from tfppo.state import weights_hash
 from tfppo.tensorboard import TensorBoardWriter
 from tfppo.text.config import TextRun
@@ -48,12 +47,12 @@ def train_text(
     Raises:
       UsageError: on settings that do not fit together, a reward that fails, or a folder that cannot be used.
     """
-    clock = Clock(import_seconds)
+    clock = sessions.Clock(import_seconds)
     if config.text.preset is not None:  # the run is to be found again from any folder
         text = dataclasses.replace(config.text, preset=config.text.preset.resolve())
         config = dataclasses.replace(config, text=text)
-    trainer = TextTrainer(settled(config), task=task, reward=reward, model=model)
-    with begin(trainer, trainer.task.name) as folder:
+    trainer = TextTrainer(sessions.settled(config), task=task, reward=reward, model=model)
+    with sessions.begin(trainer, trainer.task.name) as folder:
         return _run(trainer, folder, clock)
 
 
@@ -64,9 +63,9 @@ def resume(folder: Path, import_seconds: float = 0.0, reward: str | None = None)
     Raises:
       UsageError: if the folder is no run or in use, or its latest checkpoint is damaged.
     """
-    clock = Clock(import_seconds)
-    trainer = TextTrainer(settled(runs.read_confirmed(folder, TextRun, "reward", reward)))
-    with go_on(trainer, folder) as (own, _):
+    clock = sessions.Clock(import_seconds)
+    trainer = TextTrainer(sessions.settled(runs.read_confirmed(folder, TextRun, "reward", reward)))
+    with sessions.go_on(trainer, folder) as (own, _):
         return _run(trainer, own, clock)
 
 
@@ -132,8 +131,8 @@ def export(folder: Path, checkpoint: str = "latest") -> Path:
     return path
 
 
-@resumable
-def _run(trainer: TextTrainer, folder: Path | None, clock: Clock) -> Path | None:
+@sessions.resumable
+def _run(trainer: TextTrainer, folder: Path | None, clock: sessions.Clock) -> Path | None:
     text, model = trainer.config.text, trainer.policy.model.model
     trained = sum(variable.shape.num_elements() for variable in trainer.policy.trainable_variables)
     subject = (
@@ -141,17 +140,17 @@ def _run(trainer: TextTrainer, folder: Path | None, clock: Clock) -> Path | None
         f"{model.count_params() / 1e6:.1f}M parameters ({trained / 1e6:.2f}M trained), {text.batch_size} responses an "
         "iteration"
     )
-    with training(trainer, folder, subject):
+    with sessions.training(trainer, folder, subject):
         finished = _train(trainer, folder)
     clock.end_training()
     if folder and finished:
         _finish(trainer, folder, clock)
     elif folder:
-        print(f"stopped; go on with: tfppo resume {runs.confirmed(folder, 'reward', text.reward)}")
+        print(f"stopped; {sessions.how_to_go_on(trainer, folder)}")
     return folder
 
 
-def _finish(trainer: TextTrainer, folder: Path, clock: Clock) -> None:
+def _finish(trainer: TextTrainer, folder: Path, clock: sessions.Clock) -> None:
     """What a run leaves behind when it is trained, and the last it says."""
     config = trainer.config
     metrics, title = folder / runs.METRICS, f"{trainer.task.name}, {folder.name}"
@@ -164,7 +163,7 @@ def _finish(trainer: TextTrainer, folder: Path, clock: Clock) -> None:
     if config.text.eval_prompts:
         evaluation, _ = _evaluate(trainer, config.text.eval_prompts, config.run.seed)
         evaluation = {"task": trainer.task.name, "seed": config.run.seed} | evaluation
-        print(describe(keep_evaluation(trainer, folder, clock, evaluation)))
+        print(describe(sessions.keep_evaluation(trainer, folder, clock, evaluation)))
     print(
         f"{folder} holds {runs.SAMPLES}, {runs.CURVE}, {runs.METRICS} and the rest; see it with: tensorboard --logdir "
         f"{folder.parent}\ntalk to it with: tfppo generate {folder} --prompt 'This film'"
@@ -182,7 +181,7 @@ def _train(trainer: TextTrainer, folder: Path | None) -> bool:
         run,
         folder,
         writers,
-        checkpoints_of(trainer, folder) if folder else None,
+        sessions.checkpoints_of(trainer, folder) if folder else None,
         "text/reward_mean",
         lambda iteration, row: iteration + 1 == text.iterations,
         replicas=trainer.replicas,
@@ -195,8 +194,8 @@ def _unscored(prompts: list[str], responses: list[str]) -> list[float]:
 
 
 def _restored(folder: Path, config: TextRun, checkpoint: str, reward: Reward | None = None) -> TextTrainer:
-    trainer = TextTrainer(anywhere(config), reward=reward)
-    checkpoints_of(trainer, folder).restore_for_use(checkpoint)
+    trainer = TextTrainer(sessions.anywhere(config), reward=reward)
+    sessions.checkpoints_of(trainer, folder).restore_for_use(checkpoint)
     return trainer
 
 
