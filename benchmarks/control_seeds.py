@@ -166,7 +166,13 @@ def write_summary(folder: Path) -> None:
         evaluations = [json.loads(line) for line in path.read_text().splitlines()]
         env, shared = evaluations[0]["env"], over_seeds(evaluations)
         goal, steps = goal_of(evaluations[0]), np.mean([e["env_steps"] for e in evaluations])
-        cells = [f"[{env}]({path.stem}.md)", f"`{_trained_by(evaluations[0])}`", f"{steps:,.0f}", str(len(evaluations))]
+        label = f"{env}, checkpoint {evaluations[0]['checkpoint']}" if "checkpoint" in evaluations[0] else env
+        cells = [
+            f"[{label}]({path.stem}.md)",
+            f"`{_trained_by(evaluations[0])}`",
+            f"{steps:,.0f}",
+            str(len(evaluations)),
+        ]
         cells += [shared["greedy"], shared["iqm"], shared["stochastic"]]
         cells += ["-", "-"] if goal is None else [str(goal), str(sum(e["mean"] >= goal for e in evaluations))]
         lines.append(f"| {' | '.join([*cells, PUBLISHED.get(env, '-')])} |")
