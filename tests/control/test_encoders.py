@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 
+import gymnasium
 import keras
 import numpy as np
 import pytest
@@ -156,6 +157,30 @@ def test_images_with_channels_first_are_turned_round():
     turned = encoder(spaces.Box(0, 255, [3, 44, 36], np.uint8))
     assert turned.input_shape == (None, 3, 44, 36)
     np.testing.assert_allclose(turned(tf.transpose(images, [0, 3, 1, 2])), model(images), rtol=1e-5, atol=1e-6)
+
+
+def test_the_channels_of_a_stack_of_frames_are_those_of_one_image():
+    """Frame by frame, as `FrameStackObservation` gives them."""
+    environment = gymnasium.wrappers.FrameStackObservation(Camera(), 2)
+    assert environment.observation_space.shape == (2, 44, 36, 3)
+    stacked, single = encoder(environment.observation_space), encoder(spaces.Box(0, 255, [44, 36, 6], np.uint8))
+    frames = sample(environment.observation_space, 3)
+    joined = tf.concat([frames[:, 0], frames[:, 1]], axis=-1)  # [3, 44, 36, 6]
+    np.testing.assert_allclose(stacked(frames), single(joined), rtol=1e-5, atol=1e-6)
+
+
+class Camera(gymnasium.Env):
+    observation_space, action_space = IMAGE, spaces.Discrete(2)
+
+
+def test_a_grey_image_without_an_axis_for_its_channel_is_one_and_a_small_board_is_none():
+    grey = spaces.Box(0, 255, [44, 36], np.uint8)
+    images = sample(grey, 3)
+    with_axis = encoder(spaces.Box(0, 255, [44, 36, 1], np.uint8))
+    assert images.dtype == tf.uint8
+    np.testing.assert_allclose(encoder(grey)(images), with_axis(images[..., None]), rtol=1e-5, atol=1e-6)
+    board = spaces.Box(0, 9, [35, 60], np.uint8)
+    assert encoder(board)(sample(board, 2)).shape == (2, 35 * 60)
 
 
 def test_seeds_fix_the_weights_and_two_images_have_different_ones():

@@ -63,8 +63,11 @@ def map_space(function: Any, space: gymnasium.Space) -> Any:
 
 
 def is_image(space: gymnasium.Space) -> bool:
-    """Whether a space holds images: bytes in three axes."""
-    return isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(space.shape) == 3
+    """Whether a space holds images: bytes in three axes; in four, a stack of frames [F, H, W, C], or in two, grey and
+    large enough for NatureCNN (others may be boards)."""
+    if not isinstance(space, spaces.Box) or space.dtype != np.uint8:
+        return False
+    return len(space.shape) in (3, 4) or (len(space.shape) == 2 and min(space.shape) >= SMALLEST_IMAGE)
 
 
 def encode(space: gymnasium.Space, inputs: Any, seed: int):
@@ -98,7 +101,13 @@ def _nature_cnn(space: spaces.Box, x, seed: int):
     """512 features of an image [Mnih et al. 2015, "Human-level control through deep reinforcement learning"]."""
     shape = space.shape
     x = keras.ops.cast(x, "float32") / 255.0
-    if shape[0] < shape[2]:  # channels first, as a stack of frames has them
+    if len(shape) == 2:
+        x, shape = keras.layers.Reshape((*shape, 1))(x), (*shape, 1)
+    elif len(shape) == 4:  # the frames' channels become those of one image
+        frames, height, width, channels = shape
+        shape = height, width, frames * channels
+        x = keras.layers.Reshape(shape)(keras.layers.Permute((2, 3, 1, 4))(x))
+    elif shape[0] < shape[2]:  # channels first, as a stack of grey frames has them
         x, shape = keras.layers.Permute((2, 3, 1))(x), (shape[1], shape[2], shape[0])
     if min(shape[:2]) < SMALLEST_IMAGE:
         raise UsageError(
