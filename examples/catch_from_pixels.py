@@ -2,7 +2,7 @@
 Osband et al. 2020]. The environment draws its own images in the graph, and the NatureCNN looks at them.
 
     tfppo train control --env examples.catch_from_pixels:PixelCatch-v0 --shared-trunk True --hidden-units \
-        --num-envs 32 --rollout-length 32 --minibatch-size 128 --learning-rate 5e-4 --total-steps 30000
+        --num-envs 32 --rollout-length 32 --minibatch-size 128 --learning-rate 5e-4 --total-steps 50000
 """
 
 import gymnasium

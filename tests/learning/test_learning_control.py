@@ -41,7 +41,7 @@ def test_a_task_with_forbidden_actions_is_solved_and_none_of_them_is_taken(seed,
 
 PIXELS = {
     "env": "examples.catch_from_pixels:PixelCatch-v0",
-    **{"shared_trunk": True, "hidden_units": (), "num_envs": 32, "rollout_length": 32, "total_steps": 30_000},
+    **{"shared_trunk": True, "hidden_units": (), "num_envs": 32, "rollout_length": 32, "total_steps": 50_000},
     **{"minibatch_size": 128, "learning_rate": 5e-4},
 }
 
