@@ -12,9 +12,10 @@ import tensorflow as tf
 
 from tfppo.control.actions import ActionHead
 from tfppo.control.encoders import encode, make_inputs
-from tfppo.control.environments import forget
+from tfppo.control.lstm import replay
 from tfppo.control.networks import actor_outputs, dense_layers, value_output
 from tfppo.control.policy import action_mask_of
+from tfppo.errors import UsageError
 from tfppo.types import Evaluation
 
 
@@ -31,7 +32,7 @@ class RecurrentPolicy:
 
     Args:
       actor: (observations [B, ...], h [B, U], c [B, U]) to (what the head makes a distribution of, h, c).
-      critic: the same with values [B, 1] in front.
+      critic: the same with values [B, 1] in front; both with one keras.layers.LSTMCell in the middle.
       head: how actions are drawn.
     """
 
@@ -41,6 +42,7 @@ class RecurrentPolicy:
         self.actor = actor
         self.critic = critic
         self.head = head
+        self._parts = [_take_apart(model) for model in (actor, critic)]
 
     @property
     def trainable_variables(self) -> list[Any]:
@@ -91,24 +93,31 @@ class RecurrentPolicy:
 
     def _replay(self, observations: Any, mask: tf.Tensor, memory: Any) -> tuple[Any, tf.Tensor]:
         """Outputs of the actor [T, B, ...] and values [T, B]; memory is zero behind a step that the mask leaves out."""
-        length = tf.nest.flatten(observations)[0].shape[0]
+        rows = tf.nest.flatten(observations)[0].shape[:2]
+        merged = tf.nest.map_structure(lambda x: tf.reshape(x, [-1, *x.shape[2:]]), observations)
+        mask = tf.pad(mask, [[0, rows[0] - mask.shape[0]], [0, 0]])  # behind the last step nothing follows
+        features = [tf.reshape(part.encoder(merged), [*rows, -1]) for part in self._parts]
+        hidden = replay([part.cell for part in self._parts], features, mask, memory)
+        outputs = [part.decoder(tf.reshape(x, [-1, x.shape[-1]])) for part, x in zip(self._parts, hidden, strict=True)]
+        outputs, values = tf.nest.map_structure(lambda x: tf.reshape(x, [*rows, *x.shape[1:]]), outputs)
+        return outputs, tf.squeeze(values, axis=-1)
 
-        def advance(time, memory):
-            outputs, values, memory = self._advance(tf.nest.map_structure(lambda x: x[time], observations), memory)
-            starts = ~mask[tf.minimum(time, mask.shape[0] - 1)]  # behind the last step nothing follows
-            return forget(memory, starts), (outputs, values)
 
-        _, example = advance(0, memory)  # only its shapes are used: the compiler drops the rest
-        arrays = tf.nest.map_structure(lambda x: tf.TensorArray(x.dtype, size=length, element_shape=x.shape), example)
+class _Parts(NamedTuple):
+    """What a recurrent model consists of; the weights are the model's."""
 
-        def body(time, memory, arrays):
-            memory, given = advance(time, memory)
-            return time + 1, memory, tf.nest.map_structure(lambda a, x: a.write(time, x), arrays, given)
+    encoder: keras.Model  # observations [B, ...] to features [B, F]
+    cell: keras.layers.LSTMCell
+    decoder: keras.Model  # hidden states [B, U] to outputs
 
-        _, _, arrays = tf.while_loop(
-            lambda time, *_: time < length, body, (tf.constant(0), memory, arrays), maximum_iterations=length
-        )
-        return tf.nest.map_structure(lambda a: a.stack(), arrays)
+
+def _take_apart(model: keras.Model) -> _Parts:
+    cells = [layer for layer in model.layers if isinstance(layer, keras.layers.LSTMCell)]
+    if len(cells) != 1:
+        raise UsageError(f"the {model.name} has {len(cells)} layers of keras.layers.LSTMCell, but wants exactly one")
+    (cell,) = cells
+    encoder = keras.Model(model.input[0], cell.input[0])
+    return _Parts(encoder, cell, keras.Model(cell.output[0], model.output[0]))
 
 
 def make_recurrent(
