@@ -48,6 +48,7 @@ FLOORS = [
         "control.networks",
         "control.normalization",
         "control.policy",
+        "control.lstm",
         "control.recurrent",
         "control.statistics",
         "control.rollout",

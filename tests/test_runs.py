@@ -127,3 +127,21 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
 )
 def test_a_command_on_a_run_names_the_module_that_it_would_import(named, argument):
     assert runs.confirmed(Path("runs/mine"), "env", named) == argument
+
+
+@pytest.mark.parametrize(
+    ("settings", "options"),
+    [
+        ("control:\n  env: CartPole-v1\n", ""),
+        ("control:\n  env: my worlds:W-v0\n", " --env 'my worlds:W-v0'"),
+        ("text:\n  reward: null\n", ""),
+        ("text:\n  reward: mine:exclaim\n", " --reward mine:exclaim"),
+        ("control: [\n", ""),
+        ("control: {}\n", ""),
+        (None, ""),
+    ],
+)
+def test_the_command_that_goes_on_with_a_run_names_it_too(settings, options, tmp_path):
+    if settings is not None:
+        (tmp_path / runs.CONFIG).write_text(settings)
+    assert runs.resume_command(tmp_path) == f"tfppo resume {tmp_path}{options}"

@@ -16,7 +16,7 @@ from tfppo.config import RunConfig
 from tfppo.errors import UsageError
 from tfppo.learner import PPOLearner
 from tfppo.replicas import ALONE, Replicas
-from tfppo.runs import is_finished, why_not_written
+from tfppo.runs import is_finished, resume_command, why_not_written
 from tfppo.tensorboard import cut_back, event_sizes
 from tfppo.writers import Writer
 
@@ -159,7 +159,7 @@ def writing(folder: Path) -> Iterator[None]:
     except (OSError, tf.errors.OpError) as error:
         raise UsageError(
             f"cannot write to {folder} ({why_not_written(error)}): see that it is there and that its disk has room; "
-            f"what the latest checkpoint holds is safe, go on with: tfppo resume {folder}"
+            f"what the latest checkpoint holds is safe, go on with: {resume_command(folder)}"
         ) from None
 
 

@@ -8,7 +8,6 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
@@ -116,7 +115,7 @@ class WorkerReplicas(Replicas):
             variable.assign(tf.cast(value, variable.dtype))
 
     @contextlib.contextmanager
-    def watched(self, folder: Path | None = None) -> Iterator[None]:
+    def watched(self, command: str) -> Iterator[None]:
         try:
             yield
         except LOST as error:
@@ -124,7 +123,7 @@ class WorkerReplicas(Replicas):
                 raise  # not of the cluster
             raise UsageError(
                 f"{self._lost(error.message)} of {self.count} has died or cannot be reached: start all workers again, "
-                f"with tfppo resume {folder or 'RUN'}"
+                f"with {command}"
             ) from None
 
     def _lost(self, message: str) -> str:

@@ -7,7 +7,6 @@ of one replica, up to the order in which floats are added.
 
 import contextlib
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
@@ -102,9 +101,9 @@ class Replicas:
           UsageError: if they were not given the same settings.
         """
 
-    def watched(self, folder: Path | None = None) -> contextlib.AbstractContextManager:
-        """Inside, the loss of another process is a UsageError of one line; `folder` is the run's, where known."""
-        del folder
+    def watched(self, command: str) -> contextlib.AbstractContextManager:
+        """Inside, the loss of another process is a UsageError of one line; `command` goes on with the run."""
+        del command
         return contextlib.nullcontext()
 
 

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from tfppo.config import RunConfig
 from tfppo.errors import UsageError, one_line, shown
 from tfppo.settings import from_yaml, to_yaml
@@ -26,6 +28,7 @@ VIDEO = "video.gif"  # control
 FRONTIER = "frontier.png"  # text: score against KL
 SAMPLES = "samples.jsonl"  # text
 EXPORT = "export"
+MODULES = {"control": "env", "text": "reward"}  # part and name of the settings that may name a module to be imported
 
 
 def create_run_folder(run: RunConfig, task: str, config: Any = None) -> Path:
@@ -82,7 +85,7 @@ def is_finished(folder: Path) -> bool:
 
 
 def _taken(folder: Path) -> UsageError:
-    go_on = f", or go on with it: tfppo resume {folder}" if (folder / CHECKPOINTS).is_dir() else ""
+    go_on = f", or go on with it: {resume_command(folder)}" if (folder / CHECKPOINTS).is_dir() else ""
     return UsageError(f"{folder} exists: choose another --name or delete it{go_on}")
 
 
@@ -140,6 +143,18 @@ def read_confirmed(folder: Path, config_class: type, option: str, given: str | N
 def confirmed(folder: Path, option: str, named: str | None) -> str:
     """A run's folder as an argument of the command line, with what `read_confirmed` wants to be given."""
     return f"{folder} --{option} {shlex.quote(named)}" if ":" in (named or "") else str(folder)
+
+
+def resume_command(folder: Path | None) -> str:
+    """The command that goes on with a run, whatever is left of its settings; None: one that others know the folder of."""
+    if folder is None:
+        return "tfppo resume RUN"
+    try:
+        settings = yaml.safe_load((folder / CONFIG).read_text())
+        named = [(option, settings[part][option]) for part, option in MODULES.items() if part in settings]
+    except Exception:  # who reads them to go on with the run says what is wrong with them
+        named = []
+    return "tfppo resume " + (confirmed(folder, *named[0]) if named else str(folder))
 
 
 def is_text(folder: Path) -> bool:

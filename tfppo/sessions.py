@@ -110,7 +110,7 @@ def training(trainer: Any, folder: Path | None, subject: str) -> Iterator[None]:
         f"{trainer.update_mode} (update){trainer.replicas.description}",
         flush=True,
     )
-    with trainer.replicas.watched(folder):
+    with trainer.replicas.watched(runs.resume_command(folder)):
         trainer.replicas.start(runs.shared_settings(trainer.config), trainer.state)
         yield
 
@@ -126,16 +126,9 @@ def resumable(run: Callable[..., Path | None]) -> Callable[..., Path | None]:
         except KeyboardInterrupt as error:
             if folder is None:
                 raise
-            raise KeyboardInterrupt(how_to_go_on(trainer, folder)) from error
+            raise KeyboardInterrupt(f"go on with: {runs.resume_command(folder)}") from error
 
     return interruptible
-
-
-def how_to_go_on(trainer: Any, folder: Path) -> str:
-    """What resumes a run that was stopped, to be put behind a sentence."""
-    settings = runs.flat_settings(trainer.config)
-    option = "env" if "env" in settings else "reward"
-    return f"go on with: tfppo resume {runs.confirmed(folder, option, settings[option])}"
 
 
 def keep_evaluation(trainer: Any, folder: Path, clock: Clock, evaluation: dict[str, Any]) -> dict[str, Any]:

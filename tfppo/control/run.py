@@ -36,8 +36,7 @@ def train(config: ControlRun, task: str = "control", import_seconds: float = 0.0
       UsageError: on settings that do not fit together, or a folder that cannot be used.
     """
     clock = sessions.Clock(import_seconds)
-    trainer = ControlTrainer(sessions.settled(config))
-    with sessions.begin(trainer, task) as folder:
+    with closing(ControlTrainer(sessions.settled(config))) as trainer, sessions.begin(trainer, task) as folder:
         return _run(trainer, folder, clock)
 
 
@@ -124,7 +123,7 @@ def _run(trainer: ControlTrainer, folder: Path | None, clock: sessions.Clock) ->
     if folder and finished:
         _finish(trainer, folder, clock)
     elif folder:
-        print(f"stopped; {sessions.how_to_go_on(trainer, folder)}")
+        print(f"stopped; go on with: {runs.resume_command(folder)}")
     return folder
 
 

@@ -146,7 +146,7 @@ def _run(trainer: TextTrainer, folder: Path | None, clock: sessions.Clock) -> Pa
     if folder and finished:
         _finish(trainer, folder, clock)
     elif folder:
-        print(f"stopped; {sessions.how_to_go_on(trainer, folder)}")
+        print(f"stopped; go on with: {runs.resume_command(folder)}")
     return folder
 
 
