@@ -65,7 +65,7 @@ format: $(STAMP)  ## ruff, with its fixes
 # The peers live in an environment of their own: beside TensorFlow they would pay for importing it.
 $(PEERS)/.stamp: constraints.txt $(STAMP)
 	@$(PYTHON) -m venv $(PEERS)
-	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt stable-baselines3 torch==2.13.0 trl==1.12.0 jax optax
+	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt stable-baselines3 sb3-contrib torch==2.13.0 trl==1.12.0 jax optax
 	@touch $@
 
 bench: $(PEERS)/.stamp  ## measure the compiled iteration, and the races with stable-baselines3, JAX and TRL

@@ -8,6 +8,10 @@ counted. The run is announced as one of --total-steps, which on our side decides
 on by XLA, which takes seconds at the start (counted in the first iteration only).
 
     python benchmarks/gymnasium_vs_sb3.py --peer-python peers/bin/python
+    python benchmarks/gymnasium_vs_sb3.py --peer-python peers/bin/python --lstm-units 64 --warmup 5 --iterations 5
+
+With --lstm-units both sides have a memory: an LSTM each for actor and critic, and one hidden layer of 64 behind it. The
+peer is then the RecurrentPPO of sb3-contrib, which makes its minibatches of whole sequences as well.
 
 Sides: "native" is the default here, gymnasium's own CartPole-v1 written in NumPy for all environments at once; "sync"
 steps the same eight single environments as the peer does. The peer uses DummyVecEnv, as the zoo does (SubprocVecEnv is
@@ -31,14 +35,18 @@ NUM_ENVS, ROLLOUT_LENGTH = 8, 32  # as in `shared.sb3_cartpole`
 SIDES = ("native", "sb3", "sync")
 
 
-def run_tfppo(vectorization: str, total_steps: int, warmup: int, blocks: int, iterations: int) -> dict[str, object]:
+def run_tfppo(
+    vectorization: str, lstm_units: int, total_steps: int, warmup: int, blocks: int, iterations: int
+) -> dict[str, object]:
     """When the first iteration had ended, and the steps per second of each block."""
     from tfppo.startup import import_tensorflow
 
     import_tensorflow()
     from tfppo import ControlTrainer, control_run
 
-    config = control_run(ENV, backend="gymnasium", vectorization=vectorization, device="cpu", total_steps=total_steps)
+    memory = {"lstm_units": lstm_units, "hidden_units": (64,)} if lstm_units else {}
+    how = {"backend": "gymnasium", "vectorization": vectorization, "device": "cpu"}
+    config = control_run(ENV, total_steps=total_steps, **how, **memory)
     assert (config.control.num_envs, config.control.rollout_length) == (NUM_ENVS, ROLLOUT_LENGTH)
     needed = (1 + warmup + blocks * iterations) * config.control.batch_size
     assert needed <= total_steps, f"so many blocks want --total-steps of at least {needed}"
@@ -62,7 +70,7 @@ def run_tfppo(vectorization: str, total_steps: int, warmup: int, blocks: int, it
     }
 
 
-def run_sb3(threads: int, warmup: int, blocks: int, iterations: int) -> dict[str, object]:
+def run_sb3(threads: int, lstm_units: int, warmup: int, blocks: int, iterations: int) -> dict[str, object]:
     """The same of stable-baselines3."""
     import torch
     from stable_baselines3.common.callbacks import BaseCallback
@@ -82,7 +90,7 @@ def run_sb3(threads: int, warmup: int, blocks: int, iterations: int) -> dict[str
             return True
 
     torch.set_num_threads(threads)
-    model = sb3_cartpole(seed=1)
+    model = sb3_cartpole(1, lstm_units)
     clock = Clock()
     batch_size = NUM_ENVS * ROLLOUT_LENGTH
     model.learn((2 + warmup + blocks * iterations) * batch_size, callback=clock)
@@ -96,7 +104,7 @@ def run_sb3(threads: int, warmup: int, blocks: int, iterations: int) -> dict[str
 def measure(arguments: argparse.Namespace, side: str) -> dict[str, object]:
     """One run in a fresh process; what it says on standard error is shown."""
     python = arguments.peer_python if side == "sb3" else sys.executable
-    names = ("total_steps", "warmup", "blocks", "iterations", "peer_threads")
+    names = ("lstm_units", "total_steps", "warmup", "blocks", "iterations", "peer_threads")
     options = {name: getattr(arguments, name) for name in names if side == "sb3" or name != "peer_threads"}
     command = [python, __file__, "--child", side]
     command += [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
@@ -130,6 +138,7 @@ def summarise(rounds: list[dict[str, dict]], ours: str) -> dict[str, object]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--lstm-units", type=int, default=0, help="of a policy with a memory; 0: it has none")
     parser.add_argument("--total-steps", type=int, default=100_000)
     parser.add_argument("--warmup", type=int, default=20, help="iterations after the first that are not counted")
     parser.add_argument("--blocks", type=int, default=5)
@@ -141,9 +150,9 @@ def main() -> None:
     if arguments.child:
         amounts = arguments.warmup, arguments.blocks, arguments.iterations
         child = (
-            run_sb3(arguments.peer_threads, *amounts)
+            run_sb3(arguments.peer_threads, arguments.lstm_units, *amounts)
             if arguments.child == "sb3"
-            else run_tfppo(arguments.child, arguments.total_steps, *amounts)
+            else run_tfppo(arguments.child, arguments.lstm_units, arguments.total_steps, *amounts)
         )
         print(json.dumps(child))
         return

@@ -9,13 +9,21 @@ def spread(values: list[float]) -> dict[str, float]:
     return {"min": min(values), "median": statistics.median(values), "max": max(values)}
 
 
-def sb3_cartpole(seed: int) -> Any:
-    """stable-baselines3's PPO with the settings of its rl-zoo for CartPole-v1, on the CPU."""
+def sb3_cartpole(seed: int, lstm_units: int = 0) -> Any:
+    """stable-baselines3's PPO with the settings of its rl-zoo for CartPole-v1, on the CPU. With LSTM units it is the
+    RecurrentPPO of sb3-contrib: an LSTM each for actor and critic, and a hidden layer of 64 behind it."""
     from stable_baselines3 import PPO
     from stable_baselines3.common.env_util import make_vec_env
 
-    return PPO(
-        "MlpPolicy",
+    kind, policy, options = PPO, "MlpPolicy", {}
+    if lstm_units:
+        from sb3_contrib import RecurrentPPO
+
+        kind, policy = RecurrentPPO, "MlpLstmPolicy"
+        networks = {"lstm_hidden_size": lstm_units, "enable_critic_lstm": True, "net_arch": [64]}
+        options = {"policy_kwargs": networks}
+    return kind(
+        policy,
         make_vec_env("CartPole-v1", n_envs=8, seed=seed),
         n_steps=32,
         batch_size=256,
@@ -27,4 +35,5 @@ def sb3_cartpole(seed: int) -> Any:
         ent_coef=0.0,
         seed=seed,
         device="cpu",
+        **options,
     )

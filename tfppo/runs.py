@@ -146,7 +146,7 @@ def confirmed(folder: Path, option: str, named: str | None) -> str:
 
 
 def resume_command(folder: Path | None) -> str:
-    """The command that goes on with a run, whatever is left of its settings; None: one that others know the folder of."""
+    """The command that goes on with a run, whatever is left of its settings; None: of one whose folder others know."""
     if folder is None:
         return "tfppo resume RUN"
     try:

@@ -152,4 +152,6 @@ def make_recurrent(
 
 def swap_time(x: tf.Tensor) -> tf.Tensor:
     """[N, T, ...] to [T, N, ...], or the other way round."""
+    if not x.dtype.is_floating:  # oneDNN complains of being asked to transpose these
+        return tf.stack(tf.unstack(x), axis=1)
     return tf.transpose(x, [1, 0, *range(2, x.shape.rank)])
