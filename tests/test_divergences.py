@@ -194,6 +194,12 @@ def test_the_rule_of_ziegler_equals_the_loop(compiled, kl):
     np.testing.assert_allclose(rule(tf.constant(0.15), tf.constant(kl)), expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize(("kl", "factor"), [(0.0, 0.8), (60.0, 1.2)])
+def test_no_update_is_so_large_that_the_coefficient_turns_negative(kl, factor):
+    changed = divergences.adaptive_kl_coefficient_ziegler(0.1, kl, 6.0, 65_536, 10_000)
+    np.testing.assert_allclose(changed, 0.1 * factor, rtol=1e-6)
+
+
 @pytest.mark.parametrize("kl", [0.0, 1.0, np.nan, np.inf])
 def test_a_fixed_coefficient_stays(kl):
     assert divergences.fixed_kl_coefficient(0.25, kl) == 0.25

@@ -160,3 +160,13 @@ def test_shapes_that_would_broadcast_are_refused(function, shapes):
 def test_a_normalizer_that_is_no_scalar_is_refused():
     with pytest.raises(ValueError, match=r"\(1,\)"):
         masking.masked_mean(tf.zeros([4]), None, tf.ones([1]))
+
+
+@every_mode
+def test_only_what_is_outside_and_not_finite_is_replaced(compiled):
+    values = tf.constant([[1.0, np.nan], [np.inf, 4.0], [-np.inf, np.nan]])
+    mask = tf.constant([True, False, False])
+    given = compiled(lambda x, m: masking.finite_outside(x, m, 7.0))(values, mask)
+    np.testing.assert_array_equal(given, [[1.0, np.nan], [7.0, 4.0], [7.0, 7.0]])
+    whole = tf.constant([1, 2, 3])
+    assert masking.finite_outside(whole, mask) is whole

@@ -45,7 +45,7 @@ class PPOConfig:
     kl_target: float = 0.01
     """The KL that an adaptive rule aims at."""
     kl_horizon: int = 10_000
-    """Ziegler's horizon, in episodes."""
+    """Ziegler's horizon, in responses; in control in transitions, with a memory in environments of a rollout."""
     target_kl: float | None = None
     """Stop the epochs of an iteration when a minibatch's approximate KL exceeds 1.5 times this; None: never."""
     max_grad_norm: float | None = 0.5

@@ -142,10 +142,11 @@ def adaptive_kl_coefficient_schulman(coefficient, kl, target):
 
 
 def adaptive_kl_coefficient_ziegler(coefficient, kl, target, num_episodes, horizon):
-    """Penalty coefficient after an update: beta (1 + clip(kl / target - 1, -0.2, 0.2) n / horizon).
+    """Penalty coefficient after an update: beta (1 + clip(kl / target - 1, -0.2, 0.2) min(n / horizon, 1)).
 
     Source: Ziegler et al. 2019, section 2.2 (a log-space proportional controller), as in their released code. The
-    horizon must fit the length of the run: their 10,000 belongs to a million episodes.
+    horizon must fit the length of the run: their 10,000 belongs to a million episodes. They have no minimum, and so an
+    update of more than five horizons could make the coefficient negative.
 
     Args:
       coefficient: beta, scalar.
@@ -159,7 +160,7 @@ def adaptive_kl_coefficient_ziegler(coefficient, kl, target, num_episodes, horiz
     """
     coefficient, kl, target, num_episodes, horizon = _scalars(coefficient, kl, target, num_episodes, horizon)
     error = tf.clip_by_value(kl / target - 1, -0.2, 0.2)
-    changed = coefficient * (1 + error * num_episodes / horizon)
+    changed = coefficient * (1 + error * tf.minimum(num_episodes / horizon, 1))
     return tf.where(tf.math.is_finite(kl), changed, coefficient)
 
 

@@ -40,6 +40,19 @@ def zero_outside(values, mask=None):
     return tf.where(mask, values, tf.zeros_like(values))
 
 
+def finite_outside(values, mask, default=0.0):
+    """`values` with `default` in place of what is not finite outside the mask; what is inside stays as it is.
+
+    Args:
+      values: [..., *rest]; what are not floats stay as they are.
+      mask: bool [...].
+      default: broadcast to values.
+    """
+    if not values.dtype.is_floating:
+        return values
+    return tf.where(_over(mask, values) | _is_finite(values), values, default)
+
+
 def masked_finite(values, mask=None):
     """Whether every number where the mask is true is finite.
 
@@ -52,11 +65,18 @@ def masked_finite(values, mask=None):
     finite = tf.constant(True)
     for x in tf.nest.flatten(values):
         if x.dtype.is_floating:
-            good = tf.abs(x) <= x.dtype.max  # is_finite would be moved before a transpose, and oneDNN complain of bools
-            if mask is not None:
-                good |= ~tf.reshape(mask, [*mask.shape, *[1] * (x.shape.rank - mask.shape.rank)])
+            good = _is_finite(x) if mask is None else _is_finite(x) | ~_over(mask, x)
             finite &= tf.reduce_all(good)
     return finite
+
+
+def _is_finite(x):
+    return tf.abs(x) <= x.dtype.max  # tf.math.is_finite would be moved before a transpose, and oneDNN complain of bools
+
+
+def _over(mask, x):
+    """A mask [...] that goes with x [..., *rest]."""
+    return tf.reshape(mask, [*mask.shape, *[1] * (x.shape.rank - mask.shape.rank)])
 
 
 def masked_sum(values, mask=None):

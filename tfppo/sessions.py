@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -132,12 +132,17 @@ def resumable(run: Callable[..., Path | None]) -> Callable[..., Path | None]:
 
 
 def keep_evaluation(trainer: Any, folder: Path, clock: Clock, evaluation: dict[str, Any]) -> dict[str, Any]:
-    """Writes a finished run's evaluation with the seconds that all took, and returns it.
+    """Writes a finished run's evaluation with the seconds that all took, and returns it. They are those of the process
+    that trained last: one that only judges the run again leaves them as they are.
 
     Raises:
       UsageError: if it cannot be written.
     """
-    evaluation = evaluation | {"seconds": clock.phases(trainer.compile_seconds)}
+    seconds = clock.phases(trainer.compile_seconds)
+    if not trainer.compile_seconds:  # nothing was trained
+        with suppress(OSError, ValueError, TypeError, KeyError):  # the evaluation before is damaged, or is none
+            seconds = runs.read_evaluation(folder)["seconds"]
+    evaluation = evaluation | {"seconds": seconds}
     with writing(folder):
         runs.write_evaluation(folder, evaluation)
     return evaluation

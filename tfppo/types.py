@@ -5,6 +5,8 @@ from typing import Any, NamedTuple, Protocol
 
 import tensorflow as tf
 
+from tfppo.masking import finite_outside
+
 
 class Trajectory(NamedTuple):
     """What acting leaves behind, time-major: T steps of B environments, before any value is computed.
@@ -50,7 +52,17 @@ class Rollout(NamedTuple):
     @property
     def guarded(self) -> dict[str, tuple[Any, tf.Tensor]]:
         """What must be finite, with the mask of what counts, by its name in `guards.NAMES`."""
-        return {"an observation": (self.observations, self.mask), "a reward": (self.rewards, self.mask)}
+        successors = self.successors
+        if not tf.nest.flatten(successors):
+            successors = tf.nest.map_structure(lambda x: x[1:], self.all_observations)
+        successors = tf.nest.map_structure(lambda x: finite_outside(x, ~self.terminated), successors)
+        return {
+            "an observation": (
+                (self.observations, successors),
+                self.mask,
+            ),  # whatever ends an episode counts for nothing
+            "a reward": (self.rewards, self.mask),
+        }
 
     @property
     def trajectory(self) -> Trajectory:

@@ -220,9 +220,10 @@ def test_the_smallest_image_is_36_by_36():
         (spaces.Dict(a=spaces.Box(-1, 1, [2]), b=spaces.Text(5)), "Text"),
         (spaces.Dict(a=spaces.Dict(b=spaces.Discrete(2)), c=spaces.Discrete(3)), "Dict inside (a)"),
         (spaces.Dict(action_mask=spaces.MultiBinary(2)), "only an action_mask"),
+        (spaces.Dict({"walker/pos": spaces.Box(-1, 1, [2])}), "the key 'walker/pos'"),
         (spaces.Dict(a=spaces.Tuple([spaces.Box(np.zeros([9, 9]), np.ones([9, 9]), dtype=np.float64)])), "Tuple"),
     ],
-    ids=["tuple", "text", "text_in_dict", "dict_in_dict", "mask_alone", "printed_in_many_lines"],
+    ids=["tuple", "text", "text_in_dict", "dict_in_dict", "mask_alone", "slash", "printed_in_many_lines"],
 )
 def test_other_spaces_are_refused_by_name(space, named):
     text = refusal(make_inputs, space)

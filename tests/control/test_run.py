@@ -272,6 +272,11 @@ def test_the_evaluation_says_what_was_played_and_how_long_it_took(whole):
     assert seconds["total"] == pytest.approx(parts, abs=0.003)
 
 
+def test_a_run_that_is_only_judged_again_took_what_it_took(copy):
+    before = read_evaluation(copy)
+    assert read_evaluation(run.resume(copy)) == before
+
+
 def test_a_run_says_what_it_does(tmp_path, capsys):
     config = tiny(tmp_path, mode="auto", name="mine", iterations=2)
     folder = run.train(config, "cartpole")

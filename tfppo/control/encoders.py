@@ -30,6 +30,12 @@ def make_inputs(space: gymnasium.Space) -> Any:
             raise UsageError(
                 f"observation space {one_line(space)} has a Dict inside ({nested[0]}): flatten it to one level"
             )
+        slashed = [key for key in space if "/" in key]
+        if slashed:
+            raise UsageError(
+                f"observation space {one_line(space)} has the key {slashed[0]!r}, but Keras' inputs have no / in their "
+                "names: rename it (gymnasium.wrappers.TransformObservation)"
+            )
         return {key: _input(part, key) for key, part in space.items()}
     return _input(space, "observations")
 

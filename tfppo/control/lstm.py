@@ -42,7 +42,7 @@ def replay(
     projected = [x @ cell.kernel + cell.bias for cell, x in zip(cells, features, strict=True)]
     kernels = [tf.convert_to_tensor(cell.recurrent_kernel) for cell in cells]
     before = [_Memory(*pair) for pair in zip(memory[::2], memory[1::2], strict=True)]
-    return _recur(projected, kernels, before, tf.where(mask, 1.0, 0.0)[..., None])
+    return _recur(projected, kernels, before, mask[..., None])
 
 
 @tf.custom_gradient
@@ -50,7 +50,7 @@ def _recur(
     projected: list[tf.Tensor], kernels: list[tf.Tensor], before: list[_Memory], keep: tf.Tensor
 ) -> tuple[list[tf.Tensor], Callable]:
     """Hidden states [T, B, U] of each cell from its inputs times its kernel [T, B, 4 U], its recurrent kernel [U, 4 U],
-    its memory, and keep [T, B, 1], which is 0 where the memory ends."""
+    its memory, and keep, bool [T, B, 1], false where the memory ends."""
 
     def forward(states, rows):
         *inputs, keep = rows
@@ -94,7 +94,7 @@ def _advance(x: tf.Tensor, kernel: tf.Tensor, memory: _Memory, keep: tf.Tensor) 
     i, f, g, o = tf.sigmoid(i), tf.sigmoid(f), tf.tanh(g), tf.sigmoid(o)
     c = f * memory.c + i * g
     h = o * tf.tanh(c)
-    return _Step(_Memory(keep * h, keep * c), h, (i, f, g, o))
+    return _Step(_Memory(*(tf.where(keep, x, 0.0) for x in (h, c))), h, (i, f, g, o))
 
 
 def _retreat(
@@ -108,8 +108,8 @@ def _retreat(
     """The chain rule through one step, whose memory held c [B, U] before it."""
     i, f, g, o = gates
     squashed = tf.tanh(f * c + i * g)
-    d_h = keep * d_memory.h + d_hidden
-    d_c = keep * d_memory.c + d_h * o * (1 - squashed**2)
+    d_h = tf.where(keep, d_memory.h, 0.0) + d_hidden
+    d_c = tf.where(keep, d_memory.c, 0.0) + d_h * o * (1 - squashed**2)
     d_i, d_f, d_g, d_o = d_c * g, d_c * c, d_c * i, d_h * squashed
     projected = tf.concat([d_i * i * (1 - i), d_f * f * (1 - f), d_g * (1 - g**2), d_o * o * (1 - o)], axis=-1)
     return _Gradient(_Memory(tf.matmul(projected, kernel, transpose_b=True), d_c * f), projected)

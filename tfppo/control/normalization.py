@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfppo.control.encoders import ACTION_MASK
-from tfppo.masking import masked_finite
+from tfppo.masking import finite_outside, masked_finite
 from tfppo.types import Trajectory
 
 CLIP = 10.0  # standard deviations
@@ -95,7 +95,9 @@ class Normalization(tf.Module):
             successors = self.observations(trajectory.successors) if tf.nest.flatten(trajectory.successors) else ()
             trajectory = trajectory._replace(observations=self.observations(raw), successors=successors)
             for x, moments in _pairs(raw, self._observations):
-                seen = x[:-1]  # [T, B, ...]: the last row comes again, as the first of the next trajectory
+                # The last row comes again, as the first of the next trajectory. For what ends an episode and is not
+                # finite stands the start of the next episode, a row later.
+                seen = finite_outside(x[:-1], trajectory.mask, x[1:])  # [T, B, ...]
                 self._take_in(moments, tf.reshape(seen, [-1, *x.shape[2:]]))
         if self._rewards is not None:
             trajectory = trajectory._replace(rewards=self._scale_rewards(trajectory))

@@ -136,7 +136,7 @@ def make_recurrent(
 
     def make(name: str, number: int, end: Callable[[Any], Any]) -> keras.Model:
         inputs = make_inputs(observation_space)
-        memory = [keras.Input((lstm_units,), name=part) for part in ("h", "c")]
+        memory = [keras.Input((lstm_units,), name=f"memory_{part}") for part in ("h", "c")]
         orthogonal = [keras.initializers.Orthogonal(seed=1_000_003 * (200 + n) + number) for n in range(2)]
         cell = keras.layers.LSTMCell(lstm_units, kernel_initializer=orthogonal[0], recurrent_initializer=orthogonal[1])
         hidden, carried = cell(encode(observation_space, inputs, number), memory)

@@ -15,6 +15,7 @@ from tfppo.control.statistics import (
     statistics_metrics,
     update_statistics,
 )
+from tfppo.masking import finite_outside
 from tfppo.placement import compiled
 from tfppo.random import fold_in
 from tfppo.replicas import ALONE, Replicas
@@ -159,6 +160,7 @@ def to_batch(rollout: Rollout, gamma: float | tf.Tensor, gae_lambda: float | tf.
         mask=rollout.mask,
         old_distribution=rollout.distribution,
     )
+    batch = map_tensors(lambda x: finite_outside(x, rollout.mask), batch)  # 0 x NaN would be NaN in the gradient
     if not is_recurrent:
         return map_tensors(_merge_time, batch)
     batch = map_tensors(swap_time, batch)  # [B, T, ...]
