@@ -211,12 +211,7 @@ def replacing(folder: Path, mark: str, size: int, *failures: type[Exception]) ->
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as stage:
-            free = shutil.disk_usage(stage).free
-            if free < size:  # before libraries run into it, of which some print traces that nobody can catch
-                raise UsageError(
-                    f"cannot write {folder}: it takes more than {size:,} bytes, and its disk has room for {free:,}: "
-                    "make room, or choose another folder"
-                )
+            check_room(folder, Path(stage), size)
             new, old = Path(stage) / "new", Path(stage) / "old"
             yield new
             if os.path.lexists(folder):
@@ -227,6 +222,17 @@ def replacing(folder: Path, mark: str, size: int, *failures: type[Exception]) ->
             f"cannot write {folder} ({why_not_written(error)}): see that you may write to {folder.parent} and that its "
             "disk has room, or choose another folder; what was there before is as it was"
         ) from None
+
+
+def check_room(folder: Path, place: Path, size: int) -> None:
+    """Raises UsageError unless there are so many free bytes at a place, for what will be `folder`: before libraries run
+    into it, of which some print traces that nobody can catch."""
+    free = shutil.disk_usage(place).free
+    if free < size:
+        raise UsageError(
+            f"cannot write {folder}: it takes more than {size:,} bytes, and its disk has room for {free:,}: make room, "
+            "or choose another folder"
+        )
 
 
 def why_not_written(error: Exception) -> str:

@@ -147,6 +147,13 @@ def test_a_run_learns_and_judges_a_reward_model(preset, tmp_path, monkeypatch):
     assert evaluation["accuracy"] == accuracy(RewardModel.load(folder / "reward-model"), few["test"])
 
 
+def test_a_reward_model_that_diverges_is_told(preset, tmp_path, monkeypatch):
+    few = sentences("train", "movie")[:60]
+    monkeypatch.setattr("tfppo.text.preferences.sentences", lambda split, domain: few)
+    with pytest.raises(UsageError, match="diverged with learning_rate = 1e.38"):
+        reward_model_run(RewardModelConfig(epochs=2, length=16, learning_rate=1e38), preset, None, tmp_path)
+
+
 def test_accuracies_are_one_for_a_model_that_knows_and_zero_for_one_that_is_contrary():
     rated = sentences("test", "movie")[:50]
     ratings = {sentence.text: sentence.rating for sentence in rated}

@@ -2,9 +2,12 @@
 
 import contextlib
 import csv
+import errno
 import io
 import json
 import math
+import os
+import shutil
 import signal
 from typing import NamedTuple
 
@@ -174,6 +177,22 @@ def test_training_that_diverges_is_told(small_corpus, tmp_path):
         train(config, tmp_path)
     with (tmp_path / "metrics.csv").open(newline="") as file:
         assert len(list(csv.DictReader(file))) == 1  # it did not go on
+
+
+def test_a_disk_without_room_is_told_before_training(monkeypatch, tmp_path):
+    full = shutil.disk_usage(tmp_path)._replace(free=0)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
+    with pytest.raises(UsageError, match=r"cannot write .*mine: it takes more than [0-9,]+ bytes.* room for 0"):
+        pretrain.pretrain_run(CONFIGS["gpt2"], "mine", tmp_path)
+
+
+def test_a_disk_that_fills_up_is_told(monkeypatch, tmp_path):
+    def no_space(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(pretrain, "pretrain", no_space)
+    with pytest.raises(UsageError, match="mine .No space left on device.: see that .* start again"):
+        pretrain.pretrain_run(CONFIGS["gpt2"], "mine", tmp_path)
 
 
 def test_what_remains_is_the_best_epoch(small_corpus, tmp_path, monkeypatch):

@@ -23,7 +23,7 @@ from tfppo.text.corpus import Sentence, sentences
 from tfppo.text.likelihood import encode
 from tfppo.text.metrics import word_count
 from tfppo.text.presets import default_preset, load_preset, save_preset
-from tfppo.text.pretrain import progress_on_stdout
+from tfppo.text.pretrain import fitting, refuse_divergence
 from tfppo.text.reference import as_language_model
 
 HEAD_FILE = "head.json"
@@ -138,7 +138,11 @@ def sentiment_reward() -> RewardModel:
 
 
 def train_reward_model(config: RewardModelConfig, preset: Path, verbose: int = 1) -> RewardModel:
-    """Learns the ratings of the movie sentences by pairs, starting from a pretrained language model."""
+    """Learns the ratings of the movie sentences by pairs, starting from a pretrained language model.
+
+    Raises:
+      UsageError: if the preset is none, or training diverges.
+    """
     keras.utils.set_random_seed(config.seed)
     language_model, tokenizer = load_preset(preset)
     inputs = language_model.input
@@ -167,8 +171,10 @@ def train_reward_model(config: RewardModelConfig, preset: Path, verbose: int = 1
         loss=lambda ratings, scores: pair_loss(ratings, scores, config.difference),
         jit_compile=False,
     )
-    scorer.fit(train, validation_data=validation, epochs=config.epochs, verbose=verbose, shuffle=False)
+    how = {"verbose": verbose, "shuffle": False, "callbacks": [keras.callbacks.TerminateOnNaN()]}
+    scorer.fit(train, validation_data=validation, epochs=config.epochs, **how)
     kernel, bias = head.get_weights()
+    refuse_divergence(kernel, config.learning_rate)
     parts = {
         "kernel": kernel[:, 0].astype(float).tolist(),
         "bias": float(bias[0]),
@@ -190,13 +196,13 @@ def reward_model_run(config: RewardModelConfig, preset: Path | None, name: str |
     """
     began = time.perf_counter()
     source = default_preset() if preset is None else preset
-    load_preset(source)  # before anything is written
+    language_model, _ = load_preset(source)  # before anything is written
     folder = runs.create_run_folder(RunConfig(seed=config.seed, name=name, runs_dir=runs_dir), "reward-model")
     runs.write_config(folder, config)
     print(f"reward model from {source}, seed {config.seed}, {config.epochs} epochs -> {folder}", flush=True)
-    with progress_on_stdout():
+    with fitting(folder, 4 * language_model.count_params()):
         model = train_reward_model(config, source, verbose=1 if sys.stdout.isatty() else 2)
-    model.save(folder / "reward-model")
+        model.save(folder / "reward-model")
     evaluation: dict[str, Any] = {"seed": config.seed} | judge(RewardModel.load(folder / "reward-model"))
     evaluation["seconds"] = {"total": round(time.perf_counter() - began, 3)}
     runs.write_evaluation(folder, evaluation)

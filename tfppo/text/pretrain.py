@@ -45,11 +45,11 @@ def pretrain_run(config: PretrainConfig, name: str | None, runs_dir: Path) -> Pa
     runs.write_config(folder, config)
     limit = f"at most {config.epochs} epoch{'s' * (config.epochs != 1)}"
     print(f"{kind}, seed {config.seed}, {limit} -> {folder}", flush=True)
-    with progress_on_stdout():
-        pretrain(config, model, tokenizer, folder, verbose=1 if sys.stdout.isatty() else 2)
     preset = folder / PRESET
-    save_preset(preset, model, tokenizer)
-    (folder / BEST).unlink()  # it was there in case the process died
+    with fitting(folder, 8 * model.count_params()):
+        pretrain(config, model, tokenizer, folder, verbose=1 if sys.stdout.isatty() else 2)
+        save_preset(preset, model, tokenizer)
+        (folder / BEST).unlink()  # it was there in case the process died
     trained = time.perf_counter()
     evaluation = {
         "seed": config.seed,
@@ -183,8 +183,7 @@ def _fit(
             raise
         for callback in callbacks:  # what `fit` would have done
             callback.on_train_end()
-    if not np.isfinite(stopping.best):
-        raise UsageError(f"training diverged with learning_rate = {config.learning_rate}: choose a smaller one")
+    refuse_divergence([stopping.best], config.learning_rate)
 
 
 def _calibrate(model: keras.Model, held_out: tf.data.Dataset) -> None:
@@ -205,13 +204,30 @@ def _evaluate(model: keras.Model, tokenizer: keras_hub.models.GPT2Tokenizer) -> 
     return evaluation
 
 
+def refuse_divergence(results: Any, learning_rate: float) -> None:
+    """Raises UsageError unless what training has led to is finite."""
+    if not np.isfinite(results).all():
+        raise UsageError(f"training diverged with learning_rate = {learning_rate}: choose a smaller one")
+
+
 @contextmanager
-def progress_on_stdout() -> Iterator[None]:
-    """Keras shows its progress to a person; the command line has sent its messages to the log, where they get lost."""
+def fitting(folder: Path, size: int) -> Iterator[None]:
+    """Inside, Keras shows its progress to a person (the command line has sent its messages to the log, where they get
+    lost), and what cannot be written to a run's folder is a UsageError of one line.
+
+    Raises:
+      UsageError: also where the disk has no room for so many bytes, before anything begins.
+    """
+    runs.check_room(folder, folder, size)
     was_on = keras.config.is_interactive_logging_enabled()
     keras.config.enable_interactive_logging()
     try:
         yield
+    except (OSError, tf.errors.OpError) as error:
+        raise UsageError(
+            f"cannot write to {folder} ({runs.why_not_written(error)}): see that it is there and that its disk has "
+            "room, and start again"
+        ) from None
     finally:
         if not was_on:
             keras.config.disable_interactive_logging()
