@@ -16,7 +16,7 @@ CUDA := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/dev/nul
 RUN_OPTIONS = --seed $(SEED) --runs-dir $(RUNS) $(if $(NAME),--name $(NAME)) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train-cartpole train-textgen language-model corpus tensorboard test test-slow lint format bench clean
+.PHONY: help setup train-cartpole train-textgen language-model corpus tensorboard test test-slow lint format peers bench clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -68,7 +68,9 @@ $(PEERS)/.stamp: constraints.txt $(STAMP)
 	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt stable-baselines3 sb3-contrib torch==2.13.0 trl==1.12.0 jax optax
 	@touch $@
 
-bench: $(PEERS)/.stamp  ## measure the compiled iteration, and the races with stable-baselines3, JAX and TRL
+peers: $(PEERS)/.stamp  ## build .venv/peers: what the races are run against
+
+bench: peers  ## measure the compiled iteration, and the races with stable-baselines3, JAX and TRL
 	@$(BIN)/python benchmarks/cartpole_iteration.py
 	@$(BIN)/python benchmarks/cartpole_vs_sb3.py --peer-python $(PEERS)/bin/python
 	@$(BIN)/python benchmarks/gymnasium_vs_sb3.py --peer-python $(PEERS)/bin/python

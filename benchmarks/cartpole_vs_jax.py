@@ -8,8 +8,8 @@ the end of the first iteration, and the environment steps per second of blocks o
 line a run, and last, for each size, the ratio of the faster of ours to the faster of JAX's: the median over the rounds
 of the ratio within a round, because other work on the machine slows whole rounds down.
 
-    python benchmarks/cartpole_vs_jax.py --peer-python peers-jax/bin/python
-    python benchmarks/cartpole_vs_jax.py --peer-python peers-jax/bin/python --num-envs 256 --rollout-length 64
+    python benchmarks/cartpole_vs_jax.py --peer-python .venv/peers/bin/python
+    python benchmarks/cartpole_vs_jax.py --peer-python .venv/peers/bin/python --num-envs 256 --rollout-length 64
     JAX_PLATFORMS=cuda python benchmarks/cartpole_vs_jax.py --device gpu --num-envs 16384 --rollout-length 64
 
 `benchmarks/jax_iteration.py` is JAX's side, and says how to install it.

@@ -4,10 +4,10 @@ Rule for both: seconds from the start of a fresh process until the mean return o
 reaches 475, looked at after each rollout; and the same from the first environment step on, with what import and
 compilation took left out. Seeds alternate between the two. Prints one JSON line a run, and last the ratios.
 
-    python benchmarks/cartpole_vs_sb3.py --seeds 1 2 3 --peer-python peers/bin/python
+    python benchmarks/cartpole_vs_sb3.py --seeds 1 2 3 --peer-python .venv/peers/bin/python
 
-stable-baselines3 comes with the `peers` extra; it starts faster in an environment of its own (--peer-python), because
-beside TensorFlow it imports that too. `make bench` makes such an environment.
+`make peers` builds that environment. stable-baselines3 comes with the `peers` extra too, but starts faster in one of
+its own, because beside TensorFlow it imports that too.
 """
 
 import argparse

@@ -7,8 +7,8 @@ first iteration, and the environment steps per second over blocks of further ite
 counted. The run is announced as one of --total-steps, which on our side decides how the update is compiled: from 64,000
 on by XLA, which takes seconds at the start (counted in the first iteration only).
 
-    python benchmarks/gymnasium_vs_sb3.py --peer-python peers/bin/python
-    python benchmarks/gymnasium_vs_sb3.py --peer-python peers/bin/python --lstm-units 64 --warmup 5 --iterations 5
+    python benchmarks/gymnasium_vs_sb3.py --peer-python .venv/peers/bin/python
+    python benchmarks/gymnasium_vs_sb3.py --peer-python .venv/peers/bin/python --lstm-units 64 --warmup 5 --iterations 5
 
 With --lstm-units both sides have a memory: an LSTM each for actor and critic, and one hidden layer of 64 behind it. The
 peer is then the RecurrentPPO of sb3-contrib, which makes its minibatches of whole sequences as well.

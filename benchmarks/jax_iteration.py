@@ -6,9 +6,9 @@ advantages, and 4 epochs x 4 minibatches of Adam, all under one `jax.jit` with d
 iterations into each call. Prints one JSON line: when the first call had ended (seconds since the epoch), and the
 environment steps per second of each block of iterations after it.
 
-    python -m pip install -c constraints.txt jax optax
-    python benchmarks/jax_iteration.py --num-envs 64 --rollout-length 128
-    python benchmarks/jax_iteration.py --learn 524288
+    make peers
+    .venv/peers/bin/python benchmarks/jax_iteration.py --num-envs 64 --rollout-length 128
+    .venv/peers/bin/python benchmarks/jax_iteration.py --learn 524288
 
 `--learn` trains for that many steps, the learning rate falling to 0, and prints the mean return of the training
 episodes that finished in the last tenth of them.

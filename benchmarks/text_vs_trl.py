@@ -6,7 +6,7 @@ policy, a reference, a critic and a reward model, each a network of its own; "sh
 from a head on the policy. Runs alternate between the libraries. Prints one JSON line a run, and last the ratios of the
 response tokens per second.
 
-    python benchmarks/text_vs_trl.py --rounds 3 --peer-python peers-trl/bin/python
+    python benchmarks/text_vs_trl.py --rounds 3 --peer-python .venv/peers/bin/python
 
 TRL clips no gradient and weighs no entropy; it is set to step after every minibatch, as is done here.
 `benchmarks/trl_iteration.py` is its side, and says how to install it.

@@ -5,8 +5,8 @@ reward model over them, and 4 epochs of 2 minibatches: four models of 4 layers x
 no dropout. TRL's gradient checkpointing, which computes each forward pass twice, is off. Prints one JSON line a run:
 the seconds of each iteration after the warm-up, and response tokens per second of the median one.
 
-    python -m pip install -c constraints.txt torch==2.13.0 trl==1.12.0
-    python benchmarks/trl_iteration.py --iterations 10
+    make peers
+    .venv/peers/bin/python benchmarks/trl_iteration.py --iterations 10
 
 trl 1.12.0 is the last release with a PPOTrainer. Set up as usual, with minibatches as device batches, it steps the
 optimizer once an epoch and not once a minibatch (trl issue 5645); the gradient work is the same. `--step-every

@@ -1,7 +1,8 @@
 """Two environments in the graph, made of CartPole: one with forbidden actions, and one that takes a memory.
 
-tfppo train control --env examples.cartpole_variants:MaskedCartPole-v0
-tfppo train control --env examples.cartpole_variants:HalfBlindCartPole-v0 --lstm-units 64 --total-steps 400000
+    tfppo train control --env examples.cartpole_variants:MaskedCartPole-v0
+    tfppo train control --env examples.cartpole_variants:HalfBlindCartPole-v0 --lstm-units 64 --total-steps 400000 \
+        --minibatch-size 512
 """
 
 import gymnasium

@@ -1,4 +1,8 @@
-"""Tune a language model with a reward that is a few lines of Python: responses that ask a question."""
+"""Tune a language model with a reward that is a few lines of Python: responses that ask a question. The number of
+iterations may follow.
+
+    python examples/text_reward.py 60
+"""
 
 import sys
 

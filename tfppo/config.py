@@ -179,9 +179,9 @@ class RunConfig:
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """Where it runs; auto: by a rule that the run prints."""
     compile_rollout: CompileMode = "auto"
-    """How the rollout is compiled; auto: by a rule over device and batch size."""
+    """How the rollout is compiled; auto: by a rule over device, batch size and length of the run."""
     compile_update: CompileMode = "auto"
-    """How the update is compiled; auto: by a rule over device and batch size."""
+    """How the update is compiled; auto: by a rule over device, batch size and length of the run."""
     deterministic: bool = True
     """Whether TensorFlow runs its deterministic operations only (tf.config.experimental.enable_op_determinism)."""
     threads: int = 0
