@@ -326,7 +326,12 @@ LONG = "some/" + "name-that-is-too-long-for-a-narrow-terminal-" * 3
         ([*CONTROL, "--env", "Blackjack-v1"], ["observation space", "Box"]),
         (["evaluate"], ["folder"]),
         (["evaluate", "nowhere"], ["nowhere"]),
-        (["evaluate", "nowhere", "--episodes", "0"], ["episodes", "0"]),
+        (["generate", "nowhere", "--prompt", "a", "--seed", "9" * 20], ["seed", "2**31", "9" * 20]),
+        ([*CARTPOLE, "--vectorization", "async"], ["vectorization async", "--backend gymnasium"]),
+        (
+            [*CARTPOLE, "--vectorization", "async", "--double-buffer", "True"],
+            ["vectorization async with double_buffer", "CartPole-v1", "--backend gymnasium"],
+        ),
         (["evaluate", "nowhere", "--episodes", "many"], ["--episodes", "many"]),
         (["evaluate", "nowhere", "elsewhere"], ["elsewhere"]),
         (["plot"], ["folders"]),
@@ -350,6 +355,34 @@ def test_a_mistake_is_one_line_and_leaves_nothing_behind(arguments, words, tmp_p
     assert out == ""
     assert list(tmp_path.iterdir()) == []
     assert [warning for warning in recwarn if issubclass(warning.category, UserWarning)] == []
+
+
+KINDS = {"control": "control: {}\n", "text": "text: {}\n"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "complaint"),
+    [
+        ("control", ["--episodes", "0"], "episodes must be at least 1, not 0"),
+        ("control", ["--prompts", "5"], "is a control run, which has no prompts: leave --prompts out"),
+        ("control", ["--prompts", "0"], "is a control run, which has no prompts: leave --prompts out"),
+        ("control", ["--reward", "a:b"], "is a control run, which has no reward: leave --reward out"),
+        ("control", ["--seed", "9" * 20], f"seed must be between 0 and 2**31 - 1, not {'9' * 20}"),
+        ("control", ["--seed", "-1"], "seed must be between 0 and 2**31 - 1, not -1"),
+        ("text", ["--prompts", "0"], "prompts must be at least 1, not 0"),
+        ("text", ["--episodes", "5"], "is a text run, which has no episodes: leave --episodes out"),
+        ("text", ["--video-episodes", "1"], "is a text run, which has no video_episodes: leave --video-episodes out"),
+        ("text", ["--env", "a:b"], "is a text run, which has no env: leave --env out"),
+        ("text", ["--seed", "2147483648"], "seed must be between 0 and 2**31 - 1, not 2147483648"),
+    ],
+)
+def test_evaluate_refuses_what_does_not_fit_the_run(kind, options, complaint, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("tfppo.commands.runs.import_tensorflow", lambda: pytest.fail("that takes seconds"))
+    (tmp_path / "config.yaml").write_text(KINDS[kind])
+    assert cli.main(["evaluate", str(tmp_path), *options]) == 2
+    err = capsys.readouterr().err
+    assert_one_line(err)
+    assert complaint in err
 
 
 def test_a_name_that_is_taken_is_refused(finished, capsys):

@@ -288,6 +288,22 @@ def test_the_rollout_is_cut_exactly():
     assert "minibatch_size = 16" in text and "num_micro_batches = 3" in text
 
 
+def test_minibatches_of_a_memory_are_cut_by_the_numbers_that_were_given():
+    control = ControlConfig(num_envs=8, rollout_length=16, total_steps=128, lstm_units=4)
+    text = refusal(lambda: ControlRun(control=control, ppo=PPOConfig(minibatch_size=32, num_micro_batches=4)))
+    assert text.startswith("minibatch_size = 32 is not a multiple of rollout_length x num_micro_batches = 64")
+    text = refusal(lambda: ControlRun(control=control, ppo=PPOConfig(minibatch_size=8)))
+    assert text.startswith("minibatch_size = 8 is not a multiple of rollout_length = 16")
+    assert ControlRun(control=control, ppo=PPOConfig(minibatch_size=64, num_micro_batches=4)).control.lstm_units == 4
+
+
+def test_an_advantage_alone_cannot_be_whitened():
+    text = refusal(lambda: ControlRun(ppo=PPOConfig(minibatch_size=1)))
+    assert "minibatch_size is 1" in text and "normalize_advantages" in text and "raise minibatch_size" in text
+    assert ControlRun(ppo=PPOConfig(minibatch_size=1, normalize_advantages=False)).ppo.minibatch_size == 1
+    assert ControlRun(ppo=PPOConfig(minibatch_size=2)).ppo.minibatch_size == 2
+
+
 @pytest.mark.parametrize(("total_steps", "iterations"), [(60, 1), (119, 1), (120, 2), (6_000, 100)])
 def test_iterations_are_whole_rollouts(total_steps, iterations):
     config = ControlConfig(num_envs=6, rollout_length=10, total_steps=total_steps)

@@ -1,11 +1,14 @@
 """The document's class: its arguments, its checks, and that `train` is PPO on what it is given."""
 
+from types import SimpleNamespace
+
 import gymnasium
 import keras
 import numpy as np
 import pytest
 import reference
 import tensorflow as tf
+from refusal import refusal
 
 from tfppo.control.transitions import make_transitions, transitions_to_batch
 from tfppo.errors import UsageError
@@ -82,6 +85,39 @@ def test_the_batch_is_gae_on_the_transitions(episode_len):
     assert batch.mask.numpy().tolist() == [True] * 50 + [False] * 14  # whole minibatches of 32
     np.testing.assert_allclose(batch.advantages[:50], advantages, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(batch.returns[:50], returns, rtol=1e-4, atol=1e-5)
+
+
+class Constant(gymnasium.Env):
+    """Every state is the same: where an episode ends does not show in them."""
+
+    observation_space = gymnasium.spaces.Box(-1, 1, (4,))
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.zeros(4, np.float32), {}
+
+    def step(self, action):
+        return np.zeros(4, np.float32), 1.0, False, False, {}
+
+
+def test_learn_hands_on_where_the_environment_cut_an_episode_short(monkeypatch):
+    seen = []
+    ppo = PPO(gymnasium.wrappers.TimeLimit(Constant(), 5), 4, 2, num_epochs=1)
+    note = SimpleNamespace(update=lambda transitions: seen.append(transitions) or {})
+    monkeypatch.setattr(ppo, "_make_learner", lambda config, steps: setattr(ppo, "_learner", note))
+    assert ppo.learn(train_steps=1, episode_len=20, verbose=False) == [5.0] * 4
+    assert np.flatnonzero(seen[0].truncated).tolist() == [4, 9, 14, 19]
+
+
+def test_without_a_mask_cuts_are_inferred_and_with_one_it_counts_too():
+    transitions = random_transitions(8) | {"terminated": np.arange(8) == 5}
+    options = {"gamma": 0.9, "episode_len": 100, "state_dim": 4, "action_dim": 2, "multiple": 1}
+    mask = np.isin(np.arange(8), [2, 5])  # where an episode is at its own end it is not cut short
+    for truncated, cuts in ((None, [7]), (mask, [2, 7])):
+        made = make_transitions(**transitions, truncated=truncated, **options)
+        assert np.flatnonzero(made.truncated).tolist() == cuts
+    assert "truncated has shape (3,)" in refusal(lambda: make_transitions(**transitions, truncated=mask[:3], **options))
 
 
 def test_padding_changes_nothing():
@@ -177,6 +213,42 @@ def test_transitions_that_do_not_fit_are_refused(change, message):
     with pytest.raises(UsageError) as error:
         train(PPO(None, 4, 2), random_transitions() | change)
     assert message in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        ({"seed": -1}, "seed must be between 0 and 2**31 - 1, not -1"),
+        ({"seed": 2**31}, "seed must be between 0 and 2**31 - 1"),
+        ({"hidden_units": (0,)}, "hidden_units must be positive widths, not (0,)"),
+        ({"state_dim": 0}, "state_dim must be a whole number, at least 1, not 0"),
+        ({"action_dim": None}, "action_dim must be a whole number, at least 1, not None"),
+    ],
+)
+def test_settings_out_of_their_bounds_are_refused(settings, complaint):
+    assert complaint in refusal(lambda: PPO(**{"env": None, "state_dim": 4, "action_dim": 2} | settings))
+
+
+def test_whole_numbers_and_lists_of_others_are_taken():
+    spaces = gymnasium.make("CartPole-v1")
+    ppo = PPO(spaces, spaces.observation_space.shape[0], spaces.action_space.n, hidden_units=[8])
+    assert isinstance(ppo.action_dim, np.integer) and ppo.actor.output_shape == (None, 2)
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        ({"episode_len": 0}, "episode_len must be a whole number, at least 1, not 0"),
+        ({"episode_len": 2.5}, "episode_len must be a whole number, at least 1, not 2.5"),
+        ({"train_steps": 0}, "train_steps must be a whole number, at least 1, not 0"),
+        ({"batch_size": 0}, "batch_size must be a whole number, at least 2, not 0"),
+        ({"batch_size": 1}, "batch_size must be a whole number, at least 2, not 1"),
+        ({"gamma": 1.5}, "gamma must be between 0 and 1, not 1.5"),
+    ],
+)
+def test_learn_refuses_what_is_out_of_bounds_before_it_acts(settings, complaint):
+    env = gymnasium.make("CartPole-v1")  # which would raise if it were stepped without a reset
+    assert refusal(lambda: PPO(env, 4, 2).learn(**{"verbose": False} | settings)) == complaint
 
 
 def test_other_mistakes_are_refused():

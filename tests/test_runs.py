@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shlex
 from pathlib import Path
 
 import pytest
@@ -127,6 +128,17 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
 )
 def test_a_command_on_a_run_names_the_module_that_it_would_import(named, argument):
     assert runs.confirmed(Path("runs/mine"), "env", named) == argument
+
+
+@pytest.mark.parametrize("name", ["my run", "it's", "a;b", "$HOME", "plain"])
+def test_a_shell_reads_the_folder_in_a_command_as_one_word(name, tmp_path):
+    folder = tmp_path / name
+    assert shlex.split(runs.confirmed(folder, "env", "my worlds:W-v0")) == [str(folder), "--env", "my worlds:W-v0"]
+    assert shlex.split(runs.confirmed(folder, "env", None)) == [str(folder)]
+    assert shlex.split(runs.resume_command(folder)) == ["tfppo", "resume", str(folder)]
+    (folder / runs.CHECKPOINTS).mkdir(parents=True)
+    taken = refusal(runs.refuse_taken_name, RunConfig(name=name, runs_dir=tmp_path))
+    assert shlex.split(taken.partition("go on with it: ")[2]) == ["tfppo", "resume", str(folder)]
 
 
 @pytest.mark.parametrize(

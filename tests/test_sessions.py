@@ -74,6 +74,21 @@ def test_a_process_that_trains_along_touches_no_folder(make_trainer, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("modes", "told"),
+    [
+        ({"rollout": "xla", "update": "graph"}, "compiled as xla (rollout) and graph (update)"),
+        ({"fused": "graph"}, "compiled as graph (fused)"),
+    ],
+)
+def test_training_says_how_each_program_is_compiled(modes, told, make_trainer, tmp_path, capsys):
+    trainer = make_trainer()
+    trainer.device, trainer.device_reason, trainer.modes = "/CPU:0", "because", modes
+    with sessions.training(trainer, tmp_path, "a subject"):
+        pass
+    assert capsys.readouterr().out.splitlines()[-1] == f"device CPU: because; {told}"
+
+
 def test_what_was_learnt_can_be_used_on_another_machine():
     config = control_run(device="gpu", distribute="mirrored", seed=7)
     used = sessions.anywhere(config).run

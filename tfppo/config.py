@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from tfppo.errors import UsageError
-from tfppo.settings import check, check_types, exact_div, is_printable
+from tfppo.settings import check, check_seed, check_types, exact_div, is_printable
 
 CompileMode = Literal["auto", "xla", "graph", "eager"]
 Schedule = Literal["constant", "linear", "cosine"]
@@ -131,7 +131,7 @@ class ControlConfig:
     eval_episodes: int = 100
     """Greedy episodes on gymnasium's own environment at the end; 0: none."""
     video_episodes: int = 1
-    """Greedy episodes that are recorded as video.gif at the end: the first ones of the seed, 10 at most; 0: none."""
+    """Greedy episodes of their own that are recorded as video.gif at the end, 10 at most; 0: none."""
 
     def __post_init__(self):
         check_types(self)
@@ -199,7 +199,7 @@ class RunConfig:
 
     def __post_init__(self):
         check_types(self)
-        check(self, "seed", "between 0 and 2**31 - 1", lambda v: 0 <= v < 2**31)
+        check_seed(self)
         check(self, "threads", "between 0 and 1024", lambda v: 0 <= v <= 1024)
         for name in ("log_interval", "checkpoint_interval", "keep_checkpoints"):
             check(self, name, "at least 1", lambda v: v >= 1)
@@ -219,6 +219,13 @@ class ControlRun:
         exact_div(self.control.batch_size, self.ppo.minibatch_size, "num_envs x rollout_length", "minibatch_size")
         if self.control.lstm_units:  # whose minibatches are environments with their whole time
             exact_div(self.ppo.minibatch_size, self.control.rollout_length, "minibatch_size", "rollout_length")
+            pieces = self.control.rollout_length * self.ppo.num_micro_batches
+            exact_div(self.ppo.minibatch_size, pieces, "minibatch_size", "rollout_length x num_micro_batches")
+        if self.ppo.minibatch_size == 1 and self.ppo.normalize_advantages:
+            raise UsageError(
+                "minibatch_size is 1, where normalize_advantages makes every advantage 0 and nothing is learnt: raise "
+                "minibatch_size, or set normalize_advantages to False"
+            )
         if self.ppo.kl_in == "reward":
             raise UsageError("kl_in is reward, but only text has a reference whose KL could be part of it: use loss")
 

@@ -9,13 +9,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfppo.config import PPOConfig
+from tfppo.config import ControlConfig, PPOConfig, RunConfig
 from tfppo.control.networks import make_actor, make_critic
 from tfppo.control.policy import ActorCriticPolicy
 from tfppo.control.transitions import make_transitions, transitions_to_batch
 from tfppo.errors import UsageError, one_line
 from tfppo.learner import PPOLearner
 from tfppo.random import fold_in
+from tfppo.settings import check_value
 
 
 class PPO:
@@ -34,8 +35,8 @@ class PPO:
       seed: of the weights, the actions, the minibatches and the environment.
 
     Raises:
-      UsageError: if the environment's spaces do not fit state_dim and action_dim, or are of a kind that is not
-        supported.
+      UsageError: if a number is out of its bounds, or the environment's spaces do not fit state_dim and action_dim,
+        or are of a kind that is not supported.
     """
 
     def __init__(
@@ -52,6 +53,10 @@ class PPO:
         num_epochs: int = 4,
         seed: int = 0,
     ):
+        hidden_units = tuple(hidden_units) if isinstance(hidden_units, list) else hidden_units
+        _check_whole(1, state_dim=state_dim, action_dim=action_dim)
+        RunConfig(seed=seed)  # which checks it
+        ControlConfig(hidden_units=hidden_units)
         if env is not None:
             _check_environment(env, state_dim, action_dim)
         self.env = env
@@ -106,6 +111,7 @@ class PPO:
         episode_len: int,
         *,
         terminated: np.ndarray,
+        truncated: np.ndarray | None = None,
     ) -> dict[str, float]:
         """One PPO update on transitions in time order, collected by `act` since the last update.
 
@@ -118,6 +124,7 @@ class PPO:
           episode_len: steps after which an episode was cut short (truncated). The end of the batch cuts as well, and
             so does a successor that is not the next state.
           terminated: bool [N], where an episode came to its own end.
+          truncated: bool [N], where the environment cut an episode short; None: only `episode_len` and the states say.
 
         Returns:
           metrics, named as in `writers.METRICS`.
@@ -131,6 +138,7 @@ class PPO:
             reward,
             next_state,
             terminated,
+            truncated,
             gamma=gamma,
             episode_len=episode_len,
             state_dim=self.state_dim,
@@ -156,7 +164,7 @@ class PPO:
 
         Args:
           train_steps: updates.
-          batch_size: transitions in a minibatch.
+          batch_size: transitions in a minibatch, at least 2: their advantages are whitened.
           episode_len: steps in an episode at most, and in a batch of transitions.
           gamma: discount factor.
           anneal: let the learning rate go linearly to 0 over the updates [Huang et al. 2022, detail 4].
@@ -166,10 +174,13 @@ class PPO:
           total rewards of the episodes that terminated or lasted `episode_len` steps, in time order.
 
         Raises:
-          UsageError: if there is no environment.
+          UsageError: if there is no environment, or a number is out of its bounds.
         """
         if self.env is None:
             raise UsageError("learn needs an environment: PPO(env, ...), with one from gymnasium.make")
+        _check_whole(1, train_steps=train_steps, episode_len=episode_len)
+        _check_whole(2, batch_size=batch_size)
+        check_value("gamma", gamma, "between 0 and 1", lambda v: 0 <= v <= 1)
         schedule = "linear" if anneal else "constant"
         config = dataclasses.replace(self.config, minibatch_size=batch_size, learning_rate_schedule=schedule)
         self._make_learner(config, train_steps)
@@ -177,7 +188,8 @@ class PPO:
         for train_step in range(train_steps):
             seed = self.seed if train_step == 0 else None
             transitions = self._collect(episode_len, seed, totals)
-            self.train(*transitions[:4], gamma, episode_len, terminated=transitions[4])
+            ends = {"terminated": transitions[4], "truncated": transitions[5]}
+            self.train(*transitions[:4], gamma, episode_len, **ends)
             if verbose and train_step % 100 == 0:
                 latest = totals[-20:]
                 print(
@@ -194,7 +206,7 @@ class PPO:
         for _ in range(num_steps):
             action = int(self.act(state))
             next_state, reward, terminated, truncated, _ = self.env.step(action)
-            rows.append((state, action, reward, next_state, terminated))
+            rows.append((state, action, reward, next_state, terminated, truncated))
             total, length, state = total + float(reward), length + 1, next_state
             if terminated or truncated or length == num_steps:
                 totals.append(total)
@@ -226,6 +238,12 @@ class PPO:
             )
         actions = choose(tf.constant(np.atleast_2d(states))).numpy()
         return actions if states.ndim == 2 else actions[0]
+
+
+def _check_whole(least: int, **given: int) -> None:
+    for name, value in given.items():
+        whole = f"a whole number, at least {least}"
+        check_value(name, value, whole, lambda v: isinstance(v, int | np.integer) and v >= least)
 
 
 def _check_environment(env: gymnasium.Env, state_dim: int, action_dim: int) -> None:

@@ -142,7 +142,12 @@ def read_confirmed(folder: Path, config_class: type, option: str, given: str | N
 
 def confirmed(folder: Path, option: str, named: str | None) -> str:
     """A run's folder as an argument of the command line, with what `read_confirmed` wants to be given."""
-    return f"{folder} --{option} {shlex.quote(named)}" if ":" in (named or "") else str(folder)
+    return quoted(folder) + (f" --{option} {shlex.quote(named)}" if ":" in (named or "") else "")
+
+
+def quoted(path: Path) -> str:
+    """A path as a word of a command that can be copied into a shell."""
+    return shlex.quote(str(path))
 
 
 def resume_command(folder: Path | None) -> str:
@@ -154,7 +159,7 @@ def resume_command(folder: Path | None) -> str:
         named = [(option, settings[part][option]) for part, option in MODULES.items() if part in settings]
     except Exception:  # who reads them to go on with the run says what is wrong with them
         named = []
-    return "tfppo resume " + (confirmed(folder, *named[0]) if named else str(folder))
+    return "tfppo resume " + (confirmed(folder, *named[0]) if named else quoted(folder))
 
 
 def is_text(folder: Path) -> bool:

@@ -105,9 +105,9 @@ def training(trainer: Any, folder: Path | None, subject: str) -> Iterator[None]:
       UsageError: if another process has other settings, or is lost.
     """
     print(f"{subject}, seed {trainer.config.run.seed} -> {folder or 'worker 0'}")
+    modes = " and ".join(f"{mode} ({phase})" for phase, mode in trainer.modes.items())
     print(
-        f"device {trainer.device[1:4]}: {trainer.device_reason}; compiled as {trainer.rollout_mode} (rollout) and "
-        f"{trainer.update_mode} (update){trainer.replicas.description}",
+        f"device {trainer.device[1:4]}: {trainer.device_reason}; compiled as {modes}{trainer.replicas.description}",
         flush=True,
     )
     with trainer.replicas.watched(runs.resume_command(folder)):

@@ -84,9 +84,19 @@ def build(parts: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
 
 def check(config: Any, name: str, wanted: str, holds: Callable[[Any], bool]) -> None:
     """Raises UsageError unless the field is None or as wanted."""
-    value = getattr(config, name)
-    if value is not None and not holds(value):
+    if getattr(config, name) is not None:
+        check_value(name, getattr(config, name), wanted, holds)
+
+
+def check_value(name: str, value: Any, wanted: str, holds: Callable[[Any], bool]) -> None:
+    """Raises UsageError unless what was given under a name is as wanted."""
+    if not holds(value):
         raise UsageError(f"{name} must be {wanted}, not {shown(value)}")
+
+
+def check_seed(config: Any) -> None:
+    """Raises UsageError unless the field `seed` is None or one that TensorFlow, NumPy and gymnasium all take."""
+    check(config, "seed", "between 0 and 2**31 - 1", lambda v: 0 <= v < 2**31)
 
 
 def check_types(config: Any) -> None:

@@ -42,8 +42,8 @@ METRICS = {
     "schedule/entropy_coeff": "coefficient of the entropy bonus in the iteration",
     "schedule/kl_coeff": "coefficient of the KL penalty in the iteration",
     "guard/skipped_updates": "updates that were skipped so far, because a number in them was not finite",
-    "time/env_steps_per_s": "transitions collected and trained on per second, since the last row",
-    "time/tokens_per_s": "response tokens sampled and trained on per second, since the last row",
+    "time/env_steps_per_s": "transitions collected and trained on per second, in the latest iteration (fused: call)",
+    "time/tokens_per_s": "response tokens sampled and trained on per second, in the latest iteration",
     "time/rollout_s": "seconds of an iteration spent waiting for its rollout",
     "time/update_s": "seconds of an iteration spent in its update",
 }

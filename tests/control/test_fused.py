@@ -63,6 +63,13 @@ def test_several_iterations_a_call_are_those_of_one_a_call():
         np.testing.assert_array_equal(a, b)
 
 
+def test_the_one_program_has_one_mode():
+    assert make().modes == {"rollout": "graph", "update": "graph"}
+    modes = {"compile_rollout": "xla", "compile_update": "graph"}
+    trainer = ControlTrainer(control_run("Pendulum-v1", **SMALL | modes | {"fused": True}))
+    assert trainer.modes == {"fused": "graph"}
+
+
 def test_no_interval_ends_within_a_call():
     trainer = make(fused=True)
     calls = fused_iterations(trainer.collector, trainer.learner, 11, "/CPU:0", "graph", (3, 5))

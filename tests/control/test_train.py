@@ -171,6 +171,8 @@ def test_memory_is_that_of_the_episode_alone():
     [
         ({"lstm_units": 4, "shared_trunk": True}, "shared_trunk"),
         ({"backend": "gymnasium", "fused": True}, "fused"),
+        ({"backend": "graph", "vectorization": "sync"}, "vectorization sync is for gymnasium's environments"),
+        ({"backend": "auto", "vectorization": "async", "double_buffer": True}, "async with double_buffer"),
     ],
 )
 def test_settings_that_exclude_each_other_are_refused(control, named):

@@ -23,6 +23,8 @@ class Bench(TrainControl):
     """Calls that are timed, behind the first one, which compiles."""
 
     def __call__(self) -> None:
+        if self.seeds is not None:
+            raise UsageError("--seeds is for training, and bench measures one run: leave it out, or give one --seed")
         if self.repetitions < 1:
             raise UsageError(f"repetitions must be at least 1, not {self.repetitions}")
         config = ControlRun(self.run, self.control, self.ppo)

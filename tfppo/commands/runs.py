@@ -4,11 +4,13 @@ import importlib
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from tyro.conf import Positional, UseAppendAction
 
 from tfppo import runs
 from tfppo.errors import UsageError
+from tfppo.settings import check, check_seed
 from tfppo.startup import import_tensorflow, seconds_since_start, tell_whom_it_waits_for
 
 
@@ -18,14 +20,14 @@ class Evaluate:
 
     folder: Positional[Path]
     """The run's folder."""
-    episodes: int = 100
-    """Control: how many episodes."""
-    prompts: int = 200
-    """Text: how many prompts."""
+    episodes: int | None = None
+    """Control: how many episodes; None: 100."""
+    prompts: int | None = None
+    """Text: how many prompts; None: 200."""
     seed: int | None = None
     """Seed of the episodes or the samples; None: the run's."""
-    video_episodes: int = 0
-    """Control: greedy episodes, the first ones, that are recorded as the run's video.gif; 10 at most; 0: none."""
+    video_episodes: int | None = None
+    """Control: greedy episodes of their own that are recorded as the run's video.gif, 10 at most; None or 0: none."""
     checkpoint: str = "latest"
     """Which of its checkpoints: latest, best (by training's mean return or reward), or an iteration's number."""
     reward: str | None = None
@@ -34,14 +36,16 @@ class Evaluate:
     """Control: the run's environment, where it is module:id, which is imported only if you name it."""
 
     def __call__(self) -> None:
+        control = {"episodes": self.episodes, "video_episodes": self.video_episodes, "env": self.env}
+        is_text = _is_text(self.folder, control, {"prompts": self.prompts, "reward": self.reward})
         for name in ("episodes", "prompts"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} must be at least 1, not {getattr(self, name)}")
-        is_text, run = _application(self.folder, reward=self.reward, env=self.env)
+            check(self, name, "at least 1", lambda v: v >= 1)
+        check_seed(self)
+        run = _application(is_text)
         if is_text:
-            options, named = (self.prompts, self.seed), {"reward": self.reward}
+            options, named = (_or(self.prompts, 200), self.seed), {"reward": self.reward}
         else:
-            options, named = (self.episodes, self.seed, self.video_episodes), {"env": self.env}
+            options, named = (_or(self.episodes, 100), self.seed, _or(self.video_episodes, 0)), {"env": self.env}
         print(run.describe(run.evaluate(self.folder, *options, checkpoint=self.checkpoint, **named)))
 
 
@@ -69,12 +73,10 @@ class Generate:
     def __post_init__(self):
         if not self.prompt:
             raise UsageError("there is no prompt: give one with --prompt 'This film'")
-        for name, least in (("samples", 1), ("temperature", 0), ("top_k", 1), ("seed", 0)):
-            value = getattr(self, name)
-            if value is not None and not value >= least:
-                raise UsageError(f"{name} must be at least {least}, not {value}")
-        if self.top_p is not None and not 0 < self.top_p <= 1:
-            raise UsageError(f"top_p must be above 0 and at most 1, not {self.top_p}")
+        for name, least in (("samples", 1), ("temperature", 0), ("top_k", 1)):
+            check(self, name, f"at least {least}", lambda v, least=least: v >= least)
+        check(self, "top_p", "above 0 and at most 1", lambda v: 0 < v <= 1)
+        check_seed(self)
 
     def __call__(self) -> None:
         if not runs.is_text(self.folder):
@@ -102,7 +104,8 @@ class Export:
     """Control: the run's environment, where it is module:id, which is imported only if you name it."""
 
     def __call__(self) -> None:
-        is_text, run = _application(self.folder, env=self.env)
+        is_text = _is_text(self.folder, {"env": self.env})
+        run = _application(is_text)
         run.export(self.folder, self.checkpoint, **({} if is_text else {"env": self.env}))
 
 
@@ -119,7 +122,8 @@ class Resume:
 
     def __call__(self) -> None:
         tell_whom_it_waits_for()
-        is_text, run = _application(self.folder, reward=self.reward, env=self.env)
+        is_text = _is_text(self.folder, {"env": self.env}, {"reward": self.reward})
+        run = _application(is_text)
         run.resume(self.folder, seconds_since_start(), self.reward if is_text else self.env)
 
 
@@ -144,14 +148,25 @@ class Plot:
         print(f"{self.out} shows them")
 
 
-def _application(folder: Path, reward: str | None = None, env: str | None = None) -> tuple[bool, ModuleType]:
-    """Whether a run is one of text, and the module that runs its kind: the other is not imported.
+def _is_text(folder: Path, control: dict[str, Any], text: dict[str, Any] | None = None) -> bool:
+    """Whether a run is one of text, given the options that are for one kind of run alone; None: not given.
 
-    Raises UsageError, before TensorFlow is imported, if the folder is no run, or an option is for the other kind.
+    Raises UsageError if the folder is no run, or an option is for the other kind.
     """
     is_text = runs.is_text(folder)
-    if (env if is_text else reward) is not None:
-        kind, option = ("text", "env") if is_text else ("control", "reward")
-        raise UsageError(f"{folder} is a {kind} run, which has no {option}: leave --{option} out")
+    kind, foreign = ("text", control) if is_text else ("control", text or {})
+    for name, value in foreign.items():
+        if value is not None:
+            option = "--" + name.replace("_", "-")
+            raise UsageError(f"{folder} is a {kind} run, which has no {name}: leave {option} out")
+    return is_text
+
+
+def _application(is_text: bool) -> ModuleType:
+    """The module that runs a kind of run: the other is not imported."""
     import_tensorflow()
-    return is_text, importlib.import_module("tfppo.text.run" if is_text else "tfppo.control.run")
+    return importlib.import_module("tfppo.text.run" if is_text else "tfppo.control.run")
+
+
+def _or(given: int | None, usual: int) -> int:
+    return usual if given is None else given

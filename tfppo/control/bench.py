@@ -107,10 +107,7 @@ def compare_modes(
                 measurements.append(Measurement(phase, mode, seconds[0], tuple(seconds[1:])))
     finally:
         trainer.close()
-    auto = {"rollout": trainer.rollout_mode, "update": trainer.update_mode}
-    if config.control.fused:
-        auto = {"fused": trainer.update_mode}
-    return Comparison(tuple(measurements), config.control.num_iterations, trainer.device, auto)
+    return Comparison(tuple(measurements), config.control.num_iterations, trainer.device, trainer.modes)
 
 
 def describe(comparison: Comparison) -> str:

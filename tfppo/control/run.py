@@ -63,8 +63,8 @@ def evaluate(
     checkpoint: str = "latest",
     env: str | None = None,
 ) -> dict[str, Any]:
-    """Greedy episodes of a run's checkpoint on gymnasium's own environment, summarised; the first `video_episodes` of
-    them are recorded as the run's video; `env` as in `runs.read_confirmed`.
+    """Greedy episodes of a run's checkpoint on gymnasium's own environment, summarised; `video_episodes` more are
+    recorded as the run's video; `env` as in `runs.read_confirmed`.
 
     Raises:
       UsageError: if the folder is no run, has no checkpoint that can be read, or so many episodes are no video.
@@ -138,7 +138,8 @@ def _finish(trainer: ControlTrainer, folder: Path, clock: sessions.Clock) -> Non
         print(describe(sessions.keep_evaluation(trainer, folder, clock, evaluation)))
     _record(trainer, folder, config.run.seed)
     print(
-        f"{folder} holds {runs.CURVE}, {runs.METRICS} and the rest; see it with: tensorboard --logdir {folder.parent}"
+        f"{folder} holds {runs.CURVE}, {runs.METRICS} and the rest; see it with: tensorboard --logdir "
+        f"{runs.quoted(folder.parent)}"
     )
 
 

@@ -61,8 +61,7 @@ class ControlTrainer:
         self.config = dataclasses.replace(config, run=chosen)  # what a resumed run goes on with, wherever it is
         # Processes that share an environment in Python start new episodes when they are resumed.
         self.keeps_environments = not self.in_graph and self.replicas.processes == 1
-        if control.fused:
-            self._check_fused()
+        self._check_options()
         self.replicas.divide(control.num_envs, "num_envs")
         with tf.device(self.device):
             self.environment, self.observation_space, action_space = _make_environment(
@@ -101,16 +100,28 @@ class ControlTrainer:
             )
         self.compile_seconds = 0.0
 
-    def _check_fused(self) -> None:
-        env, count = self.config.control.env, self.replicas.count
-        if not self.in_graph:
+    def _check_options(self) -> None:
+        control, env, count = self.config.control, self.config.control.env, self.replicas.count
+        if self.in_graph and control.vectorization != "auto":
+            given = f"vectorization {control.vectorization}" + " with double_buffer" * control.double_buffer
+            raise UsageError(
+                f"{given} is for gymnasium's environments, and {env} is in the graph here: leave it out, or use "
+                "--backend gymnasium"
+            )
+        if control.fused and not self.in_graph:
             raise UsageError(
                 f"fused wants an in-graph environment, and {env} is stepped by gymnasium here: leave fused out"
             )
-        if count > 1:
+        if control.fused and count > 1:
             raise UsageError(
                 f"fused is one program, and {count} replicas are several: leave fused out, or use --distribute none"
             )
+
+    @property
+    def modes(self) -> dict[str, str]:
+        """How its programs are compiled, by what they do."""
+        modes = {"rollout": self.rollout_mode, "update": self.update_mode}
+        return {"fused": self.update_mode} if self.config.control.fused else modes
 
     @property
     def iteration(self) -> int:

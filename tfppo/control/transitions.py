@@ -8,6 +8,7 @@ import tensorflow as tf
 from tfppo.control.policy import ActorCriticPolicy
 from tfppo.errors import UsageError
 from tfppo.returns import generalized_advantage_estimation
+from tfppo.settings import check_value
 from tfppo.types import Batch
 
 
@@ -30,6 +31,7 @@ def make_transitions(
     reward: np.ndarray,
     next_state: np.ndarray,
     terminated: np.ndarray,
+    truncated: np.ndarray | None = None,
     *,
     gamma: float,
     episode_len: int,
@@ -39,8 +41,8 @@ def make_transitions(
 ) -> Transitions:
     """Transitions from arrays, padded to a multiple of `multiple`.
 
-    An episode is cut short (truncated) after `episode_len` steps, where a successor is not the next state, and at the
-    end.
+    An episode is cut short where `truncated` says so, after `episode_len` steps, where a successor is not the next
+    state, and at the end.
 
     Args:
       state: [N, state_dim].
@@ -48,6 +50,7 @@ def make_transitions(
       reward: [N].
       next_state: [N, state_dim], the true successors.
       terminated: bool [N].
+      truncated: bool [N]; None: nothing says so.
       gamma: discount factor.
       episode_len: steps of an episode at most.
       state_dim: width of a state.
@@ -59,21 +62,22 @@ def make_transitions(
     """
     state, reward, next_state = (np.asarray(x, np.float32) for x in (state, reward, next_state))
     action, terminated = np.asarray(action, np.int32), np.asarray(terminated, bool)
+    truncated = np.zeros_like(terminated) if truncated is None else np.asarray(truncated, bool)
     count = len(reward) if reward.ndim else 0
     wanted = {"state": (count, state_dim), "next_state": (count, state_dim)}
-    wanted |= dict.fromkeys(("action", "reward", "terminated"), (count,))
-    given = {"state": state, "next_state": next_state, "action": action, "reward": reward, "terminated": terminated}
+    wanted |= dict.fromkeys(("action", "reward", "terminated", "truncated"), (count,))
+    given = {"state": state, "next_state": next_state, "action": action, "reward": reward}
+    given |= {"terminated": terminated, "truncated": truncated}
     for name, shape in wanted.items():
         if given[name].shape != shape or not count:
             raise UsageError(f"{name} has shape {given[name].shape}, but {count} rewards want {shape}, and at least 1")
     if action.min() < 0 or action.max() >= action_dim:
         raise UsageError(f"actions go from {action.min()} to {action.max()}: they must be from 0 to {action_dim - 1}")
-    if not 0 <= gamma <= 1:
-        raise UsageError(f"gamma must be between 0 and 1, not {gamma}")
-    if episode_len < 1:
-        raise UsageError(f"episode_len must be at least 1, not {episode_len}")
+    check_value("gamma", gamma, "between 0 and 1", lambda v: 0 <= v <= 1)
+    check_value("episode_len", episode_len, "at least 1", lambda v: v >= 1)
     padding = -count % multiple
-    rows = (state, action, reward, next_state, terminated, _truncations(state, next_state, terminated, episode_len))
+    cuts = _cuts(state, next_state, terminated, truncated, episode_len)
+    rows = (state, action, reward, next_state, terminated, cuts)
     padded = [np.pad(x, [(0, padding)] + [(0, 0)] * (x.ndim - 1)) for x in rows]
     mask = np.arange(count + padding) < count
     return Transitions(*map(tf.constant, (*padded, mask, np.float32(gamma))))
@@ -103,10 +107,11 @@ def transitions_to_batch(policy: ActorCriticPolicy, transitions: Transitions, ga
     )
 
 
-def _truncations(state: np.ndarray, next_state: np.ndarray, terminated: np.ndarray, episode_len: int) -> np.ndarray:
-    """Where an episode was cut short, bool [N]: after `episode_len` steps, where the next state is not the successor,
-    and at the end."""
-    cut = np.append(np.any(next_state[:-1] != state[1:], axis=1), True)
+def _cuts(
+    state: np.ndarray, next_state: np.ndarray, terminated: np.ndarray, truncated: np.ndarray, episode_len: int
+) -> np.ndarray:
+    """Where an episode was cut short, bool [N]."""
+    cut = np.append(np.any(next_state[:-1] != state[1:], axis=1), True) | truncated
     length = 0
     for t in range(len(cut)):
         length += 1

@@ -46,7 +46,10 @@ def record_episodes(
     normalization: Normalization | None = None,
     progress: Callable[[float], None] = lambda finished: None,
 ) -> bytes:
-    """A GIF of greedy episodes, in real time: those that `evaluate.episode_returns` counts first, whatever they return.
+    """A GIF of greedy episodes of their own, in real time: the first ones of the seed, whatever they return.
+
+    They need not be among those that `evaluate.episode_returns` counts: where gymnasium has a native vector form, that
+    one starts its episodes otherwise.
 
     Args:
       policy: who acts.

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from tfppo.config import PPOConfig, RunConfig
 from tfppo.errors import UsageError
-from tfppo.settings import build, check, check_types, exact_div, is_printable
+from tfppo.settings import build, check, check_seed, check_types, exact_div, is_printable
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class PretrainConfig:
         check(self, "dropout", "at least 0 and below 1", lambda v: 0 <= v < 1)
         check(self, "learning_rate", "positive", lambda v: v > 0)
         check(self, "weight_decay", "at least 0", lambda v: v >= 0)
-        check(self, "seed", "between 0 and 2**31 - 1", lambda v: 0 <= v < 2**31)
+        check_seed(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ class RewardModelConfig:
         check(self, "length", "at least 8", lambda v: v >= 8)
         for name in ("batch_size", "epochs"):
             check(self, name, "at least 1", lambda v: v >= 1)
-        check(self, "seed", "between 0 and 2**31 - 1", lambda v: 0 <= v < 2**31)
+        check_seed(self)
 
 
 @dataclass(frozen=True, slots=True)

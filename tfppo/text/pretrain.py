@@ -61,7 +61,7 @@ def pretrain_run(config: PretrainConfig, name: str | None, runs_dir: Path) -> Pa
     seconds = {"train": trained - began, "evaluate": ended - trained, "total": ended - began}
     evaluation["seconds"] = {key: round(value, 3) for key, value in seconds.items()}
     runs.write_evaluation(folder, evaluation)
-    print(f"{describe(evaluation)}; tune it with: tfppo train text --preset {preset}")
+    print(f"{describe(evaluation)}; tune it with: tfppo train text --preset {runs.quoted(preset)}")
     return folder
 
 

@@ -126,7 +126,7 @@ def export(folder: Path, checkpoint: str = "latest") -> Path:
     notes += [f"it was tuned at temperature {text.temperature}"] if text.temperature != 1.0 else []
     print(
         f'{path} holds a preset; load it with {load}("{path}"), or go on with it: '
-        + "; ".join([f"tfppo train text --preset {path}", *notes])
+        + "; ".join([f"tfppo train text --preset {runs.quoted(path)}", *notes])
     )
     return path
 
@@ -166,7 +166,7 @@ def _finish(trainer: TextTrainer, folder: Path, clock: sessions.Clock) -> None:
         print(describe(sessions.keep_evaluation(trainer, folder, clock, evaluation)))
     print(
         f"{folder} holds {runs.SAMPLES}, {runs.CURVE}, {runs.METRICS} and the rest; see it with: tensorboard --logdir "
-        f"{folder.parent}\ntalk to it with: tfppo generate {folder} --prompt 'This film'"
+        f"{runs.quoted(folder.parent)}\ntalk to it with: tfppo generate {runs.quoted(folder)} --prompt 'This film'"
     )
 
 

@@ -103,6 +103,11 @@ class TextTrainer:
         return int(self.learner.iteration.numpy())
 
     @property
+    def modes(self) -> dict[str, str]:
+        """How its programs are compiled, by what they do."""
+        return {"rollout": self.rollout_mode, "update": self.update_mode}
+
+    @property
     def models(self) -> dict[str, keras.Layer]:
         """What is trained, by name."""
         models = {"model": self.policy.model.model, "value_head": self.policy.value_head}
