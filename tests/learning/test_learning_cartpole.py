@@ -22,8 +22,8 @@ def test_gymnasiums_own_environment_is_solved_by_the_same_code(seed, greedy_retu
 
 @pytest.mark.slow
 def test_the_zoo_recipe_solves_cartpole(greedy_returns):
-    """stable-baselines3's rl-zoo settings: greedy 500 by 20k steps, here within their 100k. One run in twenty ends lower:
-    its learning rate has fallen to 0 behind a setback."""
+    """stable-baselines3's rl-zoo settings: greedy 500 by 20k steps, here within their 100k. One run in twenty ends
+    lower: its learning rate has fallen to 0 behind a setback."""
     means = [greedy_returns(ControlTrainer(control_run("CartPole-v1", seed=seed))).mean() for seed in range(1, 6)]
     assert sorted(means)[1] >= 475
 
