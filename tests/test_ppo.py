@@ -231,7 +231,7 @@ def test_settings_out_of_their_bounds_are_refused(settings, complaint):
 
 def test_whole_numbers_and_lists_of_others_are_taken():
     spaces = gymnasium.make("CartPole-v1")
-    ppo = PPO(spaces, spaces.observation_space.shape[0], spaces.action_space.n, hidden_units=[8])
+    ppo = PPO(spaces, spaces.observation_space.shape[0], spaces.action_space.n, hidden_units=[8], seed=np.int64(3))
     assert isinstance(ppo.action_dim, np.integer) and ppo.actor.output_shape == (None, 2)
 
 

@@ -55,6 +55,7 @@ class PPO:
     ):
         hidden_units = tuple(hidden_units) if isinstance(hidden_units, list) else hidden_units
         _check_whole(1, state_dim=state_dim, action_dim=action_dim)
+        seed = int(seed) if isinstance(seed, np.integer) else seed
         RunConfig(seed=seed)  # which checks it
         ControlConfig(hidden_units=hidden_units)
         if env is not None:
