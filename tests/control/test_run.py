@@ -577,12 +577,12 @@ def test_a_run_whose_folder_is_lost_ends_in_one_line(tmp_path, at):
 
 
 def test_environments_are_closed_whatever_happens(tmp_path, at):
-    closed = []
+    closed = {}
 
     class Trainer(run.ControlTrainer):
         def close(self):
             super().close()
-            closed.append(self.collector.environments[0].closed)
+            closed[self] = self.collector.environments[0].closed
 
     def crash():
         raise ZeroDivisionError("a defect")
@@ -594,7 +594,7 @@ def test_environments_are_closed_whatever_happens(tmp_path, at):
         at(0, crash)
         with pytest.raises(ZeroDivisionError):
             run.train(tiny(tmp_path, iterations=1, backend="gymnasium", vectorization="sync"))
-    assert closed == [True, True, True]
+    assert list(closed.values()) == [True, True, True]
 
 
 def test_a_run_can_be_trained_in_a_thread(tmp_path):

@@ -175,12 +175,8 @@ def train_reward_model(config: RewardModelConfig, preset: Path, verbose: int = 1
     scorer.fit(train, validation_data=validation, epochs=config.epochs, **how)
     kernel, bias = head.get_weights()
     refuse_divergence(kernel, config.learning_rate)
-    parts = {
-        "kernel": kernel[:, 0].astype(float).tolist(),
-        "bias": float(bias[0]),
-        "words_slope": 0.0,
-        "words_mean": 0.0,
-    }
+    weights = kernel[:, 0].astype(float).tolist()
+    parts = {"kernel": weights, "bias": float(bias[0]), "words_slope": 0.0, "words_mean": 0.0}
     model = RewardModel(language_model, tokenizer, parts)
     texts = [sentence.text for sentence in sentences("validation", "movie")]
     words = np.array([word_count(text) for text in texts])
