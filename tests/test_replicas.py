@@ -126,6 +126,7 @@ def rows_of(folder):
     return np.array([[float(v) for k, v in row.items() if not k.startswith("time/")] for row in rows])
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_ends_the_others_in_one_line_and_resume_goes_on(tmp_path):
     folder = tmp_path / "runs" / "mine"
     command = ["train", "cartpole", *CARTPOLE, "--runs-dir", folder.parent, "--name", "mine"]

@@ -245,6 +245,7 @@ def test_other_policies_do_not_hang_on_what_came_before_either(options, tmp_path
     assert_same_end(tmp_path / "both" / alone.name, alone)
 
 
+@pytest.mark.slow
 def test_a_second_seed_of_text_is_bit_for_bit_what_it_is_alone(preset, tmp_path):
     small = {"iterations": 1, "batch_size": 4, "minibatch_size": 4, "response_length": 4, "eval_prompts": 0}
     config = text_run(**small, preset=preset, task="length", num_epochs=1, lora_rank=2, runs_dir=tmp_path / "both")

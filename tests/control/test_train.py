@@ -13,12 +13,12 @@ from tfppo.control.train import ControlTrainer
 from tfppo.errors import UsageError
 
 
-def make_trainer(backend="graph", seed=1, iterations=2, env="CartPole-v1", ppo=None, **control):
+def make_trainer(backend="graph", seed=1, iterations=2, env="CartPole-v1", ppo=None, mode="graph", **control):
     shape = {"num_envs": 8, "rollout_length": 32, "hidden_units": (8,)} | control
     batch_size = shape["num_envs"] * shape["rollout_length"]
     return ControlTrainer(
         ControlRun(
-            RunConfig(seed=seed, device="cpu", compile_rollout="graph", compile_update="graph"),
+            RunConfig(seed=seed, device="cpu", compile_rollout=mode, compile_update=mode),
             ControlConfig(env=env, backend=backend, total_steps=batch_size * iterations, **shape),
             PPOConfig(**{"minibatch_size": batch_size // 2, "num_epochs": 2, "learning_rate": 0.01} | (ppo or {})),
         )
@@ -232,7 +232,7 @@ def test_advantages_recomputed_before_each_epoch(settings):
     for epochs in (1, 2):
         for recompute in (False, True):
             ppo = {"num_epochs": epochs, "recompute_advantages": recompute, "value_coeff": 5.0}
-            trainer = make_trainer(iterations=1, ppo=ppo, **settings)
+            trainer = make_trainer(iterations=1, ppo=ppo, mode="eager", **settings)
             list(trainer.iterations())
             trainer.close()
             trained[epochs, recompute] = weights(trainer)

@@ -144,7 +144,8 @@ def test_a_run_learns_and_judges_a_reward_model(preset, tmp_path, monkeypatch):
     evaluation = json.loads((folder / runs.EVALUATION).read_text())
     assert set(evaluation) == {"seed", "sentences", "accuracy", "pair_accuracy", "length", "seconds"}
     assert evaluation["sentences"] == 60 and 0 <= evaluation["accuracy"] <= 1
-    assert evaluation["accuracy"] == accuracy(RewardModel.load(folder / "reward-model"), few["test"])
+    scores = RewardModel.load(folder / "reward-model").scores([sentence.text for sentence in few["test"]])
+    assert evaluation["accuracy"] == accuracy(scores, np.array([sentence.rating for sentence in few["test"]]))
 
 
 def test_a_reward_model_that_diverges_is_told(preset, tmp_path, monkeypatch):
@@ -154,16 +155,18 @@ def test_a_reward_model_that_diverges_is_told(preset, tmp_path, monkeypatch):
         reward_model_run(RewardModelConfig(epochs=2, length=16, learning_rate=1e38), preset, None, tmp_path)
 
 
-def test_accuracies_are_one_for_a_model_that_knows_and_zero_for_one_that_is_contrary():
-    rated = sentences("test", "movie")[:50]
-    ratings = {sentence.text: sentence.rating for sentence in rated}
+def test_accuracies_are_one_for_scores_that_know_and_zero_for_contrary_ones():
+    ratings = np.array([sentence.rating for sentence in sentences("test", "movie")[:50]])
+    assert accuracy(ratings, ratings) == pair_accuracy(ratings, ratings) == 1
+    assert accuracy(-ratings, ratings) == pair_accuracy(-ratings, ratings) == 0
 
-    class Oracle:
-        def __init__(self, sign):
-            self.scores = lambda texts: sign * np.array([ratings[text] for text in texts])
 
-    assert accuracy(Oracle(1), rated) == pair_accuracy(Oracle(1), rated) == 1
-    assert accuracy(Oracle(-1), rated) == pair_accuracy(Oracle(-1), rated) == 0
+def test_accuracies_count_neither_what_is_rated_0_nor_pairs_rated_alike():
+    ratings = np.array([0.0, 2.0, 1.5, -1.0])
+    assert accuracy(np.array([5.0, 1.0, -1.0, -1.0]), ratings) == 2 / 3
+    assert (
+        pair_accuracy(np.array([0.0, 3.0, -2.0, -1.0]), ratings) == 2 / 4
+    )  # 1.5 is the wrong way round to 0 and to -1
 
 
 def test_the_shipped_reward_model_agrees_with_people():

@@ -1,9 +1,14 @@
 """A text run from its folder's first file to its last, on a tiny language model but through the real code."""
 
+import contextlib
 import csv
 import dataclasses
+import io
 import json
+import shutil
 import signal
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -36,9 +41,34 @@ def weights_of(folder):
     return trainer.policy.model.model.get_weights() + trainer.policy.value_head.get_weights()
 
 
-def test_a_run_leaves_everything_behind_that_the_design_names(any_preset, tmp_path, capsys):
-    folder = run.train_text(tiny(tmp_path, any_preset))
-    assert folder == tmp_path / "length-seed1"
+class Finished(NamedTuple):
+    """A run that came to its end, and what it printed."""
+
+    folder: Path
+    printed: str
+
+
+def finish(folder, preset):
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        folder = run.train_text(tiny(folder, preset))
+    return Finished(folder, printed.getvalue())
+
+
+@pytest.fixture(scope="session")
+def any_finished(any_preset, tmp_path_factory):
+    """Finished runs are not written into."""
+    return finish(tmp_path_factory.mktemp("finished"), any_preset)
+
+
+@pytest.fixture(scope="session")
+def finished(preset, tmp_path_factory):
+    return finish(tmp_path_factory.mktemp("finished"), preset).folder
+
+
+def test_a_run_leaves_everything_behind_that_the_design_names(any_finished):
+    folder, out = any_finished
+    assert folder.name == "length-seed1"
     assert {path.name for path in folder.iterdir()} >= {
         *("config.yaml", "metrics.csv", "samples.jsonl", "evaluation.json"),
         *("curve.png", "frontier.png", "checkpoints"),
@@ -50,20 +80,18 @@ def test_a_run_leaves_everything_behind_that_the_design_names(any_preset, tmp_pa
     assert float(rows[0]["text/kl"]) == 0.0  # the policy still is the reference
     assert float(rows[2]["text/kl"]) != 0.0
     assert all(float(row["text/sampler_gap"]) < 1e-4 for row in rows)
-    out = capsys.readouterr().out
     assert "held-out prompts" in out and "tensorboard --logdir" in out
 
 
-def test_the_evaluation_has_the_numbers_of_the_design(preset, tmp_path):
-    folder = run.train_text(tiny(tmp_path, preset))
-    evaluation = json.loads((folder / runs.EVALUATION).read_text())
+def test_the_evaluation_has_the_numbers_of_the_design(finished):
+    evaluation = json.loads((finished / runs.EVALUATION).read_text())
     assert evaluation["task"] == "length" and evaluation["seed"] == 1 and evaluation["prompts"] == 12
     assert set(evaluation["score"]["reference"]) == set(evaluation["score"]["policy"]) == {"mean", "std"}
     for name in ("judge", "distinct_2", "length", "domain", "perplexity", "within_one_word"):
         assert set(evaluation[name]) == {"reference", "policy"}, name
         assert all(np.isfinite(value) for value in evaluation[name].values())
     assert np.isfinite(evaluation["kl"]) and set(evaluation["seconds"]) >= {"import", "compile", "train", "total"}
-    again = run.evaluate(folder, 12)
+    again = run.evaluate(finished, 12)
     assert again["score"] == evaluation["score"] and again["kl"] == pytest.approx(evaluation["kl"], abs=1e-5)
 
 
@@ -74,9 +102,8 @@ def test_an_untouched_policy_is_as_good_as_its_reference(preset, tmp_path):
     assert evaluation["perplexity"]["policy"] == evaluation["perplexity"]["reference"]
 
 
-def test_samples_show_the_same_prompts_before_and_after(preset, tmp_path):
-    folder = run.train_text(tiny(tmp_path, preset))
-    samples = [json.loads(line) for line in (folder / runs.SAMPLES).read_text().splitlines()]
+def test_samples_show_the_same_prompts_before_and_after(finished):
+    samples = [json.loads(line) for line in (finished / runs.SAMPLES).read_text().splitlines()]
     by_iteration = {
         iteration: [row for row in samples if row["iteration"] == iteration]
         for iteration in dict.fromkeys(row["iteration"] for row in samples)
@@ -90,9 +117,8 @@ def test_samples_show_the_same_prompts_before_and_after(preset, tmp_path):
     assert all(row["policy"] == row["reference"] for row in by_iteration[0])  # the same noise, the same weights
 
 
-def test_tensorboard_gets_scalars_tables_and_the_frontier(preset, tmp_path):
-    folder = run.train_text(tiny(tmp_path, preset, eval_prompts=0))
-    events = EventAccumulator(str(folder), size_guidance={"tensors": 0, "images": 0}).Reload()
+def test_tensorboard_gets_scalars_tables_and_the_frontier(finished):
+    events = EventAccumulator(str(finished), size_guidance={"tensors": 0, "images": 0}).Reload()
     tags = events.Tags()
     wanted = {name for name in METRICS if name.startswith("text/")} | {"time/tokens_per_s", "loss/policy", "loss/kl"}
     assert wanted <= set(tags["scalars"])
@@ -100,12 +126,10 @@ def test_tensorboard_gets_scalars_tables_and_the_frontier(preset, tmp_path):
     assert tags["images"] == ["text/score_against_kl"]
     tables = [event.tensor_proto.string_val[0].decode() for event in events.Tensors("samples")]
     assert len(tables) == 3 and tables[0].startswith("| prompt | reference, with its score |")
-    assert not (folder / runs.EVALUATION).exists()
 
 
-def test_a_run_whose_reward_fails_keeps_its_checkpoint_and_resumes_to_the_same_end(any_preset, tmp_path):
-    whole = run.train_text(tiny(tmp_path / "whole", any_preset, eval_prompts=0))
-    calls = []
+def test_a_run_whose_reward_fails_keeps_its_checkpoint_and_resumes_to_the_same_end(any_preset, any_finished, tmp_path):
+    whole, calls = any_finished.folder, []
 
     def failing(prompts, responses):
         calls.append(len(responses))
@@ -121,21 +145,20 @@ def test_a_run_whose_reward_fails_keeps_its_checkpoint_and_resumes_to_the_same_e
     with (cut / runs.SAMPLES).open("a") as file:
         file.write('{"iteration": 1, "pro')  # as a process leaves it that is killed in the middle of a line
     run.resume(cut)
+    assert not (cut / runs.EVALUATION).exists()
     assert rows_of(cut) == rows_of(whole)
     for a, b in zip(weights_of(cut), weights_of(whole), strict=True):
         np.testing.assert_array_equal(a, b)
     assert (cut / runs.SAMPLES).read_text() == (whole / runs.SAMPLES).read_text()
 
 
-def test_generate_goes_on_from_prompts(preset, tmp_path, capsys):
-    folder = run.train_text(tiny(tmp_path, preset, eval_prompts=0))
-    capsys.readouterr()
-    assert main(["generate", str(folder), "--prompt", "This film", "--prompt", "It", "--samples", "2"]) == 0
+def test_generate_goes_on_from_prompts(finished, capsys):
+    assert main(["generate", str(finished), "--prompt", "This film", "--prompt", "It", "--samples", "2"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert sum(line.startswith("This film") for line in lines) == 2
-    assert run.generate(folder, ["It"], temperature=0.0) == run.generate(folder, ["It"], temperature=0.0, seed=5)
-    assert len(set(run.generate(folder, ["It"], samples=6))) > 1
-    assert len(run.generate(folder, ["It"], top_k=3, top_p=0.9)) == 1
+    assert run.generate(finished, ["It"], temperature=0.0) == run.generate(finished, ["It"], temperature=0.0, seed=5)
+    assert len(set(run.generate(finished, ["It"], samples=6))) > 1
+    assert len(run.generate(finished, ["It"], top_k=3, top_p=0.9)) == 1
 
 
 @pytest.mark.parametrize(
@@ -174,22 +197,19 @@ def test_what_is_wrong_is_one_line(arguments, said, preset, finished, tmp_path, 
     assert len(error) == 1 and error[0].startswith("tfppo: ") and said in error[0]
 
 
-@pytest.fixture(scope="session")
-def finished(preset, tmp_path_factory):
-    return run.train_text(tiny(tmp_path_factory.mktemp("finished"), preset, eval_prompts=0))
-
-
 def test_a_reward_given_in_python_is_found_again_or_refused(preset, tmp_path, monkeypatch):
-    folder = run.train_text(tiny(tmp_path, preset, eval_prompts=0), reward=lambda prompts, responses: [0.0] * 8)
+    config = tiny(tmp_path, preset, iterations=1, eval_prompts=0)
+    folder = run.train_text(config, reward=lambda prompts, responses: [0.0] * 8)
     assert "lambda" in runs.read_config(folder, TextRun).text.reward
     with pytest.raises(UsageError, match="lambda"):
         run.evaluate(folder, 5)
 
 
-def test_a_finished_run_is_not_trained_further(finished):
-    before = weights_of(finished)
-    run.resume(finished)
-    for a, b in zip(weights_of(finished), before, strict=True):
+def test_a_finished_run_is_not_trained_further(finished, tmp_path):
+    folder = shutil.copytree(finished, tmp_path / "mine")
+    before = weights_of(folder)
+    run.resume(folder)
+    for a, b in zip(weights_of(folder), before, strict=True):
         np.testing.assert_array_equal(a, b)
 
 

@@ -214,26 +214,22 @@ def judge(model: RewardModel) -> dict[str, Any]:
     """Accuracies on the test split's movie sentences, and the correlation of scores with numbers of words."""
     rated = sentences("test", "movie")
     texts = [sentence.text for sentence in rated]
-    correlation = np.corrcoef(model.scores(texts), [word_count(text) for text in texts])[0, 1]
+    scores, ratings = model.scores(texts), np.array([sentence.rating for sentence in rated])
     return {
         "sentences": len(rated),
-        "accuracy": accuracy(model, rated),
-        "pair_accuracy": pair_accuracy(model, rated),
-        "length": float(correlation),
+        "accuracy": accuracy(scores, ratings),
+        "pair_accuracy": pair_accuracy(scores, ratings),
+        "length": float(np.corrcoef(scores, [word_count(text) for text in texts])[0, 1]),
     }
 
 
-def accuracy(model: RewardModel, rated: Sequence[Sentence]) -> float:
+def accuracy(scores: np.ndarray, ratings: np.ndarray) -> float:
     """Share of sentences whose score has the sign of their rating; those rated exactly 0 are left out."""
-    rated = [sentence for sentence in rated if sentence.rating != 0]
-    scores = model.scores([sentence.text for sentence in rated])
-    return float(np.mean((scores > 0) == (np.array([sentence.rating for sentence in rated]) > 0)))
+    return float(np.mean((scores > 0)[ratings != 0] == (ratings > 0)[ratings != 0]))
 
 
-def pair_accuracy(model: RewardModel, rated: Sequence[Sentence], difference: float = 1.0) -> float:
+def pair_accuracy(scores: np.ndarray, ratings: np.ndarray, difference: float = 1.0) -> float:
     """Share of all pairs rated more than `difference` apart that the scores put in the order of the ratings."""
-    scores = model.scores([sentence.text for sentence in rated])
-    ratings = np.array([sentence.rating for sentence in rated])
     is_pair = ratings[:, None] - ratings[None, :] > difference
     return float((scores[:, None] > scores[None, :])[is_pair].mean())
 
