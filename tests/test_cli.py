@@ -482,6 +482,23 @@ def test_a_terminal_gets_the_same_line(arguments, text, encoding, columns, monke
     assert os.environ["COLUMNS"] == columns
 
 
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (
+            [*CARTPOLE, "--learning-rat", "0.1"],
+            "--learning-rat, 0.1; perhaps you meant --learning-rate or --learning-rate-schedule",
+        ),
+        (["train", "text", "--taks", "length"], "--taks, length; perhaps you meant --task"),
+        (["evaluate", "runs/mine", "--sed", "2"], "--sed, 2; perhaps you meant --seed"),  # not --seeds of others
+        (["pretrain", "--num-env", "2"], "--num-env, 2"),  # --num-envs is for others
+    ],
+)
+def test_a_misspelt_option_gets_the_names_of_similar_ones(arguments, text, capsys):
+    assert cli.main(arguments) == 2
+    assert capsys.readouterr().err == f"tfppo: Unrecognized options: {text}; help: tfppo --help\n"
+
+
 @pytest.mark.parametrize("arguments", [["evaluate"], [*CARTPOLE, "--backend", "jax"], []], ids=" ".join)
 def test_a_mistake_ends_with_where_help_is(arguments, capsys):
     assert cli.main(arguments) == 2

@@ -12,6 +12,8 @@ from tyro.conf import FlagConversionOff, OmitArgPrefixes, OmitSubcommandPrefixes
 
 from tfppo.errors import UsageError
 
+SIMILAR = "Perhaps you meant:"  # tyro's heading
+
 
 def parse(commands: Any, arguments: list[str]) -> Any:
     """The command that the arguments spell, an instance of one of `commands`. Prints help where it is asked for.
@@ -26,7 +28,7 @@ def parse(commands: Any, arguments: list[str]) -> Any:
     except SystemExit as end:
         if end.code in (0, None):
             return _read(commands, arguments)  # help was asked for: again, drawn for the terminal
-        raise UsageError(_one_line(held.getvalue())) from None
+        raise UsageError(_one_line(held.getvalue(), arguments)) from None
 
 
 def _read(commands: Any, arguments: list[str]) -> Any:
@@ -54,9 +56,31 @@ def _drawn_plainly(held: io.StringIO) -> Iterator[None]:
             os.environ["COLUMNS"] = columns
 
 
-def _one_line(box: str) -> str:
-    """The sentences inside the box that tyro draws around an error: its title, rules and edges are left out."""
+def _one_line(box: str, arguments: list[str]) -> str:
+    """The sentences inside the box that tyro draws around an error: its title, rules and edges are left out, and of
+    options that are similar to what was given all but their names."""
     lines = [line.strip().strip("│|").strip() for line in box.splitlines()[1:]]
-    text = " ".join(line for line in lines if line.strip("╰╯─+-"))
+    lines = [line for line in lines if line.strip("╰╯─+-")]
+    help_at = next((at for at, line in enumerate(lines) if line.startswith("For full helptext")), len(lines))
+    similar_at = lines.index(SIMILAR) if SIMILAR in lines else help_at
+    text = " ".join(line for line in lines[:similar_at] if not line.startswith("Arguments are applied to"))
     text = re.sub(r"Error parsing (job|__tyro-dummy-inner__\S*): ", "", text)
-    return re.sub(r"\s*For full helptext, (see|run):? ", "; help: ", text)
+    text = re.sub(r" \(applied to [^)]*\)", "", text)
+    text = re.sub(r"\s+(Available subcommands|Argument helptext)", r"; \1", text)
+    similar = _similar(lines[similar_at:help_at], arguments)
+    text += f"; perhaps you meant {' or '.join(similar)}" if similar else ""
+    help_text = " ".join(lines[help_at:])
+    return text + re.sub(r"^For full helptext, (see|run):? ", "; help: ", help_text)
+
+
+def _similar(lines: list[str], arguments: list[str]) -> list[str]:
+    """The options that tyro names, in its order: those that the given command has."""
+    names, option = {}, ""
+    for line in lines:
+        if line.startswith("--"):
+            option = line.split()[0]
+        elif line.startswith("in tfppo "):
+            command = line.split()[2:-1]
+            if option and arguments[: len(command)] == command:
+                names[option] = None
+    return list(names)

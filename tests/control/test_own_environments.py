@@ -70,8 +70,26 @@ class Lever(gymnasium.Env):
 
 tfppo.register_environment("Spring-v0", Spring)
 gymnasium.register("Lever-v0", "mine_own:Lever")
-gymnasium.register("Both-v0", Lever)
-tfppo.register_environment("Both-v0", Spring)
+
+
+class Blind(Spring):
+    """Of which gymnasium's, a Lever, shows more."""
+
+    observation_space = gymnasium.spaces.Box(-np.inf, np.inf, [1], np.float32)
+
+    def observe(self, state):
+        return state[:, :1]
+
+
+class Free(Spring):
+    """Which moves as gymnasium's, a Lever, does not."""
+
+    action_space = gymnasium.spaces.Discrete(3)
+
+
+for name, environment in {"Both-v0": Spring, "Blind-v0": Blind, "Free-v0": Free}.items():
+    gymnasium.register(name, Lever)
+    tfppo.register_environment(name, environment)
 '''
 TINY = [
     *("--num-envs", "2", "--rollout-length", "8", "--total-steps", "32", "--hidden-units", "4"),
@@ -220,6 +238,8 @@ def test_the_settings_keep_the_module(here):
         ("mine_own:Lever-v0", ["--vectorization", "envpool"], ["envpool"]),
         ("mine_own:Lever-v0", ["--backend", "graph"], ["is not an in-graph environment", "Spring-v0"]),
         ("mine_own:Lever-v0", ["--fused", "True"], ["fused", "mine_own:Lever-v0 is stepped by gymnasium"]),
+        ("mine_own:Blind-v0", [], ["mine_own:Blind-v0 has observation_space Box(", "another id"]),
+        ("mine_own:Free-v0", [], ["action_space Discrete(3) in the graph and Discrete(2) in gymnasium"]),
         ("mine_own:", [], ["module:CartPole-v1", "'mine_own:'"]),
         (":Spring-v0", [], ["module:CartPole-v1", "':Spring-v0'"]),
         ("mine_own:Spring:v0", [], ["module:CartPole-v1", "'mine_own:Spring:v0'"]),

@@ -1,9 +1,9 @@
 """`tfppo bench`: what the modes of compilation cost and gain, on this machine and with the settings that are given."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
-from tyro.conf import UseCounterAction
+from tyro.conf import Suppress, UseCounterAction
 
 from tfppo.commands.train import TrainControl
 from tfppo.config import ControlRun
@@ -15,6 +15,7 @@ from tfppo.startup import import_tensorflow
 class Bench(TrainControl):
     """Measure how long each phase of a control run takes in each mode of compilation. Nothing is written."""
 
+    seeds: Annotated[str | None, Suppress] = None  # of training: not an option here
     compile: UseCounterAction[int] = 0
     """Compare the modes of compilation: the only measurement so far, so that it may be left out."""
     eager: bool = False
@@ -23,8 +24,6 @@ class Bench(TrainControl):
     """Calls that are timed, behind the first one, which compiles."""
 
     def __call__(self) -> None:
-        if self.seeds is not None:
-            raise UsageError("--seeds is for training, and bench measures one run: leave it out, or give one --seed")
         if self.repetitions < 1:
             raise UsageError(f"repetitions must be at least 1, not {self.repetitions}")
         config = ControlRun(self.run, self.control, self.ppo)

@@ -22,7 +22,7 @@ from tfppo.control.policy import ActorCriticPolicy
 from tfppo.control.recurrent import make_recurrent
 from tfppo.control.rollout import ControlPolicy, GraphCollector, revalue, to_batch
 from tfppo.control.statistics import statistics_metrics
-from tfppo.control.vector import make_vector_environments
+from tfppo.control.vector import check_twin, make_vector_environments
 from tfppo.distribute import make_replicas
 from tfppo.errors import UsageError
 from tfppo.learner import PPOLearner
@@ -209,6 +209,7 @@ def _make_environment(
             f"choose one, or use --backend gymnasium"
         )
     environment = make()
+    check_twin(control.env, environment)
     return environment, environment.observation_space, environment.action_space
 
 

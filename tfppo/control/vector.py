@@ -5,6 +5,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import tensorflow as tf
+from gymnasium.spaces import flatdim
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
@@ -84,6 +85,25 @@ def is_only_in_graph(env: str) -> bool:
     """Whether there is an in-graph environment of this id, and gymnasium has none: nothing then draws it."""
     name = registered_id(env)
     return name in IN_GRAPH_ENVIRONMENTS and name not in gymnasium.registry
+
+
+def check_twin(env: str, environment: Environment) -> None:
+    """Refuses an in-graph environment that gymnasium knows with other spaces: it would be judged on another task.
+
+    Raises:
+      UsageError: if the spaces differ in kind or size, or gymnasium cannot make its own.
+    """
+    if is_only_in_graph(env):
+        return
+    twin = make_vector_environment(env, 1)
+    twin.close()
+    for what in ("observation_space", "action_space"):
+        own, other = getattr(environment, what), getattr(twin, f"single_{what}")
+        if (type(own), own.shape, flatdim(own)) != (type(other), other.shape, flatdim(other)):
+            raise UsageError(
+                f"{env} has {what} {own} in the graph and {other} in gymnasium, which evaluates it: make them the "
+                "same, or register yours under another id"
+            )
 
 
 def autoreset_mode(environment: VectorEnv) -> AutoresetMode:
