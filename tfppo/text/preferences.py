@@ -94,7 +94,7 @@ class RewardModel:
 
     def _last_scores(self, ids: tf.Tensor, last: tf.Tensor) -> tf.Tensor:
         hidden = self._language_model.hidden_states(ids)  # [N, S, D]
-        final = tf.gather(hidden, last, axis=1, batch_dims=1)  # [N, D]
+        final = _at(hidden, last)
         return tf.linalg.matvec(tf.cast(final, tf.float32), self._kernel) + self.head["bias"]
 
     def save(self, folder: Path) -> None:
@@ -121,6 +121,11 @@ class RewardModel:
                 f"as {', '.join(NUMBERS)}; make one: tfppo reward-model"
             )
         return cls(model, tokenizer, head)
+
+
+def _at(hidden: tf.Tensor, last: tf.Tensor) -> tf.Tensor:
+    """The hidden states [N, S, D] of each row's last token [N]: [N, D]."""
+    return tf.gather(hidden, last, axis=1, batch_dims=1)
 
 
 def _is_head(head: Any, width: int) -> bool:
@@ -154,7 +159,7 @@ def train_reward_model(config: RewardModelConfig, preset: Path, verbose: int = 1
         ),
     )
     hidden = language_model.backbone(inputs)
-    final = keras.ops.squeeze(keras.ops.take_along_axis(hidden, keras.ops.reshape(last, (-1, 1, 1)), axis=1), axis=1)
+    final = keras.layers.Lambda(lambda both: _at(*both), output_shape=(hidden.shape[-1],))([hidden, last])
     scorer = keras.Model({**inputs, "last": last}, head(final))
     train, validation = (
         _rated(tokenizer, sentences(split, "movie"), config, split) for split in ("train", "validation")
