@@ -12,8 +12,6 @@ JOBS ?= 2
 RUNS ?= runs
 EXTRAS ?=
 COMMA := ,
-# What TensorFlow writes when TensorBoard imports it; as in tfppo/startup.py.
-NOISE := ^I0000|^WARNING: All log messages before absl|^To enable the following instructions|failed call to cuInit
 CUDA := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/dev/null 2>&1 && echo ,cuda)
 RUN_OPTIONS = --seed $(SEED) --runs-dir $(RUNS) $(if $(NAME),--name $(NAME)) $(ARGS)
 
@@ -50,7 +48,8 @@ corpus: $(STAMP)  ## rebuild the vendored sentences from their source archive
 	@$(BIN)/python -m tfppo.data.rebuild build/corpus/vaderSentiment-3.3.2.tar.gz
 
 tensorboard: $(STAMP)  ## look at the runs (PORT=6006 RUNS=runs)
-	@bash -c '$(BIN)/tensorboard --logdir "$(RUNS)" --port $(PORT) 2> >(trap "" INT; grep --line-buffered -vE "$(NOISE)" >&2)'
+	@$(BIN)/python -c 'from tfppo import startup; startup.import_tensorflow(); from tensorboard import main; main.run_main()' \
+		--logdir $(RUNS) --port $(PORT)
 
 test: $(STAMP)  ## all quick tests (JOBS=2 processes)
 	@$(BIN)/python -m pytest -q -m "not slow" -n $(JOBS) --dist worksteal $(ARGS)

@@ -1,5 +1,6 @@
 """What all tests share: quiet TensorFlow, and the `gpu` mark."""
 
+import functools
 import os
 import signal
 
@@ -35,13 +36,19 @@ def make_preset(kind, folder):
 
 
 @pytest.fixture(scope="session")
-def preset(tmp_path_factory):
-    return make_preset("gpt2", tmp_path_factory.mktemp("preset") / "preset")
+def presets(tmp_path_factory):
+    """`presets(kind)`: the folder of a tiny language model, made once."""
+    return functools.cache(lambda kind: make_preset(kind, tmp_path_factory.mktemp(kind) / "preset"))
+
+
+@pytest.fixture(scope="session")
+def preset(presets):
+    return presets("gpt2")
 
 
 @pytest.fixture(scope="session", params=["gpt2", "lstm"])
-def any_preset(request, tmp_path_factory):
-    return make_preset(request.param, tmp_path_factory.mktemp(request.param) / "preset")
+def any_preset(request, presets):
+    return presets(request.param)
 
 
 @pytest.fixture

@@ -273,7 +273,7 @@ def test_command_line(command, done):
         often = [several] * 5 if typing.get_origin(hint) is tuple else [words] * 9
         return st.sampled_from([several, *often]).flatmap(lambda values: values)
 
-    @fuzz(max_examples=100 if command in ("train control", "train text") else 50)
+    @fuzz(max_examples=200 if command in ("train control", "train text") else 60)
     @given(st.data())
     def check(data):
         words = command.split()

@@ -83,7 +83,7 @@ def assert_equal_runs(result, expected):
     np.testing.assert_allclose(rows, expected_rows, rtol=2e-3, atol=2e-4)
 
 
-def train_mirrored(kinds, alone, preset, folder):
+def assert_mirrored_equal_one(kinds, alone, preset, folder):
     command = [sys.executable, together.__file__, str(folder), str(preset), "mirrored", *kinds]
     environment = os.environ | {"PYTHONPATH": str(Path(tfppo.__file__).parents[1])}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
@@ -92,7 +92,7 @@ def train_mirrored(kinds, alone, preset, folder):
         assert_equal_runs(together.load(folder / f"{kind}.npz"), alone(kind))
 
 
-def train_workers(kinds, alone, preset, folder):
+def assert_workers_equal_one(kinds, alone, preset, folder):
     for index in range(2):
         (folder / str(index)).mkdir()
     processes = start_workers([together.__file__, f"{folder}/{{index}}", preset, *kinds])
@@ -107,17 +107,17 @@ def train_workers(kinds, alone, preset, folder):
 
 @pytest.mark.slow
 def test_two_devices_equal_one(alone, preset, tmp_path):
-    train_mirrored(["cartpole", "text"], alone, preset, tmp_path)
+    assert_mirrored_equal_one(["cartpole", "text"], alone, preset, tmp_path)
 
 
 def test_two_processes_equal_one(alone, preset, tmp_path):
-    train_workers(["cartpole", "text"], alone, preset, tmp_path)
+    assert_workers_equal_one(["cartpole", "text"], alone, preset, tmp_path)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("train", [train_mirrored, train_workers])
-def test_two_equal_one_in_every_kind_of_run(train, alone, preset, tmp_path):
-    train(["jitted", "gymnasium", "recurrent", "lora"], alone, preset, tmp_path)
+@pytest.mark.parametrize("assert_equal", [assert_mirrored_equal_one, assert_workers_equal_one])
+def test_two_equal_one_in_every_kind_of_run(assert_equal, alone, preset, tmp_path):
+    assert_equal(["jitted", "gymnasium", "recurrent", "lora"], alone, preset, tmp_path)
 
 
 def rows_of(folder):

@@ -12,8 +12,6 @@ from tyro.conf import FlagConversionOff, OmitArgPrefixes, OmitSubcommandPrefixes
 
 from tfppo.errors import UsageError
 
-SIMILAR = "Perhaps you meant:"  # tyro's heading
-
 
 def parse(commands: Any, arguments: list[str]) -> Any:
     """The command that the arguments spell, an instance of one of `commands`. Prints help where it is asked for.
@@ -60,17 +58,16 @@ def _one_line(box: str, arguments: list[str]) -> str:
     """The sentences inside the box that tyro draws around an error: its title, rules and edges are left out, and of
     options that are similar to what was given all but their names."""
     lines = [line.strip().strip("│|").strip() for line in box.splitlines()[1:]]
-    lines = [line for line in lines if line.strip("╰╯─+-")]
-    help_at = next((at for at, line in enumerate(lines) if line.startswith("For full helptext")), len(lines))
-    similar_at = lines.index(SIMILAR) if SIMILAR in lines else help_at
-    text = " ".join(line for line in lines[:similar_at] if not line.startswith("Arguments are applied to"))
+    text = "\n".join(line for line in lines if line.strip("╰╯─+-"))
+    text, _, ending = text.partition("\nFor full helptext, ")  # "see" or "run:", and the command
+    text, _, similar = text.partition("\nPerhaps you meant:\n")
+    text = text.partition("\nArguments are applied to the directly preceding subcommand")[0]
     text = re.sub(r"Error parsing (job|__tyro-dummy-inner__\S*): ", "", text)
     text = re.sub(r" \(applied to [^)]*\)", "", text)
-    text = re.sub(r"\s+(Available subcommands|Argument helptext)", r"; \1", text)
-    similar = _similar(lines[similar_at:help_at], arguments)
-    text += f"; perhaps you meant {' or '.join(similar)}" if similar else ""
-    help_text = " ".join(lines[help_at:])
-    return text + re.sub(r"^For full helptext, (see|run):? ", "; help: ", help_text)
+    text = re.sub(r"\n(Available subcommands|Argument helptext)", r"; \1", text).replace("\n", " ")
+    names = _similar(similar.splitlines(), arguments)
+    text += f"; perhaps you meant {' or '.join(names)}" if names else ""
+    return f"{text}; help: {' '.join(ending.split()[1:])}"
 
 
 def _similar(lines: list[str], arguments: list[str]) -> list[str]:

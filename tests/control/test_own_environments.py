@@ -87,6 +87,18 @@ class Free(Spring):
     action_space = gymnasium.spaces.Discrete(3)
 
 
+class Heard(Lever):
+    """Whose observations have no size."""
+
+    observation_space = gymnasium.spaces.Dict(sounds=gymnasium.spaces.Sequence(gymnasium.spaces.Discrete(3)))
+
+
+class Keyed(Spring):
+    observation_space = gymnasium.spaces.Dict(sounds=gymnasium.spaces.Box(-np.inf, np.inf, [2], np.float32))
+
+
+gymnasium.register("Keyed-v0", Heard)
+tfppo.register_environment("Keyed-v0", Keyed)
 for name, environment in {"Both-v0": Spring, "Blind-v0": Blind, "Free-v0": Free}.items():
     gymnasium.register(name, Lever)
     tfppo.register_environment(name, environment)
@@ -239,6 +251,7 @@ def test_the_settings_keep_the_module(here):
         ("mine_own:Lever-v0", ["--backend", "graph"], ["is not an in-graph environment", "Spring-v0"]),
         ("mine_own:Lever-v0", ["--fused", "True"], ["fused", "mine_own:Lever-v0 is stepped by gymnasium"]),
         ("mine_own:Blind-v0", [], ["mine_own:Blind-v0 has observation_space Box(", "another id"]),
+        ("mine_own:Keyed-v0", [], ["has observation_space Dict(", "Sequence"]),
         ("mine_own:Free-v0", [], ["action_space Discrete(3) in the graph and Discrete(2) in gymnasium"]),
         ("mine_own:", [], ["module:CartPole-v1", "'mine_own:'"]),
         (":Spring-v0", [], ["module:CartPole-v1", "':Spring-v0'"]),

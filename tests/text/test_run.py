@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import dataclasses
+import functools
 import io
 import json
 import shutil
@@ -56,14 +57,19 @@ def finish(folder, preset):
 
 
 @pytest.fixture(scope="session")
-def any_finished(any_preset, tmp_path_factory):
-    """Finished runs are not written into."""
-    return finish(tmp_path_factory.mktemp("finished"), any_preset)
+def finished_with(tmp_path_factory):
+    """`finished_with(preset)`: a run on it, trained once; nobody writes into its folder."""
+    return functools.cache(lambda preset: finish(tmp_path_factory.mktemp("finished"), preset))
 
 
 @pytest.fixture(scope="session")
-def finished(preset, tmp_path_factory):
-    return finish(tmp_path_factory.mktemp("finished"), preset).folder
+def any_finished(any_preset, finished_with):
+    return finished_with(any_preset)
+
+
+@pytest.fixture(scope="session")
+def finished(preset, finished_with):
+    return finished_with(preset).folder
 
 
 def test_a_run_leaves_everything_behind_that_the_design_names(any_finished):

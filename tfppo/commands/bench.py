@@ -1,21 +1,20 @@
 """`tfppo bench`: what the modes of compilation cost and gain, on this machine and with the settings that are given."""
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
-from tyro.conf import Suppress, UseCounterAction
+from tyro.conf import UseCounterAction
 
-from tfppo.commands.train import TrainControl
+from tfppo.commands.train import ControlSettings
 from tfppo.config import ControlRun
 from tfppo.errors import UsageError
 from tfppo.startup import import_tensorflow
 
 
 @dataclass(frozen=True)
-class Bench(TrainControl):
+class Bench(ControlSettings):
     """Measure how long each phase of a control run takes in each mode of compilation. Nothing is written."""
 
-    seeds: Annotated[str | None, Suppress] = None  # of training: not an option here
     compile: UseCounterAction[int] = 0
     """Compare the modes of compilation: the only measurement so far, so that it may be left out."""
     eager: bool = False

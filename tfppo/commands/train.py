@@ -62,13 +62,18 @@ class TrainCartpole(_Training):
 
 
 @dataclass(frozen=True)
-class TrainControl(TrainCartpole):
-    """Train on any gymnasium environment: --env ID, or one of your own that a module registers: --env module:ID. Those
-    that are known bring tuned defaults."""
+class ControlSettings:
+    """A control run's settings; what is not given is that of the environment's recipe."""
 
     run: RunConfig = field(default_factory=lambda: _control.run)
     control: ControlConfig = field(default_factory=lambda: _control.control)
     ppo: PPOConfig = field(default_factory=lambda: _control.ppo)
+
+
+@dataclass(frozen=True)
+class TrainControl(ControlSettings, TrainCartpole):
+    """Train on any gymnasium environment: --env ID, or one of your own that a module registers: --env module:ID. Those
+    that are known bring tuned defaults."""
 
     @property
     def task(self) -> str:

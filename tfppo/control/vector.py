@@ -99,11 +99,16 @@ def check_twin(env: str, environment: Environment) -> None:
     twin.close()
     for what in ("observation_space", "action_space"):
         own, other = getattr(environment, what), getattr(twin, f"single_{what}")
-        if (type(own), own.shape, flatdim(own)) != (type(other), other.shape, flatdim(other)):
+        if _form(own) != _form(other):
             raise UsageError(
                 f"{env} has {what} {own} in the graph and {other} in gymnasium, which evaluates it: make them the "
                 "same, or register yours under another id"
             )
+
+
+def _form(space: gymnasium.Space) -> tuple[Any, ...]:
+    """A space's kind and size."""
+    return type(space), space.shape, flatdim(space) if space.is_np_flattenable else None
 
 
 def autoreset_mode(environment: VectorEnv) -> AutoresetMode:
