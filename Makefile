@@ -45,7 +45,7 @@ language-model: $(STAMP)  ## pretrain as the shipped one was, two hours (RUNS=ru
 
 corpus: $(STAMP)  ## rebuild the vendored sentences from their source archive
 	@$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --no-binary :all: -d build/corpus vaderSentiment==3.3.2
-	@$(BIN)/python -m tfppo.data.rebuild build/corpus/vaderSentiment-3.3.2.tar.gz
+	@$(BIN)/python -m tfppo.text.data.rebuild build/corpus/vaderSentiment-3.3.2.tar.gz
 
 tensorboard: $(STAMP)  ## look at the runs (PORT=6006 RUNS=runs)
 	@$(BIN)/python -c 'from tfppo import startup; startup.import_tensorflow(); from tensorboard import main; main.run_main()' \

@@ -10,7 +10,7 @@ import argparse
 import json
 import time
 
-from tfppo.startup import import_tensorflow
+from tfppo.cli.startup import import_tensorflow
 
 import_tensorflow()
 

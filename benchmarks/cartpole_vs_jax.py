@@ -35,7 +35,7 @@ def run_tfppo(
     num_envs: int, rollout_length: int, blocks: int, iterations: int, micro_batches: int, device: str, fused: bool
 ) -> dict[str, object]:
     """When the first iteration had ended, and the steps per second of each block after it."""
-    from tfppo.startup import import_tensorflow
+    from tfppo.cli.startup import import_tensorflow
 
     import_tensorflow()
     from tfppo import ControlConfig, ControlRun, ControlTrainer, PPOConfig, RunConfig

@@ -25,7 +25,7 @@ EPISODES = 100
 
 def run_tfppo(seed: int) -> dict[str, float]:
     """The default recipe of `make train-cartpole`, without its files."""
-    from tfppo.startup import import_tensorflow
+    from tfppo.cli.startup import import_tensorflow
 
     import_tensorflow()
     from tfppo import ControlConfig, ControlRun, ControlTrainer, PPOConfig, RunConfig

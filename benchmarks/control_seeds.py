@@ -21,10 +21,10 @@ from pathlib import Path
 
 import numpy as np
 
-from tfppo.curves import band_of, extremes, plot_bands
-from tfppo.runs import folder_name
-from tfppo.seeds import interquartile_mean
-from tfppo.startup import import_tensorflow
+from tfppo.cli.seeds import interquartile_mean
+from tfppo.cli.startup import import_tensorflow
+from tfppo.reporting.curves import band_of, extremes, plot_bands
+from tfppo.training.run_folder import folder_name
 
 RESULTS = Path(__file__).parent / "results"
 RETURN, STEPS, EPISODES = "rollout/episode_return_mean", "rollout/env_steps", "rollout/episodes"

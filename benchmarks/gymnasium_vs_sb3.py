@@ -39,7 +39,7 @@ def run_tfppo(
     vectorization: str, lstm_units: int, total_steps: int, warmup: int, blocks: int, iterations: int
 ) -> dict[str, object]:
     """When the first iteration had ended, and the steps per second of each block."""
-    from tfppo.startup import import_tensorflow
+    from tfppo.cli.startup import import_tensorflow
 
     import_tensorflow()
     from tfppo import ControlTrainer, control_run

@@ -19,22 +19,23 @@ from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
 
-from tfppo.startup import import_tensorflow
+from tfppo.cli.startup import import_tensorflow
 
 import_tensorflow()
 
 import tensorflow as tf  # noqa: E402
 from shared import spread  # noqa: E402
 
-from tfppo import ControlConfig, ControlRun, RunConfig, loop, text_run  # noqa: E402
-from tfppo.checkpoints import Checkpoints  # noqa: E402
+from tfppo import ControlConfig, ControlRun, RunConfig, text_run  # noqa: E402
 from tfppo.control import run as control  # noqa: E402
-from tfppo.diagnoses import DiagnosisWriter  # noqa: E402
-from tfppo.guards import NOTHING, Guard  # noqa: E402
-from tfppo.learner import PPOLearner  # noqa: E402
+from tfppo.ppo.guard import NOTHING, Guard  # noqa: E402
+from tfppo.ppo.learner import PPOLearner  # noqa: E402
+from tfppo.reporting.diagnoses import DiagnosisWriter  # noqa: E402
+from tfppo.reporting.writers import ConsoleWriter  # noqa: E402
 from tfppo.text import run as text  # noqa: E402
 from tfppo.text.tasks import get_task  # noqa: E402
-from tfppo.writers import ConsoleWriter  # noqa: E402
+from tfppo.training import loop  # noqa: E402
+from tfppo.training.checkpoints import Checkpoints  # noqa: E402
 
 
 @contextlib.contextmanager

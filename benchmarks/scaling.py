@@ -15,7 +15,7 @@ import statistics
 import time
 from pathlib import Path
 
-from tfppo.startup import import_tensorflow
+from tfppo.cli.startup import import_tensorflow
 
 import_tensorflow()
 

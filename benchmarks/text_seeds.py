@@ -18,7 +18,7 @@ from pathlib import Path
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from tfppo.startup import import_tensorflow
+from tfppo.cli.startup import import_tensorflow
 
 RESULTS = Path(__file__).parent / "results"
 SCORE, KL = "text/score_mean", "text/kl"

@@ -25,7 +25,7 @@ BATCH, PROMPT, RESPONSE, VOCABULARY = 64, 16, 32, 5_000
 
 def run_tfppo(carry: str, iterations: int, warmup: int, sampling: str, mode: str) -> dict[str, object]:
     """Seconds of each iteration, the same parts as `TextTrainer` puts together."""
-    from tfppo.startup import import_tensorflow
+    from tfppo.cli.startup import import_tensorflow
 
     import_tensorflow()
     import keras_hub
@@ -33,12 +33,12 @@ def run_tfppo(carry: str, iterations: int, warmup: int, sampling: str, mode: str
     import tensorflow as tf
 
     from tfppo import PPOConfig, PPOLearner, TextConfig, rollout_dataset
-    from tfppo.loop import train_iterations
-    from tfppo.pipeline import prompt_dataset
+    from tfppo.text.models.reference import as_language_model, copy_of, freeze
     from tfppo.text.policy import TextPolicy
-    from tfppo.text.reference import as_language_model, copy_of, freeze
     from tfppo.text.rollout import TextCollector, to_batch
     from tfppo.text.sampling import Ending
+    from tfppo.training.loop import train_iterations
+    from tfppo.training.pipeline import prompt_dataset
 
     def make_model():
         backbone = keras_hub.models.GPT2Backbone(VOCABULARY, 4, 4, 256, 1024, dropout=0.0, max_sequence_length=128)

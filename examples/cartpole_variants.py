@@ -9,7 +9,7 @@ import gymnasium
 import tensorflow as tf
 
 from tfppo import register_environment
-from tfppo.control.classic import CartPole
+from tfppo.control.envs.classic import CartPole
 
 
 class MaskedCartPole(CartPole):

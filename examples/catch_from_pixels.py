@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfppo import register_environment
-from tfppo.random import uniform
+from tfppo.ops.random import uniform
 
 ROWS, COLUMNS, CELL = 12, 12, 7  # an image of 84 x 84, Atari's size
 

@@ -21,11 +21,11 @@ def pytest_collection_modifyitems(items):
 def make_preset(kind, folder):
     """A tiny language model with a tokenizer learnt from the corpus, as `tfppo pretrain` would leave them."""
     from tfppo.text.config import PretrainConfig
-    from tfppo.text.corpus import sentences
-    from tfppo.text.lstm import make_lstm
-    from tfppo.text.presets import save_preset
-    from tfppo.text.tokenizer import train_tokenizer
-    from tfppo.text.transformer import make_transformer
+    from tfppo.text.data.corpus import sentences
+    from tfppo.text.data.tokenizer import train_tokenizer
+    from tfppo.text.models.lstm import make_lstm
+    from tfppo.text.models.presets import save_preset
+    from tfppo.text.models.transformer import make_transformer
 
     keras.utils.set_random_seed(1)
     config = PretrainConfig(vocabulary_size=512, num_layers=1, num_heads=2, hidden_dim=16, context_length=64)

@@ -5,9 +5,9 @@ import numpy as np
 import reference
 import tensorflow as tf
 
-from tfppo import random
-from tfppo.distributions import Categorical
-from tfppo.types import Batch, Evaluation
+from tfppo.ops import random
+from tfppo.ops.distributions import Categorical
+from tfppo.ppo.types import Batch, Evaluation
 
 NUM_FEATURES, NUM_ACTIONS = 3, 4
 RNG = np.random.default_rng(5)

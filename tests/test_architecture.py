@@ -12,152 +12,52 @@ import tfppo
 
 PACKAGE = Path(tfppo.__file__).parent
 
-# A module imports modules of lower floors, or those before it on its own floor. A new module takes its place here.
-FLOORS = [
-    ["errors"],
-    ["masking", "random", "divergences", "distributions", "normals", "returns", "losses"],
-    ["types", "state", "guards", "settings", "cluster", "config", "control", "control.recipes", "text", "text.config"],
-    [
-        "placement",
-        "replicas",
-        "mirrored",
-        "multiworker",
-        "distribute",
-        "pipeline",
-        "schedules",
-        "writers",
-        "tensorboard",
-        "diagnoses",
-        "checkpoints",
-        "locks",
-        "runs",
-        "modules",
-        "curves",
-        "comparison",
-    ],
-    ["objective", "learner", "loop", "sessions"],
-    [
-        "control.environments",
-        "control.classic.cartpole",
-        "control.classic.mountain_car",
-        "control.classic.pendulum",
-        "control.classic.acrobot",
-        "control.classic",
-        "control.actions",
-        "control.encoders",
-        "control.networks",
-        "control.normalization",
-        "control.policy",
-        "control.lstm",
-        "control.recurrent",
-        "control.statistics",
-        "control.rollout",
-        "control.fused",
-        "control.transitions",
-        "control.archive",
-        "control.replay",
-        "control.workers",
-        "control.envpool",
-        "control.vector",
-        "control.snapshots",
-        "control.stepping",
-        "control.gymnasium",
-        "control.train",
-        "control.evaluate",
-        "control.export",
-        "control.video",
-        "control.run",
-        "control.bench",
-    ],
-    [
-        "text.corpus",
-        "text.tokenizer",
-        "text.transformer",
-        "text.lstm",
-        "text.vetting",
-        "text.presets",
-        "text.likelihood",
-        "text.pretrain",
-        "text.metrics",
-        "text.rewards",
-        "text.tasks.task",
-        "text.tasks.keywords",
-        "text.tasks.length",
-        "text.language_model",
-        "text.gpt2",
-        "text.lora",
-        "text.reference",
-        "text.preferences",
-        "text.tasks.sentiment",
-        "text.tasks",
-        "text.sampling",
-        "text.codec",
-        "text.policy",
-        "text.rollout",
-        "text.train",
-        "text.evaluate",
-        "text.samples",
-        "text.run",
-    ],
-    [
-        "data",
-        "data.rebuild",
-        "ppo",
-        "xla_cache",
-        "startup",
-        "parsing",
-        "seeds",
-        "commands",
-        "commands.train",
-        "commands.models",
-        "commands.runs",
-        "commands.bench",
-        "cli",
-        "__main__",
-        "__init__",
-    ],
-]
-ORDER = [name for floor in FLOORS for name in floor]
-MATHEMATICS = FLOORS[1]
-APPLICATIONS = ["control", "text"]  # which never import each other
-WITHOUT_TENSORFLOW = [
+# A room imports only rooms to its left; those of one group know nothing of each other.
+ROOMS = "errors settings < ops < execution < ppo < reporting < training < control text assets < article < cli"
+LEVELS = [group.split() for group in ROOMS.split("<")]
+LEVEL_OF = {room: level for level, group in enumerate(LEVELS) for room in group}
+WITHIN_LEVEL = {("settings", "errors")}  # the only arrow between rooms of one level
+OUTSIDE = ["__init__", "__main__"]  # the door: it names public names, and starts the command line
+WITHOUT_TENSORFLOW = [  # until they are told to
     "errors",
     "settings",
-    "cluster",
-    "config",
+    "execution.tf_config",
+    "execution.xla_cache",
+    "ppo.config",
     "control",
     "control.recipes",
     "text",
     "text.config",
-    "xla_cache",
-    "startup",
-    "seeds",
-    "commands",
-    "commands.train",
-    "commands.models",
-    "commands.runs",
-    "commands.bench",
     "cli",
+    "cli.bench",
+    "cli.command_line",
+    "cli.models",
+    "cli.parsing",
+    "cli.runs",
+    "cli.seeds",
+    "cli.startup",
+    "cli.train",
     "__main__",
     "__init__",
-]  # until they are told to
+]
 MAY_PRINT = [
-    "sessions",
+    "training.driver",
     "control.run",
     "text.run",
     "text.pretrain",
-    "text.preferences",
-    "data.rebuild",
-    "writers",
-    "diagnoses",
-    "startup",
-    "seeds",
-    "commands.runs",
-    "commands.bench",
-    "cli",
-    "ppo",
+    "text.rewards.reward_model",
+    "text.data.rebuild",
+    "reporting.writers",
+    "reporting.diagnoses",
+    "cli.startup",
+    "cli.seeds",
+    "cli.runs",
+    "cli.bench",
+    "cli.command_line",
+    "article",
 ]
 MAX_LINES = 260
+MAX_MODULES = 14  # in a folder
 
 
 def module_name(path):
@@ -203,30 +103,78 @@ def foreign_imports(tree, inside_functions=True):
     return roots - set(sys.stdlib_module_names) - {"tfppo"}
 
 
-def test_every_module_has_its_floor():
-    assert len(ORDER) == len(set(ORDER))
-    assert sorted(PATHS) == sorted(ORDER)
+def room_of(name):
+    """The room of a module, directly below the package."""
+    return name.split(".")[0]
+
+
+def folder_of(name):
+    """The innermost folder of a module: a room or a part of one."""
+    return name if PATHS[name].name == "__init__.py" else name.rpartition(".")[0]
+
+
+def cycle_in(arrows):
+    """A path that leads back to where it began, in a mapping of names to the names that they import; else None."""
+    done = set()
+
+    def search(name, path):
+        if name in path:
+            return [*path[path.index(name) :], name]
+        if name not in done:
+            for other in sorted(arrows[name]):
+                if found := search(other, [*path, name]):
+                    return found
+            done.add(name)
+        return None
+
+    return next((found for name in arrows if (found := search(name, []))), None)
+
+
+def test_every_module_has_a_room():
+    assert {room_of(name) for name in PATHS} == {*LEVEL_OF, *OUTSIDE}
 
 
 @every_module
-def test_a_module_imports_only_what_lies_below_it(name):
+def test_a_room_imports_only_rooms_to_its_left(name):
     own = own_imports(TREES[name])
-    assert own <= set(ORDER), f"{name} imports what is no module: {own - set(ORDER)}"
-    below = set(ORDER[: ORDER.index(name)])
-    assert own <= below, f"{name} imports {own - below}, which is not below it"
+    assert own <= set(PATHS), f"{name} imports what is no module: {own - set(PATHS)}"
+    room = room_of(name)
+    if room in OUTSIDE:
+        return
+    others = {room_of(other) for other in own} - {room}
+    wrong = {o for o in others if not (LEVEL_OF[o] < LEVEL_OF[room] or (room, o) in WITHIN_LEVEL)}
+    assert not wrong, f"{name} imports {wrong}, not to the left of {room}"
 
 
-@every_module
-def test_applications_do_not_import_each_other(name):
-    room = name.split(".")[0]
-    if room in APPLICATIONS:
-        others = {other for other in own_imports(TREES[name]) if other.split(".")[0] in APPLICATIONS}
-        assert all(other.split(".")[0] == room for other in others)
+def test_modules_do_not_import_in_circles():
+    assert cycle_in({name: own_imports(tree) for name, tree in TREES.items()}) is None
+
+
+def test_a_circle_is_found():
+    assert cycle_in({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c", "b"]
+
+
+def test_parts_of_a_room_do_not_import_in_circles():
+    arrows = {folder_of(name): set() for name in PATHS}
+    for name, tree in TREES.items():
+        for other in own_imports(tree):
+            inner, outer = folder_of(name), folder_of(other)
+            if inner != outer and "." in inner and "." in outer and room_of(name) == room_of(other):
+                arrows[inner].add(outer)
+    assert cycle_in(arrows) is None
+
+
+def test_a_folder_holds_at_most_so_many_modules():
+    folders = [path.parent for path in PATHS.values()]
+    assert {str(f): n for f in folders if (n := folders.count(f)) > MAX_MODULES} == {}
+
+
+MATHEMATICS = [name for name in PATHS if name.startswith("ops.")]
 
 
 @pytest.mark.parametrize("name", MATHEMATICS)
 def test_mathematics_knows_tensorflow_and_nothing_else(name):
-    assert own_imports(TREES[name]) <= set(MATHEMATICS)
+    assert {room_of(other) for other in own_imports(TREES[name])} <= {"ops"}
     assert foreign_imports(TREES[name]) <= {"tensorflow", "tensorflow_probability"}
     assert foreign_imports(TREES[name], inside_functions=False) == {"tensorflow"}
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from refusal import refusal
+from support.refusal import refusal
 
-from tfppo.config import ControlConfig, ControlRun, PPOConfig, RunConfig
 from tfppo.errors import UsageError
+from tfppo.ppo.config import ControlConfig, ControlRun, PPOConfig, RunConfig
 from tfppo.settings import exact_div, from_yaml, to_yaml
 from tfppo.text.config import TEXT_PPO, TextConfig, TextRun
 

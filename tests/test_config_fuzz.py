@@ -16,15 +16,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.configuration import set_hypothesis_home_dir
 from hypothesis.internal.conjecture import providers
-from refusal import refusal
+from support.refusal import refusal
 
 import tfppo.control.run
-import tfppo.text.preferences
 import tfppo.text.pretrain
+import tfppo.text.rewards.reward_model
 import tfppo.text.run
-from tfppo import cli, commands, config
-from tfppo.commands import train
+from tfppo import cli
+from tfppo.cli import models, train
 from tfppo.errors import UsageError
+from tfppo.ppo import config
 from tfppo.settings import from_yaml, to_yaml
 from tfppo.text import config as text_config
 
@@ -249,10 +250,10 @@ def done(monkeypatch):
         (tfppo.control.run, "train"),
         (tfppo.text.run, "train_text"),
         (tfppo.text.pretrain, "pretrain_run"),
-        (tfppo.text.preferences, "reward_model_run"),
+        (tfppo.text.rewards.reward_model, "reward_model_run"),
     ):
         monkeypatch.setattr(module, name, lambda settings, *others: done.append(settings))
-    for module in (train, commands.models):
+    for module in (train, models):
         monkeypatch.setattr(module, "import_tensorflow", lambda: None)
     monkeypatch.setattr(train, "train_seeds", lambda train, settings, seeds, task: done.append(settings))
     return done

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 from tfppo import ControlTrainer, cli, control_run
-from tfppo.control.environments import IN_GRAPH_ENVIRONMENTS, registered_id
+from tfppo.control.envs.environment import IN_GRAPH_ENVIRONMENTS, registered_id
 from tfppo.text.tasks import task
 
 ROOT = Path(__file__).parent.parent

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from tfppo.control.classic import CartPole
-from tfppo.control.networks import make_actor, make_critic
-from tfppo.control.policy import ActorCriticPolicy
-from tfppo.writers import METRICS
+from tfppo.control.envs.classic import CartPole
+from tfppo.control.policies.actor_critic import ActorCriticPolicy
+from tfppo.control.policies.networks import make_actor, make_critic
+from tfppo.reporting.writers import METRICS
 
 # Steps of an episode and how it ends; environment n plays them in turn, starting from the n-th.
 ENDINGS = ((3, "terminated"), (2, "truncated"), (4, "both"), (1, "truncated"))

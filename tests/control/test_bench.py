@@ -9,7 +9,7 @@ import tensorflow as tf
 from tfppo.control import bench
 from tfppo.control.bench import Comparison, Measurement, compare_modes
 from tfppo.control.recipes import control_run
-from tfppo.control.train import ControlTrainer
+from tfppo.control.trainer import ControlTrainer
 from tfppo.errors import UsageError
 
 SMALL = {

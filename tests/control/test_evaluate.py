@@ -7,10 +7,10 @@ import tensorflow as tf
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from tfppo.control import evaluate
-from tfppo.control.actions import make_head
 from tfppo.control.evaluate import Player, episode_returns, summarise
-from tfppo.control.networks import make_actor, make_critic
-from tfppo.control.policy import ActorCriticPolicy
+from tfppo.control.policies.actor_critic import ActorCriticPolicy
+from tfppo.control.policies.heads import make_head
+from tfppo.control.policies.networks import make_actor, make_critic
 
 
 def linear_policy(make_policy, kernel, bias=(0.0, 0.0)):

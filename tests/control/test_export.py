@@ -14,15 +14,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from gymnasium import spaces
-from refusal import refusal
+from support.refusal import refusal
 
-from tfppo.config import ControlConfig, ControlRun, PPOConfig, RunConfig
 from tfppo.control import export, run
-from tfppo.control.encoders import map_space, observation_dtype
-from tfppo.control.environments import forget
+from tfppo.control.envs.environment import forget
+from tfppo.control.envs.vector import make_vector_environment
 from tfppo.control.export import export_policy, input_specs
-from tfppo.control.train import ControlTrainer
-from tfppo.control.vector import make_vector_environment
+from tfppo.control.policies.encoders import map_space, observation_dtype
+from tfppo.control.trainer import ControlTrainer
+from tfppo.ppo.config import ControlConfig, ControlRun, PPOConfig, RunConfig
 
 NUM_ENVS, STEPS = 4, 12
 CASES = {

@@ -17,11 +17,11 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from tfppo import checkpoints, loop, runs
-from tfppo.config import ControlConfig, ControlRun, PPOConfig, RunConfig
 from tfppo.control import run
-from tfppo.control.normalization import Normalization
+from tfppo.control.rollouts.normalization import Normalization
 from tfppo.errors import UsageError
+from tfppo.ppo.config import ControlConfig, ControlRun, PPOConfig, RunConfig
+from tfppo.training import checkpoints, loop, run_folder
 
 RETURN, STEPS = "rollout/episode_return_mean", "rollout/env_steps"
 ITERATIONS = 7
@@ -148,7 +148,7 @@ def test_a_run_leaves_its_files(whole):
     assert names == sorted(events + others)
     config = tiny(whole.parent, mode="graph", video_episodes=1)
     kept = dataclasses.replace(config.run, threads=len(os.sched_getaffinity(0)))
-    assert runs.read_config(whole, ControlRun) == dataclasses.replace(config, run=kept)
+    assert run_folder.read_config(whole, ControlRun) == dataclasses.replace(config, run=kept)
     assert checkpoints_of(whole) == [6, 7]
     picture = (whole / "curve.png").read_bytes()
     assert picture[:8] == b"\x89PNG\r\n\x1a\n" and picture[-8:-4] == b"IEND" and len(picture) > 5_000
@@ -290,7 +290,9 @@ def test_a_run_says_what_it_does(tmp_path, capsys):
     assert "curve.png" in out
     threads = len(os.sched_getaffinity(0))
     chosen = dataclasses.replace(config.run, compile_rollout="graph", compile_update="graph", threads=threads)
-    assert runs.read_config(folder, ControlRun) == dataclasses.replace(config, run=chosen)  # auto is what it stood for
+    assert run_folder.read_config(folder, ControlRun) == dataclasses.replace(
+        config, run=chosen
+    )  # auto is what it stood for
     assert err == ""
 
 
@@ -513,7 +515,7 @@ def test_a_run_in_use_is_refused(copy):
 LOCKED = """
 import sys
 from pathlib import Path
-from tfppo.locks import locked
+from tfppo.training.lock import locked
 with locked(Path(sys.argv[1])):
     print("in", flush=True)
     sys.stdin.read()
@@ -553,7 +555,7 @@ def test_a_full_disk_ends_a_run_in_one_line_and_its_checkpoint_stays(where, whol
         elif where == "curve":
             monkeypatch.setattr(run, "plot_curve", no_space)
         else:
-            monkeypatch.setattr(runs, "write_evaluation", no_space)
+            monkeypatch.setattr(run_folder, "write_evaluation", no_space)
 
     monkeypatch.setattr(run, "ConsoleWriter", Console)
     with pytest.raises(UsageError) as caught:

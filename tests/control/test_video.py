@@ -8,15 +8,15 @@ import gymnasium
 import numpy as np
 import pytest
 from PIL import Image
-from refusal import refusal
+from support.refusal import refusal
 
 from tfppo.control import evaluate, video
-from tfppo.control.actions import make_head
-from tfppo.control.classic import CartPole
-from tfppo.control.environments import IN_GRAPH_ENVIRONMENTS
+from tfppo.control.envs.classic import CartPole
+from tfppo.control.envs.environment import IN_GRAPH_ENVIRONMENTS
 from tfppo.control.evaluate import episode_returns
-from tfppo.control.normalization import Normalization
-from tfppo.control.recurrent import make_recurrent
+from tfppo.control.policies.heads import make_head
+from tfppo.control.policies.recurrent import make_recurrent
+from tfppo.control.rollouts.normalization import Normalization
 from tfppo.control.video import Frame, encode_gif, record_episodes
 
 PLAYED = []  # the actions that painted environments got

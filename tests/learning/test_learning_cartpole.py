@@ -2,9 +2,9 @@
 
 import pytest
 
-from tfppo.config import ControlConfig, ControlRun, PPOConfig, RunConfig
 from tfppo.control.recipes import control_run
-from tfppo.control.train import ControlTrainer
+from tfppo.control.trainer import ControlTrainer
+from tfppo.ppo.config import ControlConfig, ControlRun, PPOConfig, RunConfig
 
 
 @pytest.mark.slow

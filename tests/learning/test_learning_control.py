@@ -3,9 +3,9 @@
 import pytest
 import tensorflow as tf
 
-from tfppo.config import ControlConfig, ControlRun, PPOConfig, RunConfig
 from tfppo.control.recipes import control_run
-from tfppo.control.train import ControlTrainer
+from tfppo.control.trainer import ControlTrainer
+from tfppo.ppo.config import ControlConfig, ControlRun, PPOConfig, RunConfig
 
 GOALS = {"Pendulum-v1": -200, "Acrobot-v1": -85, "MountainCar-v0": -115, "MountainCarContinuous-v0": 90}
 MASKED, HALF_BLIND = (f"examples.cartpole_variants:{name}CartPole-v0" for name in ("Masked", "HalfBlind"))

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfppo.text.language_model import LanguageModel
-from tfppo.text.lstm import LSTMLanguageModel
-from tfppo.text.reference import as_language_model
+from tfppo.text.models.language_model import LanguageModel
+from tfppo.text.models.lstm import LSTMLanguageModel
+from tfppo.text.models.reference import as_language_model
 
 VOCABULARY, WIDTH, CONTEXT = 20, 16, 24
 END = 1  # 0 is padding

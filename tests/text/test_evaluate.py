@@ -5,13 +5,13 @@ import os
 import numpy as np
 import pytest
 
-from tfppo.text.codec import Codec
 from tfppo.text.config import TextConfig
-from tfppo.text.corpus import DOMAINS, sentences
+from tfppo.text.data.codec import Codec
+from tfppo.text.data.corpus import DOMAINS, sentences
+from tfppo.text.data.likelihood import nats_per_character
 from tfppo.text.evaluate import ROWS, Examinee, compare, most_likely_domains
-from tfppo.text.likelihood import nats_per_character
-from tfppo.text.presets import default_preset, load_preset
-from tfppo.text.reference import as_language_model, copy_of
+from tfppo.text.models.presets import default_preset, load_preset
+from tfppo.text.models.reference import as_language_model, copy_of
 from tfppo.text.samples import markdown_table
 from tfppo.text.tasks import get_task
 

@@ -8,14 +8,15 @@ import keras_hub
 import numpy as np
 import pytest
 import tensorflow as tf
-from refusal import refusal
+from support.refusal import refusal
 
-from tfppo import TextTrainer, runs
+from tfppo import TextTrainer
 from tfppo.cli import main
 from tfppo.text import run
 from tfppo.text.config import TextRun, text_run
-from tfppo.text.presets import load_preset
-from tfppo.text.reference import as_language_model
+from tfppo.text.models.presets import load_preset
+from tfppo.text.models.reference import as_language_model
+from tfppo.training import run_folder
 
 TOKENS = np.random.default_rng(1).integers(6, 500, [5, 20]).astype(np.int32)
 
@@ -51,7 +52,7 @@ def adapted(preset, tmp_path_factory):
 @pytest.fixture(scope="module")
 def policy(adapted):
     """Its log-probabilities, and what it writes."""
-    trainer = run._restored(adapted, runs.read_config(adapted, TextRun), "latest")
+    trainer = run._restored(adapted, run_folder.read_config(adapted, TextRun), "latest")
     return log_probs(trainer.policy.model), run.generate(adapted, ["This film"], temperature=0.0)[0]
 
 
@@ -144,7 +145,7 @@ def test_an_export_that_cannot_be_written_is_one_line(adapted, monkeypatch, caps
 
 
 def test_what_lies_in_its_place_is_not_replaced(adapted, monkeypatch):
-    monkeypatch.setattr(runs, "EXPORT", "samples.jsonl")
+    monkeypatch.setattr(run_folder, "EXPORT", "samples.jsonl")
     before = contents(adapted)
     assert "samples.jsonl exists and holds no tokenizer.json" in refusal(run.export, adapted)
     assert contents(adapted) == before

@@ -15,16 +15,16 @@ import keras
 import keras_hub
 import numpy as np
 import pytest
-from refusal import refusal
+from support.refusal import refusal
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tfppo import runs
 from tfppo.errors import UsageError
 from tfppo.text import pretrain
 from tfppo.text.config import PretrainConfig
-from tfppo.text.corpus import sentences
-from tfppo.text.likelihood import nats_per_character
-from tfppo.text.presets import load_preset, save_preset
+from tfppo.text.data.corpus import sentences
+from tfppo.text.data.likelihood import nats_per_character
+from tfppo.text.models.presets import load_preset, save_preset
+from tfppo.training import run_folder
 
 SMALL = {
     "train": sentences("train", "movie")[:500] + sentences("train", "tweet")[:100],
@@ -100,7 +100,7 @@ def test_a_model_learns(finished, kind):
 def test_a_run_leaves_its_files_and_no_more(finished, kind):
     folder = finished[kind].folder
     assert folder.name == f"pretrain-{kind}-seed7"
-    assert runs.read_config(folder, PretrainConfig) == CONFIGS[kind]
+    assert run_folder.read_config(folder, PretrainConfig) == CONFIGS[kind]
     names = {path.name for path in folder.iterdir()}
     assert names == {"config.yaml", "metrics.csv", "evaluation.json", "preset", "train", "validation"}
 
@@ -147,7 +147,9 @@ def test_a_terminal_gets_a_progress_bar(tmp_path, monkeypatch, is_terminal, expe
         pass
 
     def stand_in(config, model, tokenizer, folder, verbose):
-        assert keras.config.is_interactive_logging_enabled() and runs.read_config(folder, PretrainConfig) == config
+        assert (
+            keras.config.is_interactive_logging_enabled() and run_folder.read_config(folder, PretrainConfig) == config
+        )
         raise Stop(verbose)
 
     stdout = io.StringIO()

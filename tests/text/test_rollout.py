@@ -7,15 +7,15 @@ import reference
 import tensorflow as tf
 from reference import every_mode
 
-from tfppo.config import PPOConfig
-from tfppo.learner import PPOLearner
-from tfppo.pipeline import prompt_dataset, rollout_dataset
+from tfppo.ppo.config import PPOConfig
+from tfppo.ppo.learner import PPOLearner
+from tfppo.ppo.types import map_tensors
 from tfppo.text.config import TextConfig
+from tfppo.text.models.reference import copy_of, freeze
 from tfppo.text.policy import TextPolicy, TokenInputs, response_log_probs
-from tfppo.text.reference import copy_of, freeze
 from tfppo.text.rollout import TextCollector, TextRollout, to_batch, token_rewards
 from tfppo.text.sampling import Ending
-from tfppo.types import map_tensors
+from tfppo.training.pipeline import prompt_dataset, rollout_dataset
 
 END, B, R = 1, 8, 6
 BETA = 0.3

@@ -15,14 +15,14 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tfppo import runs
 from tfppo.cli import main
 from tfppo.errors import UsageError
+from tfppo.reporting.writers import METRICS
 from tfppo.text import run
 from tfppo.text.config import TextRun, text_run
 from tfppo.text.tasks import get_task
 from tfppo.text.tasks.length import length_reward
-from tfppo.writers import METRICS
+from tfppo.training import run_folder
 
 
 def tiny(folder, preset, **settings):
@@ -33,12 +33,12 @@ def tiny(folder, preset, **settings):
 
 
 def rows_of(folder):
-    with (folder / runs.METRICS).open(newline="") as file:
+    with (folder / run_folder.METRICS).open(newline="") as file:
         return [{k: v for k, v in row.items() if not k.startswith("time/")} for row in csv.DictReader(file)]
 
 
 def weights_of(folder):
-    trainer = run._restored(folder, runs.read_config(folder, TextRun), "latest")
+    trainer = run._restored(folder, run_folder.read_config(folder, TextRun), "latest")
     return trainer.policy.model.model.get_weights() + trainer.policy.value_head.get_weights()
 
 
@@ -79,7 +79,7 @@ def test_a_run_leaves_everything_behind_that_the_design_names(any_finished):
         *("config.yaml", "metrics.csv", "samples.jsonl", "evaluation.json"),
         *("curve.png", "frontier.png", "checkpoints"),
     }
-    assert isinstance(runs.read_config(folder, TextRun), TextRun) and runs.is_text(folder)
+    assert isinstance(run_folder.read_config(folder, TextRun), TextRun) and run_folder.is_text(folder)
     rows = rows_of(folder)
     assert [row["iteration"] for row in rows] == ["0", "1", "2"]
     assert set(rows[0]) - {"iteration"} <= set(METRICS)
@@ -90,7 +90,7 @@ def test_a_run_leaves_everything_behind_that_the_design_names(any_finished):
 
 
 def test_the_evaluation_has_the_numbers_of_the_design(finished):
-    evaluation = json.loads((finished / runs.EVALUATION).read_text())
+    evaluation = json.loads((finished / run_folder.EVALUATION).read_text())
     assert evaluation["task"] == "length" and evaluation["seed"] == 1 and evaluation["prompts"] == 12
     assert set(evaluation["score"]["reference"]) == set(evaluation["score"]["policy"]) == {"mean", "std"}
     for name in ("judge", "distinct_2", "length", "domain", "perplexity", "within_one_word"):
@@ -103,13 +103,13 @@ def test_the_evaluation_has_the_numbers_of_the_design(finished):
 
 def test_an_untouched_policy_is_as_good_as_its_reference(preset, tmp_path):
     folder = run.train_text(tiny(tmp_path, preset, iterations=1, learning_rate=1e-30))
-    evaluation = json.loads((folder / runs.EVALUATION).read_text())
+    evaluation = json.loads((folder / run_folder.EVALUATION).read_text())
     assert evaluation["kl"] == 0.0 and evaluation["gain"] == 0.0
     assert evaluation["perplexity"]["policy"] == evaluation["perplexity"]["reference"]
 
 
 def test_samples_show_the_same_prompts_before_and_after(finished):
-    samples = [json.loads(line) for line in (finished / runs.SAMPLES).read_text().splitlines()]
+    samples = [json.loads(line) for line in (finished / run_folder.SAMPLES).read_text().splitlines()]
     by_iteration = {
         iteration: [row for row in samples if row["iteration"] == iteration]
         for iteration in dict.fromkeys(row["iteration"] for row in samples)
@@ -148,14 +148,14 @@ def test_a_run_whose_reward_fails_keeps_its_checkpoint_and_resumes_to_the_same_e
         run.train_text(tiny(tmp_path / "cut", any_preset, eval_prompts=0), task=task)
     cut = tmp_path / "cut" / "length-seed1"
     assert [row["iteration"] for row in rows_of(cut)] == ["0", "1"]
-    with (cut / runs.SAMPLES).open("a") as file:
+    with (cut / run_folder.SAMPLES).open("a") as file:
         file.write('{"iteration": 1, "pro')  # as a process leaves it that is killed in the middle of a line
     run.resume(cut)
-    assert not (cut / runs.EVALUATION).exists()
+    assert not (cut / run_folder.EVALUATION).exists()
     assert rows_of(cut) == rows_of(whole)
     for a, b in zip(weights_of(cut), weights_of(whole), strict=True):
         np.testing.assert_array_equal(a, b)
-    assert (cut / runs.SAMPLES).read_text() == (whole / runs.SAMPLES).read_text()
+    assert (cut / run_folder.SAMPLES).read_text() == (whole / run_folder.SAMPLES).read_text()
 
 
 def test_generate_goes_on_from_prompts(finished, capsys):
@@ -206,7 +206,7 @@ def test_what_is_wrong_is_one_line(arguments, said, preset, finished, tmp_path, 
 def test_a_reward_given_in_python_is_found_again_or_refused(preset, tmp_path, monkeypatch):
     config = tiny(tmp_path, preset, iterations=1, eval_prompts=0)
     folder = run.train_text(config, reward=lambda prompts, responses: [0.0] * 8)
-    assert "lambda" in runs.read_config(folder, TextRun).text.reward
+    assert "lambda" in run_folder.read_config(folder, TextRun).text.reward
     with pytest.raises(UsageError, match="lambda"):
         run.evaluate(folder, 5)
 
@@ -224,7 +224,7 @@ def test_ctrl_c_in_the_evaluation_says_how_to_go_on(preset, tmp_path, monkeypatc
     with pytest.raises(KeyboardInterrupt) as caught:
         run.train_text(tiny(tmp_path, preset, iterations=1))
     folder = tmp_path / "length-seed1"
-    assert str(caught.value) == f"go on with: tfppo resume {folder}" and not (folder / runs.EVALUATION).exists()
+    assert str(caught.value) == f"go on with: tfppo resume {folder}" and not (folder / run_folder.EVALUATION).exists()
     monkeypatch.undo()
     run.resume(folder)
-    assert runs.read_evaluation(folder)["prompts"] == 12
+    assert run_folder.read_evaluation(folder)["prompts"] == 12

@@ -8,12 +8,12 @@ from dataclasses import FrozenInstanceError, replace
 
 import numpy as np
 import pytest
-from refusal import refusal
+from support.refusal import refusal
 
 from tfppo.text.config import text_run
-from tfppo.text.corpus import sentences
+from tfppo.text.data.corpus import sentences
 from tfppo.text.metrics import vader_compound
-from tfppo.text.rewards import checked_scores
+from tfppo.text.rewards.callables import checked_scores
 from tfppo.text.tasks import Task, get_task, length_task, movie_prompts, register_task, task, task_names
 from tfppo.text.tasks.keywords import TERMS, terms_in
 from tfppo.text.tasks.sentiment import SHORT_COST, WORDS, shortfall
@@ -21,7 +21,7 @@ from tfppo.text.tasks.sentiment import SHORT_COST, WORDS, shortfall
 LIGHT = """
 import sys
 import tfppo.text.tasks
-from tfppo.text.corpus import load_corpus
+from tfppo.text.data.corpus import load_corpus
 heavy = {"tensorflow", "keras", "keras_hub", "vaderSentiment", "tokenizers"} & set(sys.modules)
 assert not heavy, heavy
 assert load_corpus.cache_info().currsize == 0
@@ -229,8 +229,8 @@ def test_a_short_response_is_no_way_out():
 
 
 def test_sentiment_loads_its_reward_model_only_when_it_is_made(monkeypatch):
-    preferences = types.ModuleType("tfppo.text.preferences")
+    preferences = types.ModuleType("tfppo.text.rewards.reward_model")
     preferences.sentiment_reward = lambda: lambda prompts, responses: [7.0] * len(responses)
-    monkeypatch.setitem(sys.modules, "tfppo.text.preferences", preferences)
+    monkeypatch.setitem(sys.modules, "tfppo.text.rewards.reward_model", preferences)
     reward = get_task("sentiment").make_reward()
     assert checked_scores(reward, ["a", "a"], ["", " word" * WORDS]).tolist() == [7.0 - SHORT_COST, 7.0]

@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from tfppo.config import ControlRun
-from tfppo.control.fused import fuse
-from tfppo.control.train import ControlTrainer, make_collector
-from tfppo.loop import raising_what_it_raised
-from tfppo.pipeline import rollout_dataset
-from tfppo.placement import compiled
-from tfppo.types import Rollout
+from tfppo.control.rollouts.fused import fuse
+from tfppo.control.trainer import ControlTrainer, make_collector
+from tfppo.execution.placement import compiled
+from tfppo.ppo.config import ControlRun
+from tfppo.ppo.types import Rollout
+from tfppo.training.loop import raising_what_it_raised
+from tfppo.training.pipeline import rollout_dataset
 
 
 class Measurement(NamedTuple):

@@ -9,12 +9,12 @@ import numpy as np
 import tensorflow as tf
 from gymnasium.vector import VectorEnv
 
-from tfppo.control.encoders import map_space, observation_dtype
-from tfppo.control.environments import forget
-from tfppo.control.normalization import Normalization
-from tfppo.control.rollout import ControlPolicy
-from tfppo.control.vector import make_vector_environment
-from tfppo.random import fold_in
+from tfppo.control.envs.environment import forget
+from tfppo.control.envs.vector import make_vector_environment
+from tfppo.control.policies.encoders import map_space, observation_dtype
+from tfppo.control.rollouts.graph import ControlPolicy
+from tfppo.control.rollouts.normalization import Normalization
+from tfppo.ops.random import fold_in
 
 MAX_ENVS = 100
 SEED_OFFSET = 1_000_003  # keeps evaluation's episodes apart from those of training

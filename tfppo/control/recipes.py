@@ -7,7 +7,7 @@ name is stable-baselines3's default, and its vf_coef is half our value_coeff, fo
 
 from typing import Any
 
-from tfppo.config import ControlConfig, ControlRun, PPOConfig, RunConfig
+from tfppo.ppo.config import ControlConfig, ControlRun, PPOConfig, RunConfig
 from tfppo.settings import build
 
 SB3 = {  # stable-baselines3's defaults

@@ -8,21 +8,21 @@ from typing import Any
 
 import gymnasium
 
-from tfppo import runs, sessions
-from tfppo.config import ControlRun
+from tfppo.control.envs.vector import is_only_in_graph
 from tfppo.control.evaluate import describe, episode_returns, summarise
 from tfppo.control.export import MEMORY, export_policy, input_specs, model_graph
-from tfppo.control.statistics import WINDOW
-from tfppo.control.train import ControlTrainer
-from tfppo.control.vector import is_only_in_graph
+from tfppo.control.rollouts.statistics import WINDOW
+from tfppo.control.trainer import ControlTrainer
 from tfppo.control.video import record_episodes
-from tfppo.curves import plot_curve
-from tfppo.diagnoses import DiagnosisWriter
 from tfppo.errors import UsageError
-from tfppo.loop import write_iterations, writing
-from tfppo.state import weights_hash
-from tfppo.tensorboard import TensorBoardWriter
-from tfppo.writers import ConsoleWriter, CsvWriter, Writer, progress_bar
+from tfppo.execution.variables import weights_hash
+from tfppo.ppo.config import ControlRun
+from tfppo.reporting.curves import plot_curve
+from tfppo.reporting.diagnoses import DiagnosisWriter
+from tfppo.reporting.tensorboard import TensorBoardWriter
+from tfppo.reporting.writers import ConsoleWriter, CsvWriter, Writer, progress_bar
+from tfppo.training import driver, run_folder
+from tfppo.training.loop import write_iterations, writing
 
 RETURN = "rollout/episode_return_mean"
 STEPS = "rollout/env_steps"
@@ -35,21 +35,21 @@ def train(config: ControlRun, task: str = "control", import_seconds: float = 0.0
     Raises:
       UsageError: on settings that do not fit together, or a folder that cannot be used.
     """
-    clock = sessions.Clock(import_seconds)
-    with closing(ControlTrainer(sessions.settled(config))) as trainer, sessions.begin(trainer, task) as folder:
+    clock = driver.Clock(import_seconds)
+    with closing(ControlTrainer(driver.settled(config))) as trainer, driver.begin(trainer, task) as folder:
         return _run(trainer, folder, clock)
 
 
 def resume(folder: Path, import_seconds: float = 0.0, env: str | None = None) -> Path | None:
     """Goes on with a run from its latest checkpoint (without one: from its beginning), and returns what `train` does;
-    `env` as in `runs.read_confirmed`.
+    `env` as in `run_folder.read_confirmed`.
 
     Raises:
       UsageError: if the folder is no run or in use, or its latest checkpoint is damaged.
     """
-    clock = sessions.Clock(import_seconds)
-    config = sessions.settled(runs.read_confirmed(folder, ControlRun, "env", env))
-    with closing(ControlTrainer(config)) as trainer, sessions.go_on(trainer, folder) as (own, checkpoint):
+    clock = driver.Clock(import_seconds)
+    config = driver.settled(run_folder.read_confirmed(folder, ControlRun, "env", env))
+    with closing(ControlTrainer(config)) as trainer, driver.go_on(trainer, folder) as (own, checkpoint):
         if checkpoint is not None and trainer.keeps_environments:
             print(trainer.collector.restore_environments(checkpoint))
         return _run(trainer, own, clock)
@@ -64,7 +64,7 @@ def evaluate(
     env: str | None = None,
 ) -> dict[str, Any]:
     """Greedy episodes of a run's checkpoint on gymnasium's own environment, summarised; `video_episodes` more are
-    recorded as the run's video; `env` as in `runs.read_confirmed`.
+    recorded as the run's video; `env` as in `run_folder.read_confirmed`.
 
     Raises:
       UsageError: if the folder is no run, has no checkpoint that can be read, or so many episodes are no video.
@@ -79,12 +79,12 @@ def evaluate(
 
 def export(folder: Path, checkpoint: str = "latest", env: str | None = None) -> Path:
     """Writes the policy of a run's checkpoint into its folder as a SavedModel (see `export_policy`), in place of
-    an earlier one, says how to use it, and returns the SavedModel's folder; `env` as in `runs.read_confirmed`.
+    an earlier one, says how to use it, and returns the SavedModel's folder; `env` as in `run_folder.read_confirmed`.
 
     Raises:
       UsageError: if the folder is no run, has no checkpoint that can be read, or cannot be written to.
     """
-    path = folder / runs.EXPORT
+    path = folder / run_folder.EXPORT
     with _restored(folder, checkpoint, env) as trainer:
         export_policy(trainer.policy, trainer.observation_space, path, trainer.normalization)
         specs = input_specs(trainer.policy, trainer.observation_space)
@@ -105,41 +105,47 @@ def export(folder: Path, checkpoint: str = "latest", env: str | None = None) -> 
 @contextmanager
 def _restored(folder: Path, checkpoint: str, env: str | None, video_episodes: int = 0) -> Iterator[ControlTrainer]:
     """The trainer of a run as a checkpoint left it, on whatever device there is."""
-    config = sessions.anywhere(runs.read_confirmed(folder, ControlRun, "env", env))
+    config = driver.anywhere(run_folder.read_confirmed(folder, ControlRun, "env", env))
     control = dataclasses.replace(config.control, video_episodes=video_episodes)
     with closing(ControlTrainer(dataclasses.replace(config, control=control))) as trainer:
-        sessions.checkpoints_of(trainer, folder).restore_for_use(checkpoint)
+        driver.checkpoints_of(trainer, folder).restore_for_use(checkpoint)
         yield trainer
 
 
-@sessions.resumable
-def _run(trainer: ControlTrainer, folder: Path | None, clock: sessions.Clock) -> Path | None:
+@driver.resumable
+def _run(trainer: ControlTrainer, folder: Path | None, clock: driver.Clock) -> Path | None:
     control = trainer.config.control
     backend = "in-graph" if trainer.in_graph else "gymnasium"
     subject = f"{control.env} ({backend}), {control.num_envs} environments"
-    with closing(trainer), sessions.training(trainer, folder, subject):
+    with closing(trainer), driver.training(trainer, folder, subject):
         finished = _train(trainer, folder)
     clock.end_training()
     if folder and finished:
         _finish(trainer, folder, clock)
     elif folder:
-        print(f"stopped; go on with: {runs.resume_command(folder)}")
+        print(f"stopped; go on with: {run_folder.resume_command(folder)}")
     return folder
 
 
-def _finish(trainer: ControlTrainer, folder: Path, clock: sessions.Clock) -> None:
+def _finish(trainer: ControlTrainer, folder: Path, clock: driver.Clock) -> None:
     """What a run leaves behind when it is trained, and the last it says."""
     config = trainer.config
     with writing(folder):
-        plot_curve(folder / runs.METRICS, folder / runs.CURVE, STEPS, RETURN, f"{config.control.env}, {folder.name}")
+        plot_curve(
+            folder / run_folder.METRICS,
+            folder / run_folder.CURVE,
+            STEPS,
+            RETURN,
+            f"{config.control.env}, {folder.name}",
+        )
     if config.control.eval_episodes:
         judged = _judge(trainer, config.control.eval_episodes, config.run.seed)
         evaluation = {"env": config.control.env, "seed": config.run.seed} | judged | {"env_steps": trainer.env_steps}
-        print(describe(sessions.keep_evaluation(trainer, folder, clock, evaluation)))
+        print(describe(driver.keep_evaluation(trainer, folder, clock, evaluation)))
     _record(trainer, folder, config.run.seed)
     print(
-        f"{folder} holds {runs.CURVE}, {runs.METRICS} and the rest; see it with: tensorboard --logdir "
-        f"{runs.quoted(folder.parent)}"
+        f"{folder} holds {run_folder.CURVE}, {run_folder.METRICS} and the rest; see it with: tensorboard --logdir "
+        f"{run_folder.quoted(folder.parent)}"
     )
 
 
@@ -154,7 +160,7 @@ def _train(trainer: ControlTrainer, folder: Path | None) -> bool:
         run,
         folder,
         _writers(trainer, folder) if folder else [],
-        sessions.checkpoints_of(trainer, folder) if folder else None,
+        driver.checkpoints_of(trainer, folder) if folder else None,
         RETURN,
         lambda iteration, row: iteration + 1 == control.num_iterations or _is_solved(row, control.target_return),
         trainer.collector.save_environments if trainer.keeps_environments else None,
@@ -170,13 +176,13 @@ def _writers(trainer: ControlTrainer, folder: Path) -> list[Writer]:
     config, start = trainer.config, trainer.iteration
     tensorboard = TensorBoardWriter(folder, STEPS, trainer.env_steps + 1 if start else None)
     if not start:
-        tensorboard.write_hparams(runs.flat_settings(config), [RETURN])
+        tensorboard.write_hparams(run_folder.flat_settings(config), [RETURN])
         tensorboard.write_graph(model_graph(trainer.policy))
     console = ConsoleWriter(
         config.control.num_iterations, {RETURN: "return", "time/env_steps_per_s": "steps/s"}, STEPS, start
     )
     diagnoses = DiagnosisWriter(config.ppo, "loss/kl", RETURN, trainer.has_choices, trainer.learner.guard)
-    return [CsvWriter(folder / runs.METRICS, start), tensorboard, diagnoses, console]
+    return [CsvWriter(folder / run_folder.METRICS, start), tensorboard, diagnoses, console]
 
 
 def _judge(trainer: ControlTrainer, episodes: int, seed: int) -> dict[str, Any]:
@@ -213,13 +219,13 @@ def _record(trainer: ControlTrainer, folder: Path, seed: int) -> None:
             video = record_episodes(
                 trainer.policy, env, episodes, seed, normalization=trainer.normalization, progress=advance
             )
-        (folder / runs.VIDEO).write_bytes(video)
+        (folder / run_folder.VIDEO).write_bytes(video)
         writer = TensorBoardWriter(folder)
         writer.write_image("rollout/video", video, trainer.env_steps)
         writer.close()
     except (UsageError, OSError) as error:
-        command = runs.confirmed(folder, "env", env)
+        command = run_folder.confirmed(folder, "env", env)
         print(f"no video: {error}; once that is mended: tfppo evaluate {command} --video-episodes {episodes}")
     else:
         shown = "a greedy episode" if episodes == 1 else f"{episodes} greedy episodes"
-        print(f"{folder / runs.VIDEO} shows {shown} of {env}")
+        print(f"{folder / run_folder.VIDEO} shows {shown} of {env}")

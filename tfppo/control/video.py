@@ -13,10 +13,10 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from tfppo.control.envs.vector import make_vector_environment
 from tfppo.control.evaluate import Player
-from tfppo.control.normalization import Normalization
-from tfppo.control.rollout import ControlPolicy
-from tfppo.control.vector import make_vector_environment
+from tfppo.control.rollouts.graph import ControlPolicy
+from tfppo.control.rollouts.normalization import Normalization
 from tfppo.errors import UsageError, one_line
 
 MAX_FPS = 30  # frames a second; where the environment makes more, some are left out

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from tfppo.config import PPOConfig, RunConfig
 from tfppo.errors import UsageError
+from tfppo.ppo.config import PPOConfig, RunConfig
 from tfppo.settings import build, check, check_seed, check_types, exact_div, is_printable
 
 

@@ -8,18 +8,18 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tfppo.placement import compiled
-from tfppo.random import fold_in
-from tfppo.text.codec import Codec
+from tfppo.execution.placement import compiled
+from tfppo.ops.random import fold_in
 from tfppo.text.config import TextConfig
-from tfppo.text.corpus import DOMAINS
-from tfppo.text.language_model import LanguageModel
+from tfppo.text.data.codec import Codec
+from tfppo.text.data.corpus import DOMAINS
+from tfppo.text.data.tokenizer import control_token
 from tfppo.text.metrics import distinct_2, mean_words, vader_compound
+from tfppo.text.models.language_model import LanguageModel
 from tfppo.text.policy import TokenInputs, response_log_probs
-from tfppo.text.rewards import Reward, checked_scores
+from tfppo.text.rewards.callables import Reward, checked_scores
 from tfppo.text.sampling import Ending, sample
 from tfppo.text.tasks import Task
-from tfppo.text.tokenizer import control_token
 
 ROWS = 50  # sequences in a forward pass
 SEED_OFFSET = 1_000_003  # keeps evaluation's samples apart from those of training

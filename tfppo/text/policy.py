@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
-from tfppo.text.language_model import LanguageModel
+from tfppo.ppo.types import Evaluation
+from tfppo.text.models.language_model import LanguageModel
 from tfppo.text.sampling import response_positions
-from tfppo.types import Evaluation
 
 
 class TokenInputs(NamedTuple):

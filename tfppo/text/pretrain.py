@@ -12,16 +12,16 @@ import keras_hub
 import numpy as np
 import tensorflow as tf
 
-from tfppo import runs
-from tfppo.config import RunConfig
 from tfppo.errors import UsageError
+from tfppo.ppo.config import RunConfig
 from tfppo.text.config import PretrainConfig
-from tfppo.text.corpus import DOMAINS, sentences
-from tfppo.text.likelihood import best_temperature, context_length, encode, make_dataset, nats_per_character
-from tfppo.text.lstm import LSTMLanguageModel, make_lstm
-from tfppo.text.presets import load_preset, save_preset
-from tfppo.text.tokenizer import control_token, train_tokenizer
-from tfppo.text.transformer import make_transformer
+from tfppo.text.data.corpus import DOMAINS, sentences
+from tfppo.text.data.likelihood import best_temperature, context_length, encode, make_dataset, nats_per_character
+from tfppo.text.data.tokenizer import control_token, train_tokenizer
+from tfppo.text.models.lstm import LSTMLanguageModel, make_lstm
+from tfppo.text.models.presets import load_preset, save_preset
+from tfppo.text.models.transformer import make_transformer
+from tfppo.training import run_folder
 
 BEST = "best.weights.h5"
 PRESET = "preset"
@@ -41,8 +41,8 @@ def pretrain_run(config: PretrainConfig, name: str | None, runs_dir: Path) -> Pa
     kind = config.model if config.preset is None else config.preset.resolve().name
     model, tokenizer = initial_model(config)  # may refuse, so before anything is written
     run = RunConfig(seed=config.seed, name=name, runs_dir=runs_dir)
-    folder = runs.create_run_folder(run, f"pretrain-{kind}")
-    runs.write_config(folder, config)
+    folder = run_folder.create_run_folder(run, f"pretrain-{kind}")
+    run_folder.write_config(folder, config)
     limit = f"at most {config.epochs} epoch{'s' * (config.epochs != 1)}"
     print(f"{kind}, seed {config.seed}, {limit} -> {folder}", flush=True)
     preset = folder / PRESET
@@ -60,8 +60,8 @@ def pretrain_run(config: PretrainConfig, name: str | None, runs_dir: Path) -> Pa
     ended = time.perf_counter()
     seconds = {"train": trained - began, "evaluate": ended - trained, "total": ended - began}
     evaluation["seconds"] = {key: round(value, 3) for key, value in seconds.items()}
-    runs.write_evaluation(folder, evaluation)
-    print(f"{describe(evaluation)}; tune it with: tfppo train text --preset {runs.quoted(preset)}")
+    run_folder.write_evaluation(folder, evaluation)
+    print(f"{describe(evaluation)}; tune it with: tfppo train text --preset {run_folder.quoted(preset)}")
     return folder
 
 
@@ -164,7 +164,7 @@ def _fit(
     stopping = keras.callbacks.EarlyStopping("val_loss", patience=config.patience, restore_best_weights=True)
     callbacks = [
         keras.callbacks.TensorBoard(str(folder)),
-        keras.callbacks.CSVLogger(str(folder / runs.METRICS)),
+        keras.callbacks.CSVLogger(str(folder / run_folder.METRICS)),
         keras.callbacks.ModelCheckpoint(str(folder / BEST), "val_loss", save_best_only=True, save_weights_only=True),
         keras.callbacks.TerminateOnNaN(),
         stopping,
@@ -218,14 +218,14 @@ def fitting(folder: Path, size: int) -> Iterator[None]:
     Raises:
       UsageError: also where the disk has no room for so many bytes, before anything begins.
     """
-    runs.check_room(folder, folder, size)
+    run_folder.check_room(folder, folder, size)
     was_on = keras.config.is_interactive_logging_enabled()
     keras.config.enable_interactive_logging()
     try:
         yield
     except (OSError, tf.errors.OpError) as error:
         raise UsageError(
-            f"cannot write to {folder} ({runs.why_not_written(error)}): see that it is there and that its disk has "
+            f"cannot write to {folder} ({run_folder.why_not_written(error)}): see that it is there and that its disk has "
             "room, and start again"
         ) from None
     finally:

@@ -6,17 +6,17 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tfppo.config import PPOConfig
-from tfppo.masking import masked_whiten, zero_outside
-from tfppo.placement import compiled
-from tfppo.random import fold_in
-from tfppo.replicas import ALONE, Replicas
-from tfppo.returns import generalized_advantage_estimation
+from tfppo.execution.placement import compiled
+from tfppo.execution.replicas import ALONE, Replicas
+from tfppo.ops.masking import masked_whiten, zero_outside
+from tfppo.ops.random import fold_in
+from tfppo.ops.returns import generalized_advantage_estimation
+from tfppo.ppo.config import PPOConfig
+from tfppo.ppo.types import Batch
 from tfppo.text.config import TextConfig
-from tfppo.text.language_model import LanguageModel
+from tfppo.text.models.language_model import LanguageModel
 from tfppo.text.policy import TextPolicy, TokenInputs, response_log_probs
 from tfppo.text.sampling import Ending, Samples, sample
-from tfppo.types import Batch
 
 Scorer = Callable[[Sequence[Sequence[int]], Sequence[Sequence[int]]], np.ndarray]
 

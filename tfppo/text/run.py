@@ -7,21 +7,21 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfppo import runs, sessions
-from tfppo.curves import plot_curve, plot_frontier
-from tfppo.diagnoses import DiagnosisWriter
 from tfppo.errors import UsageError
-from tfppo.loop import write_iterations, writing
-from tfppo.state import weights_hash
-from tfppo.tensorboard import TensorBoardWriter
+from tfppo.execution.variables import weights_hash
+from tfppo.reporting.curves import plot_curve, plot_frontier
+from tfppo.reporting.diagnoses import DiagnosisWriter
+from tfppo.reporting.tensorboard import TensorBoardWriter
+from tfppo.reporting.writers import ConsoleWriter, CsvWriter, Writer, progress_bar
 from tfppo.text.config import TextRun
 from tfppo.text.evaluate import Examinee, compare, describe
-from tfppo.text.presets import LSTM_FILE, TOKENIZER_FILE, save_preset
-from tfppo.text.rewards import Reward
+from tfppo.text.models.presets import LSTM_FILE, TOKENIZER_FILE, save_preset
+from tfppo.text.rewards.callables import Reward
 from tfppo.text.samples import with_samples
 from tfppo.text.tasks import Task
-from tfppo.text.train import TextTrainer
-from tfppo.writers import ConsoleWriter, CsvWriter, Writer, progress_bar
+from tfppo.text.trainer import TextTrainer
+from tfppo.training import driver, run_folder
+from tfppo.training.loop import write_iterations, writing
 
 SCORE, KL = "text/score_mean", "text/kl"
 
@@ -47,37 +47,37 @@ def train_text(
     Raises:
       UsageError: on settings that do not fit together, a reward that fails, or a folder that cannot be used.
     """
-    clock = sessions.Clock(import_seconds)
+    clock = driver.Clock(import_seconds)
     if config.text.preset is not None:  # the run is to be found again from any folder
         text = dataclasses.replace(config.text, preset=config.text.preset.resolve())
         config = dataclasses.replace(config, text=text)
-    trainer = TextTrainer(sessions.settled(config), task=task, reward=reward, model=model)
-    with sessions.begin(trainer, trainer.task.name) as folder:
+    trainer = TextTrainer(driver.settled(config), task=task, reward=reward, model=model)
+    with driver.begin(trainer, trainer.task.name) as folder:
         return _run(trainer, folder, clock)
 
 
 def resume(folder: Path, import_seconds: float = 0.0, reward: str | None = None) -> Path | None:
     """Goes on with a run from its latest checkpoint (without one: from its beginning), and returns what `train_text`
-    does; `reward` as in `runs.read_confirmed`.
+    does; `reward` as in `run_folder.read_confirmed`.
 
     Raises:
       UsageError: if the folder is no run or in use, or its latest checkpoint is damaged.
     """
-    clock = sessions.Clock(import_seconds)
-    trainer = TextTrainer(sessions.settled(runs.read_confirmed(folder, TextRun, "reward", reward)))
-    with sessions.go_on(trainer, folder) as (own, _):
+    clock = driver.Clock(import_seconds)
+    trainer = TextTrainer(driver.settled(run_folder.read_confirmed(folder, TextRun, "reward", reward)))
+    with driver.go_on(trainer, folder) as (own, _):
         return _run(trainer, own, clock)
 
 
 def evaluate(
     folder: Path, prompts: int, seed: int | None = None, checkpoint: str = "latest", reward: str | None = None
 ) -> dict[str, Any]:
-    """A checkpoint of a run beside its reference, on held-out prompts; `reward` as in `runs.read_confirmed`.
+    """A checkpoint of a run beside its reference, on held-out prompts; `reward` as in `run_folder.read_confirmed`.
 
     Raises:
       UsageError: if the folder is no run, or has no checkpoint that can be read.
     """
-    trainer = _restored(folder, runs.read_confirmed(folder, TextRun, "reward", reward), checkpoint)
+    trainer = _restored(folder, run_folder.read_confirmed(folder, TextRun, "reward", reward), checkpoint)
     return _evaluate(trainer, prompts, trainer.config.run.seed if seed is None else seed)[0]
 
 
@@ -97,7 +97,7 @@ def generate(
     Raises:
       UsageError: if the folder is no run, or a prompt is empty or too long.
     """
-    trainer = _restored(folder, runs.read_config(folder, TextRun), checkpoint, _unscored)
+    trainer = _restored(folder, run_folder.read_config(folder, TextRun), checkpoint, _unscored)
     encoded = trainer.encode([prompt for prompt in prompts for _ in range(samples)])
     options = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
     examinee = Examinee(trainer.policy.model, trainer.config.text, trainer.ending, **options)
@@ -115,10 +115,10 @@ def export(folder: Path, checkpoint: str = "latest") -> Path:
     Raises:
       UsageError: if the folder is no run, has no checkpoint that can be read, or cannot be written to.
     """
-    trainer = _restored(folder, runs.read_config(folder, TextRun), checkpoint, _unscored)
-    path, tokenizer = folder / runs.EXPORT, trainer.codec.tokenizer
+    trainer = _restored(folder, run_folder.read_config(folder, TextRun), checkpoint, _unscored)
+    path, tokenizer = folder / run_folder.EXPORT, trainer.codec.tokenizer
     model = trainer.policy.model.model
-    with runs.replacing(path, TOKENIZER_FILE, 4 * model.count_params()) as new:
+    with run_folder.replacing(path, TOKENIZER_FILE, 4 * model.count_params()) as new:
         save_preset(new, model, tokenizer, "float32")
     text = trainer.config.text
     load = "tfppo.load_preset" if (path / LSTM_FILE).exists() else "keras_hub.models.CausalLM.from_preset"
@@ -126,13 +126,13 @@ def export(folder: Path, checkpoint: str = "latest") -> Path:
     notes += [f"it was tuned at temperature {text.temperature}"] if text.temperature != 1.0 else []
     print(
         f'{path} holds a preset; load it with {load}("{path}"), or go on with it: '
-        + "; ".join([f"tfppo train text --preset {runs.quoted(path)}", *notes])
+        + "; ".join([f"tfppo train text --preset {run_folder.quoted(path)}", *notes])
     )
     return path
 
 
-@sessions.resumable
-def _run(trainer: TextTrainer, folder: Path | None, clock: sessions.Clock) -> Path | None:
+@driver.resumable
+def _run(trainer: TextTrainer, folder: Path | None, clock: driver.Clock) -> Path | None:
     text, model = trainer.config.text, trainer.policy.model.model
     trained = sum(variable.shape.num_elements() for variable in trainer.policy.trainable_variables)
     subject = (
@@ -140,33 +140,33 @@ def _run(trainer: TextTrainer, folder: Path | None, clock: sessions.Clock) -> Pa
         f"{model.count_params() / 1e6:.1f}M parameters ({trained / 1e6:.2f}M trained), {text.batch_size} responses an "
         "iteration"
     )
-    with sessions.training(trainer, folder, subject):
+    with driver.training(trainer, folder, subject):
         finished = _train(trainer, folder)
     clock.end_training()
     if folder and finished:
         _finish(trainer, folder, clock)
     elif folder:
-        print(f"stopped; go on with: {runs.resume_command(folder)}")
+        print(f"stopped; go on with: {run_folder.resume_command(folder)}")
     return folder
 
 
-def _finish(trainer: TextTrainer, folder: Path, clock: sessions.Clock) -> None:
+def _finish(trainer: TextTrainer, folder: Path, clock: driver.Clock) -> None:
     """What a run leaves behind when it is trained, and the last it says."""
     config = trainer.config
-    metrics, title = folder / runs.METRICS, f"{trainer.task.name}, {folder.name}"
+    metrics, title = folder / run_folder.METRICS, f"{trainer.task.name}, {folder.name}"
     with writing(folder):
-        plot_curve(metrics, folder / runs.CURVE, "iteration", [SCORE, KL], title)
-        plot_frontier(metrics, folder / runs.FRONTIER, KL, SCORE, title)
+        plot_curve(metrics, folder / run_folder.CURVE, "iteration", [SCORE, KL], title)
+        plot_frontier(metrics, folder / run_folder.FRONTIER, KL, SCORE, title)
         writer = TensorBoardWriter(folder)
-        writer.write_image("text/score_against_kl", (folder / runs.FRONTIER).read_bytes(), config.text.iterations)
+        writer.write_image("text/score_against_kl", (folder / run_folder.FRONTIER).read_bytes(), config.text.iterations)
         writer.close()
     if config.text.eval_prompts:
         evaluation, _ = _evaluate(trainer, config.text.eval_prompts, config.run.seed)
         evaluation = {"task": trainer.task.name, "seed": config.run.seed} | evaluation
-        print(describe(sessions.keep_evaluation(trainer, folder, clock, evaluation)))
+        print(describe(driver.keep_evaluation(trainer, folder, clock, evaluation)))
     print(
-        f"{folder} holds {runs.SAMPLES}, {runs.CURVE}, {runs.METRICS} and the rest; see it with: tensorboard --logdir "
-        f"{runs.quoted(folder.parent)}\ntalk to it with: tfppo generate {runs.quoted(folder)} --prompt 'This film'"
+        f"{folder} holds {run_folder.SAMPLES}, {run_folder.CURVE}, {run_folder.METRICS} and the rest; see it with: tensorboard --logdir "
+        f"{run_folder.quoted(folder.parent)}\ntalk to it with: tfppo generate {run_folder.quoted(folder)} --prompt 'This film'"
     )
 
 
@@ -181,7 +181,7 @@ def _train(trainer: TextTrainer, folder: Path | None) -> bool:
         run,
         folder,
         writers,
-        sessions.checkpoints_of(trainer, folder) if folder else None,
+        driver.checkpoints_of(trainer, folder) if folder else None,
         "text/reward_mean",
         lambda iteration, row: iteration + 1 == text.iterations,
         replicas=trainer.replicas,
@@ -194,8 +194,8 @@ def _unscored(prompts: list[str], responses: list[str]) -> list[float]:
 
 
 def _restored(folder: Path, config: TextRun, checkpoint: str, reward: Reward | None = None) -> TextTrainer:
-    trainer = TextTrainer(sessions.anywhere(config), reward=reward)
-    sessions.checkpoints_of(trainer, folder).restore_for_use(checkpoint)
+    trainer = TextTrainer(driver.anywhere(config), reward=reward)
+    driver.checkpoints_of(trainer, folder).restore_for_use(checkpoint)
     return trainer
 
 
@@ -223,8 +223,8 @@ def _writers(trainer: TextTrainer, folder: Path) -> list[Writer]:
     config, start = trainer.config, trainer.iteration
     tensorboard = TensorBoardWriter(folder, None, start if start else None)
     if not start:
-        tensorboard.write_hparams(runs.flat_settings(config), [SCORE, KL])
+        tensorboard.write_hparams(run_folder.flat_settings(config), [SCORE, KL])
     columns = {SCORE: "score", KL: "KL", "text/response_length_mean": "words", "time/tokens_per_s": "tokens/s"}
     console = ConsoleWriter(config.text.iterations, columns, None, start)
     diagnoses = DiagnosisWriter(config.ppo, KL, SCORE, True, trainer.learner.guard)
-    return [CsvWriter(folder / runs.METRICS, start), tensorboard, diagnoses, console]
+    return [CsvWriter(folder / run_folder.METRICS, start), tensorboard, diagnoses, console]

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from tfppo import runs
-from tfppo.loop import writing
-from tfppo.tensorboard import TensorBoardWriter
+from tfppo.reporting.tensorboard import TensorBoardWriter
+from tfppo.reporting.writers import whole_lines
 from tfppo.text.evaluate import Examinee
-from tfppo.text.rewards import checked_scores
-from tfppo.text.train import TextTrainer
-from tfppo.writers import whole_lines
+from tfppo.text.rewards.callables import checked_scores
+from tfppo.text.trainer import TextTrainer
+from tfppo.training import run_folder
+from tfppo.training.loop import writing
 
 COUNT = 8
 
@@ -39,7 +39,7 @@ class SampleTable:
         kept = []
         if start > 0 and path.exists():
             kept = [line for line in whole_lines(path) if json.loads(line)["iteration"] <= start]
-        runs.write_text(path, "".join(kept))
+        run_folder.write_text(path, "".join(kept))
 
     def write(self, iteration: int) -> str:
         """Appends the samples after so many iterations; returns them as a Markdown table."""
@@ -82,7 +82,7 @@ def with_samples(
     and to TensorBoard."""
     text, start = trainer.config.text, trainer.iteration
     with writing(folder):
-        table = SampleTable(trainer, folder / runs.SAMPLES, start)
+        table = SampleTable(trainer, folder / run_folder.SAMPLES, start)
         if not start:
             tensorboard.write_text("samples", table.write(0), 0)
     for iteration, row in trainer.iterations():

@@ -4,9 +4,9 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from tfppo.random import fold_in, gumbel
-from tfppo.replicas import ALONE, Replicas
-from tfppo.text.language_model import LanguageModel
+from tfppo.execution.replicas import ALONE, Replicas
+from tfppo.ops.random import fold_in, gumbel
+from tfppo.text.models.language_model import LanguageModel
 
 
 class Samples(NamedTuple):

@@ -5,7 +5,7 @@ from statistics import fmean
 
 from tfppo.errors import UsageError
 from tfppo.text.metrics import word_count
-from tfppo.text.rewards import Reward
+from tfppo.text.rewards.callables import Reward
 from tfppo.text.tasks.task import Task, movie_prompts, register_task
 
 WORDS = 8

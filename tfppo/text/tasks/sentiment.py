@@ -6,7 +6,7 @@ VADER, a lexicon, measures it: a judge that the reward model has never seen. Bot
 from collections.abc import Sequence
 
 from tfppo.text.metrics import vader_compound, word_count
-from tfppo.text.rewards import Reward
+from tfppo.text.rewards.callables import Reward
 from tfppo.text.tasks.task import Task, movie_prompts, register_task
 
 WORDS = 10  # of a response that is not short; the reference writes about 14 (benchmarks/results)
@@ -22,8 +22,8 @@ def shortfall(responses: Sequence[str]) -> list[float]:
 
 
 def make_reward() -> Reward:
-    """The reward model of `tfppo.text.preferences`, loaded, less SHORT_COST for the words that a response lacks."""
-    from tfppo.text.preferences import sentiment_reward  # TensorFlow, for nobody who only lists tasks
+    """The reward model of `tfppo.text.rewards.reward_model`, loaded, less SHORT_COST for the words that a response lacks."""
+    from tfppo.text.rewards.reward_model import sentiment_reward  # TensorFlow, for nobody who only lists tasks
 
     model = sentiment_reward()
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tfppo.errors import UsageError
-from tfppo.text.corpus import DOMAINS, SPLITS, Domain, Split, sentences
-from tfppo.text.rewards import Reward
+from tfppo.text.data.corpus import DOMAINS, SPLITS, Domain, Split, sentences
+from tfppo.text.rewards.callables import Reward
 
 MIN_WORDS = 8  # of a sentence whose beginning is a prompt
 PROMPT_WORDS = (2, 3, 4, 5)

@@ -1,0 +1,398 @@
+"""Running statistics of observations and rewards, against NumPy on everything that was seen."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode
+from reference import every_mode
+
+from tfppo.control.envs.classic import CartPole
+from tfppo.control.policies.actor_critic import ActorCriticPolicy
+from tfppo.control.policies.networks import make_actor, make_critic
+from tfppo.control.recipes import control_run
+from tfppo.control.rollouts.graph import GraphCollector, to_batch
+from tfppo.control.rollouts.gymnasium import GymnasiumCollector
+from tfppo.control.rollouts.normalization import Moments, Normalization, initial_moments, merge_moments
+from tfppo.control.trainer import ControlTrainer
+from tfppo.ppo.config import PPOConfig
+from tfppo.ppo.learner import PPOLearner
+from tfppo.ppo.types import Trajectory
+
+BOX = spaces.Box(-np.inf, np.inf, [3])
+MIXED = spaces.Dict(
+    arm=spaces.Box(-1, 1, [2]),
+    camera=spaces.Box(0, 255, [4, 4, 1], np.uint8),
+    action_mask=spaces.Box(0, 1, [2]),  # of floats, and a mask all the same
+    buttons=spaces.MultiBinary(2),
+    count=spaces.Box(0, 99, [1], np.int64),
+    wheel=spaces.Discrete(3),
+)
+GAMMA = 0.9
+
+
+def make_trajectory(observations, rewards=None, ended=None, successors=()):
+    """One of observations [T + 1, B, ...] in which nothing else matters."""
+    length, num_envs = tf.nest.flatten(observations)[0].shape[:2]
+    flags = np.zeros([length - 1, num_envs], bool)
+    terminated, truncated = (flags, flags) if ended is None else ended
+    rewards = np.zeros([length - 1, num_envs]) if rewards is None else rewards
+    tensors = [tf.constant(x) for x in (np.float32(rewards), terminated, truncated, ~flags)]
+    return Trajectory(observations, tf.zeros([length - 1, num_envs], tf.int32), (), *tensors, successors)
+
+
+def numbers(*shape, seed=0, mean=0.0, std=1.0):
+    return (mean + std * np.random.default_rng(seed).normal(size=shape)).astype(np.float32)
+
+
+def slow_normalized(x, seen):
+    """x by the mean and the standard deviation of rows that were seen, [N, ...]."""
+    seen = np.asarray(seen, float)
+    return np.clip((x - seen.mean(axis=0)) / np.sqrt(seen.var(axis=0) + 1e-8), -10, 10)
+
+
+# ----- Moments
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (2, 2)], ids=str)
+@pytest.mark.parametrize("seed", range(5))
+def test_merged_moments_are_those_of_the_joined_data(shape, seed):
+    """However it is cut, in pieces of 1 to 40 rows."""
+    rng = np.random.default_rng(seed)
+    data = rng.normal(size=[200, *shape]) * 10.0 ** rng.uniform(-3, 3, size=shape) + rng.normal(size=shape) * 100
+    cuts = np.unique(np.concatenate([[0, 1], rng.integers(1, 200, size=8), [200]]))
+    moments = initial_moments(shape)
+    for start, stop in zip(cuts[:-1], cuts[1:], strict=True):
+        moments = merge_moments(moments, tf.constant(data[start:stop]))
+        seen = data[:stop]
+        assert moments.count == stop and moments.mean.shape == moments.variance.shape == shape
+        np.testing.assert_allclose(moments.mean, seen.mean(axis=0), rtol=1e-9)
+        np.testing.assert_allclose(moments.variance, seen.var(axis=0), rtol=1e-9, atol=1e-12)
+
+
+def test_moments_of_large_numbers_that_vary_little_are_exact():
+    """Where sums of squares, or float32, would know nothing of the variance."""
+    data = 1e7 + np.random.default_rng(0).integers(-2, 3, size=[1000, 1])
+    moments = initial_moments((1,))
+    for piece in np.split(data, 10):
+        moments = merge_moments(moments, tf.constant(piece, tf.float32))
+    np.testing.assert_allclose(moments.mean, data.mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(moments.variance, data.var(axis=0), rtol=1e-6)
+
+
+# ----- Observations
+
+
+def test_off_changes_nothing_and_has_no_variables():
+    for normalization in (
+        Normalization(),
+        Normalization(BOX, 2, GAMMA),
+        Normalization(spaces.Discrete(3), 2, 0.9, True),
+    ):
+        trajectory = make_trajectory(tf.constant(numbers(4, 2, 3, mean=50)), numbers(3, 2))
+        assert normalization.state == []
+        assert normalization.observations(trajectory.observations) is trajectory.observations
+        for a, b in zip(tf.nest.flatten(normalization.finish(trajectory)), tf.nest.flatten(trajectory), strict=True):
+            assert a is b
+
+
+def test_observations_are_normalised_by_what_came_before():
+    """By nothing at first; then by all earlier trajectories, a trajectory's last row left to the one it starts."""
+    normalization = Normalization(BOX, 4, observations=True)
+    pieces = [numbers(7, 4, 3, seed=k, mean=5 * k, std=1 + k) for k in range(3)]
+    seen = np.zeros([0, 3])
+    for piece in pieces:
+        before = normalization.observations(tf.constant(piece))
+        finished = normalization.finish(make_trajectory(tf.constant(piece)))
+        expected = slow_normalized(piece, seen) if len(seen) else np.clip(piece, -10, 10)
+        np.testing.assert_allclose(finished.observations, expected, rtol=1e-4, atol=1e-4)
+        np.testing.assert_array_equal(finished.observations, before)
+        seen = np.concatenate([seen, piece[:-1].reshape(-1, 3)])
+    assert finished.observations.dtype == tf.float32 and len(normalization.state) == 3
+    again = normalization.observations(tf.constant(seen, tf.float32))
+    np.testing.assert_allclose(np.mean(again, axis=0), 0.0, atol=1e-4)
+    np.testing.assert_allclose(np.std(again, axis=0), 1.0, rtol=1e-4)
+    assert normalization.observations(tf.constant(numbers(3))).shape == [3]  # of any leading axes
+
+
+def test_observations_are_clipped_at_ten_standard_deviations():
+    normalization = Normalization(BOX, 100, observations=True)
+    normalization.finish(make_trajectory(tf.constant(numbers(11, 100, 3, mean=2, std=3))))
+    _, mean, variance = normalization.state
+    for factor, expected in ((9.9, 9.9), (10.1, 10.0), (1e6, 10.0)):
+        for sign in (1, -1):
+            given = normalization.observations(tf.cast(mean + sign * factor * tf.sqrt(variance), tf.float32))
+            np.testing.assert_allclose(given, [sign * expected] * 3, rtol=1e-5)
+
+
+def test_what_never_varied_stays_finite():
+    normalization = Normalization(BOX, 2, observations=True)
+    still = np.full([4, 2, 3], 7.0, np.float32)
+    normalization.finish(make_trajectory(tf.constant(still)))
+    np.testing.assert_array_equal(normalization.observations(tf.constant(still)), np.zeros_like(still))
+    assert np.abs(normalization.observations(tf.constant(still + 1))).max() == 10.0
+
+
+def test_successors_are_normalised_by_the_same_statistics_and_not_counted():
+    normalization = Normalization(BOX, 2, observations=True)
+    first, second = (numbers(4, 2, 3, seed=k, mean=4) for k in range(2))
+    normalization.finish(make_trajectory(tf.constant(first)))
+    finished = normalization.finish(make_trajectory(tf.constant(second), successors=tf.constant(second[1:] + 1)))
+    seen = first[:-1].reshape(-1, 3)
+    np.testing.assert_allclose(finished.successors, slow_normalized(second[1:] + 1, seen), rtol=1e-4, atol=1e-4)
+    joined = np.concatenate([seen, second[:-1].reshape(-1, 3)])
+    np.testing.assert_allclose(normalization.state[1], joined.mean(axis=0), rtol=1e-5)
+
+
+def test_images_choices_integers_and_masks_of_a_dict_are_left_alone():
+    normalization = Normalization(MIXED, 2, observations=True)
+    observations = {
+        "arm": tf.constant(numbers(5, 2, 2, mean=3)),
+        "camera": tf.constant(np.random.default_rng(0).integers(256, size=[5, 2, 4, 4, 1]), tf.uint8),
+        "action_mask": tf.constant(np.random.default_rng(1).integers(2, size=[5, 2, 2]), tf.float32),
+        "buttons": tf.ones([5, 2, 2], tf.int32),
+        "count": tf.fill([5, 2, 1], 50.0),
+        "wheel": tf.fill([5, 2], 2),
+    }
+    normalization.finish(make_trajectory(observations))
+    assert len(normalization.state) == 3  # of the arm
+    finished = normalization.finish(make_trajectory(observations)).observations
+    assert set(finished) == set(MIXED)
+    for key in set(MIXED) - {"arm"}:
+        np.testing.assert_array_equal(finished[key], observations[key])
+        assert finished[key].dtype == observations[key].dtype
+    arm = observations["arm"].numpy()
+    np.testing.assert_allclose(finished["arm"], slow_normalized(arm, arm[:-1].reshape(-1, 2)), rtol=1e-4, atol=1e-4)
+
+
+# ----- Rewards
+
+
+def slow_scaled(rewards, ended, running, seen):
+    """Rewards [T, B] over the standard deviation of the discounted returns so far, a step and an environment at a
+    time; `running` [B] and the list `seen` go on."""
+    for t, b in np.ndindex(rewards.shape):
+        running[b] = GAMMA * running[b] + rewards[t, b]
+        seen.append(running[b])
+        if ended[t, b]:
+            running[b] = 0.0
+    return np.clip(rewards / np.sqrt(np.var(seen) + 1e-8), -10, 10)
+
+
+@every_mode
+def test_rewards_are_scaled_as_by_a_slow_loop(compiled):
+    """Over three trajectories in a row, with ends of both kinds: returns go on from one to the next."""
+    rng = np.random.default_rng(0)
+    normalization = Normalization(None, 3, GAMMA, rewards=True)
+    finish = compiled(normalization.finish)
+    running, seen = np.zeros(3), []
+    for k in range(3):
+        rewards = numbers(8, 3, seed=k, mean=2.0, std=3.0)
+        ended = rng.random([2, 8, 3]) < 0.1
+        ended[k % 2, -1, k] = True  # in the last step too
+        observations = tf.constant(numbers(9, 3, 2, mean=50))
+        finished = finish(make_trajectory(observations, rewards, ended))
+        expected = slow_scaled(rewards, ended[0] | ended[1], running, seen)
+        np.testing.assert_allclose(finished.rewards, expected, rtol=1e-4)
+        np.testing.assert_allclose(normalization.state[-1], running, rtol=1e-4)
+        np.testing.assert_array_equal(finished.observations, observations)
+    assert normalization.state[0] == 3 * 8 * 3 and len(normalization.state) == 4
+    np.testing.assert_allclose(normalization.state[1], np.mean(seen), rtol=1e-5)
+    np.testing.assert_allclose(normalization.state[2], np.var(seen), rtol=1e-5)
+    assert (running != 0).any()
+
+
+def test_the_mean_of_rewards_stays():
+    """All of one sign keep it, equal ones stay equal, and none stay none."""
+    normalization = Normalization(None, 4, GAMMA, rewards=True)
+    rewards = np.full([20, 4], -3.0, np.float32)
+    rewards[::5] = 0.0
+    scaled = normalization.finish(make_trajectory(tf.zeros([21, 4, 1]), rewards)).rewards.numpy()
+    assert (scaled[rewards == 0] == 0).all() and len(np.unique(scaled)) == 2
+    assert (scaled[rewards != 0] < -0.1).all()
+
+
+def test_rewards_are_clipped_at_ten():
+    """A rare one that lies more than 10 standard deviations of the return from 0."""
+    normalization = Normalization(None, 1, 0.0, rewards=True)
+    rewards = np.zeros([1000, 1], np.float32)
+    rewards[500], rewards[700] = 1000.0, -900.0
+    scaled = normalization.finish(make_trajectory(tf.zeros([1001, 1, 1]), rewards)).rewards.numpy()
+    assert scaled[500] == 10.0 and scaled[700] == -10.0 and not scaled[:500].any()
+
+
+# ----- The state
+
+
+def test_state_that_is_put_back_goes_on_the_same_way():
+    def finish(normalization, k):
+        ended = np.random.default_rng(k).random([2, 6, 2]) < 0.2
+        trajectory = make_trajectory(tf.constant(numbers(7, 2, 3, seed=k, mean=k)), numbers(6, 2, seed=k), ended)
+        return normalization.finish(trajectory)
+
+    one, two = (Normalization(BOX, 2, GAMMA, observations=True, rewards=True) for _ in range(2))
+    finish(one, 0)
+    assert len(one.state) == 3 + 3 + 1 and not any(variable.trainable for variable in one.state)
+    for mine, theirs in zip(two.state, one.state, strict=True):
+        mine.assign(theirs.numpy())
+    for k in (1, 2):
+        for a, b in zip(tf.nest.flatten(finish(two, k)), tf.nest.flatten(finish(one, k)), strict=True):
+            np.testing.assert_array_equal(a, b)
+    for mine, theirs in zip(two.state, one.state, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    fresh = Normalization(BOX, 2, GAMMA, observations=True, rewards=True)
+    assert not np.allclose(finish(fresh, 3).observations, finish(one, 3).observations)
+
+
+# ----- On the way between environments and a policy
+
+
+class Drift:
+    """Observations that nothing but the number of the environment and its clock make up, far from mean 0; an episode
+    ends after 5 steps, and the reward is the clock."""
+
+    observation_space = spaces.Box(-np.inf, np.inf, [2])
+    action_space = spaces.Discrete(2)
+    max_episode_steps = 5
+
+    def reset(self, num_envs, seed):
+        return tf.stack([tf.range(num_envs) % 3, tf.zeros([num_envs], tf.int32)], axis=-1)
+
+    def observe(self, state):
+        number, clock = tf.unstack(tf.cast(state, tf.float32), axis=-1)
+        return tf.stack([100.0 + 3.0 * number + clock, 0.01 * clock], axis=-1)
+
+    def step(self, state, actions, seed):
+        return state + [0, 1], tf.cast(state[:, 1], tf.float32), tf.zeros(state.shape[:1], tf.bool)
+
+
+def small_policy(space):
+    """With opinions: the logits depend on the observation."""
+    actor = make_actor(space, spaces.Discrete(2), (8,))
+    actor.set_weights([w * 100 if w.shape[-1] == 2 else w for w in actor.get_weights()])
+    return ActorCriticPolicy(actor, make_critic(space, (8,)))
+
+
+def raw_moments(rows):
+    return Moments(len(rows), rows.mean(axis=0), rows.var(axis=0))
+
+
+@pytest.mark.parametrize("mode", ["eager", "graph", "xla"])
+def test_statistics_stand_still_during_a_rollout_and_move_after_it(mode):
+    """A clock is seen once a step, so every raw observation is known: those of rollouts 0 to k - 1 normalise rollout
+    k, which the policy saw so."""
+    num_envs, length = 3, 8
+    environment = Drift()
+    plain = GraphCollector(small_policy(Drift.observation_space), environment, num_envs, length, mode="eager")
+    normalization = Normalization(Drift.observation_space, num_envs, observations=True)
+    policy = small_policy(Drift.observation_space)
+    collector = GraphCollector(policy, environment, num_envs, length, normalization=normalization, mode=mode)
+    seen = np.zeros([0, 2])
+    for k in range(3):
+        iteration = tf.constant(k, tf.int64)
+        raw, rollout = plain.collect(iteration).observations.numpy(), collector.collect(iteration)
+        expected = slow_normalized(raw, seen) if k else np.clip(raw, -10, 10)
+        np.testing.assert_allclose(rollout.observations, expected, rtol=1e-4, atol=1e-4)
+        flat = tf.reshape(rollout.observations, [-1, 2])
+        evaluation = policy.evaluate(flat, tf.reshape(rollout.actions, [-1]))
+        np.testing.assert_allclose(
+            tf.reshape(rollout.distribution.logits, [-1, 2]), evaluation.distribution.logits, rtol=1e-4, atol=1e-4
+        )
+        np.testing.assert_allclose(tf.reshape(rollout.values, [-1]), evaluation.values, rtol=1e-4, atol=1e-5)
+        seen = np.concatenate([seen, raw.reshape(-1, 2)])
+        for variable, wanted in zip(normalization.state, raw_moments(seen), strict=True):
+            np.testing.assert_allclose(variable, wanted, rtol=1e-6)
+    assert (~rollout.mask.numpy()).any() and np.std(rollout.observations) > 0.5
+
+
+def collect_normalised(environment, mode):
+    """A collector of 4 environments and 8 steps, and what normalises it."""
+    in_graph = isinstance(environment, CartPole)
+    space = environment.observation_space if in_graph else environment.single_observation_space
+    normalization = Normalization(space, 4, GAMMA, observations=True, rewards=True)
+    if in_graph:
+        return GraphCollector(small_policy(space), environment, 4, 8, normalization=normalization, mode=mode)
+    return GymnasiumCollector(small_policy(space), environment, 8, normalization=normalization, mode=mode)
+
+
+@pytest.mark.parametrize("kind", ["in_graph", *AutoresetMode], ids=str)
+def test_every_ratio_of_the_first_minibatch_is_1(kind, make_counting):
+    """The stored observation is the normalised one that the policy saw, in every iteration."""
+    collector = collect_normalised(CartPole() if kind == "in_graph" else make_counting(4, kind), "graph")
+    config = PPOConfig(minibatch_size=32, num_epochs=1, learning_rate=0.1, learning_rate_schedule="constant")
+    learner = PPOLearner(collector.policy, config, 3, prepare=lambda x: to_batch(x, GAMMA, 0.9), mode="graph")
+    for k in range(3):
+        before = [variable.numpy() for variable in collector.normalization.state]
+        metrics = learner.update(collector.collect(tf.constant(k, tf.int64)))
+        np.testing.assert_allclose(metrics["policy/ratio_max"], 1.0, rtol=1e-5)
+        assert abs(metrics["policy/approx_kl"]) < 1e-6 and metrics["policy/clip_fraction"] == 0
+        assert metrics["policy/grad_norm"] > 1e-4
+        moved = [not np.array_equal(a, b) for a, b in zip(before, collector.normalization.state, strict=True)]
+        assert all(moved)
+
+
+def test_a_gymnasium_policy_sees_normalised_observations(autoreset, make_counting, stream):
+    """And values the true successors, normalised, in every autoreset mode."""
+    collector = collect_normalised(make_counting(4, autoreset), "eager")
+    policy, normalization = collector.policy, collector.normalization
+    acted_on = []
+    act = policy.act
+    policy.act = lambda observations, noise: (acted_on.append(observations.numpy()), act(observations, noise))[1]
+    first = collector.collect(tf.constant(0, tf.int64))
+    count, mean, variance = (variable.numpy() for variable in normalization.state[:3])
+    assert count == 8 * 4
+    acted_on.clear()
+    rollout = collector.collect(tf.constant(1, tf.int64))
+    np.testing.assert_allclose(np.stack(acted_on), rollout.observations, rtol=1e-5, atol=1e-5)
+    for number in range(4):
+        mask, played = rollout.mask.numpy()[:, number], np.sum(first.mask[:, number])
+        raw, *_, successors = (x[played:] for x in stream(number, played + mask.sum()))
+        raw, successors = (np.clip((x - mean) / np.sqrt(variance + 1e-8), -10, 10) for x in (raw, successors))
+        np.testing.assert_allclose(rollout.observations.numpy()[mask, number], raw, rtol=1e-4, atol=1e-4)
+        values = policy.value(tf.constant(successors, tf.float32))
+        np.testing.assert_allclose(rollout.next_values.numpy()[mask, number], values, rtol=1e-3, atol=1e-4)
+
+
+def test_rewards_reach_the_learner_scaled_and_the_statistics_of_episodes_as_they_were(make_counting, stream):
+    environment = make_counting(2)
+    normalization = Normalization(None, 2, GAMMA, rewards=True)
+    policy = small_policy(environment.single_observation_space)
+    collector = GymnasiumCollector(policy, environment, 12, normalization=normalization, mode="eager")
+    running, seen, played = np.zeros(2), [], [0, 0]
+    for k in range(2):
+        rollout = collector.collect(tf.constant(k, tf.int64))
+        done, mask = (rollout.terminated | rollout.truncated).numpy(), rollout.mask.numpy()
+        rewards = np.zeros([12, 2])
+        for number in range(2):
+            before, played[number] = played[number], played[number] + mask[:, number].sum()
+            rewards[mask[:, number], number] = stream(number, played[number])[1][before:]
+        np.testing.assert_allclose(rollout.rewards, slow_scaled(rewards, done, running, seen), rtol=1e-4, atol=1e-6)
+    assert rollout.metrics["rollout/episode_return_mean"] > 10.0  # far above any scaled reward
+
+
+@pytest.mark.parametrize("backend", ["graph", "gymnasium"])
+def test_the_policy_evaluates_what_it_acted_on(backend):
+    """The stored observations are the normalised ones, and the ratio starts at 1 (statement 22)."""
+    trainer = ControlTrainer(
+        control_run(
+            "Acrobot-v1",
+            backend=backend,
+            num_envs=4,
+            rollout_length=16,
+            total_steps=64 * 3,
+            minibatch_size=64,
+            num_epochs=1,
+            hidden_units=(8,),
+            device="cpu",
+        )
+    )
+    for _, row in trainer.iterations():
+        assert row["policy/ratio_max"] == pytest.approx(1, abs=1e-5)
+        assert row["loss/kl"] == pytest.approx(0, abs=1e-9)
+    count, mean = trainer.normalization.state[:2]
+    assert count == 3 * 64 and np.abs(mean).max() > 0.1
+    rollout = trainer.collector.collect(tf.constant(3, tf.int64))
+    assert np.abs(rollout.observations).max() <= 10
+    assert np.abs(np.mean(rollout.observations[..., 0])) < 5
+    assert trainer.state["normalization"] is not None and len(trainer.normalization.state) == 7
+    trainer.close()

@@ -1,0 +1,119 @@
+"""What an environment shows where an episode has ended counts for nothing, and need not be finite (statement 16)."""
+
+import gymnasium
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfppo.control.envs.environment import IN_GRAPH_ENVIRONMENTS
+from tfppo.control.trainer import ControlTrainer
+from tfppo.errors import UsageError
+from tfppo.ppo.config import ControlConfig, ControlRun, PPOConfig, RunConfig
+
+FINITE, NAN = 7.0, float("nan")
+
+
+class Walk:
+    """A place that moves up or down, and an episode that ends at 3 or -3, seen as `END` there."""
+
+    observation_space = gymnasium.spaces.Box(-np.inf, np.inf, [2], np.float32)
+    action_space = gymnasium.spaces.Discrete(2)
+    max_episode_steps = 9
+    END = FINITE
+
+    def reset(self, num_envs, seed):
+        return tf.zeros([num_envs])
+
+    def observe(self, state):
+        seen = tf.stack([state, tf.ones_like(state)], axis=-1)
+        return tf.where(tf.abs(seen[..., :1]) < 3, seen, self.END)
+
+    def step(self, state, actions, seed):
+        state = state + 2.0 * tf.cast(actions, tf.float32) - 1.0
+        return state, state, tf.abs(state) >= 3
+
+
+class SingleWalk(gymnasium.Env):
+    """The same for gymnasium."""
+
+    observation_space, action_space = Walk.observation_space, Walk.action_space
+    END = FINITE
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.place = 0.0
+        return np.array([0.0, 1.0], np.float32), {}
+
+    def step(self, action):
+        self.place += 2.0 * float(action) - 1.0
+        is_end = abs(self.place) >= 3
+        seen = [self.END] * 2 if is_end else [self.place, 1.0]
+        return np.array(seen, np.float32), self.place, is_end, False, {}
+
+
+class Cut(Walk):
+    """Its episodes end by their number of steps, and are seen as `END` there: what would follow counts."""
+
+    max_episode_steps = 3
+
+    def reset(self, num_envs, seed):
+        return tf.zeros([num_envs])
+
+    def observe(self, state):
+        seen = tf.stack([state, tf.ones_like(state)], axis=-1)
+        return tf.where(seen[..., :1] < 3, seen, self.END)
+
+    def step(self, state, actions, seed):
+        return state + 1.0, tf.ones_like(state), tf.zeros_like(state, tf.bool)
+
+
+def trained(monkeypatch, walk, end, backend="graph", iterations=3, **settings):
+    monkeypatch.setattr(walk, "END", end)
+    name = f"{walk.__name__}NotFinite-v0"
+    if backend == "graph":
+        monkeypatch.setitem(IN_GRAPH_ENVIRONMENTS, name, walk)
+    else:
+        monkeypatch.setitem(
+            gymnasium.registry, name, gymnasium.envs.registration.EnvSpec(name, walk, max_episode_steps=9)
+        )
+    control = {
+        "num_envs": 2,
+        "rollout_length": 16,
+        "total_steps": 32 * iterations,
+        "hidden_units": (4,),
+        "backend": backend,
+    }
+    ppo = PPOConfig(minibatch_size=16, num_epochs=2, learning_rate=0.01)
+    trainer = ControlTrainer(ControlRun(RunConfig(seed=1), ControlConfig(env=name, **control | settings), ppo))
+    rows = [row for _, row in trainer.iterations()]
+    trainer.close()
+    assert all(row["guard/skipped_updates"] == 0 for row in rows)
+    return trainer
+
+
+def weights(*given, **settings):
+    return np.concatenate([np.reshape(x, -1) for x in trained(*given, **settings).policy.trainable_variables])
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"lstm_units": 3}, {"backend": "gymnasium"}, {"backend": "gymnasium", "lstm_units": 3}]
+)
+def test_training_is_the_same_bit_for_bit(monkeypatch, settings):
+    walk = SingleWalk if "backend" in settings else Walk
+    given, expected = (weights(monkeypatch, walk, end, **settings) for end in (NAN, FINITE))
+    np.testing.assert_array_equal(given, expected)
+    start = weights(monkeypatch, walk, FINITE, iterations=1, **settings)
+    assert np.isfinite(given).all() and (given != start).any()
+
+
+@pytest.mark.parametrize("end", [NAN, np.inf])
+def test_moments_of_observations_are_learnt_all_the_same(monkeypatch, end):
+    trainer = trained(monkeypatch, Walk, end, normalize_observations=True)
+    count, mean, variance = (x.numpy() for x in trainer.normalization.state)
+    assert count == pytest.approx(96, abs=0.1) and mean[1] == pytest.approx(1, abs=1e-3)
+    assert 0.2 < variance[0] < 4 and variance[1] == pytest.approx(0, abs=1e-2)
+
+
+def test_where_an_episode_is_only_cut_the_observation_is_named(monkeypatch):
+    with pytest.raises(UsageError, match="an observation was not finite in 5 updates in a row"):
+        trained(monkeypatch, Cut, NAN, iterations=6)

@@ -1,0 +1,240 @@
+"""The trainer: a few iterations on both backends."""
+
+import math
+
+import keras
+import numpy as np
+import pytest
+
+from tfppo.control.rollouts.graph import GraphCollector
+from tfppo.control.rollouts.gymnasium import GymnasiumCollector
+from tfppo.control.trainer import ControlTrainer
+from tfppo.errors import UsageError
+from tfppo.ppo.config import ControlConfig, ControlRun, PPOConfig, RunConfig
+
+
+def make_trainer(backend="graph", seed=1, iterations=2, env="CartPole-v1", ppo=None, mode="graph", **control):
+    shape = {"num_envs": 8, "rollout_length": 32, "hidden_units": (8,)} | control
+    batch_size = shape["num_envs"] * shape["rollout_length"]
+    return ControlTrainer(
+        ControlRun(
+            RunConfig(seed=seed, device="cpu", compile_rollout=mode, compile_update=mode),
+            ControlConfig(env=env, backend=backend, total_steps=batch_size * iterations, **shape),
+            PPOConfig(**{"minibatch_size": batch_size // 2, "num_epochs": 2, "learning_rate": 0.01} | (ppo or {})),
+        )
+    )
+
+
+def weights(trainer):
+    return np.concatenate([variable.numpy().reshape(-1) for variable in trainer.policy.trainable_variables])
+
+
+@pytest.mark.parametrize(("backend", "collector"), [("graph", GraphCollector), ("gymnasium", GymnasiumCollector)])
+def test_two_iterations(backend, collector, control_metrics):
+    """Every metric that the table names and no other, all finite; one trace; from the same seed the same weights,
+    even where the loop is left and begun again."""
+    trainer = make_trainer(backend)
+    assert isinstance(trainer.collector, collector) and trainer.in_graph == (backend == "graph")
+    before = weights(trainer)
+    rows = list(trainer.iterations())
+    assert [iteration for iteration, _ in rows] == [0, 1]
+    for _, row in rows:
+        assert set(row) == set(control_metrics)
+        assert all(isinstance(value, float) and math.isfinite(value) for value in row.values()), row
+    steps = [row["rollout/env_steps"] for _, row in rows]
+    assert 200 < steps[0] <= 256 and 400 < steps[1] <= 512
+    assert trainer.env_steps == steps[1] and trainer.iteration == 2
+    assert trainer.learner.update.experimental_get_tracing_count() == 1
+    assert trainer.compile_seconds > 0
+    assert np.abs(weights(trainer) - before).max() > 1e-3
+    assert list(trainer.iterations()) == []  # the run is at its end
+    again = make_trainer(backend)
+    lasting = [name for name in control_metrics if not name.startswith("time/")]
+    for iteration, row in rows:
+        number, same = next(again.iterations())
+        assert number == iteration
+        assert [same[name] for name in lasting] == [row[name] for name in lasting]
+    np.testing.assert_array_equal(weights(again), weights(trainer))
+    for each in (trainer, again):
+        each.close()
+
+
+def test_seeds_give_different_networks_noise_and_minibatches():
+    one, two = make_trainer(seed=1), make_trainer(seed=2)
+    assert np.abs(weights(one) - weights(two)).max() > 1e-2
+    for part in ("collector", "learner"):
+        assert (getattr(one, part).seed != getattr(two, part).seed).numpy().any()
+
+
+@pytest.mark.parametrize("backend", ["graph", "gymnasium"])
+def test_rollouts_are_strictly_on_policy(backend):
+    """With one step an iteration, each rollout meets the very weights that collected it: every ratio is 1."""
+    ppo = {"minibatch_size": 16, "num_epochs": 1, "learning_rate": 0.3, "learning_rate_schedule": "constant"}
+    trainer = make_trainer(backend, iterations=3, num_envs=2, rollout_length=8, ppo=ppo)
+    norms = []
+    for _, row in trainer.iterations():
+        np.testing.assert_allclose(row["policy/ratio_max"], 1.0, rtol=1e-5)
+        assert abs(row["policy/approx_kl"]) < 1e-6 and row["policy/clip_fraction"] == 0
+        norms.append(row["policy/grad_norm"])
+    assert len(norms) == 3 and min(norms) > 0
+    trainer.close()
+
+
+def test_env_steps_leave_out_the_steps_that_only_start_an_episode():
+    """Counting environments 1 and 2 play 2, 4, 1, 3, 2 and 4, 1, 3, 2, 4 steps, with a step to start each episode:
+    both spend two of their first eight steps, and two of the next eight, on starting."""
+    trainer = make_trainer("auto", env="Counting-v0", num_envs=2, rollout_length=8)
+    assert not trainer.in_graph
+    steps = [row["rollout/env_steps"] for _, row in trainer.iterations()]
+    assert steps == [12, 24] and trainer.env_steps == 24
+    trainer.close()
+
+
+def test_state_holds_all_that_changes():
+    trainer = make_trainer(num_envs=2, rollout_length=4)
+    state = trainer.state
+    others = ["iteration", "kl_coeff", "guard", "collector", "normalization"]
+    assert list(state) == ["actor", "critic", "optimizer", *others]
+    assert state["collector"] is trainer.collector.state and len(state["collector"]) > 4
+    assert state["optimizer"] is trainer.learner.optimizer and state["iteration"] is trainer.learner.iteration
+
+
+def test_settings_reach_what_they_set():
+    ppo = {"gamma": 0.5, "gae_lambda": 0.25, "minibatch_size": 4}
+    trainer = make_trainer(iterations=7, num_envs=2, rollout_length=4, hidden_units=(5, 3), ppo=ppo, activation="relu")
+    assert [layer.units for layer in trainer.policy.actor.layers[1:]] == [5, 3, 2]
+    assert trainer.normalization.state == []
+    assert trainer.policy.critic.layers[1].activation.__name__ == "relu"
+    assert trainer.collector.rollout_length == 4 and trainer.collector.state[0].shape == [2, 4]
+    assert trainer.rollout_mode == "graph" == trainer.update_mode and trainer.device == "/CPU:0"
+    assert trainer.observation_space.shape == (4,)
+    rollout = trainer.collector.collect(np.int64(0))
+    batch = trainer.learner.prepare(rollout)
+    delta = rollout.rewards + 0.5 * rollout.next_values - rollout.values  # nothing ends in four steps
+    np.testing.assert_allclose(batch.advantages[-2:], delta[-1], rtol=1e-5)
+    np.testing.assert_allclose(batch.advantages[-4:-2], delta[-2] + 0.125 * delta[-1], rtol=1e-5)
+    np.testing.assert_allclose(trainer.learner.learning_rate(6), 0.01 / 7, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("backend", "env", "named"),
+    [
+        (
+            "graph",
+            "FrozenLake-v1",
+            r"'FrozenLake-v1' is not an in-graph environment; those are CartPole-v1, Acrobot-v1",
+        ),
+        ("auto", "NoSuchGame-v0", r"cannot make environment 'NoSuchGame-v0'"),
+        ("auto", "Blackjack-v1", r"observation space Tuple\("),
+    ],
+)
+def test_environments_that_do_not_fit_are_refused(backend, env, named):
+    with pytest.raises(UsageError, match=named):
+        make_trainer(backend, env=env)
+
+
+def test_a_policy_that_remembers_the_episode():
+    """Its minibatches are environments with their whole time, and replay begins at ratio 1 (statement 24)."""
+    ppo = {"minibatch_size": 64, "num_epochs": 1, "learning_rate": 1e-9}
+    trainer = make_trainer(num_envs=4, rollout_length=32, lstm_units=6, iterations=3, ppo=ppo)
+    assert trainer.policy.is_recurrent and trainer.learner.config.minibatch_size == 2
+    for _, row in trainer.iterations():
+        assert row["policy/ratio_max"] == pytest.approx(1, abs=1e-5)
+        assert row["loss/kl"] == pytest.approx(0, abs=1e-9)
+    memory = trainer.collector.collect(np.int64(3)).memory
+    assert [part.shape for part in memory] == [[4, 6]] * 4 and np.abs(memory[0]).max() > 0
+
+
+def test_memory_is_that_of_the_episode_alone():
+    """The rollout's distributions, as sampled step by step, are those of a replay of each episode from nothing on."""
+    trainer = make_trainer(num_envs=3, rollout_length=64, lstm_units=5, ppo={"minibatch_size": 64})
+    rollout = trainer.collector.collect(np.int64(0))
+    mask = rollout.mask.numpy()
+    assert (~mask).sum() >= 3
+    for b in range(3):
+        starts = [0, *(np.flatnonzero(~mask[:, b]) + 1)]
+        for start, stop in zip(starts, [*starts[1:], 64], strict=True):
+            if start == stop:
+                continue
+            episode = rollout.observations[start:stop, b : b + 1]
+            alone, values = trainer.policy.review(
+                episode, np.ones([stop - start, 1], bool), trainer.policy.initial_memory(1)
+            )
+            np.testing.assert_allclose(
+                alone.logits[:, 0], rollout.distribution.logits[start:stop, b], rtol=1e-4, atol=1e-6
+            )
+            np.testing.assert_allclose(values[:, 0], rollout.values[start:stop, b], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("control", "named"),
+    [
+        ({"lstm_units": 4, "shared_trunk": True}, "shared_trunk"),
+        ({"backend": "gymnasium", "fused": True}, "fused"),
+        ({"backend": "graph", "vectorization": "sync"}, "vectorization sync is for gymnasium's environments"),
+        ({"backend": "auto", "vectorization": "async", "double_buffer": True}, "async with double_buffer"),
+    ],
+)
+def test_settings_that_exclude_each_other_are_refused(control, named):
+    with pytest.raises(UsageError, match=named):
+        make_trainer(**control)
+
+
+def test_a_recurrent_policy_on_gymnasiums_environment():
+    trainer = make_trainer("gymnasium", num_envs=2, rollout_length=16, lstm_units=4, ppo={"minibatch_size": 16})
+    for _, row in trainer.iterations():
+        assert math.isfinite(row["loss/total"])
+    trainer.close()
+
+
+def test_an_environment_of_the_users_own(tmp_path):
+    from tfppo import register_environment
+    from tfppo.control import run
+    from tfppo.control.envs.classic import CartPole
+
+    class Short(CartPole):
+        max_episode_steps = 20
+
+    register_environment("Short-v0", Short)
+    trainer = make_trainer(env="Short-v0")
+    assert trainer.in_graph and len(list(trainer.iterations())) == 2
+    config = ControlRun(
+        RunConfig(runs_dir=tmp_path, device="cpu"),
+        ControlConfig(env="Short-v0", num_envs=2, rollout_length=8, total_steps=16, hidden_units=(4,), eval_episodes=3),
+        PPOConfig(minibatch_size=8, num_epochs=1),
+    )
+    assert run.evaluate(run.train(config), 3)["max"] <= 20
+    with pytest.raises(UsageError, match="Short-v0 is taken"):
+        register_environment("Short-v0", CartPole)
+
+
+def test_models_of_the_users_own():
+    def model(units):
+        return keras.Sequential([keras.Input((4,)), keras.layers.Dense(7, "relu"), keras.layers.Dense(units)])
+
+    config = make_trainer().config
+    actor, critic = model(2), model(1)
+    trainer = ControlTrainer(config, actor=actor, critic=critic)
+    assert trainer.policy.actor is actor and trainer.policy.critic is critic
+    before = actor.get_weights()[0].copy()
+    next(trainer.iterations())
+    assert np.abs(actor.get_weights()[0] - before).max() > 0
+    with pytest.raises(UsageError, match=r"\(None, 3\)"):
+        ControlTrainer(config, actor=model(3))
+    with pytest.raises(UsageError, match=r"\(None, 2\)"):
+        ControlTrainer(config, critic=model(2))
+
+
+@pytest.mark.parametrize("settings", [{}, {"backend": "gymnasium"}, {"lstm_units": 4, "rollout_length": 4}])
+def test_advantages_recomputed_before_each_epoch(settings):
+    """In the first epoch they are those of the rollout; in the second the critic has moved, and so have they."""
+    trained = {}
+    for epochs in (1, 2):
+        for recompute in (False, True):
+            ppo = {"num_epochs": epochs, "recompute_advantages": recompute, "value_coeff": 5.0}
+            trainer = make_trainer(iterations=1, ppo=ppo, mode="eager", **settings)
+            list(trainer.iterations())
+            trainer.close()
+            trained[epochs, recompute] = weights(trainer)
+    np.testing.assert_allclose(trained[1, True], trained[1, False], rtol=1e-4, atol=1e-5)
+    assert np.abs(trained[2, True] - trained[2, False]).max() > 1e-4

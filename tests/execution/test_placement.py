@@ -1,0 +1,189 @@
+"""Where a phase runs and how it is compiled: the rules, case by case."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfppo import ControlTrainer, control_run
+from tfppo.errors import UsageError
+from tfppo.execution.placement import (
+    GPU_BATCH_SIZE,
+    XLA_GRADIENT_STEPS,
+    XLA_RECURRENT_STEPS,
+    XLA_ROWS,
+    XLA_TOKENS,
+    call_directly,
+    choose_compilation,
+    choose_device,
+    choose_token_compilation,
+    compiled,
+)
+
+BACKENDS = ("graph", "gymnasium")
+LONG, SHORT = XLA_GRADIENT_STEPS, XLA_GRADIENT_STEPS - 1
+
+
+@pytest.fixture
+def set_gpus(monkeypatch):
+    def set_gpus(count):
+        devices = {"GPU": [object()] * count, "CPU": [object()]}
+        monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: devices[kind])
+
+    return set_gpus
+
+
+@pytest.mark.parametrize(
+    ("num_gpus", "setting", "batch_size", "device", "reason"),
+    [
+        (0, "auto", GPU_BATCH_SIZE, "/CPU:0", "no GPU is visible"),
+        (0, "cpu", 1, "/CPU:0", "asked for"),
+        (1, "cpu", GPU_BATCH_SIZE, "/CPU:0", "asked for"),
+        (1, "gpu", 1, "/GPU:0", "asked for"),
+        (1, "auto", GPU_BATCH_SIZE - 1, "/CPU:0", f"{GPU_BATCH_SIZE - 1} transitions are below {GPU_BATCH_SIZE}"),
+        (2, "auto", GPU_BATCH_SIZE, "/GPU:0", f"{GPU_BATCH_SIZE} transitions are at or above"),
+    ],
+)
+def test_device_follows_the_rule_and_says_why(set_gpus, num_gpus, setting, batch_size, device, reason):
+    set_gpus(num_gpus)
+    chosen, sentence = choose_device(setting, batch_size)
+    assert chosen == device
+    assert reason in sentence
+
+
+def test_a_gpu_that_is_not_there_is_refused(set_gpus):
+    set_gpus(0)
+    with pytest.raises(UsageError, match="TensorFlow sees no GPU here"):
+        choose_device("gpu", GPU_BATCH_SIZE)
+
+
+@pytest.mark.parametrize("phase", ["rollout", "update"])
+def test_compilation_follows_the_rule(phase):
+    rows = XLA_ROWS[phase]
+    assert choose_compilation("auto", phase, "/CPU:0", rows, LONG) == "xla"
+    assert choose_compilation("auto", phase, "/CPU:0", rows + 1, LONG) == "graph"
+    assert choose_compilation("auto", phase, "/CPU:0", rows, SHORT) == "graph"
+    assert choose_compilation("auto", phase, "/GPU:0", 100 * rows, 1) == "xla"
+    for setting in ("xla", "graph", "eager"):
+        assert choose_compilation(setting, phase, "/GPU:0", rows, LONG) == setting
+
+
+def test_a_memory_repays_compilation_sooner_and_acting_for_python_never():
+    assert choose_compilation("auto", "update", "/CPU:0", 1, XLA_RECURRENT_STEPS, recurrent=True) == "xla"
+    assert choose_compilation("auto", "update", "/CPU:0", 1, XLA_RECURRENT_STEPS - 1, recurrent=True) == "graph"
+    assert choose_compilation("auto", "act", "/CPU:0", 1, 1000 * LONG) == "graph"
+    assert choose_compilation("auto", "act", "/GPU:0", 1, SHORT) == "xla"
+
+
+def test_only_environments_in_the_graph_have_rollouts_of_xla():
+    modes = {backend: ControlTrainer(control_run(backend=backend)).rollout_mode for backend in BACKENDS}
+    assert modes == {"graph": "xla", "gymnasium": "graph"}
+
+
+def test_eager_is_the_function_itself():
+    def function(x):
+        return x
+
+    assert compiled(function, "eager") is function
+
+
+@pytest.mark.parametrize("phase", ["rollout", "update"])
+def test_language_models_are_compiled_by_xla_where_there_are_tokens_enough(phase):
+    few, many = XLA_TOKENS[phase] - 1, XLA_TOKENS[phase]
+    assert choose_token_compilation("auto", phase, "/CPU:0", few) == "graph"
+    assert choose_token_compilation("auto", phase, "/CPU:0", many) == "xla"
+    assert choose_token_compilation("auto", phase, "/GPU:0", few) == "xla"
+    assert choose_token_compilation("eager", phase, "/GPU:0", many) == "eager"
+
+
+def test_a_language_model_goes_to_the_gpu_where_there_is_one(set_gpus):
+    set_gpus(0)
+    assert choose_device("auto", None)[0] == "/CPU:0"
+    set_gpus(1)
+    assert choose_device("auto", None) == ("/GPU:0", "a language model is faster there")
+
+
+def test_graph_and_xla_trace_once_and_only_xla_compiles():
+    """XLA has no strings, so it refuses what a graph runs."""
+    traces = []
+
+    def function(x):
+        traces.append(tf.executing_eagerly())
+        return tf.strings.length(tf.strings.as_string(x))
+
+    graph, xla = compiled(function, "graph"), compiled(function, "xla")
+    assert [int(graph(tf.constant(x))) for x in (7, 11)] == [1, 2]
+    assert traces == [False]
+    with pytest.raises(tf.errors.InvalidArgumentError, match="XLA"):
+        xla(tf.constant(7))
+
+
+@pytest.mark.parametrize("mode", ["eager", "graph", "xla"])
+def test_a_direct_call_is_the_call(mode):
+    """With arrays or tensors, several results, and the weights of now."""
+    weights = tf.Variable([1.0, 2.0])
+
+    def function(x, index):
+        return [x * weights, x[index]]
+
+    program = compiled(function, mode)
+    direct = call_directly(program, [tf.zeros([3, 2]), tf.constant(0)])
+    x = np.arange(6, dtype=np.float32).reshape(3, 2)
+    for _ in range(2):
+        for given in (x, tf.constant(x)):
+            for a, b in zip(direct(given, tf.constant(1)), program(tf.constant(x), tf.constant(1)), strict=True):
+                assert a.dtype == b.dtype
+                np.testing.assert_array_equal(a, b)
+        weights.assign([3.0, 4.0])
+
+
+def test_a_direct_call_is_compiled_as_asked():
+    """Text is not for XLA: whether it fails shows who runs it."""
+
+    def function(x):
+        return [tf.strings.length(tf.strings.as_string(x))]
+
+    example = [tf.zeros([2], tf.int32)]
+    for mode in ("eager", "graph"):
+        np.testing.assert_array_equal(
+            call_directly(compiled(function, mode), example)(np.array([5, 10], np.int32))[0], [1, 2]
+        )
+    with pytest.raises((tf.errors.InvalidArgumentError, tf.errors.UnimplementedError)):
+        call_directly(compiled(function, "xla"), example)(np.array([5, 10], np.int32))
+
+
+REPEATABLE = """
+import sys
+import tensorflow as tf
+from tensorflow.python.framework import config  # who asks has no public name
+from tfppo.ppo.config import RunConfig
+from tfppo.errors import UsageError
+from tfppo.execution.placement import make_repeatable
+threads, deterministic = int(sys.argv[1]), sys.argv[2] == "True"
+run = make_repeatable(RunConfig(threads=threads, deterministic=deterministic))
+tf.constant(1.0) + 1.0
+threading = tf.config.threading
+print(run.threads, threading.get_intra_op_parallelism_threads(), threading.get_inter_op_parallelism_threads())
+print(config.is_op_determinism_enabled())
+print(make_repeatable(run) == run)
+try:
+    make_repeatable(RunConfig(threads=run.threads + 1))
+except UsageError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize(("threads", "deterministic"), [(0, True), (3, False)])
+def test_a_process_runs_as_it_is_told_until_it_has_begun(threads, deterministic):
+    done = subprocess.run(
+        [sys.executable, "-c", REPEATABLE, str(threads), str(deterministic)], capture_output=True, text=True, check=True
+    )
+    counts, is_deterministic, again, refused = done.stdout.splitlines()
+    chosen = threads or len(os.sched_getaffinity(0))
+    kept, *set_to = map(int, counts.split())
+    assert kept == chosen and set(set_to) <= {chosen, 0 if threads == 0 else chosen}  # 0: TensorFlow's own default
+    assert (is_deterministic, again) == (str(deterministic), "True")
+    assert refused.startswith(f"threads is {chosen + 1}, but TensorFlow runs with {chosen} already")

@@ -1,0 +1,192 @@
+"""What is not finite never reaches the weights, is counted and named, and ends a run that it does not leave alone."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from slow_learner import START, LinearPolicy, make_batch, tensors
+from support.refusal import refusal
+
+from tfppo.control.recipes import control_run
+from tfppo.control.rollouts.fused import fused_iterations
+from tfppo.control.trainer import ControlTrainer
+from tfppo.ops.masking import masked_finite
+from tfppo.ppo.config import PPOConfig
+from tfppo.ppo.guard import MAX_IN_A_ROW, NAMES, NOTHING, Guard
+from tfppo.ppo.learner import PPOLearner
+
+CONFIG = PPOConfig(num_epochs=2, minibatch_size=6, learning_rate=0.05, kl_coeff=0.1, kl_rule="schulman")
+NAN, INF = float("nan"), float("inf")
+
+
+def make_learner(mode="eager", **settings):
+    config = PPOConfig(**{name: getattr(CONFIG, name) for name in CONFIG.__dataclass_fields__} | settings)
+    return PPOLearner(LinearPolicy(START), config, 9, mode=mode)
+
+
+def poisoned(name, value=NAN):
+    batch = make_batch()
+    field = np.array(getattr(batch, name))
+    field[np.flatnonzero(batch.mask)[-1]] = value
+    return batch._replace(**{name: field})
+
+
+def state_of(learner):
+    variables = [*learner.policy.trainable_variables, *learner.optimizer.variables, learner.kl_coeff]
+    return [np.asarray(v.numpy()).tobytes() for v in variables if "learning_rate" not in v.name]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "mode"),
+    [
+        *(("advantages", NAN, mode) for mode in ("eager", "graph", "xla")),
+        *(("returns", value, "eager") for value in (NAN, INF, -INF)),
+        *((name, -INF, "eager") for name in ("old_log_probs", "old_values")),
+    ],
+)
+def test_an_update_on_what_is_not_finite_changes_nothing_and_is_counted(name, value, mode):
+    learner = make_learner(mode)
+    learner.update(tensors(make_batch()))
+    before = state_of(learner)
+    metrics = learner.update(tensors(poisoned(name, value)))
+    assert state_of(learner) == before
+    assert metrics["guard/skipped_updates"] == 1 and learner.guard.culprit == name
+    assert int(learner.iteration) == 2  # the schedules go on
+    metrics = learner.update(tensors(make_batch()))
+    assert state_of(learner) != before
+    assert metrics["guard/skipped_updates"] == 1 and learner.guard.culprit is None
+    assert all(np.isfinite(float(value)) for value in metrics.values())
+
+
+def test_what_the_masks_leave_out_may_be_anything():
+    learner, batch = make_learner(), make_batch()
+    outside = np.flatnonzero(~batch.mask)
+    assert len(outside)
+    for name in ("advantages", "returns", "old_log_probs", "old_values"):
+        batch = batch._replace(**{name: np.where(batch.mask, getattr(batch, name), NAN)})
+    assert learner.update(tensors(batch))["guard/skipped_updates"] == 0
+
+
+class Breaking(LinearPolicy):
+    """Its values are of no use from some evaluation on, as those of a network that has diverged."""
+
+    def __init__(self, weights, good, factor):
+        super().__init__(weights)
+        self.count, self.good, self.factor = tf.Variable(0), good, factor
+
+    def evaluate(self, inputs, actions):
+        evaluation = super().evaluate(inputs, actions)
+        bad = self.count.assign_add(1) > self.good
+        factor = tf.where(bad, tf.constant(self.factor), 1.0)
+        return evaluation._replace(values=evaluation.values * factor)
+
+
+@pytest.mark.parametrize("mode", ["eager", "graph"])
+@pytest.mark.parametrize(("factor", "culprit"), [(NAN, "the loss"), (INF, "the loss"), (3e18, "the gradient")])
+@pytest.mark.parametrize("good", [0, 1, 3])
+def test_an_update_that_breaks_on_the_way_leaves_no_trace(good, factor, culprit, mode):
+    """Its metrics are means over the steps that were good."""
+    batch = tensors(make_batch())
+    learner = PPOLearner(Breaking(START, good, factor), PPOConfig(**SETTINGS), 9, mode=mode)
+    before = state_of(learner)
+    metrics = learner.update(batch)
+    assert learner.guard.culprit == culprit and metrics["guard/skipped_updates"] == 1
+    assert state_of(learner) == before and int(learner.optimizer.iterations) == 0
+    assert int(learner.policy.count) == good + 1  # no step was taken after it
+    means = [float(metrics[name]) for name in ("loss/total", "policy/grad_norm", "policy/approx_kl")]
+    assert np.isfinite(means).all() if good else np.isnan(means).all()
+    if good:
+        other = PPOLearner(Breaking(START, 100, 1.0), PPOConfig(**SETTINGS), 9, mode=mode)
+        assert float(other.update(batch)["policy/first_ratio_max"]) == float(metrics["policy/first_ratio_max"])
+
+
+SETTINGS = {name: getattr(CONFIG, name) for name in CONFIG.__dataclass_fields__} | {"max_grad_norm": None}
+
+
+def test_the_first_ratio_is_that_of_the_first_minibatch_only():
+    metrics = make_learner(learning_rate=0.5).update(tensors(make_batch(weights=START)))
+    first, largest = (float(metrics[f"policy/{name}"]) for name in ("first_ratio_max", "ratio_max"))
+    assert first == pytest.approx(1.0, rel=1e-6) and largest > 1.01
+    batch = make_batch(weights=START)
+    far = batch._replace(old_log_probs=batch.old_log_probs - 3.0)
+    assert float(make_learner().update(tensors(far))["policy/first_ratio_max"]) == pytest.approx(np.exp(3), rel=1e-4)
+
+
+def test_names_follow_the_order_in_which_they_are_looked_at():
+    guard, one = Guard(), tf.constant(1.0)
+    assert guard.of_step(one, one) == NOTHING
+    assert NAMES[int(guard.of_step(one * NAN, one * NAN))] == "the loss"
+    assert NAMES[int(guard.of_step(one, one * INF))] == "the gradient"
+    both = poisoned("advantages")._replace(returns=poisoned("returns").returns)
+    assert NAMES[int(guard.of_batch(None, tensors(both)))] == "advantages"
+
+
+def test_finite_looks_through_nests_and_leaves_whole_numbers_alone():
+    mask = tf.constant([True, False])
+    good, bad = tf.constant([[1.0, 2.0], [NAN, INF]]), tf.constant([[1.0, NAN], [0.0, 0.0]])
+    assert masked_finite({"a": good, "b": tf.constant([[1], [2]])}, mask)
+    assert not masked_finite({"a": good, "b": bad}, mask)
+    assert not masked_finite(good) and masked_finite((tf.constant([True]), ()))
+
+
+# ----- In a run
+
+
+def make_trainer(**settings):
+    small = {"num_envs": 4, "rollout_length": 8, "total_steps": 32 * 12, "hidden_units": (8,), "minibatch_size": 16}
+    modes = {"num_epochs": 1, "compile_rollout": "graph", "compile_update": "graph", "device": "cpu"}
+    return ControlTrainer(control_run("Pendulum-v1", **small | modes | settings))
+
+
+def break_from(trainer, iteration, until=10**6, field="rewards"):
+    """Poisons one number of the environment's from an iteration on."""
+    environment = trainer.environment
+    trainer.broken = tf.Variable(False)
+
+    class Broken(type(environment)):
+        def step(self, state, actions, seed):
+            actions = tf.where(tf.math.is_finite(actions), actions, 0.0)  # those of a policy that saw NaN
+            state, rewards, terminated = super().step(state, actions, seed)
+            return state, tf.where(trainer.broken & (field == "rewards"), NAN, rewards), terminated
+
+        def observe(self, state):
+            return tf.where(trainer.broken & (field == "observations"), NAN, super().observe(state))
+
+    environment.__class__ = Broken
+    rows = []
+    for number, row in trainer.iterations():
+        rows.append(row)
+        trainer.broken.assign(iteration <= number + 1 < until)
+    return rows
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize(("field", "culprit"), [("rewards", "a reward"), ("observations", "an observation")])
+def test_a_broken_environment_is_named_and_leaves_no_trace_in_what_is_kept(field, culprit, normalize):
+    trainer = make_trainer(normalize_observations=normalize, normalize_rewards=normalize)
+    rows = break_from(trainer, 2, 5, field)
+    skipped = [row["guard/skipped_updates"] for row in rows]
+    assert skipped == [0, 0, 1, 2, 3, *[3] * 7]
+    kept = [*trainer.weights, *trainer.normalization.state, *trainer.learner.optimizer.variables]
+    assert all(np.isfinite(np.asarray(v.numpy())).all() for v in kept)
+    trainer = make_trainer(normalize_observations=normalize, normalize_rewards=normalize)
+    text = refusal(lambda: break_from(trainer, 3, field=field))
+    assert text.startswith(f"{culprit} was not finite in 5 updates in a row") and "iteration 8" in text
+    assert "mend the environment" in text and int(trainer.learner.iteration) == 8
+
+
+def test_a_fused_run_stops_as_well():
+    trainer = make_trainer(fused=True)
+    trainer.policy.actor.trainable_variables[0].assign_add(tf.fill([3, 8], NAN))
+    calls = fused_iterations(trainer.collector, trainer.learner, 12, "/CPU:0", "graph", (4, 100))
+    assert next(calls)[2]["guard/skipped_updates"] == 4
+    assert "in 8 updates in a row" in refusal(lambda: next(calls))
+
+
+def test_the_count_starts_again_after_an_update_that_was_good():
+    learner = make_learner("graph")
+    for _ in range(3):
+        for _ in range(MAX_IN_A_ROW - 1):
+            learner.update(tensors(poisoned("returns")))
+            learner.guard.check(0)
+        learner.update(tensors(make_batch()))
+    assert int(learner.guard.skipped) == 3 * (MAX_IN_A_ROW - 1)

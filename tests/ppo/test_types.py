@@ -1,0 +1,24 @@
+"""map_tensors: over nests of NamedTuples with holes."""
+
+import numpy as np
+import tensorflow as tf
+
+from tfppo.ops.distributions import Categorical
+from tfppo.ppo.types import Batch, map_tensors
+
+
+def test_map_tensors_keeps_the_structure_and_what_is_none():
+    x = tf.range(4.0)
+    batch = Batch({"image": x, "goal": (x, x)}, x, x, x, x, x, x > 1, old_distribution=Categorical(x[:, tf.newaxis]))
+    mapped = map_tensors(lambda t: t[1:], batch)
+    tf.nest.assert_same_structure(mapped, batch)
+    assert isinstance(mapped.old_distribution, Categorical) and mapped.reference_log_probs is None
+    np.testing.assert_array_equal(mapped.inputs["goal"][1], [1, 2, 3])
+    np.testing.assert_array_equal(mapped.mask, [False, True, True])
+    assert mapped.old_distribution.logits.shape == [3, 1]
+
+
+def test_map_tensors_does_not_call_the_function_on_none():
+    calls = []
+    assert map_tensors(lambda t: calls.append(t) or 7, (None, 1, [None], ())) == (None, 7, [None], ())
+    assert calls == [1]

@@ -1,0 +1,94 @@
+"""What rows of metrics give away: told in one line, once, and never of a run that is well."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from tfppo.ppo.config import PPOConfig
+from tfppo.ppo.guard import Guard
+from tfppo.reporting.diagnoses import CONSTANT_ROWS, POOR_ROWS, DiagnosisWriter
+
+NAN = float("nan")
+WELL = {
+    "guard/skipped_updates": 0.0,
+    "policy/first_ratio_max": 1.0,
+    "policy/approx_kl": 0.01,
+    "policy/entropy": 0.69,
+    "value/explained_variance": 0.5,
+    "loss/kl": 0.01,
+    "score": 1.0,
+}
+ADAPTIVE = PPOConfig(kl_rule="schulman", kl_coeff=0.1, kl_target=0.01)
+
+
+@pytest.fixture
+def told(capsys):
+    """The lines that are printed for rows, each given as what differs from a run that is well."""
+
+    def told(*rows, ppo=ADAPTIVE, has_choices=True, guard=None):
+        writer = DiagnosisWriter(ppo, "loss/kl", "score", has_choices, guard or Guard())
+        for iteration, row in enumerate(rows):
+            writer.write(iteration, WELL | {"score": float(iteration)} | row)
+            writer.flush()
+        writer.close()
+        return capsys.readouterr().out.splitlines()
+
+    return told
+
+
+def test_a_run_that_is_well_is_left_in_peace(told):
+    assert told(*[{}] * 50) == []
+    assert told(*[{"score": NAN}] * 50) == []  # no episode has finished yet
+    assert told({"policy/entropy": 0.008}, {}) == []  # it had no more to begin with
+    worst = {"loss/kl": 0.09, "policy/first_ratio_max": 9, "policy/entropy": 0.0071, "value/explained_variance": -0.99}
+    assert told({}, *[worst] * 30) == []
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ({"loss/kl": 0.11}, "loss/kl is 0.11, more than 10 times kl_target = 0.01"),
+        ({"policy/first_ratio_max": 12.5}, "policy/first_ratio_max is 12.5"),
+        ({"policy/entropy": 0.0068}, "policy/entropy has collapsed from 0.69 to 0.0068"),
+    ],
+)
+def test_each_kind_is_told_once_with_its_iteration(told, row, words):
+    (line,) = told({}, {}, row, row, {}, row)
+    assert line.startswith("iteration 3: ") and words in line
+
+
+def test_a_kl_is_held_against_the_target_that_there_is(told):
+    far = {"loss/kl": 9.0, "policy/approx_kl": 9.0}
+    assert told(far, ppo=PPOConfig()) == []
+    (line,) = told(far, ppo=PPOConfig(target_kl=0.5))
+    assert "policy/approx_kl is 9, more than 10 times target_kl = 0.5" in line
+    assert len(told(far, ppo=PPOConfig(target_kl=0.5, kl_rule="ziegler", kl_coeff=1.0))) == 2
+
+
+def test_the_entropy_of_a_density_may_be_anything(told):
+    assert told({"policy/entropy": 1.4}, {"policy/entropy": -3.0}, has_choices=False) == []
+
+
+def test_poor_values_are_told_of_when_they_stay_poor(told):
+    poor = {"value/explained_variance": -1.5}
+    assert told(*[poor] * (POOR_ROWS - 1), {}, *[poor] * (POOR_ROWS - 1)) == []
+    (line,) = told({}, *[poor] * (POOR_ROWS + 3))
+    assert line.startswith(f"iteration {POOR_ROWS + 1}: ") and "explained_variance" in line
+
+
+def test_a_score_that_never_moved_is_told_of_but_not_one_that_has_arrived(told):
+    still = {"score": -200.0}
+    (line,) = told({"score": NAN}, *[still] * (CONSTANT_ROWS + 5))
+    assert line.startswith(f"iteration {CONSTANT_ROWS + 1}: ") and f"-200 in all {CONSTANT_ROWS} rows" in line
+    assert told({"score": 20.0}, *[{"score": 500.0}] * 60) == []
+
+
+def test_skipped_updates_are_told_of_by_name_and_not_those_of_before_a_resume(told):
+    guard = SimpleNamespace(skipped=Guard().skipped, culprit="a reward")
+    rows = [{"guard/skipped_updates": float(count)} for count in (0, 1, 2, 2)]
+    (line,) = told(*rows, guard=guard)
+    assert line.startswith("iteration 2: a reward was not finite")
+    guard.skipped.assign(2)
+    assert told(*rows, guard=guard) == []
+    guard.culprit = None  # what was last is fine again
+    assert "something" in told({"guard/skipped_updates": 3.0}, guard=guard)[0]

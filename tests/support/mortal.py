@@ -1,0 +1,26 @@
+"""`mortal.py SIGNAL ...` is `python -m tfppo ...`, whose worker 1 is sent a signal after its third iteration."""
+
+import json
+import os
+import signal
+import sys
+
+from tfppo import cli
+from tfppo.cli.startup import import_tensorflow
+
+import_tensorflow()
+from tfppo.control.trainer import ControlTrainer  # noqa: E402
+
+everything = ControlTrainer.iterations
+
+
+def until_then(trainer):
+    for iteration, row in everything(trainer):
+        yield iteration, row
+        if iteration == 2:
+            os.kill(os.getpid(), signal.Signals[sys.argv[1]])
+
+
+if json.loads(os.environ["TF_CONFIG"])["task"]["index"] == 1:
+    ControlTrainer.iterations = until_then
+sys.exit(cli.main(sys.argv[2:]))

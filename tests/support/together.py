@@ -1,0 +1,98 @@
+"""What tests of replicas train: tiny runs of each kind, whose weights are kept. As a program it is one process of them:
+`together.py FOLDER PRESET KIND ...`, with `mirrored` in front of a kind on two devices of its own."""
+
+import os
+import sys
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+
+SHAPE = {"num_envs": 4, "rollout_length": 16, "total_steps": 192, "hidden_units": (8,), "eval_episodes": 0}
+
+
+def control(distribute="none", control=None, mode="graph", **ppo):
+    """The trainer of a small control run, three iterations long."""
+    from tfppo.control.trainer import ControlTrainer
+    from tfppo.ppo.config import ControlConfig, ControlRun, PPOConfig, RunConfig
+
+    modes = {"compile_rollout": mode, "compile_update": mode}
+    return ControlTrainer(
+        ControlRun(
+            RunConfig(seed=3, device="cpu", distribute=distribute, **modes),
+            ControlConfig(**SHAPE | (control or {})),
+            PPOConfig(**{"minibatch_size": 32, "num_epochs": 2, "learning_rate": 0.01} | ppo),
+        )
+    )
+
+
+def text(preset, distribute="none", **settings):
+    """The trainer of a small text run, two iterations long."""
+    from tfppo.text.config import text_run
+    from tfppo.text.trainer import TextTrainer
+
+    return TextTrainer(
+        text_run(
+            preset=Path(preset),
+            task="length",
+            distribute=distribute,
+            device="cpu",
+            iterations=2,
+            batch_size=8,
+            minibatch_size=4,
+            response_length=6,
+            num_micro_batches=2,
+            learning_rate=3e-3,
+            compile_rollout="graph",
+            compile_update="graph",
+            **settings,
+        )
+    )
+
+
+NORMALIZED = {"normalize_observations": True, "normalize_rewards": True}
+STEPPED = {"backend": "gymnasium", "vectorization": "sync"}
+KINDS = {
+    "cartpole": lambda preset, where: control(where, NORMALIZED),
+    "jitted": lambda preset, where: control(where, NORMALIZED, "xla"),
+    "gymnasium": lambda preset, where: control(where, NORMALIZED | STEPPED, num_micro_batches=2),
+    "recurrent": lambda preset, where: control(where, {"lstm_units": 4}, target_kl=0.003),
+    "text": lambda preset, where: text(preset, where),
+    "lora": lambda preset, where: text(preset, where, lora_rank=2, separate_critic=True),
+}
+
+
+def train(kind, preset, distribute="none"):
+    """The variables of the trained models, and the metrics of each iteration but for times."""
+    from tfppo.training.run_folder import shared_settings
+
+    trainer = KINDS[kind](preset, distribute)
+    trainer.replicas.start(shared_settings(trainer.config), trainer.state)
+    rows = [row for _, row in trainer.iterations()]
+    names = sorted(name for name in rows[0] if not name.startswith("time/"))
+    weights = [np.asarray(variable.numpy()) for variable in trainer.policy.trainable_variables]
+    return weights, np.array([[row[name] for name in names] for row in rows])
+
+
+def save(path, weights, rows):
+    np.savez(path, *weights, rows)
+
+
+def load(path):
+    """What `train` gave."""
+    with np.load(path) as arrays:
+        *weights, rows = arrays.values()
+    return weights, rows
+
+
+if __name__ == "__main__":
+    folder, preset, *kinds = sys.argv[1:]
+    mirrored = kinds[:1] == ["mirrored"]
+    if mirrored:
+        import tensorflow as tf
+
+        (cpu,) = tf.config.list_physical_devices("CPU")
+        tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    for kind in kinds[mirrored:]:
+        save(f"{folder}/{kind}.npz", *train(kind, preset, "mirrored" if mirrored else "multiworker"))

@@ -1,0 +1,55 @@
+"""One process at a time writes to a run's folder, and a dead one is in nobody's way."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+from support.refusal import refusal
+
+from tfppo.training.lock import locked
+
+HOLD = """
+import os, sys, time
+from pathlib import Path
+from tfppo.training.lock import locked
+with locked(Path(sys.argv[1])):
+    if os.fork() == 0:  # an environment's process, which outlives its parent
+        time.sleep(30)
+        os._exit(0)
+    print(os.getpid(), flush=True)
+    time.sleep(30)
+"""
+
+
+@pytest.fixture
+def holder(tmp_path):
+    process = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    yield process, int(process.stdout.readline())
+    subprocess.run(["pkill", "-9", "-f", str(tmp_path)], check=False)
+    process.wait()
+
+
+def enter(folder):
+    with locked(folder):
+        return True
+
+
+def test_a_second_process_is_refused_until_the_first_is_dead(tmp_path, holder):
+    process, pid = holder
+    text = refusal(enter, tmp_path)
+    assert str(tmp_path) in text and f"process {pid}" in text
+    os.kill(pid, signal.SIGKILL)
+    process.wait()
+    assert enter(tmp_path)
+
+
+def test_a_lock_ends_with_its_block_even_when_that_fails(tmp_path):
+    with pytest.raises(ZeroDivisionError), locked(tmp_path):
+        raise ZeroDivisionError
+    assert subprocess.run([sys.executable, "-c", HOLD.replace("30", "0"), str(tmp_path)], check=False).returncode == 0
+
+
+def test_a_folder_that_is_gone_is_told_of(tmp_path):
+    assert "No such file" in refusal(enter, tmp_path / "gone")

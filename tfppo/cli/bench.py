@@ -1,0 +1,57 @@
+"""`tfppo bench`: what the modes of compilation cost and gain, on this machine and with the settings that are given."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from tyro.conf import UseCounterAction
+
+from tfppo.cli.startup import import_tensorflow
+from tfppo.cli.train import ControlSettings
+from tfppo.errors import UsageError
+from tfppo.ppo.config import ControlRun
+
+
+@dataclass(frozen=True)
+class Bench(ControlSettings):
+    """Measure how long each phase of a control run takes in each mode of compilation. Nothing is written."""
+
+    compile: UseCounterAction[int] = 0
+    """Compare the modes of compilation: the only measurement so far, so that it may be left out."""
+    eager: bool = False
+    """Measure eager execution too, which is slow."""
+    repetitions: int = 10
+    """Calls that are timed, behind the first one, which compiles."""
+
+    def __call__(self) -> None:
+        if self.repetitions < 1:
+            raise UsageError(f"repetitions must be at least 1, not {self.repetitions}")
+        config = ControlRun(self.run, self.control, self.ppo)
+        import_tensorflow(keep_programs=False)  # what was compiled before would say nothing
+        from tfppo.control.bench import compare_modes, describe
+        from tfppo.reporting.writers import progress_bar
+
+        modes = ("xla", "graph", "eager") if self.eager else ("xla", "graph")
+        with progress_bar(f"measuring {self.control.env}", 1) as advance:
+            comparison = compare_modes(config, modes, self.repetitions, advance)
+        _print_table(comparison)
+        print(describe(comparison))
+
+
+def _print_table(comparison: Any) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("phase", "mode", title=f"{comparison.iterations:,} iterations on {comparison.device[1:4]}")
+    for heading in ("compile s", "iteration ms", "min - max", "run s"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("auto")
+    for m in comparison.measurements:
+        low, middle, high = (_milliseconds(seconds) for seconds in m.spread)
+        run = f"{m.run_seconds(comparison.iterations):.1f}"
+        chosen = "chosen" if comparison.auto.get(m.phase) == m.mode else ""
+        table.add_row(m.phase, m.mode, f"{m.compile_seconds:.2f}", middle, f"{low} - {high}", run, chosen)
+    Console(highlight=False).print(table)
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{1e3 * seconds:.2f}" if seconds < 0.1 else f"{1e3 * seconds:,.0f}"

@@ -1,0 +1,43 @@
+"""`tfppo pretrain` and `tfppo reward-model`: the language models that PPO for text starts from."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tfppo.cli.startup import import_tensorflow
+from tfppo.text.config import PretrainConfig, RewardModelConfig
+
+
+@dataclass(frozen=True)
+class Pretrain:
+    """Train a language model on the corpus by maximum likelihood; its preset is what `train text` starts from."""
+
+    pretrain: PretrainConfig = field(default_factory=PretrainConfig)
+    name: str | None = None
+    """Name of the run's folder; None: pretrain, the model and the seed."""
+    runs_dir: Path = Path("runs")
+    """Folder that holds the runs."""
+
+    def __call__(self) -> None:
+        import_tensorflow()
+        from tfppo.text.pretrain import pretrain_run
+
+        pretrain_run(self.pretrain, self.name, self.runs_dir)
+
+
+@dataclass(frozen=True)
+class RewardModel:
+    """Train the reward model of the sentiment task on people's ratings."""
+
+    reward_model: RewardModelConfig = field(default_factory=RewardModelConfig)
+    preset: Path | None = None
+    """Folder of the pretrained language model that it starts from; None: the one that is shipped."""
+    name: str | None = None
+    """Name of the run's folder; None: reward-model and the seed."""
+    runs_dir: Path = Path("runs")
+    """Folder that holds the runs."""
+
+    def __call__(self) -> None:
+        import_tensorflow()
+        from tfppo.text.rewards.reward_model import reward_model_run
+
+        reward_model_run(self.reward_model, self.preset, self.name, self.runs_dir)

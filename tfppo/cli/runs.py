@@ -1,0 +1,172 @@
+"""What is done with runs' folders: `tfppo evaluate`, `generate`, `export`, `resume`, `plot`."""
+
+import importlib
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from tyro.conf import Positional, UseAppendAction
+
+from tfppo.cli.startup import import_tensorflow, seconds_since_start, tell_whom_it_waits_for
+from tfppo.errors import UsageError
+from tfppo.settings import check, check_seed
+from tfppo.training import run_folder
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Judge a run's checkpoint: greedy episodes (control), or held-out prompts beside the reference (text)."""
+
+    folder: Positional[Path]
+    """The run's folder."""
+    episodes: int | None = None
+    """Control: how many episodes; None: 100."""
+    prompts: int | None = None
+    """Text: how many prompts; None: 200."""
+    seed: int | None = None
+    """Seed of the episodes or the samples; None: the run's."""
+    video_episodes: int | None = None
+    """Control: greedy episodes of their own that are recorded as the run's video.gif, 10 at most; None or 0: none."""
+    checkpoint: str = "latest"
+    """Which of its checkpoints: latest, best (by training's mean return or reward), or an iteration's number."""
+    reward: str | None = None
+    """Text: the run's own package.module:function, which is imported only if you name it; None: the task's."""
+    env: str | None = None
+    """Control: the run's environment, where it is module:id, which is imported only if you name it."""
+
+    def __call__(self) -> None:
+        control = {"episodes": self.episodes, "video_episodes": self.video_episodes, "env": self.env}
+        is_text = _is_text(self.folder, control, {"prompts": self.prompts, "reward": self.reward})
+        for name in ("episodes", "prompts"):
+            check(self, name, "at least 1", lambda v: v >= 1)
+        check_seed(self)
+        run = _application(is_text)
+        if is_text:
+            options, named = (_or(self.prompts, 200), self.seed), {"reward": self.reward}
+        else:
+            options, named = (_or(self.episodes, 100), self.seed, _or(self.video_episodes, 0)), {"env": self.env}
+        print(run.describe(run.evaluate(self.folder, *options, checkpoint=self.checkpoint, **named)))
+
+
+@dataclass(frozen=True)
+class Generate:
+    """Let a tuned language model go on from a prompt."""
+
+    folder: Positional[Path]
+    """The run's folder."""
+    prompt: UseAppendAction[tuple[str, ...]] = ()
+    """What it goes on from; may be given several times."""
+    samples: int = 1
+    """Responses for each prompt."""
+    temperature: float = 1.0
+    """0: always the most probable token."""
+    top_k: int | None = None
+    """Draw among the k most probable tokens only."""
+    top_p: float | None = None
+    """Draw among the most probable tokens that together have this probability."""
+    seed: int = 0
+    """Seed of the samples."""
+    checkpoint: str = "latest"
+    """Which of its checkpoints: latest, best (by training's mean return or reward), or an iteration's number."""
+
+    def __post_init__(self):
+        if not self.prompt:
+            raise UsageError("there is no prompt: give one with --prompt 'This film'")
+        for name, least in (("samples", 1), ("temperature", 0), ("top_k", 1)):
+            check(self, name, f"at least {least}", lambda v, least=least: v >= least)
+        check(self, "top_p", "above 0 and at most 1", lambda v: 0 < v <= 1)
+        check_seed(self)
+
+    def __call__(self) -> None:
+        if not run_folder.is_text(self.folder):
+            raise UsageError(f"{self.folder} is a control run: generate takes a text run")
+        import_tensorflow()
+        from tfppo.text import run
+
+        options = {"temperature": self.temperature, "top_k": self.top_k, "top_p": self.top_p, "seed": self.seed}
+        options["checkpoint"] = self.checkpoint
+        responses = run.generate(self.folder, list(self.prompt), samples=self.samples, **options)
+        prompts = [prompt for prompt in self.prompt for _ in range(self.samples)]
+        for prompt, response in zip(prompts, responses, strict=True):
+            print(prompt + response)
+
+
+@dataclass(frozen=True)
+class Export:
+    """Write a run's policy into its folder export, for use elsewhere: a SavedModel (control) or a preset (text)."""
+
+    folder: Positional[Path]
+    """The run's folder."""
+    checkpoint: str = "latest"
+    """Which of its checkpoints: latest, best (by training's mean return or reward), or an iteration's number."""
+    env: str | None = None
+    """Control: the run's environment, where it is module:id, which is imported only if you name it."""
+
+    def __call__(self) -> None:
+        is_text = _is_text(self.folder, {"env": self.env})
+        run = _application(is_text)
+        run.export(self.folder, self.checkpoint, **({} if is_text else {"env": self.env}))
+
+
+@dataclass(frozen=True)
+class Resume:
+    """Go on with a run from its latest checkpoint."""
+
+    folder: Positional[Path]
+    """The run's folder."""
+    reward: str | None = None
+    """Text: the run's own package.module:function, which is imported only if you name it; None: the task's."""
+    env: str | None = None
+    """Control: the run's environment, where it is module:id, which is imported only if you name it."""
+
+    def __call__(self) -> None:
+        tell_whom_it_waits_for()
+        is_text = _is_text(self.folder, {"env": self.env}, {"reward": self.reward})
+        run = _application(is_text)
+        run.resume(self.folder, seconds_since_start(), self.reward if is_text else self.env)
+
+
+@dataclass(frozen=True)
+class Plot:
+    """Draw runs side by side: those that differ only in their seed are one line, their mean, with a band of one
+    sample standard deviation (n - 1)."""
+
+    folders: Positional[tuple[Path, ...]] = ()
+    """The runs' folders, all of control or all of text."""
+    out: Path = Path("plot.png")
+    """The picture, a PNG, SVG or PDF by its ending; one that exists is overwritten, but never a run's own."""
+    metric: str | None = None
+    """A column of metrics.csv; None: the mean return (control), the mean score and the KL (text)."""
+
+    def __call__(self) -> None:
+        from tfppo.cli.comparison import plot_runs
+
+        groups = plot_runs(self.folders, self.out, self.metric)
+        for group in groups:
+            print(f"{group.label or 'all'}: {', '.join(map(str, group.folders))}")
+        print(f"{self.out} shows them")
+
+
+def _is_text(folder: Path, control: dict[str, Any], text: dict[str, Any] | None = None) -> bool:
+    """Whether a run is one of text, given the options that are for one kind of run alone; None: not given.
+
+    Raises UsageError if the folder is no run, or an option is for the other kind.
+    """
+    is_text = run_folder.is_text(folder)
+    kind, foreign = ("text", control) if is_text else ("control", text or {})
+    for name, value in foreign.items():
+        if value is not None:
+            option = "--" + name.replace("_", "-")
+            raise UsageError(f"{folder} is a {kind} run, which has no {name}: leave {option} out")
+    return is_text
+
+
+def _application(is_text: bool) -> ModuleType:
+    """The module that runs a kind of run: the other is not imported."""
+    import_tensorflow()
+    return importlib.import_module("tfppo.text.run" if is_text else "tfppo.control.run")
+
+
+def _or(given: int | None, usual: int) -> int:
+    return usual if given is None else given

@@ -1,0 +1,19 @@
+"""Classic control as tensors: gymnasium's environments step by step, on any device."""
+
+from tfppo.control.envs.classic.acrobot import Acrobot
+from tfppo.control.envs.classic.cartpole import CartPole
+from tfppo.control.envs.classic.mountain_car import MountainCar, MountainCarContinuous
+from tfppo.control.envs.classic.pendulum import Pendulum
+from tfppo.control.envs.environment import register_environment
+
+CLASSIC = {
+    "CartPole-v1": CartPole,
+    "Acrobot-v1": Acrobot,
+    "MountainCar-v0": MountainCar,
+    "MountainCarContinuous-v0": MountainCarContinuous,
+    "Pendulum-v1": Pendulum,
+}
+for _env, _make in CLASSIC.items():
+    register_environment(_env, _make)
+
+__all__ = ["CLASSIC", "Acrobot", "CartPole", "MountainCar", "MountainCarContinuous", "Pendulum"]

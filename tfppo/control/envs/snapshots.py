@@ -1,0 +1,109 @@
+"""Where vector environments are, as plain data from which others like them go on.
+
+Environments in Python play their running episode again (`replay.Replayable`); those that are one NumPy program get
+their attributes back. Of the rest, EnvPool's among them, it cannot be told where they are.
+"""
+
+import itertools
+import types
+from enum import Enum
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.envs.registration import EnvSpec
+from gymnasium.vector import SyncVectorEnv, VectorEnv
+from gymnasium.vector.utils import create_empty_array
+
+from tfppo.control.envs.archive import expect_like, is_plain
+from tfppo.control.envs.episode_replay import Replayable, generator_state, set_generator_state
+from tfppo.control.envs.workers import WorkerVectorEnv
+
+# Attributes of these kinds stay as they are while an environment is stepped.
+CONSTANT = (gymnasium.Space, EnvSpec, Enum, type, types.ModuleType, types.FunctionType, types.BuiltinFunctionType)
+
+
+def take_snapshot(environment: VectorEnv, observations: Any) -> Any:
+    """Where a vector environment is that has just returned `observations` [B, ...]; None where that cannot be told."""
+    if _is_replayable(environment):
+        return list(environment.call("snapshot"))
+    attributes = _attributes(environment)
+    if attributes is None or not is_plain(observations):
+        return None
+    return {"attributes": attributes, "observations": observations}
+
+
+def restore_snapshot(environment: VectorEnv, snapshot: Any, observations: Any) -> tuple[np.ndarray, Any]:
+    """Puts a vector environment of the same kind, which has just been reset and returned `observations` [B, ...],
+    where the snapshot was taken.
+
+    Returns bool [B], where it is exactly there (the others are at the start of an episode), and what is observed now.
+
+    Raises:
+      ValueError, TypeError, KeyError: if the snapshot is no such thing.
+    """
+    none = np.zeros(environment.num_envs, bool)
+    if snapshot is None:
+        return none, observations
+    if _is_replayable(environment):
+        return _replay(environment, snapshot)
+    observed = expect_like(snapshot["observations"], observations)
+    return (~none, observed) if _set_attributes(environment, snapshot["attributes"]) else (none, observations)
+
+
+def steps_to_replay(snapshot: Any) -> int:
+    """How many steps `restore_snapshot` has to play again, in all environments together."""
+    episodes = [x["episode"] for x in snapshot] if isinstance(snapshot, list) else []
+    return sum(len(episode["actions"]) for episode in episodes if episode is not None)
+
+
+def _is_replayable(environment: VectorEnv) -> bool:
+    if isinstance(environment, SyncVectorEnv):
+        return all(isinstance(env, Replayable) for env in environment.envs)
+    return isinstance(environment, WorkerVectorEnv)
+
+
+def _replay(environment: VectorEnv, snapshots: list[dict[str, Any]]) -> tuple[np.ndarray, Any]:
+    pending = [{"generator": x["generator"], "episode": x["episode"]} for x in snapshots]
+    if len(pending) != environment.num_envs:
+        raise ValueError(f"{len(pending)} snapshots of {environment.num_envs} environments")
+    environment.set_attr("pending", pending)
+    exact = np.array(environment.call("replay"))
+    # A step in which each environment only repeats its last one: from it the vector environment takes which of them
+    # have ended, and are to start an episode in the step that follows.
+    observations, *_ = environment.step(create_empty_array(environment.single_action_space, environment.num_envs))
+    return exact, observations
+
+
+def _attributes(environment: VectorEnv) -> dict[str, Any] | None:
+    """Everything that may change in an environment; None where there is something that cannot be written down."""
+    changing: dict[str, Any] = {}
+    for name, value in vars(environment).items():
+        data = generator_state(value) if isinstance(value, np.random.Generator) else value
+        if is_plain(data):
+            changing[name] = data
+        elif not isinstance(value, CONSTANT):
+            return None
+    arrays = [x for x in changing.values() if isinstance(x, np.ndarray)]
+    is_tied = any(np.may_share_memory(x, y) for x, y in itertools.combinations(arrays, 2))
+    return None if is_tied else changing
+
+
+def _set_attributes(environment: VectorEnv, attributes: dict[str, Any]) -> bool:
+    """Whether they fit the environment, and now are its."""
+    now = _attributes(environment)
+    if now is None or now.keys() != set(attributes):
+        return False
+    generators = {name: x for name, x in vars(environment).items() if isinstance(x, np.random.Generator)}
+    others = [name for name in now if name not in generators]
+    try:
+        for name in others:
+            if now[name] is not None:
+                expect_like(attributes[name], now[name])
+    except ValueError:  # an attribute of another kind than it has at the start of an episode
+        return False
+    if not all(set_generator_state(x, attributes[name]) for name, x in generators.items()):
+        return False
+    for name in others:
+        setattr(environment, name, attributes[name])
+    return True

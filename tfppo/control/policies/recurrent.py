@@ -1,0 +1,157 @@
+"""Recurrent policies: an actor and a critic that remember the episode in an LSTM (the document's section 4.3).
+
+Their unit of training is one environment with the whole time of a rollout, replayed from the memory that it began with.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import gymnasium
+import keras
+import tensorflow as tf
+
+from tfppo.control.policies.actor_critic import action_mask_of
+from tfppo.control.policies.encoders import encode, make_inputs
+from tfppo.control.policies.heads import ActionHead
+from tfppo.control.policies.lstm import replay
+from tfppo.control.policies.networks import actor_outputs, dense_layers, value_output
+from tfppo.errors import UsageError
+from tfppo.ppo.types import Evaluation
+
+
+class SequenceInputs(NamedTuple):
+    """What a recurrent policy evaluates actions in: N environments, each from a memory on."""
+
+    observations: Any  # [N, T, ...]
+    mask: tf.Tensor  # [N, T] bool, False where the step only started a new episode
+    memory: Any  # [N, ...] before the first step
+
+
+class RecurrentPolicy:
+    """Acts and values with one Keras model each, whose LSTM state is the policy's memory.
+
+    Args:
+      actor: (observations [B, ...], h [B, U], c [B, U]) to (what the head makes a distribution of, h, c).
+      critic: the same with values [B, 1] in front; both with one keras.layers.LSTMCell in the middle.
+      head: how actions are drawn.
+    """
+
+    is_recurrent = True
+
+    def __init__(self, actor: keras.Model, critic: keras.Model, head: ActionHead):
+        self.actor = actor
+        self.critic = critic
+        self.head = head
+        self._parts = [_take_apart(model) for model in (actor, critic)]
+
+    @property
+    def trainable_variables(self) -> list[Any]:
+        return self.actor.trainable_variables + self.critic.trainable_variables
+
+    def initial_memory(self, num_envs: int) -> tuple[tf.Tensor, ...]:
+        """Of nothing: (h, c) of the actor and (h, c) of the critic, zeros [B, U]."""
+        return tuple(
+            tf.zeros([num_envs, model.output[-1].shape[-1]]) for model in (self.actor, self.critic) for _ in range(2)
+        )
+
+    def noise(self, rows: Sequence[int], seed: tf.Tensor) -> tf.Tensor:
+        """Random numbers for `step`, [*rows, ...]: many steps' worth in one draw."""
+        return self.head.noise(rows, seed)
+
+    def step(self, observations: Any, noise: tf.Tensor, memory: Any) -> tuple[tf.Tensor, Any, Any]:
+        """Actions [B, ...] sampled with noise [B, ...], their distribution, and the memory afterwards."""
+        outputs, _, memory = self._advance(observations, memory)
+        return *self.head.act(outputs, noise, action_mask_of(observations)), memory
+
+    def greedy_step(self, observations: Any, memory: Any) -> tuple[tf.Tensor, Any]:
+        """The most probable actions [B, ...], and the memory afterwards."""
+        outputs, _, memory = self._advance(observations, memory)
+        return self.head.distribution(outputs, action_mask_of(observations)).mode(), memory
+
+    def to_environment(self, actions: tf.Tensor) -> tf.Tensor:
+        """What the environment gets for actions [B, ...]."""
+        return self.head.to_environment(actions)
+
+    def review(self, observations: Any, mask: tf.Tensor, memory: Any) -> tuple[Any, tf.Tensor]:
+        """Distributions [T, B, ...] and values [T, B] of a trajectory's observations [T, B, ...], from its first memory
+        on; mask [T, B] or one step shorter."""
+        outputs, values = self._replay(observations, mask, memory)
+        return self.head.distribution(outputs, action_mask_of(observations)), values
+
+    def evaluate(self, inputs: SequenceInputs, actions: tf.Tensor) -> Evaluation:
+        """Log-probabilities, entropies and values [N, T] of actions [N, T, ...]."""
+        observations, mask, actions = tf.nest.map_structure(swap_time, (inputs.observations, inputs.mask, actions))
+        distribution, values = self.review(observations, mask, inputs.memory)
+        evaluation = (distribution.log_prob(actions), distribution.entropy(), values, distribution)
+        return Evaluation(*tf.nest.map_structure(swap_time, evaluation))
+
+    def _advance(self, observations: Any, memory: Any) -> tuple[Any, tf.Tensor, Any]:
+        """Outputs of the actor, values [B], and the memory after one step."""
+        outputs, *acted = self.actor([observations, *memory[:2]])
+        values, *valued = self.critic([observations, *memory[2:]])
+        return outputs, tf.squeeze(values, axis=-1), (*acted, *valued)
+
+    def _replay(self, observations: Any, mask: tf.Tensor, memory: Any) -> tuple[Any, tf.Tensor]:
+        """Outputs of the actor [T, B, ...] and values [T, B]; memory is zero behind a step that the mask leaves out."""
+        rows = tf.nest.flatten(observations)[0].shape[:2]
+        merged = tf.nest.map_structure(lambda x: tf.reshape(x, [-1, *x.shape[2:]]), observations)
+        mask = tf.pad(mask, [[0, rows[0] - mask.shape[0]], [0, 0]])  # behind the last step nothing follows
+        features = [tf.reshape(part.encoder(merged), [*rows, -1]) for part in self._parts]
+        hidden = replay([part.cell for part in self._parts], features, mask, memory)
+        outputs = [part.decoder(tf.reshape(x, [-1, x.shape[-1]])) for part, x in zip(self._parts, hidden, strict=True)]
+        outputs, values = tf.nest.map_structure(lambda x: tf.reshape(x, [*rows, *x.shape[1:]]), outputs)
+        return outputs, tf.squeeze(values, axis=-1)
+
+
+class _Parts(NamedTuple):
+    """What a recurrent model consists of; the weights are the model's."""
+
+    encoder: keras.Model  # observations [B, ...] to features [B, F]
+    cell: keras.layers.LSTMCell
+    decoder: keras.Model  # hidden states [B, U] to outputs
+
+
+def _take_apart(model: keras.Model) -> _Parts:
+    cells = [layer for layer in model.layers if isinstance(layer, keras.layers.LSTMCell)]
+    if len(cells) != 1:
+        raise UsageError(f"the {model.name} has {len(cells)} layers of keras.layers.LSTMCell, but wants exactly one")
+    (cell,) = cells
+    encoder = keras.Model(model.input[0], cell.input[0])
+    return _Parts(encoder, cell, keras.Model(cell.output[0], model.output[0]))
+
+
+def make_recurrent(
+    observation_space: gymnasium.Space,
+    head: ActionHead,
+    lstm_units: int,
+    hidden_units: Sequence[int] = (64,),
+    activation: str = "tanh",
+    seed: int = 0,
+    log_std_init: float = 0.0,
+) -> RecurrentPolicy:
+    """A recurrent policy: encoded observations, an LSTM, then hidden layers; actor and critic apart.
+
+    The LSTM has orthogonal weights of gain 1 and zero biases, but 1 for the forget gates (Keras' default).
+    """
+
+    def make(name: str, number: int, end: Callable[[Any], Any]) -> keras.Model:
+        inputs = make_inputs(observation_space)
+        memory = [keras.Input((lstm_units,), name=f"memory_{part}") for part in ("h", "c")]
+        orthogonal = [keras.initializers.Orthogonal(seed=1_000_003 * (200 + n) + number) for n in range(2)]
+        cell = keras.layers.LSTMCell(lstm_units, kernel_initializer=orthogonal[0], recurrent_initializer=orthogonal[1])
+        hidden, carried = cell(encode(observation_space, inputs, number), memory)
+        return keras.Model(
+            [inputs, *memory], [end(dense_layers(hidden, hidden_units, activation, number)), *carried], name=name
+        )
+
+    depth = len(hidden_units)
+    actor = make("actor", 2 * seed, lambda x: actor_outputs(x, head, depth, 2 * seed, log_std_init))
+    critic = make("critic", 2 * seed + 1, lambda x: value_output(x, depth, 2 * seed + 1))
+    return RecurrentPolicy(actor, critic, head)
+
+
+def swap_time(x: tf.Tensor) -> tf.Tensor:
+    """[N, T, ...] to [T, N, ...], or the other way round."""
+    if not x.dtype.is_floating:  # oneDNN complains of being asked to transpose these
+        return tf.stack(tf.unstack(x), axis=1)
+    return tf.transpose(x, [1, 0, *range(2, x.shape.rank)])

@@ -1,0 +1,115 @@
+"""Vector environments as a collector steps them: every autoreset mode becomes the same rows of a trajectory."""
+
+from typing import Any
+
+import numpy as np
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv
+
+from tfppo.control.envs.archive import expect_like
+from tfppo.control.envs.snapshots import restore_snapshot, take_snapshot
+from tfppo.errors import UsageError
+from tfppo.ppo.types import Trajectory
+
+
+class Stepper:
+    """Steps a vector environment, whose B copies are some columns of a trajectory, and follows their episodes.
+
+    A step comes in two halves, `send` and `receive`: in between, environments in processes of their own work on while
+    the policy acts for others.
+
+    Args:
+      environment: gymnasium's vector environment.
+      autoreset: how it starts new episodes.
+      first: its first column.
+      seed: of its first copy; the others have the seeds that follow.
+    """
+
+    def __init__(self, environment: VectorEnv, autoreset: AutoresetMode, first: int, seed: int):
+        self.environment = environment
+        self.columns = slice(first, first + environment.num_envs)
+        self.done = np.zeros(environment.num_envs, bool)  # the episode has ended: another one is to start
+        self._resets_in_a_step = autoreset == AutoresetMode.NEXT_STEP
+        self._waits_for_reset = autoreset == AutoresetMode.DISABLED
+        self._some_are_done = False
+        self._returns = np.zeros(environment.num_envs)
+        self._lengths = np.zeros(environment.num_envs, np.int64)
+        self._in_processes = isinstance(environment, AsyncVectorEnv)
+        self._result: tuple[Any, ...] | None = None
+        self._observations = environment.reset(seed=seed)[0]
+
+    def send(self, actions: np.ndarray) -> None:
+        """Starts a step with actions [B, ...]."""
+        if self._in_processes:
+            self.environment.step_async(actions)
+        else:
+            self._result = self.environment.step(actions)
+
+    def receive(self, t: int, trajectory: Trajectory, returns: np.ndarray, lengths: np.ndarray) -> None:
+        """Ends the step, and writes it into row t of its columns: the trajectory's, and those of the returns and
+        lengths [T, B] of the episodes so far."""
+        result = self.environment.step_wait() if self._in_processes else self._result
+        observations, rewards, terminated, truncated, infos = result
+        if self._some_are_done:  # their totals start again, whichever step it is that starts an episode
+            self._returns[self.done], self._lengths[self.done] = 0.0, 0
+        if self._some_are_done and self._resets_in_a_step:
+            counts = ~self.done
+            rewards, terminated, truncated = np.where(counts, rewards, 0.0), terminated & counts, truncated & counts
+        else:
+            counts = True
+        self._returns += rewards
+        self._lengths += counts
+        returns[t], lengths[t] = self._returns, self._lengths
+        trajectory.rewards[t], trajectory.mask[t] = rewards, counts
+        trajectory.terminated[t], trajectory.truncated[t] = terminated, truncated
+        self.done = terminated | truncated
+        self._some_are_done = bool(self.done.any())
+        if not self._resets_in_a_step:
+            _write(trajectory.successors, t, observations)
+            if self._some_are_done:
+                observations = self._start_at_once(t, observations, infos, trajectory.successors)
+        self._observations = observations
+
+    def observe(self, t: int, trajectory: Trajectory) -> None:
+        """Writes what is observed before step t into the trajectory's row t."""
+        _write(trajectory.observations, t, self._observations)
+
+    def snapshot(self) -> dict[str, Any]:
+        """Where the environments and their episodes are between two rollouts, as plain data."""
+        return {
+            "episodes": [self.done, self._returns, self._lengths],
+            "environments": take_snapshot(self.environment, self._observations),
+        }
+
+    def restore(self, snapshot: Any) -> np.ndarray:
+        """Goes on from such a snapshot, where nothing has been stepped yet.
+
+        Returns bool [B], which environments are exactly where they were; the others are at the start of an episode.
+
+        Raises:
+          ValueError, TypeError, KeyError: if it is no such snapshot.
+        """
+        done, returns, lengths = expect_like(snapshot["episodes"], [self.done, self._returns, self._lengths])
+        exact, self._observations = restore_snapshot(self.environment, snapshot["environments"], self._observations)
+        self.done = done & exact
+        self._some_are_done = bool(self.done.any())
+        self._returns, self._lengths = np.where(exact, returns, 0.0), np.where(exact, lengths, 0)
+        return exact
+
+    def _start_at_once(self, t: int, observations: Any, infos: dict[str, Any], successors: Any) -> Any:
+        """First observations of new episodes, where old ones have just ended; completes the true successors of t."""
+        if self._waits_for_reset:
+            return self.environment.reset(options={"reset_mask": self.done})[0]
+        if "final_obs" not in infos:
+            raise UsageError(f"{self.environment} resets in the same step, but its infos lack final_obs")
+        for index in np.flatnonzero(self.done):
+            _write(successors, (t, index), infos["final_obs"][index])
+        return observations
+
+
+def _write(buffers: Any, index: Any, observations: Any) -> None:
+    """Copies observations into a row of each of their buffers."""
+    if isinstance(buffers, dict):
+        for key, buffer in buffers.items():
+            buffer[index] = observations[key]
+    else:
+        buffers[index] = observations

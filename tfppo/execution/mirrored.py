@@ -1,0 +1,74 @@
+"""Replicas on several devices of one process."""
+
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from tfppo.errors import UsageError
+from tfppo.execution.replicas import Replicas
+
+
+class MirroredReplicas(Replicas):
+    """Several devices of this process: variables have a copy on each (tf.distribute.MirroredStrategy).
+
+    Python environments are stepped whole, once.
+
+    Args:
+      devices: such as "/GPU:0" and "/GPU:1".
+    """
+
+    def __init__(self, devices: Sequence[str]):
+        super().__init__(len(devices))
+        self._strategy = tf.distribute.MirroredStrategy(list(devices))
+
+    @property
+    def description(self) -> str:
+        return f"; shared by {self.count} devices"
+
+    def scope(self) -> contextlib.AbstractContextManager:
+        return self._strategy.scope()
+
+    def reduce(self, function: Callable[[int], tuple[Any, Any]]) -> tuple[Any, Any]:
+        (sums, maxima), local = self._run(function)
+        count = len(tf.nest.flatten(sums))
+        added = [self._strategy.reduce(tf.distribute.ReduceOp.SUM, x, axis=None) for x in local[:count]]
+        largest = [tf.reduce_max(tf.stack(self._strategy.experimental_local_results(x))) for x in local[count:]]
+        return tf.nest.pack_sequence_as(sums, added), tf.nest.pack_sequence_as(maxima, largest)
+
+    def gather(self, function: Callable[[int], tuple[Any, ...]], axes: Sequence[int]) -> tuple[Any, ...]:
+        nests, local = self._run(function)
+        flat_axes = [axis for nest, axis in zip(nests, axes, strict=True) for _ in tf.nest.flatten(nest)]
+        joined = [
+            tf.concat(self._strategy.experimental_local_results(x), axis)
+            for x, axis in zip(local, flat_axes, strict=True)
+        ]
+        return tf.nest.pack_sequence_as(nests, joined)
+
+    def apply(self, optimizer: Any, gradients: Sequence[tf.Tensor], variables: Sequence[Any]) -> None:
+        # Inside of `strategy.run` optimizer.apply would add the gradients of all replicas up, which is done already.
+        with self._strategy.scope():
+            for variable, gradient in zip(variables, gradients, strict=True):
+                variable = getattr(variable, "value", variable)
+                if not isinstance(variable, tf.distribute.DistributedValues):
+                    raise UsageError("a model that was made beforehand is on one device alone: use distribute none")
+                self._strategy.extended.update(
+                    variable,
+                    lambda copy, slope: optimizer.update_step(slope, copy, optimizer.learning_rate),
+                    args=(gradient,),
+                    group=False,
+                )
+            optimizer.iterations.assign_add(1)
+
+    def _run(self, function: Callable[[int], Any]) -> tuple[Any, list[Any]]:
+        """The nest of what the first replica's `function` gives, and the tensors of all replicas' in its order."""
+        nests = []
+
+        def replica() -> list[tf.Tensor]:
+            index = tf.distribute.get_replica_context().replica_id_in_sync_group
+            nests.append(function(int(tf.get_static_value(tf.convert_to_tensor(index)))))
+            return tf.nest.flatten(nests[-1])
+
+        local = self._strategy.run(replica)
+        return nests[0], local

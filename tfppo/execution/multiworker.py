@@ -1,0 +1,173 @@
+"""Replicas in several processes, on one machine or several."""
+
+import contextlib
+import functools
+import hashlib
+import re
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from tfppo.errors import UsageError
+from tfppo.execution.replicas import Replicas
+from tfppo.execution.tf_config import VARIABLE, Cluster
+from tfppo.execution.variables import named_variables
+
+CARRIERS = {tf.bool: tf.int32, tf.int8: tf.int32, tf.int16: tf.int32, tf.uint8: tf.int32, tf.uint16: tf.int32}
+CARRIERS |= {tf.uint32: tf.int64, tf.bfloat16: tf.float32}
+"""What types travel as for which there are no collective operations."""
+LOST = (
+    tf.errors.UnavailableError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.InternalError,
+    tf.errors.FailedPreconditionError,
+)
+"""What TensorFlow raises in a process whose peer has gone."""
+SECONDS = 2.0  # for a worker to answer
+
+
+class WorkerReplicas(Replicas):
+    """One replica in each of several processes, on this machine or others
+    (tf.distribute.MultiWorkerMirroredStrategy). Each process has variables of its own, which stay equal because what
+    goes into them is added up.
+
+    Args:
+      cluster: the processes.
+      device: where this one computes.
+
+    Raises:
+      UsageError: if this process sees several GPUs, has used TensorFlow before, or cannot be reached as TF_CONFIG says.
+    """
+
+    def __init__(self, cluster: Cluster, device: str):
+        super().__init__(len(cluster.workers), cluster.index, len(cluster.workers))
+        self._workers = cluster.workers
+        gpus = tf.config.list_physical_devices("GPU")
+        if "GPU" in device and len(gpus) > 1:
+            raise UsageError(
+                f"a worker computes on one GPU, and this one sees {len(gpus)}: start a worker for each, with "
+                f"CUDA_VISIBLE_DEVICES=0, CUDA_VISIBLE_DEVICES=1, ..., and name them all in {VARIABLE}"
+            )
+        try:
+            if "CPU" in device:
+                tf.config.set_visible_devices([], "GPU")
+            with _interruptible():
+                self._strategy = tf.distribute.MultiWorkerMirroredStrategy()
+        except RuntimeError:
+            raise UsageError("workers meet before TensorFlow computes anything: make the trainer first") from None
+        except tf.errors.OpError as error:
+            raise UsageError(
+                f"worker {self.process} cannot be {self._workers[self.process]} ({' '.join(error.message.split())}): "
+                "give it an address of this machine and a port that is free"
+            ) from None
+
+    @property
+    def description(self) -> str:
+        return f"; shared by {self.count} workers, of which this is number {self.process}"
+
+    def reduce(self, function: Callable[[int], tuple[Any, Any]]) -> tuple[Any, Any]:
+        sums, maxima = function(self.process)
+        mine = tf.one_hot(self.process, self.count, on_value=True, off_value=False)
+        slots = tf.nest.map_structure(lambda x: tf.where(mine, x, tf.zeros_like(x)), maxima)  # [R] each
+        sums, slots = self._added((sums, slots))
+        return sums, tf.nest.map_structure(tf.reduce_max, slots)
+
+    def gather(self, function: Callable[[int], tuple[Any, ...]], axes: Sequence[int]) -> tuple[Any, ...]:
+        return self.gather_processes(function(self.process), axes)
+
+    def cut_processes(self, nest: Any, axis: int = 0) -> Any:
+        return self.cut(nest, self.process, axis)
+
+    def gather_processes(self, nests: tuple[Any, ...], axes: Sequence[int]) -> tuple[Any, ...]:
+        def padded(x: tf.Tensor, axis: int) -> tf.Tensor:
+            size = x.shape[axis]
+            paddings = [[0, 0] for _ in x.shape]
+            paddings[axis] = [self.process * size, (self.count - 1 - self.process) * size]
+            return tf.pad(x, paddings)
+
+        wide = tuple(
+            tf.nest.map_structure(functools.partial(padded, axis=axis), _carried(nest))
+            for nest, axis in zip(nests, axes, strict=True)
+        )
+        return tf.nest.map_structure(lambda x, like: tf.cast(x, like.dtype), self._added(wide), nests)
+
+    def any(self, flag: bool) -> bool:
+        return bool(self._added(tf.constant(int(flag))).numpy())
+
+    def start(self, settings: str, state: dict[str, Any]) -> None:
+        digest = int.from_bytes(hashlib.sha256(settings.encode()).digest()[:7])
+        (digests,) = self.gather_processes((tf.constant([digest], tf.int64),), (0,))
+        others = [str(index) for index, one in enumerate(digests.numpy()) if one != digests[0]]
+        if others:
+            raise UsageError(
+                f"worker {' and '.join(others)} of {self.count} was given other settings than worker 0: start all of "
+                "them with the same ones"
+            )
+        for variable in named_variables(state).values():
+            value = _carried(tf.convert_to_tensor(variable))
+            value = self._added(value if self.is_chief else tf.zeros_like(value))
+            variable.assign(tf.cast(value, variable.dtype))
+
+    @contextlib.contextmanager
+    def watched(self, command: str) -> Iterator[None]:
+        try:
+            yield
+        except LOST as error:
+            if "ollective" not in error.message and "/job:worker" not in error.message:
+                raise  # not of the cluster
+            raise UsageError(
+                f"{self._lost(error.message)} of {self.count} has died or cannot be reached: start all workers again, "
+                f"with {command}"
+            ) from None
+
+    def _lost(self, message: str) -> str:
+        """Who has gone: those that do not answer, or whom TensorFlow names."""
+        others = [index for index in range(self.count) if index != self.process]
+        lost = [index for index in others if not _answers(self._workers[index])]
+        named = {int(number) for number in re.findall(r"task:(\d+)", message)} or {0}  # who keeps watch is not named
+        lost = lost or [index for index in others if index in named] or others
+        return "worker " + " or ".join(f"{index} ({self._workers[index]})" for index in lost)
+
+    def _added(self, nest: Any) -> Any:
+        """The sums over all processes of a nest's tensors: one collective for each type."""
+        tensors = tf.nest.flatten(nest)
+        results = [None] * len(tensors)
+        for dtype in dict.fromkeys(x.dtype for x in tensors):
+            places = [place for place, x in enumerate(tensors) if x.dtype == dtype]
+            vector = tf.concat([tf.reshape(tensors[place], [-1]) for place in places], axis=0)
+            vector = self._strategy.reduce(tf.distribute.ReduceOp.SUM, vector, axis=None)
+            sizes = [tensors[place].shape.num_elements() for place in places]
+            for place, piece in zip(places, tf.split(vector, sizes), strict=True):
+                results[place] = tf.reshape(piece, tensors[place].shape)
+        return tf.nest.pack_sequence_as(nest, results)
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Inside, an interrupt at the keyboard ends the process, though TensorFlow waits and never looks at it."""
+    is_main = threading.current_thread() is threading.main_thread()
+    previous = signal.signal(signal.SIGINT, signal.SIG_DFL) if is_main else None
+    try:
+        yield
+    finally:
+        if is_main:
+            signal.signal(signal.SIGINT, previous)
+
+
+def _carried(nest: Any) -> Any:
+    return tf.nest.map_structure(lambda x: tf.cast(x, CARRIERS.get(x.dtype, x.dtype)), nest)
+
+
+def _answers(worker: str) -> bool:
+    host, _, port = worker.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), SECONDS).close()
+    except OSError:
+        return False
+    return True

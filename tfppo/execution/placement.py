@@ -1,0 +1,129 @@
+"""Where a phase runs and how it is compiled: rules over device and batch size, never timings, so that the same
+settings give the same bits on the same machine."""
+
+import dataclasses
+import os
+from collections.abc import Callable, Sequence
+
+import tensorflow as tf
+
+from tfppo.errors import UsageError
+from tfppo.ppo.config import RunConfig
+
+GPU_BATCH_SIZE = 65_536  # transitions in a rollout from which a GPU repays its longer compilation
+# Up to which one XLA thread beats the two of graph mode. A step of environments in Python ("act") never repays the time
+# that it takes to call an XLA program.
+XLA_ROWS = {"rollout": 16_384, "update": 4_096, "act": 0}
+XLA_TOKENS = {"rollout": 100_000, "update": 400_000}  # of a text run, from which XLA's compilation is repaid
+XLA_GRADIENT_STEPS = 5_000  # length of a run from which XLA's seconds of compilation are repaid
+XLA_RECURRENT_STEPS = 1_000  # the same, where a step is a loop of small operations, which XLA makes twice as fast
+
+
+def make_repeatable(run: RunConfig) -> RunConfig:
+    """Has TensorFlow execute as a run's settings say, for the rest of the process; call it before anything is computed.
+
+    Returns the settings with the number of threads that 0 stands for.
+
+    Raises:
+      UsageError: if TensorFlow has computed something already, with another number of threads.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threading = tf.config.threading
+    now = threading.get_intra_op_parallelism_threads() or cores, threading.get_inter_op_parallelism_threads() or cores
+    threads = run.threads or now[0]
+    if now != (threads, threads):
+        try:
+            threading.set_intra_op_parallelism_threads(threads)
+            threading.set_inter_op_parallelism_threads(threads)
+        except RuntimeError:
+            raise UsageError(
+                f"threads is {threads}, but TensorFlow runs with {now[0]} already: start the run in a process of its "
+                "own, or leave threads out"
+            ) from None
+    if run.deterministic:
+        tf.config.experimental.enable_op_determinism()
+    return dataclasses.replace(run, threads=threads)
+
+
+def choose_device(setting: str, batch_size: int | None) -> tuple[str, str]:
+    """The device that "auto", "cpu" or "gpu" stands for, and the sentence that says why.
+
+    Args:
+      setting: one of the three.
+      batch_size: transitions in a rollout; None: a language model, which a GPU always serves better.
+
+    Raises:
+      UsageError: if a GPU is asked for and there is none.
+    """
+    gpus = tf.config.list_physical_devices("GPU")
+    if setting == "gpu" and not gpus:
+        raise UsageError("device is gpu, but TensorFlow sees no GPU here: use --device cpu, or install the cuda extra")
+    if setting in ("cpu", "gpu"):
+        return f"/{setting.upper()}:0", "asked for"
+    if not gpus:
+        return "/CPU:0", "no GPU is visible"
+    if batch_size is None:
+        return "/GPU:0", "a language model is faster there"
+    if batch_size < GPU_BATCH_SIZE:
+        return "/CPU:0", f"rollouts of {batch_size} transitions are below {GPU_BATCH_SIZE}: a GPU would not pay"
+    return "/GPU:0", f"rollouts of {batch_size} transitions are at or above {GPU_BATCH_SIZE}"
+
+
+def choose_compilation(
+    setting: str, phase: str, device: str, rows: int, gradient_steps: int, recurrent: bool = False
+) -> str:
+    """The mode ("xla", "graph" or "eager") that `setting` stands for; "auto" is a rule.
+
+    On a GPU always XLA. On the CPU XLA runs element-wise work on one thread and takes seconds to compile: it is chosen
+    up to `XLA_ROWS[phase]` rows a step (environments in a rollout, items of a minibatch in an update) in runs of
+    at least `XLA_GRADIENT_STEPS` gradient steps (a recurrent policy: `XLA_RECURRENT_STEPS`), plain graphs otherwise.
+
+    Args:
+      setting: "auto", or the mode itself.
+      phase: "rollout" (in the graph), "act" (a step of a rollout in Python) or "update".
+      device: where it runs.
+      rows: of a step.
+      gradient_steps: in the whole run.
+      recurrent: whether the policy has a memory.
+    """
+    if setting != "auto":
+        return setting
+    pays = rows <= XLA_ROWS[phase] and gradient_steps >= (XLA_RECURRENT_STEPS if recurrent else XLA_GRADIENT_STEPS)
+    return "xla" if "GPU" in device or pays else "graph"
+
+
+def choose_token_compilation(setting: str, phase: str, device: str, tokens: int) -> str:
+    """The mode that `setting` stands for where a language model samples ("rollout") or is evaluated and trained on
+    ("update") `tokens` tokens in the whole run.
+
+    Both are many small operations between the matrix products, which XLA fuses: on two CPU cores it takes about four
+    fifths of the time of a plain graph, and longer to compile.
+    """
+    if setting != "auto":
+        return setting
+    return "xla" if "GPU" in device or tokens >= XLA_TOKENS[phase] else "graph"
+
+
+def compiled(function: Callable, mode: str) -> Callable:
+    """`function` as a tf.function compiled by XLA, as a plain graph, or as it is ("eager")."""
+    if mode == "eager":
+        return function
+    return tf.function(function, autograph=False, jit_compile=mode == "xla")
+
+
+def call_directly(function: Callable, example: Sequence[tf.Tensor]) -> Callable[..., list[tf.Tensor]]:
+    """What `compiled` gave, of tensors to a list of tensors, for one signature and for calls by the thousand.
+
+    A tf.function looks at every argument to find its program, which takes longer than a small network: here the program
+    is the operand of an op. Arguments may be arrays, and are not checked.
+
+    Args:
+      function: compiled, or eager.
+      example: tensors of the shapes and types that it will be called with.
+    """
+    if not hasattr(function, "get_concrete_function"):  # eager
+        return lambda *inputs: function(*map(tf.convert_to_tensor, inputs))
+    outer = tf.function(lambda *inputs: function(*inputs), autograph=False)  # the op itself knows nothing of XLA
+    program = outer.get_concrete_function(*(tf.TensorSpec(x.shape, x.dtype) for x in example))
+    captured, types = program.captured_inputs, [x.dtype for x in program.outputs]
+    return lambda *inputs: tf.raw_ops.StatefulPartitionedCall(args=[*inputs, *captured], Tout=types, f=program)

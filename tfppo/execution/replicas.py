@@ -1,0 +1,110 @@
+"""Replicas: several GPUs, or several processes, that train one policy together (tf.distribute).
+
+A run's settings are those of all replicas together. Each replica acts for its share of the environments or prompts and
+takes the gradient of its share of a minibatch; random numbers are drawn for the whole and then cut. So the run is that
+of one replica, up to the order in which floats are added.
+"""
+
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from tfppo.ppo.types import map_tensors
+from tfppo.settings import exact_div
+
+
+class Replicas:
+    """One replica, which is the whole: nothing is cut, and nothing put together.
+
+    Args:
+      count: R, how many replicas there are.
+      process: which of the processes this is.
+      processes: how many there are; each has environments of its own where Python steps them.
+    """
+
+    def __init__(self, count: int = 1, process: int = 0, processes: int = 1):
+        self.count = count
+        self.process = process
+        self.processes = processes
+
+    @property
+    def is_chief(self) -> bool:
+        """Whether this process writes the run's folder."""
+        return self.process == 0
+
+    @property
+    def description(self) -> str:
+        """Who trains together, to be put behind a sentence; empty where nobody does."""
+        return ""
+
+    def modes(self, mode: str) -> tuple[str, str]:
+        """How a program is compiled, and how a replica's share within it: XLA knows no collectives, so that only the
+        shares are its."""
+        if self.count == 1:
+            return mode, "eager"  # as part of the program
+        return ("graph", "xla") if mode == "xla" else (mode, "eager")
+
+    def cut(self, nest: Any, index: int, axis: int = 0) -> Any:
+        """The share of replica `index` in a nest of tensors, cut along an axis; what is None stays None."""
+        if self.count == 1:
+            return nest
+
+        def part(x: tf.Tensor) -> tf.Tensor:
+            size = x.shape[axis] // self.count
+            return x[(*[slice(None)] * axis, slice(index * size, (index + 1) * size))]
+
+        return map_tensors(part, nest)
+
+    def divide(self, total: int, name: str, pieces: int = 1) -> int:
+        """A share of a share in `pieces`. Raises UsageError, with the name of what is divided, if it does not go."""
+        suffix = f" x {pieces}" if pieces > 1 else ""
+        return exact_div(total, self.count * pieces, name, f"the number of replicas{suffix}")
+
+    def scope(self) -> contextlib.AbstractContextManager:
+        """Inside, variables are made that every replica has a copy of."""
+        return contextlib.nullcontext()
+
+    def reduce(self, function: Callable[[int], tuple[Any, Any]]) -> tuple[Any, Any]:
+        """Two nests of tensors from every replica's `function(index)`: the sums of the first, the maxima of the second
+        (scalars)."""
+        return function(0)
+
+    def gather(self, function: Callable[[int], tuple[Any, ...]], axes: Sequence[int]) -> tuple[Any, ...]:
+        """Nests of tensors from every replica's `function(index)`, the n-th put together along axis `axes[n]`."""
+        del axes
+        return function(0)
+
+    def cut_processes(self, nest: Any, axis: int = 0) -> Any:
+        """The share of this process in a nest of tensors, cut along an axis."""
+        del axis
+        return nest
+
+    def gather_processes(self, nests: tuple[Any, ...], axes: Sequence[int]) -> tuple[Any, ...]:
+        """Nests of tensors that every process has its share of, the n-th put together along axis `axes[n]`."""
+        del axes
+        return nests
+
+    def apply(self, optimizer: Any, gradients: Sequence[tf.Tensor], variables: Sequence[Any]) -> None:
+        """A step of the optimizer, with gradients that are those of all replicas together."""
+        optimizer.apply(gradients, variables)
+
+    def any(self, flag: bool) -> bool:
+        """Whether a flag is raised in any of the processes, which all ask."""
+        return flag
+
+    def start(self, settings: str, state: dict[str, Any]) -> None:
+        """Sees to it that all processes begin alike: with the chief's values of the state's variables.
+
+        Raises:
+          UsageError: if they were not given the same settings.
+        """
+
+    def watched(self, command: str) -> contextlib.AbstractContextManager:
+        """Inside, the loss of another process is a UsageError of one line; `command` goes on with the run."""
+        del command
+        return contextlib.nullcontext()
+
+
+ALONE = Replicas()

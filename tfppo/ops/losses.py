@@ -1,0 +1,98 @@
+"""The losses of PPO: element-wise, then a masked mean.
+
+Each returns (loss, metrics), scalars all, under the names of the documented metric table. With `normalizer` (see
+`masking.masked_mean`) the losses and the mean-like metrics of micro-batches add up to those of the whole minibatch;
+`policy/ratio_max` is a maximum and combines as one. The entropy bonus needs no function: it is a masked mean.
+"""
+
+import tensorflow as tf
+
+from tfppo.ops.divergences import approximate_kl
+from tfppo.ops.masking import check_same_shape, masked_mean, zero_outside
+
+# exp(20) = 5e8: far beyond any clip, and its products stay finite in float32.
+MAX_LOG_RATIO = 20.0
+
+
+def clipped_surrogate_loss(
+    log_probs, old_log_probs, advantages, clip_ratio, mask=None, normalizer=None, dual_clip=None
+):
+    """PPO's clipped surrogate objective, negated so that it is minimised.
+
+    loss = mean max(-A ratio, -A clip(ratio, 1 - clip_ratio, 1 + clip_ratio)),  ratio = exp(log_prob - old_log_prob)
+    Source: Schulman et al. 2017 (PPO), equation 7. With `dual_clip` = c the terms with A < 0 are at most -c A:
+    Ye et al. 2020, "Mastering complex control in MOBA games with deep reinforcement learning", dual-clip PPO. The
+    log-ratio is clamped to +-20.
+
+    Args:
+      log_probs: log pi(a | s), [...].
+      old_log_probs: log pi_old(a | s) of the policy that sampled, [...].
+      advantages: A, [...], already normalised if they are to be.
+      clip_ratio: scalar, a Python float or a tensor (schedules).
+      mask: bool [...], true where an entry counts; None counts all.
+      normalizer: scalar to divide by in place of the masked count.
+      dual_clip: Python float > 1, or None for off.
+
+    Returns:
+      loss: scalar; its gradient flows to log_probs only.
+      metrics: "policy/approx_kl" (estimate of KL(old || new)), "policy/clip_fraction" (share of ratios outside the
+        clip range), "policy/ratio_max".
+
+    Raises:
+      ValueError: if the shapes differ, or dual_clip is not above 1.
+    """
+    check_same_shape(log_probs=log_probs, old_log_probs=old_log_probs, advantages=advantages, mask=mask)
+    if dual_clip is not None and not dual_clip > 1:
+        raise ValueError(f"dual_clip is {dual_clip}; it must be above 1, or None for off")
+    advantages = tf.stop_gradient(zero_outside(advantages, mask))
+    log_ratio = zero_outside(log_probs - tf.stop_gradient(old_log_probs), mask)
+    log_ratio = tf.clip_by_value(log_ratio, -MAX_LOG_RATIO, MAX_LOG_RATIO)
+    ratio = tf.exp(log_ratio)
+    clip_ratio = tf.cast(tf.convert_to_tensor(clip_ratio, dtype_hint=ratio.dtype), ratio.dtype)
+    losses = tf.maximum(-advantages * ratio, -advantages * tf.clip_by_value(ratio, 1 - clip_ratio, 1 + clip_ratio))
+    if dual_clip is not None:
+        losses = tf.where(advantages < 0, tf.minimum(losses, -dual_clip * advantages), losses)
+    is_clipped = tf.cast(tf.abs(ratio - 1) > clip_ratio, ratio.dtype)
+    metrics = {
+        "policy/approx_kl": masked_mean(approximate_kl(log_ratio), mask, normalizer),
+        "policy/clip_fraction": masked_mean(is_clipped, mask, normalizer),
+        "policy/ratio_max": tf.reduce_max(zero_outside(ratio, mask)),
+    }
+    return masked_mean(losses, mask, normalizer), tf.nest.map_structure(tf.stop_gradient, metrics)
+
+
+def clipped_value_loss(values, old_values, returns, value_clip=None, mask=None, normalizer=None):
+    """Half the mean squared error of the value function, optionally clipped around the old values.
+
+    loss = 1/2 mean max((V - R)^2, (clip(V, V_old - value_clip, V_old + value_clip) - R)^2)
+    without clipping 1/2 mean (V - R)^2. Source: Schulman et al. 2017 (PPO), equation 9 (the squared error); the
+    clipping is that of OpenAI baselines' ppo2, see Huang et al. 2022, detail 9.
+
+    Args:
+      values: V, [...].
+      old_values: V_old, recorded with the rollout, [...]; unused, and may be None, without clipping.
+      returns: R, [...].
+      value_clip: scalar, a Python float or a tensor; None for off.
+      mask: bool [...], true where an entry counts; None counts all.
+      normalizer: scalar to divide by in place of the masked count.
+
+    Returns:
+      loss: scalar; its gradient flows to values only.
+      metrics: "value/clip_fraction" (share of values outside the clip range, 0 without clipping).
+
+    Raises:
+      ValueError: if the shapes differ.
+    """
+    check_same_shape(values=values, old_values=old_values, returns=returns, mask=mask)
+    values = zero_outside(values, mask)
+    returns = tf.stop_gradient(zero_outside(returns, mask))
+    losses = tf.square(values - returns)
+    clip_fraction = tf.zeros([], values.dtype)
+    if value_clip is not None:
+        old_values = tf.stop_gradient(zero_outside(old_values, mask))
+        value_clip = tf.cast(tf.convert_to_tensor(value_clip, dtype_hint=values.dtype), values.dtype)
+        clipped = tf.clip_by_value(values, old_values - value_clip, old_values + value_clip)
+        losses = tf.maximum(losses, tf.square(clipped - returns))
+        is_clipped = tf.cast(tf.abs(values - old_values) > value_clip, values.dtype)
+        clip_fraction = tf.stop_gradient(masked_mean(is_clipped, mask, normalizer))
+    return masked_mean(losses, mask, normalizer) / 2, {"value/clip_fraction": clip_fraction}

@@ -1,0 +1,115 @@
+"""The data that flows between the rooms of the house: NamedTuples with a shape comment a field."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import tensorflow as tf
+
+from tfppo.ops.masking import finite_outside
+
+
+class Trajectory(NamedTuple):
+    """What acting leaves behind, time-major: T steps of B environments, before any value is computed.
+
+    `observations` has one row more than the rest: the last one is where the next trajectory starts. Where an
+    environment starts a new episode in a step of its own (gymnasium's NEXT_STEP autoreset, and every in-graph
+    environment), `observations[t + 1]` is the true successor of step t and `successors` is empty; where it starts at
+    once, `successors` holds the observations that really followed.
+    """
+
+    observations: Any  # [T + 1, B, ...]
+    actions: tf.Tensor  # [T, B, ...]
+    distribution: Any  # [T, B, ...] raw parameters of the policy that acted
+    rewards: tf.Tensor  # [T, B]
+    terminated: tf.Tensor  # [T, B] bool
+    truncated: tf.Tensor  # [T, B] bool
+    mask: tf.Tensor  # [T, B] bool, False where the step only started a new episode
+    successors: Any = ()  # [T, B, ...], or empty
+
+
+class Rollout(NamedTuple):
+    """A trajectory with the values and log-probabilities of the policy that collected it: one element of tf.data."""
+
+    all_observations: Any  # [T + 1, B, ...], as in a Trajectory
+    actions: tf.Tensor  # [T, B, ...]
+    distribution: Any  # [T, B, ...] raw parameters of the policy that acted
+    log_probs: tf.Tensor  # [T, B]
+    values: tf.Tensor  # [T, B]
+    next_values: tf.Tensor  # [T, B] value of the true successor
+    rewards: tf.Tensor  # [T, B]
+    terminated: tf.Tensor  # [T, B] bool
+    truncated: tf.Tensor  # [T, B] bool
+    mask: tf.Tensor  # [T, B] bool
+    metrics: dict[str, tf.Tensor]  # scalars, named as in writers.METRICS
+    memory: Any = ()  # [B, ...] what a recurrent policy remembered before the first step
+    successors: Any = ()  # [T, B, ...], or empty, as in a Trajectory
+
+    @property
+    def observations(self) -> Any:
+        """Observations [T, B, ...] that were acted on."""
+        return tf.nest.map_structure(lambda x: x[:-1], self.all_observations)
+
+    @property
+    def guarded(self) -> dict[str, tuple[Any, tf.Tensor]]:
+        """What must be finite, with the mask of what counts, by its name in `guards.NAMES`."""
+        successors = self.successors
+        if not tf.nest.flatten(successors):
+            successors = tf.nest.map_structure(lambda x: x[1:], self.all_observations)
+        successors = tf.nest.map_structure(lambda x: finite_outside(x, ~self.terminated), successors)
+        return {
+            "an observation": (
+                (self.observations, successors),
+                self.mask,
+            ),  # whatever ends an episode counts for nothing
+            "a reward": (self.rewards, self.mask),
+        }
+
+    @property
+    def trajectory(self) -> Trajectory:
+        """The trajectory that it was made of."""
+        given = {name: getattr(self, name) for name in Trajectory._fields}
+        return Trajectory(**given | {"observations": self.all_observations})
+
+
+class Batch(NamedTuple):
+    """What the learner trains on: N items along the leading axis, each a transition, a sequence or an environment."""
+
+    inputs: Any  # [N, ...] what `Policy.evaluate` takes
+    actions: tf.Tensor  # [N, ...]
+    old_log_probs: tf.Tensor  # [N] or [N, T]
+    old_values: tf.Tensor  # [N] or [N, T]
+    advantages: tf.Tensor  # [N] or [N, T]
+    returns: tf.Tensor  # [N] or [N, T]
+    mask: tf.Tensor  # [N] or [N, T] bool
+    old_distribution: Any = None  # raw parameters, [N, ...]: with them KL(old || new) is exact
+    reference_log_probs: Any = None  # [N] or [N, T]: with them the KL term is KL(policy || reference)
+    value_mask: Any = None  # like mask, where other entries count for the value than for the policy
+    reference_kl: Any = None  # [N] KL(policy || reference) of each item as sampled: what an adaptive rule steers
+
+
+def value_mask_of(batch: Batch) -> tf.Tensor:
+    """Which entries of a batch count for the value, bool [N] or [N, T]."""
+    return batch.mask if batch.value_mask is None else batch.value_mask
+
+
+class Evaluation(NamedTuple):
+    """A policy's answer about given inputs and actions."""
+
+    log_probs: tf.Tensor  # [N] or [N, T]
+    entropies: tf.Tensor  # [N] or [N, T]
+    values: tf.Tensor  # [N] or [N, T]
+    distribution: Any  # raw parameters, [N, ...], or None
+
+
+class Policy(Protocol):
+    """All that the learner asks of a policy: how it acts is its own affair."""
+
+    @property
+    def trainable_variables(self) -> Sequence[Any]: ...
+
+    def evaluate(self, inputs: Any, actions: tf.Tensor) -> Evaluation: ...
+
+
+def map_tensors(function: Callable[[tf.Tensor], tf.Tensor], structure: Any) -> Any:
+    """`function` of every tensor of a structure; what is None stays None."""
+    return tf.nest.map_structure(lambda x: None if x is None else function(x), structure)

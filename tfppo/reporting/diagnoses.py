@@ -1,0 +1,101 @@
+"""What goes wrong in a run and shows in its metrics, told in one line each."""
+
+import math
+from collections.abc import Iterator, Mapping
+
+from tfppo.ppo.config import PPOConfig
+from tfppo.ppo.guard import Guard
+
+KL_FACTOR = 10.0  # times its target
+RATIO = 10.0  # in the first minibatch, where sampler and learner are the same policy
+ENTROPY_SHARE = 0.01  # of the first row's
+EXPLAINED_VARIANCE, POOR_ROWS = -1.0, 20
+CONSTANT_ROWS = 20
+
+
+class DiagnosisWriter:
+    """A writer that prints what rows of metrics give away, each kind once.
+
+    Args:
+      ppo: whose targets the KL is held against.
+      kl: the metric that `ppo.kl_target` is about.
+      score: the metric that says how well the policy does; it should change.
+      has_choices: whether actions are discrete, so that an entropy near 0 means that nothing is tried any more.
+      guard: knows which updates were skipped, and why.
+    """
+
+    def __init__(self, ppo: PPOConfig, kl: str, score: str, has_choices: bool, guard: Guard):
+        self._targets = {}
+        if ppo.kl_rule != "fixed":
+            self._targets[kl] = ("kl_target", ppo.kl_target)
+        if ppo.target_kl is not None:
+            self._targets["policy/approx_kl"] = ("target_kl", ppo.target_kl)
+        self._score = score
+        self._has_choices = has_choices
+        self._guard = guard
+        self._skipped = float(guard.skipped.numpy())
+        self._told: set[str] = set()
+        self._entropy: float | None = None  # in the first row
+        self._poor = 0  # rows in a row
+        self._scores: list[float] = []  # the first ones, until two differ
+
+    def write(self, iteration: int, metrics: Mapping[str, float]) -> None:
+        for kind, line in self._diagnoses(metrics):
+            if kind not in self._told:
+                self._told.add(kind)
+                print(f"iteration {iteration + 1}: {line}", flush=True)
+
+    def flush(self) -> None:
+        """There is nothing to flush."""
+
+    def close(self) -> None:
+        """There is nothing to close."""
+
+    def _diagnoses(self, row: Mapping[str, float]) -> Iterator[tuple[str, str]]:
+        if row["guard/skipped_updates"] > self._skipped:
+            self._skipped = row["guard/skipped_updates"]
+            what = self._guard.culprit or "something, a few updates ago,"
+            yield what, f"{what} was not finite: an update was skipped (guard/skipped_updates counts them)"
+        for metric, (name, target) in self._targets.items():
+            if row[metric] > KL_FACTOR * target:
+                yield (
+                    metric,
+                    f"{metric} is {row[metric]:.3g}, more than {KL_FACTOR:g} times {name} = {target:g}: lower the "
+                    "learning rate, or raise the coefficient that holds it",
+                )
+        if row["policy/first_ratio_max"] > RATIO:
+            yield (
+                "ratio",
+                f"policy/first_ratio_max is {row['policy/first_ratio_max']:.3g}, and 1 is right: what samples is not "
+                "what learns",
+            )
+        yield from self._of_entropy(row["policy/entropy"])
+        self._poor = self._poor + 1 if row["value/explained_variance"] < EXPLAINED_VARIANCE else 0
+        if self._poor >= POOR_ROWS:
+            yield (
+                "value",
+                f"value/explained_variance was below {EXPLAINED_VARIANCE:g} in {POOR_ROWS} rows in a row: values are "
+                "worse than none; scale the rewards down, or give the critic more steps",
+            )
+        yield from self._of_score(row[self._score])
+
+    def _of_entropy(self, entropy: float) -> Iterator[tuple[str, str]]:
+        if self._entropy is None and math.isfinite(entropy):
+            self._entropy = entropy
+        if self._has_choices and self._entropy is not None and entropy < ENTROPY_SHARE * self._entropy:
+            yield (
+                "entropy",
+                f"policy/entropy has collapsed from {self._entropy:.3g} to {entropy:.2g}: hardly anything else is "
+                "tried; raise entropy_coeff, or lower the learning rate",
+            )
+
+    def _of_score(self, score: float) -> Iterator[tuple[str, str]]:
+        """It was the same in all rows so far: once it has changed, it may stay where it is."""
+        if math.isfinite(score) and len(set(self._scores)) < 2:
+            self._scores.append(score)
+            if len(self._scores) >= CONSTANT_ROWS and len(set(self._scores)) == 1:
+                yield (
+                    "constant",
+                    f"{self._score} was {score:g} in all {len(self._scores)} rows: where every reward is the same "
+                    "there is nothing to learn from; explore more, or shape the reward",
+                )

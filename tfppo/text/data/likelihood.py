@@ -1,0 +1,110 @@
+"""The corpus as batches of tokens, and how probable a language model finds it."""
+
+from collections.abc import Sequence
+
+import keras
+import keras_hub
+import numpy as np
+import tensorflow as tf
+
+from tfppo.text.data.corpus import Sentence
+from tfppo.text.data.tokenizer import END, control_token
+
+LENGTHS = (16, 24, 32, 40, 48, 64)  # tokens: sentences of about one length share a batch, so little is padding
+TEMPERATURES = np.arange(80, 152, 2) / 100
+
+
+def encode(
+    tokenizer: keras_hub.models.GPT2Tokenizer, corpus: Sequence[Sentence], length: int | None = None
+) -> list[np.ndarray]:
+    """Each sentence as int32 [at most length + 1]: its domain's control token, its tokens, the end.
+
+    Args:
+      tokenizer: has the control tokens.
+      corpus: the sentences.
+      length: tokens that a model can look at; it predicts one more. None: any.
+    """
+    end = tokenizer.token_to_id(END)
+    limit = None if length is None else length + 1
+    tokens = tokenizer([sentence.text for sentence in corpus])
+    return [
+        np.array([tokenizer.token_to_id(control_token(sentence.domain)), *ids, end], np.int32)[:limit]
+        for sentence, ids in zip(corpus, tokens, strict=True)
+    ]
+
+
+def make_dataset(encoded: Sequence[np.ndarray], batch_size: int, seed: int | None = None) -> tf.data.Dataset:
+    """Batches of ({"token_ids", "padding_mask"}, next tokens), int32 [B, S] each, of sentences of about one length.
+
+    Args:
+      encoded: N sentences, int32 [at least 2], without 0, which is what they are padded with on the right.
+      batch_size: B; the last batch of each length may be smaller.
+      seed: of an order that is another one in every epoch; None: as they come.
+    """
+    lengths = [len(ids) for ids in encoded]
+    padded = keras.utils.pad_sequences(encoded, padding="post")  # [N, longest]
+    dataset = tf.data.Dataset.from_tensor_slices((padded, lengths)).map(lambda ids, length: ids[:length])
+    if seed is not None:
+        dataset = dataset.shuffle(len(encoded), seed=seed, reshuffle_each_iteration=True)
+    dataset = dataset.bucket_by_sequence_length(
+        tf.size, LENGTHS, [batch_size] * (len(LENGTHS) + 1), padded_shapes=[None]
+    )  # [B, S + 1]
+
+    def split(ids):
+        inputs = ids[:, :-1]
+        return {"token_ids": inputs, "padding_mask": tf.cast(inputs != 0, tf.int32)}, ids[:, 1:]
+
+    buckets = np.bincount(np.searchsorted(LENGTHS, lengths, side="right"))
+    batches = int(np.sum(-(-buckets // batch_size)))  # Keras wants to know, and tf.data cannot
+    return dataset.map(split).apply(tf.data.experimental.assert_cardinality(batches)).prefetch(2)
+
+
+def nats_per_character(
+    model: keras.Model, tokenizer: keras_hub.models.GPT2Tokenizer, corpus: Sequence[Sentence], batch_size: int = 64
+) -> tuple[float, float]:
+    """Held-out loss: (nats per character, nats per token).
+
+    The negative log-likelihood of all tokens, the end of the text included, given the domain's control token; over the
+    characters of the texts, or over the tokens. Sentences longer than the context are judged on what fits, and count
+    the characters of that share.
+    """
+    whole = encode(tokenizer, corpus)
+    context = context_length(model)
+    kept = [ids if context is None else ids[: context + 1] for ids in whole]
+    dataset = make_dataset(kept, batch_size)
+
+    @tf.function(input_signature=dataset.element_spec, autograph=False)
+    def nats(inputs, targets):
+        losses = keras.losses.sparse_categorical_crossentropy(targets, model(inputs, training=False), from_logits=True)
+        return tf.reduce_sum(losses * tf.cast(targets != 0, losses.dtype))
+
+    total = sum(float(nats(*batch)) for batch in dataset)
+    tokens = sum(len(ids) - 1 for ids in kept)
+    characters = sum(
+        len(sentence.text) * (len(part) - 1) / (len(ids) - 1)
+        for sentence, part, ids in zip(corpus, kept, whole, strict=True)
+    )
+    return total / characters, total / tokens
+
+
+def best_temperature(model: keras.Model, batches: tf.data.Dataset) -> float:
+    """The one of TEMPERATURES by which a model's logits are to be divided for the least loss on batches of text."""
+
+    @tf.function(input_signature=batches.element_spec, autograph=False)
+    def losses(inputs, targets):
+        logits = model(inputs, training=False)  # [B, S, V]
+        mask = tf.cast(targets != 0, tf.float32)
+
+        def loss(temperature):
+            each = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=targets, logits=logits / temperature)
+            return tf.reduce_sum(each * mask)
+
+        return tf.map_fn(loss, tf.constant(TEMPERATURES, tf.float32))
+
+    totals = sum(losses(*batch).numpy().astype(float) for batch in batches)
+    return float(TEMPERATURES[np.argmin(totals)])
+
+
+def context_length(model: keras.Model) -> int | None:
+    """Tokens that a model can look at; None: any, as an LSTM reads on and on."""
+    return getattr(getattr(model, "backbone", None), "max_sequence_length", None)

@@ -1,0 +1,104 @@
+"""GPT-2 by a faster path: the weights of KerasHub's layers, fewer operations.
+
+Queries, keys and values come from one matrix product, and each layer caches its keys and values by themselves, so that
+a step writes one row of each in place. The numbers are those of KerasHub's own path, which the tests compare.
+"""
+
+from typing import Any
+
+import tensorflow as tf
+
+from tfppo.text.models.language_model import CachedLanguageModel, State
+
+
+class GPT2LanguageModel(CachedLanguageModel):
+    """KerasHub's GPT2CausalLM."""
+
+    def hidden_states(self, token_ids: tf.Tensor) -> tf.Tensor:
+        return self._hidden_states(token_ids)[0]
+
+    def begin(self, token_ids: tf.Tensor, prompt_lengths: tf.Tensor) -> tuple[tf.Tensor, State]:
+        _, cache = self._hidden_states(token_ids)  # what lies behind a prompt is overwritten before it is looked at
+        return tf.reduce_min(prompt_lengths) - 1, tuple(cache)
+
+    def step(self, token_ids: tf.Tensor, index: tf.Tensor, state: State) -> tuple[tf.Tensor, State]:
+        backbone = self.model.backbone
+        embeddings, positions = _embeddings(backbone)
+        x = tf.gather(embeddings, token_ids) + tf.gather(positions, index)  # [B, D]
+        length = state[0].shape[2]
+        is_past = tf.range(length) <= index  # [S]
+        is_now = (tf.range(length) == index)[:, None]  # [S, 1]
+        cache = []
+        for number, layer in enumerate(backbone.transformer_layers):
+            query, key, value = _project(layer, x[:, None, :], backbone.num_heads)  # [B, H, 1, D / H]
+            keys = tf.where(is_now, key, state[2 * number])  # [B, H, S, D / H]
+            values = tf.where(is_now, value, state[2 * number + 1])
+            cache += [keys, values]
+            x = _finish(layer, x[:, None, :], _attend(query, keys, values, is_past))[:, 0]
+        return self.logits(_normalize(backbone.layer_norm, x)), tuple(cache)
+
+    def _hidden_states(self, token_ids: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        """[B, S, D], and each layer's keys and values [B, H, S, D / H]."""
+        backbone = self.model.backbone
+        embeddings, positions = _embeddings(backbone)
+        length = token_ids.shape[1]
+        x = tf.gather(embeddings, token_ids) + positions[:length]  # [B, S, D]
+        is_past = tf.linalg.band_part(tf.ones([length, length], tf.bool), -1, 0)  # [S, S]
+        cache = []
+        for layer in backbone.transformer_layers:
+            query, key, value = _project(layer, x, backbone.num_heads)
+            cache += [key, value]
+            x = _finish(layer, x, _attend(query, key, value, is_past))
+        return _normalize(backbone.layer_norm, x), cache
+
+
+def _embeddings(backbone: Any) -> tuple[tf.Tensor, tf.Tensor]:
+    dtype = backbone.token_embedding.compute_dtype
+    tables = (backbone.token_embedding.embeddings, backbone.position_embedding.position_embeddings)
+    return tuple(tf.cast(tf.convert_to_tensor(table), dtype) for table in tables)  # [V, D], [P, D]
+
+
+def _project(layer: Any, x: tf.Tensor, num_heads: int) -> list[tf.Tensor]:
+    """Queries, keys and values, [B, H, S, D / H] each, of [B, S, D]."""
+    attention = layer._self_attention_layer
+    dense = (attention.query_dense, attention.key_dense, attention.value_dense)
+    batch, length, width = x.shape
+    kernel = tf.concat([tf.reshape(d.kernel, [width, width]) for d in dense], axis=1)  # [D, 3 D]
+    bias = tf.concat([tf.reshape(d.bias, [width]) for d in dense], axis=0)  # [3 D]
+    projected = _dense(_normalize(layer._self_attention_layer_norm, x), kernel, bias)  # [B, S, 3 D]
+    heads = tf.reshape(projected, [batch, length, 3, num_heads, width // num_heads])
+    return tf.unstack(tf.transpose(heads, [2, 0, 3, 1, 4]))
+
+
+def _attend(query: tf.Tensor, keys: tf.Tensor, values: tf.Tensor, is_past: tf.Tensor) -> tf.Tensor:
+    """[B, Q, D] from queries [B, H, Q, D / H] and what they may look at, bool [Q, S] or [S]."""
+    batch, num_heads, length, head_dim = query.shape
+    scores = tf.matmul(query * tf.cast(head_dim**-0.5, query.dtype), keys, transpose_b=True)  # [B, H, Q, S]
+    scores = tf.where(is_past, tf.cast(scores, tf.float32), -1e9)
+    weights = tf.cast(tf.nn.softmax(scores), values.dtype)
+    return tf.reshape(tf.transpose(tf.matmul(weights, values), [0, 2, 1, 3]), [batch, length, num_heads * head_dim])
+
+
+def _finish(layer: Any, x: tf.Tensor, attended: tf.Tensor) -> tf.Tensor:
+    """The rest of a layer, [B, S, D], after its attention [B, S, D]."""
+    output = layer._self_attention_layer.output_dense
+    width = x.shape[-1]
+    x += _dense(attended, tf.reshape(output.kernel, [width, width]), output.bias)
+    inner, outer = layer._feedforward_intermediate_dense, layer._feedforward_output_dense
+    hidden = _dense(_normalize(layer._feedforward_layer_norm, x), inner.kernel, inner.bias)
+    return x + _dense(tf.nn.gelu(hidden, approximate=True), outer.kernel, outer.bias)
+
+
+def _dense(x: tf.Tensor, kernel: Any, bias: Any) -> tf.Tensor:
+    """x kernel + bias over the last axis, as one product of two matrices."""
+    kernel, bias = (tf.cast(tf.convert_to_tensor(w), x.dtype) for w in (kernel, bias))
+    flat = tf.reshape(x, [-1, x.shape[-1]])
+    return tf.reshape(tf.nn.bias_add(tf.matmul(flat, kernel), bias), [*x.shape[:-1], kernel.shape[-1]])
+
+
+def _normalize(layer: Any, x: tf.Tensor) -> tf.Tensor:
+    """Layer normalisation, computed in float32."""
+    wide = tf.cast(x, tf.float32)
+    mean, variance = tf.nn.moments(wide, axes=[-1], keepdims=True)
+    gamma, beta = (tf.cast(tf.convert_to_tensor(w), tf.float32) for w in (layer.gamma, layer.beta))
+    return tf.cast((wide - mean) * tf.math.rsqrt(variance + layer.epsilon) * gamma + beta, x.dtype)

@@ -1,0 +1,259 @@
+"""The reward model: how much people like what a sentence says, learnt from their ratings."""
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import keras
+import keras_hub
+import numpy as np
+import tensorflow as tf
+
+from tfppo.errors import UsageError, one_line
+from tfppo.ppo.config import RunConfig
+from tfppo.settings import FLOAT32_MAX
+from tfppo.text.config import RewardModelConfig
+from tfppo.text.data.corpus import Sentence, sentences
+from tfppo.text.data.likelihood import encode
+from tfppo.text.metrics import word_count
+from tfppo.text.models.presets import default_preset, load_preset, save_preset
+from tfppo.text.models.reference import as_language_model
+from tfppo.text.pretrain import fitting, refuse_divergence
+from tfppo.training import run_folder
+
+HEAD_FILE = "head.json"
+NUMBERS = ("bias", "words_slope", "words_mean")  # in it, beside the kernel
+ROWS = 64  # sentences in a forward pass
+WIDTHS = (32, 64, 128)  # tokens that they are padded to, so that few programs are compiled
+
+
+def pair_loss(ratings: tf.Tensor, scores: tf.Tensor, difference: float = 1.0) -> tf.Tensor:
+    """-log sigmoid(r_a - r_b), the mean over all pairs whose a people rated higher by more than `difference`.
+
+    Source: Bradley and Terry 1952; as a reward model's loss Stiennon et al. 2020, section 3.4 ([Ziegler et al. 2019]
+    took the softmax over four). An imagined sentence that is rated 0 and scored 0 takes part, so that 0 means neutral.
+
+    Args:
+      ratings: float [N], people's means.
+      scores: r, float [N] or [N, 1].
+      difference: in points of the ratings.
+
+    Returns: scalar; 0 without such a pair.
+    """
+    ratings, scores = (tf.pad(tf.reshape(x, [-1]), [[0, 1]]) for x in (ratings, scores))  # [N + 1]
+    is_pair = ratings[:, None] - ratings[None, :] > difference  # [N + 1, N + 1]
+    losses = tf.nn.softplus(scores[None, :] - scores[:, None])
+    count = tf.reduce_sum(tf.cast(is_pair, losses.dtype))
+    return tf.reduce_sum(tf.where(is_pair, losses, 0.0)) / tf.maximum(count, 1.0)
+
+
+class RewardModel:
+    """Scores texts: a language model read to the end of the text, and a linear head on its last hidden state.
+
+    Neutral to length: what the number of words alone predicts of a score, over human sentences, is taken off.
+
+    Args:
+      model: the Keras language model under the head.
+      tokenizer: its tokenizer.
+      head: kernel [D] and bias of the head; "words_slope", "words_mean": the line that is taken off.
+    """
+
+    def __init__(self, model: keras.Model, tokenizer: Any, head: dict[str, Any]):
+        self.model = model
+        self.tokenizer = tokenizer
+        self.head = head
+        self._language_model = as_language_model(model)
+        self._kernel = tf.constant(head["kernel"], tf.float32)
+        self._compiled = tf.function(self._last_scores, autograph=False)
+
+    def scores(self, texts: Sequence[str]) -> np.ndarray:
+        """float32 [N], higher is friendlier; a text that is longer than the context is read from its beginning."""
+        longest = min(self._language_model.context_length or max(WIDTHS), max(WIDTHS))
+        rows = encode(self.tokenizer, [Sentence("movie", "", "test", 0.0, text) for text in texts], longest - 1)
+        scores = np.empty(len(rows), np.float32)
+        for start in range(0, len(rows), ROWS):
+            chunk = rows[start : start + ROWS]
+            wanted = max(map(len, chunk))
+            ids = np.zeros([ROWS, min(longest, next(width for width in WIDTHS if width >= wanted))], np.int32)
+            for row, tokens in zip(ids, chunk, strict=False):
+                row[: len(tokens)] = tokens
+            last = np.zeros(ROWS, np.int32)
+            last[: len(chunk)] = [len(tokens) - 1 for tokens in chunk]
+            scores[start : start + ROWS] = self._compiled(tf.constant(ids), tf.constant(last)).numpy()[: len(chunk)]
+        words = np.array([word_count(text) for text in texts], np.float32)
+        return scores - self.head["words_slope"] * (words - self.head["words_mean"])
+
+    def __call__(self, prompts: Sequence[str], responses: Sequence[str]) -> np.ndarray:
+        """Scores of prompts with their responses, float32 [N]: a `rewards.Reward`."""
+        return self.scores([prompt + response for prompt, response in zip(prompts, responses, strict=True)])
+
+    def _last_scores(self, ids: tf.Tensor, last: tf.Tensor) -> tf.Tensor:
+        hidden = self._language_model.hidden_states(ids)  # [N, S, D]
+        final = _at(hidden, last)
+        return tf.linalg.matvec(tf.cast(final, tf.float32), self._kernel) + self.head["bias"]
+
+    def save(self, folder: Path) -> None:
+        """Writes the model into a new folder: a preset with head.json beside it."""
+        save_preset(folder, self.model, self.tokenizer)
+        (folder / HEAD_FILE).write_text(json.dumps(self.head))
+
+    @classmethod
+    def load(cls, folder: Path) -> "RewardModel":
+        """Raises UsageError if the folder holds no reward model."""
+        path = folder / HEAD_FILE
+        try:
+            head = json.loads(path.read_text())
+        except (OSError, ValueError, RecursionError) as error:
+            raise UsageError(
+                f"{folder} is not the folder of a reward model: {HEAD_FILE} cannot be read ({one_line(error)}); make "
+                "one: tfppo reward-model"
+            ) from None
+        model, tokenizer = load_preset(folder)
+        width = as_language_model(model).hidden_dim
+        if not _is_head(head, width):
+            raise UsageError(
+                f"{path} is damaged, or of another model: it must hold {width} finite numbers as kernel, and one each "
+                f"as {', '.join(NUMBERS)}; make one: tfppo reward-model"
+            )
+        return cls(model, tokenizer, head)
+
+
+def _at(hidden: tf.Tensor, last: tf.Tensor) -> tf.Tensor:
+    """The hidden states [N, S, D] of each row's last token [N]: [N, D]."""
+    return tf.gather(hidden, last, axis=1, batch_dims=1)
+
+
+def _is_head(head: Any, width: int) -> bool:
+    """Whether what a file held is the head of a language model of that width."""
+    if not isinstance(head, dict) or not isinstance(kernel := head.get("kernel"), list) or len(kernel) != width:
+        return False
+    numbers = [*kernel, *(head.get(name) for name in NUMBERS)]
+    return all(isinstance(number, int | float) and abs(number) <= FLOAT32_MAX for number in numbers)
+
+
+@cache
+def sentiment_reward() -> RewardModel:
+    """The reward model that is shipped."""
+    return RewardModel.load(Path(str(resources.files("tfppo.assets").joinpath("movie-reward"))))
+
+
+def train_reward_model(config: RewardModelConfig, preset: Path, verbose: int = 1) -> RewardModel:
+    """Learns the ratings of the movie sentences by pairs, starting from a pretrained language model.
+
+    Raises:
+      UsageError: if the preset is none, or training diverges.
+    """
+    keras.utils.set_random_seed(config.seed)
+    language_model, tokenizer = load_preset(preset)
+    inputs = language_model.input
+    last = keras.Input((), dtype="int32", name="last")
+    head = keras.layers.Dense(
+        1,  # normal, standard deviation 1 / sqrt(D + 1), bias 0 [Ziegler et al. 2019, section 2.1]
+        kernel_initializer=keras.initializers.RandomNormal(
+            stddev=(language_model.backbone.hidden_dim + 1) ** -0.5, seed=config.seed
+        ),
+    )
+    hidden = language_model.backbone(inputs)
+    final = keras.layers.Lambda(lambda both: _at(*both), output_shape=(hidden.shape[-1],))([hidden, last])
+    scorer = keras.Model({**inputs, "last": last}, head(final))
+    train, validation = (
+        _rated(tokenizer, sentences(split, "movie"), config, split) for split in ("train", "validation")
+    )
+    steps = config.epochs * int(train.cardinality())
+    scorer.compile(
+        keras.optimizers.AdamW(
+            keras.optimizers.schedules.CosineDecay(
+                0.0, steps - steps // 10, warmup_target=config.learning_rate, warmup_steps=steps // 10
+            ),
+            weight_decay=config.weight_decay,
+            global_clipnorm=1.0,
+        ),
+        loss=lambda ratings, scores: pair_loss(ratings, scores, config.difference),
+        jit_compile=False,
+    )
+    how = {"verbose": verbose, "shuffle": False, "callbacks": [keras.callbacks.TerminateOnNaN()]}
+    scorer.fit(train, validation_data=validation, epochs=config.epochs, **how)
+    kernel, bias = head.get_weights()
+    refuse_divergence(kernel, config.learning_rate)
+    weights = kernel[:, 0].astype(float).tolist()
+    parts = {"kernel": weights, "bias": float(bias[0]), "words_slope": 0.0, "words_mean": 0.0}
+    model = RewardModel(language_model, tokenizer, parts)
+    texts = [sentence.text for sentence in sentences("validation", "movie")]
+    words = np.array([word_count(text) for text in texts])
+    slope = float(np.polyfit(words, model.scores(texts), 1)[0])
+    return RewardModel(language_model, tokenizer, parts | {"words_slope": slope, "words_mean": float(words.mean())})
+
+
+def reward_model_run(config: RewardModelConfig, preset: Path | None, name: str | None, runs_dir: Path) -> Path:
+    """Trains a reward model in a run's folder of its own, judges it, and returns the folder.
+
+    Raises:
+      UsageError: if the preset is none, or the folder cannot be used.
+    """
+    began = time.perf_counter()
+    source = default_preset() if preset is None else preset
+    language_model, _ = load_preset(source)  # before anything is written
+    folder = run_folder.create_run_folder(RunConfig(seed=config.seed, name=name, runs_dir=runs_dir), "reward-model")
+    run_folder.write_config(folder, config)
+    print(f"reward model from {source}, seed {config.seed}, {config.epochs} epochs -> {folder}", flush=True)
+    with fitting(folder, 4 * language_model.count_params()):
+        model = train_reward_model(config, source, verbose=1 if sys.stdout.isatty() else 2)
+        model.save(folder / "reward-model")
+    evaluation: dict[str, Any] = {"seed": config.seed} | judge(RewardModel.load(folder / "reward-model"))
+    evaluation["seconds"] = {"total": round(time.perf_counter() - began, 3)}
+    run_folder.write_evaluation(folder, evaluation)
+    print(
+        f"on {evaluation['sentences']} movie sentences that it has not seen: {evaluation['accuracy']:.3f} of their "
+        f"signs, {evaluation['pair_accuracy']:.3f} of their pairs right; correlation with length "
+        f"{evaluation['length']:+.3f}"
+    )
+    return folder
+
+
+def judge(model: RewardModel) -> dict[str, Any]:
+    """Accuracies on the test split's movie sentences, and the correlation of scores with numbers of words."""
+    rated = sentences("test", "movie")
+    texts = [sentence.text for sentence in rated]
+    scores, ratings = model.scores(texts), np.array([sentence.rating for sentence in rated])
+    return {
+        "sentences": len(rated),
+        "accuracy": accuracy(scores, ratings),
+        "pair_accuracy": pair_accuracy(scores, ratings),
+        "length": float(np.corrcoef(scores, [word_count(text) for text in texts])[0, 1]),
+    }
+
+
+def accuracy(scores: np.ndarray, ratings: np.ndarray) -> float:
+    """Share of sentences whose score has the sign of their rating; those rated exactly 0 are left out."""
+    return float(np.mean((scores > 0)[ratings != 0] == (ratings > 0)[ratings != 0]))
+
+
+def pair_accuracy(scores: np.ndarray, ratings: np.ndarray, difference: float = 1.0) -> float:
+    """Share of all pairs rated more than `difference` apart that the scores put in the order of the ratings."""
+    is_pair = ratings[:, None] - ratings[None, :] > difference
+    return float((scores[:, None] > scores[None, :])[is_pair].mean())
+
+
+def _rated(
+    tokenizer: keras_hub.models.GPT2Tokenizer, rated: Sequence[Sentence], config: RewardModelConfig, shuffle: bool
+):
+    """Batches of ({"token_ids", "padding_mask", "last"}, ratings [B])."""
+    rows = encode(tokenizer, rated, config.length - 1)
+    ids = keras.utils.pad_sequences(rows, padding="post")
+    lengths = np.array([len(row) for row in rows], np.int32)
+    ratings = np.array([sentence.rating for sentence in rated], np.float32)
+    dataset = tf.data.Dataset.from_tensor_slices((ids, lengths, ratings))
+    if shuffle:
+        dataset = dataset.shuffle(len(rows), seed=config.seed, reshuffle_each_iteration=True)
+
+    def split_up(ids, lengths, ratings):
+        ids = ids[:, : tf.reduce_max(lengths)]
+        inputs = {"token_ids": ids, "padding_mask": tf.ones_like(ids), "last": lengths - 1}
+        return inputs, ratings
+
+    return dataset.batch(config.batch_size).map(split_up).prefetch(2)
