@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 from support.refusal import refusal
 
+from tfppo.control.config import ControlConfig, ControlRun
 from tfppo.errors import UsageError
-from tfppo.ppo.config import ControlConfig, ControlRun, PPOConfig, RunConfig
+from tfppo.ppo.config import PPOConfig
 from tfppo.settings import exact_div, from_yaml, to_yaml
 from tfppo.text.config import TEXT_PPO, TextConfig, TextRun
+from tfppo.training.config import RunConfig
 
 NAN, INF = math.nan, math.inf
 

@@ -9,14 +9,16 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfppo.control.config import ControlConfig
 from tfppo.control.policies.actor_critic import ActorCriticPolicy
 from tfppo.control.policies.networks import make_actor, make_critic
 from tfppo.control.rollouts.transitions import make_transitions, transitions_to_batch
 from tfppo.errors import UsageError, one_line
 from tfppo.ops.random import fold_in
-from tfppo.ppo.config import ControlConfig, PPOConfig, RunConfig
+from tfppo.ppo.config import PPOConfig
 from tfppo.ppo.learner import PPOLearner
 from tfppo.settings import check_value
+from tfppo.training.config import RunConfig
 
 
 class PPO:

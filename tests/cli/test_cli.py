@@ -15,8 +15,10 @@ import pytest
 import tfppo
 from tfppo import cli
 from tfppo.control import run as control_run
-from tfppo.ppo.config import ControlConfig, ControlRun, PPOConfig, RunConfig
+from tfppo.control.config import ControlConfig, ControlRun
+from tfppo.ppo.config import PPOConfig
 from tfppo.settings import from_yaml
+from tfppo.training.config import RunConfig
 
 TINY = [
     *("--num-envs", "4", "--rollout-length", "8", "--total-steps", "32", "--hidden-units", "8"),

@@ -10,9 +10,9 @@ from support.refusal import refusal
 from tfppo.cli import comparison
 from tfppo.cli.comparison import group_runs, plot_runs
 from tfppo.control.recipes import control_run
-from tfppo.ppo.config import RunConfig
 from tfppo.text.config import text_run
 from tfppo.training import run_folder
+from tfppo.training.config import RunConfig
 
 STEPS, RETURN = "rollout/env_steps", "rollout/episode_return_mean"
 

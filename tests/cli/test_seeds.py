@@ -20,10 +20,10 @@ from tfppo.cli import comparison
 from tfppo.cli.seeds import interquartile_mean, parse_seeds, train_seeds
 from tfppo.control import run as control
 from tfppo.control.recipes import control_run
-from tfppo.ppo.config import RunConfig
 from tfppo.text import run as text
 from tfppo.text.config import text_run
 from tfppo.training import run_folder
+from tfppo.training.config import RunConfig
 
 TINY = [
     *("--num-envs", "4", "--rollout-length", "8", "--total-steps", "64", "--hidden-units", "8"),

@@ -17,12 +17,14 @@ from gymnasium import spaces
 from support.refusal import refusal
 
 from tfppo.control import export, run
+from tfppo.control.config import ControlConfig, ControlRun
 from tfppo.control.envs.environment import forget
 from tfppo.control.envs.vector import make_vector_environment
 from tfppo.control.export import export_policy, input_specs
 from tfppo.control.policies.encoders import map_space, observation_dtype
 from tfppo.control.trainer import ControlTrainer
-from tfppo.ppo.config import ControlConfig, ControlRun, PPOConfig, RunConfig
+from tfppo.ppo.config import PPOConfig
+from tfppo.training.config import RunConfig
 
 NUM_ENVS, STEPS = 4, 12
 CASES = {

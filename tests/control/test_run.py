@@ -18,10 +18,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from tfppo.control import run
+from tfppo.control.config import ControlConfig, ControlRun
 from tfppo.control.rollouts.normalization import Normalization
 from tfppo.errors import UsageError
-from tfppo.ppo.config import ControlConfig, ControlRun, PPOConfig, RunConfig
+from tfppo.ppo.config import PPOConfig
 from tfppo.training import checkpoints, loop, run_folder
+from tfppo.training.config import RunConfig
 
 RETURN, STEPS = "rollout/episode_return_mean", "rollout/env_steps"
 ITERATIONS = 7

@@ -6,11 +6,13 @@ import keras
 import numpy as np
 import pytest
 
+from tfppo.control.config import ControlConfig, ControlRun
 from tfppo.control.rollouts.graph import GraphCollector
 from tfppo.control.rollouts.gymnasium import GymnasiumCollector
 from tfppo.control.trainer import ControlTrainer
 from tfppo.errors import UsageError
-from tfppo.ppo.config import ControlConfig, ControlRun, PPOConfig, RunConfig
+from tfppo.ppo.config import PPOConfig
+from tfppo.training.config import RunConfig
 
 
 def make_trainer(backend="graph", seed=1, iterations=2, env="CartPole-v1", ppo=None, mode="graph", **control):

@@ -159,7 +159,7 @@ REPEATABLE = """
 import sys
 import tensorflow as tf
 from tensorflow.python.framework import config  # who asks has no public name
-from tfppo.ppo.config import RunConfig
+from tfppo.training.config import RunConfig
 from tfppo.errors import UsageError
 from tfppo.execution.placement import make_repeatable
 threads, deterministic = int(sys.argv[1]), sys.argv[2] == "True"

@@ -2,9 +2,11 @@
 
 import pytest
 
+from tfppo.control.config import ControlConfig, ControlRun
 from tfppo.control.recipes import control_run
 from tfppo.control.trainer import ControlTrainer
-from tfppo.ppo.config import ControlConfig, ControlRun, PPOConfig, RunConfig
+from tfppo.ppo.config import PPOConfig
+from tfppo.training.config import RunConfig
 
 
 @pytest.mark.slow

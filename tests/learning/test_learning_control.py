@@ -3,9 +3,11 @@
 import pytest
 import tensorflow as tf
 
+from tfppo.control.config import ControlConfig, ControlRun
 from tfppo.control.recipes import control_run
 from tfppo.control.trainer import ControlTrainer
-from tfppo.ppo.config import ControlConfig, ControlRun, PPOConfig, RunConfig
+from tfppo.ppo.config import PPOConfig
+from tfppo.training.config import RunConfig
 
 GOALS = {"Pendulum-v1": -200, "Acrobot-v1": -85, "MountainCar-v0": -115, "MountainCarContinuous-v0": 90}
 MASKED, HALF_BLIND = (f"examples.cartpole_variants:{name}CartPole-v0" for name in ("Masked", "HalfBlind"))

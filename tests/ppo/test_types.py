@@ -4,7 +4,8 @@ import numpy as np
 import tensorflow as tf
 
 from tfppo.ops.distributions import Categorical
-from tfppo.ppo.types import Batch, map_tensors
+from tfppo.ops.nest import map_tensors
+from tfppo.ppo.types import Batch
 
 
 def test_map_tensors_keeps_the_structure_and_what_is_none():

@@ -14,8 +14,10 @@ SHAPE = {"num_envs": 4, "rollout_length": 16, "total_steps": 192, "hidden_units"
 
 def control(distribute="none", control=None, mode="graph", **ppo):
     """The trainer of a small control run, three iterations long."""
+    from tfppo.control.config import ControlConfig, ControlRun
     from tfppo.control.trainer import ControlTrainer
-    from tfppo.ppo.config import ControlConfig, ControlRun, PPOConfig, RunConfig
+    from tfppo.ppo.config import PPOConfig
+    from tfppo.training.config import RunConfig
 
     modes = {"compile_rollout": mode, "compile_update": mode}
     return ControlTrainer(

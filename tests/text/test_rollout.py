@@ -7,9 +7,9 @@ import reference
 import tensorflow as tf
 from reference import every_mode
 
+from tfppo.ops.nest import map_tensors
 from tfppo.ppo.config import PPOConfig
 from tfppo.ppo.learner import PPOLearner
-from tfppo.ppo.types import map_tensors
 from tfppo.text.config import TextConfig
 from tfppo.text.models.reference import copy_of, freeze
 from tfppo.text.policy import TextPolicy, TokenInputs, response_log_probs

@@ -9,8 +9,10 @@ import tensorflow as tf
 
 from tfppo import ControlRun, ControlTrainer, TextTrainer, text_run
 from tfppo.control import run as control
+from tfppo.control.config import ControlConfig
 from tfppo.execution.variables import weights_hash
-from tfppo.ppo.config import ControlConfig, PPOConfig, RunConfig
+from tfppo.ppo.config import PPOConfig
+from tfppo.training.config import RunConfig
 from tfppo.training.pipeline import prompt_dataset
 
 GRAPH = {"compile_rollout": "graph", "compile_update": "graph", "device": "cpu"}

@@ -11,8 +11,8 @@ import tensorflow as tf
 
 from tfppo.control.recipes import control_run
 from tfppo.execution.replicas import Replicas
-from tfppo.ppo.config import RunConfig
 from tfppo.training import driver, run_folder
+from tfppo.training.config import RunConfig
 
 
 @pytest.fixture

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 from support.refusal import refusal
 
-from tfppo.ppo.config import ControlConfig, ControlRun, PPOConfig, RunConfig
+from tfppo.control.config import ControlConfig, ControlRun
+from tfppo.ppo.config import PPOConfig
 from tfppo.training import run_folder
+from tfppo.training.config import RunConfig
 
 
 def test_default_names_are_the_task_and_the_seed_and_count_up(tmp_path):

@@ -9,8 +9,8 @@ import pytest
 
 import tfppo
 from tfppo import cli
+from tfppo.control.config import ControlRun
 from tfppo.control.envs.environment import IN_GRAPH_ENVIRONMENTS
-from tfppo.ppo.config import ControlRun
 from tfppo.settings import to_yaml
 from tfppo.text.config import TextRun
 from tfppo.training import run_folder

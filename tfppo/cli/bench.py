@@ -7,8 +7,8 @@ from tyro.conf import UseCounterAction
 
 from tfppo.cli.startup import import_tensorflow
 from tfppo.cli.train import ControlSettings
+from tfppo.control.config import ControlRun
 from tfppo.errors import UsageError
-from tfppo.ppo.config import ControlRun
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tfppo.control.config import ControlRun
 from tfppo.errors import UsageError
-from tfppo.ppo.config import ControlRun
 from tfppo.reporting.curves import Band, band_of, plot_bands, read_metrics
 from tfppo.text.config import TextRun
 from tfppo.training import run_folder

@@ -9,12 +9,14 @@ from tyro.conf import arg, subcommand
 
 from tfppo.cli.seeds import parse_seeds, train_seeds
 from tfppo.cli.startup import import_tensorflow, seconds_since_start, tell_whom_it_waits_for
+from tfppo.control.config import ControlConfig, ControlRun
 from tfppo.control.recipes import control_run
 from tfppo.errors import UsageError
 from tfppo.execution.tf_config import read_cluster
-from tfppo.ppo.config import ControlConfig, ControlRun, PPOConfig, RunConfig
+from tfppo.ppo.config import PPOConfig
 from tfppo.text.config import TextConfig, TextRun, text_run
 from tfppo.training import run_folder
+from tfppo.training.config import RunConfig
 
 
 @dataclass(frozen=True)

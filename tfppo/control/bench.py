@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from tfppo.control.config import ControlRun
 from tfppo.control.rollouts.fused import fuse
 from tfppo.control.trainer import ControlTrainer, make_collector
 from tfppo.execution.placement import compiled
-from tfppo.ppo.config import ControlRun
 from tfppo.ppo.types import Rollout
 from tfppo.training.loop import raising_what_it_raised
 from tfppo.training.pipeline import rollout_dataset

@@ -7,8 +7,10 @@ name is stable-baselines3's default, and its vf_coef is half our value_coeff, fo
 
 from typing import Any
 
-from tfppo.ppo.config import ControlConfig, ControlRun, PPOConfig, RunConfig
+from tfppo.control.config import ControlConfig, ControlRun
+from tfppo.ppo.config import PPOConfig
 from tfppo.settings import build
+from tfppo.training.config import RunConfig
 
 SB3 = {  # stable-baselines3's defaults
     "learning_rate": 3e-4,

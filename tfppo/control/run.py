@@ -8,6 +8,7 @@ from typing import Any
 
 import gymnasium
 
+from tfppo.control.config import ControlRun
 from tfppo.control.envs.vector import is_only_in_graph
 from tfppo.control.evaluate import describe, episode_returns, summarise
 from tfppo.control.export import MEMORY, export_policy, input_specs, model_graph
@@ -16,7 +17,6 @@ from tfppo.control.trainer import ControlTrainer
 from tfppo.control.video import record_episodes
 from tfppo.errors import UsageError
 from tfppo.execution.variables import weights_hash
-from tfppo.ppo.config import ControlRun
 from tfppo.reporting.curves import plot_curve
 from tfppo.reporting.diagnoses import DiagnosisWriter
 from tfppo.reporting.tensorboard import TensorBoardWriter

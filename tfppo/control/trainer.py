@@ -10,6 +10,7 @@ import keras
 import tensorflow as tf
 from gymnasium.vector import VectorEnv
 
+from tfppo.control.config import ControlConfig, ControlRun
 from tfppo.control.envs import classic  # noqa: F401 (registers its environments)
 from tfppo.control.envs.environment import IN_GRAPH_ENVIRONMENTS, Environment, registered_id
 from tfppo.control.envs.vector import check_twin, make_vector_environments
@@ -26,7 +27,6 @@ from tfppo.errors import UsageError
 from tfppo.execution.distribute import make_replicas
 from tfppo.execution.placement import choose_compilation, choose_device
 from tfppo.execution.replicas import ALONE, Replicas
-from tfppo.ppo.config import ControlConfig, ControlRun
 from tfppo.ppo.learner import PPOLearner
 from tfppo.training.loop import train_iterations
 from tfppo.training.pipeline import rollout_dataset, rollouts_one_by_one

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import tensorflow as tf
 
 from tfppo.errors import UsageError
-from tfppo.ppo.config import RunConfig
+from tfppo.training.config import RunConfig
 
 GPU_BATCH_SIZE = 65_536  # transitions in a rollout from which a GPU repays its longer compilation
 # Up to which one XLA thread beats the two of graph mode. A step of environments in Python ("act") never repays the time

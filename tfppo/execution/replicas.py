@@ -11,7 +11,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfppo.ppo.types import map_tensors
+from tfppo.ops.nest import map_tensors
 from tfppo.settings import exact_div
 
 

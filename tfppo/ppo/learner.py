@@ -16,12 +16,13 @@ from tfppo.ops.divergences import (
     fixed_kl_coefficient,
 )
 from tfppo.ops.masking import explained_variance
+from tfppo.ops.nest import map_tensors
 from tfppo.ops.random import fold_in, permutation
 from tfppo.ppo.config import PPOConfig
 from tfppo.ppo.guard import NOTHING, Guard
 from tfppo.ppo.objective import MEAN_METRICS, Coefficients, Objective
 from tfppo.ppo.schedules import make_schedule
-from tfppo.ppo.types import Batch, Policy, map_tensors, value_mask_of
+from tfppo.ppo.types import Batch, Policy, value_mask_of
 from tfppo.settings import exact_div
 
 SCHEDULES = ("schedule/learning_rate", "schedule/clip_ratio", "schedule/entropy_coeff", "schedule/kl_coeff")

@@ -9,8 +9,9 @@ from tfppo.execution.replicas import ALONE, Replicas
 from tfppo.ops.divergences import approximate_kl, kl_k2
 from tfppo.ops.losses import MAX_LOG_RATIO, clipped_surrogate_loss, clipped_value_loss
 from tfppo.ops.masking import masked_mean, masked_sum, masked_whiten, zero_outside
+from tfppo.ops.nest import map_tensors
 from tfppo.ppo.config import PPOConfig
-from tfppo.ppo.types import Batch, Evaluation, Policy, map_tensors, value_mask_of
+from tfppo.ppo.types import Batch, Evaluation, Policy, value_mask_of
 
 MEAN_METRICS = (
     "loss/policy",

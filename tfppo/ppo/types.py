@@ -1,6 +1,6 @@
 """The data that flows between the rooms of the house: NamedTuples with a shape comment a field."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 import tensorflow as tf
@@ -108,8 +108,3 @@ class Policy(Protocol):
     def trainable_variables(self) -> Sequence[Any]: ...
 
     def evaluate(self, inputs: Any, actions: tf.Tensor) -> Evaluation: ...
-
-
-def map_tensors(function: Callable[[tf.Tensor], tf.Tensor], structure: Any) -> Any:
-    """`function` of every tensor of a structure; what is None stays None."""
-    return tf.nest.map_structure(lambda x: None if x is None else function(x), structure)

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tfppo.errors import UsageError
-from tfppo.ppo.config import PPOConfig, RunConfig
+from tfppo.ppo.config import PPOConfig
 from tfppo.settings import build, check, check_seed, check_types, exact_div, is_printable
+from tfppo.training.config import RunConfig
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,6 @@ import numpy as np
 import tensorflow as tf
 
 from tfppo.errors import UsageError
-from tfppo.ppo.config import RunConfig
 from tfppo.text.config import PretrainConfig
 from tfppo.text.data.corpus import DOMAINS, sentences
 from tfppo.text.data.likelihood import best_temperature, context_length, encode, make_dataset, nats_per_character
@@ -22,6 +21,7 @@ from tfppo.text.models.lstm import LSTMLanguageModel, make_lstm
 from tfppo.text.models.presets import load_preset, save_preset
 from tfppo.text.models.transformer import make_transformer
 from tfppo.training import run_folder
+from tfppo.training.config import RunConfig
 
 BEST = "best.weights.h5"
 PRESET = "preset"

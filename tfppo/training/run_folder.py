@@ -16,8 +16,8 @@ from typing import Any
 import yaml
 
 from tfppo.errors import UsageError, one_line, shown
-from tfppo.ppo.config import RunConfig
 from tfppo.settings import from_yaml, to_yaml
+from tfppo.training.config import RunConfig
 
 CONFIG = "config.yaml"
 METRICS = "metrics.csv"

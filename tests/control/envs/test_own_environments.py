@@ -13,9 +13,9 @@ import tensorflow as tf
 
 from tfppo import cli
 from tfppo.control import bench, run
+from tfppo.control.config import ControlRun
 from tfppo.control.envs.environment import IN_GRAPH_ENVIRONMENTS
 from tfppo.control.envs.vector import InGraphVectorEnv, make_vector_environment
-from tfppo.ppo.config import ControlRun
 from tfppo.settings import from_yaml
 from tfppo.training import run_folder
 

@@ -11,6 +11,7 @@ import tensorflow as tf
 from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
+from tfppo.control.config import ControlConfig, ControlRun
 from tfppo.control.envs import episode_replay
 from tfppo.control.envs.archive import fingerprint, read_archive, write_archive
 from tfppo.control.envs.snapshots import restore_snapshot, take_snapshot
@@ -23,7 +24,8 @@ from tfppo.control.rollouts import gymnasium as collecting
 from tfppo.control.rollouts.gymnasium import GymnasiumCollector
 from tfppo.control.trainer import ControlTrainer
 from tfppo.errors import UsageError
-from tfppo.ppo.config import ControlConfig, ControlRun, PPOConfig, RunConfig
+from tfppo.ppo.config import PPOConfig
+from tfppo.training.config import RunConfig
 
 FILE = "environments.npz"
 

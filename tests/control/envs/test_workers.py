@@ -11,6 +11,7 @@ from gymnasium.error import ClosedEnvironmentError
 from gymnasium.vector import AutoresetMode
 
 from tfppo import cli
+from tfppo.control.config import ControlConfig, ControlRun
 from tfppo.control.envs.vector import make_vector_environment, make_vector_environments
 from tfppo.control.envs.workers import WorkerVectorEnv
 from tfppo.control.policies.actor_critic import ActorCriticPolicy
@@ -20,7 +21,8 @@ from tfppo.control.policies.recurrent import make_recurrent
 from tfppo.control.rollouts.gymnasium import GymnasiumCollector
 from tfppo.control.trainer import ControlTrainer
 from tfppo.errors import UsageError
-from tfppo.ppo.config import ControlConfig, ControlRun, PPOConfig, RunConfig
+from tfppo.ppo.config import PPOConfig
+from tfppo.training.config import RunConfig
 
 LENGTH = 40
 

@@ -8,6 +8,7 @@ import reference
 import tensorflow as tf
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorWrapper
 
+from tfppo.control.config import ControlConfig, ControlRun
 from tfppo.control.envs.vector import autoreset_mode, make_vector_environment
 from tfppo.control.policies.heads import DiscreteHead
 from tfppo.control.policies.recurrent import make_recurrent
@@ -15,7 +16,8 @@ from tfppo.control.rollouts.graph import to_batch
 from tfppo.control.rollouts.gymnasium import GymnasiumCollector
 from tfppo.control.trainer import ControlTrainer
 from tfppo.errors import UsageError
-from tfppo.ppo.config import ControlConfig, ControlRun, PPOConfig, RunConfig
+from tfppo.ppo.config import PPOConfig
+from tfppo.training.config import RunConfig
 from tfppo.training.pipeline import rollout_dataset
 
 NUM_ENVS, LENGTH = 4, 15

@@ -5,10 +5,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tfppo.control.config import ControlConfig, ControlRun
 from tfppo.control.envs.environment import IN_GRAPH_ENVIRONMENTS
 from tfppo.control.trainer import ControlTrainer
 from tfppo.errors import UsageError
-from tfppo.ppo.config import ControlConfig, ControlRun, PPOConfig, RunConfig
+from tfppo.ppo.config import PPOConfig
+from tfppo.training.config import RunConfig
 
 FINITE, NAN = 7.0, float("nan")
 

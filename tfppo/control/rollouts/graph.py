@@ -18,9 +18,10 @@ from tfppo.control.rollouts.statistics import (
 from tfppo.execution.placement import compiled
 from tfppo.execution.replicas import ALONE, Replicas
 from tfppo.ops.masking import finite_outside
+from tfppo.ops.nest import map_tensors
 from tfppo.ops.random import fold_in
 from tfppo.ops.returns import generalized_advantage_estimation
-from tfppo.ppo.types import Batch, Rollout, Trajectory, map_tensors
+from tfppo.ppo.types import Batch, Rollout, Trajectory
 
 ControlPolicy = ActorCriticPolicy | RecurrentPolicy
 

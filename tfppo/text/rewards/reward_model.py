@@ -15,7 +15,6 @@ import numpy as np
 import tensorflow as tf
 
 from tfppo.errors import UsageError, one_line
-from tfppo.ppo.config import RunConfig
 from tfppo.settings import FLOAT32_MAX
 from tfppo.text.config import RewardModelConfig
 from tfppo.text.data.corpus import Sentence, sentences
@@ -25,6 +24,7 @@ from tfppo.text.models.presets import default_preset, load_preset, save_preset
 from tfppo.text.models.reference import as_language_model
 from tfppo.text.pretrain import fitting, refuse_divergence
 from tfppo.training import run_folder
+from tfppo.training.config import RunConfig
 
 HEAD_FILE = "head.json"
 NUMBERS = ("bias", "words_slope", "words_mean")  # in it, beside the kernel
