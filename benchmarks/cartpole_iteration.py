@@ -17,13 +17,13 @@ import_tensorflow()
 import tensorflow as tf  # noqa: E402
 from shared import spread  # noqa: E402
 
-from tfppo import ControlConfig, ControlRun, ControlTrainer, PPOConfig, RunConfig, rollout_dataset  # noqa: E402
+from tfppo import ControlConfig, ControlRunConfig, ControlTrainer, PPOConfig, RunConfig, rollout_dataset  # noqa: E402
 
 
 def make_trainer(backend: str, mode: str, num_envs: int, rollout_length: int) -> ControlTrainer:
     batch_size = num_envs * rollout_length
     return ControlTrainer(
-        ControlRun(
+        ControlRunConfig(
             RunConfig(device="cpu", compile_rollout=mode, compile_update=mode),
             ControlConfig(
                 backend=backend, num_envs=num_envs, rollout_length=rollout_length, total_steps=10_000 * batch_size

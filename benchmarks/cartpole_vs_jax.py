@@ -38,11 +38,11 @@ def run_tfppo(
     from tfppo.cli.startup import import_tensorflow
 
     import_tensorflow()
-    from tfppo import ControlConfig, ControlRun, ControlTrainer, PPOConfig, RunConfig
+    from tfppo import ControlConfig, ControlRunConfig, ControlTrainer, PPOConfig, RunConfig
 
     batch_size = num_envs * rollout_length
     trainer = ControlTrainer(
-        ControlRun(
+        ControlRunConfig(
             RunConfig(device=device, log_interval=iterations if fused else 1, checkpoint_interval=iterations),
             ControlConfig(
                 backend="graph",

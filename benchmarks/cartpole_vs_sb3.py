@@ -28,9 +28,9 @@ def run_tfppo(seed: int) -> dict[str, float]:
     from tfppo.cli.startup import import_tensorflow
 
     import_tensorflow()
-    from tfppo import ControlConfig, ControlRun, ControlTrainer, PPOConfig, RunConfig
+    from tfppo import ControlConfig, ControlRunConfig, ControlTrainer, PPOConfig, RunConfig
 
-    trainer = ControlTrainer(ControlRun(RunConfig(seed=seed), ControlConfig(), PPOConfig()))
+    trainer = ControlTrainer(ControlRunConfig(RunConfig(seed=seed), ControlConfig(), PPOConfig()))
     compiled = 0.0
     for iteration, row in trainer.iterations():
         compiled = compiled if iteration else time.time()

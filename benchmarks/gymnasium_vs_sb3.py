@@ -42,11 +42,11 @@ def run_tfppo(
     from tfppo.cli.startup import import_tensorflow
 
     import_tensorflow()
-    from tfppo import ControlTrainer, control_run
+    from tfppo import ControlTrainer, make_control_config
 
     memory = {"lstm_units": lstm_units, "hidden_units": (64,)} if lstm_units else {}
     how = {"backend": "gymnasium", "vectorization": vectorization, "device": "cpu"}
-    config = control_run(ENV, total_steps=total_steps, **how, **memory)
+    config = make_control_config(ENV, total_steps=total_steps, **how, **memory)
     assert (config.control.num_envs, config.control.rollout_length) == (NUM_ENVS, ROLLOUT_LENGTH)
     needed = (1 + warmup + blocks * iterations) * config.control.batch_size
     assert needed <= total_steps, f"so many blocks want --total-steps of at least {needed}"

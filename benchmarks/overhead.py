@@ -26,12 +26,12 @@ import_tensorflow()
 import tensorflow as tf  # noqa: E402
 from shared import spread  # noqa: E402
 
-from tfppo import ControlConfig, ControlRun, RunConfig, text_run  # noqa: E402
+from tfppo import ControlConfig, ControlRunConfig, RunConfig, make_text_config  # noqa: E402
 from tfppo.control import run as control  # noqa: E402
 from tfppo.ppo.guard import NOTHING, Guard  # noqa: E402
 from tfppo.ppo.learner import PPOLearner  # noqa: E402
+from tfppo.reporting.console import ConsoleWriter  # noqa: E402
 from tfppo.reporting.diagnoses import DiagnosisWriter  # noqa: E402
-from tfppo.reporting.writers import ConsoleWriter  # noqa: E402
 from tfppo.text import run as text  # noqa: E402
 from tfppo.text.tasks import get_task  # noqa: E402
 from tfppo.training import loop  # noqa: E402
@@ -84,10 +84,10 @@ def measure(task: str, iterations: int | None, with_care: bool, folder: Path) ->
         if task == "cartpole":
             settings = {} if iterations is None else {"total_steps": iterations * ControlConfig().batch_size}
             shown = ControlConfig(eval_episodes=0, video_episodes=0, **settings)
-            control.train(ControlRun(RunConfig(**where), shown))
+            control.train(ControlRunConfig(RunConfig(**where), shown))
         else:
             settings = get_task("sentiment").defaults | ({} if iterations is None else {"iterations": iterations})
-            text.train_text(text_run(task="sentiment", **(settings | where | {"eval_prompts": 0})))
+            text.train_text(make_text_config(task="sentiment", **(settings | where | {"eval_prompts": 0})))
     return times[-1] - times[0]
 
 

@@ -22,7 +22,7 @@ import_tensorflow()
 from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 
-from tfppo import ControlConfig, ControlRun, ControlTrainer, PPOConfig, RunConfig  # noqa: E402
+from tfppo import ControlConfig, ControlRunConfig, ControlTrainer, PPOConfig, RunConfig  # noqa: E402
 
 PICTURE = Path(__file__).parent / "results" / "scaling.png"
 NUM_ENVS = (8, 32, 128, 512, 2048, 8192, 16384)
@@ -37,7 +37,7 @@ def iterations(num_envs: int, width: int):
         num_envs=num_envs, rollout_length=LENGTH, hidden_units=(width, width), total_steps=100_000 * batch_size
     )
     ppo = PPOConfig(num_epochs=4, minibatch_size=batch_size // 4)
-    return ControlTrainer(ControlRun(RunConfig(), control, ppo)).iterations()
+    return ControlTrainer(ControlRunConfig(RunConfig(), control, ppo)).iterations()
 
 
 def measure(points: list[tuple[int, int]], rounds: int, seconds: float) -> dict[tuple[int, int], list[float]]:

@@ -36,7 +36,7 @@ def run_tfppo(carry: str, iterations: int, warmup: int, sampling: str, mode: str
     from tfppo.text.models.reference import as_language_model, copy_of, freeze
     from tfppo.text.policy import TextPolicy
     from tfppo.text.rollout import TextCollector, to_batch
-    from tfppo.text.sampling import Ending
+    from tfppo.text.sampling import StopCondition
     from tfppo.training.loop import train_iterations
     from tfppo.training.pipeline import prompt_dataset
 
@@ -68,7 +68,7 @@ def run_tfppo(carry: str, iterations: int, warmup: int, sampling: str, mode: str
         freeze(copy_of(model)),
         score,
         text,
-        ending=Ending(VOCABULARY),
+        stop_condition=StopCondition(VOCABULARY),
         chunk=BATCH // 2,
         sampling_mode=sampling,
         mode=mode,

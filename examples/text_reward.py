@@ -6,7 +6,7 @@ iterations may follow.
 
 import sys
 
-from tfppo import text_run, train_text
+from tfppo import make_text_config, train_text
 
 
 def asks(prompts: list[str], responses: list[str]) -> list[float]:
@@ -15,7 +15,7 @@ def asks(prompts: list[str], responses: list[str]) -> list[float]:
 
 
 def main(iterations: int = 60, **settings) -> None:
-    run = text_run(
+    run = make_text_config(
         task="sentiment",  # its prompts: the beginnings of movie reviews
         iterations=iterations,
         **{"batch_size": 64, "response_length": 24, "name": "questions", "eval_prompts": 100} | settings,

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from tfppo.ops import random
 from tfppo.ops.distributions import Categorical
-from tfppo.ppo.types import Batch, Evaluation
+from tfppo.ppo.types import ActionEvaluation, Batch
 
 NUM_FEATURES, NUM_ACTIONS = 3, 4
 RNG = np.random.default_rng(5)
@@ -16,7 +16,7 @@ START = [weights + RNG.normal(0.0, 0.3, weights.shape) for weights in OLD]  # ra
 
 
 class LinearPolicy:
-    """Logits and values linear in the inputs, [N, F] or [N, T, F]; `inputs` keeps what `evaluate` saw in eager mode."""
+    """Logits and values linear in the inputs, [N, F] or [N, T, F]; `inputs` keeps what it was given in eager mode."""
 
     def __init__(self, weights=START, has_distribution=True):
         self.actor, self.critic = (keras.Variable(np.float32(w), dtype="float32") for w in weights)
@@ -31,11 +31,11 @@ class LinearPolicy:
     def weights(self):
         return [variable.numpy() for variable in self.trainable_variables]
 
-    def evaluate(self, inputs, actions):
+    def evaluate_actions(self, inputs, actions):
         if tf.executing_eagerly():
             self.inputs.append(inputs.numpy())
         distribution = Categorical(tf.einsum("...f,fa->...a", inputs, self.actor.value))
-        return Evaluation(
+        return ActionEvaluation(
             distribution.log_prob(actions),
             distribution.entropy(),
             tf.einsum("...f,f->...", inputs, self.critic.value),

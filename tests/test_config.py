@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from support.refusal import refusal
 
-from tfppo.control.config import ControlConfig, ControlRun
+from tfppo.control.config import ControlConfig, ControlRunConfig
 from tfppo.errors import UsageError
 from tfppo.ppo.config import PPOConfig
 from tfppo.settings import exact_div, from_yaml, to_yaml
-from tfppo.text.config import TEXT_PPO, TextConfig, TextRun
+from tfppo.text.config import TEXT_PPO, TextConfig, TextRunConfig
 from tfppo.training.config import RunConfig
 
 NAN, INF = math.nan, math.inf
@@ -32,8 +32,8 @@ OTHER = {
         "entropy_coeff_schedule": "cosine",
         "kl_coeff": 0.5,
         "kl_in": "reward",
-        "kl_rule": "ziegler",
-        "kl_target": 0.02,
+        "kl_controller": "ziegler",
+        "adaptive_kl_target": 0.02,
         "kl_horizon": 7,
         "target_kl": 0.015,
         "max_grad_norm": None,
@@ -106,8 +106,8 @@ REFUSED = {
         "entropy_coeff_schedule": [*NO_CHOICE, None],
         "kl_coeff": [*NOT_NEGATIVE, None],
         "kl_in": [*NO_CHOICE, None],
-        "kl_rule": [*NO_CHOICE, None],
-        "kl_target": [*POSITIVE, None],
+        "kl_controller": [*NO_CHOICE, None],
+        "adaptive_kl_target": [*POSITIVE, None],
         "kl_horizon": [*COUNT, None],
         "target_kl": POSITIVE,
         "max_grad_norm": POSITIVE,
@@ -159,7 +159,7 @@ REFUSED = {
 }
 
 CONFIGS = [PPOConfig, ControlConfig, RunConfig]
-OTHER_RUN = ControlRun(
+OTHER_RUN = ControlRunConfig(
     run=RunConfig(**OTHER[RunConfig]),
     control=ControlConfig(**OTHER[ControlConfig]),
     ppo=PPOConfig(**OTHER[PPOConfig] | {"kl_in": "loss"}),
@@ -176,14 +176,14 @@ def test_the_tables_of_this_test_name_every_setting(config_class):
 
 
 def test_defaults_survive_yaml():
-    for config in (PPOConfig(), ControlConfig(), RunConfig(), ControlRun()):
+    for config in (PPOConfig(), ControlConfig(), RunConfig(), ControlRunConfig()):
         assert from_yaml(type(config), to_yaml(config)) == config
 
 
 def test_other_values_survive_yaml_with_their_types():
     for config in (PPOConfig(**OTHER[PPOConfig]), OTHER_RUN.control, OTHER_RUN.run, OTHER_RUN):
         assert from_yaml(type(config), to_yaml(config)) == config
-    again = from_yaml(ControlRun, to_yaml(OTHER_RUN))
+    again = from_yaml(ControlRunConfig, to_yaml(OTHER_RUN))
     assert isinstance(again.run.runs_dir, Path)
     assert isinstance(again.control.hidden_units, tuple)
     assert again.ppo.max_grad_norm is None
@@ -197,10 +197,10 @@ def test_names_that_yaml_could_misread_survive_it(name):
 
 
 def test_yaml_keeps_the_order_of_the_settings_and_needs_only_some_of_them():
-    lines = to_yaml(ControlRun()).splitlines()
+    lines = to_yaml(ControlRunConfig()).splitlines()
     assert [line for line in lines if not line.startswith((" ", "-"))] == ["run:", "control:", "ppo:"]
-    config = from_yaml(ControlRun, "ppo:\n  gamma: 0.9\n  minibatch_size: 512\n")
-    assert config == ControlRun(ppo=PPOConfig(gamma=0.9, minibatch_size=512))
+    config = from_yaml(ControlRunConfig, "ppo:\n  gamma: 0.9\n  minibatch_size: 512\n")
+    assert config == ControlRunConfig(ppo=PPOConfig(gamma=0.9, minibatch_size=512))
 
 
 @pytest.mark.parametrize(
@@ -249,14 +249,14 @@ def test_numbers_of_numpy_survive_yaml():
 
 
 def test_yaml_with_some_settings_leaves_the_others_at_the_runs_own_defaults():
-    assert from_yaml(TextRun, "ppo: {gamma: 0.9}") == TextRun(ppo=dataclasses.replace(TEXT_PPO, gamma=0.9))
-    assert from_yaml(ControlRun, "ppo: {gamma: 0.9}") == ControlRun(ppo=PPOConfig(gamma=0.9))
+    assert from_yaml(TextRunConfig, "ppo: {gamma: 0.9}") == TextRunConfig(ppo=dataclasses.replace(TEXT_PPO, gamma=0.9))
+    assert from_yaml(ControlRunConfig, "ppo: {gamma: 0.9}") == ControlRunConfig(ppo=PPOConfig(gamma=0.9))
 
 
 @pytest.mark.parametrize("name", ["run", "control", "ppo"])
 def test_a_run_takes_only_its_own_kinds_of_settings(name):
-    assert name in refusal(lambda: ControlRun(**{name: None}))
-    assert name in refusal(lambda: ControlRun(**{name: {}}))
+    assert name in refusal(lambda: ControlRunConfig(**{name: None}))
+    assert name in refusal(lambda: ControlRunConfig(**{name: {}}))
 
 
 @pytest.mark.parametrize("name", ["dual_clip", "value_clip", "target_kl", "max_grad_norm"])
@@ -264,7 +264,7 @@ def test_what_can_be_off_can_be_none(name):
     assert getattr(PPOConfig(**{name: None}), name) is None
 
 
-@pytest.mark.parametrize("config", [PPOConfig(), ControlConfig(), RunConfig(), ControlRun()])
+@pytest.mark.parametrize("config", [PPOConfig(), ControlConfig(), RunConfig(), ControlRunConfig()])
 def test_settings_are_frozen(config):
     for field in dataclasses.fields(config):
         before = getattr(config, field.name)
@@ -281,10 +281,10 @@ def test_exact_division():
 
 def test_the_rollout_is_cut_exactly():
     control = ControlConfig(num_envs=6, rollout_length=10, total_steps=600)
-    assert ControlRun(control=control, ppo=PPOConfig(minibatch_size=20)).ppo.minibatch_size == 20
-    text = refusal(lambda: ControlRun(control=control, ppo=PPOConfig(minibatch_size=16)))
+    assert ControlRunConfig(control=control, ppo=PPOConfig(minibatch_size=20)).ppo.minibatch_size == 20
+    text = refusal(lambda: ControlRunConfig(control=control, ppo=PPOConfig(minibatch_size=16)))
     assert "num_envs x rollout_length = 60" in text and "minibatch_size = 16" in text
-    text = refusal(lambda: ControlRun(control=control, ppo=PPOConfig(minibatch_size=120)))
+    text = refusal(lambda: ControlRunConfig(control=control, ppo=PPOConfig(minibatch_size=120)))
     assert "60" in text and "120" in text
     text = refusal(lambda: PPOConfig(minibatch_size=16, num_micro_batches=3))
     assert "minibatch_size = 16" in text and "num_micro_batches = 3" in text
@@ -292,18 +292,20 @@ def test_the_rollout_is_cut_exactly():
 
 def test_minibatches_of_a_memory_are_cut_by_the_numbers_that_were_given():
     control = ControlConfig(num_envs=8, rollout_length=16, total_steps=128, lstm_units=4)
-    text = refusal(lambda: ControlRun(control=control, ppo=PPOConfig(minibatch_size=32, num_micro_batches=4)))
+    text = refusal(lambda: ControlRunConfig(control=control, ppo=PPOConfig(minibatch_size=32, num_micro_batches=4)))
     assert text.startswith("minibatch_size = 32 is not a multiple of rollout_length x num_micro_batches = 64")
-    text = refusal(lambda: ControlRun(control=control, ppo=PPOConfig(minibatch_size=8)))
+    text = refusal(lambda: ControlRunConfig(control=control, ppo=PPOConfig(minibatch_size=8)))
     assert text.startswith("minibatch_size = 8 is not a multiple of rollout_length = 16")
-    assert ControlRun(control=control, ppo=PPOConfig(minibatch_size=64, num_micro_batches=4)).control.lstm_units == 4
+    assert (
+        ControlRunConfig(control=control, ppo=PPOConfig(minibatch_size=64, num_micro_batches=4)).control.lstm_units == 4
+    )
 
 
 def test_an_advantage_alone_cannot_be_whitened():
-    text = refusal(lambda: ControlRun(ppo=PPOConfig(minibatch_size=1)))
+    text = refusal(lambda: ControlRunConfig(ppo=PPOConfig(minibatch_size=1)))
     assert "minibatch_size is 1" in text and "normalize_advantages" in text and "raise minibatch_size" in text
-    assert ControlRun(ppo=PPOConfig(minibatch_size=1, normalize_advantages=False)).ppo.minibatch_size == 1
-    assert ControlRun(ppo=PPOConfig(minibatch_size=2)).ppo.minibatch_size == 2
+    assert ControlRunConfig(ppo=PPOConfig(minibatch_size=1, normalize_advantages=False)).ppo.minibatch_size == 1
+    assert ControlRunConfig(ppo=PPOConfig(minibatch_size=2)).ppo.minibatch_size == 2
 
 
 @pytest.mark.parametrize(("total_steps", "iterations"), [(60, 1), (119, 1), (120, 2), (6_000, 100)])
@@ -325,16 +327,16 @@ def test_a_run_shorter_than_a_rollout_is_refused():
 
 
 def test_control_refuses_the_kl_in_the_reward_which_has_no_reference_there():
-    text = refusal(lambda: ControlRun(ppo=PPOConfig(kl_in="reward")))
+    text = refusal(lambda: ControlRunConfig(ppo=PPOConfig(kl_in="reward")))
     assert "kl_in is reward" in text and "use loss" in text
-    assert "kl_in is reward" in refusal(lambda: from_yaml(ControlRun, "ppo: {kl_in: reward}"))
+    assert "kl_in is reward" in refusal(lambda: from_yaml(ControlRunConfig, "ppo: {kl_in: reward}"))
 
 
 @pytest.mark.parametrize("rule", ["schulman", "ziegler"])
 def test_an_adaptive_kl_coefficient_must_start_above_zero(rule):
-    text = refusal(lambda: PPOConfig(kl_rule=rule))
-    assert "kl_rule" in text and rule in text and "kl_coeff" in text
-    assert PPOConfig(kl_rule=rule, kl_coeff=0.2).kl_rule == rule
+    text = refusal(lambda: PPOConfig(kl_controller=rule))
+    assert "kl_controller" in text and rule in text and "kl_coeff" in text
+    assert PPOConfig(kl_controller=rule, kl_coeff=0.2).kl_controller == rule
 
 
 @pytest.mark.parametrize(
@@ -352,9 +354,9 @@ def test_an_adaptive_kl_coefficient_must_start_above_zero(rule):
         ("control: {hidden_units: [8, x]}", "hidden_units"),
         ("run: {runs_dir: 3}", "runs_dir"),
         ("3: 4", "3"),
-        ("- ppo", "ControlRun"),
-        ("", "ControlRun"),
-        ("just words", "ControlRun"),
+        ("- ppo", "ControlRunConfig"),
+        ("", "ControlRunConfig"),
+        ("just words", "ControlRunConfig"),
         ("ppo: {gamma: 0.9", "YAML"),
         ("ppo:\n\tgamma: 0.9", "YAML"),
         ("ppo: !!python/object:os.system {}", "YAML"),
@@ -368,7 +370,7 @@ def test_an_adaptive_kl_coefficient_must_start_above_zero(rule):
     ],
 )
 def test_damaged_yaml_is_refused_in_one_line(text, named):
-    assert named in refusal(lambda: from_yaml(ControlRun, text))
+    assert named in refusal(lambda: from_yaml(ControlRunConfig, text))
 
 
 def test_an_unknown_setting_is_answered_with_those_that_exist():

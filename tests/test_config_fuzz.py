@@ -24,14 +24,16 @@ import tfppo.text.rewards.reward_model
 import tfppo.text.run
 from tfppo import cli
 from tfppo.cli import models, train
+from tfppo.control import config as control_config
 from tfppo.errors import UsageError
-from tfppo.ppo import config
+from tfppo.ppo import config as ppo_config
 from tfppo.settings import from_yaml, to_yaml
 from tfppo.text import config as text_config
+from tfppo.training import config as run_config
 
 CONFIGS = [
     thing
-    for module in (config, text_config)
+    for module in (ppo_config, run_config, control_config, text_config)
     for thing in vars(module).values()
     if isinstance(thing, type) and dataclasses.is_dataclass(thing) and thing.__module__ == module.__name__
 ]
@@ -137,8 +139,8 @@ def settings_of(config_class):
 
 def test_all_configs_were_found():
     names = {config_class.__name__ for config_class in CONFIGS}
-    assert names == {"PPOConfig", "ControlConfig", "RunConfig", "ControlRun"} | {
-        *("PretrainConfig", "RewardModelConfig", "TextConfig", "TextRun"),
+    assert names == {"PPOConfig", "ControlConfig", "RunConfig", "ControlRunConfig"} | {
+        *("PretrainConfig", "RewardModelConfig", "TextConfig", "TextRunConfig"),
     }
 
 
@@ -234,9 +236,9 @@ def test_yaml_of_any_text(config_class):
 
 
 COMMANDS = {
-    "train cartpole": (config.RunConfig, config.ControlConfig, config.PPOConfig),
-    "train control": (config.RunConfig, config.ControlConfig, config.PPOConfig),
-    "train text": (config.RunConfig, text_config.TextConfig, config.PPOConfig),
+    "train cartpole": (run_config.RunConfig, control_config.ControlConfig, ppo_config.PPOConfig),
+    "train control": (run_config.RunConfig, control_config.ControlConfig, ppo_config.PPOConfig),
+    "train text": (run_config.RunConfig, text_config.TextConfig, ppo_config.PPOConfig),
     "pretrain": (text_config.PretrainConfig,),
     "reward-model": (text_config.RewardModelConfig,),
 }

@@ -10,7 +10,7 @@ import gymnasium
 import pytest
 import tensorflow as tf
 
-from tfppo import ControlTrainer, cli, control_run
+from tfppo import ControlTrainer, cli, make_control_config
 from tfppo.control.envs.environment import IN_GRAPH_ENVIRONMENTS, registered_id
 from tfppo.text.tasks import task
 
@@ -93,7 +93,10 @@ def test_the_environment_of_the_readme_learns(tmp_path, monkeypatch, capsys):
     assert evaluation["mean"] >= 0.95 and evaluation["stochastic"]["mean"] >= 0.9
     assert cli.main(evaluate.split()[1:]) == 0
     assert f"of catch:Catch-v0: {evaluation['mean']:.1f}" in capsys.readouterr().out
-    assert 'tfppo.control_run("catch:Catch-v0")' in text and ControlTrainer(control_run("catch:Catch-v0")).in_graph
+    assert (
+        'tfppo.make_control_config("catch:Catch-v0")' in text
+        and ControlTrainer(make_control_config("catch:Catch-v0")).in_graph
+    )
 
 
 @pytest.mark.parametrize(

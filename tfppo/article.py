@@ -130,7 +130,7 @@ class PPO:
           truncated: bool [N], where the environment cut an episode short; None: only `episode_len` and the states say.
 
         Returns:
-          metrics, named as in `writers.METRICS`.
+          metrics, named as in `metrics.METRICS`.
 
         Raises:
           UsageError: if the shapes do not fit together, or actions, gamma or episode_len are out of range.

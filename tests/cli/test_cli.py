@@ -15,7 +15,7 @@ import pytest
 import tfppo
 from tfppo import cli
 from tfppo.control import run as control_run
-from tfppo.control.config import ControlConfig, ControlRun
+from tfppo.control.config import ControlConfig, ControlRunConfig
 from tfppo.ppo.config import PPOConfig
 from tfppo.settings import from_yaml
 from tfppo.training.config import RunConfig
@@ -83,10 +83,10 @@ def test_options_reach_the_settings(runs_dir):
         "video_episodes": 0,
     }
     modes["threads"] = len(os.sched_getaffinity(0))
-    assert from_yaml(ControlRun, text) == ControlRun(
+    assert from_yaml(ControlRunConfig, text) == ControlRunConfig(
         RunConfig(runs_dir=runs_dir, **modes), ControlConfig(**sizes), PPOConfig(minibatch_size=16, num_epochs=1)
     )
-    config = from_yaml(ControlRun, (runs_dir / "CartPole-v1-seed4" / "config.yaml").read_text())
+    config = from_yaml(ControlRunConfig, (runs_dir / "CartPole-v1-seed4" / "config.yaml").read_text())
     assert (config.control.env, config.control.backend, config.run.seed) == ("CartPole-v1", "gymnasium", 4)
 
 
@@ -101,8 +101,8 @@ def test_every_setting_is_an_option(monkeypatch, tmp_path):
         "--gsde-interval 2 --normalize-observations False --normalize-rewards True "
         "--target-return -80 --eval-episodes 0 --video-episodes 3 --learning-rate 1e-3 --learning-rate-schedule cosine "
         "--warmup-iterations 2 --clip-ratio 0.1 --clip-ratio-schedule linear --dual-clip 3 --value-clip 0.3 "
-        "--value-coeff 1 --entropy-coeff 0 --kl-coeff 0.2 --kl-rule schulman --kl-target 0.02 --kl-horizon 5 "
-        "--target-kl 0.03 --max-grad-norm None --adam-epsilon 1e-7 --gamma 0.9 --gae-lambda 0.8 "
+        "--value-coeff 1 --entropy-coeff 0 --kl-coeff 0.2 --kl-controller schulman --adaptive-kl-target 0.02 "
+        "--kl-horizon 5 --target-kl 0.03 --max-grad-norm None --adam-epsilon 1e-7 --gamma 0.9 --gae-lambda 0.8 "
         "--normalize-advantages False --num-epochs 3 --minibatch-size 20 --num-micro-batches 5 "
         "--compile-rollout xla --compile-update graph --device cpu --deterministic False --threads 7 --distribute none"
     )
@@ -110,7 +110,7 @@ def test_every_setting_is_an_option(monkeypatch, tmp_path):
     ((config, task, import_seconds),) = seen
     assert task == "Acrobot-v1"
     assert import_seconds >= 0
-    assert config == ControlRun(
+    assert config == ControlRunConfig(
         RunConfig(9, "mine", tmp_path, "cpu", "xla", "graph", False, 7, "none", 2, 3, 4),
         ControlConfig(
             env="Acrobot-v1",
@@ -144,8 +144,8 @@ def test_every_setting_is_an_option(monkeypatch, tmp_path):
             value_coeff=1,
             entropy_coeff=0,
             kl_coeff=0.2,
-            kl_rule="schulman",
-            kl_target=0.02,
+            kl_controller="schulman",
+            adaptive_kl_target=0.02,
             kl_horizon=5,
             target_kl=0.03,
             max_grad_norm=None,
@@ -312,7 +312,7 @@ LONG = "some/" + "name-that-is-too-long-for-a-narrow-terminal-" * 3
         ([*CARTPOLE, "--total-steps", "10"], ["total_steps", "10"]),
         ([*CARTPOLE, "--minibatch-size", "100"], ["minibatch_size = 100", "4096"]),
         ([*CARTPOLE, "--minibatch-size", "1024", "--num-micro-batches", "3"], ["num_micro_batches = 3"]),
-        ([*CARTPOLE, "--kl-rule", "ziegler"], ["kl_rule", "kl_coeff"]),
+        ([*CARTPOLE, "--kl-controller", "ziegler"], ["kl_controller", "kl_coeff"]),
         ([*CARTPOLE, "--warmup-iterations", "64"], ["warmup_iterations = 64"]),
         ([*CARTPOLE, "--name", "a/b"], ["name", "a/b"]),
         ([*CONTROL, "--env", "Nope-v1"], ["Nope"]),

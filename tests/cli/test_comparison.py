@@ -9,8 +9,8 @@ from support.refusal import refusal
 
 from tfppo.cli import comparison
 from tfppo.cli.comparison import group_runs, plot_runs
-from tfppo.control.recipes import control_run
-from tfppo.text.config import text_run
+from tfppo.control.recipes import make_control_config
+from tfppo.text.config import make_text_config
 from tfppo.training import run_folder
 from tfppo.training.config import RunConfig
 
@@ -21,14 +21,17 @@ STEPS, RETURN = "rollout/env_steps", "rollout/episode_return_mean"
 def make_run(tmp_path):
     """Makes the folder of a run with such settings and rows (x, y, and for text y of the second panel)."""
 
-    def make_run(name, rows=((0, 1.0), (10, 2.0)), make=control_run, run=None, **settings):
+    def make_run(name, rows=((0, 1.0), (10, 2.0)), make=make_control_config, run=None, **settings):
         config = make(**settings)
         config = dataclasses.replace(config, run=run or RunConfig(seed=len(list(tmp_path.iterdir())), name=name))
         folder = tmp_path / name
         folder.mkdir()
         run_folder.write_config(folder, config)
-        header = f"iteration,{STEPS},{RETURN}" if make is control_run else "iteration,text/score_mean,text/kl"
-        lines = [",".join(map(str, (number, *row) if make is control_run else row)) for number, row in enumerate(rows)]
+        header = f"iteration,{STEPS},{RETURN}" if make is make_control_config else "iteration,text/score_mean,text/kl"
+        lines = [
+            ",".join(map(str, (number, *row) if make is make_control_config else row))
+            for number, row in enumerate(rows)
+        ]
         (folder / run_folder.METRICS).write_text("\n".join([header, *lines, ""]))
         return folder
 
@@ -78,7 +81,10 @@ def test_what_an_environment_or_a_task_brings_with_it_is_not_named(make_run):
         "env=Acrobot-v1, clip_ratio=0.2",
         "env=Acrobot-v1, clip_ratio=0.1",
     ]
-    texts = [make_run("d", make=text_run, task="length"), make_run("e", make=text_run, task="keywords", iterations=9)]
+    texts = [
+        make_run("d", make=make_text_config, task="length"),
+        make_run("e", make=make_text_config, task="keywords", iterations=9),
+    ]
     assert labels(*texts) == ["task=length", "task=keywords"]
 
 
@@ -127,7 +133,7 @@ def test_a_group_of_one_run_is_that_run_without_a_band(make_run, drawn, tmp_path
 
 
 def test_text_has_its_score_and_its_kl_over_iterations(make_run, drawn, tmp_path):
-    folder = make_run("a", [(0, 0.5, 0.0), (1, 0.75, 2.0)], make=text_run)
+    folder = make_run("a", [(0, 0.5, 0.0), (1, 0.75, 2.0)], make=make_text_config)
     plot_runs([folder], tmp_path / "plot.png")
     score, kl = drawn[0].axes
     np.testing.assert_array_equal(score.lines[0].get_xydata(), [[0, 0.5], [1, 0.75]])
@@ -182,7 +188,7 @@ def test_a_wrong_metric_is_answered_with_those_of_the_run(make_run, tmp_path):
 
 
 def test_control_and_text_are_not_mixed(make_run, tmp_path):
-    a, b = make_run("a"), make_run("b", [(0, 1, 2)], make=text_run)
+    a, b = make_run("a"), make_run("b", [(0, 1, 2)], make=make_text_config)
     for folders in ([a, b], [b, a]):
         text = refusal(plot_runs, folders, tmp_path / "plot.png")
         assert f"{a} is a control run" in text and f"{b} a text run" in text
@@ -206,7 +212,7 @@ def test_what_is_no_run_or_has_nothing_to_show_is_refused(make_run, tmp_path):
 
 
 def test_axes_are_metrics_that_are_documented():
-    from tfppo.reporting.writers import METRICS
+    from tfppo.reporting.metrics import METRICS
 
     for x, metrics in (comparison.CONTROL_AXES, comparison.TEXT_AXES):
         assert x in ("iteration", *METRICS) and set(metrics) <= set(METRICS)

@@ -19,9 +19,9 @@ from tfppo import cli
 from tfppo.cli import comparison
 from tfppo.cli.seeds import interquartile_mean, parse_seeds, train_seeds
 from tfppo.control import run as control
-from tfppo.control.recipes import control_run
+from tfppo.control.recipes import make_control_config
 from tfppo.text import run as text
-from tfppo.text.config import text_run
+from tfppo.text.config import make_text_config
 from tfppo.training import run_folder
 from tfppo.training.config import RunConfig
 
@@ -79,7 +79,7 @@ def training(tmp_path):
                     (folder / run_folder.EVALUATION).write_text(json.dumps(result))
             return folder
 
-        config = dataclasses.replace(config or control_run(), run=RunConfig(runs_dir=tmp_path, **run))
+        config = dataclasses.replace(config or make_control_config(), run=RunConfig(runs_dir=tmp_path, **run))
         folders = train_seeds(train, config, range(1, len(results) + 1), "task")
         return folders, calls
 
@@ -146,7 +146,7 @@ def test_the_terminal_says_which_seed_is_under_way_and_what_all_reached(training
 def test_text_has_a_table_of_its_own(training, monkeypatch, capsys):
     monkeypatch.setattr(comparison, "plot_runs", lambda *_: None)
     evaluation = {"score": {"policy": {"mean": 1.5}}, "gain": 2.0, "kl": 9.5, "seconds": {"total": 3.0}}
-    training([evaluation], text_run())
+    training([evaluation], make_text_config())
     out = capsys.readouterr().out
     assert all(words in out for words in ("gain over 1 seeds: 2.00, inter", "KL over", "9.50", "score over", "1.50"))
     assert "env steps" not in out and "greedy" not in out
@@ -250,7 +250,9 @@ def test_other_policies_do_not_hang_on_what_came_before_either(options, tmp_path
 @pytest.mark.slow
 def test_a_second_seed_of_text_is_bit_for_bit_what_it_is_alone(preset, tmp_path):
     small = {"iterations": 1, "batch_size": 4, "minibatch_size": 4, "response_length": 4, "eval_prompts": 0}
-    config = text_run(**small, preset=preset, task="length", num_epochs=1, lora_rank=2, runs_dir=tmp_path / "both")
+    config = make_text_config(
+        **small, preset=preset, task="length", num_epochs=1, lora_rank=2, runs_dir=tmp_path / "both"
+    )
     alone = text.train_text(
         dataclasses.replace(config, run=dataclasses.replace(config.run, seed=2, runs_dir=tmp_path / "alone"))
     )
@@ -272,4 +274,4 @@ def test_every_kind_of_training_takes_seeds(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(text, "train_text", train)
     for kind in ("cartpole", "control", "text"):
         assert cli.main(["train", kind, "--seeds", "7,8"]) == 0
-    assert trained == [("ControlRun", 7), ("ControlRun", 7), ("TextRun", 7)]
+    assert trained == [("ControlRunConfig", 7), ("ControlRunConfig", 7), ("TextRunConfig", 7)]

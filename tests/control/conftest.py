@@ -10,9 +10,8 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from tfppo.control.envs.classic import CartPole
 from tfppo.control.policies.actor_critic import ActorCriticPolicy
 from tfppo.control.policies.networks import make_actor, make_critic
-from tfppo.reporting.writers import METRICS
+from tfppo.reporting.metrics import METRICS
 
-# Steps of an episode and how it ends; environment n plays them in turn, starting from the n-th.
 ENDINGS = ((3, "terminated"), (2, "truncated"), (4, "both"), (1, "truncated"))
 VALUE_WEIGHTS = np.array([[1.0], [10.0], [100.0]], np.float32)  # of the observation (step, episode, number)
 

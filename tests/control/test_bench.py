@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from tfppo.control import bench
 from tfppo.control.bench import Comparison, Measurement, compare_modes
-from tfppo.control.recipes import control_run
+from tfppo.control.recipes import make_control_config
 from tfppo.control.trainer import ControlTrainer
 from tfppo.errors import UsageError
 
@@ -25,7 +25,7 @@ GRAPHS = ("graph", "eager")  # which give the same bits
 
 
 def config(env="CartPole-v1", **settings):
-    return control_run(env, **SMALL | settings)
+    return make_control_config(env, **SMALL | settings)
 
 
 @pytest.fixture
@@ -132,9 +132,9 @@ def test_environments_are_closed_and_their_errors_are_theirs(monkeypatch, traine
     settings = SMALL | {"vectorization": "sync"}
     monkeypatch.setattr(ControlTrainer, "close", lambda self: closed.append(self) or close(self))
     with pytest.raises(motor_error, match="the motor is hot"):
-        compare_modes(control_run("FailingLater-v0", **settings), ("graph",), 1)
+        compare_modes(make_control_config("FailingLater-v0", **settings), ("graph",), 1)
     assert closed == trainers
-    compare_modes(control_run("Counting-v0", **settings), ("graph",), 1)
+    compare_modes(make_control_config("Counting-v0", **settings), ("graph",), 1)
     assert closed == trainers and len(closed) == 2
 
 

@@ -17,7 +17,7 @@ from gymnasium import spaces
 from support.refusal import refusal
 
 from tfppo.control import export, run
-from tfppo.control.config import ControlConfig, ControlRun
+from tfppo.control.config import ControlConfig, ControlRunConfig
 from tfppo.control.envs.environment import forget
 from tfppo.control.envs.vector import make_vector_environment
 from tfppo.control.export import export_policy, input_specs
@@ -85,7 +85,7 @@ gymnasium.register("Rooms-v0", Rooms)
 def settings(runs_dir=Path("runs"), **control):
     shape = {"num_envs": NUM_ENVS, "rollout_length": 8, "total_steps": 32, "hidden_units": (8,), "eval_episodes": 0}
     modes = {"device": "cpu", "compile_rollout": "eager", "compile_update": "eager"}
-    return ControlRun(
+    return ControlRunConfig(
         RunConfig(runs_dir=runs_dir, **modes),
         ControlConfig(normalize_observations=True, **shape | control),
         PPOConfig(minibatch_size=32, num_epochs=1),

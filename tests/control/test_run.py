@@ -18,7 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from tfppo.control import run
-from tfppo.control.config import ControlConfig, ControlRun
+from tfppo.control.config import ControlConfig, ControlRunConfig
 from tfppo.control.rollouts.normalization import Normalization
 from tfppo.errors import UsageError
 from tfppo.ppo.config import PPOConfig
@@ -33,7 +33,7 @@ SIGNALS = [signal.SIGINT, signal.SIGTERM]
 def tiny(runs_dir, *, mode="eager", name=None, intervals=(1, 3), iterations=ITERATIONS, **control):
     """Settings of a run of so many iterations of 4 x 8 steps."""
     log_interval, checkpoint_interval = intervals
-    return ControlRun(
+    return ControlRunConfig(
         RunConfig(
             seed=3,
             name=name,
@@ -52,7 +52,7 @@ def tiny(runs_dir, *, mode="eager", name=None, intervals=(1, 3), iterations=ITER
         ),
         PPOConfig(
             **({"num_epochs": 2, "minibatch_size": 16} if mode == "graph" else {"num_epochs": 1, "minibatch_size": 32}),
-            kl_rule="schulman",
+            kl_controller="schulman",
             kl_coeff=0.1,
         ),
     )
@@ -150,7 +150,7 @@ def test_a_run_leaves_its_files(whole):
     assert names == sorted(events + others)
     config = tiny(whole.parent, mode="graph", video_episodes=1)
     kept = dataclasses.replace(config.run, threads=len(os.sched_getaffinity(0)))
-    assert run_folder.read_config(whole, ControlRun) == dataclasses.replace(config, run=kept)
+    assert run_folder.read_config(whole, ControlRunConfig) == dataclasses.replace(config, run=kept)
     assert checkpoints_of(whole) == [6, 7]
     picture = (whole / "curve.png").read_bytes()
     assert picture[:8] == b"\x89PNG\r\n\x1a\n" and picture[-8:-4] == b"IEND" and len(picture) > 5_000
@@ -292,7 +292,7 @@ def test_a_run_says_what_it_does(tmp_path, capsys):
     assert "curve.png" in out
     threads = len(os.sched_getaffinity(0))
     chosen = dataclasses.replace(config.run, compile_rollout="graph", compile_update="graph", threads=threads)
-    assert run_folder.read_config(folder, ControlRun) == dataclasses.replace(
+    assert run_folder.read_config(folder, ControlRunConfig) == dataclasses.replace(
         config, run=chosen
     )  # auto is what it stood for
     assert err == ""

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from tfppo.control.config import ControlConfig, ControlRun
+from tfppo.control.config import ControlConfig, ControlRunConfig
 from tfppo.control.rollouts.graph import GraphCollector
 from tfppo.control.rollouts.gymnasium import GymnasiumCollector
 from tfppo.control.trainer import ControlTrainer
@@ -19,7 +19,7 @@ def make_trainer(backend="graph", seed=1, iterations=2, env="CartPole-v1", ppo=N
     shape = {"num_envs": 8, "rollout_length": 32, "hidden_units": (8,)} | control
     batch_size = shape["num_envs"] * shape["rollout_length"]
     return ControlTrainer(
-        ControlRun(
+        ControlRunConfig(
             RunConfig(seed=seed, device="cpu", compile_rollout=mode, compile_update=mode),
             ControlConfig(env=env, backend=backend, total_steps=batch_size * iterations, **shape),
             PPOConfig(**{"minibatch_size": batch_size // 2, "num_epochs": 2, "learning_rate": 0.01} | (ppo or {})),
@@ -159,7 +159,7 @@ def test_memory_is_that_of_the_episode_alone():
             if start == stop:
                 continue
             episode = rollout.observations[start:stop, b : b + 1]
-            alone, values = trainer.policy.review(
+            alone, values = trainer.policy.evaluate_trajectory(
                 episode, np.ones([stop - start, 1], bool), trainer.policy.initial_memory(1)
             )
             np.testing.assert_allclose(
@@ -200,7 +200,7 @@ def test_an_environment_of_the_users_own(tmp_path):
     register_environment("Short-v0", Short)
     trainer = make_trainer(env="Short-v0")
     assert trainer.in_graph and len(list(trainer.iterations())) == 2
-    config = ControlRun(
+    config = ControlRunConfig(
         RunConfig(runs_dir=tmp_path, device="cpu"),
         ControlConfig(env="Short-v0", num_envs=2, rollout_length=8, total_steps=16, hidden_units=(4,), eval_episodes=3),
         PPOConfig(minibatch_size=8, num_epochs=1),

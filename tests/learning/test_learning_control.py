@@ -3,8 +3,8 @@
 import pytest
 import tensorflow as tf
 
-from tfppo.control.config import ControlConfig, ControlRun
-from tfppo.control.recipes import control_run
+from tfppo.control.config import ControlConfig, ControlRunConfig
+from tfppo.control.recipes import make_control_config
 from tfppo.control.trainer import ControlTrainer
 from tfppo.ppo.config import PPOConfig
 from tfppo.training.config import RunConfig
@@ -17,13 +17,13 @@ MASKED, HALF_BLIND = (f"examples.cartpole_variants:{name}CartPole-v0" for name i
 @pytest.mark.parametrize("seed", range(1, 4))
 @pytest.mark.parametrize("env", GOALS)
 def test_a_recipe_reaches_its_goal(env, seed, greedy_returns):
-    assert greedy_returns(ControlTrainer(control_run(env, seed=seed))).mean() >= GOALS[env]
+    assert greedy_returns(ControlTrainer(make_control_config(env, seed=seed))).mean() >= GOALS[env]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(1, 4))
 def test_a_task_with_forbidden_actions_is_solved_and_none_of_them_is_taken(seed, greedy_returns):
-    trainer = ControlTrainer(ControlRun(RunConfig(seed=seed), ControlConfig(env=MASKED)))
+    trainer = ControlTrainer(ControlRunConfig(RunConfig(seed=seed), ControlConfig(env=MASKED)))
     collect, taken, forbidden = trainer.collector.collect, tf.Variable(0), tf.Variable(0)
 
     def watched(iteration):
@@ -51,13 +51,13 @@ PIXELS = {
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(1, 4))
 def test_a_ball_is_caught_from_its_image(seed, greedy_returns):
-    assert greedy_returns(ControlTrainer(control_run(**PIXELS, seed=seed))).mean() >= 0.9
+    assert greedy_returns(ControlTrainer(make_control_config(**PIXELS, seed=seed))).mean() >= 0.9
 
 
 @pytest.mark.slow
 def test_no_ball_is_caught_from_a_black_image(greedy_returns, monkeypatch):
     """One of twelve columns is the ball's: -0.83, wherever the paddle waits."""
-    trainer = ControlTrainer(control_run(**PIXELS | {"total_steps": 8192}, seed=1))
+    trainer = ControlTrainer(make_control_config(**PIXELS | {"total_steps": 8192}, seed=1))
     observe = trainer.environment.observe
     monkeypatch.setattr(type(trainer.environment), "observe", lambda self, state: tf.zeros_like(observe(state)))
     assert greedy_returns(trainer).mean() < -0.5
@@ -65,7 +65,7 @@ def test_no_ball_is_caught_from_a_black_image(greedy_returns, monkeypatch):
 
 def half_blind(seed, **control):
     control = ControlConfig(env=HALF_BLIND, total_steps=400_000, **control)
-    return ControlTrainer(ControlRun(RunConfig(seed=seed), control, PPOConfig(minibatch_size=512)))
+    return ControlTrainer(ControlRunConfig(RunConfig(seed=seed), control, PPOConfig(minibatch_size=512)))
 
 
 @pytest.mark.slow

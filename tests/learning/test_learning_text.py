@@ -4,13 +4,13 @@ import json
 
 import pytest
 
-from tfppo import text_run, train_text
+from tfppo import make_text_config, train_text
 from tfppo.text.tasks import get_task
 
 
 def evaluation_of(task, seed, folder):
     settings = {"task": task, "seed": seed, "runs_dir": folder, **get_task(task).defaults}
-    return json.loads((train_text(text_run(**settings)) / "evaluation.json").read_text())
+    return json.loads((train_text(make_text_config(**settings)) / "evaluation.json").read_text())
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ import tensorflow as tf
 from slow_learner import START, LinearPolicy, make_batch, tensors
 from support.refusal import refusal
 
-from tfppo.control.recipes import control_run
+from tfppo.control.recipes import make_control_config
 from tfppo.control.rollouts.fused import fused_iterations
 from tfppo.control.trainer import ControlTrainer
 from tfppo.ops.masking import masked_finite
@@ -14,7 +14,7 @@ from tfppo.ppo.config import PPOConfig
 from tfppo.ppo.guard import MAX_IN_A_ROW, NAMES, NOTHING, Guard
 from tfppo.ppo.learner import PPOLearner
 
-CONFIG = PPOConfig(num_epochs=2, minibatch_size=6, learning_rate=0.05, kl_coeff=0.1, kl_rule="schulman")
+CONFIG = PPOConfig(num_epochs=2, minibatch_size=6, learning_rate=0.05, kl_coeff=0.1, kl_controller="schulman")
 NAN, INF = float("nan"), float("inf")
 
 
@@ -73,8 +73,8 @@ class Breaking(LinearPolicy):
         super().__init__(weights)
         self.count, self.good, self.factor = tf.Variable(0), good, factor
 
-    def evaluate(self, inputs, actions):
-        evaluation = super().evaluate(inputs, actions)
+    def evaluate_actions(self, inputs, actions):
+        evaluation = super().evaluate_actions(inputs, actions)
         bad = self.count.assign_add(1) > self.good
         factor = tf.where(bad, tf.constant(self.factor), 1.0)
         return evaluation._replace(values=evaluation.values * factor)
@@ -134,7 +134,7 @@ def test_finite_looks_through_nests_and_leaves_whole_numbers_alone():
 def make_trainer(**settings):
     small = {"num_envs": 4, "rollout_length": 8, "total_steps": 32 * 12, "hidden_units": (8,), "minibatch_size": 16}
     modes = {"num_epochs": 1, "compile_rollout": "graph", "compile_update": "graph", "device": "cpu"}
-    return ControlTrainer(control_run("Pendulum-v1", **small | modes | settings))
+    return ControlTrainer(make_control_config("Pendulum-v1", **small | modes | settings))
 
 
 def break_from(trainer, iteration, until=10**6, field="rewards"):

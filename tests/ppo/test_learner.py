@@ -9,7 +9,7 @@ from tfppo.errors import UsageError
 from tfppo.ops.distributions import Categorical
 from tfppo.ppo.config import PPOConfig
 from tfppo.ppo.learner import PPOLearner
-from tfppo.ppo.types import Evaluation
+from tfppo.ppo.types import ActionEvaluation
 
 CONFIG = PPOConfig(num_epochs=2, minibatch_size=6, learning_rate=0.05, entropy_coeff=0.01, max_grad_norm=0.5)
 # With so large an epsilon Adam's first step is minus the gradient itself: sqrt(1 - beta_2) learning_rate / epsilon = 1.
@@ -122,7 +122,7 @@ def test_kl_of_a_policy_without_a_distribution_comes_from_the_samples():
 
 
 def test_eager_graph_and_xla_give_the_same_weights_and_trace_once():
-    config = replace(CONFIG, **FULL, kl_rule="schulman", value_coeff=1.0)
+    config = replace(CONFIG, **FULL, kl_controller="schulman", value_coeff=1.0)
     batches = [make_batch(seed=seed) for seed in range(3)]
     eager, expected = run(config, *batches)
     for mode in ("graph", "xla"):
@@ -203,11 +203,11 @@ def test_micro_batches_add_up_to_the_minibatch(shape, pieces):
 class EmbeddingPolicy(LinearPolicy):
     """Looks its logits up in a table, so that the table's gradient is sparse."""
 
-    def evaluate(self, inputs, actions):
+    def evaluate_actions(self, inputs, actions):
         logits = tf.nn.embedding_lookup(self.actor.value, tf.argmax(inputs, axis=-1))
         distribution = Categorical(logits)
         values = tf.einsum("...f,f->...", inputs, self.critic.value)
-        return Evaluation(distribution.log_prob(actions), distribution.entropy(), values, distribution)
+        return ActionEvaluation(distribution.log_prob(actions), distribution.entropy(), values, distribution)
 
 
 @pytest.mark.parametrize(
@@ -349,7 +349,7 @@ def test_target_kl_skips_the_step_that_goes_too_far_and_all_after_it(mode):
     """From ratio 1 some steps are taken, and a huge learning rate makes the next one go too far, in mid-epoch. The
     rule for the KL coefficient hears of what was evaluated."""
     batch = make_batch(weights=START)
-    settings = {"target_kl": 0.01, "kl_coeff": 1e-6, "kl_rule": "schulman", "kl_target": 1e-4}
+    settings = {"target_kl": 0.01, "kl_coeff": 1e-6, "kl_controller": "schulman", "adaptive_kl_target": 1e-4}
     config = replace(CONFIG, num_epochs=5, minibatch_size=3, learning_rate=1.0, **settings)
     learner, metrics = run(config, batch, mode=mode)
     slow = SlowLearner(config, 4)
@@ -410,7 +410,7 @@ def test_each_epoch_has_advantages_and_returns_by_the_values_as_they_then_are(mo
     batch = tensors(make_batch(mask=np.ones(12, bool)))
 
     def recomputed(learner, batch):
-        values = learner.policy.evaluate(batch.inputs, batch.actions).values
+        values = learner.policy.evaluate_actions(batch.inputs, batch.actions).values
         returns = batch.returns - 20.0 * values  # any function of the values will do
         return batch._replace(advantages=returns - values, returns=returns)
 
@@ -486,7 +486,7 @@ def test_reference_penalty_pulls_towards_the_reference():
     ],
 )
 def test_kl_coefficient_adapts_after_each_update(rule, target, factor):
-    learner = make_learner(replace(PLAIN, kl_coeff=0.1, kl_rule=rule, kl_target=target, kl_horizon=60))
+    learner = make_learner(replace(PLAIN, kl_coeff=0.1, kl_controller=rule, adaptive_kl_target=target, kl_horizon=60))
     used = [float(learner.update(tensors(make_batch()))["schedule/kl_coeff"]) for _ in range(3)]
     np.testing.assert_allclose(used, 0.1 * factor ** np.arange(3), rtol=1e-5)
     np.testing.assert_allclose(learner.kl_coeff.numpy(), 0.1 * factor**3, rtol=1e-5)
@@ -506,11 +506,11 @@ def test_adapted_kl_coefficient_is_the_one_that_trains():
 def test_kl_rule_sees_the_last_epoch():
     """The first epochs start at KL 0; the last one's mean decides, which is between the two targets here."""
     batch = make_batch(weights=START)
-    config = replace(CONFIG, num_epochs=4, kl_coeff=1e-6, kl_rule="schulman", max_grad_norm=None)
+    config = replace(CONFIG, num_epochs=4, kl_coeff=1e-6, kl_controller="schulman", max_grad_norm=None)
     rows = SlowLearner(config, 4).update(batch)
     last, mean = (np.mean([row["loss/kl"] for row in part]) for part in (rows[-2:], rows))
     assert last > 1.5 * mean
-    learner, _ = run(replace(config, kl_target=float(last * mean) ** 0.5 / 1.5), batch)
+    learner, _ = run(replace(config, adaptive_kl_target=float(last * mean) ** 0.5 / 1.5), batch)
     np.testing.assert_allclose(learner.kl_coeff.numpy(), 2e-6, rtol=1e-6)
 
 
@@ -531,7 +531,9 @@ def test_a_rule_steers_by_the_mean_reference_kl_where_the_batch_has_one(rule, ta
     """Its mean is 3; the KL in the loss is far below every target."""
     reference_kl = np.arange(12.0) - 2.5
     batch = make_batch((12, 3))._replace(reference_kl=reference_kl)
-    config = replace(CONFIG, kl_coeff=0.1, kl_rule=rule, kl_target=target, kl_horizon=60, minibatch_size=6)
+    config = replace(
+        CONFIG, kl_coeff=0.1, kl_controller=rule, adaptive_kl_target=target, kl_horizon=60, minibatch_size=6
+    )
     learner, metrics = run(replace(config, num_micro_batches=num_micro_batches), batch)
     assert metrics["loss/kl"] < 0.5 and reference_kl.mean() == 3.0
     np.testing.assert_allclose(learner.kl_coeff.numpy(), 0.1 * factor, rtol=1e-5)
@@ -544,7 +546,7 @@ def test_kl_in_the_reward_is_no_part_of_the_loss(with_reference):
     if with_reference:
         batch = batch._replace(reference_log_probs=reference_log_probs(batch))
     free, free_metrics = gradient(PLAIN, batch)
-    settings = {"kl_coeff": 5.0, "kl_rule": "schulman", "kl_target": 1e-4}
+    settings = {"kl_coeff": 5.0, "kl_controller": "schulman", "adaptive_kl_target": 1e-4}
     slopes, metrics = gradient(replace(PLAIN, kl_in="reward", **settings), batch)
     assert_close(slopes, free, atol=1e-7)
     assert_differ(gradient(replace(PLAIN, kl_in="loss", **settings), batch)[0], free)

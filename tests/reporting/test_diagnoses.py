@@ -18,7 +18,7 @@ WELL = {
     "loss/kl": 0.01,
     "score": 1.0,
 }
-ADAPTIVE = PPOConfig(kl_rule="schulman", kl_coeff=0.1, kl_target=0.01)
+ADAPTIVE = PPOConfig(kl_controller="schulman", kl_coeff=0.1, adaptive_kl_target=0.01)
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_a_run_that_is_well_is_left_in_peace(told):
 @pytest.mark.parametrize(
     ("row", "words"),
     [
-        ({"loss/kl": 0.11}, "loss/kl is 0.11, more than 10 times kl_target = 0.01"),
+        ({"loss/kl": 0.11}, "loss/kl is 0.11, more than 10 times adaptive_kl_target = 0.01"),
         ({"policy/first_ratio_max": 12.5}, "policy/first_ratio_max is 12.5"),
         ({"policy/entropy": 0.0068}, "policy/entropy has collapsed from 0.69 to 0.0068"),
     ],
@@ -62,7 +62,7 @@ def test_a_kl_is_held_against_the_target_that_there_is(told):
     assert told(far, ppo=PPOConfig()) == []
     (line,) = told(far, ppo=PPOConfig(target_kl=0.5))
     assert "policy/approx_kl is 9, more than 10 times target_kl = 0.5" in line
-    assert len(told(far, ppo=PPOConfig(target_kl=0.5, kl_rule="ziegler", kl_coeff=1.0))) == 2
+    assert len(told(far, ppo=PPOConfig(target_kl=0.5, kl_controller="ziegler", kl_coeff=1.0))) == 2
 
 
 def test_the_entropy_of_a_density_may_be_anything(told):

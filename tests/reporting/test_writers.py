@@ -10,8 +10,10 @@ import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import plugin_data_pb2
 
+from tfppo.reporting.console import ConsoleWriter, progress_bar
+from tfppo.reporting.csv_writer import CsvWriter
+from tfppo.reporting.metrics import METRICS
 from tfppo.reporting.tensorboard import TensorBoardWriter
-from tfppo.reporting.writers import METRICS, ConsoleWriter, CsvWriter, progress_bar
 
 STEPS = "rollout/env_steps"
 COLUMNS = {"rollout/episode_return_mean": "return", "time/env_steps_per_s": "steps/s"}
@@ -239,7 +241,7 @@ def test_without_a_terminal_a_line_is_written_whenever_it_is_due(no_terminal, ca
 
 def test_lines_are_seconds_apart(no_terminal, capsys, monkeypatch):
     now = [0.0]
-    monkeypatch.setattr("tfppo.reporting.writers.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("tfppo.reporting.console.time.monotonic", lambda: now[0])
     writer = ConsoleWriter(100, COLUMNS, STEPS)
     for iteration in range(100):
         now[0] += 0.5

@@ -14,14 +14,14 @@ SHAPE = {"num_envs": 4, "rollout_length": 16, "total_steps": 192, "hidden_units"
 
 def control(distribute="none", control=None, mode="graph", **ppo):
     """The trainer of a small control run, three iterations long."""
-    from tfppo.control.config import ControlConfig, ControlRun
+    from tfppo.control.config import ControlConfig, ControlRunConfig
     from tfppo.control.trainer import ControlTrainer
     from tfppo.ppo.config import PPOConfig
     from tfppo.training.config import RunConfig
 
     modes = {"compile_rollout": mode, "compile_update": mode}
     return ControlTrainer(
-        ControlRun(
+        ControlRunConfig(
             RunConfig(seed=3, device="cpu", distribute=distribute, **modes),
             ControlConfig(**SHAPE | (control or {})),
             PPOConfig(**{"minibatch_size": 32, "num_epochs": 2, "learning_rate": 0.01} | ppo),
@@ -31,11 +31,11 @@ def control(distribute="none", control=None, mode="graph", **ppo):
 
 def text(preset, distribute="none", **settings):
     """The trainer of a small text run, two iterations long."""
-    from tfppo.text.config import text_run
+    from tfppo.text.config import make_text_config
     from tfppo.text.trainer import TextTrainer
 
     return TextTrainer(
-        text_run(
+        make_text_config(
             preset=Path(preset),
             task="length",
             distribute=distribute,

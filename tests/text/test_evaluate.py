@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from tfppo.text.config import TextConfig
-from tfppo.text.data.codec import Codec
+from tfppo.text.data.codec import PromptCodec
 from tfppo.text.data.corpus import DOMAINS, sentences
 from tfppo.text.data.likelihood import nats_per_character
-from tfppo.text.evaluate import ROWS, Examinee, compare, most_likely_domains
+from tfppo.text.evaluate import ROWS, Responder, compare, most_likely_domains
 from tfppo.text.models.presets import default_preset, load_preset
 from tfppo.text.models.reference import as_language_model, copy_of
 from tfppo.text.samples import markdown_table
@@ -21,27 +21,27 @@ TEXT = TextConfig(response_length=6)
 @pytest.fixture(scope="module")
 def tiny(preset):
     model, tokenizer = load_preset(preset)
-    return as_language_model(model), Codec(tokenizer, "movie")
+    return as_language_model(model), PromptCodec(tokenizer, "movie")
 
 
 @pytest.fixture(scope="module")
 def shipped():
     model, tokenizer = load_preset(default_preset())
-    return as_language_model(model), Codec(tokenizer, "movie")
+    return as_language_model(model), PromptCodec(tokenizer, "movie")
 
 
 def test_a_prompt_is_answered_the_same_whoever_stands_behind_it(tiny):
     """Prompts are answered in pieces of one size; the last is filled up."""
     model, codec = tiny
-    examinee = Examinee(model, TEXT, codec.ending(TEXT))
+    responder = Responder(model, TEXT, codec.stop_condition(TEXT))
     prompts = codec.encode(get_task("length").prompts("test")[: ROWS + 7])
-    answers = examinee.respond(prompts, 3)
+    answers = responder.respond(prompts, 3)
     assert answers.responses.shape == (ROWS + 7, 6) and len(answers.prompt_lengths) == ROWS + 7
-    first = examinee.respond(tuple(x[:ROWS] for x in prompts), 3)
+    first = responder.respond(tuple(x[:ROWS] for x in prompts), 3)
     np.testing.assert_array_equal(answers.responses[:ROWS], first.responses)
-    totals = examinee.total_log_probs(answers)
+    totals = responder.total_log_probs(answers)
     assert totals.shape == (ROWS + 7,) and (totals < 0).all()
-    np.testing.assert_allclose(examinee.total_log_probs(first), totals[:ROWS], atol=1e-4)
+    np.testing.assert_allclose(responder.total_log_probs(first), totals[:ROWS], atol=1e-4)
 
 
 def test_a_model_beside_itself_gains_nothing_and_one_with_other_weights_has_a_kl(tiny):
@@ -62,7 +62,7 @@ def test_the_shipped_language_model_knows_where_people_write(shipped):
     model, codec = shipped
     for domain in DOMAINS:
         texts = [sentence.text for sentence in sentences("test", domain)[:60] if len(sentence.text.split()) >= 8]
-        guesses = most_likely_domains(Examinee(model, TEXT, codec.ending(TEXT)), codec, texts)
+        guesses = most_likely_domains(Responder(model, TEXT, codec.stop_condition(TEXT)), codec, texts)
         assert guesses.count(domain) / len(guesses) >= 0.85, domain
 
 

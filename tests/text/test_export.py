@@ -13,7 +13,7 @@ from support.refusal import refusal
 from tfppo import TextTrainer
 from tfppo.cli import main
 from tfppo.text import run
-from tfppo.text.config import TextRun, text_run
+from tfppo.text.config import TextRunConfig, make_text_config
 from tfppo.text.models.presets import load_preset
 from tfppo.text.models.reference import as_language_model
 from tfppo.training import run_folder
@@ -25,7 +25,7 @@ def settings(folder, preset, **others):
     """Of a short run whose steps are large."""
     small = {"iterations": 1, "batch_size": 8, "minibatch_size": 4, "response_length": 6, "eval_prompts": 0}
     where = {"runs_dir": folder, "preset": preset, "task": "length", "device": "cpu", "num_epochs": 2}
-    return text_run(**(small | where | {"learning_rate": 0.1} | others))
+    return make_text_config(**(small | where | {"learning_rate": 0.1} | others))
 
 
 def log_probs(model):
@@ -52,7 +52,7 @@ def adapted(preset, tmp_path_factory):
 @pytest.fixture(scope="module")
 def policy(adapted):
     """Its log-probabilities, and what it writes."""
-    trainer = run._restored(adapted, run_folder.read_config(adapted, TextRun), "latest")
+    trainer = run._restored(adapted, run_folder.read_config(adapted, TextRunConfig), "latest")
     return log_probs(trainer.policy.model), run.generate(adapted, ["This film"], temperature=0.0)[0]
 
 

@@ -47,7 +47,7 @@ def gradient(policy, loss):
     """Of a function of the policy's evaluation, a tensor a trainable variable; 0 where there is none."""
     variables = [variable.value for variable in policy.trainable_variables]
     with tf.GradientTape() as tape:
-        value = loss(policy.evaluate(INPUTS, ACTIONS))
+        value = loss(policy.evaluate_actions(INPUTS, ACTIONS))
     slopes = tape.gradient(value, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
     return [tf.convert_to_tensor(slope).numpy() for slope in slopes]
 
@@ -57,7 +57,7 @@ def gradient(policy, loss):
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 def test_log_probs_and_entropies_equal_the_slow_ones(model, temperature):
-    evaluation = TextPolicy(model, temperature).evaluate(INPUTS, ACTIONS)
+    evaluation = TextPolicy(model, temperature).evaluate_actions(INPUTS, ACTIONS)
     log_probs, entropies = slow_evaluation(logits_of(model), temperature)
     np.testing.assert_allclose(evaluation.log_probs, log_probs, atol=1e-4)
     np.testing.assert_allclose(evaluation.entropies, entropies, atol=1e-4)
@@ -124,12 +124,12 @@ def test_slopes_of_log_probs_and_entropy_equal_finite_differences(temperature):
 def test_padding_behind_a_response_changes_nothing(make_model, model, separate_critic):
     policy = TextPolicy(model, 0.7, make_model("gpt2", seed=1) if separate_critic else None)
     set_head(policy)
-    before = policy.evaluate(INPUTS, ACTIONS)
+    before = policy.evaluate_actions(INPUTS, ACTIONS)
     beyond = np.arange(P + R) >= LENGTHS[:, None] + R
     assert beyond.sum() > 10
     filled = np.where(beyond, 9, TOKENS)
     for tokens in (filled, np.pad(TOKENS, [[0, 0], [0, 5]]), np.pad(filled, [[0, 0], [0, 1]], constant_values=3)):
-        after = policy.evaluate(INPUTS._replace(token_ids=tf.constant(tokens, tf.int32)), ACTIONS)
+        after = policy.evaluate_actions(INPUTS._replace(token_ids=tf.constant(tokens, tf.int32)), ACTIONS)
         for a, b in zip(after[:3], before[:3], strict=True):
             np.testing.assert_allclose(a, b, atol=1e-5)
 
@@ -139,7 +139,7 @@ def test_padding_behind_a_response_changes_nothing(make_model, model, separate_c
 
 def test_values_are_zero_at_first(model, make_model):
     for critic in (None, make_model("lstm", seed=1)):
-        values = TextPolicy(model, critic=critic).evaluate(INPUTS, ACTIONS).values
+        values = TextPolicy(model, critic=critic).evaluate_actions(INPUTS, ACTIONS).values
         assert values.shape == [N, R] and values.dtype == tf.float32
         np.testing.assert_array_equal(values, 0.0)
 
@@ -149,7 +149,7 @@ def test_values_are_linear_in_the_states_before_the_tokens(model):
     kernel, bias = set_head(policy)
     hidden = model.hidden_states(INPUTS.token_ids).numpy()
     expected = [[hidden[n, LENGTHS[n] + t - 1] @ kernel[:, 0] + bias[0] for t in range(R)] for n in range(N)]
-    np.testing.assert_allclose(policy.evaluate(INPUTS, ACTIONS).values, expected, atol=1e-4)
+    np.testing.assert_allclose(policy.evaluate_actions(INPUTS, ACTIONS).values, expected, atol=1e-4)
     assert np.std(expected) > 0.5
 
 
@@ -160,7 +160,7 @@ def test_a_value_does_not_know_the_token_that_is_drawn_from_its_state(shared_mod
     places = (np.arange(N), LENGTHS + 2)  # the third token of each response
     changed[places] = changed[places] % 18 + 2
     before, after = (
-        policy.evaluate(INPUTS._replace(token_ids=tf.constant(tokens, tf.int32)), ACTIONS).values.numpy()
+        policy.evaluate_actions(INPUTS._replace(token_ids=tf.constant(tokens, tf.int32)), ACTIONS).values.numpy()
         for tokens in (TOKENS, changed)
     )
     np.testing.assert_allclose(after[:, :3], before[:, :3], atol=1e-6)
@@ -173,9 +173,9 @@ def test_a_critic_of_its_own_states_the_values_and_nothing_else(make_model):
     set_head(policy)
     alone = TextPolicy(critic)
     set_head(alone)
-    evaluation = policy.evaluate(INPUTS, ACTIONS)
-    np.testing.assert_allclose(evaluation.values, alone.evaluate(INPUTS, ACTIONS).values, atol=1e-6)
-    np.testing.assert_array_equal(evaluation.log_probs, TextPolicy(actor).evaluate(INPUTS, ACTIONS).log_probs)
+    evaluation = policy.evaluate_actions(INPUTS, ACTIONS)
+    np.testing.assert_allclose(evaluation.values, alone.evaluate_actions(INPUTS, ACTIONS).values, atol=1e-6)
+    np.testing.assert_array_equal(evaluation.log_probs, TextPolicy(actor).evaluate_actions(INPUTS, ACTIONS).log_probs)
     actors = len(actor.trainable_variables)
     slopes = gradient(policy, lambda evaluation: tf.reduce_sum(evaluation.values))
     assert all((slope == 0).all() for slope in slopes[:actors])
@@ -212,6 +212,8 @@ def test_half_precision_gives_numbers_of_full_precision(shared_model):
     full = TextPolicy(shared_model("gpt2"))
     for policy in (half, full):
         set_head(policy)
-    for a, b in zip(half.evaluate(INPUTS, ACTIONS)[:3], full.evaluate(INPUTS, ACTIONS)[:3], strict=True):
+    for a, b in zip(
+        half.evaluate_actions(INPUTS, ACTIONS)[:3], full.evaluate_actions(INPUTS, ACTIONS)[:3], strict=True
+    ):
         assert a.dtype == tf.float32
         np.testing.assert_allclose(a, b, atol=0.2)

@@ -14,7 +14,7 @@ from tfppo.text.config import TextConfig
 from tfppo.text.models.reference import copy_of, freeze
 from tfppo.text.policy import TextPolicy, TokenInputs, response_log_probs
 from tfppo.text.rollout import TextCollector, TextRollout, to_batch, token_rewards
-from tfppo.text.sampling import Ending
+from tfppo.text.sampling import StopCondition
 from tfppo.training.pipeline import prompt_dataset, rollout_dataset
 
 END, B, R = 1, 8, 6
@@ -218,7 +218,13 @@ class Parts:
         self.reference = freeze(copy_of(model) if other is None else other)
         self.given = []
         self.scorer = scorer
-        options = {"ending": Ending(END), "chunk": chunk, "seed": seed, "sampling_mode": mode, "mode": mode}
+        options = {
+            "stop_condition": StopCondition(END),
+            "chunk": chunk,
+            "seed": seed,
+            "sampling_mode": mode,
+            "mode": mode,
+        }
         self.collector = TextCollector(self.policy, self.reference, self.score, self.text, **options)
 
     def learner(self, ppo, num_iterations, mode):
@@ -256,7 +262,7 @@ def rollout(parts, prompts):
 
 def test_a_rollout_is_what_policy_and_reference_say_of_the_responses(parts, rollout, prompts):
     inputs = TokenInputs(rollout.token_ids, prompts[1])
-    evaluation = parts.policy.evaluate(inputs, rollout.responses)
+    evaluation = parts.policy.evaluate_actions(inputs, rollout.responses)
     np.testing.assert_array_equal(rollout.log_probs, evaluation.log_probs)
     np.testing.assert_array_equal(rollout.values, evaluation.values)
     expected = response_log_probs(parts.reference, inputs, rollout.responses, 0.8)
@@ -277,7 +283,7 @@ def test_responses_are_where_their_prompts_end(rollout, prompts):
 
 def test_a_response_that_stopped_has_ended(shared_model, prompts):
     parts = Parts(shared_model("gpt2"))
-    parts.collector.ending = Ending(END, 7, 2)
+    parts.collector.stop_condition = StopCondition(END, 7, 2)
     rollout = parts.collector.collect(number(3), *prompts)
     rows = [row[kept].tolist() for row, kept in zip(rollout.responses.numpy(), rollout.mask.numpy(), strict=True)]
     ended = [row[-1] == END or (row[-1] == 7 and len(row) > 2) for row in rows]
@@ -364,7 +370,9 @@ def test_what_the_scorer_raises_inside_tf_data_is_kept(bigram, prompts, error):
         raise error
 
     model = bigram(np.random.default_rng(0).normal(size=[20, 20]))
-    collector = TextCollector(TextPolicy(model), model, failing, text_config(), ending=Ending(END), chunk=B)
+    collector = TextCollector(
+        TextPolicy(model), model, failing, text_config(), stop_condition=StopCondition(END), chunk=B
+    )
     source = tf.data.Dataset.from_tensors(prompts).repeat()
     elements = iter(rollout_dataset(collector.collect, source=source))
     assert collector.error is None
@@ -426,7 +434,7 @@ def step(make_model, batch):
 
 
 def test_metrics_of_an_update_equal_the_slow_ones(parts, batch, step):
-    evaluation = parts.policy.evaluate(batch.inputs, batch.actions)
+    evaluation = parts.policy.evaluate_actions(batch.inputs, batch.actions)
     mask, value_mask = batch.mask.numpy(), batch.value_mask.numpy()
     assert (value_mask & ~mask).any() and mask.sum() < mask.size
     advantages = reference.whiten(batch.advantages.numpy(), mask)

@@ -17,9 +17,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from tfppo.cli import main
 from tfppo.errors import UsageError
-from tfppo.reporting.writers import METRICS
+from tfppo.reporting.metrics import METRICS
 from tfppo.text import run
-from tfppo.text.config import TextRun, text_run
+from tfppo.text.config import TextRunConfig, make_text_config
 from tfppo.text.tasks import get_task
 from tfppo.text.tasks.length import length_reward
 from tfppo.training import run_folder
@@ -29,7 +29,7 @@ def tiny(folder, preset, **settings):
     small = {"iterations": 3, "batch_size": 8, "minibatch_size": 4, "response_length": 6, "eval_prompts": 12}
     every = {"sample_interval": 2, "checkpoint_interval": 1, "keep_checkpoints": 9, "num_epochs": 1}
     where = {"runs_dir": folder, "preset": preset, "task": "length"}
-    return text_run(**(small | every | where | settings))
+    return make_text_config(**(small | every | where | settings))
 
 
 def rows_of(folder):
@@ -38,7 +38,7 @@ def rows_of(folder):
 
 
 def weights_of(folder):
-    trainer = run._restored(folder, run_folder.read_config(folder, TextRun), "latest")
+    trainer = run._restored(folder, run_folder.read_config(folder, TextRunConfig), "latest")
     return trainer.policy.model.model.get_weights() + trainer.policy.value_head.get_weights()
 
 
@@ -79,7 +79,7 @@ def test_a_run_leaves_everything_behind_that_the_design_names(any_finished):
         *("config.yaml", "metrics.csv", "samples.jsonl", "evaluation.json"),
         *("curve.png", "frontier.png", "checkpoints"),
     }
-    assert isinstance(run_folder.read_config(folder, TextRun), TextRun) and run_folder.is_text(folder)
+    assert isinstance(run_folder.read_config(folder, TextRunConfig), TextRunConfig) and run_folder.is_text(folder)
     rows = rows_of(folder)
     assert [row["iteration"] for row in rows] == ["0", "1", "2"]
     assert set(rows[0]) - {"iteration"} <= set(METRICS)
@@ -206,7 +206,7 @@ def test_what_is_wrong_is_one_line(arguments, said, preset, finished, tmp_path, 
 def test_a_reward_given_in_python_is_found_again_or_refused(preset, tmp_path, monkeypatch):
     config = tiny(tmp_path, preset, iterations=1, eval_prompts=0)
     folder = run.train_text(config, reward=lambda prompts, responses: [0.0] * 8)
-    assert "lambda" in run_folder.read_config(folder, TextRun).text.reward
+    assert "lambda" in run_folder.read_config(folder, TextRunConfig).text.reward
     with pytest.raises(UsageError, match="lambda"):
         run.evaluate(folder, 5)
 

@@ -6,7 +6,7 @@ import tensorflow as tf
 from reference import every_mode, softmax
 
 from tfppo.text.policy import TokenInputs, response_log_probs
-from tfppo.text.sampling import Ending, response_mask, response_positions, sample
+from tfppo.text.sampling import StopCondition, response_mask, response_positions, sample
 
 END, PAD, LENGTH = 1, 0, 8
 SEED = tf.constant([1, 2])
@@ -16,7 +16,7 @@ NEVER = -1e8
 
 
 def draw(model, prompts, lengths, *, length=LENGTH, seed=SEED, end=END, stop=None, stop_after=0, **options):
-    return sample(model, prompts, lengths, length, seed, ending=Ending(end, stop, stop_after), **options)
+    return sample(model, prompts, lengths, length, seed, stop_condition=StopCondition(end, stop, stop_after), **options)
 
 
 @pytest.fixture(scope="module")
@@ -266,7 +266,7 @@ def test_the_mask_reaches_up_to_and_including_the_first_end(compiled):
     responses[0] = 3  # no end
     responses[1, 0] = END
     expected = np.array([[END not in row[:t] for t in range(7)] for row in responses.tolist()])
-    mask = compiled(lambda tokens: response_mask(tokens, Ending(END)))(tf.constant(responses, tf.int32))
+    mask = compiled(lambda tokens: response_mask(tokens, StopCondition(END)))(tf.constant(responses, tf.int32))
     assert mask.dtype == tf.bool
     np.testing.assert_array_equal(mask, expected)
     assert expected[0].all() and expected[1].sum() == 1 and (responses[expected] == END).sum() > 10
@@ -283,7 +283,9 @@ def test_a_response_is_cut_at_the_first_stop_token_from_an_index_on(compiled, af
     for row in responses.tolist():
         ends = [t for t, token in enumerate(row) if token == END or (token == 4 and t >= after)]
         lengths.append(min([*ends, 6]) + 1)
-    mask = compiled(lambda tokens: response_mask(tokens, Ending(END, 4, after)))(tf.constant(responses, tf.int32))
+    mask = compiled(lambda tokens: response_mask(tokens, StopCondition(END, 4, after)))(
+        tf.constant(responses, tf.int32)
+    )
     np.testing.assert_array_equal(mask, np.arange(7) < np.array(lengths)[:, None])
     assert lengths[:3] == [after + 1, 7, min(after, 2) + 1]
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from support.refusal import refusal
 
-from tfppo.text.config import text_run
+from tfppo.text.config import make_text_config
 from tfppo.text.data.corpus import sentences
 from tfppo.text.metrics import vader_compound
 from tfppo.text.rewards.callables import checked_scores
@@ -55,7 +55,7 @@ def test_every_task_is_complete(name):
     assert chosen.name == name and name in task_names()
     assert len(chosen.description.splitlines()) == 1 and chosen.metric.isidentifier()
     assert chosen.domain == "movie"
-    assert text_run(task=name, **chosen.defaults).text.task == name  # every default is a setting
+    assert make_text_config(task=name, **chosen.defaults).text.task == name  # every default is a setting
     assert isinstance(hash(chosen), int)
     with pytest.raises(FrozenInstanceError):
         chosen.target = 0.0

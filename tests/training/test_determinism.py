@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfppo import ControlRun, ControlTrainer, TextTrainer, text_run
+from tfppo import ControlRunConfig, ControlTrainer, TextTrainer, make_text_config
 from tfppo.control import run as control
 from tfppo.control.config import ControlConfig
 from tfppo.execution.variables import weights_hash
@@ -28,12 +28,12 @@ KINDS = {
 def control_config(seed=1, folder=None, name=None, modes=GRAPH, **settings):
     run = RunConfig(seed=seed, name=name, **modes, **({} if folder is None else {"runs_dir": folder}))
     sizes = PPOConfig(num_epochs=2, minibatch_size=32)
-    return ControlRun(run, ControlConfig(**SMALL | {"eval_episodes": 1} | settings), sizes)
+    return ControlRunConfig(run, ControlConfig(**SMALL | {"eval_episodes": 1} | settings), sizes)
 
 
 def text_config(preset, seed=1, modes=GRAPH):
     small = {"iterations": 2, "batch_size": 8, "minibatch_size": 4, "response_length": 6, "eval_prompts": 4}
-    return text_run(task="length", preset=preset, seed=seed, num_epochs=1, **small, **modes)
+    return make_text_config(task="length", preset=preset, seed=seed, num_epochs=1, **small, **modes)
 
 
 def assert_only_the_seed_counts(train):

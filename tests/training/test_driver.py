@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import tensorflow as tf
 
-from tfppo.control.recipes import control_run
+from tfppo.control.recipes import make_control_config
 from tfppo.execution.replicas import Replicas
 from tfppo.training import driver, run_folder
 from tfppo.training.config import RunConfig
@@ -21,7 +21,7 @@ def make_trainer(tmp_path):
 
     def make_trainer(value=0, replicas=None):
         return SimpleNamespace(
-            config=dataclasses.replace(control_run(), run=RunConfig(runs_dir=tmp_path)),
+            config=dataclasses.replace(make_control_config(), run=RunConfig(runs_dir=tmp_path)),
             replicas=replicas or Replicas(),
             state={"iteration": tf.Variable(value)},
             compile_seconds=0.5,
@@ -92,7 +92,7 @@ def test_training_says_how_each_program_is_compiled(modes, told, make_trainer, t
 
 
 def test_what_was_learnt_can_be_used_on_another_machine():
-    config = control_run(device="gpu", distribute="mirrored", seed=7)
+    config = make_control_config(device="gpu", distribute="mirrored", seed=7)
     used = driver.anywhere(config).run
     assert (used.device, used.distribute, used.seed) == ("auto", "none", 7)
     assert config.run.device == "gpu"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from support.refusal import refusal
 
-from tfppo.control.config import ControlConfig, ControlRun
+from tfppo.control.config import ControlConfig, ControlRunConfig
 from tfppo.ppo.config import PPOConfig
 from tfppo.training import run_folder
 from tfppo.training.config import RunConfig
@@ -63,13 +63,13 @@ def test_a_runs_dir_that_cannot_be_one_is_refused(tmp_path, place, name):
 
 
 def test_settings_come_back_equal_from_a_run(tmp_path):
-    config = ControlRun(
+    config = ControlRunConfig(
         RunConfig(seed=3, name="mine", runs_dir=tmp_path),
         ControlConfig(hidden_units=(8, 4), target_return=475.0),
         PPOConfig(gamma=0.9, max_grad_norm=None),
     )
     run_folder.write_config(tmp_path, config)
-    assert run_folder.read_config(tmp_path, ControlRun) == config
+    assert run_folder.read_config(tmp_path, ControlRunConfig) == config
     assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
 
 
@@ -78,7 +78,7 @@ def test_what_is_no_run_is_refused_with_its_name(tmp_path):
     (tmp_path / "file").write_text("")
     (tmp_path / "odd" / "config.yaml").mkdir(parents=True)
     for name in ("nowhere", "empty", "file", "odd"):
-        text = refusal(run_folder.read_config, tmp_path / name, ControlRun)
+        text = refusal(run_folder.read_config, tmp_path / name, ControlRunConfig)
         assert str(tmp_path / name) in text and "not the folder of a run" in text
 
 
@@ -95,7 +95,7 @@ def test_what_is_no_run_is_refused_with_its_name(tmp_path):
 )
 def test_a_damaged_config_is_refused_with_its_path(tmp_path, content, named):
     (tmp_path / "config.yaml").write_bytes(content)
-    text = refusal(run_folder.read_config, tmp_path, ControlRun)
+    text = refusal(run_folder.read_config, tmp_path, ControlRunConfig)
     assert str(tmp_path / "config.yaml") in text and named in text
 
 

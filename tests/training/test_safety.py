@@ -9,10 +9,10 @@ import pytest
 
 import tfppo
 from tfppo import cli
-from tfppo.control.config import ControlRun
+from tfppo.control.config import ControlRunConfig
 from tfppo.control.envs.environment import IN_GRAPH_ENVIRONMENTS
 from tfppo.settings import to_yaml
-from tfppo.text.config import TextRun
+from tfppo.text.config import TextRunConfig
 from tfppo.training import run_folder
 
 TINY = [
@@ -204,8 +204,8 @@ def test_tags_of_yaml_make_no_objects(evil, tmp_path, capsys, command, payload, 
 
 @pytest.mark.parametrize("command", ["resume", "evaluate", "export"])
 def test_an_option_of_the_other_kind_of_run_is_refused(tmp_path, capsys, command):
-    control = stranger(tmp_path / "control", to_yaml(ControlRun()))
-    text = stranger(tmp_path / "text", to_yaml(TextRun()))
+    control = stranger(tmp_path / "control", to_yaml(ControlRunConfig()))
+    text = stranger(tmp_path / "text", to_yaml(TextRunConfig()))
     assert "text run, which has no env" in refused(capsys, command, text, "--env", "CartPole-v1")
     if command != "export":
         assert "control run, which has no reward" in refused(capsys, command, control, "--reward", "evil:score")
@@ -227,7 +227,7 @@ def test_a_folder_with_links_is_not_written_to(tmp_path, capsys, command, name):
     home = tmp_path / "home"
     (home / ".ssh").mkdir(parents=True)
     (home / ".profile").write_text("mine")
-    folder = stranger(tmp_path / "run", to_yaml(TextRun() if command == "generate" else ControlRun()))
+    folder = stranger(tmp_path / "run", to_yaml(TextRunConfig() if command == "generate" else ControlRunConfig()))
     (folder / name).symlink_to(home if name == "checkpoints" else home / ".profile")
     options = ["--prompt", "It"] if command == "generate" else []
     assert f"{folder / name} is a link" in refused(capsys, command, folder, *options)

@@ -7,7 +7,7 @@ from tyro.conf import UseCounterAction
 
 from tfppo.cli.startup import import_tensorflow
 from tfppo.cli.train import ControlSettings
-from tfppo.control.config import ControlRun
+from tfppo.control.config import ControlRunConfig
 from tfppo.errors import UsageError
 
 
@@ -25,10 +25,10 @@ class Bench(ControlSettings):
     def __call__(self) -> None:
         if self.repetitions < 1:
             raise UsageError(f"repetitions must be at least 1, not {self.repetitions}")
-        config = ControlRun(self.run, self.control, self.ppo)
+        config = ControlRunConfig(self.run, self.control, self.ppo)
         import_tensorflow(keep_programs=False)  # what was compiled before would say nothing
         from tfppo.control.bench import compare_modes, describe
-        from tfppo.reporting.writers import progress_bar
+        from tfppo.reporting.console import progress_bar
 
         modes = ("xla", "graph", "eager") if self.eager else ("xla", "graph")
         with progress_bar(f"measuring {self.control.env}", 1) as advance:

@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tfppo.control.config import ControlRun
+from tfppo.control.config import ControlRunConfig
 from tfppo.errors import UsageError
 from tfppo.reporting.curves import Band, band_of, plot_bands, read_metrics
-from tfppo.text.config import TextRun
+from tfppo.text.config import TextRunConfig
 from tfppo.training import run_folder
 
 CONTROL_AXES = ("rollout/env_steps", ["rollout/episode_return_mean"])  # horizontal, and a panel each
@@ -77,7 +77,9 @@ def group_runs(folders: Sequence[Path]) -> list[Group]:
                 f"{kinds[False]} is a control run and {kinds[True]} a text run, which have no metric to be compared "
                 "by: plot them apart"
             )
-        settings = run_folder.flat_settings(run_folder.read_config(folder, TextRun if is_text else ControlRun))
+        settings = run_folder.flat_settings(
+            run_folder.read_config(folder, TextRunConfig if is_text else ControlRunConfig)
+        )
         del settings["seed"]
         found.setdefault(tuple(settings.items()), []).append(folder)
     settings = [dict(items) for items in found]

@@ -37,7 +37,8 @@ def train_seeds(train: Callable[[Any, float], Path], config: Any, seeds: Sequenc
 
     Args:
       train: trains a run with the settings, after so many seconds of imports, and returns its folder.
-      config: the settings, a ControlRun or a TextRun. A name in it is that of all: the folders are `<name>-seed<s>`.
+      config: the settings, a ControlRunConfig or a TextRunConfig. With a name in it the folders are
+        `<name>-seed<s>`.
       seeds: of the runs, in this order.
       task: the folders are `<task>-seed<s>` where there is no name.
 

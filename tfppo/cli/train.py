@@ -9,12 +9,12 @@ from tyro.conf import arg, subcommand
 
 from tfppo.cli.seeds import parse_seeds, train_seeds
 from tfppo.cli.startup import import_tensorflow, seconds_since_start, tell_whom_it_waits_for
-from tfppo.control.config import ControlConfig, ControlRun
-from tfppo.control.recipes import control_run
+from tfppo.control.config import ControlConfig, ControlRunConfig
+from tfppo.control.recipes import make_control_config
 from tfppo.errors import UsageError
 from tfppo.execution.tf_config import read_cluster
 from tfppo.ppo.config import PPOConfig
-from tfppo.text.config import TextConfig, TextRun, text_run
+from tfppo.text.config import TextConfig, TextRunConfig, make_text_config
 from tfppo.training import run_folder
 from tfppo.training.config import RunConfig
 
@@ -55,7 +55,7 @@ class TrainCartpole(_Training):
     task = "cartpole"
 
     def __call__(self) -> None:
-        config = ControlRun(self.run, self.control, self.ppo)
+        config = ControlRunConfig(self.run, self.control, self.ppo)
         self._wait(self.run)
         import_tensorflow()
         from tfppo.control import run
@@ -91,7 +91,7 @@ class TrainText(_Training):
     ppo: PPOConfig = field(default_factory=lambda: _text.ppo)
 
     def __call__(self) -> None:
-        config = TextRun(self.run, self.text, self.ppo)
+        config = TextRunConfig(self.run, self.text, self.ppo)
         self._wait(self.run)
         import_tensorflow()
         from tfppo.text import run
@@ -113,7 +113,10 @@ class Train:
         self.job()
 
 
-_control, _text = control_run(), text_run()  # the defaults of the environment and the task that are asked for
+_control, _text = (
+    make_control_config(),
+    make_text_config(),
+)  # the defaults of the environment and the task that are asked for
 
 
 def use_defaults_of_what_is_asked_for(arguments: list[str]) -> None:
@@ -126,14 +129,14 @@ def use_defaults_of_what_is_asked_for(arguments: list[str]) -> None:
     global _control, _text
     if arguments[:1] == ["train"] and None not in (_given(arguments, "--seed"), _given(arguments, "--seeds")):
         raise UsageError("--seed is for one run, --seeds for several: give one of them")
-    _control, _text = control_run(), text_run()
+    _control, _text = make_control_config(), make_text_config()
     env, task = _given(arguments, "--env"), _given(arguments, "--task")
     if env and (arguments[:2] == ["train", "control"] or arguments[:1] == ["bench"]):
-        _control = control_run(env)
+        _control = make_control_config(env)
     if arguments[:2] == ["train", "text"] and task:
         from tfppo.text.tasks import get_task
 
-        _text = text_run(task=task, **get_task(task).defaults)
+        _text = make_text_config(task=task, **get_task(task).defaults)
 
 
 def _given(arguments: list[str], option: str) -> str | None:

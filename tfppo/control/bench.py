@@ -1,5 +1,7 @@
-"""How long the phases of a control run take in each mode of compilation. The rule of placement.py decides how a run is
-compiled; what is measured here informs whoever asks, and changes nothing."""
+"""How long the phases of a control run take in each mode of compilation.
+
+The rule of execution/compilation.py decides how a run is compiled; these measurements inform, and change nothing.
+"""
 
 import dataclasses
 import statistics
@@ -9,10 +11,10 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from tfppo.control.config import ControlRun
+from tfppo.control.config import ControlRunConfig
 from tfppo.control.rollouts.fused import fuse
 from tfppo.control.trainer import ControlTrainer, make_collector
-from tfppo.execution.placement import compiled
+from tfppo.execution.compilation import compiled
 from tfppo.ppo.types import Rollout
 from tfppo.training.loop import raising_what_it_raised
 from tfppo.training.pipeline import rollout_dataset
@@ -65,7 +67,7 @@ class Comparison(NamedTuple):
 
 
 def compare_modes(
-    config: ControlRun,
+    config: ControlRunConfig,
     modes: tuple[str, ...] = ("xla", "graph"),
     repetitions: int = 10,
     progress: Callable[[float], None] = lambda share: None,

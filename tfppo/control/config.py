@@ -91,7 +91,7 @@ class ControlConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class ControlRun:
+class ControlRunConfig:
     """Everything that defines a control run: what config.yaml holds."""
 
     run: RunConfig = field(default_factory=RunConfig)

@@ -7,7 +7,7 @@ name is stable-baselines3's default, and its vf_coef is half our value_coeff, fo
 
 from typing import Any
 
-from tfppo.control.config import ControlConfig, ControlRun
+from tfppo.control.config import ControlConfig, ControlRunConfig
 from tfppo.ppo.config import PPOConfig
 from tfppo.settings import build
 from tfppo.training.config import RunConfig
@@ -108,7 +108,7 @@ RECIPES: dict[str, dict[str, Any]] = {
 }
 
 
-def control_run(env: str = "CartPole-v1", **settings: Any) -> ControlRun:
+def make_control_config(env: str = "CartPole-v1", **settings: Any) -> ControlRunConfig:
     """A run of a known environment with its recipe, of another with the defaults, but for the settings that are given,
     by their field names.
 
@@ -116,4 +116,4 @@ def control_run(env: str = "CartPole-v1", **settings: Any) -> ControlRun:
       UsageError: on a name that no setting has, or a value that is none.
     """
     parts = {"run": RunConfig(), "control": ControlConfig(), "ppo": PPOConfig()}
-    return ControlRun(**build(parts, {"env": env} | RECIPES.get(env, {}) | settings))
+    return ControlRunConfig(**build(parts, {"env": env} | RECIPES.get(env, {}) | settings))

@@ -8,7 +8,7 @@ from typing import Any
 
 import gymnasium
 
-from tfppo.control.config import ControlRun
+from tfppo.control.config import ControlRunConfig
 from tfppo.control.envs.vector import is_only_in_graph
 from tfppo.control.evaluate import describe, episode_returns, summarise
 from tfppo.control.export import MEMORY, export_policy, input_specs, model_graph
@@ -17,10 +17,12 @@ from tfppo.control.trainer import ControlTrainer
 from tfppo.control.video import record_episodes
 from tfppo.errors import UsageError
 from tfppo.execution.variables import weights_hash
+from tfppo.reporting.console import ConsoleWriter, progress_bar
+from tfppo.reporting.csv_writer import CsvWriter
 from tfppo.reporting.curves import plot_curve
 from tfppo.reporting.diagnoses import DiagnosisWriter
 from tfppo.reporting.tensorboard import TensorBoardWriter
-from tfppo.reporting.writers import ConsoleWriter, CsvWriter, Writer, progress_bar
+from tfppo.reporting.writer import Writer
 from tfppo.training import driver, run_folder
 from tfppo.training.loop import write_iterations, writing
 
@@ -28,7 +30,7 @@ RETURN = "rollout/episode_return_mean"
 STEPS = "rollout/env_steps"
 
 
-def train(config: ControlRun, task: str = "control", import_seconds: float = 0.0) -> Path | None:
+def train(config: ControlRunConfig, task: str = "control", import_seconds: float = 0.0) -> Path | None:
     """Trains a new run, evaluates it, and returns its folder; None: this process trains along with another, whose the
     folder is.
 
@@ -48,7 +50,7 @@ def resume(folder: Path, import_seconds: float = 0.0, env: str | None = None) ->
       UsageError: if the folder is no run or in use, or its latest checkpoint is damaged.
     """
     clock = driver.Clock(import_seconds)
-    config = driver.settled(run_folder.read_confirmed(folder, ControlRun, "env", env))
+    config = driver.settled(run_folder.read_confirmed(folder, ControlRunConfig, "env", env))
     with closing(ControlTrainer(config)) as trainer, driver.go_on(trainer, folder) as (own, checkpoint):
         if checkpoint is not None and trainer.keeps_environments:
             print(trainer.collector.restore_environments(checkpoint))
@@ -105,7 +107,7 @@ def export(folder: Path, checkpoint: str = "latest", env: str | None = None) -> 
 @contextmanager
 def _restored(folder: Path, checkpoint: str, env: str | None, video_episodes: int = 0) -> Iterator[ControlTrainer]:
     """The trainer of a run as a checkpoint left it, on whatever device there is."""
-    config = driver.anywhere(run_folder.read_confirmed(folder, ControlRun, "env", env))
+    config = driver.anywhere(run_folder.read_confirmed(folder, ControlRunConfig, "env", env))
     control = dataclasses.replace(config.control, video_episodes=video_episodes)
     with closing(ControlTrainer(dataclasses.replace(config, control=control))) as trainer:
         driver.checkpoints_of(trainer, folder).restore_for_use(checkpoint)

@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 from gymnasium.vector import VectorEnv
 
-from tfppo.control.config import ControlConfig, ControlRun
+from tfppo.control.config import ControlConfig, ControlRunConfig
 from tfppo.control.envs import classic  # noqa: F401 (registers its environments)
 from tfppo.control.envs.environment import IN_GRAPH_ENVIRONMENTS, Environment, registered_id
 from tfppo.control.envs.vector import check_twin, make_vector_environments
@@ -24,8 +24,9 @@ from tfppo.control.rollouts.gymnasium import GymnasiumCollector
 from tfppo.control.rollouts.normalization import Normalization
 from tfppo.control.rollouts.statistics import statistics_metrics
 from tfppo.errors import UsageError
+from tfppo.execution.compilation import choose_compilation
+from tfppo.execution.devices import choose_device
 from tfppo.execution.distribute import make_replicas
-from tfppo.execution.placement import choose_compilation, choose_device
 from tfppo.execution.replicas import ALONE, Replicas
 from tfppo.ppo.learner import PPOLearner
 from tfppo.training.loop import train_iterations
@@ -46,7 +47,7 @@ class ControlTrainer:
         do not fit; and if there is nothing to distribute over, or the settings cannot be shared.
     """
 
-    def __init__(self, config: ControlRun, actor: keras.Model | None = None, critic: keras.Model | None = None):
+    def __init__(self, config: ControlRunConfig, actor: keras.Model | None = None, critic: keras.Model | None = None):
         run, control, ppo = config.run, config.control, config.ppo
         self.device, self.device_reason = choose_device(run.device, control.batch_size)
         self.replicas = make_replicas(run.distribute, self.device)
@@ -130,7 +131,7 @@ class ControlTrainer:
 
     @property
     def episode_metrics(self) -> dict[str, float]:
-        """Counts and means of the episodes that have finished, as in `writers.METRICS`."""
+        """Counts and means of the episodes that have finished, as in `metrics.METRICS`."""
         return {name: float(value) for name, value in statistics_metrics(self.collector.statistics).items()}
 
     @property

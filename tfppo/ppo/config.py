@@ -37,9 +37,9 @@ class PPOConfig:
     """Weight of the KL penalty (Schulman et al. 2017, eq. 8), at the start where a rule adapts it; 0: only measured."""
     kl_in: Literal["loss", "reward"] = "loss"
     """Where the KL penalty goes: a term of the loss, or (text only) taken off each reward [Ziegler et al. 2019]."""
-    kl_rule: Literal["fixed", "schulman", "ziegler"] = "fixed"
+    kl_controller: Literal["fixed", "schulman", "ziegler"] = "fixed"
     """How the weight moves after each iteration: not at all, Schulman et al. 2017 sec. 4, or Ziegler et al. 2019."""
-    kl_target: float = 0.01
+    adaptive_kl_target: float = 0.01
     """The KL that an adaptive rule aims at."""
     kl_horizon: int = 10_000
     """Ziegler's horizon, in responses; in control in transitions, with a memory in environments of a rollout."""
@@ -70,13 +70,15 @@ class PPOConfig:
         check(self, "learning_rate", "positive", lambda v: v > 0)
         for name in ("warmup_iterations", "value_coeff", "entropy_coeff", "kl_coeff"):
             check(self, name, "at least 0", lambda v: v >= 0)
-        for name in ("clip_ratio", "value_clip", "kl_target", "target_kl", "max_grad_norm", "adam_epsilon"):
+        for name in ("clip_ratio", "value_clip", "adaptive_kl_target", "target_kl", "max_grad_norm", "adam_epsilon"):
             check(self, name, "positive", lambda v: v > 0)
         check(self, "dual_clip", "above 1", lambda v: v > 1)
         for name in ("gamma", "gae_lambda"):
             check(self, name, "between 0 and 1", lambda v: 0 <= v <= 1)
         for name in ("kl_horizon", "num_epochs", "minibatch_size", "num_micro_batches"):
             check(self, name, "at least 1", lambda v: v >= 1)
-        if self.kl_rule != "fixed" and self.kl_coeff == 0:
-            raise UsageError(f"kl_rule {self.kl_rule} multiplies kl_coeff, which is 0 and would stay so: start above 0")
+        if self.kl_controller != "fixed" and self.kl_coeff == 0:
+            raise UsageError(
+                f"kl_controller {self.kl_controller} multiplies kl_coeff, which is 0 and would stay so: start above 0"
+            )
         exact_div(self.minibatch_size, self.num_micro_batches, "minibatch_size", "num_micro_batches")

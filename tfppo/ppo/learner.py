@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from tfppo.errors import UsageError
-from tfppo.execution.placement import compiled
+from tfppo.execution.compilation import compiled
 from tfppo.execution.replicas import ALONE, Replicas
 from tfppo.ops.divergences import (
     adaptive_kl_coefficient_schulman,
@@ -37,7 +37,7 @@ class PPOLearner(tf.Module):
     objective (see `objective.Objective`). Numbers that are not finite never reach the weights (see `guards.Guard`).
 
     Args:
-      policy: what is trained: `evaluate(inputs, actions)` and `trainable_variables`.
+      policy: what is trained: `evaluate_actions(inputs, actions)` and `trainable_variables`.
       config: the hyperparameters.
       num_iterations: updates in the run; the schedules reach their end there.
       prepare: turns what `update` is given into a Batch inside the compiled program (a rollout into advantages,
@@ -90,7 +90,7 @@ class PPOLearner(tf.Module):
         self.update = compiled(self.update_function, mode)
 
     def update_function(self, data: Any) -> dict[str, tf.Tensor]:
-        """What `update` compiles: trains on one rollout. Returns scalar metrics, named as in `writers.METRICS`: means
+        """What `update` compiles: trains on one rollout. Returns scalar metrics, named as in `metrics.METRICS`: means
         over the minibatches that were evaluated and finite (`policy/ratio_max`: the largest)."""
         batch = data if self.prepare is None else self.prepare(data)
         learning_rate = self.learning_rate(self.iteration)
@@ -189,8 +189,10 @@ class PPOLearner(tf.Module):
 
     def _next_kl_coeff(self, kl: tf.Tensor, num_items: int) -> tf.Tensor:
         config = self.config
-        if config.kl_rule == "schulman":
-            return adaptive_kl_coefficient_schulman(self.kl_coeff, kl, config.kl_target)
-        if config.kl_rule == "ziegler":
-            return adaptive_kl_coefficient_ziegler(self.kl_coeff, kl, config.kl_target, num_items, config.kl_horizon)
+        if config.kl_controller == "schulman":
+            return adaptive_kl_coefficient_schulman(self.kl_coeff, kl, config.adaptive_kl_target)
+        if config.kl_controller == "ziegler":
+            return adaptive_kl_coefficient_ziegler(
+                self.kl_coeff, kl, config.adaptive_kl_target, num_items, config.kl_horizon
+            )
         return fixed_kl_coefficient(self.kl_coeff, kl)

@@ -4,14 +4,14 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from tfppo.execution.placement import compiled
+from tfppo.execution.compilation import compiled
 from tfppo.execution.replicas import ALONE, Replicas
 from tfppo.ops.divergences import approximate_kl, kl_k2
 from tfppo.ops.losses import MAX_LOG_RATIO, clipped_surrogate_loss, clipped_value_loss
 from tfppo.ops.masking import masked_mean, masked_sum, masked_whiten, zero_outside
 from tfppo.ops.nest import map_tensors
 from tfppo.ppo.config import PPOConfig
-from tfppo.ppo.types import Batch, Evaluation, Policy, value_mask_of
+from tfppo.ppo.types import ActionEvaluation, Batch, Policy, value_mask_of
 
 MEAN_METRICS = (
     "loss/policy",
@@ -43,7 +43,7 @@ class Objective:
     kl_coeff * KL off the rewards.
 
     Args:
-      policy: what is trained: `evaluate(inputs, actions)` and `trainable_variables`.
+      policy: what is trained: `evaluate_actions(inputs, actions)` and `trainable_variables`.
       config: the hyperparameters.
       replicas: who share each minibatch.
       mode: "xla", "graph" or "eager": how a replica's share is compiled.
@@ -115,7 +115,7 @@ class Objective:
         variables = [getattr(v, "value", v) for v in self.policy.trainable_variables]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(variables)
-            evaluation = self.policy.evaluate(batch.inputs, batch.actions)
+            evaluation = self.policy.evaluate_actions(batch.inputs, batch.actions)
             policy_loss, metrics = clipped_surrogate_loss(
                 evaluation.log_probs,
                 batch.old_log_probs,
@@ -151,7 +151,7 @@ class Objective:
         return losses | metrics | value_metrics, gradients
 
 
-def _divergence(batch: Batch, evaluation: Evaluation) -> tf.Tensor:
+def _divergence(batch: Batch, evaluation: ActionEvaluation) -> tf.Tensor:
     """The element-wise KL that is penalised: [N] or [N, T].
 
     Against a reference, on the policy's own samples, k2 is the estimator whose gradient is that of

@@ -40,7 +40,7 @@ class Rollout(NamedTuple):
     terminated: tf.Tensor  # [T, B] bool
     truncated: tf.Tensor  # [T, B] bool
     mask: tf.Tensor  # [T, B] bool
-    metrics: dict[str, tf.Tensor]  # scalars, named as in writers.METRICS
+    metrics: dict[str, tf.Tensor]  # scalars, named as in metrics.METRICS
     memory: Any = ()  # [B, ...] what a recurrent policy remembered before the first step
     successors: Any = ()  # [T, B, ...], or empty, as in a Trajectory
 
@@ -74,7 +74,7 @@ class Rollout(NamedTuple):
 class Batch(NamedTuple):
     """What the learner trains on: N items along the leading axis, each a transition, a sequence or an environment."""
 
-    inputs: Any  # [N, ...] what `Policy.evaluate` takes
+    inputs: Any  # [N, ...] what `Policy.evaluate_actions` takes
     actions: tf.Tensor  # [N, ...]
     old_log_probs: tf.Tensor  # [N] or [N, T]
     old_values: tf.Tensor  # [N] or [N, T]
@@ -92,7 +92,7 @@ def value_mask_of(batch: Batch) -> tf.Tensor:
     return batch.mask if batch.value_mask is None else batch.value_mask
 
 
-class Evaluation(NamedTuple):
+class ActionEvaluation(NamedTuple):
     """A policy's answer about given inputs and actions."""
 
     log_probs: tf.Tensor  # [N] or [N, T]
@@ -107,4 +107,4 @@ class Policy(Protocol):
     @property
     def trainable_variables(self) -> Sequence[Any]: ...
 
-    def evaluate(self, inputs: Any, actions: tf.Tensor) -> Evaluation: ...
+    def evaluate_actions(self, inputs: Any, actions: tf.Tensor) -> ActionEvaluation: ...

@@ -18,7 +18,7 @@ class DiagnosisWriter:
 
     Args:
       ppo: whose targets the KL is held against.
-      kl: the metric that `ppo.kl_target` is about.
+      kl: the metric that `ppo.adaptive_kl_target` is about.
       score: the metric that says how well the policy does; it should change.
       has_choices: whether actions are discrete, so that an entropy near 0 means that nothing is tried any more.
       guard: knows which updates were skipped, and why.
@@ -26,8 +26,8 @@ class DiagnosisWriter:
 
     def __init__(self, ppo: PPOConfig, kl: str, score: str, has_choices: bool, guard: Guard):
         self._targets = {}
-        if ppo.kl_rule != "fixed":
-            self._targets[kl] = ("kl_target", ppo.kl_target)
+        if ppo.kl_controller != "fixed":
+            self._targets[kl] = ("adaptive_kl_target", ppo.adaptive_kl_target)
         if ppo.target_kl is not None:
             self._targets["policy/approx_kl"] = ("target_kl", ppo.target_kl)
         self._score = score

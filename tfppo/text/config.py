@@ -157,9 +157,9 @@ TEXT_PPO = PPOConfig(
     value_coeff=0.1,
     entropy_coeff=0.022,
     kl_in="reward",
-    kl_rule="ziegler",
+    kl_controller="ziegler",
     kl_coeff=0.1,
-    kl_target=10.5,
+    adaptive_kl_target=10.5,
     kl_horizon=600,
     max_grad_norm=1.0,
     gamma=1.0,
@@ -171,7 +171,7 @@ TEXT_PPO = PPOConfig(
 
 
 @dataclass(frozen=True, slots=True)
-class TextRun:
+class TextRunConfig:
     """Everything that defines a text run: what config.yaml holds."""
 
     run: RunConfig = field(default_factory=RunConfig)
@@ -185,10 +185,10 @@ class TextRun:
             raise UsageError("recompute_advantages is for control; text keeps the rollout's values: leave it out")
 
 
-def text_run(**settings: Any) -> TextRun:
+def make_text_config(**settings: Any) -> TextRunConfig:
     """A text run with the defaults of text but for the settings that are given, by their field names.
 
     Raises:
       UsageError: on a name that no setting has, or a value that is none.
     """
-    return TextRun(**build({"run": RunConfig(), "text": TextConfig(), "ppo": TEXT_PPO}, settings))
+    return TextRunConfig(**build({"run": RunConfig(), "text": TextConfig(), "ppo": TEXT_PPO}, settings))

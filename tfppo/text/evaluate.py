@@ -8,17 +8,17 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tfppo.execution.placement import compiled
+from tfppo.execution.compilation import compiled
 from tfppo.ops.random import fold_in
 from tfppo.text.config import TextConfig
-from tfppo.text.data.codec import Codec
+from tfppo.text.data.codec import PromptCodec
 from tfppo.text.data.corpus import DOMAINS
 from tfppo.text.data.tokenizer import control_token
 from tfppo.text.metrics import distinct_2, mean_words, vader_compound
 from tfppo.text.models.language_model import LanguageModel
 from tfppo.text.policy import TokenInputs, response_log_probs
 from tfppo.text.rewards.callables import Reward, checked_scores
-from tfppo.text.sampling import Ending, sample
+from tfppo.text.sampling import StopCondition, sample
 from tfppo.text.tasks import Task
 
 ROWS = 50  # sequences in a forward pass
@@ -34,23 +34,31 @@ class Responses(NamedTuple):
     mask: np.ndarray  # [N, R] bool
 
 
-class Examinee:
+class Responder:
     """A language model that answers, and is asked what it thinks of answers: programs that are compiled once.
 
     Args:
       model: the language model.
       text: its response_length and temperature.
-      ending: what ends a response.
+      stop_condition: what ends a response.
       mode: "xla", "graph" or "eager".
       **options: `temperature`, `top_k`, `top_p` of `sampling.sample`, for its own answers.
     """
 
-    def __init__(self, model: LanguageModel, text: TextConfig, ending: Ending, *, mode: str = "graph", **options: Any):
+    def __init__(
+        self,
+        model: LanguageModel,
+        text: TextConfig,
+        stop_condition: StopCondition,
+        *,
+        mode: str = "graph",
+        **options: Any,
+    ):
         options = {"temperature": text.temperature} | options
         self.model = model
         self._draw = compiled(
             lambda ids, lengths, seed: sample(
-                model, ids, lengths, text.response_length, seed, ending=ending, **options
+                model, ids, lengths, text.response_length, seed, stop_condition=stop_condition, **options
             ),
             mode,
         )
@@ -77,7 +85,7 @@ class Examinee:
         return np.concatenate(parts)[: len(answers.prompt_lengths)]
 
 
-def most_likely_domains(reference: Examinee, codec: Codec, texts: Sequence[str]) -> list[str] | None:
+def most_likely_domains(reference: Responder, codec: PromptCodec, texts: Sequence[str]) -> list[str] | None:
     """The domain whose control token makes each text most probable to the language model that knows them all:
     Bayes' rule with equal priors. None where the tokenizer has no control tokens."""
     vocabulary = codec.tokenizer.get_vocabulary()
@@ -102,7 +110,7 @@ def most_likely_domains(reference: Examinee, codec: Codec, texts: Sequence[str])
 def compare(
     policy: LanguageModel,
     reference: LanguageModel,
-    codec: Codec,
+    codec: PromptCodec,
     task: Task,
     reward: Reward,
     text: TextConfig,
@@ -127,18 +135,18 @@ def compare(
     seed = (seed + SEED_OFFSET) % 2**31
     result: dict[str, Any] = {"prompts": len(prompts)}
     texts = {}
-    examinees = {
-        name: Examinee(model, text, codec.ending(text))
+    responders = {
+        name: Responder(model, text, codec.stop_condition(text))
         for name, model in (("reference", reference), ("policy", policy))
     }
-    for done, (name, examinee) in enumerate(examinees.items()):
-        answers = examinee.respond(encoded, seed)
-        own = examinee.total_log_probs(answers, text.temperature)
-        under_reference = examinees["reference"].total_log_probs(answers, text.temperature)
+    for done, (name, responder) in enumerate(responders.items()):
+        answers = responder.respond(encoded, seed)
+        own = responder.total_log_probs(answers, text.temperature)
+        under_reference = responders["reference"].total_log_probs(answers, text.temperature)
         texts[name] = codec.decode_masked(answers.responses, answers.mask)
         whole = [prompt + response for prompt, response in zip(prompts, texts[name], strict=True)]
         scores = checked_scores(reward, prompts, texts[name])
-        domains = None if task.domain is None else most_likely_domains(examinees["reference"], codec, whole)
+        domains = None if task.domain is None else most_likely_domains(responders["reference"], codec, whole)
         measured = {
             "score": {"mean": float(scores.mean()), "std": float(scores.std())},
             "judge": float(vader_compound(whole).mean()),

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
-from tfppo.ppo.types import Evaluation
+from tfppo.ppo.types import ActionEvaluation
 from tfppo.text.models.language_model import LanguageModel
 from tfppo.text.sampling import response_positions
 
@@ -41,7 +41,7 @@ class TextPolicy:
             variables += self.critic.trainable_variables
         return variables + self.value_head.trainable_variables
 
-    def evaluate(self, inputs: TokenInputs, actions: tf.Tensor) -> Evaluation:
+    def evaluate_actions(self, inputs: TokenInputs, actions: tf.Tensor) -> ActionEvaluation:
         """Log-probabilities and entropies [N, R] of the response tokens `actions` int [N, R], and values [N, R] of the
         states before them. What is padded gets numbers that mean nothing: the mask is the caller's."""
         length = actions.shape[1]
@@ -50,7 +50,7 @@ class TextPolicy:
         if self.critic is not None:
             hidden = response_states(self.critic, inputs, length)
         values = tf.squeeze(self.value_head(tf.cast(hidden, tf.float32)), axis=-1)
-        return Evaluation(log_probs, entropies, values, None)
+        return ActionEvaluation(log_probs, entropies, values, None)
 
 
 def response_states(model: LanguageModel, inputs: TokenInputs, response_length: int) -> tf.Tensor:

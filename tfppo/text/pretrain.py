@@ -225,8 +225,8 @@ def fitting(folder: Path, size: int) -> Iterator[None]:
         yield
     except (OSError, tf.errors.OpError) as error:
         raise UsageError(
-            f"cannot write to {folder} ({run_folder.why_not_written(error)}): see that it is there and that its disk has "
-            "room, and start again"
+            f"cannot write to {folder} ({run_folder.why_not_written(error)}): see that it is there and that its disk "
+            "has room, and start again"
         ) from None
     finally:
         if not was_on:

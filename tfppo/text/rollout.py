@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tfppo.execution.placement import compiled
+from tfppo.execution.compilation import compiled
 from tfppo.execution.replicas import ALONE, Replicas
 from tfppo.ops.masking import masked_whiten, zero_outside
 from tfppo.ops.random import fold_in
@@ -16,7 +16,7 @@ from tfppo.ppo.types import Batch
 from tfppo.text.config import TextConfig
 from tfppo.text.models.language_model import LanguageModel
 from tfppo.text.policy import TextPolicy, TokenInputs, response_log_probs
-from tfppo.text.sampling import Ending, Samples, sample
+from tfppo.text.sampling import Samples, StopCondition, sample
 
 Scorer = Callable[[Sequence[Sequence[int]], Sequence[Sequence[int]]], np.ndarray]
 
@@ -33,7 +33,7 @@ class TextRollout(NamedTuple):
     values: tf.Tensor  # [B, R]
     scores: tf.Tensor  # [B]
     ended: tf.Tensor  # [B] bool, False where the response was cut at R tokens
-    metrics: dict[str, tf.Tensor]  # scalars, named as in writers.METRICS
+    metrics: dict[str, tf.Tensor]  # scalars, named as in metrics.METRICS
 
     @property
     def guarded(self) -> dict[str, tuple[tf.Tensor, None]]:
@@ -57,7 +57,7 @@ class TextCollector(tf.Module):
       reference: what the KL is measured to.
       scorer: tokens of prompts and of responses, without padding, to scores [B]; runs on the host.
       text: lengths and temperature.
-      ending: what ends a response.
+      stop_condition: what ends a response.
       chunk: sequences in a forward pass, which bounds the memory; it divides the batch, or the share of a replica.
       seed: with the iteration it fixes every random number.
       sampling_mode: of the sampling, "xla", "graph" or "eager".
@@ -72,7 +72,7 @@ class TextCollector(tf.Module):
         scorer: Scorer,
         text: TextConfig,
         *,
-        ending: Ending,
+        stop_condition: StopCondition,
         chunk: int,
         seed: int = 0,
         sampling_mode: str = "graph",
@@ -84,7 +84,7 @@ class TextCollector(tf.Module):
         self.reference = reference
         self.scorer = scorer
         self.text = text
-        self.ending = ending
+        self.stop_condition = stop_condition
         self.replicas = replicas
         self.chunk = chunk
         self.seed = tf.constant([seed, 0x7E47], tf.int32)
@@ -103,7 +103,7 @@ class TextCollector(tf.Module):
         samples, scores, evaluated = self.replicas.gather(share, axes=(0, 0, 0))
         log_probs, values, reference_log_probs = evaluated
         slots = tf.range(self.text.response_length)
-        ended = tf.reduce_any(self.ending(samples.responses, slots) & samples.mask, axis=1)
+        ended = tf.reduce_any(self.stop_condition(samples.responses, slots) & samples.mask, axis=1)
         gap = zero_outside(samples.log_probs - log_probs, samples.mask)
         rollout = TextRollout(
             token_ids=samples.token_ids,
@@ -148,7 +148,7 @@ class TextCollector(tf.Module):
             prompt_lengths,
             self.text.response_length,
             seed,
-            ending=self.ending,
+            stop_condition=self.stop_condition,
             temperature=self.text.temperature,
             replicas=self.replicas,
             index=index,
@@ -159,7 +159,7 @@ class TextCollector(tf.Module):
 
         def evaluate(piece):
             inputs, responses = piece
-            evaluation = self.policy.evaluate(inputs, responses)
+            evaluation = self.policy.evaluate_actions(inputs, responses)
             reference = response_log_probs(self.reference, inputs, responses, self.text.temperature)
             return evaluation.log_probs, evaluation.values, reference
 

@@ -9,12 +9,14 @@ import numpy as np
 
 from tfppo.errors import UsageError
 from tfppo.execution.variables import weights_hash
+from tfppo.reporting.console import ConsoleWriter, progress_bar
+from tfppo.reporting.csv_writer import CsvWriter
 from tfppo.reporting.curves import plot_curve, plot_frontier
 from tfppo.reporting.diagnoses import DiagnosisWriter
 from tfppo.reporting.tensorboard import TensorBoardWriter
-from tfppo.reporting.writers import ConsoleWriter, CsvWriter, Writer, progress_bar
-from tfppo.text.config import TextRun
-from tfppo.text.evaluate import Examinee, compare, describe
+from tfppo.reporting.writer import Writer
+from tfppo.text.config import TextRunConfig
+from tfppo.text.evaluate import Responder, compare, describe
 from tfppo.text.models.presets import LSTM_FILE, TOKENIZER_FILE, save_preset
 from tfppo.text.rewards.callables import Reward
 from tfppo.text.samples import with_samples
@@ -27,7 +29,7 @@ SCORE, KL = "text/score_mean", "text/kl"
 
 
 def train_text(
-    config: TextRun,
+    config: TextRunConfig,
     import_seconds: float = 0.0,
     *,
     task: Task | None = None,
@@ -64,7 +66,7 @@ def resume(folder: Path, import_seconds: float = 0.0, reward: str | None = None)
       UsageError: if the folder is no run or in use, or its latest checkpoint is damaged.
     """
     clock = driver.Clock(import_seconds)
-    trainer = TextTrainer(driver.settled(run_folder.read_confirmed(folder, TextRun, "reward", reward)))
+    trainer = TextTrainer(driver.settled(run_folder.read_confirmed(folder, TextRunConfig, "reward", reward)))
     with driver.go_on(trainer, folder) as (own, _):
         return _run(trainer, own, clock)
 
@@ -77,7 +79,7 @@ def evaluate(
     Raises:
       UsageError: if the folder is no run, or has no checkpoint that can be read.
     """
-    trainer = _restored(folder, run_folder.read_confirmed(folder, TextRun, "reward", reward), checkpoint)
+    trainer = _restored(folder, run_folder.read_confirmed(folder, TextRunConfig, "reward", reward), checkpoint)
     return _evaluate(trainer, prompts, trainer.config.run.seed if seed is None else seed)[0]
 
 
@@ -97,11 +99,11 @@ def generate(
     Raises:
       UsageError: if the folder is no run, or a prompt is empty or too long.
     """
-    trainer = _restored(folder, run_folder.read_config(folder, TextRun), checkpoint, _unscored)
+    trainer = _restored(folder, run_folder.read_config(folder, TextRunConfig), checkpoint, _unscored)
     encoded = trainer.encode([prompt for prompt in prompts for _ in range(samples)])
     options = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
-    examinee = Examinee(trainer.policy.model, trainer.config.text, trainer.ending, **options)
-    answers = examinee.respond(encoded, seed)
+    responder = Responder(trainer.policy.model, trainer.config.text, trainer.stop_condition, **options)
+    answers = responder.respond(encoded, seed)
     return trainer.codec.decode_masked(answers.responses, answers.mask)
 
 
@@ -115,7 +117,7 @@ def export(folder: Path, checkpoint: str = "latest") -> Path:
     Raises:
       UsageError: if the folder is no run, has no checkpoint that can be read, or cannot be written to.
     """
-    trainer = _restored(folder, run_folder.read_config(folder, TextRun), checkpoint, _unscored)
+    trainer = _restored(folder, run_folder.read_config(folder, TextRunConfig), checkpoint, _unscored)
     path, tokenizer = folder / run_folder.EXPORT, trainer.codec.tokenizer
     model = trainer.policy.model.model
     with run_folder.replacing(path, TOKENIZER_FILE, 4 * model.count_params()) as new:
@@ -165,8 +167,9 @@ def _finish(trainer: TextTrainer, folder: Path, clock: driver.Clock) -> None:
         evaluation = {"task": trainer.task.name, "seed": config.run.seed} | evaluation
         print(describe(driver.keep_evaluation(trainer, folder, clock, evaluation)))
     print(
-        f"{folder} holds {run_folder.SAMPLES}, {run_folder.CURVE}, {run_folder.METRICS} and the rest; see it with: tensorboard --logdir "
-        f"{run_folder.quoted(folder.parent)}\ntalk to it with: tfppo generate {run_folder.quoted(folder)} --prompt 'This film'"
+        f"{folder} holds {run_folder.SAMPLES}, {run_folder.CURVE}, {run_folder.METRICS} and the rest; see it with: "
+        f"tensorboard --logdir {run_folder.quoted(folder.parent)}\ntalk to it with: tfppo generate "
+        f"{run_folder.quoted(folder)} --prompt 'This film'"
     )
 
 
@@ -193,7 +196,7 @@ def _unscored(prompts: list[str], responses: list[str]) -> list[float]:
     raise AssertionError("something was scored")
 
 
-def _restored(folder: Path, config: TextRun, checkpoint: str, reward: Reward | None = None) -> TextTrainer:
+def _restored(folder: Path, config: TextRunConfig, checkpoint: str, reward: Reward | None = None) -> TextTrainer:
     trainer = TextTrainer(driver.anywhere(config), reward=reward)
     driver.checkpoints_of(trainer, folder).restore_for_use(checkpoint)
     return trainer

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from tfppo.reporting.csv_writer import whole_lines
 from tfppo.reporting.tensorboard import TensorBoardWriter
-from tfppo.reporting.writers import whole_lines
-from tfppo.text.evaluate import Examinee
+from tfppo.text.evaluate import Responder
 from tfppo.text.rewards.callables import checked_scores
 from tfppo.text.trainer import TextTrainer
 from tfppo.training import run_folder
@@ -33,7 +33,8 @@ class SampleTable:
         self._prompts = trainer.task.prompts("validation")[:COUNT] or trainer.task.prompts("train")[:COUNT]
         self._encoded = trainer.encode(self._prompts)
         self._policy, reference = (
-            Examinee(model, trainer.config.text, trainer.ending) for model in (trainer.policy.model, trainer.reference)
+            Responder(model, trainer.config.text, trainer.stop_condition)
+            for model in (trainer.policy.model, trainer.reference)
         )
         self._reference = self._answer(reference)
         kept = []
@@ -52,9 +53,9 @@ class SampleTable:
             file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         return markdown_table(rows)
 
-    def _answer(self, examinee: Examinee) -> list[tuple[str, float | None]]:
+    def _answer(self, responder: Responder) -> list[tuple[str, float | None]]:
         trainer = self._trainer
-        answers = examinee.respond(self._encoded, trainer.config.run.seed)
+        answers = responder.respond(self._encoded, trainer.config.run.seed)
         texts = trainer.codec.decode_masked(answers.responses, answers.mask)
         scores = checked_scores(trainer.reward, self._prompts, texts, must_be_finite=False)
         return [(text, round(float(x), 4) if np.isfinite(x) else None) for text, x in zip(texts, scores, strict=True)]

@@ -18,7 +18,7 @@ class Samples(NamedTuple):
     mask: tf.Tensor  # [B, R] bool: up to and including the end of the text
 
 
-class Ending(NamedTuple):
+class StopCondition(NamedTuple):
     """What ends a response; the token that does belongs to it still."""
 
     end: int
@@ -43,7 +43,7 @@ def sample(
     response_length: int,
     seed: tf.Tensor,
     *,
-    ending: Ending,
+    stop_condition: StopCondition,
     pad: int = 0,
     temperature: float = 1.0,
     top_k: int | None = None,
@@ -67,7 +67,7 @@ def sample(
       prompt_lengths: int32 [B], each at least 1.
       response_length: R.
       seed: int [2].
-      ending: what ends a response.
+      stop_condition: what ends a response.
       pad: token that fills what is behind the end.
       temperature: logits are divided by it, for the draw and the log-probabilities alike; 0: the most probable token.
       top_k: draw among the k most probable tokens only.
@@ -103,7 +103,7 @@ def sample(
         here = columns == column + 1  # [P + R]
         token_ids = tf.where(here & is_drawn[:, None], drawn[:, None], token_ids)
         log_probs = tf.where(here & is_drawn[:, None], log_prob[:, None], log_probs)
-        done |= is_drawn & (ending(drawn, column + 1 - prompt_lengths) | (column + 1 >= last))
+        done |= is_drawn & (stop_condition(drawn, column + 1 - prompt_lengths) | (column + 1 >= last))
         return column + 1, token_ids, log_probs, done, state
 
     _, token_ids, log_probs, _, _ = tf.while_loop(
@@ -111,7 +111,7 @@ def sample(
     )
     positions = response_positions(prompt_lengths, response_length)  # [B, R]
     responses = tf.gather(token_ids, positions, axis=1, batch_dims=1)
-    mask = response_mask(responses, ending)
+    mask = response_mask(responses, stop_condition)
     return Samples(
         token_ids,
         tf.where(mask, responses, pad),
@@ -125,9 +125,9 @@ def response_positions(prompt_lengths: tf.Tensor, response_length: int) -> tf.Te
     return prompt_lengths[:, None] + tf.range(response_length)
 
 
-def response_mask(responses: tf.Tensor, ending: Ending) -> tf.Tensor:
+def response_mask(responses: tf.Tensor, stop_condition: StopCondition) -> tf.Tensor:
     """bool [B, R], true up to and including the first token that ends a response; all true where there is none."""
-    ends = tf.cast(ending(responses, tf.range(responses.shape[1])), tf.int32)
+    ends = tf.cast(stop_condition(responses, tf.range(responses.shape[1])), tf.int32)
     return tf.cumsum(ends, axis=1, exclusive=True) == 0
 
 

@@ -10,11 +10,12 @@ import numpy as np
 import tensorflow as tf
 
 from tfppo.errors import UsageError
+from tfppo.execution.compilation import choose_token_compilation
+from tfppo.execution.devices import choose_device
 from tfppo.execution.distribute import make_replicas
-from tfppo.execution.placement import choose_device, choose_token_compilation
 from tfppo.ppo.learner import PPOLearner
-from tfppo.text.config import TextRun
-from tfppo.text.data.codec import Codec
+from tfppo.text.config import TextRunConfig
+from tfppo.text.data.codec import PromptCodec
 from tfppo.text.metrics import distinct_2, mean_words
 from tfppo.text.models.adapters import WithoutAdapters, add_adapters
 from tfppo.text.models.language_model import LanguageModel
@@ -45,7 +46,7 @@ class TextTrainer:
 
     def __init__(
         self,
-        config: TextRun,
+        config: TextRunConfig,
         *,
         task: Task | None = None,
         reward: Reward | keras.Model | None = None,
@@ -69,8 +70,8 @@ class TextTrainer:
                     load_preset(text.preset or default_preset(), text.dtype) if model is None else model
                 )
                 self.policy, self.reference = _make_models(as_language_model(keras_model), config)
-            self.codec = Codec(tokenizer, self.task.domain)
-            self.ending = self.codec.ending(text)
+            self.codec = PromptCodec(tokenizer, self.task.domain)
+            self.stop_condition = self.codec.stop_condition(text)
             self.reward = _make_reward(self.task, text.reward, reward)
             self.scale = [tf.Variable(x, dtype=tf.float32, trainable=False) for x in (0.0, 1.0)]  # mean, std
             self.prompts = self._training_prompts()
@@ -79,7 +80,7 @@ class TextTrainer:
                 self.reference,
                 self._score,
                 text,
-                ending=self.ending,
+                stop_condition=self.stop_condition,
                 chunk=self.replicas.divide(ppo.minibatch_size, "minibatch_size", ppo.num_micro_batches),
                 seed=run.seed,
                 sampling_mode=self.rollout_mode,
@@ -202,7 +203,7 @@ class TextTrainer:
         return scale(checked_scores(self.reward, *map(self.codec.decode, (prompts, responses)), must_be_finite=False))
 
 
-def _make_models(model: LanguageModel, config: TextRun) -> tuple[TextPolicy, LanguageModel]:
+def _make_models(model: LanguageModel, config: TextRunConfig) -> tuple[TextPolicy, LanguageModel]:
     """The policy and its reference."""
     text = config.text
     critic = copy_of(model) if text.separate_critic else None

@@ -1,4 +1,4 @@
-"""The settings that every run has, whatever it trains. No TensorFlow here, so that the command line can answer at once."""
+"""The settings that every run has. No TensorFlow here, so that the command line can answer at once."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from tfppo.execution.placement import make_repeatable
+from tfppo.execution.devices import apply_execution_settings
 from tfppo.training import run_folder
 from tfppo.training.checkpoints import Checkpoints
 from tfppo.training.lock import locked
@@ -49,8 +49,9 @@ class Clock:
 
 
 def settled(config: Any) -> Any:
-    """A run's settings as `make_repeatable` returns them: call it before anything is computed."""
-    return dataclasses.replace(config, run=make_repeatable(config.run))
+    """A run's settings as they are executed: call it before anything is computed."""
+    threads = apply_execution_settings(config.run.threads, config.run.deterministic)
+    return dataclasses.replace(config, run=dataclasses.replace(config.run, threads=threads))
 
 
 def anywhere(config: Any) -> Any:

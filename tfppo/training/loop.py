@@ -15,7 +15,7 @@ from tfppo.errors import UsageError
 from tfppo.execution.replicas import ALONE, Replicas
 from tfppo.ppo.learner import PPOLearner
 from tfppo.reporting.tensorboard import cut_back, event_sizes
-from tfppo.reporting.writers import Writer
+from tfppo.reporting.writer import Writer
 from tfppo.training.checkpoints import Checkpoints, read_progress
 from tfppo.training.config import RunConfig
 from tfppo.training.run_folder import is_finished, resume_command, why_not_written

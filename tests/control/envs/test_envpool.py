@@ -9,7 +9,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 
 from tfppo import cli
 from tfppo.control.envs.vector import autoreset_mode, make_vector_environment
-from tfppo.control.recipes import control_run
+from tfppo.control.recipes import make_control_config
 from tfppo.control.rollouts.gymnasium import GymnasiumCollector
 from tfppo.control.trainer import ControlTrainer
 from tfppo.errors import UsageError
@@ -97,7 +97,7 @@ def test_a_time_limit_truncates_and_shows_the_true_successor(envpool):
 @pytest.mark.parametrize("env", ["CartPole-v1", "Pendulum-v1"])
 def test_rollouts_are_the_same_for_the_same_seed(envpool, env):
     def rollouts():
-        run = control_run(
+        run = make_control_config(
             env,
             backend="gymnasium",
             vectorization="envpool",

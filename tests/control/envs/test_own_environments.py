@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from tfppo import cli
 from tfppo.control import bench, run
-from tfppo.control.config import ControlRun
+from tfppo.control.config import ControlRunConfig
 from tfppo.control.envs.environment import IN_GRAPH_ENVIRONMENTS
 from tfppo.control.envs.vector import InGraphVectorEnv, make_vector_environment
 from tfppo.settings import from_yaml
@@ -233,7 +233,7 @@ def test_an_in_graph_environment_is_stepped_from_python_where_that_is_asked_for(
 
 def test_the_settings_keep_the_module(here):
     assert train("mine_own:Spring-v0", "--name", "a", "--eval-episodes", "0") == 0
-    config = from_yaml(ControlRun, (here / "runs" / "a" / run_folder.CONFIG).read_text())
+    config = from_yaml(ControlRunConfig, (here / "runs" / "a" / run_folder.CONFIG).read_text())
     assert config.control.env == "mine_own:Spring-v0"
 
 

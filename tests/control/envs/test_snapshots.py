@@ -11,7 +11,7 @@ import tensorflow as tf
 from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from tfppo.control.config import ControlConfig, ControlRun
+from tfppo.control.config import ControlConfig, ControlRunConfig
 from tfppo.control.envs import episode_replay
 from tfppo.control.envs.archive import fingerprint, read_archive, write_archive
 from tfppo.control.envs.snapshots import restore_snapshot, take_snapshot
@@ -117,7 +117,7 @@ def assert_equal(ours, theirs):
 
 def make_trainer(env, num_envs=4, length=16, **control):
     return ControlTrainer(
-        ControlRun(
+        ControlRunConfig(
             RunConfig(seed=2, device="cpu", compile_rollout="eager", compile_update="eager"),
             ControlConfig(
                 env=env,

@@ -11,7 +11,7 @@ from gymnasium.error import ClosedEnvironmentError
 from gymnasium.vector import AutoresetMode
 
 from tfppo import cli
-from tfppo.control.config import ControlConfig, ControlRun
+from tfppo.control.config import ControlConfig, ControlRunConfig
 from tfppo.control.envs.vector import make_vector_environment, make_vector_environments
 from tfppo.control.envs.workers import WorkerVectorEnv
 from tfppo.control.policies.actor_critic import ActorCriticPolicy
@@ -142,7 +142,7 @@ def test_a_single_environment_has_no_second_half(environments):
 
 
 def overheating_run(**run):
-    return ControlRun(
+    return ControlRunConfig(
         RunConfig(seed=0, device="cpu", compile_rollout="graph", compile_update="graph", **run),
         ControlConfig(
             env="Overheating-v0",

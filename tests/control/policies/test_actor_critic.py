@@ -20,7 +20,7 @@ SEED = tf.constant([1, 2])
 def test_acting_and_evaluating_agree(make_policy):
     policy = make_policy()
     actions, distribution = policy.act(OBSERVATIONS, policy.noise([64], SEED))
-    evaluation = policy.evaluate(OBSERVATIONS, actions)
+    evaluation = policy.evaluate_actions(OBSERVATIONS, actions)
     np.testing.assert_array_equal(evaluation.distribution.logits, distribution.logits)
     np.testing.assert_array_equal(evaluation.log_probs, distribution.log_prob(actions))
     np.testing.assert_array_equal(evaluation.values, policy.value(OBSERVATIONS))
@@ -32,7 +32,7 @@ def test_evaluation_is_the_softmax_of_the_actor_and_the_output_of_the_critic(mak
     logits = policy.actor(OBSERVATIONS).numpy().astype(float)
     p = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     actions = RNG.integers(2, size=64)
-    evaluation = policy.evaluate(OBSERVATIONS, tf.constant(actions, tf.int32))
+    evaluation = policy.evaluate_actions(OBSERVATIONS, tf.constant(actions, tf.int32))
     np.testing.assert_allclose(evaluation.log_probs, np.log(p[np.arange(64), actions]), rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(evaluation.entropies, -(p * np.log(p)).sum(-1), rtol=1e-4)
     np.testing.assert_array_equal(evaluation.values, policy.critic(OBSERVATIONS)[:, 0])
@@ -103,7 +103,7 @@ def test_forbidden_actions_are_neither_drawn_nor_greedy(compiled, shared):
 
     def act(observations, noise):
         actions, distribution = policy.act(observations, noise)
-        return actions, policy.greedy(observations), distribution, policy.evaluate(observations, actions)
+        return actions, policy.greedy(observations), distribution, policy.evaluate_actions(observations, actions)
 
     noise = policy.noise([64], SEED)
     actions, greedy, distribution, evaluation = compiled(act)(SEEN, noise)
@@ -129,7 +129,7 @@ def test_forbidden_actions_have_no_gradient():
     actions, _ = policy.act(SEEN, policy.noise([64], SEED))
     bias = policy.actor.trainable_variables[-1].value
     with tf.GradientTape(persistent=True) as tape:
-        evaluation = policy.evaluate(SEEN, actions)
+        evaluation = policy.evaluate_actions(SEEN, actions)
     for given in (evaluation.log_probs, evaluation.entropies):
         slope = tape.gradient(given, bias).numpy()
         assert slope[4] == 0.0 and (slope[:4] != 0).all()
@@ -167,4 +167,4 @@ def test_a_mask_that_does_not_fit_the_actions_is_refused():
     motors = make_head(spaces.Box(-1, 1, [2]))
     policy = ActorCriticPolicy(make_actor(ROOM, motors, (8,)), make_critic(ROOM, (8,)), motors)
     assert "action_mask" in refusal(policy.greedy, SEEN)
-    assert "action_mask" in refusal(policy.evaluate, SEEN, tf.zeros([64, 2]))
+    assert "action_mask" in refusal(policy.evaluate_actions, SEEN, tf.zeros([64, 2]))

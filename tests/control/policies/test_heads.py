@@ -107,7 +107,7 @@ def test_environments_that_look_at_their_actions_run(space, box_policy):
     for t in range(3):
         given = np.reshape(policy.to_environment(rollout.actions[t]), [2, -1])
         np.testing.assert_array_equal(rollout.observations[t + 1], given)
-        evaluation = policy.evaluate(rollout.observations[t], rollout.actions[t])
+        evaluation = policy.evaluate_actions(rollout.observations[t], rollout.actions[t])
         np.testing.assert_allclose(evaluation.log_probs, rollout.log_probs[t], rtol=1e-4, atol=1e-5)
 
 

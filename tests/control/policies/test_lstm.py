@@ -6,8 +6,8 @@ import pytest
 import tensorflow as tf
 
 from tfppo.control.envs.environment import forget
-from tfppo.control.policies.lstm import replay
-from tfppo.execution.placement import compiled
+from tfppo.control.policies.lstm import unroll
+from tfppo.execution.compilation import compiled
 
 STEPS, BATCH, UNITS, WIDTHS = 9, 3, 5, (2, 4)
 
@@ -55,7 +55,7 @@ def test_a_replay_and_its_gradients_are_those_of_keras_cell_step_by_step(problem
         return hidden, tape.gradient(loss, [*variables, *features, *memory])
 
     expected = differentiated(step_by_step)
-    given = compiled(lambda: differentiated(replay), mode)()
+    given = compiled(lambda: differentiated(unroll), mode)()
     for x, y in zip(tf.nest.flatten(given), tf.nest.flatten(expected), strict=True):
         assert np.abs(y).max() > 1e-3
         np.testing.assert_allclose(x, y, rtol=1e-4, atol=2e-6)
@@ -64,8 +64,8 @@ def test_a_replay_and_its_gradients_are_those_of_keras_cell_step_by_step(problem
 def test_memory_that_is_left_out_is_without_influence(problem):
     cells, features, _, memory, _ = problem
     mask = tf.constant([[True] * BATCH] * 3 + [[False] * BATCH] + [[True] * BATCH] * (STEPS - 4))
-    whole = replay(cells, features, mask, memory)
+    whole = unroll(cells, features, mask, memory)
     nothing = [tf.zeros_like(x) for x in memory]
-    behind = replay(cells, [x[4:] for x in features], mask[4:], nothing)
+    behind = unroll(cells, [x[4:] for x in features], mask[4:], nothing)
     for x, y in zip(whole, behind, strict=True):
         np.testing.assert_allclose(x[4:], y, rtol=1e-6, atol=1e-7)

@@ -202,7 +202,7 @@ def test_a_shared_trunk_evaluates_as_actor_and_critic_do(head):
     actions, distribution = policy.act(INPUTS, policy.noise([5], tf.constant([1, 2])))
     trunk = dense_layers(actor)[0].kernel.value
     with tf.GradientTape(persistent=True) as tape:
-        evaluation = policy.evaluate(INPUTS, actions)
+        evaluation = policy.evaluate_actions(INPUTS, actions)
         apart = distribution.log_prob(actions), tf.squeeze(critic(INPUTS), axis=-1)
         of_actor = head.distribution(actor(INPUTS)).log_prob(actions)
     np.testing.assert_array_equal(evaluation.log_probs, apart[0])
@@ -296,7 +296,7 @@ def test_an_actor_of_a_dict_keeps_its_inputs():
     np.testing.assert_array_equal(actor(given)[:, :4], model(given))
     assert set(actor.input) == {"a", "b"}
     policy = ActorCriticPolicy(actor, critic, HEADS["normal"])
-    evaluation = policy.evaluate(given, tf.zeros([5, 4]))
+    evaluation = policy.evaluate_actions(given, tf.zeros([5, 4]))
     np.testing.assert_array_equal(evaluation.values, critic(given)[:, 0])
     np.testing.assert_array_equal(evaluation.distribution.mean, model(given))
     assert len(policy.trainable_variables) == 2 + 2 + 2 + 1

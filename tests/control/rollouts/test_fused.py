@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from tfppo.control.envs.classic import CartPole
-from tfppo.control.recipes import control_run
+from tfppo.control.recipes import make_control_config
 from tfppo.control.rollouts import fused
 from tfppo.control.rollouts.fused import fuse, fused_iterations
 from tfppo.control.rollouts.graph import GraphCollector, to_batch
@@ -28,7 +28,7 @@ SMALL = {
 
 
 def make(env="Pendulum-v1", mode="graph", **settings):
-    return ControlTrainer(control_run(env, compile_rollout=mode, compile_update=mode, **SMALL | settings))
+    return ControlTrainer(make_control_config(env, compile_rollout=mode, compile_update=mode, **SMALL | settings))
 
 
 def state_of(trainer):
@@ -71,7 +71,7 @@ def test_several_iterations_a_call_are_those_of_one_a_call():
 def test_the_one_program_has_one_mode():
     assert make().modes == {"rollout": "graph", "update": "graph"}
     modes = {"compile_rollout": "xla", "compile_update": "graph"}
-    trainer = ControlTrainer(control_run("Pendulum-v1", **SMALL | modes | {"fused": True}))
+    trainer = ControlTrainer(make_control_config("Pendulum-v1", **SMALL | modes | {"fused": True}))
     assert trainer.modes == {"fused": "graph"}
 
 
@@ -103,9 +103,9 @@ PPO = PPOConfig(
     learning_rate=0.02,
     clip_ratio_schedule="linear",
     gamma=0.9,
-    kl_rule="schulman",
+    kl_controller="schulman",
     kl_coeff=0.5,
-    kl_target=1e-4,
+    adaptive_kl_target=1e-4,
 )
 
 

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from tfppo.control.envs.classic import CartPole
 from tfppo.control.envs.environment import collect_trajectory, start_episodes
-from tfppo.control.rollouts.graph import GraphCollector, evaluate_trajectory, revalue, to_batch
+from tfppo.control.rollouts.graph import GraphCollector, make_rollout, revalue, to_batch
 from tfppo.ops.random import fold_in, normal
 
 NUM_ENVS, LENGTH = 3, 40
@@ -32,7 +32,7 @@ def flat(x):
 def test_log_probs_and_values_are_what_the_policy_says(make_collector):
     collector = make_collector()
     for rollout in collect(collector, 2):
-        evaluation = collector.policy.evaluate(flat(rollout.observations), flat(rollout.actions))
+        evaluation = collector.policy.evaluate_actions(flat(rollout.observations), flat(rollout.actions))
         np.testing.assert_allclose(flat(rollout.log_probs), evaluation.log_probs, rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(flat(rollout.values), evaluation.values, rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(flat(rollout.distribution.logits), evaluation.distribution.logits, 1e-5, 1e-6)
@@ -111,9 +111,9 @@ def test_successors_of_the_trajectory_go_before_the_next_observations(make_polic
     episodes = start_episodes(CartPole(), 2, tf.constant([1, 1]))
     noise = policy.noise([5, 2], tf.constant([2, 2]))
     _, trajectory, _ = collect_trajectory(CartPole(), episodes, act, noise, tf.constant([3, 3]))
-    without = evaluate_trajectory(policy, trajectory, {})
+    without = make_rollout(policy, trajectory, {})
     successors = trajectory.observations[1:] + 1.0
-    rollout = evaluate_trajectory(policy, trajectory._replace(successors=successors), {})
+    rollout = make_rollout(policy, trajectory._replace(successors=successors), {})
     np.testing.assert_allclose(flat(rollout.next_values), policy.value(flat(successors)), rtol=1e-5)
     np.testing.assert_allclose(without.next_values[:-1], without.values[1:], rtol=1e-5)
     assert np.abs(rollout.next_values - without.next_values).min() > 1e-3

@@ -8,7 +8,7 @@ import reference
 import tensorflow as tf
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorWrapper
 
-from tfppo.control.config import ControlConfig, ControlRun
+from tfppo.control.config import ControlConfig, ControlRunConfig
 from tfppo.control.envs.vector import autoreset_mode, make_vector_environment
 from tfppo.control.policies.heads import DiscreteHead
 from tfppo.control.policies.recurrent import make_recurrent
@@ -171,7 +171,7 @@ def test_log_probs_are_those_of_the_policy(make_counting, make_policy):
     policy = make_policy(observation_space=environment.single_observation_space)
     (rollout,) = collect(GymnasiumCollector(policy, environment, 8, mode="graph"), 1)
     inputs = tf.reshape(rollout.observations, [16, 3])
-    evaluation = policy.evaluate(inputs, tf.reshape(rollout.actions, [16]))
+    evaluation = policy.evaluate_actions(inputs, tf.reshape(rollout.actions, [16]))
     np.testing.assert_allclose(tf.reshape(rollout.log_probs, [16]), evaluation.log_probs, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(tf.reshape(rollout.values, [16]), evaluation.values, rtol=1e-4, atol=1e-5)
 
@@ -256,7 +256,7 @@ def test_vector_environments_are_stepped_in_this_process(autoreset):
 @pytest.mark.parametrize(("env", "done"), [("FailingAtOnce-v0", []), ("FailingLater-v0", [0])])
 def test_the_exception_of_an_environment_comes_out_of_the_trainer_as_it_is(env, done, motor_error):
     trainer = ControlTrainer(
-        ControlRun(
+        ControlRunConfig(
             RunConfig(device="cpu", compile_rollout="graph", compile_update="graph"),
             ControlConfig(env=env, num_envs=2, rollout_length=3, total_steps=60, hidden_units=(4,)),
             PPOConfig(minibatch_size=6, num_epochs=1),

@@ -10,7 +10,7 @@ from reference import every_mode
 from tfppo.control.envs.classic import CartPole
 from tfppo.control.policies.actor_critic import ActorCriticPolicy
 from tfppo.control.policies.networks import make_actor, make_critic
-from tfppo.control.recipes import control_run
+from tfppo.control.recipes import make_control_config
 from tfppo.control.rollouts.graph import GraphCollector, to_batch
 from tfppo.control.rollouts.gymnasium import GymnasiumCollector
 from tfppo.control.rollouts.normalization import Moments, Normalization, initial_moments, merge_moments
@@ -294,7 +294,7 @@ def test_statistics_stand_still_during_a_rollout_and_move_after_it(mode):
         expected = slow_normalized(raw, seen) if k else np.clip(raw, -10, 10)
         np.testing.assert_allclose(rollout.observations, expected, rtol=1e-4, atol=1e-4)
         flat = tf.reshape(rollout.observations, [-1, 2])
-        evaluation = policy.evaluate(flat, tf.reshape(rollout.actions, [-1]))
+        evaluation = policy.evaluate_actions(flat, tf.reshape(rollout.actions, [-1]))
         np.testing.assert_allclose(
             tf.reshape(rollout.distribution.logits, [-1, 2]), evaluation.distribution.logits, rtol=1e-4, atol=1e-4
         )
@@ -374,7 +374,7 @@ def test_rewards_reach_the_learner_scaled_and_the_statistics_of_episodes_as_they
 def test_the_policy_evaluates_what_it_acted_on(backend):
     """The stored observations are the normalised ones, and the ratio starts at 1 (statement 22)."""
     trainer = ControlTrainer(
-        control_run(
+        make_control_config(
             "Acrobot-v1",
             backend=backend,
             num_envs=4,

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfppo.control.config import ControlConfig, ControlRun
+from tfppo.control.config import ControlConfig, ControlRunConfig
 from tfppo.control.envs.environment import IN_GRAPH_ENVIRONMENTS
 from tfppo.control.trainer import ControlTrainer
 from tfppo.errors import UsageError
@@ -86,7 +86,7 @@ def trained(monkeypatch, walk, end, backend="graph", iterations=3, **settings):
         "backend": backend,
     }
     ppo = PPOConfig(minibatch_size=16, num_epochs=2, learning_rate=0.01)
-    trainer = ControlTrainer(ControlRun(RunConfig(seed=1), ControlConfig(env=name, **control | settings), ppo))
+    trainer = ControlTrainer(ControlRunConfig(RunConfig(seed=1), ControlConfig(env=name, **control | settings), ppo))
     rows = [row for _, row in trainer.iterations()]
     trainer.close()
     assert all(row["guard/skipped_updates"] == 0 for row in rows)

@@ -5,10 +5,10 @@ import pytest
 from support.refusal import refusal
 
 from tfppo.text.config import TextConfig
-from tfppo.text.data.codec import Codec
+from tfppo.text.data.codec import PromptCodec
 from tfppo.text.data.corpus import DOMAINS
 from tfppo.text.data.tokenizer import END, PAD, control_token, train_tokenizer
-from tfppo.text.sampling import Ending
+from tfppo.text.sampling import StopCondition
 
 TEXTS = ["This film is a joy.", "A", "The script, the camera and the acting", "\u00a1Qu\u00e9 pel\u00edcula!", "it 's"]
 
@@ -20,7 +20,7 @@ def tokenizer():
 
 @pytest.fixture(scope="module")
 def codec(tokenizer):
-    return Codec(tokenizer, "movie")
+    return PromptCodec(tokenizer, "movie")
 
 
 class Fake:
@@ -49,11 +49,11 @@ class Fake:
 
 
 def test_a_stop_token_is_one_token():
-    codec = Codec(Fake(pad_token_id=0, end_token="e"))
-    assert codec.ending(TextConfig()) == Ending(1)
-    assert codec.ending(TextConfig(stop_token="c", stop_after=5)) == Ending(1, 5, 5)
+    codec = PromptCodec(Fake(pad_token_id=0, end_token="e"))
+    assert codec.stop_condition(TextConfig()) == StopCondition(1)
+    assert codec.stop_condition(TextConfig(stop_token="c", stop_after=5)) == StopCondition(1, 5, 5)
     for text, count in (("ab", 2), ("", 0)):
-        assert f"stop_token {text!r} is {count} tokens" in refusal(codec.ending, TextConfig(stop_token=text))
+        assert f"stop_token {text!r} is {count} tokens" in refusal(codec.stop_condition, TextConfig(stop_token=text))
 
 
 # ----- There
@@ -71,7 +71,7 @@ def test_a_prompt_becomes_its_control_token_its_tokens_and_padding(codec, tokeni
 
 @pytest.mark.parametrize("domain", [None, "cooking"])
 def test_without_a_domain_that_the_tokenizer_knows_nothing_stands_before_a_prompt(tokenizer, domain):
-    codec = Codec(tokenizer, domain)
+    codec = PromptCodec(tokenizer, domain)
     tokens, lengths = codec.encode(TEXTS)
     assert [row[:length].tolist() for row, length in zip(tokens, lengths, strict=True)] == tokenizer(TEXTS)
 
@@ -161,7 +161,7 @@ def test_any_tokens_are_some_text(codec, tokenizer):
 
 def test_end_and_padding_are_the_tokenizers(codec, tokenizer):
     assert codec.end == tokenizer.token_to_id(END) and codec.pad == tokenizer.token_to_id(PAD) != codec.end
-    other = Codec(Fake(end_token="e", pad_token_id=5), "movie")
+    other = PromptCodec(Fake(end_token="e", pad_token_id=5), "movie")
     assert (other.end, other.pad, other.before) == (1, 5, [])
     tokens, lengths = other.encode(["ab", "a"])
     assert tokens.tolist() == [[3, 4], [3, 5]] and lengths.tolist() == [2, 1]
@@ -169,4 +169,4 @@ def test_end_and_padding_are_the_tokenizers(codec, tokenizer):
 
 
 def test_padding_with_the_end_is_refused():
-    assert "pads with its end token" in refusal(Codec, Fake(end_token="p", pad_token_id=0))
+    assert "pads with its end token" in refusal(PromptCodec, Fake(end_token="p", pad_token_id=0))

@@ -6,11 +6,11 @@ import pytest
 import tensorflow as tf
 from support.refusal import refusal
 
-from tfppo import TextTrainer, text_run
+from tfppo import TextTrainer, make_text_config
 from tfppo.text.models.adapters import WithoutAdapters, adapters_off, add_adapters
 from tfppo.text.models.presets import load_preset
 from tfppo.text.models.reference import as_language_model, copy_of
-from tfppo.text.sampling import Ending, sample
+from tfppo.text.sampling import StopCondition, sample
 from tfppo.training.checkpoints import Checkpoints
 
 TOKENS = tf.constant(np.random.default_rng(4).integers(2, 20, [4, 9]), tf.int32)
@@ -53,7 +53,9 @@ def test_without_its_adapters_a_model_is_what_it_was(shared_model, prompts, kind
     reference = WithoutAdapters(model)
 
     def answer(model):
-        return model.logits(model.hidden_states(TOKENS)), sample(model, *prompts, 6, [1, 2], ending=Ending(1))
+        return model.logits(model.hidden_states(TOKENS)), sample(
+            model, *prompts, 6, [1, 2], stop_condition=StopCondition(1)
+        )
 
     def run(model):
         function = lambda: answer(model)  # noqa: E731
@@ -89,7 +91,7 @@ def test_the_seed_fixes_the_adapters(shared_model):
 
 def test_tuning_moves_the_policy_and_leaves_the_reference(preset, tmp_path):
     settings = {"iterations": 2, "batch_size": 8, "minibatch_size": 8, "response_length": 6, "learning_rate": 1e-2}
-    run = text_run(task="length", preset=preset, lora_rank=4, **settings)
+    run = make_text_config(task="length", preset=preset, lora_rank=4, **settings)
     trainer = TextTrainer(run)
     assert trainer.reference.model is trainer.policy.model.model  # no second copy
     metrics = [metrics for _, metrics in trainer.iterations()]

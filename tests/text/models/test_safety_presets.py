@@ -14,7 +14,7 @@ from support.refusal import refusal
 
 from tfppo import cli
 from tfppo.text import run
-from tfppo.text.config import text_run
+from tfppo.text.config import make_text_config
 from tfppo.text.models.presets import LSTM_FILE, default_preset, load_preset
 from tfppo.text.models.vetting import vet_archive, vet_folder
 from tfppo.text.rewards.callables import as_reward
@@ -245,7 +245,7 @@ def fair(prompts, responses):
 def tiny(folder, preset, **settings):
     small = {"iterations": 1, "batch_size": 4, "minibatch_size": 4, "response_length": 4, "eval_prompts": 0}
     where = {"runs_dir": folder, "preset": preset, "task": "length"}
-    return text_run(**(small | where | {"num_epochs": 1, "sample_interval": 9} | settings))
+    return make_text_config(**(small | where | {"num_epochs": 1, "sample_interval": 9} | settings))
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """Where vector environments are, as plain data from which others like them go on.
 
-Environments in Python play their running episode again (`replay.Replayable`); those that are one NumPy program get
-their attributes back. Of the rest, EnvPool's among them, it cannot be told where they are.
+Environments in Python play their running episode again (`episode_replay.Replayable`); those that are one NumPy program
+get their attributes back. Of the rest, EnvPool's among them, it cannot be told where they are.
 """
 
 import itertools

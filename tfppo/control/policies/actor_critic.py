@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from tfppo.control.policies.encoders import ACTION_MASK
 from tfppo.control.policies.heads import ActionHead, DiscreteHead
-from tfppo.ppo.types import Evaluation
+from tfppo.ppo.types import ActionEvaluation
 
 
 class ActorCriticPolicy:
@@ -72,7 +72,7 @@ class ActorCriticPolicy:
         """As `greedy`, with the memory afterwards."""
         return self.greedy(observations), memory
 
-    def review(self, observations: Any, mask: tf.Tensor, memory: Any) -> tuple[Any, tf.Tensor]:
+    def evaluate_trajectory(self, observations: Any, mask: tf.Tensor, memory: Any) -> tuple[Any, tf.Tensor]:
         """Distributions [T, B, ...] and values [T, B] at observations [T, B, ...], in one pass."""
         del mask, memory
         rows = tf.nest.flatten(observations)[0].shape[:2]
@@ -85,12 +85,12 @@ class ActorCriticPolicy:
         """What the environment gets for actions [B, ...]."""
         return self.head.to_environment(actions)
 
-    def evaluate(self, inputs: Any, actions: tf.Tensor) -> Evaluation:
+    def evaluate_actions(self, inputs: Any, actions: tf.Tensor) -> ActionEvaluation:
         """Log-probabilities and entropies of actions [N, ...] at observations [N, ...], and values."""
         outputs, values = self._outputs(inputs)
         distribution = self.head.distribution(outputs, action_mask_of(inputs))
         values = tf.squeeze(values, axis=-1)
-        return Evaluation(distribution.log_prob(actions), distribution.entropy(), values, distribution)
+        return ActionEvaluation(distribution.log_prob(actions), distribution.entropy(), values, distribution)
 
     def _outputs(self, observations: Any) -> tuple[Any, tf.Tensor]:
         return self._both(observations) if self._both else (self.actor(observations), self.critic(observations))

@@ -28,7 +28,7 @@ class _Gradient(NamedTuple):
     projected: tf.Tensor  # [B, 4 U]
 
 
-def replay(
+def unroll(
     cells: Sequence[keras.layers.LSTMCell], features: Sequence[tf.Tensor], mask: tf.Tensor, memory: Sequence[tf.Tensor]
 ) -> list[tf.Tensor]:
     """Hidden states [T, B, U] of each cell, all cells in one loop. Can be differentiated once.

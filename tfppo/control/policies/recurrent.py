@@ -13,10 +13,10 @@ import tensorflow as tf
 from tfppo.control.policies.actor_critic import action_mask_of
 from tfppo.control.policies.encoders import encode, make_inputs
 from tfppo.control.policies.heads import ActionHead
-from tfppo.control.policies.lstm import replay
+from tfppo.control.policies.lstm import unroll
 from tfppo.control.policies.networks import actor_outputs, dense_layers, value_output
 from tfppo.errors import UsageError
-from tfppo.ppo.types import Evaluation
+from tfppo.ppo.types import ActionEvaluation
 
 
 class SequenceInputs(NamedTuple):
@@ -72,18 +72,18 @@ class RecurrentPolicy:
         """What the environment gets for actions [B, ...]."""
         return self.head.to_environment(actions)
 
-    def review(self, observations: Any, mask: tf.Tensor, memory: Any) -> tuple[Any, tf.Tensor]:
+    def evaluate_trajectory(self, observations: Any, mask: tf.Tensor, memory: Any) -> tuple[Any, tf.Tensor]:
         """Distributions [T, B, ...] and values [T, B] of a trajectory's observations [T, B, ...], from its first memory
         on; mask [T, B] or one step shorter."""
-        outputs, values = self._replay(observations, mask, memory)
+        outputs, values = self._unroll(observations, mask, memory)
         return self.head.distribution(outputs, action_mask_of(observations)), values
 
-    def evaluate(self, inputs: SequenceInputs, actions: tf.Tensor) -> Evaluation:
+    def evaluate_actions(self, inputs: SequenceInputs, actions: tf.Tensor) -> ActionEvaluation:
         """Log-probabilities, entropies and values [N, T] of actions [N, T, ...]."""
         observations, mask, actions = tf.nest.map_structure(swap_time, (inputs.observations, inputs.mask, actions))
-        distribution, values = self.review(observations, mask, inputs.memory)
+        distribution, values = self.evaluate_trajectory(observations, mask, inputs.memory)
         evaluation = (distribution.log_prob(actions), distribution.entropy(), values, distribution)
-        return Evaluation(*tf.nest.map_structure(swap_time, evaluation))
+        return ActionEvaluation(*tf.nest.map_structure(swap_time, evaluation))
 
     def _advance(self, observations: Any, memory: Any) -> tuple[Any, tf.Tensor, Any]:
         """Outputs of the actor, values [B], and the memory after one step."""
@@ -91,13 +91,13 @@ class RecurrentPolicy:
         values, *valued = self.critic([observations, *memory[2:]])
         return outputs, tf.squeeze(values, axis=-1), (*acted, *valued)
 
-    def _replay(self, observations: Any, mask: tf.Tensor, memory: Any) -> tuple[Any, tf.Tensor]:
+    def _unroll(self, observations: Any, mask: tf.Tensor, memory: Any) -> tuple[Any, tf.Tensor]:
         """Outputs of the actor [T, B, ...] and values [T, B]; memory is zero behind a step that the mask leaves out."""
         rows = tf.nest.flatten(observations)[0].shape[:2]
         merged = tf.nest.map_structure(lambda x: tf.reshape(x, [-1, *x.shape[2:]]), observations)
         mask = tf.pad(mask, [[0, rows[0] - mask.shape[0]], [0, 0]])  # behind the last step nothing follows
         features = [tf.reshape(part.encoder(merged), [*rows, -1]) for part in self._parts]
-        hidden = replay([part.cell for part in self._parts], features, mask, memory)
+        hidden = unroll([part.cell for part in self._parts], features, mask, memory)
         outputs = [part.decoder(tf.reshape(x, [-1, x.shape[-1]])) for part, x in zip(self._parts, hidden, strict=True)]
         outputs, values = tf.nest.map_structure(lambda x: tf.reshape(x, [*rows, *x.shape[1:]]), outputs)
         return outputs, tf.squeeze(values, axis=-1)

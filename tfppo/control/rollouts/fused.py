@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from tfppo.control.rollouts.graph import GraphCollector
 from tfppo.control.rollouts.statistics import statistics_metrics
-from tfppo.execution.placement import compiled
+from tfppo.execution.compilation import compiled
 from tfppo.ppo.learner import METRICS, PPOLearner
 
 

@@ -15,7 +15,7 @@ from tfppo.control.rollouts.statistics import (
     statistics_metrics,
     update_statistics,
 )
-from tfppo.execution.placement import compiled
+from tfppo.execution.compilation import compiled
 from tfppo.execution.replicas import ALONE, Replicas
 from tfppo.ops.masking import finite_outside
 from tfppo.ops.nest import map_tensors
@@ -89,7 +89,7 @@ class GraphCollector(tf.Module):
         for variable, value in zip(self.state, tf.nest.flatten((episodes, statistics)), strict=True):
             variable.assign(value)
         trajectory = self.normalization.finish(trajectory)
-        return evaluate_trajectory(self.policy, trajectory, statistics_metrics(statistics), memory)
+        return make_rollout(self.policy, trajectory, statistics_metrics(statistics), memory)
 
     def _collect_share(
         self, index: int, episodes: Episodes, noise: Any, seed: tf.Tensor
@@ -102,18 +102,18 @@ class GraphCollector(tf.Module):
         return self.policy.step(self.normalization.observations(observations), noise, memory)
 
 
-def evaluate_trajectory(
+def make_rollout(
     policy: ControlPolicy, trajectory: Trajectory, metrics: dict[str, tf.Tensor], memory: Any = ()
 ) -> Rollout:
     """A rollout from a trajectory and the policy's memory before it: all values in one pass, and log-probabilities as
     they were sampled, or by the same pass where the trajectory keeps no distribution."""
-    reviewed, values = policy.review(trajectory.observations, trajectory.mask, memory)  # [T + 1, B, ...]
+    reviewed, values = policy.evaluate_trajectory(trajectory.observations, trajectory.mask, memory)  # [T + 1, B, ...]
     distribution = trajectory.distribution
     if not tf.nest.flatten(distribution):
         distribution = tf.nest.map_structure(lambda x: x[:-1], reviewed)
     next_values = values[1:]
     if tf.nest.flatten(trajectory.successors):
-        _, next_values = policy.review(trajectory.successors, trajectory.mask, memory)
+        _, next_values = policy.evaluate_trajectory(trajectory.successors, trajectory.mask, memory)
     return Rollout(
         all_observations=trajectory.observations,
         actions=trajectory.actions,
@@ -133,7 +133,7 @@ def evaluate_trajectory(
 
 def revalue(policy: ControlPolicy, rollout: Rollout) -> Rollout:
     """A rollout with the values of the policy as it is now."""
-    anew = evaluate_trajectory(policy, rollout.trajectory, rollout.metrics, rollout.memory)
+    anew = make_rollout(policy, rollout.trajectory, rollout.metrics, rollout.memory)
     return rollout._replace(values=anew.values, next_values=anew.next_values)
 
 

@@ -13,7 +13,7 @@ from tfppo.control.envs.environment import forget
 from tfppo.control.envs.snapshots import steps_to_replay
 from tfppo.control.envs.vector import autoreset_mode
 from tfppo.control.policies.encoders import map_space, observation_dtype, observation_shape
-from tfppo.control.rollouts.graph import ControlPolicy, evaluate_trajectory
+from tfppo.control.rollouts.graph import ControlPolicy, make_rollout
 from tfppo.control.rollouts.normalization import Normalization
 from tfppo.control.rollouts.statistics import (
     EpisodeStatistics,
@@ -24,7 +24,7 @@ from tfppo.control.rollouts.statistics import (
 )
 from tfppo.control.rollouts.stepping import Stepper
 from tfppo.errors import UsageError
-from tfppo.execution.placement import call_directly, compiled
+from tfppo.execution.compilation import call_directly, compiled
 from tfppo.execution.replicas import ALONE, Replicas
 from tfppo.ops.random import fold_in
 from tfppo.ppo.types import Rollout, Trajectory
@@ -166,7 +166,7 @@ class GymnasiumCollector(tf.Module):
         for variable, value in zip(self.state, statistics, strict=True):
             variable.assign(value)
         trajectory = self.normalization.finish(trajectory)
-        return evaluate_trajectory(self.policy, trajectory, statistics_metrics(statistics), memory)
+        return make_rollout(self.policy, trajectory, statistics_metrics(statistics), memory)
 
     def _step_through(self, iteration: np.ndarray) -> list[np.ndarray]:
         """T steps of the environments, as flat arrays."""
@@ -228,7 +228,7 @@ class GymnasiumCollector(tf.Module):
         trajectory = Trajectory(
             observations=observation_specs(length + 1),
             actions=spec(actions.dtype, *actions.shape[1:]),
-            distribution=(),  # that of the observations, which `evaluate_trajectory` computes in one pass
+            distribution=(),  # that of the observations, which `make_rollout` computes in one pass
             rewards=spec(tf.float32),
             terminated=spec(tf.bool),
             truncated=spec(tf.bool),

@@ -85,7 +85,7 @@ def make_transitions(
 
 def transitions_to_batch(policy: ActorCriticPolicy, transitions: Transitions, gae_lambda: float) -> Batch:
     """What the learner trains on. The policy as it is now, before the update, is the old one."""
-    old = policy.evaluate(transitions.state, transitions.action)
+    old = policy.evaluate_actions(transitions.state, transitions.action)
     advantages, returns = generalized_advantage_estimation(
         transitions.reward,
         old.values,

@@ -8,10 +8,10 @@ import numpy as np
 from tfppo.errors import UsageError
 from tfppo.text.config import TextConfig
 from tfppo.text.data.tokenizer import END, control_token
-from tfppo.text.sampling import Ending
+from tfppo.text.sampling import StopCondition
 
 
-class Codec:
+class PromptCodec:
     """A tokenizer, with what stands before a prompt and what ends a text.
 
     Args:
@@ -31,20 +31,20 @@ class Codec:
         known = domain is not None and control_token(domain) in vocabulary
         self.before = [int(tokenizer.token_to_id(control_token(domain)))] if known else []
 
-    def ending(self, text: TextConfig) -> Ending:
+    def stop_condition(self, text: TextConfig) -> StopCondition:
         """What ends a response, by the config's stop_token and stop_after.
 
         Raises:
           UsageError: if the stop token is not one token.
         """
         if text.stop_token is None:
-            return Ending(self.end)
+            return StopCondition(self.end)
         ids = [int(token) for token in self.tokenizer([text.stop_token])[0]]
         if len(ids) != 1:
             raise UsageError(
                 f"stop_token {text.stop_token!r} is {len(ids)} tokens of this tokenizer: give the text of one, like '.'"
             )
-        return Ending(self.end, ids[0], text.stop_after)
+        return StopCondition(self.end, ids[0], text.stop_after)
 
     def encode(self, prompts: Sequence[str], room: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Prompts as int32 [N, P], padded on the right, and their lengths int32 [N].

@@ -1,6 +1,6 @@
 """Sentences with human ratings, from Hutto and Gilbert 2014: the real text that everything here is trained on.
 
-The file is vendored (tfppo/assets/NOTICE says from where); `python -m tfppo.text.data.rebuild` makes it from its source.
+The file is vendored (tfppo/assets/NOTICE names its source); `python -m tfppo.text.data.rebuild` makes it again.
 """
 
 import csv

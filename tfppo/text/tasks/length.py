@@ -17,7 +17,7 @@ SETTINGS = {
     "num_epochs": 4,
     "value_coeff": 0.5,  # each token depends on how many words there are, which the values must learn to see
     "entropy_coeff": 0.0,  # a response cannot be cheated short here
-    "kl_target": 12.0,
+    "adaptive_kl_target": 12.0,
 }
 
 

@@ -22,7 +22,7 @@ def shortfall(responses: Sequence[str]) -> list[float]:
 
 
 def make_reward() -> Reward:
-    """The reward model of `tfppo.text.rewards.reward_model`, loaded, less SHORT_COST for the words that a response lacks."""
+    """Returns the shipped reward model's score, less SHORT_COST for the words that a response lacks."""
     from tfppo.text.rewards.reward_model import sentiment_reward  # TensorFlow, for nobody who only lists tasks
 
     model = sentiment_reward()

@@ -8,20 +8,19 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfppo import ControlTrainer, control_run
+from tfppo import ControlTrainer, make_control_config
 from tfppo.errors import UsageError
-from tfppo.execution.placement import (
-    GPU_BATCH_SIZE,
+from tfppo.execution.compilation import (
     XLA_GRADIENT_STEPS,
     XLA_RECURRENT_STEPS,
     XLA_ROWS,
     XLA_TOKENS,
     call_directly,
     choose_compilation,
-    choose_device,
     choose_token_compilation,
     compiled,
 )
+from tfppo.execution.devices import GPU_BATCH_SIZE, choose_device
 
 BACKENDS = ("graph", "gymnasium")
 LONG, SHORT = XLA_GRADIENT_STEPS, XLA_GRADIENT_STEPS - 1
@@ -79,7 +78,7 @@ def test_a_memory_repays_compilation_sooner_and_acting_for_python_never():
 
 
 def test_only_environments_in_the_graph_have_rollouts_of_xla():
-    modes = {backend: ControlTrainer(control_run(backend=backend)).rollout_mode for backend in BACKENDS}
+    modes = {backend: ControlTrainer(make_control_config(backend=backend)).rollout_mode for backend in BACKENDS}
     assert modes == {"graph": "xla", "gymnasium": "graph"}
 
 
@@ -159,18 +158,17 @@ REPEATABLE = """
 import sys
 import tensorflow as tf
 from tensorflow.python.framework import config  # who asks has no public name
-from tfppo.training.config import RunConfig
 from tfppo.errors import UsageError
-from tfppo.execution.placement import make_repeatable
+from tfppo.execution.devices import apply_execution_settings
 threads, deterministic = int(sys.argv[1]), sys.argv[2] == "True"
-run = make_repeatable(RunConfig(threads=threads, deterministic=deterministic))
+kept = apply_execution_settings(threads, deterministic)
 tf.constant(1.0) + 1.0
 threading = tf.config.threading
-print(run.threads, threading.get_intra_op_parallelism_threads(), threading.get_inter_op_parallelism_threads())
+print(kept, threading.get_intra_op_parallelism_threads(), threading.get_inter_op_parallelism_threads())
 print(config.is_op_determinism_enabled())
-print(make_repeatable(run) == run)
+print(apply_execution_settings(kept, deterministic) == kept)
 try:
-    make_repeatable(RunConfig(threads=run.threads + 1))
+    apply_execution_settings(kept + 1, deterministic)
 except UsageError as error:
     print(error)
 """

@@ -1,72 +1,19 @@
-"""Where a phase runs and how it is compiled: rules over device and batch size, never timings, so that the same
-settings give the same bits on the same machine."""
+"""How a phase is compiled.
 
-import dataclasses
-import os
+"auto" is a rule over device, batch size and length of the run, never a timing: the same settings give the same bits on
+the same machine.
+"""
+
 from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
-from tfppo.errors import UsageError
-from tfppo.training.config import RunConfig
-
-GPU_BATCH_SIZE = 65_536  # transitions in a rollout from which a GPU repays its longer compilation
 # Up to which one XLA thread beats the two of graph mode. A step of environments in Python ("act") never repays the time
 # that it takes to call an XLA program.
 XLA_ROWS = {"rollout": 16_384, "update": 4_096, "act": 0}
 XLA_TOKENS = {"rollout": 100_000, "update": 400_000}  # of a text run, from which XLA's compilation is repaid
 XLA_GRADIENT_STEPS = 5_000  # length of a run from which XLA's seconds of compilation are repaid
 XLA_RECURRENT_STEPS = 1_000  # the same, where a step is a loop of small operations, which XLA makes twice as fast
-
-
-def make_repeatable(run: RunConfig) -> RunConfig:
-    """Has TensorFlow execute as a run's settings say, for the rest of the process; call it before anything is computed.
-
-    Returns the settings with the number of threads that 0 stands for.
-
-    Raises:
-      UsageError: if TensorFlow has computed something already, with another number of threads.
-    """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threading = tf.config.threading
-    now = threading.get_intra_op_parallelism_threads() or cores, threading.get_inter_op_parallelism_threads() or cores
-    threads = run.threads or now[0]
-    if now != (threads, threads):
-        try:
-            threading.set_intra_op_parallelism_threads(threads)
-            threading.set_inter_op_parallelism_threads(threads)
-        except RuntimeError:
-            raise UsageError(
-                f"threads is {threads}, but TensorFlow runs with {now[0]} already: start the run in a process of its "
-                "own, or leave threads out"
-            ) from None
-    if run.deterministic:
-        tf.config.experimental.enable_op_determinism()
-    return dataclasses.replace(run, threads=threads)
-
-
-def choose_device(setting: str, batch_size: int | None) -> tuple[str, str]:
-    """The device that "auto", "cpu" or "gpu" stands for, and the sentence that says why.
-
-    Args:
-      setting: one of the three.
-      batch_size: transitions in a rollout; None: a language model, which a GPU always serves better.
-
-    Raises:
-      UsageError: if a GPU is asked for and there is none.
-    """
-    gpus = tf.config.list_physical_devices("GPU")
-    if setting == "gpu" and not gpus:
-        raise UsageError("device is gpu, but TensorFlow sees no GPU here: use --device cpu, or install the cuda extra")
-    if setting in ("cpu", "gpu"):
-        return f"/{setting.upper()}:0", "asked for"
-    if not gpus:
-        return "/CPU:0", "no GPU is visible"
-    if batch_size is None:
-        return "/GPU:0", "a language model is faster there"
-    if batch_size < GPU_BATCH_SIZE:
-        return "/CPU:0", f"rollouts of {batch_size} transitions are below {GPU_BATCH_SIZE}: a GPU would not pay"
-    return "/GPU:0", f"rollouts of {batch_size} transitions are at or above {GPU_BATCH_SIZE}"
 
 
 def choose_compilation(

@@ -1,0 +1,84 @@
+"""The terminal: a live line of metrics, and bars of progress."""
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+
+class ConsoleWriter:
+    """A live progress bar on a terminal; elsewhere a line every few seconds.
+
+    Args:
+      num_iterations: of the run.
+      columns: metrics that are shown, and what they are called.
+      step_metric: the metric that counts steps; None: steps are not shown.
+      start: iterations that are already done.
+    """
+
+    SECONDS_BETWEEN_LINES = 5.0
+
+    def __init__(self, num_iterations: int, columns: Mapping[str, str], step_metric: str | None, start: int = 0):
+        self._columns = columns
+        self._step_metric = step_metric
+        self._num_iterations = num_iterations
+        self._progress = _make_progress()
+        self._task = self._progress.add_task("training", total=num_iterations, completed=start, note="compiling ...")
+        self._progress.start()
+        self._last_line = time.monotonic()
+        self._unprinted = ""
+
+    def write(self, iteration: int, metrics: Mapping[str, float]) -> None:
+        done = iteration + 1
+        shown = [] if self._step_metric is None else [f"{int(metrics[self._step_metric]):,} steps"]
+        shown += [f"{label} {_readable(metrics[name])}" for name, label in self._columns.items()]
+        self._progress.update(self._task, completed=done, note="  ".join(shown))
+        now = time.monotonic()
+        self._unprinted = f"iteration {done}/{self._num_iterations}  {'  '.join(shown)}"
+        if now - self._last_line >= self.SECONDS_BETWEEN_LINES:
+            self._last_line = now
+            self._print()
+
+    def flush(self) -> None:
+        """There is nothing to flush."""
+
+    def close(self) -> None:
+        self._progress.stop()
+        self._print()
+
+    def _print(self) -> None:
+        """Prints the latest line, once, where there is no live display."""
+        if self._progress.disable and self._unprinted:
+            print(self._unprinted, flush=True)
+        self._unprinted = ""
+
+
+def _readable(value: float) -> str:
+    if math.isnan(value):
+        return "-"  # no episode has finished yet
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+@contextlib.contextmanager
+def progress_bar(description: str, total: int) -> Iterator[Callable[[float], None]]:
+    """A progress bar on a terminal, moved by calling what it yields with how much is done; nothing elsewhere."""
+    with _make_progress() as progress:
+        task = progress.add_task(description, total=total, note="")
+        yield lambda completed: progress.update(task, completed=completed)
+
+
+def _make_progress() -> Any:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(highlight=False)
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.percentage:3.0f}%"),
+        TextColumn("{task.fields[note]}"),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    )
