@@ -1,0 +1,60 @@
+"""Python functions inside TensorFlow programs, and what they raise."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfppo.execution.host import HostFunction
+
+SPECS = [tf.TensorSpec([2], tf.float32), tf.TensorSpec([], tf.int64)]
+
+
+class Refused(Exception):
+    """An exception that TensorFlow does not know."""
+
+
+def halve(x):
+    if x.min() < 0:
+        raise Refused(f"{x.min():g} is negative")
+    return [np.float32(x / 2), np.int64(len(x))]
+
+
+@pytest.fixture
+def host():
+    return HostFunction(halve)
+
+
+@pytest.fixture
+def program(host):
+    return tf.function(lambda x: host([x], SPECS), autograph=False)
+
+
+def test_arrays_go_in_and_tensors_of_the_given_shapes_come_out(program):
+    outputs = program.get_concrete_function(tf.TensorSpec([2], tf.float32)).outputs
+    assert [tuple(x.shape) for x in outputs] == [(2,), ()]
+    half, count = program(tf.constant([1.0, 4.0]))
+    np.testing.assert_array_equal(half, [0.5, 2.0])
+    assert count == 2
+
+
+def test_its_own_exception_is_raised_again(host, program):
+    with pytest.raises(Refused, match="-1 is negative"), host.reraising():
+        program(tf.constant([1.0, -1.0]))
+
+
+def test_its_own_exception_comes_through_tf_data(host):
+    dataset = tf.data.Dataset.from_tensor_slices([[1.0, 2.0], [1.0, -2.0]]).map(lambda x: host([x], SPECS))
+    rows = iter(dataset)
+    with host.reraising():
+        next(rows)
+    with pytest.raises(Refused, match="-2 is negative"), host.reraising():
+        next(rows)
+
+
+def test_other_errors_stay_what_they_are(host, program):
+    with pytest.raises(tf.errors.OpError), host.reraising():
+        tf.debugging.assert_equal(1, 2)
+    with pytest.raises(Refused), host.reraising():
+        program(tf.constant([1.0, -1.0]))
+    with pytest.raises(tf.errors.InvalidArgumentError), host.reraising():  # not the exception of the call before
+        tf.debugging.assert_equal(1, 2)
