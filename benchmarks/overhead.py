@@ -47,7 +47,7 @@ def without_care() -> Iterator[None]:
 
     with contextlib.ExitStack() as stack:
         for owner, name, instead in (
-            (Guard, "of_batch", finite),
+            (Guard, "of_data", finite),
             (Guard, "of_step", finite),
             (PPOLearner, "_undo_unless", staticmethod(lambda *_: None)),
             (Checkpoints, "save", lambda *_: None),

@@ -12,7 +12,7 @@ import tensorflow as tf
 from tfppo.control.config import ControlConfig
 from tfppo.control.policies.actor_critic import ActorCriticPolicy
 from tfppo.control.policies.networks import make_actor, make_critic
-from tfppo.control.rollouts.transitions import make_transitions, transitions_to_batch
+from tfppo.control.rollouts.transitions import Transitions, make_transitions, transitions_to_batch
 from tfppo.errors import UsageError, one_line
 from tfppo.ops.random import fold_in
 from tfppo.ppo.config import PPOConfig
@@ -219,7 +219,7 @@ class PPO:
 
     def _make_learner(self, config: PPOConfig, num_iterations: int) -> None:
         self.config = config
-        self._learner = PPOLearner(
+        self._learner: PPOLearner[Transitions, tf.Tensor] = PPOLearner(
             self._policy,
             config,
             num_iterations,

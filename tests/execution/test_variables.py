@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfppo.execution.variables import digest, named_variables, weights_hash
+from tfppo.execution.variables import as_tensorflow_variable, digest, named_variables, weights_hash
 
 
 def test_a_state_is_named_part_by_part_without_the_seeds_of_dropout():
@@ -21,6 +21,20 @@ def test_a_state_is_named_part_by_part_without_the_seeds_of_dropout():
     assert list(named) == list(expected) and len(optimizer.variables) >= 2
     assert all(named[name] is variable for name, variable in expected.items())
     assert len(model.variables) > len(model.weights)  # the seed
+
+
+def test_a_part_without_weights_has_no_variables():
+    dropout = keras.Sequential([keras.Input([2]), keras.layers.Dropout(0.5)])
+    assert dropout.variables and not named_variables({"model": dropout})
+
+
+def test_a_variable_of_keras_stands_for_one_of_tensorflow():
+    kernel, own = keras.layers.Dense(3), tf.Variable([1.0])
+    kernel.build([None, 2])
+    inner = as_tensorflow_variable(kernel.kernel)
+    assert isinstance(inner, tf.Variable) and as_tensorflow_variable(own) is own
+    inner.assign_add(tf.ones([2, 3]))
+    np.testing.assert_array_equal(kernel.kernel.numpy(), inner)
 
 
 def test_the_digest_is_of_text_types_shapes_and_bits():

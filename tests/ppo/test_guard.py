@@ -11,7 +11,7 @@ from tfppo.control.rollouts.fused import fused_iterations
 from tfppo.control.trainer import ControlTrainer
 from tfppo.ops.masking import masked_finite
 from tfppo.ppo.config import PPOConfig
-from tfppo.ppo.guard import MAX_IN_A_ROW, NAMES, NOTHING, Guard
+from tfppo.ppo.guard import MAX_IN_A_ROW, NOTHING, QUANTITIES, Guard, Masked, Quantity
 from tfppo.ppo.learner import PPOLearner
 
 CONFIG = PPOConfig(num_epochs=2, minibatch_size=6, learning_rate=0.05, kl_coeff=0.1, kl_controller="schulman")
@@ -49,7 +49,8 @@ def test_an_update_on_what_is_not_finite_changes_nothing_and_is_counted(name, va
     before = state_of(learner)
     metrics = learner.update(tensors(poisoned(name, value)))
     assert state_of(learner) == before
-    assert metrics["guard/skipped_updates"] == 1 and learner.guard.culprit == name
+    assert metrics["guard/skipped_updates"] == 1 and learner.guard.culprit is Quantity[name.upper()]
+    assert str(learner.guard.culprit) == name
     assert int(learner.iteration) == 2  # the schedules go on
     metrics = learner.update(tensors(make_batch()))
     assert state_of(learner) != before
@@ -81,7 +82,7 @@ class Breaking(LinearPolicy):
 
 
 @pytest.mark.parametrize("mode", ["eager", "graph"])
-@pytest.mark.parametrize(("factor", "culprit"), [(NAN, "the loss"), (INF, "the loss"), (3e18, "the gradient")])
+@pytest.mark.parametrize(("factor", "culprit"), [(NAN, Quantity.LOSS), (INF, Quantity.LOSS), (3e18, Quantity.GRADIENT)])
 @pytest.mark.parametrize("good", [0, 1, 3])
 def test_an_update_that_breaks_on_the_way_leaves_no_trace(good, factor, culprit, mode):
     """Its metrics are means over the steps that were good."""
@@ -89,7 +90,7 @@ def test_an_update_that_breaks_on_the_way_leaves_no_trace(good, factor, culprit,
     learner = PPOLearner(Breaking(START, good, factor), PPOConfig(**SETTINGS), 9, mode=mode)
     before = state_of(learner)
     metrics = learner.update(batch)
-    assert learner.guard.culprit == culprit and metrics["guard/skipped_updates"] == 1
+    assert learner.guard.culprit is culprit and metrics["guard/skipped_updates"] == 1
     assert state_of(learner) == before and int(learner.optimizer.iterations) == 0
     assert int(learner.policy.count) == good + 1  # no step was taken after it
     means = [float(metrics[name]) for name in ("loss/total", "policy/grad_norm", "policy/approx_kl")]
@@ -111,13 +112,54 @@ def test_the_first_ratio_is_that_of_the_first_minibatch_only():
     assert float(make_learner().update(tensors(far))["policy/first_ratio_max"]) == pytest.approx(np.exp(3), rel=1e-4)
 
 
-def test_names_follow_the_order_in_which_they_are_looked_at():
+def test_quantities_are_looked_at_in_their_order():
     guard, one = Guard(), tf.constant(1.0)
     assert guard.of_step(one, one) == NOTHING
-    assert NAMES[int(guard.of_step(one * NAN, one * NAN))] == "the loss"
-    assert NAMES[int(guard.of_step(one, one * INF))] == "the gradient"
+    assert QUANTITIES[int(guard.of_step(one * NAN, one * NAN))] is Quantity.LOSS
+    assert QUANTITIES[int(guard.of_step(one, one * INF))] is Quantity.GRADIENT
     both = poisoned("advantages")._replace(returns=poisoned("returns").returns)
-    assert NAMES[int(guard.of_batch(None, tensors(both)))] == "advantages"
+    data = tensors(both).guarded()
+    assert QUANTITIES[int(guard.of_data(data))] is Quantity.ADVANTAGES
+    assert QUANTITIES[int(guard.of_data(data | {Quantity.SCORE: Masked(one * INF)}))] is Quantity.SCORE
+
+
+def test_the_words_and_places_of_quantities_stay():
+    """Users read the words, and checkpoints hold the places."""
+    assert [quantity.words for quantity in QUANTITIES] == [
+        *("an observation", "a reward", "a score", "old_log_probs", "old_values", "reference_log_probs"),
+        *("advantages", "returns", "the loss", "the gradient"),
+    ]
+
+
+@pytest.mark.parametrize("kind", ["masks", "value_mask", "reference"])
+def test_a_batch_guards_each_field_by_its_own_mask(kind):
+    batch, shape = make_batch(), (12,)
+    if kind == "value_mask":
+        batch = batch._replace(value_mask=~batch.mask)
+    if kind == "reference":
+        batch = batch._replace(reference_log_probs=np.zeros(shape))
+    value_mask = batch.mask if kind != "value_mask" else ~batch.mask
+    wanted = {"OLD_LOG_PROBS": batch.mask, "OLD_VALUES": value_mask, "ADVANTAGES": batch.mask, "RETURNS": value_mask}
+    wanted |= {"REFERENCE_LOG_PROBS": batch.mask} if kind == "reference" else {}
+    guarded = batch.guarded()
+    assert {quantity.name for quantity in guarded} == set(wanted)
+    for quantity, masked in guarded.items():
+        assert masked.values is getattr(batch, quantity.words)
+        np.testing.assert_array_equal(masked.mask, wanted[quantity.name])
+
+
+@pytest.mark.parametrize("mode", ["eager", "graph", "xla"])
+def test_what_else_the_data_hold_is_guarded_where_the_learner_is_told(mode):
+    data = {"batch": tensors(make_batch()), "scores": tf.constant([1.0, INF])}
+    options = {"prepare": lambda data: data["batch"], "mode": mode}
+    told = PPOLearner(
+        LinearPolicy(START), CONFIG, 9, guarded=lambda data: {Quantity.SCORE: Masked(data["scores"])}, **options
+    )
+    untold = PPOLearner(LinearPolicy(START), CONFIG, 9, **options)
+    before = state_of(told)
+    assert told.update(data)["guard/skipped_updates"] == 1 and told.guard.culprit is Quantity.SCORE
+    assert state_of(told) == before
+    assert untold.update(data)["guard/skipped_updates"] == 0 and state_of(untold) != before
 
 
 def test_finite_looks_through_nests_and_leaves_whole_numbers_alone():

@@ -8,7 +8,7 @@ from slow_learner import OLD, START, LinearPolicy, SlowLearner, evaluate, global
 from tfppo.errors import UsageError
 from tfppo.ops.distributions import Categorical
 from tfppo.ppo.config import PPOConfig
-from tfppo.ppo.learner import PPOLearner
+from tfppo.ppo.learner import METRICS, PPOLearner
 from tfppo.ppo.types import ActionEvaluation
 
 CONFIG = PPOConfig(num_epochs=2, minibatch_size=6, learning_rate=0.05, entropy_coeff=0.01, max_grad_norm=0.5)
@@ -155,6 +155,17 @@ def test_update_prepares_what_it_is_given():
     assert_close(learner.policy.weights, expected.policy.weights, rtol=1e-5)
 
 
+def test_what_is_no_batch_is_refused_without_a_way_to_prepare_it():
+    with pytest.raises(UsageError, match="was given a dict, not a Batch: give the learner a prepare"):
+        make_learner(CONFIG).update({"batch": tensors(make_batch())})
+
+
+@pytest.mark.parametrize("mode", ["eager", "graph"])
+def test_the_metrics_are_those_that_are_documented(mode):
+    _, metrics = run(CONFIG, make_batch(), mode=mode)
+    assert set(metrics) == set(METRICS) and len(set(METRICS)) == len(METRICS)
+
+
 # ----- Minibatches
 
 
@@ -185,6 +196,25 @@ def test_every_epoch_visits_every_index_once(num_micro_batches):
 def test_minibatches_that_do_not_divide_the_batch_are_refused(mode):
     with pytest.raises(UsageError, match=r"the batch = 12 .* minibatch_size = 5"):
         run(replace(CONFIG, minibatch_size=5), make_batch(), mode=mode)
+
+
+@pytest.mark.parametrize("mode", ["eager", "graph"])
+def test_a_minibatch_is_counted_in_transitions_where_an_item_holds_several(mode):
+    batches = [make_batch((12, 3), seed=seed) for seed in range(2)]
+    by_items, _ = run(replace(CONFIG, minibatch_size=4), *batches, mode=mode)
+    by_transitions, _ = run(replace(CONFIG, minibatch_size=12), *batches, mode=mode, item_size=3)
+    assert by_transitions.optimizer.iterations == 2 * 2 * 3
+    for a, b in zip(by_transitions.policy.weights, by_items.policy.weights, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_minibatches_that_do_not_divide_into_items_are_refused():
+    with pytest.raises(UsageError, match=r"minibatch_size = 10 .* item_size = 3"):
+        make_learner(replace(CONFIG, minibatch_size=10), item_size=3)
+    with pytest.raises(UsageError, match=r"the batch = 36 .* minibatch_size = 15"):
+        run(replace(CONFIG, minibatch_size=15), make_batch((12, 3)), item_size=3)
+    with pytest.raises(UsageError, match=r"minibatch_size = 2 .* the number of replicas x 3 = 3"):
+        make_learner(replace(CONFIG, minibatch_size=6, num_micro_batches=3), item_size=3)
 
 
 @pytest.mark.parametrize("shape", [(12,), (12, 3)], ids=["transitions", "sequences"])

@@ -29,6 +29,7 @@ from tfppo.execution.devices import choose_device
 from tfppo.execution.distribute import make_replicas
 from tfppo.execution.replicas import ALONE, Replicas
 from tfppo.ppo.learner import PPOLearner
+from tfppo.ppo.types import Rollout
 from tfppo.training.loop import train_iterations
 from tfppo.training.pipeline import rollout_dataset, rollouts_one_by_one
 
@@ -87,14 +88,14 @@ class ControlTrainer:
                 self.rollout_mode,
                 self.replicas,
             )
-            if self.policy.is_recurrent:  # its items are environments with the whole time of a rollout
-                ppo = dataclasses.replace(ppo, minibatch_size=ppo.minibatch_size // control.rollout_length)
             self.learner = PPOLearner(
                 self.policy,
                 ppo,
                 control.num_iterations,
                 prepare=lambda rollout: to_batch(rollout, ppo.gamma, ppo.gae_lambda),
                 refresh=lambda rollout: to_batch(revalue(self.policy, rollout), ppo.gamma, ppo.gae_lambda),
+                guarded=Rollout.guarded,
+                item_size=control.rollout_length if self.policy.is_recurrent else 1,
                 seed=run.seed,
                 mode=self.update_mode,
                 replicas=self.replicas,

@@ -5,8 +5,12 @@ the same machine.
 """
 
 from collections.abc import Callable, Sequence
+from typing import ParamSpec, TypeVar
 
 import tensorflow as tf
+
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
 
 # Up to which one XLA thread beats the two of graph mode. A step of environments in Python ("act") never repays the time
 # that it takes to call an XLA program.
@@ -51,14 +55,21 @@ def choose_token_compilation(setting: str, phase: str, device: str, tokens: int)
     return "xla" if "GPU" in device or tokens >= XLA_TOKENS[phase] else "graph"
 
 
-def compiled(function: Callable, mode: str) -> Callable:
+def compiled(function: Callable[Parameters, Result], mode: str) -> Callable[Parameters, Result]:
     """`function` as a tf.function compiled by XLA, as a plain graph, or as it is ("eager")."""
     if mode == "eager":
         return function
     return tf.function(function, autograph=False, jit_compile=mode == "xla")
 
 
-def call_directly(function: Callable, example: Sequence[tf.Tensor]) -> Callable[..., list[tf.Tensor]]:
+def is_compiled(function: Callable[..., object]) -> bool:
+    """Whether `compiled` made a tf.function of a function, so that it has programs."""
+    return isinstance(function, tf.types.experimental.PolymorphicFunction)
+
+
+def call_directly(
+    function: Callable[..., list[tf.Tensor]], example: Sequence[tf.Tensor]
+) -> Callable[..., list[tf.Tensor]]:
     """What `compiled` gave, of tensors to a list of tensors, for one signature and for calls by the thousand.
 
     A tf.function looks at every argument to find its program, which takes longer than a small network: here the program
@@ -68,7 +79,7 @@ def call_directly(function: Callable, example: Sequence[tf.Tensor]) -> Callable[
       function: compiled, or eager.
       example: tensors of the shapes and types that it will be called with.
     """
-    if not hasattr(function, "get_concrete_function"):  # eager
+    if not is_compiled(function):  # eager
         return lambda *inputs: function(*map(tf.convert_to_tensor, inputs))
     outer = tf.function(lambda *inputs: function(*inputs), autograph=False)  # the op itself knows nothing of XLA
     program = outer.get_concrete_function(*(tf.TensorSpec(x.shape, x.dtype) for x in example))

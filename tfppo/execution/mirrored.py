@@ -2,12 +2,13 @@
 
 import contextlib
 from collections.abc import Callable, Sequence
-from typing import Any
 
+import keras
 import tensorflow as tf
 
 from tfppo.errors import UsageError
-from tfppo.execution.replicas import Replicas
+from tfppo.execution.replicas import Maxima, Nests, Replicas, Structure
+from tfppo.execution.variables import Variable, as_tensorflow_variable
 
 
 class MirroredReplicas(Replicas):
@@ -30,14 +31,14 @@ class MirroredReplicas(Replicas):
     def scope(self) -> contextlib.AbstractContextManager:
         return self._strategy.scope()
 
-    def reduce(self, function: Callable[[int], tuple[Any, Any]]) -> tuple[Any, Any]:
+    def reduce(self, function: Callable[[int], tuple[Structure, Maxima]]) -> tuple[Structure, Maxima]:
         (sums, maxima), local = self._run(function)
         count = len(tf.nest.flatten(sums))
         added = [self._strategy.reduce(tf.distribute.ReduceOp.SUM, x, axis=None) for x in local[:count]]
         largest = [tf.reduce_max(tf.stack(self._strategy.experimental_local_results(x))) for x in local[count:]]
         return tf.nest.pack_sequence_as(sums, added), tf.nest.pack_sequence_as(maxima, largest)
 
-    def gather(self, function: Callable[[int], tuple[Any, ...]], axes: Sequence[int]) -> tuple[Any, ...]:
+    def gather(self, function: Callable[[int], Nests], axes: Sequence[int]) -> Nests:
         nests, local = self._run(function)
         flat_axes = [axis for nest, axis in zip(nests, axes, strict=True) for _ in tf.nest.flatten(nest)]
         joined = [
@@ -46,22 +47,24 @@ class MirroredReplicas(Replicas):
         ]
         return tf.nest.pack_sequence_as(nests, joined)
 
-    def apply(self, optimizer: Any, gradients: Sequence[tf.Tensor], variables: Sequence[Any]) -> None:
+    def apply(
+        self, optimizer: keras.optimizers.Optimizer, gradients: Sequence[tf.Tensor], variables: Sequence[Variable]
+    ) -> None:
         # Inside of `strategy.run` optimizer.apply would add the gradients of all replicas up, which is done already.
         with self._strategy.scope():
             for variable, gradient in zip(variables, gradients, strict=True):
-                variable = getattr(variable, "value", variable)
-                if not isinstance(variable, tf.distribute.DistributedValues):
+                mirrored = as_tensorflow_variable(variable)
+                if not isinstance(mirrored, tf.distribute.DistributedValues):
                     raise UsageError("a model that was made beforehand is on one device alone: use distribute none")
                 self._strategy.extended.update(
-                    variable,
+                    mirrored,
                     lambda copy, slope: optimizer.update_step(slope, copy, optimizer.learning_rate),
                     args=(gradient,),
                     group=False,
                 )
             optimizer.iterations.assign_add(1)
 
-    def _run(self, function: Callable[[int], Any]) -> tuple[Any, list[Any]]:
+    def _run(self, function: Callable[[int], Structure]) -> tuple[Structure, list[tf.distribute.DistributedValues]]:
         """The nest of what the first replica's `function` gives, and the tensors of all replicas' in its order."""
         nests = []
 

@@ -7,15 +7,14 @@ import re
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import tensorflow as tf
 
 from tfppo.errors import UsageError
-from tfppo.execution.replicas import Replicas
+from tfppo.execution.replicas import Maxima, Nests, Replicas, Structure
 from tfppo.execution.tf_config import VARIABLE, Cluster
-from tfppo.execution.variables import named_variables
+from tfppo.execution.variables import StatePart, named_variables
 
 CARRIERS = {tf.bool: tf.int32, tf.int8: tf.int32, tf.int16: tf.int32, tf.uint8: tf.int32, tf.uint16: tf.int32}
 CARRIERS |= {tf.uint32: tf.int64, tf.bfloat16: tf.float32}
@@ -71,20 +70,20 @@ class WorkerReplicas(Replicas):
     def description(self) -> str:
         return f"; shared by {self.count} workers, of which this is number {self.process}"
 
-    def reduce(self, function: Callable[[int], tuple[Any, Any]]) -> tuple[Any, Any]:
+    def reduce(self, function: Callable[[int], tuple[Structure, Maxima]]) -> tuple[Structure, Maxima]:
         sums, maxima = function(self.process)
         mine = tf.one_hot(self.process, self.count, on_value=True, off_value=False)
         slots = tf.nest.map_structure(lambda x: tf.where(mine, x, tf.zeros_like(x)), maxima)  # [R] each
         sums, slots = self._added((sums, slots))
         return sums, tf.nest.map_structure(tf.reduce_max, slots)
 
-    def gather(self, function: Callable[[int], tuple[Any, ...]], axes: Sequence[int]) -> tuple[Any, ...]:
+    def gather(self, function: Callable[[int], Nests], axes: Sequence[int]) -> Nests:
         return self.gather_processes(function(self.process), axes)
 
-    def cut_processes(self, nest: Any, axis: int = 0) -> Any:
+    def cut_processes(self, nest: Structure, axis: int = 0) -> Structure:
         return self.cut(nest, self.process, axis)
 
-    def gather_processes(self, nests: tuple[Any, ...], axes: Sequence[int]) -> tuple[Any, ...]:
+    def gather_processes(self, nests: Nests, axes: Sequence[int]) -> Nests:
         def padded(x: tf.Tensor, axis: int) -> tf.Tensor:
             size = x.shape[axis]
             paddings = [[0, 0] for _ in x.shape]
@@ -100,7 +99,7 @@ class WorkerReplicas(Replicas):
     def any(self, flag: bool) -> bool:
         return bool(self._added(tf.constant(int(flag))).numpy())
 
-    def start(self, settings: str, state: dict[str, Any]) -> None:
+    def start(self, settings: str, state: Mapping[str, StatePart]) -> None:
         digest = int.from_bytes(hashlib.sha256(settings.encode()).digest()[:7])
         (digests,) = self.gather_processes((tf.constant([digest], tf.int64),), (0,))
         others = [str(index) for index, one in enumerate(digests.numpy()) if one != digests[0]]
@@ -134,7 +133,7 @@ class WorkerReplicas(Replicas):
         lost = lost or [index for index in others if index in named] or others
         return "worker " + " or ".join(f"{index} ({self._workers[index]})" for index in lost)
 
-    def _added(self, nest: Any) -> Any:
+    def _added(self, nest: Structure) -> Structure:
         """The sums over all processes of a nest's tensors: one collective for each type."""
         tensors = tf.nest.flatten(nest)
         results = [None] * len(tensors)
@@ -160,7 +159,7 @@ def _interruptible() -> Iterator[None]:
             signal.signal(signal.SIGINT, previous)
 
 
-def _carried(nest: Any) -> Any:
+def _carried(nest: Structure) -> Structure:
     return tf.nest.map_structure(lambda x: tf.cast(x, CARRIERS.get(x.dtype, x.dtype)), nest)
 
 

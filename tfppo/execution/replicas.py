@@ -6,13 +6,19 @@ of one replica, up to the order in which floats are added.
 """
 
 import contextlib
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
+import keras
 import tensorflow as tf
 
+from tfppo.execution.variables import StatePart, Variable
 from tfppo.ops.nest import map_tensors
 from tfppo.settings import exact_div
+
+Structure = TypeVar("Structure")  # a nest of tensors
+Maxima = TypeVar("Maxima")  # a nest of scalars
+Nests = TypeVar("Nests", bound=tuple[object, ...])
 
 
 class Replicas:
@@ -46,7 +52,7 @@ class Replicas:
             return mode, "eager"  # as part of the program
         return ("graph", "xla") if mode == "xla" else (mode, "eager")
 
-    def cut(self, nest: Any, index: int, axis: int = 0) -> Any:
+    def cut(self, nest: Structure, index: int, axis: int = 0) -> Structure:
         """The share of replica `index` in a nest of tensors, cut along an axis; what is None stays None."""
         if self.count == 1:
             return nest
@@ -66,27 +72,29 @@ class Replicas:
         """Inside, variables are made that every replica has a copy of."""
         return contextlib.nullcontext()
 
-    def reduce(self, function: Callable[[int], tuple[Any, Any]]) -> tuple[Any, Any]:
+    def reduce(self, function: Callable[[int], tuple[Structure, Maxima]]) -> tuple[Structure, Maxima]:
         """Two nests of tensors from every replica's `function(index)`: the sums of the first, the maxima of the second
         (scalars)."""
         return function(0)
 
-    def gather(self, function: Callable[[int], tuple[Any, ...]], axes: Sequence[int]) -> tuple[Any, ...]:
+    def gather(self, function: Callable[[int], Nests], axes: Sequence[int]) -> Nests:
         """Nests of tensors from every replica's `function(index)`, the n-th put together along axis `axes[n]`."""
         del axes
         return function(0)
 
-    def cut_processes(self, nest: Any, axis: int = 0) -> Any:
+    def cut_processes(self, nest: Structure, axis: int = 0) -> Structure:
         """The share of this process in a nest of tensors, cut along an axis."""
         del axis
         return nest
 
-    def gather_processes(self, nests: tuple[Any, ...], axes: Sequence[int]) -> tuple[Any, ...]:
+    def gather_processes(self, nests: Nests, axes: Sequence[int]) -> Nests:
         """Nests of tensors that every process has its share of, the n-th put together along axis `axes[n]`."""
         del axes
         return nests
 
-    def apply(self, optimizer: Any, gradients: Sequence[tf.Tensor], variables: Sequence[Any]) -> None:
+    def apply(
+        self, optimizer: keras.optimizers.Optimizer, gradients: Sequence[tf.Tensor], variables: Sequence[Variable]
+    ) -> None:
         """A step of the optimizer, with gradients that are those of all replicas together."""
         optimizer.apply(gradients, variables)
 
@@ -94,7 +102,7 @@ class Replicas:
         """Whether a flag is raised in any of the processes, which all ask."""
         return flag
 
-    def start(self, settings: str, state: dict[str, Any]) -> None:
+    def start(self, settings: str, state: Mapping[str, StatePart]) -> None:
         """Sees to it that all processes begin alike: with the chief's values of the state's variables.
 
         Raises:

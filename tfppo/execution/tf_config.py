@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from dataclasses import dataclass
 
 from tfppo.errors import UsageError, one_line
 
@@ -11,11 +11,12 @@ VARIABLE = "TF_CONFIG"
 EXAMPLE = '{"cluster": {"worker": ["10.0.0.1:12345", "10.0.0.2:12345"]}, "task": {"type": "worker", "index": 0}}'
 
 
-class Cluster(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Cluster:
     """The workers of a run, and which of them this process is. Worker 0 is the chief, who writes the run's folder."""
 
     workers: tuple[str, ...]  # host:port of each
-    index: int
+    index: int  # of this one
 
 
 def read_cluster(environment: Mapping[str, str] = os.environ) -> Cluster | None:
@@ -52,7 +53,7 @@ def read_cluster(environment: Mapping[str, str] = os.environ) -> Cluster | None:
     return Cluster(tuple(workers), index)
 
 
-def _is_address(worker: Any) -> bool:
+def _is_address(worker: object) -> bool:
     if not isinstance(worker, str):
         return False
     host, _, port = worker.rpartition(":")

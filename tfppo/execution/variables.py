@@ -1,29 +1,41 @@
 """The state of a run: the variables that it is made of, and whether two states are the same to the last bit."""
 
 import hashlib
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeAlias
 
+import keras
 import numpy as np
+import tensorflow as tf
+
+Variable: TypeAlias = "keras.Variable | tf.Variable"
+StatePart: TypeAlias = "keras.Layer | keras.optimizers.Optimizer | Variable | list[Variable]"
 
 
-def named_variables(state: dict[str, Any]) -> dict[str, Any]:
+def as_tensorflow_variable(variable: Variable) -> tf.Variable:
+    """Returns the TensorFlow variable of a Keras variable; one of TensorFlow's is returned as it is."""
+    return variable.value if isinstance(variable, keras.Variable) else variable
+
+
+def named_variables(state: Mapping[str, StatePart]) -> dict[str, Variable]:
     """The variables of a state in a fixed order: those of its part `actor` are "actor/0", "actor/1", ...
 
     Seeds of a model's dropout, which is off, are left out: they are others in every process.
 
     Args:
-      state: models and optimizers of Keras, variables, and lists of them, by name; their order counts.
+      state: models and optimizers of Keras, variables, and lists of variables, by name; their order counts.
     """
     return {
         f"{name}/{index}": variable for name, part in state.items() for index, variable in enumerate(_variables(part))
     }
 
 
-def _variables(part: Any) -> list[Any]:
+def _variables(part: StatePart) -> Sequence[Variable]:
     if isinstance(part, list):
         return part
-    return getattr(part, "weights", None) or getattr(part, "variables", [part])
+    if isinstance(part, keras.Layer):
+        return part.weights
+    return part.variables if isinstance(part, keras.optimizers.Optimizer) else [part]
 
 
 def digest(arrays: Iterable[np.ndarray], text: str = "") -> str:
@@ -35,6 +47,6 @@ def digest(arrays: Iterable[np.ndarray], text: str = "") -> str:
     return sha.hexdigest()
 
 
-def weights_hash(variables: Iterable[Any]) -> str:
+def weights_hash(variables: Iterable[Variable]) -> str:
     """The `digest` of variables."""
     return digest(np.asarray(variable.numpy()) for variable in variables)

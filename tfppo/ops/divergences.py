@@ -9,12 +9,16 @@ KL(policy || reference).
 Source: Schulman 2020, "Approximating KL divergence" (http://joschu.net/blog/kl-approx.html).
 """
 
+from typing import TypeAlias
+
 import tensorflow as tf
 
 from tfppo.ops.masking import check_same_shape
 
+Scalar: TypeAlias = "float | tf.Tensor"
 
-def kl_k1(log_ratio):
+
+def kl_k1(log_ratio: tf.Tensor) -> tf.Tensor:
     """Estimate of KL(p || q) from samples of p: k1 = d. Unbiased, of either sign, high variance.
 
     Source: Schulman 2020. Use it in a reward, never as a loss term: its expected gradient is zero.
@@ -27,7 +31,7 @@ def kl_k1(log_ratio):
     return tf.identity(log_ratio)
 
 
-def kl_k2(log_ratio):
+def kl_k2(log_ratio: tf.Tensor) -> tf.Tensor:
     """Estimate of KL(p || q) from samples of p: k2 = d^2 / 2. Biased, never negative.
 
     Source: Schulman 2020. On samples of p its expected gradient with respect to p is that of KL(p || q).
@@ -40,7 +44,7 @@ def kl_k2(log_ratio):
     return tf.square(log_ratio) / 2
 
 
-def kl_k3(log_ratio):
+def kl_k3(log_ratio: tf.Tensor) -> tf.Tensor:
     """Estimate of KL(p || q) from samples of p: k3 = exp(-d) - 1 + d. Unbiased, never negative.
 
     Source: Schulman 2020. On samples of p its expected gradient with respect to p is that of KL(q || p).
@@ -53,7 +57,7 @@ def kl_k3(log_ratio):
     return tf.math.expm1(-log_ratio) + log_ratio
 
 
-def approximate_kl(log_ratio):
+def approximate_kl(log_ratio: tf.Tensor) -> tf.Tensor:
     """Estimate of KL(old || new) from samples of OLD: ratio - 1 - log ratio with ratio = new / old.
 
     This is k3 of Schulman 2020 with p = old, written for the log-ratio that PPO has at hand.
@@ -66,7 +70,7 @@ def approximate_kl(log_ratio):
     return tf.math.expm1(log_ratio) - log_ratio
 
 
-def categorical_kl(logits_p, logits_q):
+def categorical_kl(logits_p: tf.Tensor, logits_q: tf.Tensor) -> tf.Tensor:
     """Exact KL(p || q) of two categorical distributions: sum_a p_a (log p_a - log q_a).
 
     A logit of -1e8 (`distributions.mask_logits`) in p contributes exactly 0 to the value and to the gradient.
@@ -86,7 +90,7 @@ def categorical_kl(logits_p, logits_q):
     return tf.reduce_sum(tf.exp(log_p) * (log_p - log_q), axis=-1)  # [...]
 
 
-def diagonal_normal_kl(mean_p, log_std_p, mean_q, log_std_q):
+def diagonal_normal_kl(mean_p: tf.Tensor, log_std_p: tf.Tensor, mean_q: tf.Tensor, log_std_q: tf.Tensor) -> tf.Tensor:
     """Exact KL(p || q) of two normal distributions with diagonal covariance.
 
     sum_i log(s_q / s_p) + (s_p^2 + (mu_p - mu_q)^2) / (2 s_q^2) - 1/2, s = exp(log_std).
@@ -111,7 +115,7 @@ def diagonal_normal_kl(mean_p, log_std_p, mean_q, log_std_q):
     return tf.reduce_sum(terms, axis=-1)  # [...]
 
 
-def fixed_kl_coefficient(coefficient, kl):
+def fixed_kl_coefficient(coefficient: Scalar, kl: Scalar) -> tf.Tensor:
     """The coefficient unchanged: the rule of a penalty that does not adapt.
 
     Args:
@@ -124,7 +128,7 @@ def fixed_kl_coefficient(coefficient, kl):
     return tf.convert_to_tensor(coefficient, dtype_hint=tf.float32)
 
 
-def adaptive_kl_coefficient_schulman(coefficient, kl, target):
+def adaptive_kl_coefficient_schulman(coefficient: Scalar, kl: Scalar, target: Scalar) -> tf.Tensor:
     """Penalty coefficient after an update: 2 beta if kl > 1.5 target, beta / 2 if kl < target / 1.5, else beta.
 
     Source: Schulman et al. 2017 (PPO), section 4.
@@ -141,7 +145,9 @@ def adaptive_kl_coefficient_schulman(coefficient, kl, target):
     return tf.where(tf.math.is_finite(kl), changed, coefficient)
 
 
-def adaptive_kl_coefficient_ziegler(coefficient, kl, target, num_episodes, horizon):
+def adaptive_kl_coefficient_ziegler(
+    coefficient: Scalar, kl: Scalar, target: Scalar, num_episodes: Scalar, horizon: Scalar
+) -> tf.Tensor:
     """Penalty coefficient after an update: beta (1 + clip(kl / target - 1, -0.2, 0.2) min(n / horizon, 1)).
 
     Source: Ziegler et al. 2019, section 2.2 (a log-space proportional controller), as in their released code. The
@@ -164,7 +170,7 @@ def adaptive_kl_coefficient_ziegler(coefficient, kl, target, num_episodes, horiz
     return tf.where(tf.math.is_finite(kl), changed, coefficient)
 
 
-def _scalars(coefficient, *others):
+def _scalars(coefficient: Scalar, *others: Scalar) -> tuple[tf.Tensor, ...]:
     coefficient = tf.convert_to_tensor(coefficient, dtype_hint=tf.float32)
     dtype = coefficient.dtype
     return coefficient, *(tf.cast(tf.convert_to_tensor(other, dtype_hint=dtype), dtype) for other in others)

@@ -15,8 +15,14 @@ MAX_LOG_RATIO = 20.0
 
 
 def clipped_surrogate_loss(
-    log_probs, old_log_probs, advantages, clip_ratio, mask=None, normalizer=None, dual_clip=None
-):
+    log_probs: tf.Tensor,
+    old_log_probs: tf.Tensor,
+    advantages: tf.Tensor,
+    clip_ratio: float | tf.Tensor,
+    mask: tf.Tensor | None = None,
+    normalizer: tf.Tensor | None = None,
+    dual_clip: float | None = None,
+) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
     """PPO's clipped surrogate objective, negated so that it is minimised.
 
     loss = mean max(-A ratio, -A clip(ratio, 1 - clip_ratio, 1 + clip_ratio)),  ratio = exp(log_prob - old_log_prob)
@@ -61,7 +67,14 @@ def clipped_surrogate_loss(
     return masked_mean(losses, mask, normalizer), tf.nest.map_structure(tf.stop_gradient, metrics)
 
 
-def clipped_value_loss(values, old_values, returns, value_clip=None, mask=None, normalizer=None):
+def clipped_value_loss(
+    values: tf.Tensor,
+    old_values: tf.Tensor | None,
+    returns: tf.Tensor,
+    value_clip: float | tf.Tensor | None = None,
+    mask: tf.Tensor | None = None,
+    normalizer: tf.Tensor | None = None,
+) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
     """Half the mean squared error of the value function, optionally clipped around the old values.
 
     loss = 1/2 mean max((V - R)^2, (clip(V, V_old - value_clip, V_old + value_clip) - R)^2)

@@ -6,8 +6,10 @@ NaN included: `tf.where` removes them before any arithmetic, because NaN * 0 is 
 
 import tensorflow as tf
 
+from tfppo.ops.nest import Nest
 
-def check_same_shape(**tensors):
+
+def check_same_shape(**tensors: tf.Tensor | None) -> None:
     """Raise unless the static shapes of the named tensors agree; None values are skipped.
 
     TensorFlow broadcasts [N, 1] against [N] to [N, N] without a word, so every function here that combines tensors
@@ -23,7 +25,7 @@ def check_same_shape(**tensors):
             raise ValueError(f"{first_name} has shape {first_shape} but {name} has shape {shape}; they must be equal")
 
 
-def zero_outside(values, mask=None):
+def zero_outside(values: tf.Tensor, mask: tf.Tensor | None = None) -> tf.Tensor:
     """`values` where the mask is true, 0 elsewhere; neither value nor gradient sees what was outside.
 
     Args:
@@ -40,7 +42,7 @@ def zero_outside(values, mask=None):
     return tf.where(mask, values, tf.zeros_like(values))
 
 
-def finite_outside(values, mask, default=0.0):
+def finite_outside(values: tf.Tensor, mask: tf.Tensor, default: float | tf.Tensor = 0.0) -> tf.Tensor:
     """`values` with `default` in place of what is not finite outside the mask; what is inside stays as it is.
 
     Args:
@@ -53,7 +55,7 @@ def finite_outside(values, mask, default=0.0):
     return tf.where(_over(mask, values) | _is_finite(values), values, default)
 
 
-def masked_finite(values, mask=None):
+def masked_finite(values: Nest, mask: tf.Tensor | None = None) -> tf.Tensor:
     """Whether every number where the mask is true is finite.
 
     Args:
@@ -70,16 +72,16 @@ def masked_finite(values, mask=None):
     return finite
 
 
-def _is_finite(x):
+def _is_finite(x: tf.Tensor) -> tf.Tensor:
     return tf.abs(x) <= x.dtype.max  # tf.math.is_finite would be moved before a transpose, and oneDNN complain of bools
 
 
-def _over(mask, x):
+def _over(mask: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
     """A mask [...] that goes with x [..., *rest]."""
     return tf.reshape(mask, [*mask.shape, *[1] * (x.shape.rank - mask.shape.rank)])
 
 
-def masked_sum(values, mask=None):
+def masked_sum(values: tf.Tensor, mask: tf.Tensor | None = None) -> tf.Tensor:
     """Sum of the entries where the mask is true: sum_i m_i x_i.
 
     Args:
@@ -94,7 +96,7 @@ def masked_sum(values, mask=None):
     return tf.reduce_sum(zero_outside(values, mask))
 
 
-def masked_mean(values, mask=None, normalizer=None):
+def masked_mean(values: tf.Tensor, mask: tf.Tensor | None = None, normalizer: tf.Tensor | None = None) -> tf.Tensor:
     """Mean over the entries where the mask is true: sum_i m_i x_i / max(sum_i m_i, 1).
 
     A minibatch that is cut into micro-batches or spread over replicas passes the masked count of the WHOLE minibatch
@@ -121,7 +123,9 @@ def masked_mean(values, mask=None, normalizer=None):
     return total / normalizer
 
 
-def masked_whiten(values, mask=None, shift_mean=True, epsilon=1e-8):
+def masked_whiten(
+    values: tf.Tensor, mask: tf.Tensor | None = None, shift_mean: bool = True, epsilon: float = 1e-8
+) -> tf.Tensor:
     """Standardised values, (x - mean) / (std + epsilon), statistics over the masked entries only.
 
     The variance is the population variance (divided by n) [Huang et al. 2022; Ziegler et al. 2019]. Constant values
@@ -152,7 +156,7 @@ def masked_whiten(values, mask=None, shift_mean=True, epsilon=1e-8):
     return zero_outside(whitened, mask)
 
 
-def explained_variance(values, returns, mask=None):
+def explained_variance(values: tf.Tensor, returns: tf.Tensor, mask: tf.Tensor | None = None) -> tf.Tensor:
     """Share of the variance of the returns that the values explain: 1 - Var(R - V) / Var(R).
 
     1 is a perfect value function, 0 no better than a constant, negative worse than one. Where the returns are constant
@@ -177,12 +181,12 @@ def explained_variance(values, returns, mask=None):
     return tf.where(is_positive, 1 - ratio, 0)
 
 
-def _masked_variance(values, mask):
+def _masked_variance(values: tf.Tensor, mask: tf.Tensor | None) -> tf.Tensor:
     shifted = zero_outside(values - _origin(values, mask), mask)
     return masked_mean(tf.square(shifted - masked_mean(shifted, mask)), mask)
 
 
-def _origin(values, mask):
+def _origin(values: tf.Tensor, mask: tf.Tensor | None) -> tf.Tensor:
     # The rounded mean of N equal numbers is not that number, so x - mean would be noise, which whitening then blows up
     # to order 1. Statistics about the minimum are exact for constants and the same for everything else.
     values = tf.convert_to_tensor(values)

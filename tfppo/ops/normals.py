@@ -4,7 +4,7 @@ TensorFlow Probability does their densities; it takes a second to import and is 
 control and language models never pay for it.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 
 import tensorflow as tf
 
@@ -22,40 +22,40 @@ class DiagonalNormal(NamedTuple):
     mean: tf.Tensor  # [..., D]
     log_std: tf.Tensor  # [..., D]
 
-    def log_prob(self, actions):
+    def log_prob(self, actions: tf.Tensor) -> tf.Tensor:
         """[..., D] -> [...]. Raises ValueError if the shapes differ."""
         check_same_shape(mean=self.mean, actions=actions, log_std=self.log_std)
         return self.to_tfp().log_prob(actions)
 
-    def entropy(self, seed=None):
+    def entropy(self, seed: tf.Tensor | None = None) -> tf.Tensor:
         """sum_i log_std_i + (1 + log 2 pi) / 2, exact; -> [...]. Raises ValueError if the shapes differ."""
         del seed
         check_same_shape(mean=self.mean, log_std=self.log_std)
         return self.to_tfp().entropy()
 
     @staticmethod
-    def noise(shape, seed, dtype=tf.float32):
+    def noise(shape: random.Shape, seed: tf.Tensor, dtype: tf.DType = tf.float32) -> tf.Tensor:
         """Standard normal noise for `reparameterize`; shape [..., D]."""
         return random.normal(shape, seed, dtype)
 
-    def reparameterize(self, noise):
+    def reparameterize(self, noise: tf.Tensor) -> tf.Tensor:
         """mean + std * noise; -> [..., D]. Raises ValueError if the shapes differ."""
         check_same_shape(mean=self.mean, log_std=self.log_std, noise=noise)
         return self.mean + tf.exp(self.log_std) * noise
 
-    def sample(self, seed):
+    def sample(self, seed: tf.Tensor) -> tf.Tensor:
         """Reparameterised; -> [..., D]. Raises ValueError if the shapes differ."""
         return self.reparameterize(self.noise(tf.shape(self.mean), seed, self.mean.dtype))
 
-    def mode(self):
+    def mode(self) -> tf.Tensor:
         """-> [..., D]."""
         return tf.identity(self.mean)
 
-    def kl(self, other):
+    def kl(self, other: Self) -> tf.Tensor:
         """KL(self || other), exact; -> [...]."""
         return diagonal_normal_kl(self.mean, self.log_std, other.mean, other.log_std)
 
-    def to_tfp(self):
+    def to_tfp(self) -> Any:
         """The same distribution as a `tfp.distributions.Independent` of normals."""
         import tensorflow_probability as tfp
 
@@ -74,16 +74,16 @@ class SquashedNormal(NamedTuple):
     log_std: tf.Tensor  # [..., D]
 
     @property
-    def base(self):
+    def base(self) -> DiagonalNormal:
         """The normals before tanh."""
         return DiagonalNormal(self.mean, self.log_std)
 
     @staticmethod
-    def squash(actions):
+    def squash(actions: tf.Tensor) -> tf.Tensor:
         """tanh(actions), what the environment gets; [..., D] -> [..., D]."""
         return tf.tanh(actions)
 
-    def log_prob(self, actions):
+    def log_prob(self, actions: tf.Tensor) -> tf.Tensor:
         """log N(x; mean, std) - sum_i log(1 - tanh(x_i)^2); [..., D] -> [...].
 
         Source: Haarnoja et al. 2018 (SAC), appendix C, equation 21; the Jacobian in the form 2 (log 2 - x -
@@ -92,7 +92,7 @@ class SquashedNormal(NamedTuple):
         actions = tf.convert_to_tensor(actions)
         return self.base.log_prob(actions) - tf.reduce_sum(_log_tanh_slope(actions), axis=-1)
 
-    def entropy(self, seed=None):
+    def entropy(self, seed: tf.Tensor | None = None) -> tf.Tensor:
         """There is no closed form; -> [...].
 
         With a seed -log_prob of one reparameterised sample, which is unbiased; without one the integral, dimension by
@@ -107,33 +107,33 @@ class SquashedNormal(NamedTuple):
         return self.base.entropy() + tf.reduce_sum(weights * _log_tanh_slope(actions), axis=[-2, -1])
 
     @staticmethod
-    def noise(shape, seed, dtype=tf.float32):
+    def noise(shape: random.Shape, seed: tf.Tensor, dtype: tf.DType = tf.float32) -> tf.Tensor:
         """Standard normal noise for `reparameterize`; shape [..., D]."""
         return random.normal(shape, seed, dtype)
 
-    def reparameterize(self, noise):
+    def reparameterize(self, noise: tf.Tensor) -> tf.Tensor:
         """PRE-tanh: mean + std * noise; -> [..., D]."""
         return self.base.reparameterize(noise)
 
-    def sample(self, seed):
+    def sample(self, seed: tf.Tensor) -> tf.Tensor:
         """PRE-tanh, reparameterised; -> [..., D]."""
         return self.base.sample(seed)
 
-    def mode(self):
+    def mode(self) -> tf.Tensor:
         """PRE-tanh mean, the usual greedy action (the median, not the mode, of the squashed density); -> [..., D]."""
         return self.base.mode()
 
-    def kl(self, other):
+    def kl(self, other: Self) -> tf.Tensor:
         """KL(self || other), exact: that of the normals, for a bijection changes no KL; -> [...]."""
         return self.base.kl(other.base)
 
-    def to_tfp(self):
+    def to_tfp(self) -> Any:
         """The distribution of the SQUASHED actions as a `tfp.distributions.TransformedDistribution`."""
         import tensorflow_probability as tfp
 
         return tfp.distributions.TransformedDistribution(self.base.to_tfp(), tfp.bijectors.Tanh())
 
 
-def _log_tanh_slope(x):
+def _log_tanh_slope(x: tf.Tensor) -> tf.Tensor:
     """log(1 - tanh(x)^2), finite for every x."""
     return 2 * (tf.math.log(tf.constant(2, x.dtype)) - x - tf.math.softplus(-2 * x))

@@ -8,7 +8,12 @@ A seed is an int32 or int64 tensor of shape [2]; the two give the same numbers. 
 one for every draw with `fold_in`.
 """
 
+from collections.abc import Sequence
+from typing import TypeAlias
+
 import tensorflow as tf
+
+Shape: TypeAlias = "Sequence[int] | tf.Tensor"
 
 # Named, because the default lets TensorFlow choose by device.
 _ALGORITHM = "philox"
@@ -16,7 +21,7 @@ _SORTED = 1024  # up to which a permutation is drawn by sorting
 _ROUNDS = 6  # three leave a pattern that a test finds
 
 
-def fold_in(seed, data):
+def fold_in(seed: tf.Tensor, data: int | tf.Tensor) -> tf.Tensor:
     """A new seed from a seed and an integer (a step, an epoch, the number of a head).
 
     Args:
@@ -29,7 +34,7 @@ def fold_in(seed, data):
     return tf.random.experimental.stateless_fold_in(seed, data, alg=_ALGORITHM)
 
 
-def uniform(shape, seed, dtype=tf.float32):
+def uniform(shape: Shape, seed: tf.Tensor, dtype: tf.DType = tf.float32) -> tf.Tensor:
     """Uniform numbers in the OPEN interval (0, 1), symmetric about 1/2: (k + 1/2) / 2^b for a random b-bit integer k.
 
     b is 23 for float32 and 52 for float64: with one bit more the largest value would round to 1, whose Gumbel noise is
@@ -52,7 +57,7 @@ def uniform(shape, seed, dtype=tf.float32):
     return (tf.cast(integers, dtype) + 0.5) * 2.0**-kept_bits
 
 
-def normal(shape, seed, dtype=tf.float32):
+def normal(shape: Shape, seed: tf.Tensor, dtype: tf.DType = tf.float32) -> tf.Tensor:
     """Standard normal numbers by inversion: Phi^-1(u), u uniform.
 
     Args:
@@ -63,7 +68,7 @@ def normal(shape, seed, dtype=tf.float32):
     return tf.math.ndtri(uniform(shape, seed, dtype))
 
 
-def gumbel(shape, seed, dtype=tf.float32):
+def gumbel(shape: Shape, seed: tf.Tensor, dtype: tf.DType = tf.float32) -> tf.Tensor:
     """Standard Gumbel numbers by inversion: -log(-log u), u uniform; always finite.
 
     Args:
@@ -74,7 +79,7 @@ def gumbel(shape, seed, dtype=tf.float32):
     return -tf.math.log(-tf.math.log(uniform(shape, seed, dtype)))
 
 
-def permutation(n, seed):
+def permutation(n: int, seed: tf.Tensor) -> tf.Tensor:
     """A random permutation of 0 .. n-1.
 
     Up to 1,024 it is the order that sorts n random integers: every permutation is equally likely. Beyond, where a sort
@@ -100,7 +105,7 @@ def permutation(n, seed):
     inside = tf.constant(2**bits - 1, tf.uint32)
     half = tf.constant((bits + 1) // 2, tf.uint32)
 
-    def mix(x):
+    def mix(x: tf.Tensor) -> tf.Tensor:
         for index in range(_ROUNDS):
             odd = tf.bitwise.bitwise_or(keys[index, 0], tf.constant(1, tf.uint32))
             x = tf.bitwise.bitwise_and(x * odd + keys[index, 1], inside)
@@ -116,7 +121,7 @@ def permutation(n, seed):
     return tf.cast(order, tf.int32)
 
 
-def categorical(logits, seed):
+def categorical(logits: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     """One sample a row from softmax(logits), by the Gumbel-max trick: argmax_a (logits_a + g_a), g_a Gumbel.
 
     Source: Maddison et al. 2014, "A* sampling". The relaxed form, softmax((logits + g) / temperature), yields points

@@ -11,7 +11,15 @@ import tensorflow as tf
 from tfppo.ops.masking import check_same_shape
 
 
-def generalized_advantage_estimation(rewards, values, next_values, terminated, truncated, gamma, gae_lambda):
+def generalized_advantage_estimation(
+    rewards: tf.Tensor,
+    values: tf.Tensor,
+    next_values: tf.Tensor,
+    terminated: tf.Tensor,
+    truncated: tf.Tensor,
+    gamma: float | tf.Tensor,
+    gae_lambda: float | tf.Tensor,
+) -> tuple[tf.Tensor, tf.Tensor]:
     """Generalised advantage estimates and the returns that the value function is trained on.
 
     delta_t = r_t + gamma (1 - terminated_t) V'_t - V_t
@@ -46,7 +54,13 @@ def generalized_advantage_estimation(rewards, values, next_values, terminated, t
     return advantages, advantages + values
 
 
-def discounted_returns(rewards, next_values, terminated, truncated, gamma):
+def discounted_returns(
+    rewards: tf.Tensor,
+    next_values: tf.Tensor,
+    terminated: tf.Tensor,
+    truncated: tf.Tensor,
+    gamma: float | tf.Tensor,
+) -> tf.Tensor:
     """Discounted sums of rewards to the end of the episode, bootstrapped where it was cut short (lambda = 1).
 
     G_t = r_t + gamma V'_t    at a truncated step and at the last of the rollout (0 for V'_t if it terminated)
@@ -73,7 +87,13 @@ def discounted_returns(rewards, next_values, terminated, truncated, gamma):
     return _reverse_accumulate(tf.where(is_cut, targets, rewards), decay, is_cut)
 
 
-def _one_step(rewards, next_values, terminated, truncated, gamma):
+def _one_step(
+    rewards: tf.Tensor,
+    next_values: tf.Tensor,
+    terminated: tf.Tensor,
+    truncated: tf.Tensor,
+    gamma: float | tf.Tensor,
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """(r + gamma V', gamma, whether the episode ends), each [T, ...], after the checks of both functions."""
     rewards = tf.convert_to_tensor(rewards)
     check_same_shape(rewards=rewards, next_values=next_values, terminated=terminated, truncated=truncated)
@@ -88,10 +108,10 @@ def _one_step(rewards, next_values, terminated, truncated, gamma):
     return rewards + gamma * successor, decay, terminated | tf.convert_to_tensor(truncated)
 
 
-def _reverse_accumulate(increments, decay, is_end):
+def _reverse_accumulate(increments: tf.Tensor, decay: tf.Tensor, is_end: tf.Tensor) -> tf.Tensor:
     """x_t = increment_t + decay_t x_{t+1}, without the second term at an end; all [T, ...]."""
 
-    def step(later, inputs):
+    def step(later: tf.Tensor, inputs: tuple[tf.Tensor, tf.Tensor, tf.Tensor]) -> tf.Tensor:
         increment, decay_t, is_end_t = inputs
         return increment + decay_t * tf.where(is_end_t, tf.zeros_like(later), later)
 

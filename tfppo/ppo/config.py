@@ -61,11 +61,11 @@ class PPOConfig:
     num_epochs: int = 8
     """Passes over each rollout."""
     minibatch_size: int = 1024
-    """Items (transitions or sequences) in a gradient step; it divides the rollout exactly."""
+    """Transitions (text: responses) in a gradient step; it divides the rollout exactly."""
     num_micro_batches: int = 1
     """Pieces that a minibatch is cut into to save memory; their gradients add up to the minibatch's."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_types(self)
         check(self, "learning_rate", "positive", lambda v: v > 0)
         for name in ("warmup_iterations", "value_coeff", "entropy_coeff", "kl_coeff"):

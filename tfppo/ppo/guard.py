@@ -1,42 +1,66 @@
 """Numbers that are not finite never reach the weights: the update is skipped and counted, and too many in a row end the
 run."""
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Mapping
+from enum import Enum
+from typing import NamedTuple
 
 import tensorflow as tf
 
 from tfppo.errors import UsageError
 from tfppo.ops.masking import masked_finite
-from tfppo.ppo.types import Batch, value_mask_of
+from tfppo.ops.nest import Nest
 
 MAX_IN_A_ROW = 5  # skipped updates after which a run stops
-ADVICE = {
-    "an observation": "mend the environment",
-    "a reward": "mend the environment",
-    "a score": "mend the reward",
-    "old_log_probs": "the policy's outputs have overflowed: lower the learning rate",
-    "old_values": "the critic's outputs have overflowed: lower the learning rate or scale the rewards down",
-    "reference_log_probs": "the reference gives a token no probability: look at its weights",
-    "advantages": "scale the rewards down",
-    "returns": "scale the rewards down",
-    "the loss": "lower the learning rate",
-    "the gradient": "lower the learning rate",
-}
-NAMES = tuple(ADVICE)
-FIELDS = tuple(name for name in NAMES if name in Batch._fields)
-NOTHING = -1  # every number is finite
+
+
+class Quantity(Enum):
+    """What must be finite in an update, in the order in which it is looked at.
+
+    Each has the words that messages use, and the advice that they give. Checkpoints hold indices into this order.
+    """
+
+    OBSERVATION = "an observation", "mend the environment"
+    REWARD = "a reward", "mend the environment"
+    SCORE = "a score", "mend the reward"
+    OLD_LOG_PROBS = "old_log_probs", "the policy's outputs have overflowed: lower the learning rate"
+    OLD_VALUES = (
+        "old_values",
+        "the critic's outputs have overflowed: lower the learning rate or scale the rewards down",
+    )
+    REFERENCE_LOG_PROBS = "reference_log_probs", "the reference gives a token no probability: look at its weights"
+    ADVANTAGES = "advantages", "scale the rewards down"
+    RETURNS = "returns", "scale the rewards down"
+    LOSS = "the loss", "lower the learning rate"
+    GRADIENT = "the gradient", "lower the learning rate"
+
+    def __init__(self, words: str, advice: str):
+        self.words = words
+        self.advice = advice
+
+    def __str__(self) -> str:
+        return self.words
+
+
+QUANTITIES = tuple(Quantity)
+NOTHING = -1  # in place of an index into QUANTITIES: every number is finite
+
+
+class Masked(NamedTuple):
+    """Numbers, and which of them count."""
+
+    values: Nest  # [..., *rest] each; those that are not floats are finite
+    mask: tf.Tensor | None = None  # [...] bool; None: all of them count
 
 
 class Guard(tf.Module):
     """Finds what is not finite in an update, and counts the updates that were skipped for it.
 
     An update ends at the first gradient step that is not finite, and leaves no trace in weights and optimizer; where
-    the rollout itself is not finite, it does not begin. `NAMES` are what is looked at, in this order; what is found is
-    an index into them.
+    the rollout itself is not finite, it does not begin. What is found is an index into `QUANTITIES`, or NOTHING.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__(name="guard")
         self.skipped = tf.Variable(0, dtype=tf.int64, trainable=False, name="skipped")
         self.in_a_row = tf.Variable(0, dtype=tf.int64, trainable=False, name="skipped_in_a_row")
@@ -47,23 +71,13 @@ class Guard(tf.Module):
         """Everything that changes, in a fixed order."""
         return [self.skipped, self.in_a_row, self.found]
 
-    def of_batch(self, data: Any, batch: Batch) -> tf.Tensor:
-        """The first thing in a rollout or its batch that is not finite, scalar int64.
-
-        Args:
-          data: what the learner was given; its property `guarded` names tensors, with the masks of what counts.
-          batch: what was made of it.
-        """
-        named = dict(getattr(data, "guarded", {}))
-        for name in FIELDS:
-            x = getattr(batch, name)
-            if x is not None:
-                named[name] = (x, value_mask_of(batch) if name in ("old_values", "returns") else batch.mask)
-        return _first((name, masked_finite(*named[name])) for name in NAMES if name in named)
+    def of_data(self, data: Mapping[Quantity, Masked]) -> tf.Tensor:
+        """Finds the first quantity of a rollout and its batch that is not finite, scalar int64."""
+        return _first({quantity: masked_finite(*masked) for quantity, masked in data.items()})
 
     def of_step(self, loss: tf.Tensor, gradient_norm: tf.Tensor) -> tf.Tensor:
-        """Which of the two, scalars, is not finite, scalar int64. A norm is finite only where every gradient is."""
-        return _first([("the loss", tf.math.is_finite(loss)), ("the gradient", tf.math.is_finite(gradient_norm))])
+        """Finds which of two scalars is not finite, scalar int64. A norm is finite only where every gradient is."""
+        return _first({Quantity.LOSS: tf.math.is_finite(loss), Quantity.GRADIENT: tf.math.is_finite(gradient_norm)})
 
     def count(self, found: tf.Tensor) -> tf.Tensor:
         """Takes note of what an update has found. Returns the updates that were skipped so far, a float32 scalar."""
@@ -74,23 +88,24 @@ class Guard(tf.Module):
 
     def check(self, iteration: int) -> None:
         """Raises UsageError if so many updates in a row were skipped, up to this iteration, that more are no use."""
-        if int(self.in_a_row.numpy()) >= MAX_IN_A_ROW:
-            name = self.culprit
+        culprit, in_a_row = self.culprit, int(self.in_a_row.numpy())
+        if culprit is not None and in_a_row >= MAX_IN_A_ROW:
             raise UsageError(
-                f"{name} was not finite in {int(self.in_a_row.numpy())} updates in a row, the latest of them in "
-                f"iteration {iteration + 1}: {ADVICE[name]}; weights and checkpoints are as they were before"
+                f"{culprit} was not finite in {in_a_row} updates in a row, the latest of them in "
+                f"iteration {iteration + 1}: {culprit.advice}; weights and checkpoints are as they were before"
             )
 
     @property
-    def culprit(self) -> str | None:
+    def culprit(self) -> Quantity | None:
         """What was not finite in the latest update; None: nothing."""
         found = int(self.found.numpy())
-        return None if found == NOTHING else NAMES[found]
+        return None if found == NOTHING else QUANTITIES[found]
 
 
-def _first(checks: Iterable[tuple[str, tf.Tensor]]) -> tf.Tensor:
-    """The index into NAMES of the first check that fails."""
+def _first(finite: Mapping[Quantity, tf.Tensor]) -> tf.Tensor:
+    """Returns the index of the first quantity that is not finite, by bool scalars."""
     found = tf.constant(NOTHING, tf.int64)
-    for name, is_finite in reversed(list(checks)):
-        found = tf.where(is_finite, found, tf.constant(NAMES.index(name), tf.int64))
+    for index, quantity in reversed(list(enumerate(QUANTITIES))):
+        if quantity in finite:
+            found = tf.where(finite[quantity], found, tf.constant(index, tf.int64))
     return found

@@ -1,8 +1,8 @@
 """PPO's update, the same for control and text: epochs x minibatches in one compiled loop. It returns metrics and
 never writes."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Generic, NamedTuple, TypeVar
 
 import keras
 import tensorflow as tf
@@ -10,6 +10,7 @@ import tensorflow as tf
 from tfppo.errors import UsageError
 from tfppo.execution.compilation import compiled
 from tfppo.execution.replicas import ALONE, Replicas
+from tfppo.execution.variables import Variable
 from tfppo.ops.divergences import (
     adaptive_kl_coefficient_schulman,
     adaptive_kl_coefficient_ziegler,
@@ -19,22 +20,55 @@ from tfppo.ops.masking import explained_variance
 from tfppo.ops.nest import map_tensors
 from tfppo.ops.random import fold_in, permutation
 from tfppo.ppo.config import PPOConfig
-from tfppo.ppo.guard import NOTHING, Guard
-from tfppo.ppo.objective import MEAN_METRICS, Coefficients, Objective
+from tfppo.ppo.guard import NOTHING, Guard, Masked, Quantity
+from tfppo.ppo.objective import MEAN_METRICS, Coefficients, Gradients, Metrics, Objective
 from tfppo.ppo.schedules import make_schedule
-from tfppo.ppo.types import Batch, Policy, value_mask_of
+from tfppo.ppo.types import Batch, Inputs, Policy, value_mask_of
 from tfppo.settings import exact_div
 
-SCHEDULES = ("schedule/learning_rate", "schedule/clip_ratio", "schedule/entropy_coeff", "schedule/kl_coeff")
-RATIOS = ("policy/ratio_max", "policy/first_ratio_max")  # the largest of an update's steps, and of its first step
-METRICS = (*MEAN_METRICS, *RATIOS, "value/explained_variance", *SCHEDULES, "guard/skipped_updates")
+METRICS = (
+    *MEAN_METRICS,
+    "policy/ratio_max",
+    "policy/first_ratio_max",
+    "value/explained_variance",
+    "schedule/learning_rate",
+    "schedule/clip_ratio",
+    "schedule/entropy_coeff",
+    "schedule/kl_coeff",
+    "guard/skipped_updates",
+)
+
+Data = TypeVar("Data")
 
 
-class PPOLearner(tf.Module):
+class Totals(NamedTuple):
+    """Metrics of the minibatches that were evaluated and finite."""
+
+    steps: tf.Tensor  # [] how many there were
+    sums: tf.Tensor  # [len(MEAN_METRICS)]
+    largest_ratio: tf.Tensor  # []
+    first_ratio: tf.Tensor  # [] the largest of the first minibatch
+
+
+class UpdateState(NamedTuple):
+    """What the loops over epochs and minibatches carry."""
+
+    proceed: tf.Tensor  # [] bool, False: the update ends here
+    totals: Totals
+    epoch_kl: tf.Tensor  # [] of the latest epoch: the sum over its minibatches so far; once it is over, their mean
+    found: tf.Tensor  # [] int64, what the guard has found
+
+
+def _nothing_else(data: object) -> Mapping[Quantity, Masked]:
+    del data
+    return {}
+
+
+class PPOLearner(tf.Module, Generic[Data, Inputs]):
     """Trains a policy on batches by proximal policy optimisation [Schulman et al. 2017].
 
     One `update` is one iteration: `num_epochs` passes over the batch in minibatches, each a step of Adam on the
-    objective (see `objective.Objective`). Numbers that are not finite never reach the weights (see `guards.Guard`).
+    objective (see `objective.Objective`). Numbers that are not finite never reach the weights (see `guard.Guard`).
 
     Args:
       policy: what is trained: `evaluate_actions(inputs, actions)` and `trainable_variables`.
@@ -44,22 +78,28 @@ class PPOLearner(tf.Module):
         say); None: `update` is given a Batch.
       refresh: as `prepare`, but with the values of the policy as it is now: where `recompute_advantages` is on, each
         epoch takes its advantages and returns [Andrychowicz et al. 2021].
+      guarded: what must be finite in what `update` is given, besides the batch; as a rule nothing else.
+      item_size: transitions that one item of a batch holds: the rollout length where an item is an environment with
+        its whole time. A minibatch has `config.minibatch_size / item_size` items.
       seed: seeds the order of minibatches.
       mode: "xla", "graph" or "eager".
       replicas: who share each minibatch; all of them are given the same data.
 
     Raises:
-      UsageError: if `recompute_advantages` is on without a `refresh`, or minibatches cannot be shared.
+      UsageError: if `recompute_advantages` is on without a `refresh`, or minibatches cannot be divided into items or
+        shared.
     """
 
     def __init__(
         self,
-        policy: Policy,
+        policy: Policy[Inputs],
         config: PPOConfig,
         num_iterations: int,
         *,
-        prepare: Callable[[Any], Batch] | None = None,
-        refresh: Callable[[Any], Batch] | None = None,
+        prepare: Callable[[Data], Batch[Inputs]] | None = None,
+        refresh: Callable[[Data], Batch[Inputs]] | None = None,
+        guarded: Callable[[Data], Mapping[Quantity, Masked]] = _nothing_else,
+        item_size: int = 1,
         seed: int = 0,
         mode: str = "xla",
         replicas: Replicas = ALONE,
@@ -68,13 +108,16 @@ class PPOLearner(tf.Module):
         self.policy = policy
         self.config = config
         self.replicas = replicas
-        replicas.divide(config.minibatch_size, "minibatch_size", config.num_micro_batches)
+        self.item_size = item_size
+        self.items_per_minibatch = exact_div(config.minibatch_size, item_size, "minibatch_size", "item_size")
+        replicas.divide(self.items_per_minibatch, "minibatch_size", config.num_micro_batches)
         mode, share_mode = replicas.modes(mode)
         self.objective = Objective(policy, config, replicas, share_mode)
         self.prepare = prepare
         self.refresh = refresh if config.recompute_advantages else None
         if config.recompute_advantages and refresh is None:
             raise UsageError("recompute_advantages wants values anew in each epoch, but there is no refresh: give one")
+        self.guarded = guarded
         self.seed = tf.constant([seed, 0x0FF5E7], tf.int32)
         self.learning_rate = make_schedule(
             config.learning_rate_schedule, config.learning_rate, num_iterations, config.warmup_iterations
@@ -89,10 +132,10 @@ class PPOLearner(tf.Module):
         self.kl_coeff = tf.Variable(config.kl_coeff, dtype=tf.float32, trainable=False, name="kl_coeff")
         self.update = compiled(self.update_function, mode)
 
-    def update_function(self, data: Any) -> dict[str, tf.Tensor]:
+    def update_function(self, data: Data) -> Metrics:
         """What `update` compiles: trains on one rollout. Returns scalar metrics, named as in `metrics.METRICS`: means
         over the minibatches that were evaluated and finite (`policy/ratio_max`: the largest)."""
-        batch = data if self.prepare is None else self.prepare(data)
+        batch = self._prepared(data)
         learning_rate = self.learning_rate(self.iteration)
         coefficients = Coefficients(
             self.clip_ratio(self.iteration), self.entropy_coeff(self.iteration), self.kl_coeff.read_value()
@@ -100,72 +143,99 @@ class PPOLearner(tf.Module):
         self.optimizer.learning_rate.assign(learning_rate)
         trained = [*self.policy.trainable_variables, *self.optimizer.variables]
         before = [tf.identity(variable) for variable in trained]  # TensorFlow copies what is about to be written
-        sums, ratios, last_kl, found = self._run_epochs(data, batch, coefficients)
-        self._undo_unless(found == NOTHING, trained, before)
-        steps = sums[-1]
-        metrics = dict(zip(MEAN_METRICS, tf.unstack(sums[:-1] / steps), strict=True))
-        metrics |= zip(RATIOS, tf.unstack(ratios), strict=True)
-        metrics["value/explained_variance"] = explained_variance(batch.old_values, batch.returns, value_mask_of(batch))
-        metrics |= zip(SCHEDULES, (learning_rate, *coefficients), strict=True)
-        kl = last_kl if batch.reference_kl is None else tf.reduce_mean(batch.reference_kl)
+        result = self._run_epochs(data, batch, coefficients)
+        is_finite = result.found == NOTHING
+        self._undo_unless(is_finite, trained, before)
+        kl = result.epoch_kl if batch.reference_kl is None else tf.reduce_mean(batch.reference_kl)
         kl_coeff = self._next_kl_coeff(kl, batch.actions.shape[0])
-        self.kl_coeff.assign(tf.where(found == NOTHING, kl_coeff, self.kl_coeff))
-        metrics["guard/skipped_updates"] = self.guard.count(found)
+        self.kl_coeff.assign(tf.where(is_finite, kl_coeff, self.kl_coeff))
         self.iteration.assign_add(1)
-        return metrics
+        totals = result.totals
+        means = tf.unstack(totals.sums / totals.steps)
+        explained = explained_variance(batch.old_values, batch.returns, value_mask_of(batch))
+        return {
+            **dict(zip(MEAN_METRICS, means, strict=True)),
+            "policy/ratio_max": totals.largest_ratio,
+            "policy/first_ratio_max": totals.first_ratio,
+            "value/explained_variance": explained,
+            "schedule/learning_rate": learning_rate,
+            "schedule/clip_ratio": coefficients.clip_ratio,
+            "schedule/entropy_coeff": coefficients.entropy_coeff,
+            "schedule/kl_coeff": coefficients.kl_coeff,
+            "guard/skipped_updates": self.guard.count(result.found),
+        }
 
-    def _run_epochs(
-        self, data: Any, batch: Batch, coefficients: Coefficients
-    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
-        """All gradient steps of an iteration. Returns the sums of MEAN_METRICS and the number of steps, RATIOS, the
-        last epoch's mean KL, and what the guard has found, which ends the iteration."""
-        config = self.config
+    def _prepared(self, data: Data) -> Batch[Inputs]:
+        if self.prepare is not None:
+            return self.prepare(data)
+        if not isinstance(data, Batch):
+            raise UsageError(f"update was given a {type(data).__name__}, not a Batch: give the learner a prepare")
+        return data
+
+    def _run_epochs(self, data: Data, batch: Batch[Inputs], coefficients: Coefficients) -> UpdateState:
+        """Takes all gradient steps of an iteration. What the guard finds ends them."""
         num_items = batch.actions.shape[0]
-        num_minibatches = exact_div(num_items, config.minibatch_size, "the batch", "minibatch_size")
+        num_minibatches = exact_div(
+            num_items * self.item_size, self.config.minibatch_size, "the batch", "minibatch_size"
+        )
+        rows = [num_minibatches, self.items_per_minibatch]
         seed = fold_in(self.seed, self.iteration)
         zero = tf.zeros([], batch.advantages.dtype)
-        sums, ratios = tf.zeros([len(MEAN_METRICS) + 1], zero.dtype), tf.zeros([len(RATIOS)], zero.dtype)
-        found = self.guard.of_batch(data, batch)
+        found = self.guard.of_data({**self.guarded(data), **batch.guarded()})
 
-        def epoch_body(epoch, proceed, sums, ratios, _, found):
+        def epoch_body(epoch: tf.Tensor, state: UpdateState) -> tuple[tf.Tensor, UpdateState]:
             order = permutation(num_items, fold_in(seed, epoch))
-            rows = [num_minibatches, config.minibatch_size]
             current = batch
             if self.refresh is not None:
                 anew = self.refresh(data)
                 current = batch._replace(advantages=anew.advantages, returns=anew.returns)
-            shuffled = map_tensors(lambda x: tf.reshape(tf.gather(x, order), [*rows, *x.shape[1:]]), current)
+            minibatches = map_tensors(lambda x: tf.reshape(tf.gather(x, order), [*rows, *x.shape[1:]]), current)
 
-            def minibatch_body(index, proceed, sums, ratios, epoch_kl, found):
-                minibatch = map_tensors(lambda x: x[index], shuffled)  # [M, ...]
-                metrics, gradients = self.objective.gradients(minibatch, coefficients)
-                found = self.guard.of_step(metrics["loss/total"], metrics["policy/grad_norm"])
-                is_finite = found == NOTHING
-                proceed = self._step(gradients, metrics["policy/approx_kl"]) & is_finite
-                ratio = metrics["policy/ratio_max"]
-                largest = tf.stack([tf.maximum(ratios[0], ratio), tf.where(sums[-1] == 0, ratio, ratios[1])])
-                row = tf.stack([metrics[name] for name in (*MEAN_METRICS, "steps")])
-                sums, ratios = tf.where(is_finite, sums + row, sums), tf.where(is_finite, largest, ratios)
-                return index + 1, proceed, sums, ratios, epoch_kl + metrics["loss/kl"], found
+            def minibatch_body(index: tf.Tensor, state: UpdateState) -> tuple[tf.Tensor, UpdateState]:
+                minibatch = map_tensors(lambda x: x[index], minibatches)  # [M, ...]
+                return index + 1, self._train_on(minibatch, coefficients, state)
 
-            index, proceed, sums, ratios, epoch_kl, found = tf.while_loop(
-                lambda index, proceed, *_: (index < num_minibatches) & proceed,
+            num_evaluated, state = tf.while_loop(
+                lambda index, state: (index < num_minibatches) & state.proceed,
                 minibatch_body,
-                (tf.constant(0), proceed, sums, ratios, zero, found),
+                (tf.constant(0), state._replace(epoch_kl=zero)),
             )
-            return epoch + 1, proceed, sums, ratios, epoch_kl / tf.cast(index, zero.dtype), found
+            return epoch + 1, state._replace(epoch_kl=state.epoch_kl / tf.cast(num_evaluated, zero.dtype))
 
-        _, _, sums, ratios, last_kl, found = tf.while_loop(
-            lambda epoch, proceed, *_: (epoch < config.num_epochs) & proceed,
-            epoch_body,
-            (tf.constant(0), found == NOTHING, sums, ratios, zero, found),
+        start = UpdateState(
+            proceed=found == NOTHING,
+            totals=Totals(zero, tf.zeros([len(MEAN_METRICS)], zero.dtype), zero, zero),
+            epoch_kl=zero,
+            found=found,
         )
-        return sums, ratios, last_kl, found
+        _, state = tf.while_loop(
+            lambda epoch, state: (epoch < self.config.num_epochs) & state.proceed, epoch_body, (tf.constant(0), start)
+        )
+        return state
 
-    def _step(self, gradients: list[tf.Tensor], approx_kl: tf.Tensor) -> tf.Tensor:
+    def _train_on(self, minibatch: Batch[Inputs], coefficients: Coefficients, state: UpdateState) -> UpdateState:
+        """Evaluates a minibatch and, where all is finite, takes a gradient step and counts it."""
+        metrics, gradients = self.objective.gradients(minibatch, coefficients)
+        found = self.guard.of_step(metrics["loss/total"], metrics["policy/grad_norm"])
+        is_finite = found == NOTHING
+        before, ratio = state.totals, metrics["policy/ratio_max"]
+        after = Totals(
+            steps=before.steps + 1,
+            sums=before.sums + tf.stack([metrics[name] for name in MEAN_METRICS]),
+            largest_ratio=tf.maximum(before.largest_ratio, ratio),
+            first_ratio=tf.where(before.steps == 0, ratio, before.first_ratio),
+        )
+        return UpdateState(
+            proceed=self._step(gradients, metrics["policy/approx_kl"]) & is_finite,
+            totals=tf.nest.map_structure(lambda new, old: tf.where(is_finite, new, old), after, before),
+            epoch_kl=state.epoch_kl + metrics["loss/kl"],
+            found=found,
+        )
+
+    def _step(self, gradients: Gradients, approx_kl: tf.Tensor) -> tf.Tensor:
         """Applies the gradients, unless target_kl forbids it. Returns whether the epochs go on."""
 
-        def apply():
+        def apply() -> tf.Tensor:
             self.replicas.apply(self.optimizer, gradients, self.policy.trainable_variables)
             return tf.constant(True)
 
@@ -174,13 +244,13 @@ class PPOLearner(tf.Module):
         return tf.cond(approx_kl <= 1.5 * self.config.target_kl, apply, lambda: tf.constant(False))
 
     @staticmethod
-    def _undo_unless(is_finite: tf.Tensor, variables: list[Any], before: list[tf.Tensor]) -> None:
+    def _undo_unless(is_finite: tf.Tensor, variables: Sequence[Variable], before: list[tf.Tensor]) -> None:
         """Gives the variables back what they were before the update, if something in it was not finite.
 
         Once an update: to ask before each gradient step would cost a plain graph a tenth of its time.
         """
 
-        def undo():
+        def undo() -> tf.Tensor:
             for variable, value in zip(variables, before, strict=True):
                 variable.assign(value)
             return tf.constant(False)

@@ -1,17 +1,18 @@
 """What PPO minimises on a minibatch, and its gradients."""
 
-from typing import Any, NamedTuple
+from typing import Generic, NamedTuple, TypeAlias
 
 import tensorflow as tf
 
 from tfppo.execution.compilation import compiled
 from tfppo.execution.replicas import ALONE, Replicas
+from tfppo.execution.variables import as_tensorflow_variable
 from tfppo.ops.divergences import approximate_kl, kl_k2
 from tfppo.ops.losses import MAX_LOG_RATIO, clipped_surrogate_loss, clipped_value_loss
 from tfppo.ops.masking import masked_mean, masked_sum, masked_whiten, zero_outside
 from tfppo.ops.nest import map_tensors
 from tfppo.ppo.config import PPOConfig
-from tfppo.ppo.types import ActionEvaluation, Batch, Policy, value_mask_of
+from tfppo.ppo.types import ActionEvaluation, Batch, Inputs, Policy, value_mask_of
 
 MEAN_METRICS = (
     "loss/policy",
@@ -27,15 +28,26 @@ MEAN_METRICS = (
 )
 
 
+Metrics: TypeAlias = dict[str, tf.Tensor]  # scalars
+Gradients: TypeAlias = list[tf.Tensor]  # one of the shape of each trainable variable
+
+
 class Coefficients(NamedTuple):
-    """What schedules and adaptive rules move, scalar tensors all."""
+    """The weights that schedules and adaptive rules change."""
 
-    clip_ratio: Any
-    entropy_coeff: Any
-    kl_coeff: Any
+    clip_ratio: tf.Tensor  # []
+    entropy_coeff: tf.Tensor  # []
+    kl_coeff: tf.Tensor  # []
 
 
-class Objective:
+class Normalizers(NamedTuple):
+    """The counts of a whole minibatch, by which every mean over a piece of it divides."""
+
+    actions: tf.Tensor  # [] entries of the mask, at least 1
+    values: tf.Tensor  # [] entries of the value mask, at least 1
+
+
+class Objective(Generic[Inputs]):
     """policy loss + value_coeff * value loss - entropy_coeff * entropy + kl_coeff * KL [Schulman et al. 2017, eq. 9].
 
     KL is KL(old || new), exact where the batch holds the old distribution, or KL(policy || reference) where it holds
@@ -49,13 +61,13 @@ class Objective:
       mode: "xla", "graph" or "eager": how a replica's share is compiled.
     """
 
-    def __init__(self, policy: Policy, config: PPOConfig, replicas: Replicas = ALONE, mode: str = "eager"):
+    def __init__(self, policy: Policy[Inputs], config: PPOConfig, replicas: Replicas = ALONE, mode: str = "eager"):
         self.policy = policy
         self.config = config
         self.replicas = replicas
         self._of_share = compiled(self._accumulated, mode)
 
-    def gradients(self, minibatch: Batch, coefficients: Coefficients) -> tuple[dict[str, tf.Tensor], list[tf.Tensor]]:
+    def gradients(self, minibatch: Batch[Inputs], coefficients: Coefficients) -> tuple[Metrics, Gradients]:
         """Metrics of a minibatch and its clipped gradients, added up over replicas and micro-batches.
 
         Advantages are whitened over the minibatch, and every mean divides by the minibatch's count, before it is cut:
@@ -63,12 +75,12 @@ class Objective:
         """
         if self.config.normalize_advantages:
             minibatch = minibatch._replace(advantages=masked_whiten(minibatch.advantages, minibatch.mask))
-        normalizers = tuple(
-            tf.maximum(masked_sum(tf.ones_like(minibatch.advantages), mask), 1.0)
-            for mask in (minibatch.mask, value_mask_of(minibatch))
+        ones = tf.ones_like(minibatch.advantages)
+        normalizers = Normalizers(
+            *(tf.maximum(masked_sum(ones, mask), 1.0) for mask in (minibatch.mask, value_mask_of(minibatch)))
         )
 
-        def share(index):
+        def share(index: int) -> tuple[tuple[Metrics, Gradients], tf.Tensor]:
             metrics, gradients = self._of_share(self.replicas.cut(minibatch, index), coefficients, normalizers)
             largest = metrics.pop("policy/ratio_max")
             return (metrics, gradients), largest
@@ -77,12 +89,12 @@ class Objective:
         norm = tf.linalg.global_norm(gradients)
         if self.config.max_grad_norm is not None:
             gradients, _ = tf.clip_by_global_norm(gradients, self.config.max_grad_norm, use_norm=norm)
-        metrics |= {"policy/ratio_max": largest, "policy/grad_norm": norm, "steps": tf.ones_like(norm)}
+        metrics |= {"policy/ratio_max": largest, "policy/grad_norm": norm}
         return metrics, gradients
 
     def _accumulated(
-        self, minibatch: Batch, coefficients: Coefficients, normalizers: tuple[tf.Tensor, tf.Tensor]
-    ) -> tuple[dict[str, tf.Tensor], list[tf.Tensor]]:
+        self, minibatch: Batch[Inputs], coefficients: Coefficients, normalizers: Normalizers
+    ) -> tuple[Metrics, Gradients]:
         """Metrics and gradients of a minibatch or a share of it, micro-batch by micro-batch."""
         pieces = self.config.num_micro_batches
         if pieces == 1:
@@ -92,7 +104,9 @@ class Objective:
                 lambda x: tf.reshape(x, [pieces, x.shape[0] // pieces, *x.shape[1:]]), minibatch
             )  # [P, M / P, ...]
 
-            def piece_body(index, metrics, gradients):
+            def piece_body(
+                index: tf.Tensor, metrics: Metrics, gradients: Gradients
+            ) -> tuple[tf.Tensor, Metrics, Gradients]:
                 piece = map_tensors(lambda x: x[index], cut)
                 more, slopes = self._loss_and_gradients(piece, coefficients, normalizers)
                 largest = tf.maximum(metrics["policy/ratio_max"], more["policy/ratio_max"])
@@ -108,11 +122,10 @@ class Objective:
         return metrics, gradients
 
     def _loss_and_gradients(
-        self, batch: Batch, coefficients: Coefficients, normalizers: tuple[tf.Tensor, tf.Tensor]
-    ) -> tuple[dict[str, tf.Tensor], list[tf.Tensor]]:
+        self, batch: Batch[Inputs], coefficients: Coefficients, normalizers: Normalizers
+    ) -> tuple[Metrics, Gradients]:
         config = self.config
-        normalizer, value_normalizer = normalizers
-        variables = [getattr(v, "value", v) for v in self.policy.trainable_variables]
+        variables = [as_tensorflow_variable(variable) for variable in self.policy.trainable_variables]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(variables)
             evaluation = self.policy.evaluate_actions(batch.inputs, batch.actions)
@@ -122,7 +135,7 @@ class Objective:
                 batch.advantages,
                 coefficients.clip_ratio,
                 mask=batch.mask,
-                normalizer=normalizer,
+                normalizer=normalizers.actions,
                 dual_clip=config.dual_clip,
             )
             value_loss, value_metrics = clipped_value_loss(
@@ -131,10 +144,10 @@ class Objective:
                 batch.returns,
                 value_clip=config.value_clip,
                 mask=value_mask_of(batch),
-                normalizer=value_normalizer,
+                normalizer=normalizers.values,
             )
-            entropy = masked_mean(evaluation.entropies, batch.mask, normalizer)
-            kl = masked_mean(_divergence(batch, evaluation), batch.mask, normalizer)
+            entropy = masked_mean(evaluation.entropies, batch.mask, normalizers.actions)
+            kl = masked_mean(_divergence(batch, evaluation), batch.mask, normalizers.actions)
             total = policy_loss + config.value_coeff * value_loss - coefficients.entropy_coeff * entropy
             if config.kl_coeff > 0 and config.kl_in == "loss":  # elsewhere its gradient is not paid for
                 total += coefficients.kl_coeff * kl
@@ -151,7 +164,7 @@ class Objective:
         return losses | metrics | value_metrics, gradients
 
 
-def _divergence(batch: Batch, evaluation: ActionEvaluation) -> tf.Tensor:
+def _divergence(batch: Batch[Inputs], evaluation: ActionEvaluation) -> tf.Tensor:
     """The element-wise KL that is penalised: [N] or [N, T].
 
     Against a reference, on the policy's own samples, k2 is the estimator whose gradient is that of
@@ -164,7 +177,8 @@ def _divergence(batch: Batch, evaluation: ActionEvaluation) -> tf.Tensor:
         log_ratio = zero_outside(evaluation.log_probs - batch.old_log_probs, batch.mask)
         return approximate_kl(tf.clip_by_value(log_ratio, -MAX_LOG_RATIO, MAX_LOG_RATIO))
 
-    def inside(old, new):  # what is masked may be NaN, which times 0 is NaN: it is given a divergence of 0
+    def inside(old: tf.Tensor, new: tf.Tensor) -> tf.Tensor:
+        # What is masked may be NaN, which times 0 is NaN: it is given a divergence of 0.
         mask = tf.reshape(batch.mask, [*batch.mask.shape, *[1] * (old.shape.rank - batch.mask.shape.rank)])
         return tf.where(mask, old, tf.stop_gradient(new))
 

@@ -19,12 +19,12 @@ class Warmup(keras.optimizers.schedules.LearningRateSchedule):
         self.schedule = schedule
         self.warmup_iterations = warmup_iterations
 
-    def __call__(self, iteration):
+    def __call__(self, iteration: tf.Tensor) -> tf.Tensor:
         iteration = tf.cast(iteration, tf.float32)
         rise = tf.minimum(1.0, (iteration + 1.0) / (self.warmup_iterations + 1.0))
         return rise * self.schedule(tf.maximum(0.0, iteration - self.warmup_iterations))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, object]:
         return {"schedule": self.schedule, "warmup_iterations": self.warmup_iterations}
 
 

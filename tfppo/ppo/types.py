@@ -1,11 +1,18 @@
 """The data that flows between the rooms of the house: NamedTuples with a shape comment a field."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import tensorflow as tf
 
+from tfppo.execution.variables import Variable
+from tfppo.ops.distributions import Distribution
 from tfppo.ops.masking import finite_outside
+from tfppo.ops.nest import Nest, map_tensors
+from tfppo.ppo.guard import Masked, Quantity
+
+Inputs = TypeVar("Inputs")
+Inputs_contra = TypeVar("Inputs_contra", contravariant=True)
 
 
 class Trajectory(NamedTuple):
@@ -17,22 +24,22 @@ class Trajectory(NamedTuple):
     once, `successors` holds the observations that really followed.
     """
 
-    observations: Any  # [T + 1, B, ...]
+    observations: Nest  # [T + 1, B, ...]
     actions: tf.Tensor  # [T, B, ...]
-    distribution: Any  # [T, B, ...] raw parameters of the policy that acted
+    distribution: Distribution | tuple[()]  # [T, B, ...] raw parameters of the policy that acted, or empty
     rewards: tf.Tensor  # [T, B]
     terminated: tf.Tensor  # [T, B] bool
     truncated: tf.Tensor  # [T, B] bool
     mask: tf.Tensor  # [T, B] bool, False where the step only started a new episode
-    successors: Any = ()  # [T, B, ...], or empty
+    successors: Nest = ()  # [T, B, ...], or empty
 
 
 class Rollout(NamedTuple):
     """A trajectory with the values and log-probabilities of the policy that collected it: one element of tf.data."""
 
-    all_observations: Any  # [T + 1, B, ...], as in a Trajectory
+    all_observations: Nest  # [T + 1, B, ...], as in a Trajectory
     actions: tf.Tensor  # [T, B, ...]
-    distribution: Any  # [T, B, ...] raw parameters of the policy that acted
+    distribution: Distribution  # [T, B, ...] raw parameters of the policy that acted
     log_probs: tf.Tensor  # [T, B]
     values: tf.Tensor  # [T, B]
     next_values: tf.Tensor  # [T, B] value of the true successor
@@ -41,50 +48,68 @@ class Rollout(NamedTuple):
     truncated: tf.Tensor  # [T, B] bool
     mask: tf.Tensor  # [T, B] bool
     metrics: dict[str, tf.Tensor]  # scalars, named as in metrics.METRICS
-    memory: Any = ()  # [B, ...] what a recurrent policy remembered before the first step
-    successors: Any = ()  # [T, B, ...], or empty, as in a Trajectory
+    memory: Nest = ()  # [B, ...] what a recurrent policy remembered before the first step
+    successors: Nest = ()  # [T, B, ...], or empty, as in a Trajectory
 
     @property
-    def observations(self) -> Any:
+    def observations(self) -> Nest:
         """Observations [T, B, ...] that were acted on."""
-        return tf.nest.map_structure(lambda x: x[:-1], self.all_observations)
+        return map_tensors(lambda x: x[:-1], self.all_observations)
 
-    @property
-    def guarded(self) -> dict[str, tuple[Any, tf.Tensor]]:
-        """What must be finite, with the mask of what counts, by its name in `guards.NAMES`."""
+    def guarded(self) -> dict[Quantity, Masked]:
+        """Returns what must be finite, besides what the batch holds."""
         successors = self.successors
         if not tf.nest.flatten(successors):
-            successors = tf.nest.map_structure(lambda x: x[1:], self.all_observations)
-        successors = tf.nest.map_structure(lambda x: finite_outside(x, ~self.terminated), successors)
+            successors = map_tensors(lambda x: x[1:], self.all_observations)
+        # What an episode ended in counts for nothing.
+        successors = map_tensors(lambda x: finite_outside(x, ~self.terminated), successors)
         return {
-            "an observation": (
-                (self.observations, successors),
-                self.mask,
-            ),  # whatever ends an episode counts for nothing
-            "a reward": (self.rewards, self.mask),
+            Quantity.OBSERVATION: Masked((self.observations, successors), self.mask),
+            Quantity.REWARD: Masked(self.rewards, self.mask),
         }
 
     @property
     def trajectory(self) -> Trajectory:
         """The trajectory that it was made of."""
-        given = {name: getattr(self, name) for name in Trajectory._fields}
-        return Trajectory(**given | {"observations": self.all_observations})
+        return Trajectory(
+            observations=self.all_observations,
+            actions=self.actions,
+            distribution=self.distribution,
+            rewards=self.rewards,
+            terminated=self.terminated,
+            truncated=self.truncated,
+            mask=self.mask,
+            successors=self.successors,
+        )
 
 
-class Batch(NamedTuple):
+class Batch(NamedTuple, Generic[Inputs]):
     """What the learner trains on: N items along the leading axis, each a transition, a sequence or an environment."""
 
-    inputs: Any  # [N, ...] what `Policy.evaluate_actions` takes
+    inputs: Inputs  # [N, ...] what `Policy.evaluate_actions` takes
     actions: tf.Tensor  # [N, ...]
     old_log_probs: tf.Tensor  # [N] or [N, T]
     old_values: tf.Tensor  # [N] or [N, T]
     advantages: tf.Tensor  # [N] or [N, T]
     returns: tf.Tensor  # [N] or [N, T]
     mask: tf.Tensor  # [N] or [N, T] bool
-    old_distribution: Any = None  # raw parameters, [N, ...]: with them KL(old || new) is exact
-    reference_log_probs: Any = None  # [N] or [N, T]: with them the KL term is KL(policy || reference)
-    value_mask: Any = None  # like mask, where other entries count for the value than for the policy
-    reference_kl: Any = None  # [N] KL(policy || reference) of each item as sampled: what an adaptive rule steers
+    old_distribution: Distribution | None = None  # raw parameters, [N, ...]: with them KL(old || new) is exact
+    reference_log_probs: tf.Tensor | None = None  # [N] or [N, T]: with them the KL term is KL(policy || reference)
+    value_mask: tf.Tensor | None = None  # like mask, where other entries count for the value than for the policy
+    reference_kl: tf.Tensor | None = None  # [N] KL(policy || reference) of each item as sampled, for an adaptive rule
+
+    def guarded(self) -> dict[Quantity, Masked]:
+        """Returns what must be finite."""
+        value_mask = value_mask_of(self)
+        quantities = {
+            Quantity.OLD_LOG_PROBS: Masked(self.old_log_probs, self.mask),
+            Quantity.OLD_VALUES: Masked(self.old_values, value_mask),
+            Quantity.ADVANTAGES: Masked(self.advantages, self.mask),
+            Quantity.RETURNS: Masked(self.returns, value_mask),
+        }
+        if self.reference_log_probs is not None:
+            quantities[Quantity.REFERENCE_LOG_PROBS] = Masked(self.reference_log_probs, self.mask)
+        return quantities
 
 
 def value_mask_of(batch: Batch) -> tf.Tensor:
@@ -98,13 +123,15 @@ class ActionEvaluation(NamedTuple):
     log_probs: tf.Tensor  # [N] or [N, T]
     entropies: tf.Tensor  # [N] or [N, T]
     values: tf.Tensor  # [N] or [N, T]
-    distribution: Any  # raw parameters, [N, ...], or None
+    distribution: Distribution | None  # raw parameters, [N, ...]
 
 
-class Policy(Protocol):
-    """All that the learner asks of a policy: how it acts is its own affair."""
+class Policy(Protocol, Generic[Inputs_contra]):
+    """All that the learner asks of a policy; how it acts is not the learner's concern."""
 
     @property
-    def trainable_variables(self) -> Sequence[Any]: ...
+    def trainable_variables(self) -> Sequence[Variable]:
+        """What is trained, in a fixed order."""
 
-    def evaluate_actions(self, inputs: Any, actions: tf.Tensor) -> ActionEvaluation: ...
+    def evaluate_actions(self, inputs: Inputs_contra, actions: tf.Tensor) -> ActionEvaluation:
+        """Evaluates actions [N, ...] at inputs [N, ...], differentiably."""

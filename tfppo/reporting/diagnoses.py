@@ -54,7 +54,7 @@ class DiagnosisWriter:
     def _diagnoses(self, row: Mapping[str, float]) -> Iterator[tuple[str, str]]:
         if row["guard/skipped_updates"] > self._skipped:
             self._skipped = row["guard/skipped_updates"]
-            what = self._guard.culprit or "something, a few updates ago,"
+            what = str(self._guard.culprit or "something, a few updates ago,")
             yield what, f"{what} was not finite: an update was skipped (guard/skipped_updates counts them)"
         for metric, (name, target) in self._targets.items():
             if row[metric] > KL_FACTOR * target:

@@ -12,6 +12,7 @@ from tfppo.ops.masking import masked_whiten, zero_outside
 from tfppo.ops.random import fold_in
 from tfppo.ops.returns import generalized_advantage_estimation
 from tfppo.ppo.config import PPOConfig
+from tfppo.ppo.guard import Masked, Quantity
 from tfppo.ppo.types import Batch
 from tfppo.text.config import TextConfig
 from tfppo.text.models.language_model import LanguageModel
@@ -35,10 +36,9 @@ class TextRollout(NamedTuple):
     ended: tf.Tensor  # [B] bool, False where the response was cut at R tokens
     metrics: dict[str, tf.Tensor]  # scalars, named as in metrics.METRICS
 
-    @property
-    def guarded(self) -> dict[str, tuple[tf.Tensor, None]]:
-        """What must be finite, by its name in `guards.NAMES`."""
-        return {"a score": (self.scores, None)}
+    def guarded(self) -> dict[Quantity, Masked]:
+        """Returns what must be finite, besides what the batch holds."""
+        return {Quantity.SCORE: Masked(self.scores)}
 
     @property
     def log_ratio(self) -> tf.Tensor:

@@ -23,7 +23,7 @@ from tfppo.text.models.presets import default_preset, load_preset
 from tfppo.text.models.reference import as_language_model, copy_of, freeze
 from tfppo.text.policy import TextPolicy
 from tfppo.text.rewards.callables import Reward, ScoreScale, as_reward, checked_scores, load_reward, reward_name
-from tfppo.text.rollout import TextCollector, to_batch
+from tfppo.text.rollout import TextCollector, TextRollout, to_batch
 from tfppo.text.tasks import Task, get_task
 from tfppo.training.loop import raising_what_it_raised, train_iterations
 from tfppo.training.pipeline import prompt_dataset, rollout_dataset, rollouts_one_by_one
@@ -92,6 +92,7 @@ class TextTrainer:
                 ppo,
                 text.iterations,
                 prepare=lambda rollout: to_batch(rollout, self.learner.kl_coeff, text, ppo),
+                guarded=TextRollout.guarded,
                 seed=run.seed,
                 mode=self.update_mode,
                 replicas=self.replicas,
