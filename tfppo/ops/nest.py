@@ -1,11 +1,26 @@
-"""Nests of tensors: tuples, lists and dictionaries, whose parts may be missing."""
+"""Nests of tensors: tuples, lists and dictionaries, whose parts may be missing; and the layouts of their time axis."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeAlias, TypeVar
 
 import tensorflow as tf
 
+Nest: TypeAlias = "tf.Tensor | None | Sequence[Nest] | Mapping[str, Nest]"  # a NamedTuple is a sequence, too
+Structure = TypeVar("Structure")
 
-def map_tensors(function: Callable[[tf.Tensor], tf.Tensor], structure: Any) -> Any:
-    """`function` of every tensor of a structure; what is None stays None."""
+
+def map_tensors(function: Callable[[tf.Tensor], tf.Tensor], structure: Structure) -> Structure:
+    """Calls a function on every tensor of a structure; what is None stays None."""
     return tf.nest.map_structure(lambda x: None if x is None else function(x), structure)
+
+
+def merge_time(x: tf.Tensor) -> tf.Tensor:
+    """Reshapes [T, B, ...] to [T * B, ...]."""
+    return tf.reshape(x, [-1, *x.shape[2:]])
+
+
+def swap_time(x: tf.Tensor) -> tf.Tensor:
+    """Transposes [N, T, ...] to [T, N, ...], and the other way round."""
+    if not x.dtype.is_floating:  # oneDNN warns when it is asked to transpose these
+        return tf.stack(tf.unstack(x), axis=1)
+    return tf.transpose(x, [1, 0, *range(2, x.shape.rank)])

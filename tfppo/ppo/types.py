@@ -6,33 +6,40 @@ from typing import Any, NamedTuple, Protocol
 import tensorflow as tf
 
 from tfppo.ops.masking import finite_outside
+from tfppo.ops.nest import Nest, map_tensors
 
 
 class Trajectory(NamedTuple):
     """What acting leaves behind, time-major: T steps of B environments, before any value is computed.
 
-    `observations` has one row more than the rest: the last one is where the next trajectory starts. Where an
-    environment starts a new episode in a step of its own (gymnasium's NEXT_STEP autoreset, and every in-graph
-    environment), `observations[t + 1]` is the true successor of step t and `successors` is empty; where it starts at
-    once, `successors` holds the observations that really followed.
+    `observations` are what the policy saw: normalised, where a run normalises them. They have one row more than the
+    rest: the last one is where the next trajectory starts. Where an environment starts a new episode in a step of its
+    own (gymnasium's NEXT_STEP autoreset, and every in-graph environment), `observations[t + 1]` is the true successor
+    of step t and `successors` is empty; where it starts at once, `successors` holds the observations that really
+    followed.
     """
 
-    observations: Any  # [T + 1, B, ...]
+    observations: Nest  # [T + 1, B, ...]
     actions: tf.Tensor  # [T, B, ...]
-    distribution: Any  # [T, B, ...] raw parameters of the policy that acted
+    distribution: Nest  # [T, B, ...] raw parameters of the policy that acted, or empty
     rewards: tf.Tensor  # [T, B]
     terminated: tf.Tensor  # [T, B] bool
     truncated: tf.Tensor  # [T, B] bool
     mask: tf.Tensor  # [T, B] bool, False where the step only started a new episode
-    successors: Any = ()  # [T, B, ...], or empty
+    episode_returns: tf.Tensor  # [T, B] float32, sum of the rewards of the running episode, up to each step
+    episode_lengths: tf.Tensor  # [T, B] int64, steps of the running episode, up to each step
+    raw_observations: dict[
+        str, tf.Tensor
+    ]  # [T + 1, B, ...] the parts that are normalised, as the environment shows them
+    successors: Nest = ()  # [T, B, ...], or empty
 
 
 class Rollout(NamedTuple):
     """A trajectory with the values and log-probabilities of the policy that collected it: one element of tf.data."""
 
-    all_observations: Any  # [T + 1, B, ...], as in a Trajectory
+    all_observations: Nest  # [T + 1, B, ...], as in a Trajectory
     actions: tf.Tensor  # [T, B, ...]
-    distribution: Any  # [T, B, ...] raw parameters of the policy that acted
+    distribution: Nest  # [T, B, ...] raw parameters of the policy that acted
     log_probs: tf.Tensor  # [T, B]
     values: tf.Tensor  # [T, B]
     next_values: tf.Tensor  # [T, B] value of the true successor
@@ -41,13 +48,13 @@ class Rollout(NamedTuple):
     truncated: tf.Tensor  # [T, B] bool
     mask: tf.Tensor  # [T, B] bool
     metrics: dict[str, tf.Tensor]  # scalars, named as in metrics.METRICS
-    memory: Any = ()  # [B, ...] what a recurrent policy remembered before the first step
-    successors: Any = ()  # [T, B, ...], or empty, as in a Trajectory
+    memory: tuple[tf.Tensor, ...] = ()  # [B, ...] what a recurrent policy remembered before the first step
+    successors: Nest = ()  # [T, B, ...], or empty, as in a Trajectory
 
     @property
-    def observations(self) -> Any:
+    def observations(self) -> Nest:
         """Observations [T, B, ...] that were acted on."""
-        return tf.nest.map_structure(lambda x: x[:-1], self.all_observations)
+        return map_tensors(lambda x: x[:-1], self.all_observations)
 
     @property
     def guarded(self) -> dict[str, tuple[Any, tf.Tensor]]:
@@ -63,12 +70,6 @@ class Rollout(NamedTuple):
             ),  # whatever ends an episode counts for nothing
             "a reward": (self.rewards, self.mask),
         }
-
-    @property
-    def trajectory(self) -> Trajectory:
-        """The trajectory that it was made of."""
-        given = {name: getattr(self, name) for name in Trajectory._fields}
-        return Trajectory(**given | {"observations": self.all_observations})
 
 
 class Batch(NamedTuple):
