@@ -9,10 +9,9 @@ import numpy as np
 import tensorflow as tf
 from gymnasium.vector import VectorEnv
 
-from tfppo.control.envs.environment import forget
 from tfppo.control.envs.vector import make_vector_environment
 from tfppo.control.policies.encoders import map_space, observation_dtype
-from tfppo.control.rollouts.graph import ControlPolicy
+from tfppo.control.policies.policy import ControlPolicy, forget
 from tfppo.control.rollouts.normalization import Normalization
 from tfppo.ops.random import fold_in
 

@@ -7,10 +7,8 @@ from typing import Any
 import gymnasium
 import tensorflow as tf
 
-from tfppo.control.envs.environment import forget
-from tfppo.control.policies.actor_critic import action_mask_of
-from tfppo.control.policies.encoders import observation_dtype, observation_shape
-from tfppo.control.rollouts.graph import ControlPolicy
+from tfppo.control.policies.encoders import action_mask_of, observation_dtype, observation_shape
+from tfppo.control.policies.policy import ControlPolicy, forget
 from tfppo.control.rollouts.normalization import Normalization
 from tfppo.errors import UsageError, one_line
 from tfppo.training import run_folder

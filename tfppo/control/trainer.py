@@ -17,12 +17,13 @@ from tfppo.control.envs.vector import check_twin, make_vector_environments
 from tfppo.control.policies.actor_critic import ActorCriticPolicy
 from tfppo.control.policies.heads import make_head
 from tfppo.control.policies.networks import fit_actor, fit_critic, make_actor, make_critic, make_shared
+from tfppo.control.policies.policy import ControlPolicy
 from tfppo.control.policies.recurrent import make_recurrent
+from tfppo.control.rollouts.batches import revalue, to_batch
 from tfppo.control.rollouts.fused import fused_iterations
-from tfppo.control.rollouts.graph import ControlPolicy, GraphCollector, revalue, to_batch
+from tfppo.control.rollouts.graph import GraphCollector
 from tfppo.control.rollouts.gymnasium import GymnasiumCollector
 from tfppo.control.rollouts.normalization import Normalization
-from tfppo.control.rollouts.statistics import statistics_metrics
 from tfppo.errors import UsageError
 from tfppo.execution.compilation import choose_compilation
 from tfppo.execution.devices import choose_device
@@ -92,10 +93,10 @@ class ControlTrainer:
                 self.policy,
                 ppo,
                 control.num_iterations,
-                prepare=lambda rollout: to_batch(rollout, ppo.gamma, ppo.gae_lambda),
-                refresh=lambda rollout: to_batch(revalue(self.policy, rollout), ppo.gamma, ppo.gae_lambda),
+                prepare=lambda rollout: to_batch(self.policy, rollout, ppo.gamma, ppo.gae_lambda),
+                refresh=lambda rollout: to_batch(self.policy, revalue(self.policy, rollout), ppo.gamma, ppo.gae_lambda),
                 guarded=Rollout.guarded,
-                item_size=control.rollout_length if self.policy.is_recurrent else 1,
+                item_size=self.policy.item_size(control.rollout_length),
                 seed=run.seed,
                 mode=self.update_mode,
                 replicas=self.replicas,
@@ -133,7 +134,7 @@ class ControlTrainer:
     @property
     def episode_metrics(self) -> dict[str, float]:
         """Counts and means of the episodes that have finished, as in `metrics.METRICS`."""
-        return {name: float(value) for name, value in statistics_metrics(self.collector.statistics).items()}
+        return {name: float(value) for name, value in self.collector.statistics.metrics().items()}
 
     @property
     def env_steps(self) -> int:

@@ -15,7 +15,7 @@ from PIL import Image
 
 from tfppo.control.envs.vector import make_vector_environment
 from tfppo.control.evaluate import Player
-from tfppo.control.rollouts.graph import ControlPolicy
+from tfppo.control.policies.policy import ControlPolicy
 from tfppo.control.rollouts.normalization import Normalization
 from tfppo.errors import UsageError, one_line
 

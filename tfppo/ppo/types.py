@@ -18,19 +18,25 @@ Inputs_contra = TypeVar("Inputs_contra", contravariant=True)
 class Trajectory(NamedTuple):
     """What acting leaves behind, time-major: T steps of B environments, before any value is computed.
 
-    `observations` has one row more than the rest: the last one is where the next trajectory starts. Where an
-    environment starts a new episode in a step of its own (gymnasium's NEXT_STEP autoreset, and every in-graph
-    environment), `observations[t + 1]` is the true successor of step t and `successors` is empty; where it starts at
-    once, `successors` holds the observations that really followed.
+    `observations` are what the policy saw: normalised, where a run normalises them. They have one row more than the
+    rest: the last one is where the next trajectory starts. Where an environment starts a new episode in a step of its
+    own (gymnasium's NEXT_STEP autoreset, and every in-graph environment), `observations[t + 1]` is the true successor
+    of step t and `successors` is empty; where it starts at once, `successors` holds the observations that really
+    followed.
     """
 
     observations: Nest  # [T + 1, B, ...]
     actions: tf.Tensor  # [T, B, ...]
-    distribution: Distribution | tuple[()]  # [T, B, ...] raw parameters of the policy that acted, or empty
+    distribution: Nest  # [T, B, ...] raw parameters of the policy that acted, or empty
     rewards: tf.Tensor  # [T, B]
     terminated: tf.Tensor  # [T, B] bool
     truncated: tf.Tensor  # [T, B] bool
     mask: tf.Tensor  # [T, B] bool, False where the step only started a new episode
+    episode_returns: tf.Tensor  # [T, B] float32, sum of the rewards of the running episode, up to each step
+    episode_lengths: tf.Tensor  # [T, B] int64, steps of the running episode, up to each step
+    raw_observations: dict[
+        str, tf.Tensor
+    ]  # [T + 1, B, ...] the parts that are normalised, as the environment shows them
     successors: Nest = ()  # [T, B, ...], or empty
 
 
@@ -39,7 +45,7 @@ class Rollout(NamedTuple):
 
     all_observations: Nest  # [T + 1, B, ...], as in a Trajectory
     actions: tf.Tensor  # [T, B, ...]
-    distribution: Distribution  # [T, B, ...] raw parameters of the policy that acted
+    distribution: Nest  # [T, B, ...] raw parameters of the policy that acted
     log_probs: tf.Tensor  # [T, B]
     values: tf.Tensor  # [T, B]
     next_values: tf.Tensor  # [T, B] value of the true successor
@@ -48,7 +54,7 @@ class Rollout(NamedTuple):
     truncated: tf.Tensor  # [T, B] bool
     mask: tf.Tensor  # [T, B] bool
     metrics: dict[str, tf.Tensor]  # scalars, named as in metrics.METRICS
-    memory: Nest = ()  # [B, ...] what a recurrent policy remembered before the first step
+    memory: tuple[tf.Tensor, ...] = ()  # [B, ...] what a recurrent policy remembered before the first step
     successors: Nest = ()  # [T, B, ...], or empty, as in a Trajectory
 
     @property
@@ -67,20 +73,6 @@ class Rollout(NamedTuple):
             Quantity.OBSERVATION: Masked((self.observations, successors), self.mask),
             Quantity.REWARD: Masked(self.rewards, self.mask),
         }
-
-    @property
-    def trajectory(self) -> Trajectory:
-        """The trajectory that it was made of."""
-        return Trajectory(
-            observations=self.all_observations,
-            actions=self.actions,
-            distribution=self.distribution,
-            rewards=self.rewards,
-            terminated=self.terminated,
-            truncated=self.truncated,
-            mask=self.mask,
-            successors=self.successors,
-        )
 
 
 class Batch(NamedTuple, Generic[Inputs]):

@@ -9,15 +9,10 @@ from gymnasium.spaces import flatdim
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from tfppo.control.envs.environment import (
-    IN_GRAPH_ENVIRONMENTS,
-    Environment,
-    registered_id,
-    start_episodes,
-    step_episodes,
-)
+from tfppo.control.envs.environment import IN_GRAPH_ENVIRONMENTS, Environment, registered_id
 from tfppo.control.envs.envpool import EnvPoolVectorEnv
 from tfppo.control.envs.episode_replay import Replayable
+from tfppo.control.envs.episodes import start_episodes, step_episodes
 from tfppo.control.envs.workers import WorkerVectorEnv
 from tfppo.errors import UsageError
 from tfppo.ops.random import fold_in

@@ -1,13 +1,15 @@
 """The actor-critic policy."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import keras
 import tensorflow as tf
 
-from tfppo.control.policies.encoders import ACTION_MASK
-from tfppo.control.policies.heads import ActionHead, DiscreteHead
+from tfppo.control.envs.environment import Observations
+from tfppo.control.policies.encoders import action_mask_of
+from tfppo.control.policies.heads import ActionHead, DiscreteHead, Distribution
+from tfppo.control.policies.policy import Memory, Structure
+from tfppo.ops.nest import Nest, map_tensors, merge_time
 from tfppo.ppo.types import ActionEvaluation
 
 
@@ -24,6 +26,7 @@ class ActorCriticPolicy:
     """
 
     is_recurrent = False
+    actor_memory_specs = ()
 
     def __init__(self, actor: keras.Model, critic: keras.Model, head: ActionHead | None = None):
         self.actor = actor
@@ -35,69 +38,84 @@ class ActorCriticPolicy:
         self._both = keras.Model(actor.input, [actor.output, critic.output]) if shares_inputs else None
 
     @property
-    def trainable_variables(self) -> list[Any]:
+    def trainable_variables(self) -> list[keras.Variable]:
         variables = self.actor.trainable_variables + self.critic.trainable_variables
         return list({id(variable): variable for variable in variables}.values())
 
-    def distribution(self, observations: Any) -> Any:
-        """The distribution over actions at observations [B, ...]."""
+    def distribution(self, observations: Observations) -> Distribution:
+        """Makes the distribution over actions at observations [B, ...]."""
         return self.head.distribution(self.actor(observations), action_mask_of(observations))
 
-    def value(self, observations: Any) -> tf.Tensor:
-        """Values [B] of observations [B, ...]."""
+    def value(self, observations: Observations) -> tf.Tensor:
+        """Computes values [B] of observations [B, ...]."""
         return tf.squeeze(self.critic(observations), axis=-1)
 
     def noise(self, rows: Sequence[int], seed: tf.Tensor) -> tf.Tensor:
-        """Random numbers for `act`, [*rows, ...]: many steps' worth in one draw."""
+        """Draws random numbers for `act`, [*rows, ...]: many steps' worth in one draw."""
         return self.head.noise(rows, seed)
 
-    def act(self, observations: Any, noise: tf.Tensor) -> tuple[tf.Tensor, Any]:
-        """Actions [B, ...] sampled with noise [B, ...], and the distribution that they come from."""
+    def act(self, observations: Observations, noise: tf.Tensor) -> tuple[tf.Tensor, Distribution]:
+        """Returns actions [B, ...] sampled with noise [B, ...], and the distribution that they come from."""
         return self.head.act(self.actor(observations), noise, action_mask_of(observations))
 
-    def greedy(self, observations: Any) -> tf.Tensor:
-        """The most probable actions [B, ...]."""
+    def greedy(self, observations: Observations) -> tf.Tensor:
+        """Returns the most probable actions [B, ...]."""
         return self.distribution(observations).mode()
 
-    def initial_memory(self, num_envs: int) -> tuple[()]:
-        """Nothing: this policy remembers nothing (see `recurrent.RecurrentPolicy`)."""
+    def initial_memory(self, num_envs: int) -> Memory:
+        """Returns nothing: this policy remembers nothing (see `recurrent.RecurrentPolicy`)."""
         del num_envs
         return ()
 
-    def step(self, observations: Any, noise: tf.Tensor, memory: Any) -> tuple[tf.Tensor, Any, Any]:
-        """As `act`, with the memory afterwards."""
+    def step(
+        self, observations: Observations, noise: tf.Tensor, memory: Memory
+    ) -> tuple[tf.Tensor, Distribution, Memory]:
+        """Does as `act`, and returns the memory, too."""
         return *self.act(observations, noise), memory
 
-    def greedy_step(self, observations: Any, memory: Any) -> tuple[tf.Tensor, Any]:
-        """As `greedy`, with the memory afterwards."""
+    def greedy_step(self, observations: Observations, memory: Memory) -> tuple[tf.Tensor, Memory]:
+        """Does as `greedy`, and returns the memory, too."""
         return self.greedy(observations), memory
 
-    def evaluate_trajectory(self, observations: Any, mask: tf.Tensor, memory: Any) -> tuple[Any, tf.Tensor]:
-        """Distributions [T, B, ...] and values [T, B] at observations [T, B, ...], in one pass."""
+    def run_actor(self, observations: Observations, memory: Memory) -> tuple[Nest, Memory]:
+        """Returns what the head makes a distribution of, and the memory."""
+        return self.actor(observations), memory
+
+    def evaluate_trajectory(
+        self, observations: Observations, mask: tf.Tensor, memory: Memory
+    ) -> tuple[Distribution, tf.Tensor]:
+        """Computes distributions [T, B, ...] and values [T, B] at observations [T, B, ...], in one pass."""
         del mask, memory
         rows = tf.nest.flatten(observations)[0].shape[:2]
-        merged = tf.nest.map_structure(lambda x: tf.reshape(x, [-1, *x.shape[2:]]), observations)
+        merged = map_tensors(merge_time, observations)  # [T * B, ...]
         outputs, values = self._outputs(merged)
         given = self.head.distribution(outputs, action_mask_of(merged)), tf.squeeze(values, axis=-1)
-        return tf.nest.map_structure(lambda x: tf.reshape(x, [*rows, *x.shape[1:]]), given)
+        return map_tensors(lambda x: tf.reshape(x, [*rows, *x.shape[1:]]), given)
 
     def to_environment(self, actions: tf.Tensor) -> tf.Tensor:
-        """What the environment gets for actions [B, ...]."""
+        """Returns what the environment gets for actions [B, ...]."""
         return self.head.to_environment(actions)
 
-    def evaluate_actions(self, inputs: Any, actions: tf.Tensor) -> ActionEvaluation:
-        """Log-probabilities and entropies of actions [N, ...] at observations [N, ...], and values."""
+    def item_size(self, rollout_length: int) -> int:
+        """Returns 1: an item of a batch is a transition."""
+        del rollout_length
+        return 1
+
+    def to_items(self, nest: Structure) -> Structure:
+        """Lays tensors [T, B, ...] out as items [T * B, ...]."""
+        return map_tensors(merge_time, nest)
+
+    def item_inputs(self, observations: Observations, mask: tf.Tensor, memory: Memory) -> Observations:
+        """Returns the observations, which are the inputs of `evaluate_actions`."""
+        del mask, memory
+        return observations
+
+    def evaluate_actions(self, inputs: Observations, actions: tf.Tensor) -> ActionEvaluation:
+        """Computes log-probabilities and entropies of actions [N, ...] at observations [N, ...], and values."""
         outputs, values = self._outputs(inputs)
         distribution = self.head.distribution(outputs, action_mask_of(inputs))
         values = tf.squeeze(values, axis=-1)
         return ActionEvaluation(distribution.log_prob(actions), distribution.entropy(), values, distribution)
 
-    def _outputs(self, observations: Any) -> tuple[Any, tf.Tensor]:
+    def _outputs(self, observations: Observations) -> tuple[Nest, tf.Tensor]:
         return self._both(observations) if self._both else (self.actor(observations), self.critic(observations))
-
-
-def action_mask_of(observations: Any) -> tf.Tensor | None:
-    """Which actions are allowed, bool [B, A], where the observations say so."""
-    if isinstance(observations, dict) and ACTION_MASK in observations:
-        return tf.cast(observations[ACTION_MASK], tf.bool)
-    return None

@@ -6,8 +6,10 @@ from typing import Any
 import gymnasium
 import keras
 import numpy as np
+import tensorflow as tf
 from gymnasium import spaces
 
+from tfppo.control.envs.environment import Observations
 from tfppo.errors import UsageError, one_line
 
 ACTION_MASK = "action_mask"  # the entry of a Dict observation that says which actions are allowed
@@ -66,6 +68,13 @@ def map_space(function: Any, space: gymnasium.Space) -> Any:
     if isinstance(space, spaces.Dict):
         return {key: function(part) for key, part in space.items()}
     return function(space)
+
+
+def action_mask_of(observations: Observations) -> tf.Tensor | None:
+    """Returns which actions are allowed, bool [B, A], where the observations say so."""
+    if isinstance(observations, dict) and ACTION_MASK in observations:
+        return tf.cast(observations[ACTION_MASK], tf.bool)
+    return None
 
 
 def is_image(space: gymnasium.Space) -> bool:

@@ -7,7 +7,7 @@ A head stands between the two: it makes the distribution of an actor's outputs, 
 import abc
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TypeAlias
 
 import gymnasium
 import numpy as np
@@ -16,7 +16,10 @@ import tensorflow as tf
 from tfppo.errors import UsageError, one_line
 from tfppo.ops.distributions import Categorical, MultiCategorical, mask_logits
 from tfppo.ops.masking import check_same_shape
+from tfppo.ops.nest import Nest
 from tfppo.ops.normals import DiagonalNormal, SquashedNormal
+
+Distribution: TypeAlias = "Categorical | MultiCategorical | DiagonalNormal | SquashedNormal"
 
 
 class ActionHead(abc.ABC):
@@ -25,7 +28,7 @@ class ActionHead(abc.ABC):
     num_outputs: int  # last axis of the actor's outputs
 
     @abc.abstractmethod
-    def distribution(self, outputs: Any, action_mask: tf.Tensor | None = None) -> Any:
+    def distribution(self, outputs: Nest, action_mask: tf.Tensor | None = None) -> Distribution:
         """The distribution that an actor's outputs [..., num_outputs] stand for; forbidden actions have no part in
         it."""
 
@@ -37,7 +40,9 @@ class ActionHead(abc.ABC):
     def to_environment(self, actions: tf.Tensor) -> tf.Tensor:
         """What the environment gets for actions [B, ...]."""
 
-    def act(self, outputs: Any, noise: tf.Tensor, action_mask: tf.Tensor | None = None) -> tuple[tf.Tensor, Any]:
+    def act(
+        self, outputs: Nest, noise: tf.Tensor, action_mask: tf.Tensor | None = None
+    ) -> tuple[tf.Tensor, Distribution]:
         """Actions [B, ...] drawn with noise [B, ...], and their distribution."""
         distribution = self.distribution(outputs, action_mask)
         return distribution.reparameterize(noise), distribution
@@ -92,7 +97,7 @@ class NormalHead(ActionHead):
         self.num_outputs = 2 * self.num_actions
         self.low, self.high = _inner_bounds(space)
 
-    def distribution(self, outputs: tf.Tensor, action_mask: tf.Tensor | None = None) -> DiagonalNormal:
+    def distribution(self, outputs: tf.Tensor, action_mask: tf.Tensor | None = None) -> DiagonalNormal | SquashedNormal:
         _refuse_mask(action_mask)
         return DiagonalNormal(*tf.split(outputs, 2, axis=-1))
 
@@ -142,7 +147,9 @@ class StateDependentNormalHead(NormalHead):
         self.num_features = num_features
         self.interval = interval
 
-    def distribution(self, outputs: Any, action_mask: tf.Tensor | None = None) -> DiagonalNormal:
+    def distribution(
+        self, outputs: tuple[tf.Tensor, tf.Tensor], action_mask: tf.Tensor | None = None
+    ) -> DiagonalNormal | SquashedNormal:
         return super().distribution(outputs[0], action_mask)
 
     def noise(self, rows: Sequence[int], seed: tf.Tensor) -> tf.Tensor:
@@ -154,7 +161,9 @@ class StateDependentNormalHead(NormalHead):
         drawn = DiagonalNormal.noise([-(-length // interval), *others, *width], seed)
         return tf.repeat(drawn, interval, axis=0)[:length]
 
-    def act(self, outputs, noise, action_mask=None):
+    def act(
+        self, outputs: tuple[tf.Tensor, tf.Tensor], noise: tf.Tensor, action_mask: tf.Tensor | None = None
+    ) -> tuple[tf.Tensor, Distribution]:
         distribution = self.distribution(outputs, action_mask)
         check_same_shape(scales=outputs[1], noise=noise)
         return distribution.mean + tf.reduce_sum(outputs[1] * noise, axis=-2), distribution

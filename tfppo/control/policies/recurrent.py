@@ -4,27 +4,29 @@ Their unit of training is one environment with the whole time of a rollout, repl
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import gymnasium
 import keras
 import tensorflow as tf
 
-from tfppo.control.policies.actor_critic import action_mask_of
-from tfppo.control.policies.encoders import encode, make_inputs
-from tfppo.control.policies.heads import ActionHead
+from tfppo.control.envs.environment import Observations
+from tfppo.control.policies.encoders import action_mask_of, encode, make_inputs
+from tfppo.control.policies.heads import ActionHead, Distribution
 from tfppo.control.policies.lstm import unroll
 from tfppo.control.policies.networks import actor_outputs, dense_layers, value_output
+from tfppo.control.policies.policy import Memory, Structure
 from tfppo.errors import UsageError
+from tfppo.ops.nest import Nest, map_tensors, merge_time, swap_time
 from tfppo.ppo.types import ActionEvaluation
 
 
 class SequenceInputs(NamedTuple):
     """What a recurrent policy evaluates actions in: N environments, each from a memory on."""
 
-    observations: Any  # [N, T, ...]
+    observations: Observations  # [N, T, ...]
     mask: tf.Tensor  # [N, T] bool, False where the step only started a new episode
-    memory: Any  # [N, ...] before the first step
+    memory: Memory  # [N, ...] before the first step
 
 
 class RecurrentPolicy:
@@ -45,61 +47,87 @@ class RecurrentPolicy:
         self._parts = [_take_apart(model) for model in (actor, critic)]
 
     @property
-    def trainable_variables(self) -> list[Any]:
+    def trainable_variables(self) -> list[keras.Variable]:
         return self.actor.trainable_variables + self.critic.trainable_variables
 
-    def initial_memory(self, num_envs: int) -> tuple[tf.Tensor, ...]:
-        """Of nothing: (h, c) of the actor and (h, c) of the critic, zeros [B, U]."""
+    @property
+    def actor_memory_specs(self) -> tuple[tf.TensorSpec, ...]:
+        """(h, c) of the actor, [None, U]."""
+        return tuple(tf.TensorSpec([None, x.shape[-1]], tf.float32) for x in self.actor.output[-2:])
+
+    def initial_memory(self, num_envs: int) -> Memory:
+        """Returns zeros [B, U]: (h, c) of the actor and (h, c) of the critic."""
         return tuple(
             tf.zeros([num_envs, model.output[-1].shape[-1]]) for model in (self.actor, self.critic) for _ in range(2)
         )
 
     def noise(self, rows: Sequence[int], seed: tf.Tensor) -> tf.Tensor:
-        """Random numbers for `step`, [*rows, ...]: many steps' worth in one draw."""
+        """Draws random numbers for `step`, [*rows, ...]: many steps' worth in one draw."""
         return self.head.noise(rows, seed)
 
-    def step(self, observations: Any, noise: tf.Tensor, memory: Any) -> tuple[tf.Tensor, Any, Any]:
-        """Actions [B, ...] sampled with noise [B, ...], their distribution, and the memory afterwards."""
+    def step(
+        self, observations: Observations, noise: tf.Tensor, memory: Memory
+    ) -> tuple[tf.Tensor, Distribution, Memory]:
+        """Returns actions [B, ...] sampled with noise [B, ...], their distribution, and the memory afterwards."""
         outputs, _, memory = self._advance(observations, memory)
         return *self.head.act(outputs, noise, action_mask_of(observations)), memory
 
-    def greedy_step(self, observations: Any, memory: Any) -> tuple[tf.Tensor, Any]:
-        """The most probable actions [B, ...], and the memory afterwards."""
+    def greedy_step(self, observations: Observations, memory: Memory) -> tuple[tf.Tensor, Memory]:
+        """Returns the most probable actions [B, ...], and the memory afterwards."""
         outputs, _, memory = self._advance(observations, memory)
         return self.head.distribution(outputs, action_mask_of(observations)).mode(), memory
 
+    def run_actor(self, observations: Observations, memory: Memory) -> tuple[Nest, Memory]:
+        """Returns what the head makes a distribution of, and the actor's memory (h, c) afterwards."""
+        outputs, *memory = self.actor([observations, *memory])
+        return outputs, tuple(memory)
+
     def to_environment(self, actions: tf.Tensor) -> tf.Tensor:
-        """What the environment gets for actions [B, ...]."""
+        """Returns what the environment gets for actions [B, ...]."""
         return self.head.to_environment(actions)
 
-    def evaluate_trajectory(self, observations: Any, mask: tf.Tensor, memory: Any) -> tuple[Any, tf.Tensor]:
-        """Distributions [T, B, ...] and values [T, B] of a trajectory's observations [T, B, ...], from its first memory
-        on; mask [T, B] or one step shorter."""
+    def evaluate_trajectory(
+        self, observations: Observations, mask: tf.Tensor, memory: Memory
+    ) -> tuple[Distribution, tf.Tensor]:
+        """Computes distributions [T, B, ...] and values [T, B] of a trajectory's observations [T, B, ...], from its
+        first memory on; mask [T, B] or one step shorter."""
         outputs, values = self._unroll(observations, mask, memory)
         return self.head.distribution(outputs, action_mask_of(observations)), values
 
+    def item_size(self, rollout_length: int) -> int:
+        """Returns the length: an item of a batch is an environment with the whole time of a rollout."""
+        return rollout_length
+
+    def to_items(self, nest: Structure) -> Structure:
+        """Lays tensors [T, B, ...] out as items [B, T, ...]."""
+        return map_tensors(swap_time, nest)
+
+    def item_inputs(self, observations: Observations, mask: tf.Tensor, memory: Memory) -> SequenceInputs:
+        """Makes the inputs of `evaluate_actions`."""
+        return SequenceInputs(observations, mask, memory)
+
     def evaluate_actions(self, inputs: SequenceInputs, actions: tf.Tensor) -> ActionEvaluation:
-        """Log-probabilities, entropies and values [N, T] of actions [N, T, ...]."""
-        observations, mask, actions = tf.nest.map_structure(swap_time, (inputs.observations, inputs.mask, actions))
+        """Computes log-probabilities, entropies and values [N, T] of actions [N, T, ...]."""
+        observations, mask, actions = map_tensors(swap_time, (inputs.observations, inputs.mask, actions))
         distribution, values = self.evaluate_trajectory(observations, mask, inputs.memory)
         evaluation = (distribution.log_prob(actions), distribution.entropy(), values, distribution)
-        return ActionEvaluation(*tf.nest.map_structure(swap_time, evaluation))
+        return ActionEvaluation(*map_tensors(swap_time, evaluation))
 
-    def _advance(self, observations: Any, memory: Any) -> tuple[Any, tf.Tensor, Any]:
+    def _advance(self, observations: Observations, memory: Memory) -> tuple[Nest, tf.Tensor, Memory]:
         """Outputs of the actor, values [B], and the memory after one step."""
-        outputs, *acted = self.actor([observations, *memory[:2]])
+        outputs, acted = self.run_actor(observations, memory[:2])
         values, *valued = self.critic([observations, *memory[2:]])
         return outputs, tf.squeeze(values, axis=-1), (*acted, *valued)
 
-    def _unroll(self, observations: Any, mask: tf.Tensor, memory: Any) -> tuple[Any, tf.Tensor]:
+    def _unroll(self, observations: Observations, mask: tf.Tensor, memory: Memory) -> tuple[Nest, tf.Tensor]:
         """Outputs of the actor [T, B, ...] and values [T, B]; memory is zero behind a step that the mask leaves out."""
         rows = tf.nest.flatten(observations)[0].shape[:2]
-        merged = tf.nest.map_structure(lambda x: tf.reshape(x, [-1, *x.shape[2:]]), observations)
+        merged = map_tensors(merge_time, observations)  # [T * B, ...]
         mask = tf.pad(mask, [[0, rows[0] - mask.shape[0]], [0, 0]])  # behind the last step nothing follows
         features = [tf.reshape(part.encoder(merged), [*rows, -1]) for part in self._parts]
         hidden = unroll([part.cell for part in self._parts], features, mask, memory)
         outputs = [part.decoder(tf.reshape(x, [-1, x.shape[-1]])) for part, x in zip(self._parts, hidden, strict=True)]
-        outputs, values = tf.nest.map_structure(lambda x: tf.reshape(x, [*rows, *x.shape[1:]]), outputs)
+        outputs, values = map_tensors(lambda x: tf.reshape(x, [*rows, *x.shape[1:]]), outputs)
         return outputs, tf.squeeze(values, axis=-1)
 
 
@@ -134,7 +162,7 @@ def make_recurrent(
     The LSTM has orthogonal weights of gain 1 and zero biases, but 1 for the forget gates (Keras' default).
     """
 
-    def make(name: str, number: int, end: Callable[[Any], Any]) -> keras.Model:
+    def make(name: str, number: int, end: Callable[[tf.Tensor], Nest]) -> keras.Model:
         inputs = make_inputs(observation_space)
         memory = [keras.Input((lstm_units,), name=f"memory_{part}") for part in ("h", "c")]
         orthogonal = [keras.initializers.Orthogonal(seed=1_000_003 * (200 + n) + number) for n in range(2)]
@@ -148,10 +176,3 @@ def make_recurrent(
     actor = make("actor", 2 * seed, lambda x: actor_outputs(x, head, depth, 2 * seed, log_std_init))
     critic = make("critic", 2 * seed + 1, lambda x: value_output(x, depth, 2 * seed + 1))
     return RecurrentPolicy(actor, critic, head)
-
-
-def swap_time(x: tf.Tensor) -> tf.Tensor:
-    """[N, T, ...] to [T, N, ...], or the other way round."""
-    if not x.dtype.is_floating:  # oneDNN complains of being asked to transpose these
-        return tf.stack(tf.unstack(x), axis=1)
-    return tf.transpose(x, [1, 0, *range(2, x.shape.rank)])

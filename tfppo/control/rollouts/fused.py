@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 import tensorflow as tf
 
 from tfppo.control.rollouts.graph import GraphCollector
-from tfppo.control.rollouts.statistics import statistics_metrics
 from tfppo.execution.compilation import compiled
 from tfppo.ppo.learner import METRICS, PPOLearner
 
@@ -25,7 +24,7 @@ def fuse(
             rollout = collector.collect_function(iteration)
             return iteration + 1, {**rollout.metrics, **learner.update_function(rollout)}
 
-        nothing = statistics_metrics(collector.statistics) | dict.fromkeys(METRICS, tf.zeros([]))
+        nothing = collector.statistics.metrics() | dict.fromkeys(METRICS, tf.zeros([]))
         _, metrics = tf.while_loop(lambda iteration, _: iteration < first + count, body, (first, nothing))
         return metrics
 

@@ -1,29 +1,21 @@
-"""Rollouts for control: from acting to what the learner trains on."""
+"""Rollouts from in-graph environments, each in one compiled program."""
 
-from typing import Any
+import contextlib
 
 import tensorflow as tf
 
-from tfppo.control.envs.environment import Environment, Episodes, collect_trajectory, start_episodes
-from tfppo.control.policies.actor_critic import ActorCriticPolicy
-from tfppo.control.policies.recurrent import RecurrentPolicy, SequenceInputs, swap_time
+from tfppo.control.envs.environment import Environment
+from tfppo.control.envs.episodes import Episodes, fresh_states, start_episodes
+from tfppo.control.policies.policy import ControlPolicy, Memory
+from tfppo.control.rollouts.batches import make_rollout
 from tfppo.control.rollouts.normalization import Normalization
-from tfppo.control.rollouts.statistics import (
-    EpisodeStatistics,
-    empty_statistics,
-    read_statistics,
-    statistics_metrics,
-    update_statistics,
-)
+from tfppo.control.rollouts.statistics import EpisodeStatistics
+from tfppo.control.rollouts.trajectory import collect_trajectory
 from tfppo.execution.compilation import compiled
 from tfppo.execution.replicas import ALONE, Replicas
-from tfppo.ops.masking import finite_outside
-from tfppo.ops.nest import map_tensors
+from tfppo.ops.nest import Nest
 from tfppo.ops.random import fold_in
-from tfppo.ops.returns import generalized_advantage_estimation
-from tfppo.ppo.types import Batch, Rollout, Trajectory
-
-ControlPolicy = ActorCriticPolicy | RecurrentPolicy
+from tfppo.ppo.types import Rollout, Trajectory
 
 
 class GraphCollector(tf.Module):
@@ -32,14 +24,14 @@ class GraphCollector(tf.Module):
     Environments go on from rollout to rollout; where they are is state of the collector, and part of a checkpoint.
 
     Args:
-      policy: who acts.
-      environment: where.
+      policy: acts.
+      environment: what it acts in.
       num_envs: B, copies of it.
       rollout_length: T, steps of each in a rollout.
       normalization: of observations and rewards, on the way between the two; None: they stay as they are.
       seed: of resets and actions; with the iteration it fixes every random number.
       mode: "xla", "graph" or "eager".
-      replicas: who act for a share of the copies each; the rollout and the state are whole everywhere.
+      replicas: act for a share of the copies each; the rollout and the state are whole everywhere.
     """
 
     def __init__(
@@ -61,113 +53,48 @@ class GraphCollector(tf.Module):
         self.normalization = normalization or Normalization()
         self.rollout_length = rollout_length
         self.seed = tf.constant([seed, 0x5EED], tf.int32)
-        self._structure = (
-            start_episodes(environment, num_envs, fold_in(self.seed, -1), policy.initial_memory(num_envs)),
-            empty_statistics(),
+        self.statistics = EpisodeStatistics()
+        self._start = (
+            start_episodes(environment, num_envs, fold_in(self.seed, -1)),
+            policy.initial_memory(num_envs),
         )
-        self.state = [tf.Variable(x, trainable=False) for x in tf.nest.flatten(self._structure)]
+        self._place = [tf.Variable(x, trainable=False) for x in tf.nest.flatten(self._start)]
+        self.state = [*self._place, *self.statistics.state]
         mode, share_mode = replicas.modes(mode)
         self._share = compiled(self._collect_share, share_mode)
         self.collect = compiled(self.collect_function, mode)
 
-    @property
-    def statistics(self) -> EpisodeStatistics:
-        """The episodes so far."""
-        return read_statistics(self.state)
+    def raising_own_errors(self) -> contextlib.AbstractContextManager[None]:
+        """Does nothing: a program of TensorFlow alone raises TensorFlow's errors."""
+        return contextlib.nullcontext()
 
     def collect_function(self, iteration: tf.Tensor) -> Rollout:
-        """What `collect` compiles: rollout number `iteration`, a scalar int64 tensor."""
-        values = [variable.read_value() for variable in self.state]
-        episodes, statistics = tf.nest.pack_sequence_as(self._structure, values)
+        """Collects rollout number `iteration`, a scalar int64 tensor; `collect` is this function, compiled."""
+        place = [variable.read_value() for variable in self._place]
+        episodes, memory = tf.nest.pack_sequence_as(self._start, place)
         seed = fold_in(self.seed, iteration)
-        memory = episodes.memory
         noise = self.policy.noise([self.rollout_length, *episodes.done.shape], fold_in(seed, 0))
-        episodes, trajectory, totals = self.replicas.gather(
-            lambda index: self._share(index, episodes, noise, fold_in(seed, 1)), axes=(0, 1, 1)
+        after, trajectory = self.replicas.gather(
+            lambda index: self._share(index, episodes, memory, noise, fold_in(seed, 1)), axes=(0, 1)
         )
-        statistics = update_statistics(statistics, trajectory, *totals)
-        for variable, value in zip(self.state, tf.nest.flatten((episodes, statistics)), strict=True):
+        for variable, value in zip(self._place, tf.nest.flatten(after), strict=True):
             variable.assign(value)
+        self.statistics.update(trajectory)
         trajectory = self.normalization.finish(trajectory)
-        return make_rollout(self.policy, trajectory, statistics_metrics(statistics), memory)
+        return make_rollout(self.policy, trajectory, self.statistics.metrics(), memory)
 
     def _collect_share(
-        self, index: int, episodes: Episodes, noise: Any, seed: tf.Tensor
-    ) -> tuple[Episodes, Trajectory, tuple[tf.Tensor, tf.Tensor]]:
-        return collect_trajectory(
-            self.environment, episodes, self._act, noise, seed, self.policy.to_environment, self.replicas, index
+        self, index: int, episodes: Episodes, memory: Memory, noise: Nest, seed: tf.Tensor
+    ) -> tuple[tuple[Episodes, Memory], Trajectory]:
+        """Acts for the share of a replica. Random numbers are those of all environments, cut; but stochastic dynamics
+        draw for the share alone."""
+        fresh = fresh_states(self.environment, self.rollout_length, episodes.done.shape[0], fold_in(seed, 0))
+        step_seed = fold_in(seed, 1)
+        if index:
+            step_seed = fold_in(step_seed, -index)
+        episodes, memory = self.replicas.cut((episodes, memory), index)
+        noise, fresh = self.replicas.cut((noise, fresh), index, axis=1)
+        episodes, memory, trajectory = collect_trajectory(
+            self.environment, self.policy, self.normalization, episodes, memory, noise, fresh, step_seed
         )
-
-    def _act(self, observations: Any, noise: Any, memory: Any) -> tuple[tf.Tensor, Any, Any]:
-        return self.policy.step(self.normalization.observations(observations), noise, memory)
-
-
-def make_rollout(
-    policy: ControlPolicy, trajectory: Trajectory, metrics: dict[str, tf.Tensor], memory: Any = ()
-) -> Rollout:
-    """A rollout from a trajectory and the policy's memory before it: all values in one pass, and log-probabilities as
-    they were sampled, or by the same pass where the trajectory keeps no distribution."""
-    reviewed, values = policy.evaluate_trajectory(trajectory.observations, trajectory.mask, memory)  # [T + 1, B, ...]
-    distribution = trajectory.distribution
-    if not tf.nest.flatten(distribution):
-        distribution = tf.nest.map_structure(lambda x: x[:-1], reviewed)
-    next_values = values[1:]
-    if tf.nest.flatten(trajectory.successors):
-        _, next_values = policy.evaluate_trajectory(trajectory.successors, trajectory.mask, memory)
-    return Rollout(
-        all_observations=trajectory.observations,
-        actions=trajectory.actions,
-        distribution=distribution,
-        log_probs=distribution.log_prob(trajectory.actions),
-        values=values[:-1],
-        next_values=next_values,
-        rewards=trajectory.rewards,
-        terminated=trajectory.terminated,
-        truncated=trajectory.truncated,
-        mask=trajectory.mask,
-        metrics=metrics,
-        memory=memory,
-        successors=trajectory.successors,
-    )
-
-
-def revalue(policy: ControlPolicy, rollout: Rollout) -> Rollout:
-    """A rollout with the values of the policy as it is now."""
-    anew = make_rollout(policy, rollout.trajectory, rollout.metrics, rollout.memory)
-    return rollout._replace(values=anew.values, next_values=anew.next_values)
-
-
-def to_batch(rollout: Rollout, gamma: float | tf.Tensor, gae_lambda: float | tf.Tensor) -> Batch:
-    """A rollout with advantages and returns: its transitions, as N = T x B items, or, where the policy has a memory,
-    its N = B environments with their whole time."""
-    advantages, returns = generalized_advantage_estimation(
-        rollout.rewards,
-        rollout.values,
-        rollout.next_values,
-        rollout.terminated,
-        rollout.truncated,
-        gamma,
-        gae_lambda,
-    )
-    is_recurrent = bool(tf.nest.flatten(rollout.memory))
-    inputs = SequenceInputs(rollout.observations, rollout.mask, ()) if is_recurrent else rollout.observations
-    batch = Batch(
-        inputs=inputs,
-        actions=rollout.actions,
-        old_log_probs=rollout.log_probs,
-        old_values=rollout.values,
-        advantages=advantages,
-        returns=returns,
-        mask=rollout.mask,
-        old_distribution=rollout.distribution,
-    )
-    batch = map_tensors(lambda x: finite_outside(x, rollout.mask), batch)  # 0 x NaN would be NaN in the gradient
-    if not is_recurrent:
-        return map_tensors(_merge_time, batch)
-    batch = map_tensors(swap_time, batch)  # [B, T, ...]
-    return batch._replace(inputs=batch.inputs._replace(memory=rollout.memory))
-
-
-def _merge_time(x: tf.Tensor) -> tf.Tensor:
-    """[T, B, ...] to [T * B, ...]."""
-    return tf.reshape(x, [-1, *x.shape[2:]])
+        return (episodes, memory), trajectory

@@ -1,30 +1,27 @@
 """Rollouts from gymnasium's vector environments: acting is compiled, stepping is Python."""
 
+import contextlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 from tfppo.control.envs.archive import damaged, expect_like, read_archive, write_archive
-from tfppo.control.envs.environment import forget
+from tfppo.control.envs.environment import Observations
 from tfppo.control.envs.snapshots import steps_to_replay
 from tfppo.control.envs.vector import autoreset_mode
 from tfppo.control.policies.encoders import map_space, observation_dtype, observation_shape
-from tfppo.control.rollouts.graph import ControlPolicy, make_rollout
-from tfppo.control.rollouts.normalization import Normalization
-from tfppo.control.rollouts.statistics import (
-    EpisodeStatistics,
-    empty_statistics,
-    read_statistics,
-    statistics_metrics,
-    update_statistics,
-)
+from tfppo.control.policies.policy import ControlPolicy, Memory, forget
+from tfppo.control.rollouts.batches import make_rollout
+from tfppo.control.rollouts.normalization import Normalization, with_parts
+from tfppo.control.rollouts.statistics import EpisodeStatistics
 from tfppo.control.rollouts.stepping import Stepper
 from tfppo.errors import UsageError
 from tfppo.execution.compilation import call_directly, compiled
+from tfppo.execution.host import HostFunction
 from tfppo.execution.replicas import ALONE, Replicas
 from tfppo.ops.random import fold_in
 from tfppo.ppo.types import Rollout, Trajectory
@@ -33,13 +30,32 @@ ENVIRONMENTS = "environments.npz"  # in a checkpoint's folder
 LONG_REPLAY = 200_000  # steps
 
 
+class _Turn(NamedTuple):
+    """What the policy acts on at a step of all B environments."""
+
+    observations: Observations  # [B, ...] as the environment shows them
+    noise: tf.Tensor  # [T, B, ...]
+    time: tf.Tensor  # []
+    memory: Memory  # [B, ...]
+    starts: tf.Tensor  # [B] bool: the step only starts a new episode
+
+
+class _Columns(NamedTuple):
+    """The part of a rollout's arrays that belongs to one stepper."""
+
+    trajectory: Trajectory  # [T, B, ...]
+    shown: Observations  # [T + 1, B, ...] as the environment shows them
+    memory: list[np.ndarray]  # [B, ...] the policy's now
+    recorded: list[np.ndarray]  # [T, B, ...] what else acting gives, in its order
+
+
 class GymnasiumCollector(tf.Module):
     """Collects rollouts from gymnasium vector environments.
 
     Environments go on from rollout to rollout; where they are is saved by `save_environments`, apart from `state`.
 
     Args:
-      policy: who acts.
+      policy: acts.
       environment: gymnasium's vector environment, of any autoreset mode; or several of the same kind, which take turns:
         while one steps in processes of its own, the policy acts for the next.
       rollout_length: T, steps of each environment in a rollout.
@@ -66,15 +82,16 @@ class GymnasiumCollector(tf.Module):
         self.environments = [environment] if isinstance(environment, VectorEnv) else list(environment)
         self.normalization = normalization or Normalization()
         self.autoreset = autoreset_mode(self.environments[0])
-        if policy.is_recurrent and self.autoreset != AutoresetMode.NEXT_STEP:
+        self.num_envs = sum(part.num_envs for part in self.environments)
+        self._memory = [x.numpy() for x in policy.initial_memory(self.num_envs)]
+        if self._memory and self.autoreset != AutoresetMode.NEXT_STEP:
             raise UsageError(
                 f"{self.environments[0]} resets in mode {self.autoreset.name}, but a recurrent policy wants NEXT_STEP: "
                 "make the environment with autoreset_mode=AutoresetMode.NEXT_STEP"
             )
-        self.num_envs = sum(part.num_envs for part in self.environments)
         self.rollout_length = rollout_length
-        self.error: Exception | None = None  # what the environment raised, for whom tf.data hides it from
-        self.state = [tf.Variable(x, trainable=False) for x in empty_statistics()]
+        self.statistics = EpisodeStatistics()
+        self.state = self.statistics.state
         self._seed = tf.constant([seed, 0x5EED], tf.int32)
         self._times = [tf.constant(t, tf.int64) for t in range(rollout_length)]
         self._steppers: list[Stepper] = []
@@ -82,25 +99,24 @@ class GymnasiumCollector(tf.Module):
             first = self._steppers[-1].columns.stop if self._steppers else 0
             own_seed = seed + replicas.process * self.num_envs + first
             self._steppers.append(Stepper(part, self.autoreset, first, own_seed))
-        self._memory = [x.numpy() for x in policy.initial_memory(self.num_envs)]
         self._noise = compiled(self._draw_noise, mode)
-        self._finish = compiled(self._evaluate, replicas.modes(mode)[0])
-        example = self._example()
-        self._act = call_directly(compiled(self._act_flat, mode), example)
-        self._structure, self._specs = self._trajectory_specs(self._act(*example)[len(self._memory)])
+        self._turn = self._first_turn()
+        inputs = tf.nest.flatten(self._turn)
+        self._act = call_directly(compiled(self._act_flat, mode), inputs)
+        self._normalize = compiled(self._normalize_flat, mode)
+        self._record = self._record_specs(self._act(*inputs))
+        self._host = HostFunction(self._step_through)
+        self._finish = compiled(self._finish_function, replicas.modes(mode)[0])
 
-    @property
-    def statistics(self) -> EpisodeStatistics:
-        """The episodes so far."""
-        return read_statistics(self.state)
+    def raising_own_errors(self) -> contextlib.AbstractContextManager[None]:
+        """Inside, TensorFlow's report of a failed rollout becomes the exception that an environment raised."""
+        return self._host.reraising()
 
     def collect(self, iteration: tf.Tensor) -> Rollout:
-        """Rollout number `iteration`, a scalar int64 tensor."""
-        arrays = tf.numpy_function(self._step_through, [iteration], [spec.dtype for spec in self._specs])
-        for array, spec in zip(arrays, self._specs, strict=True):
-            array.set_shape(spec.shape)
-        share = tf.nest.pack_sequence_as(self._structure, arrays)
-        return self._finish(*self.replicas.gather_processes(share, axes=(1, 1, 1, 0)))
+        """Collects rollout number `iteration`, a scalar int64 tensor."""
+        arrays = self._host([iteration], tf.nest.flatten(self._record))
+        share = tf.nest.pack_sequence_as(self._record, arrays)
+        return self._finish(*self.replicas.gather_processes(share, axes=(1, 0)))
 
     def save_environments(self, folder: Path) -> None:
         """Writes into a folder where the environments are, their episodes and the policy's memory, between two
@@ -108,7 +124,7 @@ class GymnasiumCollector(tf.Module):
         parts = [stepper.snapshot() for stepper in self._steppers]
         write_archive(folder / ENVIRONMENTS, {"memory": list(self._memory), "parts": parts})
 
-    def restore_environments(self, folder: Path, announce: Callable[[str], Any] = print) -> str:
+    def restore_environments(self, folder: Path, announce: Callable[[str], None] = print) -> str:
         """Goes on from what `save_environments` wrote, before the first rollout.
 
         Environments that are played again, because nothing else says where they were, are exact if they then are where
@@ -153,91 +169,115 @@ class GymnasiumCollector(tf.Module):
         return self.replicas.cut_processes(noise, axis=1)
 
     def _act_flat(self, *inputs: tf.Tensor) -> list[tf.Tensor]:
-        """The policy's memory [B, ...], zero where this step only starts a new episode; actions [B, ...]; and what the
-        environment gets for them, where it is something else."""
-        observations, noise, time, memory, starts = tf.nest.pack_sequence_as(self._inputs, inputs)
-        now = tf.gather(noise, time)  # XLA would compile noise[time] anew for every time
-        actions, _, memory = self.policy.step(self.normalization.observations(observations), now, memory)
-        to_environment = self.policy.to_environment(actions)
-        return [*forget(memory, starts), actions, *([] if to_environment is actions else [to_environment])]
+        """Acts in a turn, all of whose tensors are given one by one.
 
-    def _evaluate(self, trajectory: Trajectory, returns: tf.Tensor, lengths: tf.Tensor, memory: Any) -> Rollout:
-        statistics = update_statistics(self.statistics, trajectory, returns, lengths)
-        for variable, value in zip(self.state, statistics, strict=True):
-            variable.assign(value)
+        Returns what is recorded, [B, ...] each: the policy's memory, zero where this step only starts a new episode;
+        the parts of observations that were normalised; and actions. Behind them stands what the environment gets, where
+        that is not the actions themselves.
+        """
+        turn = tf.nest.pack_sequence_as(self._turn, inputs)
+        now = tf.gather(turn.noise, turn.time)  # XLA would compile noise[time] again for every time
+        observations = self.normalization.observations(turn.observations)
+        actions, _, memory = self.policy.step(observations, now, turn.memory)
+        recorded = [*forget(memory, turn.starts), *self.normalization.measured(observations).values(), actions]
+        to_environment = self.policy.to_environment(actions)
+        return recorded if to_environment is actions else [*recorded, to_environment]
+
+    def _normalize_flat(self, *shown: tf.Tensor) -> list[tf.Tensor]:
+        """Normalises observations [B, ...], given one by one. Returns the parts that are normalised."""
+        observations = self.normalization.observations(tf.nest.pack_sequence_as(self._turn.observations, shown))
+        return list(self.normalization.measured(observations).values())
+
+    def _finish_function(self, trajectory: Trajectory, memory: Memory) -> Rollout:
+        """Makes a rollout of a trajectory, whose successors are still as the environment shows them."""
+        self.statistics.update(trajectory)
+        if self.autoreset != AutoresetMode.NEXT_STEP:
+            trajectory = trajectory._replace(successors=self.normalization.observations(trajectory.successors))
         trajectory = self.normalization.finish(trajectory)
-        return make_rollout(self.policy, trajectory, statistics_metrics(statistics), memory)
+        return make_rollout(self.policy, trajectory, self.statistics.metrics(), memory)
 
     def _step_through(self, iteration: np.ndarray) -> list[np.ndarray]:
-        """T steps of the environments, as flat arrays."""
-        try:
-            return self._steps(iteration)
-        except Exception as error:
-            self.error = error
-            raise
-
-    def _steps(self, iteration: np.ndarray) -> list[np.ndarray]:
-        buffers = [np.zeros(spec.shape, spec.dtype.as_numpy_dtype) for spec in self._specs]
-        trajectory, returns, lengths, memory = tf.nest.pack_sequence_as(self._structure, buffers)
-        for buffer, x in zip(memory, self._memory, strict=True):
-            np.copyto(buffer, x)
-        observations = tf.nest.flatten(trajectory.observations)
+        """Steps the environments T times. Returns the trajectory and the memory before it as flat arrays."""
+        arrays = [np.zeros(spec.shape, spec.dtype.as_numpy_dtype) for spec in tf.nest.flatten(self._record)]
+        trajectory, memory = tf.nest.pack_sequence_as(self._record, arrays)
+        for array, x in zip(memory, self._memory, strict=True):
+            np.copyto(array, x)
         noise = self._noise(tf.constant(iteration))
-        record = trajectory, returns, lengths
-        parts = [tf.nest.map_structure(lambda x, at=s.columns: x[:, at], record) for s in self._steppers]
+        shown = tf.nest.flatten(with_parts(trajectory.observations, trajectory.raw_observations))
+        parts = [self._columns(trajectory, stepper.columns) for stepper in self._steppers]
         for t, time in enumerate(self._times):
             for stepper, part in zip(self._steppers, parts, strict=True):
                 if t:
-                    stepper.receive(t - 1, *part)
-                stepper.observe(t, part[0])
+                    stepper.receive(t - 1, part.trajectory)
+                stepper.observe(t, part.shown)
                 starts = np.concatenate([s.done for s in self._steppers])
-                # All columns act at every turn, whosever it is: the bits of a row hang on how many rows there are.
-                outputs = self._act(*[x[t] for x in observations], noise, time, *self._memory, starts)
+                # All columns act at every turn, whosever it is: the bits of a row depend on how many rows there are.
+                outputs = self._act(*[x[t] for x in shown], noise, time, *self._memory, starts)
                 outputs = [x.numpy()[stepper.columns] for x in outputs]
-                for x, new in zip(self._memory, outputs, strict=False):
-                    x[stepper.columns] = new
-                part[0].actions[t] = outputs[len(self._memory)]
+                targets = [*part.memory, *[x[t] for x in part.recorded]]
+                for target, x in zip(targets, outputs, strict=False):  # what only the environment gets is not recorded
+                    target[...] = x
                 stepper.send(outputs[-1])
         for stepper, part in zip(self._steppers, parts, strict=True):
-            stepper.receive(self.rollout_length - 1, *part)
-            stepper.observe(self.rollout_length, part[0])
-        return buffers
+            stepper.receive(self.rollout_length - 1, part.trajectory)
+            stepper.observe(self.rollout_length, part.shown)
+        if trajectory.raw_observations:
+            last = self._normalize(*[x[-1] for x in shown])
+            for array, x in zip(self._normalized(trajectory), last, strict=True):
+                array[-1] = x
+        return arrays
 
-    def _example(self) -> list[tf.Tensor]:
-        """Flat inputs of `_act_flat`; keeps their nest."""
-        noise = self._noise(tf.constant(0, tf.int64))
+    def _columns(self, trajectory: Trajectory, columns: slice) -> _Columns:
+        trajectory = tf.nest.map_structure(lambda x: x[:, columns], trajectory)
+        return _Columns(
+            trajectory,
+            with_parts(trajectory.observations, trajectory.raw_observations),
+            [x[columns] for x in self._memory],
+            [*self._normalized(trajectory), trajectory.actions],
+        )
+
+    def _normalized(self, trajectory: Trajectory) -> list[np.ndarray]:
+        """The parts of a trajectory's observations that acting or `_normalize` gives."""
+        return list(self.normalization.measured(trajectory.observations).values())
+
+    def _first_turn(self) -> _Turn:
+        """A turn of the shapes and types of all turns."""
         observations = map_space(
             lambda space: tf.zeros([self.num_envs, *observation_shape(space)], observation_dtype(space)),
             self.environments[0].single_observation_space,
         )
-        starts = tf.zeros([self.num_envs], tf.bool)
-        self._inputs = observations, noise, self._times[0], [tf.constant(x) for x in self._memory], starts
-        return tf.nest.flatten(self._inputs)
+        noise = self._noise(tf.constant(0, tf.int64))
+        memory = tuple(tf.constant(x) for x in self._memory)
+        return _Turn(observations, noise, self._times[0], memory, tf.zeros([self.num_envs], tf.bool))
 
-    def _trajectory_specs(self, actions: tf.Tensor) -> tuple[Any, list[tf.TensorSpec]]:
-        """The nest of what `_steps` fills, and its flat specs."""
+    def _record_specs(self, acted: Sequence[tf.Tensor]) -> tuple[Trajectory, Memory]:
+        """The specs of what `_step_through` fills; `acted` is what acting gives."""
         length, num_envs = self.rollout_length, self.num_envs
         space = self.environments[0].single_observation_space
 
-        def spec(dtype, *shape, rows=length):
+        def spec(dtype: tf.DType | str, *shape: int, rows: int = length) -> tf.TensorSpec:
             return tf.TensorSpec([rows, num_envs, *shape], dtype)
 
-        def observation_specs(rows):
+        def observation_specs(rows: int) -> Observations:
             return map_space(lambda s: spec(observation_dtype(s), *observation_shape(s), rows=rows), space)
 
+        observations = observation_specs(length + 1)
+        raw_observations = self.normalization.measured(observations)
+        actions = acted[len(self._memory) + len(raw_observations)]
         trajectory = Trajectory(
-            observations=observation_specs(length + 1),
+            observations=observations,
             actions=spec(actions.dtype, *actions.shape[1:]),
             distribution=(),  # that of the observations, which `make_rollout` computes in one pass
             rewards=spec(tf.float32),
             terminated=spec(tf.bool),
             truncated=spec(tf.bool),
             mask=spec(tf.bool),
+            episode_returns=spec(tf.float32),
+            episode_lengths=spec(tf.int64),
+            raw_observations=raw_observations,
             successors=() if self.autoreset == AutoresetMode.NEXT_STEP else observation_specs(length),
         )
-        memory = [tf.TensorSpec(x.shape, x.dtype) for x in self._memory]
-        structure = (trajectory, spec(tf.float32), spec(tf.int64), tuple(memory))
-        return structure, tf.nest.flatten(structure)
+        return trajectory, tuple(tf.TensorSpec(x.shape, x.dtype) for x in self._memory)
 
 
 def _describe(exact: int, num_envs: int) -> str:

@@ -6,6 +6,7 @@ import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv
 
 from tfppo.control.envs.archive import expect_like
+from tfppo.control.envs.environment import Observations
 from tfppo.control.envs.snapshots import restore_snapshot, take_snapshot
 from tfppo.errors import UsageError
 from tfppo.ppo.types import Trajectory
@@ -33,32 +34,30 @@ class Stepper:
         self._some_are_done = False
         self._returns = np.zeros(environment.num_envs)
         self._lengths = np.zeros(environment.num_envs, np.int64)
-        self._in_processes = isinstance(environment, AsyncVectorEnv)
-        self._result: tuple[Any, ...] | None = None
+        self._result: tuple[Any, ...] = ()
         self._observations = environment.reset(seed=seed)[0]
 
     def send(self, actions: np.ndarray) -> None:
         """Starts a step with actions [B, ...]."""
-        if self._in_processes:
+        if isinstance(self.environment, AsyncVectorEnv):
             self.environment.step_async(actions)
         else:
             self._result = self.environment.step(actions)
 
-    def receive(self, t: int, trajectory: Trajectory, returns: np.ndarray, lengths: np.ndarray) -> None:
-        """Ends the step, and writes it into row t of its columns: the trajectory's, and those of the returns and
-        lengths [T, B] of the episodes so far."""
-        result = self.environment.step_wait() if self._in_processes else self._result
+    def receive(self, t: int, trajectory: Trajectory) -> None:
+        """Ends the step, and writes it into row t of a trajectory, which holds its columns alone."""
+        environment = self.environment
+        result = environment.step_wait() if isinstance(environment, AsyncVectorEnv) else self._result
         observations, rewards, terminated, truncated, infos = result
+        counts: np.ndarray | bool = True
         if self._some_are_done:  # their totals start again, whichever step it is that starts an episode
             self._returns[self.done], self._lengths[self.done] = 0.0, 0
         if self._some_are_done and self._resets_in_a_step:
             counts = ~self.done
             rewards, terminated, truncated = np.where(counts, rewards, 0.0), terminated & counts, truncated & counts
-        else:
-            counts = True
         self._returns += rewards
         self._lengths += counts
-        returns[t], lengths[t] = self._returns, self._lengths
+        trajectory.episode_returns[t], trajectory.episode_lengths[t] = self._returns, self._lengths
         trajectory.rewards[t], trajectory.mask[t] = rewards, counts
         trajectory.terminated[t], trajectory.truncated[t] = terminated, truncated
         self.done = terminated | truncated
@@ -69,9 +68,9 @@ class Stepper:
                 observations = self._start_at_once(t, observations, infos, trajectory.successors)
         self._observations = observations
 
-    def observe(self, t: int, trajectory: Trajectory) -> None:
-        """Writes what is observed before step t into the trajectory's row t."""
-        _write(trajectory.observations, t, self._observations)
+    def observe(self, t: int, buffers: Observations) -> None:
+        """Writes what is observed before step t into row t of buffers, which hold its columns alone."""
+        _write(buffers, t, self._observations)
 
     def snapshot(self) -> dict[str, Any]:
         """Where the environments and their episodes are between two rollouts, as plain data."""

@@ -1,0 +1,86 @@
+"""From trajectories to what the learner trains on: values first, then advantages and returns."""
+
+import tensorflow as tf
+
+from tfppo.control.envs.environment import Observations
+from tfppo.control.policies.heads import Distribution
+from tfppo.control.policies.policy import ControlPolicy, Memory
+from tfppo.ops.masking import finite_outside
+from tfppo.ops.nest import map_tensors
+from tfppo.ops.returns import generalized_advantage_estimation
+from tfppo.ppo.types import Batch, Rollout, Trajectory
+
+
+def make_rollout(
+    policy: ControlPolicy, trajectory: Trajectory, metrics: dict[str, tf.Tensor], memory: Memory = ()
+) -> Rollout:
+    """Makes a rollout of a trajectory and the policy's memory before it.
+
+    All values come from one pass, and so do log-probabilities where the trajectory keeps no distribution; elsewhere
+    they are as sampled.
+    """
+    distribution, values, next_values = _evaluate(
+        policy, trajectory.observations, trajectory.successors, trajectory.mask, memory
+    )
+    if tf.nest.flatten(trajectory.distribution):
+        distribution = trajectory.distribution
+    return Rollout(
+        all_observations=trajectory.observations,
+        actions=trajectory.actions,
+        distribution=distribution,
+        log_probs=distribution.log_prob(trajectory.actions),
+        values=values,
+        next_values=next_values,
+        rewards=trajectory.rewards,
+        terminated=trajectory.terminated,
+        truncated=trajectory.truncated,
+        mask=trajectory.mask,
+        metrics=metrics,
+        memory=memory,
+        successors=trajectory.successors,
+    )
+
+
+def revalue(policy: ControlPolicy, rollout: Rollout) -> Rollout:
+    """Replaces a rollout's values by those of the policy as it is now."""
+    _, values, next_values = _evaluate(
+        policy, rollout.all_observations, rollout.successors, rollout.mask, rollout.memory
+    )
+    return rollout._replace(values=values, next_values=next_values)
+
+
+def to_batch(policy: ControlPolicy, rollout: Rollout, gamma: float | tf.Tensor, gae_lambda: float | tf.Tensor) -> Batch:
+    """Makes a batch of a rollout, with advantages and returns; what an item is, the policy says."""
+    advantages, returns = generalized_advantage_estimation(
+        rollout.rewards,
+        rollout.values,
+        rollout.next_values,
+        rollout.terminated,
+        rollout.truncated,
+        gamma,
+        gae_lambda,
+    )
+    batch = Batch(
+        inputs=rollout.observations,
+        actions=rollout.actions,
+        old_log_probs=rollout.log_probs,
+        old_values=rollout.values,
+        advantages=advantages,
+        returns=returns,
+        mask=rollout.mask,
+        old_distribution=rollout.distribution,
+    )
+    batch = map_tensors(lambda x: finite_outside(x, rollout.mask), batch)  # 0 x NaN would be NaN in the gradient
+    batch = policy.to_items(batch)  # [N, ...]
+    return batch._replace(inputs=policy.item_inputs(batch.inputs, batch.mask, rollout.memory))
+
+
+def _evaluate(
+    policy: ControlPolicy, observations: Observations, successors: Observations, mask: tf.Tensor, memory: Memory
+) -> tuple[Distribution, tf.Tensor, tf.Tensor]:
+    """Distributions, values and values of the true successors, [T, B, ...], at observations [T + 1, B, ...]."""
+    distribution, values = policy.evaluate_trajectory(observations, mask, memory)  # [T + 1, B, ...]
+    next_values = values[1:]
+    if tf.nest.flatten(successors):  # [T, B, ...]
+        _, next_values = policy.evaluate_trajectory(successors, mask, memory)
+    return map_tensors(lambda x: x[:-1], distribution), values[:-1], next_values
