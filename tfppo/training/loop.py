@@ -75,7 +75,11 @@ def _next(rollouts: Iterator, collector: Any) -> Any:
 
 @contextmanager
 def raising_what_it_raised(collector: Any) -> Iterator[None]:
-    """Inside, TensorFlow's report of a failed rollout becomes the exception that the collector kept in its `error`."""
+    """Inside, TensorFlow's report of a failed rollout becomes the exception that the collector itself raised."""
+    if hasattr(collector, "raising_own_errors"):
+        with collector.raising_own_errors():
+            yield
+        return
     try:
         yield
     except tf.errors.OpError:
