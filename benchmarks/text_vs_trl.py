@@ -33,9 +33,10 @@ def run_tfppo(carry: str, iterations: int, warmup: int, sampling: str, mode: str
     import tensorflow as tf
 
     from tfppo import PPOConfig, PPOLearner, TextConfig, rollout_dataset
+    from tfppo.text.batch import to_batch
     from tfppo.text.models.reference import as_language_model, copy_of, freeze
     from tfppo.text.policy import TextPolicy
-    from tfppo.text.rollout import TextCollector, to_batch
+    from tfppo.text.rollout import TextCollector
     from tfppo.text.sampling import StopCondition
     from tfppo.training.loop import train_iterations
     from tfppo.training.pipeline import prompt_dataset
@@ -57,25 +58,26 @@ def run_tfppo(carry: str, iterations: int, warmup: int, sampling: str, mode: str
     def reward(token_ids):
         return tf.linalg.matvec(reward_model.hidden_states(token_ids)[:, -1], head)
 
-    def score(prompts, responses):
+    def score(prompts, prompt_lengths, responses, mask, rows):
         if carry == "shared":
-            return np.array([len(set(response)) for response in responses], np.float32)
-        return reward(tf.constant([a + b for a, b in zip(prompts, responses, strict=True)])).numpy()
+            scores = np.array([len(set(response)) for response in responses.tolist()], np.float32)
+        else:
+            scores = reward(tf.constant(np.concatenate([prompts, responses], axis=1))).numpy()
+        return [scores, np.zeros([]), np.zeros([])]  # there are no texts to measure
 
     # No token ends a text, so that every response has its full length.
+    total = warmup + iterations
+    learner = PPOLearner(policy, ppo, total, prepare=lambda rollout: to_batch(rollout, text, ppo), mode=mode)
     collector = TextCollector(
         policy,
         freeze(copy_of(model)),
         score,
         text,
+        kl_coeff=learner.kl_coeff,
         stop_condition=StopCondition(VOCABULARY),
         chunk=BATCH // 2,
         sampling_mode=sampling,
         mode=mode,
-    )
-    total = warmup + iterations
-    learner = PPOLearner(
-        policy, ppo, total, prepare=lambda rollout: to_batch(rollout, learner.kl_coeff, text, ppo), mode=mode
     )
     prompts = np.random.default_rng(0).integers(0, VOCABULARY, [4 * BATCH, PROMPT]).astype(np.int32)
     source = prompt_dataset(prompts, np.full(len(prompts), PROMPT, np.int32), BATCH, seed=0)

@@ -1,19 +1,20 @@
-"""Rollouts of text: what is collected, how scores and KL become rewards and advantages, and what the learner makes of
-them; against slow NumPy, row by row."""
+"""Rollouts of text: what is collected, and what the learner makes of it."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import reference
 import tensorflow as tf
-from reference import every_mode
 
 from tfppo.ops.nest import map_tensors
 from tfppo.ppo.config import PPOConfig
 from tfppo.ppo.learner import PPOLearner
+from tfppo.text.batch import to_batch
 from tfppo.text.config import TextConfig
 from tfppo.text.models.reference import copy_of, freeze
 from tfppo.text.policy import TextPolicy, TokenInputs, response_log_probs
-from tfppo.text.rollout import TextCollector, TextRollout, to_batch, token_rewards
+from tfppo.text.rollout import TextCollector
 from tfppo.text.sampling import StopCondition
 from tfppo.training.pipeline import prompt_dataset, rollout_dataset
 
@@ -22,12 +23,6 @@ BETA = 0.3
 PPO = PPOConfig(gamma=0.9, gae_lambda=0.8, kl_in="reward", kl_coeff=BETA, num_epochs=1, minibatch_size=B)
 # With so large an epsilon Adam's first step is minus the gradient itself: sqrt(1 - beta_2) learning_rate / epsilon = 1.
 PLAIN = {"adam_epsilon": 1e4, "learning_rate": 1e4 / 0.001**0.5, "max_grad_norm": None, "value_clip": 0.2}
-LENGTHS = np.array([R, R, 1, 3, 5, 2, R, 4])  # of made-up responses
-ENDED = np.array([True, False, True, True, True, True, False, True])
-
-
-def replace(config, **settings):
-    return type(config)(**{name: getattr(config, name) for name in config.__dataclass_fields__} | settings)
 
 
 def text_config(**settings):
@@ -44,181 +39,23 @@ def number(k):
     return tf.constant(k, tf.int64)
 
 
-# ----- Made-up rollouts: their arithmetic
-
-
-def make_rollout(filler=0.0, position="last", seed=0):
-    """A rollout of random numbers, float32 and bool tensors, with `filler` in every slot that does not count."""
-    rng = np.random.default_rng(seed)
-    mask = np.arange(R) < LENGTHS[:, None]
-    value_mask = np.arange(R) < slots_of(position)[:, None]
-
-    def numbers(inside):
-        return tf.constant(np.where(inside, rng.normal(size=[B, R]), filler), tf.float32)
-
-    return TextRollout(
-        token_ids=tf.constant(rng.integers(2, 20, [B, R + 5]), tf.int32),
-        prompt_lengths=tf.constant(rng.integers(1, 6, B), tf.int32),
-        responses=tf.constant(rng.integers(2, 20, [B, R]), tf.int32),
-        mask=tf.constant(mask),
-        log_probs=numbers(mask),
-        reference_log_probs=numbers(mask),
-        values=numbers(value_mask),
-        scores=tf.constant(rng.normal(size=B), tf.float32),
-        ended=tf.constant(ENDED),
-        metrics={},
-    )
-
-
-def slots_of(position):
-    """How many slots of each made-up response have a reward and a value."""
-    return np.minimum(LENGTHS + 1, R) if position == "after_end" else LENGTHS
-
-
-def slow_rewards(rollout, beta, text):
-    """A list of rewards a row, one for each of its slots."""
-    rows = []
-    for n, length in enumerate(rollout.mask.numpy().sum(axis=1)):
-        log_probs, others = rollout.log_probs[n].numpy(), rollout.reference_log_probs[n].numpy()
-        row = [-beta * (float(log_probs[t]) - float(others[t])) for t in range(length)]
-        if text.score_position == "after_end" and length < rollout.mask.shape[1]:
-            row.append(0.0)
-        row[-1] += float(rollout.scores[n])
-        if not rollout.ended[n]:
-            row[-1] -= text.missing_end_penalty
-        rows.append(row)
-    if text.whiten_rewards:
-        white = iter(reference.whiten(np.array(sum(rows, [])), shift_mean=False))
-        rows = [[next(white) for _ in row] for row in rows]
-    return rows
-
-
-def slow_advantages(rollout, rewards, gamma, gae_lambda):
-    """Advantages and returns [B, R] of rows of rewards, each row an episode that is over at its last slot."""
-    advantages, returns = np.zeros([B, R]), np.zeros([B, R])
-    for n, row in enumerate(rewards):
-        count = len(row)
-        values = rollout.values.numpy()[n, :count].astype(float)
-        terminated = np.arange(count) == count - 1
-        advantages[n, :count], returns[n, :count] = reference.generalized_advantage_estimation(
-            np.array(row), values, np.append(values[1:], np.nan), terminated, terminated & False, gamma, gae_lambda
-        )
-    return advantages, returns
-
-
-def padded(rows):
-    return np.array([row + [0.0] * (R - len(row)) for row in rows])
-
-
-@pytest.mark.parametrize("penalty", [0.0, 1.5])
-@pytest.mark.parametrize("whiten_rewards", [False, True])
-@pytest.mark.parametrize("position", ["last", "after_end"])
-def test_rewards_equal_the_slow_ones(position, whiten_rewards, penalty):
-    text = text_config(score_position=position, whiten_rewards=whiten_rewards, missing_end_penalty=penalty)
-    rollout = make_rollout(np.nan, position)
-    rewards, value_mask = token_rewards(rollout, tf.constant(BETA), text)
-    expected = slow_rewards(rollout, BETA, text)
-    np.testing.assert_allclose(rewards, padded(expected), atol=1e-5)
-    np.testing.assert_array_equal(value_mask, np.arange(R) < slots_of(position)[:, None])
-    assert [len(row) for row in expected] == slots_of(position).tolist()
-
-
-def test_rewards_by_hand():
-    """Three tokens, of which the second ends the first text and none ends the second."""
-    rollout = make_rollout()._replace(
-        mask=tf.constant([[True, True, False], [True, True, True]]),
-        log_probs=tf.constant([[-1.0, -2.0, -9.0], [-1.0, -1.0, -3.0]]),
-        reference_log_probs=tf.constant([[-1.5, -1.0, -1.0], [-1.0, -2.0, -1.0]]),
-        scores=tf.constant([10.0, 20.0]),
-        ended=tf.constant([True, False]),
-    )
-    for position, first in (("last", [-0.05, 10.1, 0.0]), ("after_end", [-0.05, 0.1, 10.0])):
-        text = text_config(score_position=position, missing_end_penalty=4.0)
-        rewards, _ = token_rewards(rollout, tf.constant(0.1), text)
-        np.testing.assert_allclose(rewards, [first, [0.0, -0.1, 16.2]], atol=1e-6)
-
-
-def test_whitened_rewards_have_the_standard_deviation_1_and_their_old_mean():
-    rollout = make_rollout(np.nan)
-    plain, mask = token_rewards(rollout, tf.constant(BETA), text_config(missing_end_penalty=1.0))
-    white, _ = token_rewards(rollout, tf.constant(BETA), text_config(missing_end_penalty=1.0, whiten_rewards=True))
-    plain, white = plain.numpy()[mask], white.numpy()[mask]
-    np.testing.assert_allclose([white.mean(), white.std()], [plain.mean(), 1.0], atol=1e-5)
-    assert abs(plain.mean()) > 0.1 and abs(plain.std() - 1) > 0.1
-
-
-@every_mode
-@pytest.mark.parametrize("position", ["last", "after_end"])
-@pytest.mark.parametrize("kl_in", ["reward", "loss"])
-def test_advantages_and_returns_equal_the_slow_ones(compiled, position, kl_in):
-    text, ppo = text_config(score_position=position), replace(PPO, kl_in=kl_in)
-    rollout = make_rollout(np.nan, position)
-    batch = compiled(lambda rollout, beta: to_batch(rollout, beta, text, ppo))(rollout, tf.constant(BETA))
-    rewards = slow_rewards(rollout, BETA if kl_in == "reward" else 0.0, text)
-    advantages, returns = slow_advantages(rollout, rewards, 0.9, 0.8)
-    np.testing.assert_allclose(batch.advantages, advantages, atol=1e-5)
-    np.testing.assert_allclose(batch.returns, returns, atol=1e-5)
-    assert np.std(advantages) > 0.5
-    np.testing.assert_array_equal(batch.mask, rollout.mask)
-    np.testing.assert_array_equal(batch.value_mask, np.arange(R) < slots_of(position)[:, None])
-
-
-def test_undiscounted_advantages_are_the_score_less_the_kl_to_come_less_the_value():
-    """gamma = lambda = 1: A_t = score - beta (KL from t on) - V_t."""
-    rollout = make_rollout(np.nan)
-    ppo = replace(PPO, gamma=1.0, gae_lambda=1.0)
-    advantages = to_batch(rollout, tf.constant(BETA), text_config(missing_end_penalty=0.7), ppo).advantages.numpy()
-    log_ratio = (rollout.log_probs - rollout.reference_log_probs).numpy()
-    for n, length in enumerate(LENGTHS):
-        score = float(rollout.scores[n]) - (0.0 if ENDED[n] else 0.7)
-        for t in range(length):
-            expected = score - BETA * log_ratio[n, t:length].sum() - float(rollout.values[n, t])
-            np.testing.assert_allclose(advantages[n, t], expected, atol=1e-5)
-
-
-@pytest.mark.parametrize("position", ["last", "after_end"])
-@pytest.mark.parametrize("filler", [1e3, np.nan])
-@pytest.mark.parametrize("kl_in", ["reward", "loss"])
-def test_what_stands_behind_a_response_changes_nothing(filler, position, kl_in):
-    text = text_config(score_position=position, whiten_rewards=True)
-    batches = [
-        to_batch(make_rollout(x, position), tf.constant(BETA), text, replace(PPO, kl_in=kl_in)) for x in (0.0, filler)
-    ]
-    for name in ("old_values", "advantages", "returns", "reference_kl"):
-        np.testing.assert_array_equal(*(getattr(batch, name) for batch in batches))
-    beyond = ~batches[1].value_mask.numpy()
-    for name in ("old_values", "advantages", "returns"):
-        assert (getattr(batches[1], name).numpy()[beyond] == 0).all()
-
-
-def test_the_rest_of_a_batch_is_the_rollout():
-    rollout = make_rollout()
-    batch = to_batch(rollout, tf.constant(BETA), text_config(), PPO)
-    assert batch.inputs == TokenInputs(rollout.token_ids, rollout.prompt_lengths)
-    assert batch.actions is rollout.responses and batch.old_log_probs is rollout.log_probs
-    assert batch.old_distribution is None and batch.reference_log_probs is None
-    kl = [
-        (rollout.log_probs - rollout.reference_log_probs).numpy()[n, :length].sum() for n, length in enumerate(LENGTHS)
-    ]
-    np.testing.assert_allclose(batch.reference_kl, kl, atol=1e-5)
-    in_loss = to_batch(rollout, tf.constant(BETA), text_config(), replace(PPO, kl_in="loss"))
-    assert in_loss.reference_log_probs is rollout.reference_log_probs
-    np.testing.assert_allclose(in_loss.reference_kl, kl, atol=1e-5)
-
-
 # ----- Collecting
 
 
 class Parts:
-    """A policy, another model of the same make as its reference, and their collector."""
+    """A policy, another model of the same make as its reference, and their collector.
 
-    def __init__(self, model, other=None, scorer=score, mode="eager", chunk=B, seed=0, **settings):
+    `scorer` is of tokens without padding, as lists.
+    """
+
+    def __init__(self, model, other=None, scorer=score, mode="eager", chunk=B, seed=0, beta=BETA, **settings):
         self.text = text_config(**settings)
         self.policy = TextPolicy(model, self.text.temperature)
         self.reference = freeze(copy_of(model) if other is None else other)
         self.given = []
         self.scorer = scorer
         options = {
+            "kl_coeff": tf.Variable(beta, trainable=False),
             "stop_condition": StopCondition(END),
             "chunk": chunk,
             "seed": seed,
@@ -228,18 +65,16 @@ class Parts:
         self.collector = TextCollector(self.policy, self.reference, self.score, self.text, **options)
 
     def learner(self, ppo, num_iterations, mode):
-        learner = PPOLearner(
-            self.policy,
-            ppo,
-            num_iterations,
-            prepare=lambda rollout: to_batch(rollout, learner.kl_coeff, self.text, ppo),
-            mode=mode,
-        )
-        return learner
+        prepare = lambda rollout: to_batch(rollout, self.text, ppo)  # noqa: E731
+        return PPOLearner(self.policy, ppo, num_iterations, prepare=prepare, mode=mode)
 
-    def score(self, prompts, responses):
-        self.given.append((prompts, responses))
-        return self.scorer(prompts, responses)
+    def score(self, prompts, prompt_lengths, responses, mask, rows):
+        """On the host; two made-up metrics of the texts."""
+        asked = [prompts[row, : prompt_lengths[row]].tolist() for row in rows]
+        answers = [responses[row, mask[row]].tolist() for row in rows]
+        self.given.append((asked, answers))
+        scores = np.asarray(self.scorer(asked, answers), np.float32)
+        return [scores, np.array(len(mask), np.float64), np.array(1 / 3, np.float64)]
 
 
 def set_head(policy):
@@ -312,7 +147,11 @@ def test_metrics_are_means_over_responses(rollout):
         "text/kl": np.mean([row[kept].sum() for row, kept in zip(log_ratio, mask, strict=True)]),
         "text/response_tokens_mean": count.mean(),
         "text/eos_fraction": np.mean(rollout.ended),
+        "text/response_length_mean": B,  # the scorer's, to the last bit
+        "text/distinct_2": 1 / 3,
     }
+    for name in ("text/response_length_mean", "text/distinct_2"):
+        assert float(rollout.metrics[name]) == expected[name]
     metrics = dict(rollout.metrics)
     assert metrics.pop("text/sampler_gap") < 1e-4
     assert metrics.keys() == expected.keys()
@@ -365,20 +204,32 @@ def test_the_size_of_the_chunks_changes_nothing(shared_model, parts, rollout, pr
 
 
 @pytest.mark.parametrize("error", [ValueError("no score today"), StopIteration("no score today"), KeyError("x")])
-def test_what_the_scorer_raises_inside_tf_data_is_kept(bigram, prompts, error):
-    def failing(prompts, responses):
+def test_what_the_scorer_raises_inside_tf_data_is_raised_again(bigram, prompts, error):
+    def failing(*_):
         raise error
 
     model = bigram(np.random.default_rng(0).normal(size=[20, 20]))
     collector = TextCollector(
-        TextPolicy(model), model, failing, text_config(), stop_condition=StopCondition(END), chunk=B
+        TextPolicy(model),
+        model,
+        failing,
+        text_config(),
+        kl_coeff=tf.Variable(BETA),
+        stop_condition=StopCondition(END),
+        chunk=B,
     )
-    source = tf.data.Dataset.from_tensors(prompts).repeat()
-    elements = iter(rollout_dataset(collector.collect, source=source))
-    assert collector.error is None
-    with pytest.raises(tf.errors.OpError):
+    elements = iter(rollout_dataset(collector.collect, source=tf.data.Dataset.from_tensors(prompts).repeat()))
+    with pytest.raises((type(error), RuntimeError)) as caught, collector.raising_own_errors():
         next(elements)
-    assert collector.error is error
+    # Python lets no StopIteration leave a generator, and tells its cause.
+    assert (caught.value.__cause__ if isinstance(error, StopIteration) else caught.value) is error
+
+
+def test_a_rollout_says_with_which_coefficient_it_is_rewarded(shared_model, prompts):
+    parts = Parts(shared_model("gpt2"), beta=0.25)
+    assert parts.collector.collect(number(0), *prompts).kl_coeff == 0.25
+    parts.collector.kl_coeff.assign(0.5)
+    assert parts.collector.collect(number(1), *prompts).kl_coeff == 0.5
 
 
 # ----- Learning from rollouts
@@ -389,7 +240,7 @@ def make_batch(rollout, position="after_end", kl_in="reward"):
     rng = np.random.default_rng(1)
     old = {name: getattr(rollout, name) + rng.normal(0.0, 0.2, [B, R]) for name in ("log_probs", "values")}
     text = text_config(score_position=position)
-    return to_batch(rollout._replace(**old), tf.constant(BETA), text, replace(PPO, kl_in=kl_in))
+    return to_batch(rollout._replace(**old), text, replace(PPO, kl_in=kl_in))
 
 
 def gradient(make_model, batch, kind="gpt2", **settings):
@@ -530,7 +381,7 @@ def test_a_policy_learns_what_is_rewarded(make_model, prompts):
     runs = []
     for beta in (0.01, 1.0):
         model = make_model("gpt2", num_layers=1)
-        parts = Parts(model, scorer=lambda _, rs: [r.count(7) for r in rs], mode="graph", missing_end_penalty=0.0)
+        parts = Parts(model, scorer=lambda _, rs: [r.count(7) for r in rs], mode="graph", beta=beta)
         ppo = replace(PPO, gamma=1.0, gae_lambda=0.95, kl_coeff=beta, num_epochs=4, learning_rate=0.01)
         learner = parts.learner(ppo, 15, "graph")
         dataset = rollout_dataset(parts.collector.collect, source=prompt_dataset(*many, 4 * B, 0))

@@ -220,7 +220,7 @@ def test_a_finished_run_is_not_trained_further(finished, tmp_path):
 
 
 def test_ctrl_c_in_the_evaluation_says_how_to_go_on(preset, tmp_path, monkeypatch, heard_ctrl_c):
-    monkeypatch.setattr(run, "compare", lambda *_: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr(run, "compare", lambda *_, **__: signal.raise_signal(signal.SIGINT))
     with pytest.raises(KeyboardInterrupt) as caught:
         run.train_text(tiny(tmp_path, preset, iterations=1))
     folder = tmp_path / "length-seed1"

@@ -6,7 +6,7 @@ import tensorflow as tf
 from reference import every_mode, softmax
 
 from tfppo.text.policy import TokenInputs, response_log_probs
-from tfppo.text.sampling import StopCondition, response_mask, response_positions, sample
+from tfppo.text.sampling import StopCondition, gumbel_noise, response_mask, response_positions, sample
 
 END, PAD, LENGTH = 1, 0, 8
 SEED = tf.constant([1, 2])
@@ -16,7 +16,9 @@ NEVER = -1e8
 
 
 def draw(model, prompts, lengths, *, length=LENGTH, seed=SEED, end=END, stop=None, stop_after=0, **options):
-    return sample(model, prompts, lengths, length, seed, stop_condition=StopCondition(end, stop, stop_after), **options)
+    noise = gumbel_noise(seed, prompts.shape[0], model.vocabulary_size)
+    stop_condition = StopCondition(end, stop, stop_after)
+    return sample(model, prompts, lengths, length, noise, stop_condition=stop_condition, **options)
 
 
 @pytest.fixture(scope="module")

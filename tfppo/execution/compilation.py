@@ -5,10 +5,11 @@ the same machine.
 """
 
 from collections.abc import Callable, Sequence
-from typing import ParamSpec, TypeVar
+from typing import Literal, ParamSpec, TypeVar
 
 import tensorflow as tf
 
+Mode = Literal["xla", "graph", "eager"]
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
 
@@ -43,7 +44,7 @@ def choose_compilation(
     return "xla" if "GPU" in device or pays else "graph"
 
 
-def choose_token_compilation(setting: str, phase: str, device: str, tokens: int) -> str:
+def choose_token_compilation(setting: Literal["auto"] | Mode, phase: str, device: str, tokens: int) -> Mode:
     """The mode that `setting` stands for where a language model samples ("rollout") or is evaluated and trained on
     ("update") `tokens` tokens in the whole run.
 

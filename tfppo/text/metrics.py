@@ -7,8 +7,12 @@ from collections.abc import Sequence
 from functools import cache
 from itertools import pairwise
 from statistics import fmean
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
 
 def words(text: str) -> list[str]:
@@ -44,7 +48,7 @@ def vader_compound(texts: Sequence[str]) -> np.ndarray:
 
 
 @cache
-def _vader():
+def _vader() -> "SentimentIntensityAnalyzer":
     from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer  # reads its lexicon: only where it is used
 
     return SentimentIntensityAnalyzer()

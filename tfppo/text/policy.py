@@ -1,6 +1,6 @@
 """A policy for text: a language model, and a value for every token."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import keras
 import tensorflow as tf
@@ -35,7 +35,8 @@ class TextPolicy:
         self.value_head.build((None, trunk.hidden_dim))  # values start at 0 [Ziegler et al. 2019]
 
     @property
-    def trainable_variables(self) -> list[Any]:
+    def trainable_variables(self) -> list[keras.Variable]:
+        """The weights of the language model, of the critic if there is one, and of the value head."""
         variables = list(self.model.trainable_variables)
         if self.critic is not None:
             variables += self.critic.trainable_variables

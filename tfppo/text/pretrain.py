@@ -15,8 +15,9 @@ import tensorflow as tf
 from tfppo.errors import UsageError
 from tfppo.text.config import PretrainConfig
 from tfppo.text.data.corpus import DOMAINS, sentences
-from tfppo.text.data.likelihood import best_temperature, context_length, encode, make_dataset, nats_per_character
+from tfppo.text.data.likelihood import best_temperature, encode, make_dataset, nats_per_character
 from tfppo.text.data.tokenizer import control_token, train_tokenizer
+from tfppo.text.models.backbones import context_length, final_normalization
 from tfppo.text.models.lstm import LSTMLanguageModel, make_lstm
 from tfppo.text.models.presets import load_preset, save_preset
 from tfppo.text.models.transformer import make_transformer
@@ -189,7 +190,7 @@ def _fit(
 def _calibrate(model: keras.Model, held_out: tf.data.Dataset) -> None:
     """Divides the logits by the temperature that suits held-out text best (Guo et al. 2017): a model that has read its
     corpus many times is too sure. What scales logits here is the last normalisation; an LSTM has none, and stays."""
-    normalization = getattr(getattr(model, "backbone", None), "layer_norm", None)
+    normalization = final_normalization(model)
     if normalization is not None:
         temperature = best_temperature(model, held_out)
         normalization.set_weights([weight / temperature for weight in normalization.get_weights()])

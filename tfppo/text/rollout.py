@@ -1,25 +1,22 @@
-"""Rollouts for text: prompts are answered, scored, and made ready for the learner."""
+"""Rollouts for text: prompts are answered, and the responses scored and evaluated."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import NamedTuple
 
-import numpy as np
 import tensorflow as tf
 
 from tfppo.execution.compilation import compiled
+from tfppo.execution.host import HostFunction
 from tfppo.execution.replicas import ALONE, Replicas
-from tfppo.ops.masking import masked_whiten, zero_outside
+from tfppo.ops.masking import zero_outside
 from tfppo.ops.random import fold_in
-from tfppo.ops.returns import generalized_advantage_estimation
-from tfppo.ppo.config import PPOConfig
 from tfppo.ppo.guard import Masked, Quantity
-from tfppo.ppo.types import Batch
 from tfppo.text.config import TextConfig
 from tfppo.text.models.language_model import LanguageModel
 from tfppo.text.policy import TextPolicy, TokenInputs, response_log_probs
-from tfppo.text.sampling import Samples, StopCondition, sample
-
-Scorer = Callable[[Sequence[Sequence[int]], Sequence[Sequence[int]]], np.ndarray]
+from tfppo.text.sampling import Samples, StopCondition, gumbel_noise, sample
+from tfppo.text.scoring import Scorer
 
 
 class TextRollout(NamedTuple):
@@ -34,6 +31,7 @@ class TextRollout(NamedTuple):
     values: tf.Tensor  # [B, R]
     scores: tf.Tensor  # [B]
     ended: tf.Tensor  # [B] bool, False where the response was cut at R tokens
+    kl_coeff: tf.Tensor  # scalar, beta of the rewards
     metrics: dict[str, tf.Tensor]  # scalars, named as in metrics.METRICS
 
     def guarded(self) -> dict[Quantity, Masked]:
@@ -53,16 +51,17 @@ class TextCollector(tf.Module):
     the first ratio is exactly 1; those recorded while sampling are compared with them (`text/sampler_gap`).
 
     Args:
-      policy: who writes.
-      reference: what the KL is measured to.
-      scorer: tokens of prompts and of responses, without padding, to scores [B]; runs on the host.
+      policy: writes the responses.
+      reference: the language model that the KL is measured to.
+      scorer: scores the responses on the host.
       text: lengths and temperature.
+      kl_coeff: beta of the iteration, scalar.
       stop_condition: what ends a response.
       chunk: sequences in a forward pass, which bounds the memory; it divides the batch, or the share of a replica.
       seed: with the iteration it fixes every random number.
       sampling_mode: of the sampling, "xla", "graph" or "eager".
       mode: of the full forward passes.
-      replicas: who answer a share of the prompts each; the rollout is whole everywhere.
+      replicas: each answers a share of the prompts, and each process scores one; the rollout is whole everywhere.
     """
 
     def __init__(
@@ -72,6 +71,7 @@ class TextCollector(tf.Module):
         scorer: Scorer,
         text: TextConfig,
         *,
+        kl_coeff: tf.Variable,
         stop_condition: StopCondition,
         chunk: int,
         seed: int = 0,
@@ -82,29 +82,46 @@ class TextCollector(tf.Module):
         super().__init__(name="text_collector")
         self.policy = policy
         self.reference = reference
-        self.scorer = scorer
         self.text = text
+        self.kl_coeff = kl_coeff
         self.stop_condition = stop_condition
         self.replicas = replicas
         self.chunk = chunk
         self.seed = tf.constant([seed, 0x7E47], tf.int32)
-        self.error: Exception | None = None
-        self._sample = compiled(self._sample, sampling_mode)
-        self._evaluate = compiled(self._evaluate, mode)
+        self._scorer = HostFunction(scorer, stateful=False)
+        self._sample = compiled(self._sample_share, sampling_mode)
+        self._evaluate_policy = compiled(self._policy_share, mode)
+        self._evaluate_reference = compiled(self._reference_share, mode)
+
+    def raising_own_errors(self) -> AbstractContextManager[None]:
+        """Inside, an exception of the scorer is raised as it was, where TensorFlow would report only its text."""
+        return self._scorer.reraising()
 
     def collect(self, iteration: tf.Tensor, prompts: tf.Tensor, prompt_lengths: tf.Tensor) -> TextRollout:
-        """Rollout number `iteration` (int64 scalar) of prompts int32 [B, P], padded on the right, [B] tokens long."""
+        """Collects rollout number `iteration` (int64 scalar).
 
-        def share(index):
-            samples, scores = self._answer(index, iteration, prompts, prompt_lengths)
-            inputs = TokenInputs(samples.token_ids, self.replicas.cut(prompt_lengths, index))
-            return samples, scores, self._evaluate(inputs, samples.responses)
-
-        samples, scores, evaluated = self.replicas.gather(share, axes=(0, 0, 0))
-        log_probs, values, reference_log_probs = evaluated
+        Args:
+          iteration: int64 scalar.
+          prompts: int32 [B, P], padded on the right.
+          prompt_lengths: int32 [B].
+        """
+        # ----- Sample
+        samples = self.sample_responses(iteration, prompts, prompt_lengths)
         slots = tf.range(self.text.response_length)
-        ended = tf.reduce_any(self.stop_condition(samples.responses, slots) & samples.mask, axis=1)
-        gap = zero_outside(samples.log_probs - log_probs, samples.mask)
+        ended = tf.reduce_any(self.stop_condition(samples.responses, slots) & samples.mask, axis=1)  # [B]
+
+        # ----- Score. No forward pass depends on it: the reward's Python runs while they do
+        scores, text_metrics = self.score_responses(prompts, prompt_lengths, samples)
+
+        # ----- Evaluate with the policy and with the reference
+        def evaluate(index: int) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+            inputs = TokenInputs(samples.token_ids, prompt_lengths)
+            share = self.replicas.cut((inputs, samples.responses), index)
+            return *self._evaluate_policy(*share), self._evaluate_reference(*share)
+
+        log_probs, values, reference_log_probs = self.replicas.gather(evaluate, axes=(0, 0, 0))  # [B, R] each
+
+        # ----- Put together
         rollout = TextRollout(
             token_ids=samples.token_ids,
             prompt_lengths=prompt_lengths,
@@ -115,119 +132,93 @@ class TextCollector(tf.Module):
             values=values,
             scores=scores,
             ended=ended,
-            metrics={},
+            kl_coeff=tf.convert_to_tensor(self.kl_coeff),
+            metrics=text_metrics,
         )
-        metrics = {
-            "text/score_mean": tf.reduce_mean(scores),
-            "text/score_std": tf.math.reduce_std(scores),
-            "text/kl": tf.reduce_mean(tf.reduce_sum(rollout.log_ratio, axis=1)),
-            "text/response_tokens_mean": tf.reduce_mean(tf.reduce_sum(tf.cast(samples.mask, tf.float32), axis=1)),
-            "text/eos_fraction": tf.reduce_mean(tf.cast(ended, tf.float32)),
-            "text/sampler_gap": tf.reduce_max(tf.abs(gap)),
-        }
-        return rollout._replace(metrics=metrics)
+        return rollout._replace(metrics=_metrics(rollout, samples.log_probs))
 
-    def answer(self, iteration: tf.Tensor, prompts: tf.Tensor, prompt_lengths: tf.Tensor) -> tuple[Samples, tf.Tensor]:
-        """The responses of rollout number `iteration`, and their scores [B]."""
-        return self.replicas.gather(lambda index: self._answer(index, iteration, prompts, prompt_lengths), axes=(0, 0))
+    def sample_responses(self, iteration: tf.Tensor, prompts: tf.Tensor, prompt_lengths: tf.Tensor) -> Samples:
+        """Samples the responses of rollout number `iteration`; arguments as in `collect`."""
+        seed = fold_in(self.seed, iteration)
 
-    def _answer(
-        self, index: int, iteration: tf.Tensor, prompts: tf.Tensor, prompt_lengths: tf.Tensor
-    ) -> tuple[Samples, tf.Tensor]:
-        """The share of a replica."""
-        prompts, prompt_lengths = self.replicas.cut((prompts, prompt_lengths), index)
-        samples = self._sample(index, prompts, prompt_lengths, fold_in(self.seed, iteration))
-        # Nothing ties this to the forward passes that follow: the reward's Python runs while they do.
-        scores = tf.numpy_function(self._score, [prompts, prompt_lengths, *samples[1:]], tf.float32, stateful=False)
-        return samples, tf.ensure_shape(scores, [prompts.shape[0]])
+        def share(index: int) -> tuple[Samples]:
+            return (self._sample(index, *self.replicas.cut((prompts, prompt_lengths), index), seed),)
 
-    def _sample(self, index: int, prompts: tf.Tensor, prompt_lengths: tf.Tensor, seed: tf.Tensor) -> Samples:
+        (samples,) = self.replicas.gather(share, axes=(0,))
+        return samples
+
+    def score_responses(
+        self, prompts: tf.Tensor, prompt_lengths: tf.Tensor, samples: Samples
+    ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+        """Scores [B] of the responses to B prompts, and the metrics of their texts."""
+        rows = self.replicas.cut_processes(tf.range(prompts.shape[0]))
+        scalar = tf.TensorSpec([], tf.float64)
+        share, words, distinct = self._scorer(
+            [prompts, prompt_lengths, samples.responses, samples.mask, rows],
+            [tf.TensorSpec(rows.shape, tf.float32), scalar, scalar],
+        )
+        (scores,) = self.replicas.gather_processes((share,), axes=(0,))
+        return scores, {"text/response_length_mean": words, "text/distinct_2": distinct}
+
+    def _sample_share(self, index: int, prompts: tf.Tensor, prompt_lengths: tf.Tensor, seed: tf.Tensor) -> Samples:
+        """The responses to a replica's prompts. It draws the noise of all replicas, and takes its share."""
+        noise = gumbel_noise(seed, self.replicas.count * prompts.shape[0], self.policy.model.vocabulary_size)
         return sample(
             self.policy.model,
             prompts,
             prompt_lengths,
             self.text.response_length,
-            seed,
+            lambda column: self.replicas.cut(noise(column), index),
             stop_condition=self.stop_condition,
             temperature=self.text.temperature,
-            replicas=self.replicas,
-            index=index,
         )
 
-    def _evaluate(self, inputs: TokenInputs, responses: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Log-probabilities, values and the reference's log-probabilities, [B, R] each, a chunk at a time."""
+    def _policy_share(self, inputs: TokenInputs, responses: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Log-probabilities and values by the policy, [N, R] each."""
 
-        def evaluate(piece):
-            inputs, responses = piece
+        def evaluate(inputs: TokenInputs, responses: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             evaluation = self.policy.evaluate_actions(inputs, responses)
-            reference = response_log_probs(self.reference, inputs, responses, self.text.temperature)
-            return evaluation.log_probs, evaluation.values, reference
+            return evaluation.log_probs, evaluation.values
 
-        batch, length = responses.shape
-        if batch == self.chunk:
-            return evaluate((inputs, responses))
-        pieces = tf.nest.map_structure(lambda x: tf.reshape(x, [-1, self.chunk, *x.shape[1:]]), (inputs, responses))
-        results = tf.map_fn(evaluate, pieces, fn_output_signature=(tf.TensorSpec([self.chunk, length]),) * 3)
-        return tuple(tf.reshape(x, [batch, length]) for x in results)
+        log_probs, values = in_chunks(evaluate, inputs, responses, self.chunk, 2)
+        return log_probs, values
 
-    def _score(self, prompts, prompt_lengths, responses, _, mask) -> np.ndarray:
-        """Runs in Python, inside tf.data: what it raises is kept for the trainer, since tf.data would wrap it."""
-        try:
-            prompts = [row[:length].tolist() for row, length in zip(prompts, prompt_lengths, strict=True)]
-            responses = [row[kept].tolist() for row, kept in zip(responses, mask, strict=True)]
-            return np.asarray(self.scorer(prompts, responses), np.float32)
-        except Exception as error:
-            self.error = error
-            raise
+    def _reference_share(self, inputs: TokenInputs, responses: tf.Tensor) -> tf.Tensor:
+        """Log-probabilities by the reference, [N, R]."""
+
+        def evaluate(inputs: TokenInputs, responses: tf.Tensor) -> tuple[tf.Tensor]:
+            return (response_log_probs(self.reference, inputs, responses, self.text.temperature),)
+
+        (log_probs,) = in_chunks(evaluate, inputs, responses, self.chunk, 1)
+        return log_probs
 
 
-def token_rewards(rollout: TextRollout, kl_coeff: tf.Tensor, text: TextConfig) -> tuple[tf.Tensor, tf.Tensor]:
-    """Per-token rewards, and the mask of the slots that have a value; [B, R] each.
-
-    reward_t = -beta (log pi(y_t) - log pi_ref(y_t)), and at the last token of the response the score is added
-    [Ziegler et al. 2019, section 2.2; Stiennon et al. 2020]; with `score_position` "after_end" in the slot behind it,
-    where there is one. A response that does not end has `missing_end_penalty` subtracted from its score.
-
-    Args:
-      rollout: B responses.
-      kl_coeff: beta, scalar; 0 where the KL is part of the loss.
-      text: the shaping's settings.
-    """
-    mask = rollout.mask
-    slots = tf.range(mask.shape[1])  # [R]
-    lengths = tf.reduce_sum(tf.cast(mask, tf.int32), axis=1)  # [B]
-    last = lengths - 1
-    if text.score_position == "after_end":
-        last = tf.minimum(lengths, mask.shape[1] - 1)
-    scores = rollout.scores - text.missing_end_penalty * tf.cast(~rollout.ended, tf.float32)
-    is_last = slots == last[:, None]  # [B, R]
-    rewards = tf.where(is_last, scores[:, None], 0.0) - kl_coeff * rollout.log_ratio
-    value_mask = slots <= last[:, None]
-    if text.whiten_rewards:
-        rewards = masked_whiten(rewards, value_mask, shift_mean=False)  # keeps their mean
-    return zero_outside(rewards, value_mask), value_mask
+def in_chunks(
+    evaluate: Callable[[TokenInputs, tf.Tensor], tuple[tf.Tensor, ...]],
+    inputs: TokenInputs,
+    responses: tf.Tensor,
+    chunk: int,
+    outputs: int,
+) -> tuple[tf.Tensor, ...]:
+    """Evaluates N responses, `chunk` at a time, which divides N; `outputs` tensors [N, R]."""
+    count, length = responses.shape
+    if count == chunk:
+        return evaluate(inputs, responses)
+    pieces = tf.nest.map_structure(lambda x: tf.reshape(x, [-1, chunk, *x.shape[1:]]), (inputs, responses))
+    spec = (tf.TensorSpec([chunk, length]),) * outputs
+    results = tf.map_fn(lambda piece: evaluate(*piece), pieces, fn_output_signature=spec)
+    return tuple(tf.reshape(x, [count, length]) for x in results)
 
 
-def to_batch(rollout: TextRollout, kl_coeff: tf.Tensor, text: TextConfig, ppo: PPOConfig) -> Batch:
-    """What the learner trains on: rewards a token, advantages over the response, a sequence an item."""
-    in_reward = ppo.kl_in == "reward"
-    rewards, value_mask = token_rewards(rollout, kl_coeff if in_reward else tf.zeros([]), text)
-    values = zero_outside(rollout.values, value_mask)
-    next_values = tf.concat([values[:, 1:], tf.zeros_like(values[:, :1])], axis=1)  # [B, R]
-    rewards, old_values, next_values = map(tf.transpose, (rewards, values, next_values))  # [R, B]
-    never = tf.zeros(rewards.shape, tf.bool)  # behind its last slot a response is worth 0, also one that was cut
-    advantages, returns = generalized_advantage_estimation(
-        rewards, old_values, next_values, never, never, ppo.gamma, ppo.gae_lambda
-    )
-    return Batch(
-        inputs=TokenInputs(rollout.token_ids, rollout.prompt_lengths),
-        actions=rollout.responses,
-        old_log_probs=rollout.log_probs,
-        old_values=values,
-        advantages=tf.transpose(advantages),
-        returns=tf.transpose(returns),
-        mask=rollout.mask,
-        reference_log_probs=None if in_reward else rollout.reference_log_probs,
-        value_mask=value_mask,
-        reference_kl=tf.reduce_sum(rollout.log_ratio, axis=1),
-    )
+def _metrics(rollout: TextRollout, sampled_log_probs: tf.Tensor) -> dict[str, tf.Tensor]:
+    """The metrics of the texts, means over the responses, and how far sampling's log-probabilities [B, R] are from
+    those of the full pass."""
+    gap = zero_outside(sampled_log_probs - rollout.log_probs, rollout.mask)
+    return rollout.metrics | {
+        "text/score_mean": tf.reduce_mean(rollout.scores),
+        "text/score_std": tf.math.reduce_std(rollout.scores),
+        "text/kl": tf.reduce_mean(tf.reduce_sum(rollout.log_ratio, axis=1)),
+        "text/response_tokens_mean": tf.reduce_mean(tf.reduce_sum(tf.cast(rollout.mask, tf.float32), axis=1)),
+        "text/eos_fraction": tf.reduce_mean(tf.cast(rollout.ended, tf.float32)),
+        "text/sampler_gap": tf.reduce_max(tf.abs(gap)),
+    }

@@ -101,10 +101,9 @@ def generate(
     """
     trainer = _restored(folder, run_folder.read_config(folder, TextRunConfig), checkpoint, _unscored)
     encoded = trainer.encode([prompt for prompt in prompts for _ in range(samples)])
-    options = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
-    responder = Responder(trainer.policy.model, trainer.config.text, trainer.stop_condition, **options)
-    answers = responder.respond(encoded, seed)
-    return trainer.codec.decode_masked(answers.responses, answers.mask)
+    model, text = trainer.policy.model, trainer.config.text
+    responder = Responder(model, trainer.codec, text, temperature=temperature, top_k=top_k, top_p=top_p)
+    return responder.respond(encoded, seed).texts
 
 
 def export(folder: Path, checkpoint: str = "latest") -> Path:
@@ -209,15 +208,15 @@ def _evaluate(trainer: TextTrainer, count: int, seed: int) -> tuple[dict[str, An
     chosen = np.random.default_rng(0).permutation(len(prompts))[:count]  # the same for every seed
     with progress_bar("evaluating", 2) as advance:
         evaluation, texts = compare(
-            trainer.policy.model,
-            trainer.reference,
-            trainer.codec,
-            trainer.task,
-            trainer.reward,
-            trainer.config.text,
             [prompts[index] for index in chosen],
             seed,
-            advance,
+            policy=trainer.policy.model,
+            reference=trainer.reference,
+            codec=trainer.codec,
+            task=trainer.task,
+            reward=trainer.reward,
+            text=trainer.config.text,
+            progress=advance,
         )
     return evaluation | {"weights": weights_hash(trainer.weights)}, texts
 

@@ -32,11 +32,9 @@ class SampleTable:
         self._path = path
         self._prompts = trainer.task.prompts("validation")[:COUNT] or trainer.task.prompts("train")[:COUNT]
         self._encoded = trainer.encode(self._prompts)
-        self._policy, reference = (
-            Responder(model, trainer.config.text, trainer.stop_condition)
-            for model in (trainer.policy.model, trainer.reference)
-        )
-        self._reference = self._answer(reference)
+        codec, text = trainer.codec, trainer.config.text
+        self._policy = Responder(trainer.policy.model, codec, text)
+        self._reference = self._scored(Responder(trainer.reference, codec, text))
         kept = []
         if start > 0 and path.exists():
             kept = [line for line in whole_lines(path) if json.loads(line)["iteration"] <= start]
@@ -47,16 +45,16 @@ class SampleTable:
         rows = [
             {"iteration": iteration, "prompt": prompt, "reference": old[0], "policy": new[0]}
             | {"reference_score": old[1], "policy_score": new[1]}
-            for prompt, old, new in zip(self._prompts, self._reference, self._answer(self._policy), strict=True)
+            for prompt, old, new in zip(self._prompts, self._reference, self._scored(self._policy), strict=True)
         ]
         with self._path.open("a") as file:
             file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         return markdown_table(rows)
 
-    def _answer(self, responder: Responder) -> list[tuple[str, float | None]]:
+    def _scored(self, responder: Responder) -> list[tuple[str, float | None]]:
+        """Each prompt's response, and its score; None where it is not finite."""
         trainer = self._trainer
-        answers = responder.respond(self._encoded, trainer.config.run.seed)
-        texts = trainer.codec.decode_masked(answers.responses, answers.mask)
+        texts = responder.respond(self._encoded, trainer.config.run.seed).texts
         scores = checked_scores(trainer.reward, self._prompts, texts, must_be_finite=False)
         return [(text, round(float(x), 4) if np.isfinite(x) else None) for text, x in zip(texts, scores, strict=True)]
 

@@ -1,12 +1,15 @@
 """Sampling from a language model, token by token, as one compiled program."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import tensorflow as tf
 
-from tfppo.execution.replicas import ALONE, Replicas
 from tfppo.ops.random import fold_in, gumbel
-from tfppo.text.models.language_model import LanguageModel
+from tfppo.text.models.language_model import LanguageModel, State
+
+Noise = Callable[[tf.Tensor], tf.Tensor]
+"""Gumbel noise [B, V] for the tokens drawn from a column (int32 scalar) of the token buffer."""
 
 
 class Samples(NamedTuple):
@@ -36,20 +39,23 @@ class StopCondition(NamedTuple):
         return is_end
 
 
+def gumbel_noise(seed: tf.Tensor, rows: int, vocabulary_size: int) -> Noise:
+    """Noise [rows, vocabulary_size] that depends on the seed (int [2]) and the column alone."""
+    return lambda column: gumbel([rows, vocabulary_size], fold_in(seed, column))
+
+
 def sample(
     model: LanguageModel,
     prompts: tf.Tensor,
     prompt_lengths: tf.Tensor,
     response_length: int,
-    seed: tf.Tensor,
+    noise: Noise,
     *,
     stop_condition: StopCondition,
     pad: int = 0,
     temperature: float = 1.0,
     top_k: int | None = None,
     top_p: float | None = None,
-    replicas: Replicas = ALONE,
-    index: int = 0,
 ) -> Samples:
     """Draws a response for every prompt, until its end or `response_length` tokens.
 
@@ -66,14 +72,12 @@ def sample(
       prompts: int32 [B, P], ragged, padded on the right.
       prompt_lengths: int32 [B], each at least 1.
       response_length: R.
-      seed: int [2].
+      noise: see `gumbel_noise`; unused where the temperature is 0.
       stop_condition: what ends a response.
       pad: token that fills what is behind the end.
       temperature: logits are divided by it, for the draw and the log-probabilities alike; 0: the most probable token.
       top_k: draw among the k most probable tokens only.
       top_p: draw among the most probable tokens that together have this probability (Holtzman et al. 2020).
-      replicas: each of whom answers as many prompts: noise is drawn for all of them.
-      index: of the replica that answers these.
     """
     batch, prompt_width = prompts.shape
     total = prompt_width + response_length
@@ -82,10 +86,14 @@ def sample(
     last = prompt_lengths + response_length - 1  # [B] index of the last token that may be drawn
     columns = tf.range(total)
 
-    def proceed(column, token_ids, log_probs, done, state):
+    def proceed(
+        column: tf.Tensor, token_ids: tf.Tensor, log_probs: tf.Tensor, done: tf.Tensor, state: State
+    ) -> tf.Tensor:
         return (column < total - 1) & ~tf.reduce_all(done)
 
-    def draw(column, token_ids, log_probs, done, state):
+    def draw(
+        column: tf.Tensor, token_ids: tf.Tensor, log_probs: tf.Tensor, done: tf.Tensor, state: State
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor, State]:
         logits, state = model.step(tf.gather(token_ids, column, axis=1), column, state)  # [B, V]
         if temperature > 0:
             logits /= temperature
@@ -95,7 +103,7 @@ def sample(
         if top_p is not None:
             chosen = _keep_top_p(chosen, top_p)
         if temperature > 0:
-            chosen += replicas.cut(gumbel([replicas.count * batch, chosen.shape[-1]], fold_in(seed, column)), index)
+            chosen += noise(column)
         drawn = tf.argmax(chosen, axis=-1, output_type=tf.int32)  # [B]
         log_prob = tf.gather(logits, drawn, axis=1, batch_dims=1) - tf.reduce_logsumexp(logits, axis=-1)
         is_prompt = column + 1 < prompt_lengths  # there the prompt says what comes next

@@ -14,18 +14,19 @@ from tfppo.execution.compilation import choose_token_compilation
 from tfppo.execution.devices import choose_device
 from tfppo.execution.distribute import make_replicas
 from tfppo.ppo.learner import PPOLearner
+from tfppo.text.batch import to_batch
 from tfppo.text.config import TextRunConfig
 from tfppo.text.data.codec import PromptCodec
-from tfppo.text.metrics import distinct_2, mean_words
 from tfppo.text.models.adapters import WithoutAdapters, add_adapters
 from tfppo.text.models.language_model import LanguageModel
 from tfppo.text.models.presets import default_preset, load_preset
 from tfppo.text.models.reference import as_language_model, copy_of, freeze
 from tfppo.text.policy import TextPolicy
-from tfppo.text.rewards.callables import Reward, ScoreScale, as_reward, checked_scores, load_reward, reward_name
-from tfppo.text.rollout import TextCollector, TextRollout, to_batch
+from tfppo.text.rewards.callables import Reward, as_reward, load_reward, reward_name
+from tfppo.text.rollout import TextCollector, TextRollout
+from tfppo.text.scoring import TextScorer
 from tfppo.text.tasks import Task, get_task
-from tfppo.training.loop import raising_what_it_raised, train_iterations
+from tfppo.training.loop import Iteration, train_iterations
 from tfppo.training.pipeline import prompt_dataset, rollout_dataset, rollouts_one_by_one
 
 SCALE_ROLLOUTS = 4  # of the reference, from which the scores' mean and standard deviation are taken
@@ -73,27 +74,28 @@ class TextTrainer:
             self.codec = PromptCodec(tokenizer, self.task.domain)
             self.stop_condition = self.codec.stop_condition(text)
             self.reward = _make_reward(self.task, text.reward, reward)
-            self.scale = [tf.Variable(x, dtype=tf.float32, trainable=False) for x in (0.0, 1.0)]  # mean, std
+            self.scorer = TextScorer(self.codec, self.reward, text.score_clip)
             self.prompts = self._training_prompts()
-            self.collector = TextCollector(
-                self.policy,
-                self.reference,
-                self._score,
-                text,
-                stop_condition=self.stop_condition,
-                chunk=self.replicas.divide(ppo.minibatch_size, "minibatch_size", ppo.num_micro_batches),
-                seed=run.seed,
-                sampling_mode=self.rollout_mode,
-                mode=self.update_mode,
-                replicas=self.replicas,
-            )
             self.learner = PPOLearner(
                 self.policy,
                 ppo,
                 text.iterations,
-                prepare=lambda rollout: to_batch(rollout, self.learner.kl_coeff, text, ppo),
+                prepare=lambda rollout: to_batch(rollout, text, ppo),
                 guarded=TextRollout.guarded,
                 seed=run.seed,
+                mode=self.update_mode,
+                replicas=self.replicas,
+            )
+            self.collector = TextCollector(
+                self.policy,
+                self.reference,
+                self.scorer,
+                text,
+                kl_coeff=self.learner.kl_coeff,
+                stop_condition=self.stop_condition,
+                chunk=self.replicas.divide(ppo.minibatch_size, "minibatch_size", ppo.num_micro_batches),
+                seed=run.seed,
+                sampling_mode=self.rollout_mode,
                 mode=self.update_mode,
                 replicas=self.replicas,
             )
@@ -129,7 +131,7 @@ class TextTrainer:
             "iteration": self.learner.iteration,
             "kl_coeff": self.learner.kl_coeff,
             "guard": self.learner.guard.state,
-            "score_scale": self.scale,
+            "score_scale": self.scorer.scale,
         }
 
     def iterations(self) -> Iterator[tuple[int, dict[str, float]]]:
@@ -173,35 +175,25 @@ class TextTrainer:
             )
         return ids[kept, : lengths[kept].max()], lengths[kept]
 
-    def _text_metrics(self, iteration: Any) -> dict[str, float]:
-        metrics, rollout = iteration.metrics, iteration.rollout
-        responses = self.codec.decode_masked(rollout.responses.numpy(), rollout.mask.numpy())
+    def _text_metrics(self, iteration: Iteration) -> dict[str, float]:
+        metrics = iteration.metrics
         coefficient = metrics["schedule/kl_coeff"]
         tokens = metrics["text/response_tokens_mean"] * self.config.text.batch_size
         return {
             "text/kl_coeff": coefficient,
             "text/reward_mean": metrics["text/score_mean"] - coefficient * metrics["text/kl"],
-            "text/response_length_mean": mean_words(responses),
-            "text/distinct_2": distinct_2(responses),
             "time/tokens_per_s": tokens / iteration.seconds,
         }
 
     def _fit_scale(self) -> None:
         """Takes the scores' mean and standard deviation from responses of the reference, which the policy still is."""
         batches = prompt_dataset(*self.prompts, self.config.text.batch_size, self.config.run.seed + 1)
-        with raising_what_it_raised(self.collector):
-            scores = [
-                self.collector.answer(tf.constant(-1 - number, tf.int64), *batch)[1].numpy()
-                for number, batch in enumerate(batches.take(SCALE_ROLLOUTS))
-            ]
-        scale = ScoreScale.fit(np.concatenate(scores))
-        self.scale[0].assign(scale.mean)
-        self.scale[1].assign(scale.std)
-
-    def _score(self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> np.ndarray:
-        """Tokens of prompts and responses to scores [B], scaled and clipped."""
-        scale = ScoreScale(*(float(x.numpy()) for x in self.scale), self.config.text.score_clip)
-        return scale(checked_scores(self.reward, *map(self.codec.decode, (prompts, responses)), must_be_finite=False))
+        scores = []
+        with self.collector.raising_own_errors():
+            for number, (prompts, lengths) in enumerate(batches.take(SCALE_ROLLOUTS)):
+                samples = self.collector.sample_responses(tf.constant(-1 - number, tf.int64), prompts, lengths)
+                scores.append(self.collector.score_responses(prompts, lengths, samples)[0].numpy())
+        self.scorer.fit_scale(np.concatenate(scores))
 
 
 def _make_models(model: LanguageModel, config: TextRunConfig) -> tuple[TextPolicy, LanguageModel]:
@@ -210,9 +202,7 @@ def _make_models(model: LanguageModel, config: TextRunConfig) -> tuple[TextPolic
     critic = copy_of(model) if text.separate_critic else None
     if text.lora_rank:
         add_adapters(model.model, text.lora_rank, config.run.seed)
-        reference = WithoutAdapters(model)
-    else:
-        reference = freeze(copy_of(model))
+    reference = WithoutAdapters(model) if text.lora_rank else freeze(copy_of(model))
     return TextPolicy(model, text.temperature, critic), reference
 
 

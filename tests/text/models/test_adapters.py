@@ -10,7 +10,7 @@ from tfppo import TextTrainer, make_text_config
 from tfppo.text.models.adapters import WithoutAdapters, adapters_off, add_adapters
 from tfppo.text.models.presets import load_preset
 from tfppo.text.models.reference import as_language_model, copy_of
-from tfppo.text.sampling import StopCondition, sample
+from tfppo.text.sampling import StopCondition, gumbel_noise, sample
 from tfppo.training.checkpoints import Checkpoints
 
 TOKENS = tf.constant(np.random.default_rng(4).integers(2, 20, [4, 9]), tf.int32)
@@ -53,9 +53,9 @@ def test_without_its_adapters_a_model_is_what_it_was(shared_model, prompts, kind
     reference = WithoutAdapters(model)
 
     def answer(model):
-        return model.logits(model.hidden_states(TOKENS)), sample(
-            model, *prompts, 6, [1, 2], stop_condition=StopCondition(1)
-        )
+        noise = gumbel_noise(tf.constant([1, 2]), prompts[0].shape[0], model.vocabulary_size)
+        samples = sample(model, *prompts, 6, noise, stop_condition=StopCondition(1))
+        return model.logits(model.hidden_states(TOKENS)), samples
 
     def run(model):
         function = lambda: answer(model)  # noqa: E731

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from tfppo.text.models.gpt2 import GPT2LanguageModel
 from tfppo.text.models.language_model import CachedLanguageModel
-from tfppo.text.sampling import StopCondition, sample
+from tfppo.text.sampling import StopCondition, gumbel_noise, sample
 
 TOKENS = tf.constant(np.random.default_rng(4).integers(2, 20, [4, 9]), tf.int32)
 LENGTHS = tf.constant([5, 2, 7, 3])
@@ -75,9 +75,8 @@ def test_a_step_writes_one_row_of_the_cache(fast):
 
 
 def test_the_same_tokens_are_drawn_on_both_paths(fast, slow, prompts):
-    samples = [
-        sample(model, *prompts, 8, tf.constant([1, 2]), stop_condition=StopCondition(1)) for model in (fast, slow)
-    ]
+    noise = gumbel_noise(tf.constant([1, 2]), prompts[0].shape[0], fast.vocabulary_size)
+    samples = [sample(model, *prompts, 8, noise, stop_condition=StopCondition(1)) for model in (fast, slow)]
     np.testing.assert_array_equal(samples[0].token_ids, samples[1].token_ids)
     np.testing.assert_allclose(samples[0].log_probs, samples[1].log_probs, atol=1e-5)
 

@@ -1,8 +1,8 @@
 """Prompts to padded tokens, and tokens back to text."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
+import keras_hub
 import numpy as np
 
 from tfppo.errors import UsageError
@@ -19,7 +19,7 @@ class PromptCodec:
       domain: whose control token stands before every prompt; None, or a tokenizer without it: none does.
     """
 
-    def __init__(self, tokenizer: Any, domain: str | None = None):
+    def __init__(self, tokenizer: keras_hub.tokenizers.Tokenizer, domain: str | None = None):
         self.tokenizer = tokenizer
         vocabulary = tokenizer.get_vocabulary()
         special = [token for token in getattr(tokenizer, "unsplittable_tokens", None) or [] if token in vocabulary]
@@ -28,8 +28,8 @@ class PromptCodec:
         if self.end == self.pad:
             raise UsageError("the tokenizer pads with its end token, which would be masked out: give it another pad")
         self._special = {self.end, *map(tokenizer.token_to_id, special)}
-        known = domain is not None and control_token(domain) in vocabulary
-        self.before = [int(tokenizer.token_to_id(control_token(domain)))] if known else []
+        controls = [] if domain is None else [control_token(domain)]
+        self.before = [int(tokenizer.token_to_id(token)) for token in controls if token in vocabulary]
 
     def stop_condition(self, text: TextConfig) -> StopCondition:
         """What ends a response, by the config's stop_token and stop_after.
@@ -74,12 +74,12 @@ class PromptCodec:
             row[: len(ids)] = ids
         return padded, lengths
 
-    def decode(self, tokens: Iterable[Sequence[int]]) -> list[str]:
-        """Texts of rows of tokens without padding; control tokens and the end are left out."""
+    def decode(self, tokens: Iterable[Sequence[int] | np.ndarray]) -> list[str]:
+        """Decodes rows of tokens without padding; control tokens and the end are left out."""
         rows = [[int(token) for token in row if token not in self._special] for row in tokens]
         texts = iter(self.tokenizer.detokenize([row for row in rows if row] or [[self.end]]))
         return [str(next(texts)) if row else "" for row in rows]
 
     def decode_masked(self, tokens: np.ndarray, mask: np.ndarray) -> list[str]:
-        """Texts of the tokens [N, R] that a mask [N, R] keeps."""
+        """Decodes the tokens [N, R] that a mask [N, R] keeps."""
         return self.decode(row[kept] for row, kept in zip(tokens, mask, strict=True))

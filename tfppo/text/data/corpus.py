@@ -7,7 +7,7 @@ import csv
 import gzip
 from functools import cache
 from importlib import resources
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 Domain = Literal["movie", "amazon", "nyt", "tweet"]
 Split = Literal["train", "validation", "test"]
@@ -34,7 +34,10 @@ def load_corpus() -> tuple[Sentence, ...]:
     path = resources.files("tfppo.assets").joinpath(FILE)
     with path.open("rb") as packed, gzip.open(packed, "rt", encoding="utf-8", newline="") as file:
         rows = csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
-        return tuple(Sentence(domain, id, split, float(rating), text) for domain, id, split, rating, text in rows)
+        return tuple(
+            Sentence(cast(Domain, domain), id, cast(Split, split), float(rating), text)
+            for domain, id, split, rating, text in rows
+        )
 
 
 def sentences(split: Split, domain: Domain | None = None) -> list[Sentence]:

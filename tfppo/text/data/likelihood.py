@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from tfppo.text.data.corpus import Sentence
 from tfppo.text.data.tokenizer import END, control_token
+from tfppo.text.models.backbones import context_length
 
 LENGTHS = (16, 24, 32, 40, 48, 64)  # tokens: sentences of about one length share a batch, so little is padding
 TEMPERATURES = np.arange(80, 152, 2) / 100
@@ -50,7 +51,7 @@ def make_dataset(encoded: Sequence[np.ndarray], batch_size: int, seed: int | Non
         tf.size, LENGTHS, [batch_size] * (len(LENGTHS) + 1), padded_shapes=[None]
     )  # [B, S + 1]
 
-    def split(ids):
+    def split(ids: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
         inputs = ids[:, :-1]
         return {"token_ids": inputs, "padding_mask": tf.cast(inputs != 0, tf.int32)}, ids[:, 1:]
 
@@ -74,7 +75,7 @@ def nats_per_character(
     dataset = make_dataset(kept, batch_size)
 
     @tf.function(input_signature=dataset.element_spec, autograph=False)
-    def nats(inputs, targets):
+    def nats(inputs: dict[str, tf.Tensor], targets: tf.Tensor) -> tf.Tensor:
         losses = keras.losses.sparse_categorical_crossentropy(targets, model(inputs, training=False), from_logits=True)
         return tf.reduce_sum(losses * tf.cast(targets != 0, losses.dtype))
 
@@ -91,11 +92,11 @@ def best_temperature(model: keras.Model, batches: tf.data.Dataset) -> float:
     """The one of TEMPERATURES by which a model's logits are to be divided for the least loss on batches of text."""
 
     @tf.function(input_signature=batches.element_spec, autograph=False)
-    def losses(inputs, targets):
+    def losses(inputs: dict[str, tf.Tensor], targets: tf.Tensor) -> tf.Tensor:
         logits = model(inputs, training=False)  # [B, S, V]
         mask = tf.cast(targets != 0, tf.float32)
 
-        def loss(temperature):
+        def loss(temperature: tf.Tensor) -> tf.Tensor:
             each = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=targets, logits=logits / temperature)
             return tf.reduce_sum(each * mask)
 
@@ -103,8 +104,3 @@ def best_temperature(model: keras.Model, batches: tf.data.Dataset) -> float:
 
     totals = sum(losses(*batch).numpy().astype(float) for batch in batches)
     return float(TEMPERATURES[np.argmin(totals)])
-
-
-def context_length(model: keras.Model) -> int | None:
-    """Tokens that a model can look at; None: any, as an LSTM reads on and on."""
-    return getattr(getattr(model, "backbone", None), "max_sequence_length", None)

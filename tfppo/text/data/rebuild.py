@@ -41,12 +41,12 @@ def build_corpus(archive: Path) -> bytes:
     if found != ARCHIVE_SHA256:
         raise UsageError(f"{archive} has SHA-256 {found}, not {ARCHIVE_SHA256}: get vaderSentiment 3.3.2's sdist")
     with tarfile.open(fileobj=io.BytesIO(packed)) as outer:
-        inner = outer.extractfile(INNER).read()
+        inner = _read(outer, INNER)
     seen: set[str] = set()
     lines = []
     with tarfile.open(fileobj=io.BytesIO(inner)) as files:
         for domain in DOMAINS:
-            for row in files.extractfile(MEMBERS[domain]).read().decode().splitlines():
+            for row in _read(files, MEMBERS[domain]).decode().splitlines():
                 identity, rating, text = row.split("\t")
                 text = " ".join(html.unescape(text).replace("''", '"').split())
                 if text and text.casefold() not in seen:  # the first of equal sentences stays
@@ -54,6 +54,12 @@ def build_corpus(archive: Path) -> bytes:
                     split = split_of(domain, identity)
                     lines.append(f"{domain}\t{identity}\t{split}\t{float(rating):.3f}\t{text}\n")
     return "".join(lines).encode()
+
+
+def _read(archive: tarfile.TarFile, member: str) -> bytes:
+    file = archive.extractfile(member)
+    assert file is not None, f"{member} is not a file"
+    return file.read()
 
 
 def split_of(domain: str, identity: str) -> str:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import keras
 import keras_hub
@@ -65,7 +64,7 @@ class WithoutAdapters(LanguageModel):
         self._adapted = adapted
 
     @property
-    def trainable_variables(self) -> list[Any]:
+    def trainable_variables(self) -> list[keras.Variable]:
         return []
 
     @property
@@ -98,4 +97,6 @@ class WithoutAdapters(LanguageModel):
 
 
 def _adapted_layers(model: keras.Model) -> list[keras.layers.Layer]:
-    return [layer for layer in model._flatten_layers() if getattr(layer, "lora_enabled", False)]
+    """The layers that have adapters: Keras gives `lora_enabled` only to the kinds of layers that can have them."""
+    layers = model._flatten_layers()
+    return [layer for layer in layers if hasattr(layer, "lora_enabled") and layer.lora_enabled]

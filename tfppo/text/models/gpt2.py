@@ -4,8 +4,8 @@ Queries, keys and values come from one matrix product, and each layer caches its
 a step writes one row of each in place. The numbers are those of KerasHub's own path, which the tests compare.
 """
 
-from typing import Any
-
+import keras
+import keras_hub
 import tensorflow as tf
 
 from tfppo.text.models.language_model import CachedLanguageModel, State
@@ -52,13 +52,13 @@ class GPT2LanguageModel(CachedLanguageModel):
         return _normalize(backbone.layer_norm, x), cache
 
 
-def _embeddings(backbone: Any) -> tuple[tf.Tensor, tf.Tensor]:
+def _embeddings(backbone: keras_hub.models.GPT2Backbone) -> tuple[tf.Tensor, tf.Tensor]:
     dtype = backbone.token_embedding.compute_dtype
     tables = (backbone.token_embedding.embeddings, backbone.position_embedding.position_embeddings)
     return tuple(tf.cast(tf.convert_to_tensor(table), dtype) for table in tables)  # [V, D], [P, D]
 
 
-def _project(layer: Any, x: tf.Tensor, num_heads: int) -> list[tf.Tensor]:
+def _project(layer: keras.Layer, x: tf.Tensor, num_heads: int) -> list[tf.Tensor]:
     """Queries, keys and values, [B, H, S, D / H] each, of [B, S, D]."""
     attention = layer._self_attention_layer
     dense = (attention.query_dense, attention.key_dense, attention.value_dense)
@@ -79,7 +79,7 @@ def _attend(query: tf.Tensor, keys: tf.Tensor, values: tf.Tensor, is_past: tf.Te
     return tf.reshape(tf.transpose(tf.matmul(weights, values), [0, 2, 1, 3]), [batch, length, num_heads * head_dim])
 
 
-def _finish(layer: Any, x: tf.Tensor, attended: tf.Tensor) -> tf.Tensor:
+def _finish(layer: keras.Layer, x: tf.Tensor, attended: tf.Tensor) -> tf.Tensor:
     """The rest of a layer, [B, S, D], after its attention [B, S, D]."""
     output = layer._self_attention_layer.output_dense
     width = x.shape[-1]
@@ -89,14 +89,14 @@ def _finish(layer: Any, x: tf.Tensor, attended: tf.Tensor) -> tf.Tensor:
     return x + _dense(tf.nn.gelu(hidden, approximate=True), outer.kernel, outer.bias)
 
 
-def _dense(x: tf.Tensor, kernel: Any, bias: Any) -> tf.Tensor:
+def _dense(x: tf.Tensor, kernel: tf.Tensor | keras.Variable, bias: tf.Tensor | keras.Variable) -> tf.Tensor:
     """x kernel + bias over the last axis, as one product of two matrices."""
     kernel, bias = (tf.cast(tf.convert_to_tensor(w), x.dtype) for w in (kernel, bias))
     flat = tf.reshape(x, [-1, x.shape[-1]])
     return tf.reshape(tf.nn.bias_add(tf.matmul(flat, kernel), bias), [*x.shape[:-1], kernel.shape[-1]])
 
 
-def _normalize(layer: Any, x: tf.Tensor) -> tf.Tensor:
+def _normalize(layer: keras.Layer, x: tf.Tensor) -> tf.Tensor:
     """Layer normalisation, computed in float32."""
     wide = tf.cast(x, tf.float32)
     mean, variance = tf.nn.moments(wide, axes=[-1], keepdims=True)

@@ -5,12 +5,12 @@ the document's LSTM with its carried state.
 """
 
 from abc import ABC, abstractmethod
-from typing import Any
 
 import keras
 import keras_hub
 import tensorflow as tf
 
+from tfppo.text.models import backbones
 from tfppo.text.models.lstm import LSTMLanguageModel
 
 State = tuple[tf.Tensor, ...]
@@ -30,7 +30,8 @@ class LanguageModel(ABC):
         self.model = model
 
     @property
-    def trainable_variables(self) -> list[Any]:
+    def trainable_variables(self) -> list[keras.Variable]:
+        """The weights that training changes, in a fixed order."""
         return self.model.trainable_variables
 
     @property
@@ -89,7 +90,7 @@ class CachedLanguageModel(LanguageModel):
 
     @property
     def context_length(self) -> int | None:
-        return getattr(self.model.backbone, "max_sequence_length", None)
+        return backbones.context_length(self.model)
 
     def hidden_states(self, token_ids: tf.Tensor) -> tf.Tensor:
         inputs = {"token_ids": token_ids, "padding_mask": tf.ones_like(token_ids)}

@@ -1,7 +1,5 @@
 """The document's language model of section 4.3: an LSTM over words, in Keras."""
 
-from typing import Any
-
 import keras
 import tensorflow as tf
 from keras_hub.layers import ReversibleEmbedding
@@ -23,7 +21,7 @@ class LSTMLanguageModel(keras.Model):
       dropout: after the embedding and after every layer.
     """
 
-    def __init__(self, vocabulary_size: int, num_layers: int, hidden_dim: int, dropout: float = 0.1, **kwargs):
+    def __init__(self, vocabulary_size: int, num_layers: int, hidden_dim: int, dropout: float = 0.1, **kwargs: object):
         super().__init__(**kwargs)
         self.vocabulary_size = vocabulary_size
         self.num_layers = num_layers
@@ -36,7 +34,7 @@ class LSTMLanguageModel(keras.Model):
         self.dropouts = [keras.layers.Dropout(dropout) for _ in range(num_layers + 1)]
         self.build({"token_ids": (None, None), "padding_mask": (None, None)})
 
-    def build(self, input_shape: Any) -> None:
+    def build(self, input_shape: dict[str, tuple[int | None, ...]]) -> None:
         self.token_embedding.build((None, None))
         for layer in self.lstm_layers:
             layer.build((None, None, self.hidden_dim))
@@ -52,7 +50,7 @@ class LSTMLanguageModel(keras.Model):
             x = dropout(layer(x), training=training)
         return x
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> dict[str, int | float]:
         return {
             "vocabulary_size": self.vocabulary_size,
             "num_layers": self.num_layers,

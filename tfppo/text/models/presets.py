@@ -12,6 +12,7 @@ import keras_hub
 import numpy as np
 
 from tfppo.errors import UsageError
+from tfppo.text.models.backbones import context_length
 from tfppo.text.models.lstm import LSTMLanguageModel
 from tfppo.text.models.vetting import vet_archive, vet_folder
 
@@ -46,7 +47,7 @@ def save_preset(
         return
     preprocessor = model.preprocessor_cls(
         tokenizer,
-        sequence_length=getattr(model.backbone, "max_sequence_length", LONGEST),
+        sequence_length=context_length(model) or LONGEST,
         add_start_token=False,  # KerasHub would begin texts with the end token, which ours never saw there
     )
     type(model)(model.backbone, preprocessor=preprocessor).save_to_preset(str(folder))

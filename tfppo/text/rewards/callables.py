@@ -12,7 +12,7 @@ import numpy as np
 from tfppo.errors import UsageError, kind_and_text
 from tfppo.training.user_modules import import_named
 
-Reward = Callable[[list[str], list[str]], Sequence[float]]
+Reward = Callable[[list[str], list[str]], Sequence[float] | np.ndarray]
 """reward(prompts, responses) -> one number a response, the higher the better."""
 
 SHOWN = 200  # characters of somebody else's value that an error repeats
@@ -118,7 +118,7 @@ class ScoreScale:
     clip: float | None = None
     """Scaled scores end at plus and minus this; None: nowhere."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("mean", "std", "clip"):
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and (value > 0 or name == "mean")):
@@ -126,22 +126,22 @@ class ScoreScale:
                 raise UsageError(f"{name} of a score scale must be {wanted}, not {value!r}")
 
     @classmethod
-    def fit(cls, scores: Sequence[float], clip: float | None = None) -> "ScoreScale":
-        """The scale of reference samples' scores [N]: their mean and (population) standard deviation.
+    def fit(cls, scores: Sequence[float] | np.ndarray, clip: float | None = None) -> "ScoreScale":
+        """Takes the scale from reference samples' scores [N]: their mean and (population) standard deviation.
 
         Scores that differ by no more than float32's rounding get standard deviation 1.
 
         Raises:
           UsageError: if there is no score, or one that is not finite.
         """
-        scores = np.asarray(scores, np.float64)
-        if scores.size == 0 or not np.isfinite(scores).all():
-            raise UsageError(f"a score scale needs finite scores of reference samples, not {_short(scores.tolist())}")
-        mean, std = float(scores.mean()), float(scores.std())
-        return cls(mean, std if std > ROUNDING * np.abs(scores).max() else 1.0, clip)
+        wide = np.asarray(scores, np.float64)
+        if wide.size == 0 or not np.isfinite(wide).all():
+            raise UsageError(f"a score scale needs finite scores of reference samples, not {_short(wide.tolist())}")
+        mean, std = float(wide.mean()), float(wide.std())
+        return cls(mean, std if std > ROUNDING * np.abs(wide).max() else 1.0, clip)
 
-    def __call__(self, scores: Sequence[float]) -> np.ndarray:
-        """(scores - mean) / std, clipped: float32, in the shape of the scores."""
+    def __call__(self, scores: Sequence[float] | np.ndarray) -> np.ndarray:
+        """Computes (scores - mean) / std, clipped: float32, in the shape of the scores."""
         scaled = (np.asarray(scores, np.float64) - self.mean) / self.std
         return (scaled if self.clip is None else np.clip(scaled, -self.clip, self.clip)).astype(np.float32)
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, TypeGuard
 
 import keras
 import keras_hub
@@ -30,6 +30,15 @@ HEAD_FILE = "head.json"
 NUMBERS = ("bias", "words_slope", "words_mean")  # in it, beside the kernel
 ROWS = 64  # sentences in a forward pass
 WIDTHS = (32, 64, 128)  # tokens that they are padded to, so that few programs are compiled
+
+
+class Head(TypedDict):
+    """The linear head, and the line that is subtracted from its scores; JSON holds it as it is."""
+
+    kernel: list[float]  # [D]
+    bias: float
+    words_slope: float
+    words_mean: float
 
 
 def pair_loss(ratings: tf.Tensor, scores: tf.Tensor, difference: float = 1.0) -> tf.Tensor:
@@ -60,10 +69,10 @@ class RewardModel:
     Args:
       model: the Keras language model under the head.
       tokenizer: its tokenizer.
-      head: kernel [D] and bias of the head; "words_slope", "words_mean": the line that is taken off.
+      head: turns the hidden state into a score.
     """
 
-    def __init__(self, model: keras.Model, tokenizer: Any, head: dict[str, Any]):
+    def __init__(self, model: keras.Model, tokenizer: keras_hub.tokenizers.Tokenizer, head: Head):
         self.model = model
         self.tokenizer = tokenizer
         self.head = head
@@ -128,7 +137,7 @@ def _at(hidden: tf.Tensor, last: tf.Tensor) -> tf.Tensor:
     return tf.gather(hidden, last, axis=1, batch_dims=1)
 
 
-def _is_head(head: Any, width: int) -> bool:
+def _is_head(head: object, width: int) -> TypeGuard[Head]:
     """Whether what a file held is the head of a language model of that width."""
     if not isinstance(head, dict) or not isinstance(kernel := head.get("kernel"), list) or len(kernel) != width:
         return False
@@ -150,43 +159,56 @@ def train_reward_model(config: RewardModelConfig, preset: Path, verbose: int = 1
     """
     keras.utils.set_random_seed(config.seed)
     language_model, tokenizer = load_preset(preset)
-    inputs = language_model.input
-    last = keras.Input((), dtype="int32", name="last")
-    head = keras.layers.Dense(
+    dense = keras.layers.Dense(
         1,  # normal, standard deviation 1 / sqrt(D + 1), bias 0 [Ziegler et al. 2019, section 2.1]
         kernel_initializer=keras.initializers.RandomNormal(
             stddev=(language_model.backbone.hidden_dim + 1) ** -0.5, seed=config.seed
         ),
     )
-    hidden = language_model.backbone(inputs)
-    final = keras.layers.Lambda(lambda both: _at(*both), output_shape=(hidden.shape[-1],))([hidden, last])
-    scorer = keras.Model({**inputs, "last": last}, head(final))
-    train, validation = (
-        _rated(tokenizer, sentences(split, "movie"), config, split) for split in ("train", "validation")
-    )
-    steps = config.epochs * int(train.cardinality())
-    scorer.compile(
-        keras.optimizers.AdamW(
-            keras.optimizers.schedules.CosineDecay(
-                0.0, steps - steps // 10, warmup_target=config.learning_rate, warmup_steps=steps // 10
-            ),
-            weight_decay=config.weight_decay,
-            global_clipnorm=1.0,
-        ),
-        loss=lambda ratings, scores: pair_loss(ratings, scores, config.difference),
-        jit_compile=False,
-    )
-    how = {"verbose": verbose, "shuffle": False, "callbacks": [keras.callbacks.TerminateOnNaN()]}
-    scorer.fit(train, validation_data=validation, epochs=config.epochs, **how)
-    kernel, bias = head.get_weights()
+    _fit(language_model, dense, tokenizer, config, verbose)
+    kernel, bias = dense.get_weights()
     refuse_divergence(kernel, config.learning_rate)
     weights = kernel[:, 0].astype(float).tolist()
-    parts = {"kernel": weights, "bias": float(bias[0]), "words_slope": 0.0, "words_mean": 0.0}
-    model = RewardModel(language_model, tokenizer, parts)
+    head: Head = {"kernel": weights, "bias": float(bias[0]), "words_slope": 0.0, "words_mean": 0.0}
+    model = RewardModel(language_model, tokenizer, head)
     texts = [sentence.text for sentence in sentences("validation", "movie")]
     words = np.array([word_count(text) for text in texts])
     slope = float(np.polyfit(words, model.scores(texts), 1)[0])
-    return RewardModel(language_model, tokenizer, parts | {"words_slope": slope, "words_mean": float(words.mean())})
+    return RewardModel(language_model, tokenizer, {**head, "words_slope": slope, "words_mean": float(words.mean())})
+
+
+def _fit(
+    language_model: keras.Model,
+    dense: keras.layers.Dense,
+    tokenizer: keras_hub.tokenizers.Tokenizer,
+    config: RewardModelConfig,
+    verbose: int,
+) -> None:
+    """Trains a language model, and a layer on its last hidden state, on the pairs of the movie sentences."""
+    inputs = language_model.input
+    last = keras.Input((), dtype="int32", name="last")
+    hidden = language_model.backbone(inputs)
+    final = keras.layers.Lambda(lambda both: _at(*both), output_shape=(hidden.shape[-1],))([hidden, last])
+    scorer = keras.Model({**inputs, "last": last}, dense(final))
+    train = _rated(tokenizer, sentences("train", "movie"), config)
+    validation = _rated(tokenizer, sentences("validation", "movie"), config)
+    steps = config.epochs * int(train.cardinality())
+    schedule = keras.optimizers.schedules.CosineDecay(
+        0.0, steps - steps // 10, warmup_target=config.learning_rate, warmup_steps=steps // 10
+    )
+    scorer.compile(
+        keras.optimizers.AdamW(schedule, weight_decay=config.weight_decay, global_clipnorm=1.0),
+        loss=lambda ratings, scores: pair_loss(ratings, scores, config.difference),
+        jit_compile=False,
+    )
+    scorer.fit(
+        train,
+        validation_data=validation,
+        epochs=config.epochs,
+        verbose=verbose,
+        shuffle=False,
+        callbacks=[keras.callbacks.TerminateOnNaN()],
+    )
 
 
 def reward_model_run(config: RewardModelConfig, preset: Path | None, name: str | None, runs_dir: Path) -> Path:
@@ -240,18 +262,17 @@ def pair_accuracy(scores: np.ndarray, ratings: np.ndarray, difference: float = 1
 
 
 def _rated(
-    tokenizer: keras_hub.models.GPT2Tokenizer, rated: Sequence[Sentence], config: RewardModelConfig, shuffle: bool
-):
-    """Batches of ({"token_ids", "padding_mask", "last"}, ratings [B])."""
+    tokenizer: keras_hub.tokenizers.Tokenizer, rated: Sequence[Sentence], config: RewardModelConfig
+) -> tf.data.Dataset:
+    """Makes shuffled batches of ({"token_ids", "padding_mask", "last"}, ratings [B])."""
     rows = encode(tokenizer, rated, config.length - 1)
     ids = keras.utils.pad_sequences(rows, padding="post")
     lengths = np.array([len(row) for row in rows], np.int32)
     ratings = np.array([sentence.rating for sentence in rated], np.float32)
     dataset = tf.data.Dataset.from_tensor_slices((ids, lengths, ratings))
-    if shuffle:
-        dataset = dataset.shuffle(len(rows), seed=config.seed, reshuffle_each_iteration=True)
+    dataset = dataset.shuffle(len(rows), seed=config.seed, reshuffle_each_iteration=True)
 
-    def split_up(ids, lengths, ratings):
+    def split_up(ids: tf.Tensor, lengths: tf.Tensor, ratings: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
         ids = ids[:, : tf.reduce_max(lengths)]
         inputs = {"token_ids": ids, "padding_mask": tf.ones_like(ids), "last": lengths - 1}
         return inputs, ratings

@@ -37,7 +37,7 @@ class Task:
     defaults: Mapping[str, Any] = field(default_factory=dict, hash=False)
     """Settings (field name -> value) that differ from the text defaults of the config."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", self.name):
             raise UsageError(f"a task's name must be letters, digits, - and _, for folders: not {self.name!r}")
         if self.domain is not None and self.domain not in DOMAINS:

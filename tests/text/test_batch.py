@@ -1,0 +1,183 @@
+"""From rollouts of text to batches: how scores and KL become rewards and advantages; against slow NumPy, row by row."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import reference
+import tensorflow as tf
+from reference import every_mode
+
+from tfppo.ppo.config import PPOConfig
+from tfppo.text.batch import to_batch, token_rewards
+from tfppo.text.config import TextConfig
+from tfppo.text.policy import TokenInputs
+from tfppo.text.rollout import TextRollout
+
+B, R = 8, 6
+BETA = 0.3
+PPO = PPOConfig(gamma=0.9, gae_lambda=0.8, kl_in="reward", kl_coeff=BETA, num_epochs=1, minibatch_size=B)
+LENGTHS = np.array([R, R, 1, 3, 5, 2, R, 4])  # of made-up responses
+ENDED = np.array([True, False, True, True, True, True, False, True])
+
+
+def text_config(**settings):
+    return TextConfig(batch_size=B, response_length=R, **settings)
+
+
+def make_rollout(filler=0.0, position="last", seed=0):
+    """A rollout of random numbers, float32 and bool tensors, with `filler` in every slot that does not count."""
+    rng = np.random.default_rng(seed)
+    mask = np.arange(R) < LENGTHS[:, None]
+    value_mask = np.arange(R) < slots_of(position)[:, None]
+
+    def numbers(inside):
+        return tf.constant(np.where(inside, rng.normal(size=[B, R]), filler), tf.float32)
+
+    return TextRollout(
+        token_ids=tf.constant(rng.integers(2, 20, [B, R + 5]), tf.int32),
+        prompt_lengths=tf.constant(rng.integers(1, 6, B), tf.int32),
+        responses=tf.constant(rng.integers(2, 20, [B, R]), tf.int32),
+        mask=tf.constant(mask),
+        log_probs=numbers(mask),
+        reference_log_probs=numbers(mask),
+        values=numbers(value_mask),
+        scores=tf.constant(rng.normal(size=B), tf.float32),
+        ended=tf.constant(ENDED),
+        kl_coeff=tf.constant(BETA),
+        metrics={},
+    )
+
+
+def slots_of(position):
+    """How many slots of each made-up response have a reward and a value."""
+    return np.minimum(LENGTHS + 1, R) if position == "after_end" else LENGTHS
+
+
+def slow_rewards(rollout, beta, text):
+    """A list of rewards a row, one for each of its slots."""
+    rows = []
+    for n, length in enumerate(rollout.mask.numpy().sum(axis=1)):
+        log_probs, others = rollout.log_probs[n].numpy(), rollout.reference_log_probs[n].numpy()
+        row = [-beta * (float(log_probs[t]) - float(others[t])) for t in range(length)]
+        if text.score_position == "after_end" and length < rollout.mask.shape[1]:
+            row.append(0.0)
+        row[-1] += float(rollout.scores[n])
+        if not rollout.ended[n]:
+            row[-1] -= text.missing_end_penalty
+        rows.append(row)
+    if text.whiten_rewards:
+        white = iter(reference.whiten(np.array(sum(rows, [])), shift_mean=False))
+        rows = [[next(white) for _ in row] for row in rows]
+    return rows
+
+
+def slow_advantages(rollout, rewards, gamma, gae_lambda):
+    """Advantages and returns [B, R] of rows of rewards, each row an episode that is over at its last slot."""
+    advantages, returns = np.zeros([B, R]), np.zeros([B, R])
+    for n, row in enumerate(rewards):
+        count = len(row)
+        values = rollout.values.numpy()[n, :count].astype(float)
+        terminated = np.arange(count) == count - 1
+        advantages[n, :count], returns[n, :count] = reference.generalized_advantage_estimation(
+            np.array(row), values, np.append(values[1:], np.nan), terminated, terminated & False, gamma, gae_lambda
+        )
+    return advantages, returns
+
+
+def padded(rows):
+    return np.array([row + [0.0] * (R - len(row)) for row in rows])
+
+
+@pytest.mark.parametrize("penalty", [0.0, 1.5])
+@pytest.mark.parametrize("whiten_rewards", [False, True])
+@pytest.mark.parametrize("position", ["last", "after_end"])
+def test_rewards_equal_the_slow_ones(position, whiten_rewards, penalty):
+    text = text_config(score_position=position, whiten_rewards=whiten_rewards, missing_end_penalty=penalty)
+    rollout = make_rollout(np.nan, position)
+    rewards, value_mask = token_rewards(rollout, tf.constant(BETA), text)
+    expected = slow_rewards(rollout, BETA, text)
+    np.testing.assert_allclose(rewards, padded(expected), atol=1e-5)
+    np.testing.assert_array_equal(value_mask, np.arange(R) < slots_of(position)[:, None])
+    assert [len(row) for row in expected] == slots_of(position).tolist()
+
+
+def test_rewards_by_hand():
+    """Three tokens, of which the second ends the first text and none ends the second."""
+    rollout = make_rollout()._replace(
+        mask=tf.constant([[True, True, False], [True, True, True]]),
+        log_probs=tf.constant([[-1.0, -2.0, -9.0], [-1.0, -1.0, -3.0]]),
+        reference_log_probs=tf.constant([[-1.5, -1.0, -1.0], [-1.0, -2.0, -1.0]]),
+        scores=tf.constant([10.0, 20.0]),
+        ended=tf.constant([True, False]),
+    )
+    for position, first in (("last", [-0.05, 10.1, 0.0]), ("after_end", [-0.05, 0.1, 10.0])):
+        text = text_config(score_position=position, missing_end_penalty=4.0)
+        rewards, _ = token_rewards(rollout, tf.constant(0.1), text)
+        np.testing.assert_allclose(rewards, [first, [0.0, -0.1, 16.2]], atol=1e-6)
+
+
+def test_whitened_rewards_have_the_standard_deviation_1_and_their_old_mean():
+    rollout = make_rollout(np.nan)
+    plain, mask = token_rewards(rollout, tf.constant(BETA), text_config(missing_end_penalty=1.0))
+    white, _ = token_rewards(rollout, tf.constant(BETA), text_config(missing_end_penalty=1.0, whiten_rewards=True))
+    plain, white = plain.numpy()[mask], white.numpy()[mask]
+    np.testing.assert_allclose([white.mean(), white.std()], [plain.mean(), 1.0], atol=1e-5)
+    assert abs(plain.mean()) > 0.1 and abs(plain.std() - 1) > 0.1
+
+
+@every_mode
+@pytest.mark.parametrize("position", ["last", "after_end"])
+@pytest.mark.parametrize("kl_in", ["reward", "loss"])
+def test_advantages_and_returns_equal_the_slow_ones(compiled, position, kl_in):
+    text, ppo = text_config(score_position=position), replace(PPO, kl_in=kl_in)
+    rollout = make_rollout(np.nan, position)
+    batch = compiled(lambda rollout: to_batch(rollout, text, ppo))(rollout)
+    rewards = slow_rewards(rollout, BETA if kl_in == "reward" else 0.0, text)
+    advantages, returns = slow_advantages(rollout, rewards, 0.9, 0.8)
+    np.testing.assert_allclose(batch.advantages, advantages, atol=1e-5)
+    np.testing.assert_allclose(batch.returns, returns, atol=1e-5)
+    assert np.std(advantages) > 0.5
+    np.testing.assert_array_equal(batch.mask, rollout.mask)
+    np.testing.assert_array_equal(batch.value_mask, np.arange(R) < slots_of(position)[:, None])
+
+
+def test_undiscounted_advantages_are_the_score_less_the_kl_to_come_less_the_value():
+    """gamma = lambda = 1: A_t = score - beta (KL from t on) - V_t."""
+    rollout = make_rollout(np.nan)
+    ppo = replace(PPO, gamma=1.0, gae_lambda=1.0)
+    advantages = to_batch(rollout, text_config(missing_end_penalty=0.7), ppo).advantages.numpy()
+    log_ratio = (rollout.log_probs - rollout.reference_log_probs).numpy()
+    for n, length in enumerate(LENGTHS):
+        score = float(rollout.scores[n]) - (0.0 if ENDED[n] else 0.7)
+        for t in range(length):
+            expected = score - BETA * log_ratio[n, t:length].sum() - float(rollout.values[n, t])
+            np.testing.assert_allclose(advantages[n, t], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("position", ["last", "after_end"])
+@pytest.mark.parametrize("filler", [1e3, np.nan])
+@pytest.mark.parametrize("kl_in", ["reward", "loss"])
+def test_what_stands_behind_a_response_changes_nothing(filler, position, kl_in):
+    text = text_config(score_position=position, whiten_rewards=True)
+    batches = [to_batch(make_rollout(x, position), text, replace(PPO, kl_in=kl_in)) for x in (0.0, filler)]
+    for name in ("old_values", "advantages", "returns", "reference_kl"):
+        np.testing.assert_array_equal(*(getattr(batch, name) for batch in batches))
+    beyond = ~batches[1].value_mask.numpy()
+    for name in ("old_values", "advantages", "returns"):
+        assert (getattr(batches[1], name).numpy()[beyond] == 0).all()
+
+
+def test_the_rest_of_a_batch_is_the_rollout():
+    rollout = make_rollout()
+    batch = to_batch(rollout, text_config(), PPO)
+    assert batch.inputs == TokenInputs(rollout.token_ids, rollout.prompt_lengths)
+    assert batch.actions is rollout.responses and batch.old_log_probs is rollout.log_probs
+    assert batch.old_distribution is None and batch.reference_log_probs is None
+    kl = [
+        (rollout.log_probs - rollout.reference_log_probs).numpy()[n, :length].sum() for n, length in enumerate(LENGTHS)
+    ]
+    np.testing.assert_allclose(batch.reference_kl, kl, atol=1e-5)
+    in_loss = to_batch(rollout, text_config(), replace(PPO, kl_in="loss"))
+    assert in_loss.reference_log_probs is rollout.reference_log_probs
+    np.testing.assert_allclose(in_loss.reference_kl, kl, atol=1e-5)

@@ -1,0 +1,74 @@
+"""Scores and metrics of responses: from tokens to numbers, in one call."""
+
+import numpy as np
+import pytest
+
+from tfppo.text.data.codec import PromptCodec
+from tfppo.text.metrics import distinct_2, mean_words
+from tfppo.text.models.presets import load_preset
+from tfppo.text.scoring import TextScorer
+
+PROMPTS = ["This film", "The cast of this", "A plot"]
+RESPONSES = [" is good.", " is good. It is good", " that thins and thickens, and thins"]
+
+
+@pytest.fixture(scope="module")
+def codec(preset):
+    return PromptCodec(load_preset(preset)[1], "movie")
+
+
+@pytest.fixture
+def arrays(codec):
+    """Prompts and responses as a rollout has them, with the end behind each response and tokens in what is padded."""
+    prompts, prompt_lengths = codec.encode(PROMPTS)
+    rows = [[*map(int, ids), codec.end] for ids in codec.tokenizer(RESPONSES)]
+    mask = np.arange(max(map(len, rows)) + 2) < np.array([len(row) for row in rows])[:, None]
+    responses = np.full(mask.shape, 300, np.int32)
+    responses[mask] = np.concatenate(rows)
+    return prompts, prompt_lengths, responses, mask
+
+
+class Reward:
+    """Keeps what it is asked; a response's letters are its score."""
+
+    def __init__(self):
+        self.asked = []
+
+    def __call__(self, prompts, responses):
+        self.asked.append((prompts, responses))
+        return [len(response) for response in responses]
+
+
+@pytest.mark.parametrize("rows", [[0, 1, 2], [1, 2], [0]])
+def test_a_share_is_scored_and_all_responses_are_measured(codec, arrays, rows):
+    reward = Reward()
+    scores, words, distinct = TextScorer(codec, reward)(*arrays, np.array(rows))
+    assert reward.asked == [([PROMPTS[row] for row in rows], [RESPONSES[row] for row in rows])]
+    assert scores.dtype == np.float32 and scores.tolist() == [len(RESPONSES[row]) for row in rows]
+    assert words.dtype == distinct.dtype == np.float64 and words.shape == distinct.shape == ()
+    assert words == mean_words(RESPONSES) == 13 / 3 and distinct == distinct_2(RESPONSES) == 0.8
+
+
+def test_each_response_is_decoded_once(codec, arrays, monkeypatch):
+    decoded = []
+    detokenize = codec.tokenizer.detokenize
+    monkeypatch.setattr(codec.tokenizer, "detokenize", lambda rows: decoded.extend(rows) or detokenize(rows))
+    TextScorer(codec, Reward())(*arrays, np.arange(3))
+    assert len(decoded) == len(PROMPTS) + len(RESPONSES)
+
+
+def test_scores_are_scaled_and_clipped(codec, arrays):
+    scorer = TextScorer(codec, Reward(), clip=1.2)
+    lengths = np.array([len(response) for response in RESPONSES], np.float32)
+    scorer.fit_scale(lengths)
+    scores, *_ = scorer(*arrays, np.arange(3))
+    expected = np.clip((lengths - lengths.mean()) / lengths.std(), -1.2, 1.2)
+    np.testing.assert_allclose(scores, expected, rtol=1e-5)
+    assert scores.max() == np.float32(1.2) and [float(x.numpy()) for x in scorer.scale] == pytest.approx(
+        [lengths.mean(), lengths.std()]
+    )
+
+
+def test_a_score_that_is_not_finite_is_left_to_the_guard(codec, arrays):
+    scores, *_ = TextScorer(codec, lambda prompts, responses: [1.0, float("nan"), 2.0])(*arrays, np.arange(3))
+    np.testing.assert_array_equal(scores, np.float32([1.0, np.nan, 2.0]))

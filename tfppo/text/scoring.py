@@ -1,0 +1,73 @@
+"""Scores of responses: the part of a rollout that is Python, and runs on the host."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import tensorflow as tf
+
+from tfppo.text.data.codec import PromptCodec
+from tfppo.text.metrics import distinct_2, mean_words
+from tfppo.text.rewards.callables import Reward, ScoreScale, checked_scores
+
+
+class Scorer(Protocol):
+    """A function on the host that scores the responses of a rollout."""
+
+    def __call__(
+        self,
+        prompts: np.ndarray,
+        prompt_lengths: np.ndarray,
+        responses: np.ndarray,
+        mask: np.ndarray,
+        rows: np.ndarray,
+    ) -> Sequence[np.ndarray]:
+        """Scores some of B responses, and measures all of them.
+
+        Args:
+          prompts: int32 [B, P], padded on the right.
+          prompt_lengths: int32 [B].
+          responses: int32 [B, R].
+          mask: bool [B, R], the tokens of each response.
+          rows: int32 [N], the responses to score.
+
+        Returns: scores float32 [N], the mean number of words and distinct-2 of all B responses (float64 scalars).
+        """
+
+
+class TextScorer:
+    """Decodes responses once; a reward scores the texts, and their words are counted.
+
+    Args:
+      codec: turns tokens into text.
+      reward: scores texts.
+      clip: the largest magnitude of a scaled score; None: unlimited.
+    """
+
+    def __init__(self, codec: PromptCodec, reward: Reward, clip: float | None = None):
+        self.codec = codec
+        self.reward = reward
+        self.clip = clip
+        self.scale = [tf.Variable(x, dtype=tf.float32, trainable=False) for x in (0.0, 1.0)]  # mean, std
+
+    def __call__(
+        self,
+        prompts: np.ndarray,
+        prompt_lengths: np.ndarray,
+        responses: np.ndarray,
+        mask: np.ndarray,
+        rows: np.ndarray,
+    ) -> Sequence[np.ndarray]:
+        """See `Scorer`. Scores are scaled and clipped; one that is not finite is left to the learner's guard."""
+        texts = self.codec.decode_masked(responses, mask)
+        beginnings = self.codec.decode(prompts[row, : prompt_lengths[row]] for row in rows)
+        scores = checked_scores(self.reward, beginnings, [texts[row] for row in rows], must_be_finite=False)
+        mean, std = (float(variable.numpy()) for variable in self.scale)
+        scaled = ScoreScale(mean, std, self.clip)(scores)
+        return [scaled, np.array(mean_words(texts), np.float64), np.array(distinct_2(texts), np.float64)]
+
+    def fit_scale(self, scores: np.ndarray) -> None:
+        """Scales scores from now on such that these [N] have mean 0 and standard deviation 1."""
+        scale = ScoreScale.fit(scores)
+        for variable, value in zip(self.scale, (scale.mean, scale.std), strict=True):
+            variable.assign(value)
