@@ -13,13 +13,16 @@ import tfppo
 PACKAGE = Path(tfppo.__file__).parent
 
 # A room imports only rooms to its left; those of one group know nothing of each other.
-ROOMS = "errors settings < ops < execution < ppo < reporting < training < control text assets < article < cli"
+ROOMS = (
+    "errors deprecated settings < ops < execution < ppo < reporting < training < control text assets < article < cli"
+)
 LEVELS = [group.split() for group in ROOMS.split("<")]
 LEVEL_OF = {room: level for level, group in enumerate(LEVELS) for room in group}
-WITHIN_LEVEL = {("settings", "errors")}  # the only arrow between rooms of one level
+WITHIN_LEVEL = {("settings", "errors"), ("settings", "deprecated")}  # the only arrows between rooms of one level
 OUTSIDE = ["__init__", "__main__"]  # the door: it names public names, and starts the command line
 WITHOUT_TENSORFLOW = [  # until they are told to
     "errors",
+    "deprecated",
     "settings",
     "execution.tf_config",
     "execution.xla_cache",
@@ -28,6 +31,8 @@ WITHOUT_TENSORFLOW = [  # until they are told to
     "control.recipes",
     "text",
     "text.config",
+    "training.config",
+    "control.config",
     "cli",
     "cli.bench",
     "cli.command_line",
@@ -86,9 +91,14 @@ def imports(tree, inside_functions=True):
 def top_level(node):
     """What runs when a module is imported."""
     for child in ast.iter_child_nodes(node):
-        if not isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+        if not isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)) and not is_for_types(child):
             yield child
             yield from top_level(child)
+
+
+def is_for_types(node):
+    """Whether only type checkers see what is inside: `if TYPE_CHECKING:`."""
+    return isinstance(node, ast.If) and getattr(node.test, "id", None) == "TYPE_CHECKING"
 
 
 def own_imports(tree):
@@ -264,6 +274,13 @@ def test_a_public_name_can_be_imported(name):
         assert public_object.__name__ == name
         assert public_object.__module__ == tfppo._PUBLIC[name]  # from where it is defined
     assert name in dir(tfppo)
+
+
+def test_type_checkers_see_the_same_public_names():
+    (block,) = [node for node in TREES["__init__"].body if is_for_types(node)]
+    seen = {alias.asname: node.module for node in block.body for alias in node.names if alias.name == alias.asname}
+    assert seen == tfppo._PUBLIC
+    assert len(seen) == sum(len(node.names) for node in block.body)
 
 
 def test_public_names_include_the_documents_class_and_the_settings():

@@ -4,7 +4,38 @@ The public names are imported on first use, so that the command line answers bef
 """
 
 import importlib
-from typing import Any
+import sys
+from typing import TYPE_CHECKING
+
+from tfppo import deprecated
+
+if TYPE_CHECKING:  # the same names once more, for editors and type checkers
+    from tfppo.article import PPO as PPO
+    from tfppo.control.config import ControlConfig as ControlConfig
+    from tfppo.control.config import ControlRunConfig as ControlRunConfig
+    from tfppo.control.envs.environment import register_environment as register_environment
+    from tfppo.control.export import export_policy as export_policy
+    from tfppo.control.policies.actor_critic import ActorCriticPolicy as ActorCriticPolicy
+    from tfppo.control.policies.networks import make_actor as make_actor
+    from tfppo.control.policies.networks import make_critic as make_critic
+    from tfppo.control.recipes import make_control_config as make_control_config
+    from tfppo.control.trainer import ControlTrainer as ControlTrainer
+    from tfppo.errors import UsageError as UsageError
+    from tfppo.ppo.config import PPOConfig as PPOConfig
+    from tfppo.ppo.learner import PPOLearner as PPOLearner
+    from tfppo.ppo.types import ActionEvaluation as ActionEvaluation
+    from tfppo.ppo.types import Batch as Batch
+    from tfppo.ppo.types import Rollout as Rollout
+    from tfppo.text.config import TextConfig as TextConfig
+    from tfppo.text.config import TextRunConfig as TextRunConfig
+    from tfppo.text.config import make_text_config as make_text_config
+    from tfppo.text.models.presets import load_preset as load_preset
+    from tfppo.text.run import train_text as train_text
+    from tfppo.text.tasks.task import Task as Task
+    from tfppo.text.tasks.task import register_task as register_task
+    from tfppo.text.trainer import TextTrainer as TextTrainer
+    from tfppo.training.config import RunConfig as RunConfig
+    from tfppo.training.pipeline import rollout_dataset as rollout_dataset
 
 __version__ = "0.1.0"
 
@@ -39,11 +70,15 @@ _PUBLIC = {
 
 __all__ = [*_PUBLIC, "__version__"]
 
+sys.meta_path.insert(0, deprecated.MovedModules())
 
-def __getattr__(name: str) -> Any:
-    if name not in _PUBLIC:
-        raise AttributeError(f"module 'tfppo' has no attribute {name!r}; its public names are {', '.join(_PUBLIC)}")
-    return getattr(importlib.import_module(_PUBLIC[name]), name)
+if not TYPE_CHECKING:  # or a type checker would take every name to be there
+
+    def __getattr__(name):
+        public = name if name in _PUBLIC else deprecated.new_name(name)
+        if public is None:
+            raise AttributeError(f"module 'tfppo' has no attribute {name!r}; its public names are {', '.join(_PUBLIC)}")
+        return getattr(importlib.import_module(_PUBLIC[public]), public)
 
 
 def __dir__() -> list[str]:

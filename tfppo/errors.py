@@ -1,42 +1,41 @@
-"""What is raised when the user can mend it."""
+"""Errors caused by user input."""
 
 import reprlib
 import textwrap
-from typing import Any
 
-LONGEST = 300  # characters of anything that such a line repeats
+LONGEST = 300  # characters of anything that an error repeats
 
 
 class UsageError(ValueError):
-    """Something that was given cannot be used. Its text is one line: what was given, what is wanted, what to do.
+    """Invalid input. Its text is one line: what was given, what is allowed, what to do.
 
     The command line prints the line and exits with code 2; every other exception is a defect, and keeps its trace.
-    What cannot be printed, in a path or in what another library says, is written as an escape.
+    Characters that cannot be printed, in a path or in another library's message, are written as escapes.
     """
 
-    def __init__(self, text: str):
+    def __init__(self, text: str) -> None:
         super().__init__("".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text))
 
 
-def one_line(thing: Any) -> str:
-    """The text of something for such a line: a space with arrays in it prints several."""
+def one_line(thing: object) -> str:
+    """Returns the text of an object as one line, cut short: a gymnasium space with arrays prints several."""
     return textwrap.shorten(str(thing), LONGEST, placeholder=" ...")
 
 
 def kind_and_text(error: BaseException) -> str:
-    """What was raised, for such a line: RuntimeError: the motor is hot."""
-    text = " ".join(str(error).split())[:LONGEST]  # of a long word, too, the beginning
+    """Returns an exception as one line: `RuntimeError: the motor is hot`."""
+    text = " ".join(str(error).split())[:LONGEST]
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def shown(value: Any) -> str:
-    """What was given, for such a line: its repr, cut short where it is long, deep or endless."""
+def shown(value: object) -> str:
+    """Returns the repr of a value, cut short where it is long, deep or endless."""
     text = _SHORT.repr(value)
     return text if len(text) <= LONGEST else text[:LONGEST] + " ..."
 
 
 class _Short(reprlib.Repr):
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.maxlevel = 3
         self.maxstring = self.maxother = 200

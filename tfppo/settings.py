@@ -1,63 +1,102 @@
-"""What config dataclasses are made with: checks of their fields, and YAML in and out."""
+"""Tools for config dataclasses: constraints beside the fields that they are for, and YAML in and out."""
 
 import dataclasses
+import operator
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import yaml
+from annotated_types import Ge, Gt, Interval, Predicate
 
+from tfppo.deprecated import SETTINGS, with_new_names
 from tfppo.errors import UsageError, one_line, shown
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Config = TypeVar("Config", bound="DataclassInstance")
+T = TypeVar("T")
+
 INT64_MAX = 2**63 - 1
-FLOAT32_MAX = (2 - 2**-23) * 2.0**127  # what is computed with is float32
+FLOAT32_MAX = (2 - 2**-23) * 2.0**127  # computations are in float32
+BOUNDS: dict[str, tuple[str, Callable[[Any, Any], bool]]] = {  # in words, and as a comparison
+    "gt": ("above", operator.gt),
+    "ge": ("at least", operator.ge),
+    "lt": ("below", operator.lt),
+    "le": ("at most", operator.le),
+}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Must(Predicate):
+    """A constraint with its own words: `Annotated[str, Must(str.isalpha, "letters")]`."""
+
+    wanted: str
+    """Ends the sentence "name must be ..."."""
+
+
+Constraint = Ge | Gt | Interval | Must
+Count = Annotated[int, Ge(1)]
+AtLeastZero = Annotated[int, Ge(0)]
+Positive = Annotated[float, Gt(0)]
+PositiveOrNone = Annotated[float | None, Gt(0)]
+NotNegative = Annotated[float, Ge(0)]
+Fraction = Annotated[float, Interval(ge=0, le=1)]
+Seed = Annotated[int, Must(lambda seed: 0 <= seed < 2**31, "between 0 and 2**31 - 1")]
+"""TensorFlow, NumPy and gymnasium all take such a seed."""
 
 
 def exact_div(dividend: int, divisor: int, dividend_name: str, divisor_name: str) -> int:
-    """The quotient of two whole numbers, or a UsageError that names both when there is a remainder."""
+    """Returns the quotient of two whole numbers. Raises UsageError, which names both, if there is a remainder."""
     if dividend % divisor:
         raise UsageError(f"{dividend_name} = {dividend} is not a multiple of {divisor_name} = {divisor}: change one")
     return dividend // divisor
 
 
-def to_yaml(config: Any) -> str:
-    """The YAML text of a config dataclass; `from_yaml` reads it back equal."""
+def to_yaml(config: "DataclassInstance") -> str:
+    """Returns the YAML text of a config dataclass; `from_yaml` reads it back equal."""
     return yaml.safe_dump(_to_plain(config), sort_keys=False)
 
 
-def from_yaml(config_class: type, text: str) -> Any:
-    """A config dataclass from its YAML text. Raises UsageError on text that is no such config, naming the field."""
+def from_yaml(config_class: type[Config], text: str) -> Config:
+    """Reads a config dataclass from its YAML text, which may have the setting names of version 0.1.
+
+    Raises:
+      UsageError: if the text is no such config; it names the field.
+    """
     try:
         plain = yaml.safe_load(text)
-    except Exception as error:  # what a scalar cannot be, or too deep a nest, is no YAMLError
+    except Exception as error:  # an impossible scalar or a deep nest raises other errors than YAMLError
         raise UsageError(f"not a YAML text: {one_line(error)}") from None
-    return _with_settings(config_class(), plain, config_class.__name__)
+    return _from_plain(config_class(), plain, config_class.__name__)
 
 
-def _to_plain(value: Any) -> Any:
+def _to_plain(value: object) -> object:
     if dataclasses.is_dataclass(value):
         return {f.name: _to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, tuple):
         return [_to_plain(v) for v in value]
-    if isinstance(value, float):  # NumPy's are of a kind that YAML does not know
+    if isinstance(value, float):  # YAML does not know NumPy's
         return float(value)
     return str(value) if isinstance(value, Path | str) else value
 
 
-def _with_settings(config: Any, plain: Any, where: str) -> Any:
-    """A config with the settings of a mapping in place of its own."""
+def _from_plain(config: Config, plain: object, where: str) -> Config:
+    """Returns a config with the settings of a mapping in place of its own."""
     if not isinstance(plain, dict):
         raise UsageError(f"{where} must be a mapping of settings, not {type(plain).__name__}")
     hints = typing.get_type_hints(type(config))
-    unknown = [shown(name) for name in plain if name not in hints]
+    given = {SETTINGS.get(str(name), name): value for name, value in plain.items()}
+    unknown = [shown(name) for name in given if name not in hints]
     if unknown:
         raise UsageError(f"{where} has no setting {one_line(', '.join(unknown))}; its settings are {', '.join(hints)}")
-    arguments = {}
-    for name, value in plain.items():
+    arguments: dict[str, object] = {}
+    for name, value in given.items():
         if dataclasses.is_dataclass(hints[name]):
-            arguments[name] = _with_settings(getattr(config, name), value, name)
+            arguments[name] = _from_plain(getattr(config, name), value, name)
         elif isinstance(value, str) and Path in (hints[name], *typing.get_args(hints[name])):
             arguments[name] = Path(value)
         else:
@@ -66,60 +105,98 @@ def _with_settings(config: Any, plain: Any, where: str) -> Any:
     return dataclasses.replace(config, **arguments)
 
 
-def build(parts: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
-    """Config dataclasses, by name, with some of their fields replaced; `settings` names fields of any of them.
+def with_settings(config: Config, settings: Mapping[str, object]) -> Config:
+    """Returns a run's config with some settings of its parts replaced.
+
+    Args:
+      config: holds other configs, whose fields are all named differently.
+      settings: by field name, of any of the parts.
 
     Raises:
-      UsageError: on a name that none of them has, or a value that is none.
+      UsageError: if no part has such a name, or a value is invalid.
     """
+    settings = with_new_names(settings)
+    parts = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
     known = {field.name: part for part, config in parts.items() for field in dataclasses.fields(config)}
     unknown = [name for name in settings if name not in known]
     if unknown:
         raise UsageError(f"there is no setting {', '.join(unknown)}; the settings are {', '.join(known)}")
-    return {
-        part: dataclasses.replace(config, **{k: v for k, v in settings.items() if known[k] == part})
-        for part, config in parts.items()
-    }
+    of_part = {part: {name: value for name, value in settings.items() if known[name] == part} for part in parts}
+    return dataclasses.replace(config, **{part: dataclasses.replace(parts[part], **of_part[part]) for part in parts})
 
 
-def check(config: Any, name: str, wanted: str, holds: Callable[[Any], bool]) -> None:
+def check(config: "DataclassInstance", name: str, wanted: str, holds: Callable[[Any], bool]) -> None:
     """Raises UsageError unless the field is None or as wanted."""
     if getattr(config, name) is not None:
         check_value(name, getattr(config, name), wanted, holds)
 
 
-def check_value(name: str, value: Any, wanted: str, holds: Callable[[Any], bool]) -> None:
-    """Raises UsageError unless what was given under a name is as wanted."""
+def check_value(name: str, value: T, wanted: str, holds: Callable[[T], bool]) -> None:
+    """Raises UsageError unless the value that was given under a name is as wanted."""
     if not holds(value):
         raise UsageError(f"{name} must be {wanted}, not {shown(value)}")
 
 
-def check_seed(config: Any) -> None:
-    """Raises UsageError unless the field `seed` is None or one that TensorFlow, NumPy and gymnasium all take."""
+def check_seed(config: "DataclassInstance") -> None:
+    """Raises UsageError unless the field `seed` is None or a valid seed."""
     check(config, "seed", "between 0 and 2**31 - 1", lambda v: 0 <= v < 2**31)
 
 
-def check_types(config: Any) -> None:
-    """Raises UsageError unless every field of a config dataclass is of the type that it is annotated with, and can be
-    computed with, written and printed: numbers are finite and not too large, texts can be encoded, paths be printed."""
-    for name, hint in typing.get_type_hints(type(config)).items():
+def check_fields(config: "DataclassInstance") -> None:
+    """Raises UsageError unless every field of a config dataclass fits its annotation, and can be computed with,
+    written and printed: numbers are finite and not too large, texts can be encoded, and paths can be printed.
+
+    An annotation may carry constraints: `Annotated[int, Ge(1)]`, with Ge, Gt, Interval or Must. They do not apply to
+    None, where the type allows it.
+    """
+    plain = typing.get_type_hints(type(config))
+    for name, hint in typing.get_type_hints(type(config), include_extras=True).items():
         value = getattr(config, name)
-        if not _is_a(value, hint):
-            wanted = getattr(hint, "__name__", str(hint)) if not typing.get_args(hint) else _wanted(hint)
+        for wanted in _unmet(value, plain[name], hint):
             raise UsageError(f"{name} must be {wanted}, not {shown(value)}")
-        for part in value if isinstance(value, tuple) else (value,):
-            wanted = _usable(part)
-            if wanted is not None:
-                raise UsageError(f"{name} must be {wanted}, not {shown(value)}")
 
 
 def is_printable(text: str) -> bool:
-    """Whether a text is one that stands well in a line: not empty, and every character of it can be seen."""
+    """Returns whether a text fits in a line: it is not empty, and all of its characters are visible."""
     return text != "" and text.isprintable()
 
 
-def _usable(value: Any) -> str | None:
-    """What a value of the right type must be and is not; None: nothing."""
+def _unmet(value: object, plain: Any, hint: Any) -> Iterator[str]:
+    """Yields what a value must be and is not, given its annotation without and with constraints."""
+    if not _is_a(value, plain):
+        yield getattr(plain, "__name__", str(plain)) if not typing.get_args(plain) else _wanted(plain)
+    for part in value if isinstance(value, tuple) else (value,):
+        unusable = _usable(part)
+        if unusable is not None:
+            yield unusable
+    for constraint in _constraints(hint) if value is not None else ():
+        if isinstance(constraint, Must):
+            if not constraint.func(value):
+                yield constraint.wanted
+        else:
+            yield from _out_of_bounds(value, dataclasses.asdict(constraint))
+
+
+def _constraints(hint: Any) -> Iterator[Constraint]:
+    """Yields the constraints that an annotation carries."""
+    if typing.get_origin(hint) is Annotated:
+        yield from (data for data in hint.__metadata__ if isinstance(data, Constraint))
+
+
+def _out_of_bounds(value: object, constraint: dict[str, float | None]) -> Iterator[str]:
+    bounds = {kind: bound for kind, bound in constraint.items() if bound is not None}
+    if all(BOUNDS[kind][1](value, bound) for kind, bound in bounds.items()):
+        return
+    if bounds == {"gt": 0}:
+        yield "positive"
+    elif list(bounds) == ["ge", "le"]:
+        yield f"between {bounds['ge']} and {bounds['le']}"
+    else:
+        yield " and ".join(f"{BOUNDS[kind][0]} {bound}" for kind, bound in bounds.items())
+
+
+def _usable(value: object) -> str | None:
+    """Returns what a value of the right type must be and is not; None: nothing."""
     if isinstance(value, int) and abs(value) > INT64_MAX:
         return "a number of at most 64 bits"
     if isinstance(value, float) and not abs(value) <= FLOAT32_MAX:
@@ -137,7 +214,7 @@ def _wanted(hint: Any) -> str:
     return str(hint).replace("typing.", "")
 
 
-def _is_a(value: Any, hint: Any) -> bool:
+def _is_a(value: object, hint: Any) -> bool:
     if typing.get_origin(hint) is Literal:
         return value in typing.get_args(hint)
     if typing.get_origin(hint) in (typing.Union, types.UnionType):

@@ -1,19 +1,32 @@
 """The settings of a control run. No TensorFlow here, so that the command line can answer at once."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
+
+from annotated_types import Interval
 
 from tfppo.errors import UsageError
 from tfppo.ppo.config import PPOConfig
-from tfppo.settings import check, check_types, exact_div, is_printable
+from tfppo.settings import AtLeastZero, Count, Must, check_fields, exact_div, is_printable
 from tfppo.training.config import RunConfig
+
+
+def _is_environment_id(env: str) -> bool:
+    parts = env.split(":")  # what stands before a colon is imported
+    return is_printable(env) and len(parts) <= 2 and all(parts)
+
+
+EnvironmentId = Annotated[
+    str, Must(_is_environment_id, "an environment's id, such as CartPole-v1 or module:CartPole-v1")
+]
+Widths = Annotated[tuple[int, ...], Must(lambda widths: all(units >= 1 for units in widths), "positive widths")]
 
 
 @dataclass(frozen=True, slots=True)
 class ControlConfig:
     """An environment, the networks that act in it, and how much they act."""
 
-    env: str = "CartPole-v1"
+    env: EnvironmentId = "CartPole-v1"
     """The environment's id, gymnasium's or an in-graph one's; module:id: the module is imported, and registers it."""
     backend: Literal["auto", "graph", "gymnasium"] = "auto"
     """graph: the environment is part of the compiled program; gymnasium: gymnasium's own, stepped from Python; auto:
@@ -26,25 +39,25 @@ class ControlConfig:
     fifth more where environments are as quick as Pendulum, and can pay where slow ones outnumber the cores."""
     fused: bool = False
     """Whether rollout and update are one program (in-graph environments), which runs log_interval iterations a call."""
-    num_envs: int = 64
+    num_envs: Count = 64
     """Environments that are stepped side by side."""
-    rollout_length: int = 64
+    rollout_length: Count = 64
     """Steps of each environment in a rollout."""
-    total_steps: int = 262_144
+    total_steps: Count = 262_144
     """Steps of all environments in the run; it is num_envs x rollout_length times the iterations, rounded down."""
-    hidden_units: tuple[int, ...] = (64, 64)
+    hidden_units: Widths = (64, 64)
     """Widths of the hidden layers, of the actor and of the critic alike."""
     activation: Literal["tanh", "relu", "elu", "silu", "gelu"] = "tanh"
     """Activation of the hidden layers."""
-    lstm_units: int = 0
+    lstm_units: AtLeastZero = 0
     """Units of an LSTM in front of the hidden layers: a policy that remembers the episode; 0: none."""
     shared_trunk: bool = False
     """Whether actor and critic have their hidden layers in common."""
     box_policy: Literal["normal", "squashed", "gsde"] = "normal"
     """Continuous actions: normals, clipped; tanh of normals; normals whose noise depends on the state (gSDE)."""
-    log_std_init: float = 0.0
+    log_std_init: Annotated[float, Interval(ge=-10, le=2)] = 0.0
     """Log standard deviation of continuous actions at the start (for gsde, of each weight of its noise)."""
-    gsde_interval: int = 4
+    gsde_interval: AtLeastZero = 4
     """Steps after which gSDE's noise is drawn anew; 0: once for a rollout."""
     normalize_observations: bool = False
     """Bring observations to mean 0 and standard deviation 1, by statistics of those that were seen, clipped to +-10."""
@@ -52,21 +65,13 @@ class ControlConfig:
     """Divide rewards by the standard deviation of the discounted return so far, clipped to +-10."""
     target_return: float | None = None
     """Stop once 100 episodes have finished and the mean return of the latest 100 is at least this; None: never."""
-    eval_episodes: int = 100
+    eval_episodes: AtLeastZero = 100
     """Greedy episodes on gymnasium's own environment at the end; 0: none."""
-    video_episodes: int = 1
+    video_episodes: Annotated[int, Interval(ge=0, le=10)] = 1
     """Greedy episodes of their own that are recorded as video.gif at the end, 10 at most; 0: none."""
 
-    def __post_init__(self):
-        check_types(self)
-        check(self, "env", "an environment's id, such as CartPole-v1 or module:CartPole-v1", _is_environment_id)
-        for name in ("num_envs", "rollout_length", "total_steps"):
-            check(self, name, "at least 1", lambda v: v >= 1)
-        for name in ("eval_episodes", "gsde_interval", "lstm_units"):
-            check(self, name, "at least 0", lambda v: v >= 0)
-        check(self, "video_episodes", "between 0 and 10", lambda v: 0 <= v <= 10)
-        check(self, "log_std_init", "between -10 and 2", lambda v: -10 <= v <= 2)
-        check(self, "hidden_units", "positive widths", lambda v: all(units >= 1 for units in v))
+    def __post_init__(self) -> None:
+        check_fields(self)
         if self.box_policy == "gsde" and not self.hidden_units:
             raise UsageError("box_policy is gsde, whose noise hangs on the last hidden layer: give hidden_units")
         if self.double_buffer and self.vectorization != "async":
@@ -98,8 +103,8 @@ class ControlRunConfig:
     control: ControlConfig = field(default_factory=ControlConfig)
     ppo: PPOConfig = field(default_factory=PPOConfig)
 
-    def __post_init__(self):
-        check_types(self)
+    def __post_init__(self) -> None:
+        check_fields(self)
         exact_div(self.control.batch_size, self.ppo.minibatch_size, "num_envs x rollout_length", "minibatch_size")
         if self.control.lstm_units:  # whose minibatches are environments with their whole time
             exact_div(self.ppo.minibatch_size, self.control.rollout_length, "minibatch_size", "rollout_length")
@@ -112,8 +117,3 @@ class ControlRunConfig:
             )
         if self.ppo.kl_in == "reward":
             raise UsageError("kl_in is reward, but only text has a reference whose KL could be part of it: use loss")
-
-
-def _is_environment_id(env: str) -> bool:
-    parts = env.split(":")  # what stands before a colon is imported
-    return is_printable(env) and len(parts) <= 2 and all(parts)

@@ -5,14 +5,10 @@ Rows named after rl-zoo are those of rl-baselines3-zoo (hyperparams/ppo.yml) in 
 name is stable-baselines3's default, and its vf_coef is half our value_coeff, for its value loss lacks the 1/2.
 """
 
-from typing import Any
+from tfppo.control.config import ControlRunConfig
+from tfppo.settings import with_settings
 
-from tfppo.control.config import ControlConfig, ControlRunConfig
-from tfppo.ppo.config import PPOConfig
-from tfppo.settings import build
-from tfppo.training.config import RunConfig
-
-SB3 = {  # stable-baselines3's defaults
+SB3: dict[str, object] = {  # stable-baselines3's defaults
     "learning_rate": 3e-4,
     "learning_rate_schedule": "constant",
     "minibatch_size": 64,
@@ -22,7 +18,7 @@ SB3 = {  # stable-baselines3's defaults
     "value_coeff": 1.0,
     "entropy_coeff": 0.0,
 }
-NORMALIZED = {"normalize_observations": True, "normalize_rewards": True}
+NORMALIZED: dict[str, object] = {"normalize_observations": True, "normalize_rewards": True}
 MUJOCO = (
     SB3
     | NORMALIZED
@@ -36,7 +32,7 @@ MUJOCO = (
         "eval_episodes": 10,
     }
 )
-RECIPES: dict[str, dict[str, Any]] = {
+RECIPES: dict[str, dict[str, object]] = {
     "CartPole-v1": SB3  # rl-zoo
     | {
         "num_envs": 8,
@@ -108,12 +104,11 @@ RECIPES: dict[str, dict[str, Any]] = {
 }
 
 
-def make_control_config(env: str = "CartPole-v1", **settings: Any) -> ControlRunConfig:
-    """A run of a known environment with its recipe, of another with the defaults, but for the settings that are given,
-    by their field names.
+def make_control_config(env: str = "CartPole-v1", **settings: object) -> ControlRunConfig:
+    """Makes the config of a control run: the recipe of a known environment, the defaults for another, except for the
+    settings that are given by field name.
 
     Raises:
-      UsageError: on a name that no setting has, or a value that is none.
+      UsageError: if no setting has such a name, or a value is invalid.
     """
-    parts = {"run": RunConfig(), "control": ControlConfig(), "ppo": PPOConfig()}
-    return ControlRunConfig(**build(parts, {"env": env} | RECIPES.get(env, {}) | settings))
+    return with_settings(ControlRunConfig(), {"env": env} | RECIPES.get(env, {}) | settings)
