@@ -5,7 +5,7 @@ import types
 import typing
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import yaml
 
@@ -13,6 +13,7 @@ from tfppo.errors import UsageError, one_line, shown
 
 INT64_MAX = 2**63 - 1
 FLOAT32_MAX = (2 - 2**-23) * 2.0**127  # what is computed with is float32
+C = TypeVar("C")
 
 
 def exact_div(dividend: int, divisor: int, dividend_name: str, divisor_name: str) -> int:
@@ -27,7 +28,7 @@ def to_yaml(config: Any) -> str:
     return yaml.safe_dump(_to_plain(config), sort_keys=False)
 
 
-def from_yaml(config_class: type, text: str) -> Any:
+def from_yaml(config_class: type[C], text: str) -> C:
     """A config dataclass from its YAML text. Raises UsageError on text that is no such config, naming the field."""
     try:
         plain = yaml.safe_load(text)
@@ -80,6 +81,16 @@ def build(parts: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
         part: dataclasses.replace(config, **{k: v for k, v in settings.items() if known[k] == part})
         for part, config in parts.items()
     }
+
+
+def with_part(config: C, part: str, **changes: object) -> C:
+    """The settings with some fields of one of their parts replaced."""
+    return dataclasses.replace(config, **{part: dataclasses.replace(getattr(config, part), **changes)})  # type: ignore
+
+
+def sections(config: object) -> dict[str, dict[str, object]]:
+    """The fields of each part of a config dataclass, by the part's name."""
+    return dataclasses.asdict(config)  # type: ignore[call-overload]
 
 
 def check(config: Any, name: str, wanted: str, holds: Callable[[Any], bool]) -> None:

@@ -13,7 +13,7 @@ from tfppo.control.policies.encoders import observation_dtype, observation_shape
 from tfppo.control.rollouts.graph import ControlPolicy
 from tfppo.control.rollouts.normalization import Normalization
 from tfppo.errors import UsageError, one_line
-from tfppo.training import run_folder
+from tfppo.training.files import replacing
 
 MEMORY = ("memory_h", "memory_c")
 STARTS, SEED = "episode_starts", "seed"
@@ -59,7 +59,7 @@ def export_policy(
         "sample": exported.sample.get_concrete_function(**{SEED: tf.TensorSpec([2], tf.int64)}, **specs),
     }
     size = sum(variable.dtype.size * variable.shape.num_elements() for variable in signatures["act"].variables)
-    with run_folder.replacing(Path(folder), MARK, size, tf.errors.OpError) as path:
+    with replacing(Path(folder), MARK, size, tf.errors.OpError) as path:
         tf.saved_model.save(exported, str(path), signatures)
 
 

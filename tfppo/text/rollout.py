@@ -1,6 +1,7 @@
 """Rollouts for text: prompts are answered, scored, and made ready for the learner."""
 
 from collections.abc import Callable, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -126,6 +127,15 @@ class TextCollector(tf.Module):
             "text/sampler_gap": tf.reduce_max(tf.abs(gap)),
         }
         return rollout._replace(metrics=metrics)
+
+    @contextmanager
+    def raising_own_errors(self):
+        try:
+            yield
+        except tf.errors.OpError:
+            if self.error is None:
+                raise
+            raise self.error from None
 
     def answer(self, iteration: tf.Tensor, prompts: tf.Tensor, prompt_lengths: tf.Tensor) -> tuple[Samples, tf.Tensor]:
         """The responses of rollout number `iteration`, and their scores [B]."""

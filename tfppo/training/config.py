@@ -40,7 +40,7 @@ class RunConfig:
     keep_checkpoints: int = 3
     """Checkpoints that are kept: the latest ones, and beside them the best by training's score."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_types(self)
         check_seed(self)
         check(self, "threads", "between 0 and 1024", lambda v: 0 <= v <= 1024)

@@ -1,5 +1,6 @@
 """Rollouts for control: from acting to what the learner trains on."""
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import tensorflow as tf
@@ -90,6 +91,10 @@ class GraphCollector(tf.Module):
             variable.assign(value)
         trajectory = self.normalization.finish(trajectory)
         return make_rollout(self.policy, trajectory, statistics_metrics(statistics), memory)
+
+    def raising_own_errors(self) -> AbstractContextManager[None]:
+        """Nothing here runs on the host."""
+        return nullcontext()
 
     def _collect_share(
         self, index: int, episodes: Episodes, noise: Any, seed: tf.Tensor

@@ -1,6 +1,7 @@
 """Rollouts from gymnasium's vector environments: acting is compiled, stepping is Python."""
 
 from collections.abc import Callable, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +147,15 @@ class GymnasiumCollector(tf.Module):
         """Closes the environments."""
         for environment in self.environments:
             environment.close()
+
+    @contextmanager
+    def raising_own_errors(self):
+        try:
+            yield
+        except tf.errors.OpError:
+            if self.error is None:
+                raise
+            raise self.error from None
 
     def _draw_noise(self, iteration: tf.Tensor) -> tf.Tensor:
         total = self.num_envs * self.replicas.processes
