@@ -18,17 +18,15 @@ from tfppo.reporting.console import progress_bar
 from tfppo.reporting.curves import plot_curve, plot_frontier
 from tfppo.reporting.tensorboard import TensorBoardWriter
 from tfppo.settings import with_part
+from tfppo.text.assembly import make_models, make_reward, training_prompts
 from tfppo.text.config import TextRunConfig
 from tfppo.text.data.codec import PromptCodec
 from tfppo.text.evaluate import Responder, compare, describe
 from tfppo.text.export import export_preset
 from tfppo.text.metrics import distinct_2, mean_words
-from tfppo.text.models.adapters import WithoutAdapters, add_adapters
-from tfppo.text.models.language_model import LanguageModel
 from tfppo.text.models.presets import default_preset, load_preset
-from tfppo.text.models.reference import as_language_model, copy_of, freeze
-from tfppo.text.policy import TextPolicy
-from tfppo.text.rewards.callables import Reward, ScoreScale, as_reward, checked_scores, load_reward, reward_name
+from tfppo.text.models.reference import as_language_model
+from tfppo.text.rewards.callables import Reward, ScoreScale, as_reward, checked_scores, reward_name
 from tfppo.text.rollout import TextCollector, to_batch
 from tfppo.text.samples import SampleTable
 from tfppo.text.tasks import Task, get_task
@@ -84,12 +82,12 @@ class TextTrainer:
                 keras_model, tokenizer = (
                     load_preset(text.preset or default_preset(), text.dtype) if model is None else model
                 )
-                self.policy, self.reference = _make_models(as_language_model(keras_model), config)
+                self.policy, self.reference = make_models(as_language_model(keras_model), config)
             self.codec = PromptCodec(tokenizer, self.task.domain)
             self.stop_condition = self.codec.stop_condition(text)
-            self.reward = _make_reward(self.task, text.reward, reward)
+            self.reward = make_reward(self.task, text.reward, reward)
             self.scale = [tf.Variable(x, dtype=tf.float32, trainable=False) for x in (0.0, 1.0)]  # mean, std
-            self.prompts = self._training_prompts()
+            self.prompts = training_prompts(self.task, self.codec, text, self.policy.model.context_length)
             self.collector = TextCollector(
                 self.policy,
                 self.reference,
@@ -291,23 +289,6 @@ class TextTrainer:
         context = self.policy.model.context_length
         return self.codec.encode(prompts, None if context is None else context - self.config.text.response_length)
 
-    def _training_prompts(self) -> tuple[np.ndarray, np.ndarray]:
-        text = self.config.text
-        ids, lengths = self.codec.encode(self.task.prompts("train"))
-        kept = lengths <= text.prompt_length
-        if not kept.any():
-            raise UsageError(
-                f"all {len(lengths)} training prompts of task {self.task.name} have more than prompt_length = "
-                f"{text.prompt_length} tokens, the shortest {lengths.min()}: make prompt_length larger"
-            )
-        context = self.policy.model.context_length
-        if context is not None and text.prompt_length + text.response_length > context:
-            raise UsageError(
-                f"prompt_length = {text.prompt_length} and response_length = {text.response_length} do not fit "
-                f"into the language model's context of {context} tokens: make one of them smaller"
-            )
-        return ids[kept, : lengths[kept].max()], lengths[kept]
-
     def _text_metrics(self, iteration: Any) -> dict[str, float]:
         metrics, rollout = iteration.metrics, iteration.rollout
         responses = self.codec.decode_masked(rollout.responses.numpy(), rollout.mask.numpy())
@@ -337,24 +318,6 @@ class TextTrainer:
         """Tokens of prompts and responses to scores [B], scaled and clipped."""
         scale = ScoreScale(*(float(x.numpy()) for x in self.scale), self.config.text.score_clip)
         return scale(checked_scores(self.reward, *map(self.codec.decode, (prompts, responses)), must_be_finite=False))
-
-
-def _make_models(model: LanguageModel, config: TextRunConfig) -> tuple[TextPolicy, LanguageModel]:
-    """The policy and its reference."""
-    text = config.text
-    critic = copy_of(model) if text.separate_critic else None
-    if text.lora_rank:
-        add_adapters(model.model, text.lora_rank, config.run.seed)
-        reference = WithoutAdapters(model)
-    else:
-        reference = freeze(copy_of(model))
-    return TextPolicy(model, text.temperature, critic), reference
-
-
-def _make_reward(task: Task, setting: str | None, given: Reward | keras.Model | None) -> Reward:
-    if given is not None:
-        return as_reward(given)
-    return task.make_reward() if setting is None else load_reward(setting)
 
 
 TEXT = Application("text", TextRunConfig, "reward", TextTrainer)
