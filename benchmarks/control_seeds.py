@@ -84,9 +84,10 @@ def goal_of(evaluation: dict, otherwise: float | None = None) -> float | None:
 def evaluate(folder: Path, episodes: int, checkpoint: str, env: str) -> dict:
     """As `tfppo evaluate`."""
     import_tensorflow()
-    from tfppo.control import run
+    from tfppo.control.trainer import CONTROL
+    from tfppo.training import driver
 
-    return run.evaluate(folder, episodes, checkpoint=checkpoint, env=env)
+    return driver.evaluate(CONTROL, folder, episodes, checkpoint=checkpoint, named=env)[0]
 
 
 def over_seeds(evaluations: list[dict]) -> dict[str, str]:

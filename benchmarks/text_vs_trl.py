@@ -32,7 +32,7 @@ def run_tfppo(carry: str, iterations: int, warmup: int, sampling: str, mode: str
     import numpy as np
     import tensorflow as tf
 
-    from tfppo import PPOConfig, PPOLearner, TextConfig, rollout_dataset
+    from tfppo import PPOConfig, PPOLearner, TextConfig
     from tfppo.text.batch import to_batch
     from tfppo.text.models.reference import as_language_model, copy_of, freeze
     from tfppo.text.policy import TextPolicy
@@ -81,10 +81,9 @@ def run_tfppo(carry: str, iterations: int, warmup: int, sampling: str, mode: str
     )
     prompts = np.random.default_rng(0).integers(0, VOCABULARY, [4 * BATCH, PROMPT]).astype(np.int32)
     source = prompt_dataset(prompts, np.full(len(prompts), PROMPT, np.int32), BATCH, seed=0)
-    dataset = rollout_dataset(collector.collect, source=source)
     began = time.perf_counter()
     seconds = []
-    for iteration in train_iterations(dataset, learner, 0, total, "/CPU:0", collector):
+    for iteration in train_iterations(collector, learner, total, "/CPU:0", source):
         now = time.perf_counter()
         seconds.append(round(now - began, 3))
         began = now

@@ -47,8 +47,8 @@ WITHOUT_TENSORFLOW = [  # until they are told to
 ]
 MAY_PRINT = [
     "training.driver",
-    "control.run",
-    "text.run",
+    "control.trainer",
+    "control.video",
     "text.pretrain",
     "text.rewards.reward_model",
     "text.data.rebuild",

@@ -14,10 +14,12 @@ import pytest
 
 import tfppo
 from tfppo import cli
+from tfppo.control import evaluate, trainer, video
 from tfppo.control import run as control_run
 from tfppo.control.config import ControlConfig, ControlRunConfig
 from tfppo.ppo.config import PPOConfig
 from tfppo.settings import from_yaml
+from tfppo.training import driver
 from tfppo.training.config import RunConfig
 
 TINY = [
@@ -198,7 +200,7 @@ def test_evaluate_prints_the_evaluation_of_the_run(finished, capsys):
     before = contents(finished)
     assert cli.main(["evaluate", str(finished), "--episodes", "2"]) == 0
     out = capsys.readouterr().out
-    assert control_run.describe(evaluation) in out and evaluation["weights"] in out
+    assert evaluate.describe(evaluation) in out and evaluation["weights"] in out
     assert "2 episodes" in out and "CartPole-v1" in out
     assert contents(finished) == before
 
@@ -517,10 +519,12 @@ def test_an_interrupt_is_one_line(monkeypatch, tmp_path, capsys):
     assert capsys.readouterr().err == "tfppo: interrupted\n"
 
 
-@pytest.mark.parametrize("where", ["plot_curve", "episode_returns", "record_episodes"])
-def test_an_interrupt_behind_the_training_says_how_to_go_on(where, heard_ctrl_c, monkeypatch, tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("module", "where"), [(trainer, "plot_curve"), (evaluate, "episode_returns"), (video, "record_episodes")]
+)
+def test_an_interrupt_behind_the_training_says_how_to_go_on(module, where, heard_ctrl_c, monkeypatch, tmp_path, capsys):
     folder = tmp_path / "mine"
-    monkeypatch.setattr(control_run, where, lambda *_, **__: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr(module, where, lambda *_, **__: signal.raise_signal(signal.SIGINT))
     options = ["--video-episodes", "1", "--name", "mine", "--runs-dir", str(tmp_path)]
     assert cli.main([*CARTPOLE, *TINY, *options]) == 130
     assert capsys.readouterr().err == f"tfppo: interrupted; go on with: tfppo resume {folder}\n"
@@ -532,7 +536,7 @@ def test_an_interrupt_behind_the_training_says_how_to_go_on(where, heard_ctrl_c,
 
 
 def test_an_interrupt_before_the_training_says_how_to_go_on(heard_ctrl_c, monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(control_run, "TensorBoardWriter", lambda *_: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr(driver, "TensorBoardWriter", lambda *_: signal.raise_signal(signal.SIGINT))
     assert cli.main([*CARTPOLE, *TINY, "--name", "mine", "--runs-dir", str(tmp_path)]) == 130
     assert capsys.readouterr().err == f"tfppo: interrupted; go on with: tfppo resume {tmp_path / 'mine'}\n"
     monkeypatch.undo()

@@ -22,7 +22,7 @@ from tfppo.control import run as control
 from tfppo.control.recipes import make_control_config
 from tfppo.text import run as text
 from tfppo.text.config import make_text_config
-from tfppo.training import run_folder
+from tfppo.training import driver, run_folder
 from tfppo.training.config import RunConfig
 
 TINY = [
@@ -200,13 +200,13 @@ def test_a_name_that_is_taken_is_refused_before_anything_is_trained(training, tm
 
 @pytest.mark.parametrize("last", [False, True])
 def test_ctrl_c_saves_the_seed_that_is_under_way_and_begins_no_other(last, tmp_path, monkeypatch, capsys):
-    class Console(control.ConsoleWriter):
+    class Console(driver.ConsoleWriter):
         def write(self, number, metrics):
             super().write(number, metrics)
             if number == last:  # of the two iterations
                 os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(control, "ConsoleWriter", Console)
+    monkeypatch.setattr(driver, "ConsoleWriter", Console)
     assert train_cartpole("--seeds", "5,3,4", runs_dir=tmp_path) == 0
     folder = tmp_path / "cartpole-seed5"
     assert list(tmp_path.iterdir()) == [folder]

@@ -17,12 +17,12 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from tfppo.control import run
+from tfppo.control import evaluate, run, trainer, video
 from tfppo.control.config import ControlConfig, ControlRunConfig
 from tfppo.control.rollouts.normalization import Normalization
 from tfppo.errors import UsageError
 from tfppo.ppo.config import PPOConfig
-from tfppo.training import checkpoints, loop, run_folder
+from tfppo.training import checkpoints, driver, loop, run_folder
 from tfppo.training.config import RunConfig
 
 RETURN, STEPS = "rollout/episode_return_mean", "rollout/env_steps"
@@ -56,6 +56,11 @@ def tiny(runs_dir, *, mode="eager", name=None, intervals=(1, 3), iterations=ITER
             kl_coeff=0.1,
         ),
     )
+
+
+def evaluated(folder, episodes, seed=None, video_episodes=0, application=trainer.CONTROL):
+    """What `tfppo evaluate` finds."""
+    return driver.evaluate(application, folder, episodes, seed, video_episodes=video_episodes)[0]
 
 
 def read_rows(folder):
@@ -106,13 +111,13 @@ def at(monkeypatch):
     """Makes something happen when an iteration has been written by the other writers."""
 
     def install(iteration, happen):
-        class Console(run.ConsoleWriter):
+        class Console(driver.ConsoleWriter):
             def write(self, number, metrics):
                 super().write(number, metrics)
                 if number == iteration:
                     happen()
 
-        monkeypatch.setattr(run, "ConsoleWriter", Console)
+        monkeypatch.setattr(driver, "ConsoleWriter", Console)
 
     yield install
     monkeypatch.undo()
@@ -210,12 +215,14 @@ def test_the_video_is_of_the_runs_own_policy_and_seed(copy, monkeypatch, capsys)
     """The evaluation's first episodes, and the same whenever it is asked for."""
     trained = (copy / "video.gif").read_bytes()
     (copy / "video.gif").unlink()
-    run.evaluate(copy, 1, video_episodes=1)
+    evaluated(copy, 1, video_episodes=1)
     assert (copy / "video.gif").read_bytes() == trained
     assert f"{copy / 'video.gif'} shows a greedy episode of CartPole-v1" in capsys.readouterr().out
     seen = []
-    monkeypatch.setattr(run, "record_episodes", lambda *arguments, **options: seen.append((arguments, options)) or b"G")
-    run.evaluate(copy, 1, seed=8, video_episodes=2)
+    monkeypatch.setattr(
+        video, "record_episodes", lambda *arguments, **options: seen.append((arguments, options)) or b"G"
+    )
+    evaluated(copy, 1, seed=8, video_episodes=2)
     (((policy, *arguments), options),) = seen
     assert arguments == ["CartPole-v1", 2, 8] and (copy / "video.gif").read_bytes() == b"G"
     assert {v.numpy().tobytes() for v in policy.trainable_variables} <= set(read_state(copy, ITERATIONS).values())
@@ -236,7 +243,7 @@ def test_a_video_that_cannot_be_made_fails_no_run(tmp_path, monkeypatch, capsys)
 def test_a_video_that_cannot_be_written_fails_no_evaluation(copy, capsys):
     (copy / "video.gif").unlink()
     (copy / "video.gif").mkdir()
-    assert run.evaluate(copy, 1, video_episodes=1)["episodes"] == 1
+    assert evaluated(copy, 1, video_episodes=1)["episodes"] == 1
     (line,) = capsys.readouterr().out.splitlines()
     assert line.startswith("no video: ") and "video.gif" in line
 
@@ -244,7 +251,7 @@ def test_a_video_that_cannot_be_written_fails_no_evaluation(copy, capsys):
 def test_so_many_episodes_are_no_video(copy):
     before = (copy / "video.gif").read_bytes()
     with pytest.raises(UsageError, match="video_episodes must be between 0 and 10, not 11"):
-        run.evaluate(copy, 1, video_episodes=11)
+        evaluated(copy, 1, video_episodes=11)
     assert (copy / "video.gif").read_bytes() == before
 
 
@@ -276,7 +283,7 @@ def test_the_evaluation_says_what_was_played_and_how_long_it_took(whole):
 
 def test_a_run_that_is_only_judged_again_took_what_it_took(copy):
     before = read_evaluation(copy)
-    assert read_evaluation(run.resume(copy)) == before
+    assert read_evaluation(driver.resume(trainer.CONTROL, copy)) == before
 
 
 def test_a_run_says_what_it_does(tmp_path, capsys):
@@ -285,7 +292,7 @@ def test_a_run_says_what_it_does(tmp_path, capsys):
     out, err = capsys.readouterr()
     assert folder == tmp_path / "mine"
     evaluation, _ = read_evaluation(folder)
-    assert run.describe(evaluation) in out
+    assert evaluate.describe(evaluation) in out
     for words in ("CartPole-v1 (in-graph), 4 environments, seed 3", f"-> {folder}", "device CPU", "graph (rollout)"):
         assert words in out
     assert "iteration 2/2" in out and "return" in out
@@ -302,21 +309,21 @@ def test_evaluate_repeats_the_evaluation_of_the_run(copy):
     before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
     evaluation, _ = read_evaluation(copy)
     del evaluation["env_steps"]
-    assert run.evaluate(copy, 2) == evaluation
-    assert run.evaluate(copy, 2, seed=3) == evaluation
+    assert evaluated(copy, 2) == evaluation
+    assert evaluated(copy, 2, seed=3) == evaluation
     assert {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()} == before
 
 
 def test_evaluate_plays_as_many_episodes_from_as_many_starts_as_it_is_told(copy, monkeypatch):
     seen = []
-    real = run.episode_returns
+    real = evaluate.episode_returns
 
     def listen(*arguments, greedy, **options):
         seen.append((*arguments[1:4], greedy, real(*arguments, greedy=greedy, **options)))
         return seen[-1][-1]
 
-    monkeypatch.setattr(run, "episode_returns", listen)
-    ours, other = run.evaluate(copy, 5), run.evaluate(copy, 5, seed=4)
+    monkeypatch.setattr(evaluate, "episode_returns", listen)
+    ours, other = evaluated(copy, 5), evaluated(copy, 5, seed=4)
     assert [call[:4] for call in seen] == [("CartPole-v1", 5, s, greedy) for s in (3, 4) for greedy in (True, False)]
     judged = [ours, ours["stochastic"], other, other["stochastic"]]
     for evaluation, (*_, returns) in zip(judged, seen, strict=True):
@@ -330,13 +337,13 @@ def test_evaluate_works_on_a_machine_without_the_device_of_the_run(copy):
     assert "device: cpu" in text
     (copy / "config.yaml").write_text(text.replace("device: cpu", "device: gpu"))
     evaluation, _ = read_evaluation(copy)
-    assert run.evaluate(copy, 2)["mean"] == evaluation["mean"]
+    assert evaluated(copy, 2)["mean"] == evaluation["mean"]
 
 
 def test_evaluate_uses_the_weights_of_the_latest_checkpoint(copy, monkeypatch):
     policies = []
-    monkeypatch.setattr(run, "episode_returns", lambda policy, *_, **__: policies.append(policy) or np.ones(2))
-    run.evaluate(copy, 2)
+    monkeypatch.setattr(evaluate, "episode_returns", lambda policy, *_, **__: policies.append(policy) or np.ones(2))
+    evaluated(copy, 2)
     weights = [variable.numpy().tobytes() for variable in policies[0].trainable_variables]
     state = read_state(copy, ITERATIONS)
     assert len(set(weights)) > 2 and set(weights) <= set(state.values())
@@ -351,7 +358,7 @@ def test_a_run_that_is_stopped_goes_on_to_the_same_end(whole, tmp_path, at, hand
     assert checkpoints_of(folder) == [3, 4]
     assert not any((folder / name).exists() for name in ("evaluation.json", "curve.png", "video.gif"))
     monkeypatch.undo()
-    assert run.resume(folder) == folder
+    assert driver.resume(trainer.CONTROL, folder) == folder
     assert handlers() == ([], True)
     assert_same_run(folder, whole)
     assert (folder / "curve.png").exists() and checkpoints_of(folder) == [6, 7]
@@ -371,12 +378,12 @@ def test_a_run_that_crashed_redoes_what_came_after_its_checkpoint(whole, tmp_pat
     closed = []
     for name in ("CsvWriter", "TensorBoardWriter"):
 
-        class Writer(getattr(run, name)):
+        class Writer(getattr(driver, name)):
             def close(self):
                 super().close()
                 closed.append(type(self).__bases__[0].__name__)
 
-        monkeypatch.setattr(run, name, Writer)
+        monkeypatch.setattr(driver, name, Writer)
 
     def crash():
         raise ZeroDivisionError("a defect")
@@ -391,7 +398,7 @@ def test_a_run_that_crashed_redoes_what_came_after_its_checkpoint(whole, tmp_pat
     assert [int(row["iteration"]) for row in read_rows(folder)] == [0, 1, 2, 3, 4]
     assert checkpoints_of(folder) == [3]
     monkeypatch.undo()
-    run.resume(folder)
+    driver.resume(trainer.CONTROL, folder)
     assert_same_run(folder, whole)
 
 
@@ -409,15 +416,15 @@ def test_a_stop_between_two_looks_at_it_still_saves(tmp_path, monkeypatch):
 
 
 def test_resuming_a_finished_run_changes_nothing(whole, copy, capsys):
-    run.resume(copy)
+    driver.resume(trainer.CONTROL, copy)
     assert (copy / "metrics.csv").read_bytes() == (whole / "metrics.csv").read_bytes()
     assert checkpoints_of(copy) == checkpoints_of(whole)
     assert_same_run(copy, whole)
-    assert run.describe(read_evaluation(whole)[0]) in capsys.readouterr().out
+    assert evaluate.describe(read_evaluation(whole)[0]) in capsys.readouterr().out
 
 
 def test_a_solved_run_stops_early(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(run, "WINDOW", 1)
+    monkeypatch.setattr(trainer, "WINDOW", 1)
     folder = run.train(tiny(tmp_path, intervals=(100, 100), target_return=1.0), "cartpole")
     (row,) = read_rows(folder)
     iteration = int(row["iteration"])
@@ -427,13 +434,13 @@ def test_a_solved_run_stops_early(tmp_path, monkeypatch, capsys):
     assert (folder / "curve.png").exists()
     assert f"iteration {iteration + 1}/{ITERATIONS}" in capsys.readouterr().out
     rows = (folder / "metrics.csv").read_bytes()
-    run.resume(folder)
+    driver.resume(trainer.CONTROL, folder)
     assert (folder / "metrics.csv").read_bytes() == rows
 
 
 @pytest.mark.parametrize(("window", "target"), [(100, 1.0), (1, 1e6)], ids=["too few episodes", "too little"])
 def test_an_unsolved_run_goes_on_to_its_end(tmp_path, monkeypatch, window, target):
-    monkeypatch.setattr(run, "WINDOW", window)
+    monkeypatch.setattr(trainer, "WINDOW", window)
     folder = run.train(tiny(tmp_path, iterations=4, target_return=target, eval_episodes=0), "cartpole")
     rows = read_rows(folder)
     assert len(rows) == 4 and float(rows[2]["rollout/episodes"]) >= 1  # there was something to judge by
@@ -459,7 +466,7 @@ def test_a_gymnasium_run_is_stopped_and_goes_on_to_the_same_end(
     assert [int(row["iteration"]) for row in read_rows(folder)] == [0, 1]
     assert "CartPole-v1 (gymnasium)" in capsys.readouterr().out
     monkeypatch.undo()
-    run.resume(folder)
+    driver.resume(trainer.CONTROL, folder)
     assert "all 4 environments go on exactly where they were" in capsys.readouterr().out
     assert_same_run(folder, whole)
 
@@ -476,7 +483,7 @@ def test_a_run_that_dies_before_its_first_checkpoint_starts_anew_and_doubles_not
     folder = tmp_path / "cartpole-seed3"
     assert len(read_rows(folder)) == 2 and not (folder / "checkpoints").exists()
     monkeypatch.undo()
-    run.resume(folder)
+    driver.resume(trainer.CONTROL, folder)
     assert "starts from its beginning" in capsys.readouterr().out
     assert_same_run(folder, whole)
     assert len(list(folder.glob("events.*"))) == 2
@@ -490,7 +497,7 @@ def test_event_files_are_cut_back_to_the_checkpoint(copy, whole):
     (copy / "events.out.tfevents.9999999999.elsewhere").write_bytes(b"garbage")
     with (copy / "metrics.csv").open("a") as file:
         file.write("3")  # of a line that began with 33, say
-    run.resume(copy)
+    driver.resume(trainer.CONTROL, copy)
     assert_same_run(copy, whole)
     assert (copy / "metrics.csv").read_text().count("\n") == ITERATIONS + 1
 
@@ -499,7 +506,7 @@ def test_a_finished_run_without_checkpoints_is_not_trained_over(copy):
     shutil.rmtree(copy / "checkpoints")
     before = {path: path.read_bytes() for path in copy.iterdir() if path.name != ".lock"}
     with pytest.raises(UsageError, match="finished, but its checkpoints are gone"):
-        run.resume(copy)
+        driver.resume(trainer.CONTROL, copy)
     assert {path: path.read_bytes() for path in copy.iterdir() if path.name != ".lock"} == before
 
 
@@ -509,9 +516,9 @@ def test_a_run_in_use_is_refused(copy):
     ) as other:
         assert other.stdout.readline() == "in\n"
         with pytest.raises(UsageError, match=f"in use by process {other.pid}"):
-            run.resume(copy)
+            driver.resume(trainer.CONTROL, copy)
         other.stdin.close()
-    run.evaluate(copy, 1)  # who only reads may come in
+    evaluated(copy, 1)  # who only reads may come in
 
 
 LOCKED = """
@@ -539,7 +546,7 @@ def test_a_full_disk_ends_a_run_in_one_line_and_its_checkpoint_stays(where, whol
     folder = tmp_path / "cartpole-seed3"
     iteration = 5
 
-    class Console(run.ConsoleWriter):
+    class Console(driver.ConsoleWriter):
         def write(self, number, metrics):
             super().write(number, metrics)
             if number == iteration - 2:
@@ -549,17 +556,17 @@ def test_a_full_disk_ends_a_run_in_one_line_and_its_checkpoint_stays(where, whol
         if where == "events":
             monkeypatch.setattr(RecordWriter, "write", full_record)
         elif where == "metrics":
-            monkeypatch.setattr(run.CsvWriter, "write", no_space)
+            monkeypatch.setattr(driver.CsvWriter, "write", no_space)
         elif where == "checkpoint":
             monkeypatch.setattr(checkpoints.np, "savez", no_space)
         elif where == "fsync":
             monkeypatch.setattr(checkpoints, "_to_disk", no_space)
         elif where == "curve":
-            monkeypatch.setattr(run, "plot_curve", no_space)
+            monkeypatch.setattr(trainer, "plot_curve", no_space)
         else:
             monkeypatch.setattr(run_folder, "write_evaluation", no_space)
 
-    monkeypatch.setattr(run, "ConsoleWriter", Console)
+    monkeypatch.setattr(driver, "ConsoleWriter", Console)
     with pytest.raises(UsageError) as caught:
         run.train(config, "cartpole")
     text = str(caught.value)
@@ -567,8 +574,8 @@ def test_a_full_disk_ends_a_run_in_one_line_and_its_checkpoint_stays(where, whol
     assert "No space left on device" in text and len(text.splitlines()) == 1
     assert "Traceback" not in capfd.readouterr().err
     monkeypatch.undo()
-    run.evaluate(folder, 1)
-    run.resume(folder)
+    evaluated(folder, 1)
+    driver.resume(trainer.CONTROL, folder)
     assert_same_run(folder, whole)
 
 
@@ -583,7 +590,7 @@ def test_a_run_whose_folder_is_lost_ends_in_one_line(tmp_path, at):
 def test_environments_are_closed_whatever_happens(tmp_path, at):
     closed = {}
 
-    class Trainer(run.ControlTrainer):
+    class Trainer(trainer.ControlTrainer):
         def close(self):
             super().close()
             closed[self] = self.collector.environments[0].closed
@@ -594,7 +601,7 @@ def test_environments_are_closed_whatever_happens(tmp_path, at):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run, "ControlTrainer", Trainer)
         folder = run.train(tiny(tmp_path, iterations=1, backend="gymnasium", vectorization="sync", eval_episodes=0))
-        run.evaluate(folder, 1)
+        evaluated(folder, 1, application=trainer.CONTROL._replace(make_trainer=Trainer))
         at(0, crash)
         with pytest.raises(ZeroDivisionError):
             run.train(tiny(tmp_path, iterations=1, backend="gymnasium", vectorization="sync"))
@@ -633,5 +640,5 @@ def test_settings_of_another_run_do_not_go_with_the_checkpoint(copy):
         assert old in text
         (copy / "config.yaml").write_text(text.replace(old, new))
         with pytest.raises(UsageError) as caught:
-            run.resume(copy)
+            driver.resume(trainer.CONTROL, copy)
         assert len(str(caught.value).splitlines()) == 1 and str(copy) in str(caught.value)

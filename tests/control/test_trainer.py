@@ -9,7 +9,7 @@ import pytest
 from tfppo.control.config import ControlConfig, ControlRunConfig
 from tfppo.control.rollouts.graph import GraphCollector
 from tfppo.control.rollouts.gymnasium import GymnasiumCollector
-from tfppo.control.trainer import ControlTrainer
+from tfppo.control.trainer import CONTROL, ControlTrainer
 from tfppo.errors import UsageError
 from tfppo.ppo.config import PPOConfig
 from tfppo.training.config import RunConfig
@@ -193,6 +193,7 @@ def test_an_environment_of_the_users_own(tmp_path):
     from tfppo import register_environment
     from tfppo.control import run
     from tfppo.control.envs.classic import CartPole
+    from tfppo.training import driver
 
     class Short(CartPole):
         max_episode_steps = 20
@@ -205,7 +206,7 @@ def test_an_environment_of_the_users_own(tmp_path):
         ControlConfig(env="Short-v0", num_envs=2, rollout_length=8, total_steps=16, hidden_units=(4,), eval_episodes=3),
         PPOConfig(minibatch_size=8, num_epochs=1),
     )
-    assert run.evaluate(run.train(config), 3)["max"] <= 20
+    assert driver.evaluate(CONTROL, run.train(config), 3)[0]["max"] <= 20
     with pytest.raises(UsageError, match="Short-v0 is taken"):
         register_environment("Short-v0", CartPole)
 

@@ -12,11 +12,11 @@ from support.refusal import refusal
 
 from tfppo import TextTrainer
 from tfppo.cli import main
-from tfppo.text import run
-from tfppo.text.config import TextRunConfig, make_text_config
+from tfppo.text import export, run
+from tfppo.text.config import make_text_config
 from tfppo.text.models.presets import load_preset
 from tfppo.text.models.reference import as_language_model
-from tfppo.training import run_folder
+from tfppo.training import driver, run_folder
 
 TOKENS = np.random.default_rng(1).integers(6, 500, [5, 20]).astype(np.int32)
 
@@ -52,13 +52,13 @@ def adapted(preset, tmp_path_factory):
 @pytest.fixture(scope="module")
 def policy(adapted):
     """Its log-probabilities, and what it writes."""
-    trainer = run._restored(adapted, run_folder.read_config(adapted, TextRunConfig), "latest")
-    return log_probs(trainer.policy.model), run.generate(adapted, ["This film"], temperature=0.0)[0]
+    with driver.restored(run.without_reward(adapted), adapted, "latest") as trainer:
+        return log_probs(trainer.policy.model), run.generate(adapted, ["This film"], temperature=0.0)[0]
 
 
 def test_a_preset_is_as_sure_of_every_token_as_the_policy(any_preset, tmp_path, monkeypatch, capsys):
-    trainers, restored = [], run._restored
-    monkeypatch.setattr(run, "_restored", lambda *given: trainers.append(restored(*given)) or trainers[-1])
+    trainers, make = [], run.without_reward
+    monkeypatch.setattr(run, "without_reward", lambda *given: trainers.append(make(*given)) or trainers[-1])
     folder = run.train_text(settings(tmp_path, any_preset))
     before = contents(folder)
     capsys.readouterr()
@@ -119,7 +119,7 @@ def test_an_export_that_fails_leaves_the_earlier_one(adapted, monkeypatch):
         real(*arguments)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(run, "save_preset", fail_at_the_end)
+    monkeypatch.setattr(export, "save_preset", fail_at_the_end)
     with pytest.raises(KeyboardInterrupt):
         run.export(adapted)
     assert contents(adapted) == before and not list(adapted.glob(".export*"))
@@ -132,7 +132,7 @@ def test_an_export_that_cannot_be_written_is_one_line(adapted, monkeypatch, caps
         real(*arguments)
         raise OSError(errno.ENOSPC, "Can't synchronously write data (file write failed: time = ...)")
 
-    monkeypatch.setattr(run, "save_preset", fail_at_the_end)
+    monkeypatch.setattr(export, "save_preset", fail_at_the_end)
     assert main(["export", str(adapted)]) == 2
     out, err = capsys.readouterr()
     assert out == "" and err.startswith(f"tfppo: cannot write {adapted / 'export'} (No space left on device): ")

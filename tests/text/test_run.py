@@ -19,10 +19,12 @@ from tfppo.cli import main
 from tfppo.errors import UsageError
 from tfppo.reporting.metrics import METRICS
 from tfppo.text import run
+from tfppo.text import trainer as text_trainer
 from tfppo.text.config import TextRunConfig, make_text_config
 from tfppo.text.tasks import get_task
 from tfppo.text.tasks.length import length_reward
-from tfppo.training import run_folder
+from tfppo.text.trainer import TEXT
+from tfppo.training import driver, run_folder
 
 
 def tiny(folder, preset, **settings):
@@ -38,8 +40,8 @@ def rows_of(folder):
 
 
 def weights_of(folder):
-    trainer = run._restored(folder, run_folder.read_config(folder, TextRunConfig), "latest")
-    return trainer.policy.model.model.get_weights() + trainer.policy.value_head.get_weights()
+    with driver.restored(run.without_reward(folder), folder, "latest") as trainer:
+        return trainer.policy.model.model.get_weights() + trainer.policy.value_head.get_weights()
 
 
 class Finished(NamedTuple):
@@ -79,7 +81,10 @@ def test_a_run_leaves_everything_behind_that_the_design_names(any_finished):
         *("config.yaml", "metrics.csv", "samples.jsonl", "evaluation.json"),
         *("curve.png", "frontier.png", "checkpoints"),
     }
-    assert isinstance(run_folder.read_config(folder, TextRunConfig), TextRunConfig) and run_folder.is_text(folder)
+    assert (
+        isinstance(run_folder.read_config(folder, TextRunConfig), TextRunConfig)
+        and run_folder.kind_of(folder) == "text"
+    )
     rows = rows_of(folder)
     assert [row["iteration"] for row in rows] == ["0", "1", "2"]
     assert set(rows[0]) - {"iteration"} <= set(METRICS)
@@ -97,7 +102,7 @@ def test_the_evaluation_has_the_numbers_of_the_design(finished):
         assert set(evaluation[name]) == {"reference", "policy"}, name
         assert all(np.isfinite(value) for value in evaluation[name].values())
     assert np.isfinite(evaluation["kl"]) and set(evaluation["seconds"]) >= {"import", "compile", "train", "total"}
-    again = run.evaluate(finished, 12)
+    again = driver.evaluate(TEXT, finished, 12)[0]
     assert again["score"] == evaluation["score"] and again["kl"] == pytest.approx(evaluation["kl"], abs=1e-5)
 
 
@@ -150,7 +155,7 @@ def test_a_run_whose_reward_fails_keeps_its_checkpoint_and_resumes_to_the_same_e
     assert [row["iteration"] for row in rows_of(cut)] == ["0", "1"]
     with (cut / run_folder.SAMPLES).open("a") as file:
         file.write('{"iteration": 1, "pro')  # as a process leaves it that is killed in the middle of a line
-    run.resume(cut)
+    driver.resume(TEXT, cut)
     assert not (cut / run_folder.EVALUATION).exists()
     assert rows_of(cut) == rows_of(whole)
     for a, b in zip(weights_of(cut), weights_of(whole), strict=True):
@@ -208,23 +213,23 @@ def test_a_reward_given_in_python_is_found_again_or_refused(preset, tmp_path, mo
     folder = run.train_text(config, reward=lambda prompts, responses: [0.0] * 8)
     assert "lambda" in run_folder.read_config(folder, TextRunConfig).text.reward
     with pytest.raises(UsageError, match="lambda"):
-        run.evaluate(folder, 5)
+        driver.evaluate(TEXT, folder, 5)[0]
 
 
 def test_a_finished_run_is_not_trained_further(finished, tmp_path):
     folder = shutil.copytree(finished, tmp_path / "mine")
     before = weights_of(folder)
-    run.resume(folder)
+    driver.resume(TEXT, folder)
     for a, b in zip(weights_of(folder), before, strict=True):
         np.testing.assert_array_equal(a, b)
 
 
 def test_ctrl_c_in_the_evaluation_says_how_to_go_on(preset, tmp_path, monkeypatch, heard_ctrl_c):
-    monkeypatch.setattr(run, "compare", lambda *_, **__: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr(text_trainer, "compare", lambda *_, **__: signal.raise_signal(signal.SIGINT))
     with pytest.raises(KeyboardInterrupt) as caught:
         run.train_text(tiny(tmp_path, preset, iterations=1))
     folder = tmp_path / "length-seed1"
     assert str(caught.value) == f"go on with: tfppo resume {folder}" and not (folder / run_folder.EVALUATION).exists()
     monkeypatch.undo()
-    run.resume(folder)
+    driver.resume(TEXT, folder)
     assert run_folder.read_evaluation(folder)["prompts"] == 12

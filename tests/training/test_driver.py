@@ -1,4 +1,4 @@
-"""What runs of both kinds have in common at their beginning and end: the clock, the folder, the lock."""
+"""What runs of both kinds have in common at their beginning and end: the timer, the folder, the lock."""
 
 import dataclasses
 import os
@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from tfppo.control.recipes import make_control_config
 from tfppo.execution.replicas import Replicas
-from tfppo.training import driver, run_folder
+from tfppo.training import driver, phase_timer, run_folder
 from tfppo.training.config import RunConfig
 
 
@@ -25,6 +25,7 @@ def make_trainer(tmp_path):
             replicas=replicas or Replicas(),
             state={"iteration": tf.Variable(value)},
             compile_seconds=0.5,
+            restored=[],
         )
 
     return make_trainer
@@ -40,16 +41,16 @@ def told_by_lock(folder):
 
 def test_the_seconds_of_a_run_are_told_apart_and_add_up(monkeypatch, make_trainer, tmp_path):
     moments = iter([100.0, 107.0, 110.0])  # the clock is made, training ends, evaluation ends
-    monkeypatch.setattr(driver.time, "perf_counter", lambda: next(moments))
-    clock = driver.Clock(3.0)
-    clock.end_training()
-    kept = driver.keep_evaluation(make_trainer(), tmp_path, clock, {"mean": 2.0})
+    monkeypatch.setattr(phase_timer.time, "perf_counter", lambda: next(moments))
+    timer = phase_timer.PhaseTimer(3.0)
+    timer.end_training()
+    kept = driver._keep_evaluation(make_trainer(), tmp_path, timer, {"mean": 2.0})
     assert kept["seconds"] == {"import": 3.0, "compile": 0.5, "train": 6.5, "evaluate": 3.0, "total": 13.0}
     assert run_folder.read_evaluation(tmp_path) == kept and list(kept) == ["mean", "seconds"]
 
 
 def test_a_new_run_has_its_folder_for_itself(make_trainer, tmp_path):
-    with driver.begin(make_trainer(), "task") as folder:
+    with driver.start_run(make_trainer(), "task") as folder:
         assert folder == tmp_path / "task-seed1"
         assert f"in use by process {os.getpid()}" in told_by_lock(folder)
     assert told_by_lock(folder) == ""
@@ -57,22 +58,23 @@ def test_a_new_run_has_its_folder_for_itself(make_trainer, tmp_path):
 
 def test_a_run_goes_on_from_its_latest_checkpoint_or_its_beginning(make_trainer, tmp_path, capsys):
     trainer, other = make_trainer(5), make_trainer()
-    with driver.go_on(other, tmp_path) as taken:
-        assert taken == (tmp_path, None)
+    other.restore_extra = other.restored.append
+    with driver.resume_run(other, tmp_path) as folder:
+        assert folder == tmp_path and other.restored == []
     assert "the run starts from its beginning" in capsys.readouterr().out
     driver.checkpoints_of(trainer, tmp_path).save(5)
-    with driver.go_on(other, tmp_path) as taken:
-        assert taken == (tmp_path, tmp_path / run_folder.CHECKPOINTS / "000005")
+    with driver.resume_run(other, tmp_path) as folder:
+        assert folder == tmp_path and other.restored == [tmp_path / run_folder.CHECKPOINTS / "000005"]
         assert "in use" in told_by_lock(tmp_path)
     assert int(other.state["iteration"].numpy()) == 5 and capsys.readouterr().out == ""
 
 
 def test_a_process_that_trains_along_touches_no_folder(make_trainer, tmp_path):
     trainer = make_trainer(replicas=Replicas(2, process=1, processes=2))
-    with driver.begin(trainer, "task") as folder:
+    with driver.start_run(trainer, "task") as folder:
         assert folder is None
-    with driver.go_on(trainer, tmp_path / "nowhere") as taken:
-        assert taken == (None, None)
+    with driver.resume_run(trainer, tmp_path / "nowhere") as folder:
+        assert folder is None
     assert list(tmp_path.iterdir()) == []
 
 
@@ -86,13 +88,14 @@ def test_a_process_that_trains_along_touches_no_folder(make_trainer, tmp_path):
 def test_training_says_how_each_program_is_compiled(modes, told, make_trainer, tmp_path, capsys):
     trainer = make_trainer()
     trainer.device, trainer.device_reason, trainer.modes = "/CPU:0", "because", modes
-    with driver.training(trainer, tmp_path, "a subject"):
+    trainer.subject = "a subject"
+    with driver._training(trainer, tmp_path):
         pass
     assert capsys.readouterr().out.splitlines()[-1] == f"device CPU: because; {told}"
 
 
 def test_what_was_learnt_can_be_used_on_another_machine():
     config = make_control_config(device="gpu", distribute="mirrored", seed=7)
-    used = driver.anywhere(config).run
+    used = driver.for_inference(config).run
     assert (used.device, used.distribute, used.seed) == ("auto", "none", 7)
     assert config.run.device == "gpu"

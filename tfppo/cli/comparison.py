@@ -44,7 +44,7 @@ def plot_runs(folders: Sequence[Path], picture: Path, metric: str | None = None)
     """
     _check_picture(picture)
     groups = group_runs(folders)
-    x, metrics = TEXT_AXES if run_folder.is_text(folders[0]) else CONTROL_AXES
+    x, metrics = TEXT_AXES if run_folder.kind_of(folders[0]) == "text" else CONTROL_AXES
     metrics = metrics if metric is None else [metric]
     panels = {name: [_band(group, x, name) for group in groups] for name in metrics}
     subjects = {group.settings[name] for group in groups for name in SUBJECTS if name in group.settings}
@@ -70,7 +70,7 @@ def group_runs(folders: Sequence[Path]) -> list[Group]:
         if folder.resolve() in seen:
             raise UsageError(f"{folder} is given twice: name each run once")
         seen.add(folder.resolve())
-        is_text = run_folder.is_text(folder)
+        is_text = run_folder.kind_of(folder) == "text"
         kinds.setdefault(is_text, folder)
         if len(kinds) == 2:
             raise UsageError(

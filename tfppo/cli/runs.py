@@ -1,9 +1,7 @@
 """What is done with runs' folders: `tfppo evaluate`, `generate`, `export`, `resume`, `plot`."""
 
-import importlib
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from tyro.conf import Positional, UseAppendAction
@@ -36,17 +34,23 @@ class Evaluate:
     """Control: the run's environment, where it is module:id, which is imported only if you name it."""
 
     def __call__(self) -> None:
-        control = {"episodes": self.episodes, "video_episodes": self.video_episodes, "env": self.env}
-        is_text = _is_text(self.folder, control, {"prompts": self.prompts, "reward": self.reward})
+        kind = _kind(
+            self.folder,
+            control={"episodes": self.episodes, "video_episodes": self.video_episodes, "env": self.env},
+            text={"prompts": self.prompts, "reward": self.reward},
+        )
         for name in ("episodes", "prompts"):
             check(self, name, "at least 1", lambda v: v >= 1)
         check_seed(self)
-        run = _application(is_text)
-        if is_text:
-            options, named = (_or(self.prompts, 200), self.seed), {"reward": self.reward}
+        application = _application(kind)
+        if kind == "text":
+            size, named, settings = _or(self.prompts, 200), self.reward, {}
         else:
-            options, named = (_or(self.episodes, 100), self.seed, _or(self.video_episodes, 0)), {"env": self.env}
-        print(run.describe(run.evaluate(self.folder, *options, checkpoint=self.checkpoint, **named)))
+            size, named, settings = _or(self.episodes, 100), self.env, {"video_episodes": _or(self.video_episodes, 0)}
+        from tfppo.training.driver import evaluate
+
+        _, told = evaluate(application, self.folder, size, self.seed, self.checkpoint, named, **settings)
+        print(told)
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,7 @@ class Generate:
         check_seed(self)
 
     def __call__(self) -> None:
-        if not run_folder.is_text(self.folder):
+        if run_folder.kind_of(self.folder) != "text":
             raise UsageError(f"{self.folder} is a control run: generate takes a text run")
         import_tensorflow()
         from tfppo.text import run
@@ -104,9 +108,16 @@ class Export:
     """Control: the run's environment, where it is module:id, which is imported only if you name it."""
 
     def __call__(self) -> None:
-        is_text = _is_text(self.folder, {"env": self.env})
-        run = _application(is_text)
-        run.export(self.folder, self.checkpoint, **({} if is_text else {"env": self.env}))
+        kind = _kind(self.folder, control={"env": self.env})
+        import_tensorflow()
+        if kind == "text":
+            from tfppo.text import run
+
+            run.export(self.folder, self.checkpoint)
+        else:
+            from tfppo.control import run
+
+            run.export(self.folder, self.checkpoint, self.env)
 
 
 @dataclass(frozen=True)
@@ -122,9 +133,11 @@ class Resume:
 
     def __call__(self) -> None:
         tell_whom_it_waits_for()
-        is_text = _is_text(self.folder, {"env": self.env}, {"reward": self.reward})
-        run = _application(is_text)
-        run.resume(self.folder, seconds_since_start(), self.reward if is_text else self.env)
+        kind = _kind(self.folder, control={"env": self.env}, text={"reward": self.reward})
+        application = _application(kind)
+        from tfppo.training.driver import resume
+
+        resume(application, self.folder, seconds_since_start(), self.reward if kind == "text" else self.env)
 
 
 @dataclass(frozen=True)
@@ -148,24 +161,31 @@ class Plot:
         print(f"{self.out} shows them")
 
 
-def _is_text(folder: Path, control: dict[str, Any], text: dict[str, Any] | None = None) -> bool:
-    """Whether a run is one of text, given the options that are for one kind of run alone; None: not given.
+def _kind(folder: Path, **options: dict[str, Any]) -> str:
+    """What a run trains, given the options that are for one kind of run alone, by kind; None: not given.
 
-    Raises UsageError if the folder is no run, or an option is for the other kind.
+    Raises:
+      UsageError: if the folder is no run, or an option is for the other kind.
     """
-    is_text = run_folder.is_text(folder)
-    kind, foreign = ("text", control) if is_text else ("control", text or {})
-    for name, value in foreign.items():
-        if value is not None:
-            option = "--" + name.replace("_", "-")
-            raise UsageError(f"{folder} is a {kind} run, which has no {name}: leave {option} out")
-    return is_text
+    kind = run_folder.kind_of(folder)
+    for other, given in options.items():
+        for name, value in given.items():
+            if other != kind and value is not None:
+                option = "--" + name.replace("_", "-")
+                raise UsageError(f"{folder} is a {kind} run, which has no {name}: leave {option} out")
+    return kind
 
 
-def _application(is_text: bool) -> ModuleType:
-    """The module that runs a kind of run: the other is not imported."""
+def _application(kind: str) -> Any:
+    """What the driver needs to know of a kind of run: the other one is not imported."""
     import_tensorflow()
-    return importlib.import_module("tfppo.text.run" if is_text else "tfppo.control.run")
+    if kind == "text":
+        from tfppo.text.trainer import TEXT
+
+        return TEXT
+    from tfppo.control.trainer import CONTROL
+
+    return CONTROL
 
 
 def _or(given: int | None, usual: int) -> int:

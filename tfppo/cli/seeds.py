@@ -100,7 +100,7 @@ def _print_table(folders: dict[int, Path]) -> None:
     if None in evaluations.values():
         print("no seed was evaluated, so there is no table")
         return
-    is_text = all(run_folder.is_text(folder) for folder in folders.values())
+    is_text = all(run_folder.kind_of(folder) == "text" for folder in folders.values())
     scores = TEXT_SCORES if is_text else CONTROL_SCORES
     table = Table("seed", *scores, *([] if is_text else ["env steps"]), "seconds")
     for column in table.columns:

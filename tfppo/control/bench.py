@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from tfppo.control.assembly import make_collector
 from tfppo.control.config import ControlRunConfig
 from tfppo.control.rollouts.fused import fuse
-from tfppo.control.trainer import ControlTrainer, make_collector
+from tfppo.control.trainer import ControlTrainer
 from tfppo.execution.compilation import compiled
 from tfppo.ppo.types import Rollout
-from tfppo.training.loop import raising_what_it_raised
 from tfppo.training.pipeline import rollout_dataset
 
 
@@ -151,7 +151,7 @@ def _rollouts(trainer: ControlTrainer, mode: str, _: Any) -> Iterator[tuple[Roll
         collector = make_collector(
             trainer.policy, trainer.environment, trainer.normalization, config.control, config.run.seed, mode
         )
-    with raising_what_it_raised(collector):
+    with collector.raising_own_errors():
         for rollout in rollout_dataset(collector.collect, 0, trainer.device):
             yield rollout, 1
 

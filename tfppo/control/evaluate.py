@@ -14,6 +14,7 @@ from tfppo.control.policies.encoders import map_space, observation_dtype
 from tfppo.control.policies.policy import ControlPolicy, forget
 from tfppo.control.rollouts.normalization import Normalization
 from tfppo.ops.random import fold_in
+from tfppo.reporting.console import progress_bar
 
 MAX_ENVS = 100
 SEED_OFFSET = 1_000_003  # keeps evaluation's episodes apart from those of training
@@ -126,6 +127,43 @@ def episode_returns(
     finally:
         environment.close()
     return np.array([value for episode_returns in returns for value in episode_returns])
+
+
+def judge(
+    policy: ControlPolicy,
+    env: str,
+    episodes: int,
+    seed: int,
+    *,
+    vectorization: str = "auto",
+    normalization: Normalization | None = None,
+) -> dict[str, Any]:
+    """Greedy episodes, summarised, and under "stochastic" as many with actions that are drawn; shows its progress.
+
+    Args:
+      policy: who acts.
+      env: its id; where gymnasium has none of it and the policy was trained on EnvPool's, it is EnvPool's.
+      episodes: how many of each.
+      seed: as for `episode_returns`.
+      vectorization: of the training.
+      normalization: of the observations; None: they stay as they are.
+    """
+    is_foreign = vectorization == "envpool" and env not in gymnasium.registry
+    judged = []
+    for greedy, label in ((True, "evaluating greedily"), (False, "evaluating stochastically")):
+        with progress_bar(label, episodes) as advance:
+            returns = episode_returns(
+                policy,
+                env,
+                episodes,
+                seed,
+                vectorization="envpool" if is_foreign else "auto",
+                normalization=normalization,
+                greedy=greedy,
+                progress=advance,
+            )
+        judged.append(summarise(returns))
+    return judged[0] | {"stochastic": judged[1]}
 
 
 def summarise(returns: np.ndarray) -> dict[str, float]:

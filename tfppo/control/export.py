@@ -11,7 +11,7 @@ from tfppo.control.policies.encoders import action_mask_of, observation_dtype, o
 from tfppo.control.policies.policy import ControlPolicy, forget
 from tfppo.control.rollouts.normalization import Normalization
 from tfppo.errors import UsageError, one_line
-from tfppo.training import run_folder
+from tfppo.training.files import replacing
 
 MEMORY = ("memory_h", "memory_c")
 STARTS, SEED = "episode_starts", "seed"
@@ -57,7 +57,7 @@ def export_policy(
         "sample": exported.sample.get_concrete_function(**{SEED: tf.TensorSpec([2], tf.int64)}, **specs),
     }
     size = sum(variable.dtype.size * variable.shape.num_elements() for variable in signatures["act"].variables)
-    with run_folder.replacing(Path(folder), MARK, size, tf.errors.OpError) as path:
+    with replacing(Path(folder), MARK, size, tf.errors.OpError) as path:
         tf.saved_model.save(exported, str(path), signatures)
 
 

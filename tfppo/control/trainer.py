@@ -1,42 +1,43 @@
-"""Training a policy for control: the loop, and the run around it."""
+"""Training a policy for control."""
 
-import dataclasses
 import time
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import gymnasium
 import keras
 import tensorflow as tf
-from gymnasium.vector import VectorEnv
 
-from tfppo.control.config import ControlConfig, ControlRunConfig
-from tfppo.control.envs import classic  # noqa: F401 (registers its environments)
-from tfppo.control.envs.environment import IN_GRAPH_ENVIRONMENTS, Environment, registered_id
-from tfppo.control.envs.vector import check_twin, make_vector_environments
-from tfppo.control.policies.actor_critic import ActorCriticPolicy
-from tfppo.control.policies.heads import make_head
-from tfppo.control.policies.networks import fit_actor, fit_critic, make_actor, make_critic, make_shared
-from tfppo.control.policies.policy import ControlPolicy
-from tfppo.control.policies.recurrent import make_recurrent
+from tfppo.control.assembly import make_collector, make_environment, make_policy
+from tfppo.control.config import ControlRunConfig
+from tfppo.control.envs.environment import IN_GRAPH_ENVIRONMENTS, registered_id
+from tfppo.control.evaluate import describe, judge
+from tfppo.control.export import MEMORY, export_policy, input_specs, model_graph
 from tfppo.control.rollouts.batches import revalue, to_batch
 from tfppo.control.rollouts.fused import fused_iterations
-from tfppo.control.rollouts.graph import GraphCollector
 from tfppo.control.rollouts.gymnasium import GymnasiumCollector
 from tfppo.control.rollouts.normalization import Normalization
+from tfppo.control.rollouts.statistics import WINDOW
+from tfppo.control.video import leave_video
 from tfppo.errors import UsageError
 from tfppo.execution.compilation import choose_compilation
 from tfppo.execution.devices import choose_device
 from tfppo.execution.distribute import make_replicas
-from tfppo.execution.replicas import ALONE, Replicas
 from tfppo.ppo.learner import PPOLearner
 from tfppo.ppo.types import Rollout
+from tfppo.reporting.curves import plot_curve
+from tfppo.reporting.tensorboard import TensorBoardWriter
+from tfppo.settings import with_settings
+from tfppo.training import run_folder
 from tfppo.training.loop import train_iterations
-from tfppo.training.pipeline import rollout_dataset, rollouts_one_by_one
+from tfppo.training.trainer import Application, Display, Evaluation, Metrics
+
+RETURN = "rollout/episode_return_mean"
+STEPS = "rollout/env_steps"
 
 
 class ControlTrainer:
-    """What a control run is made of: policy, collector, learner; and the loop that ties them.
+    """Trains a policy for control; a `training.trainer.Trainer`.
 
     Args:
       config: the settings of the run.
@@ -60,19 +61,17 @@ class ControlTrainer:
         acting = "rollout" if self.in_graph else "act"
         self.rollout_mode = choose_compilation(run.compile_rollout, acting, self.device, control.num_envs, *length)
         self.update_mode = choose_compilation(run.compile_update, "update", self.device, ppo.minibatch_size, *length)
-        chosen = dataclasses.replace(run, compile_rollout=self.rollout_mode, compile_update=self.update_mode)
-        self.config = dataclasses.replace(config, run=chosen)  # what a resumed run goes on with, wherever it is
-        # Processes that share an environment in Python start new episodes when they are resumed.
-        self.keeps_environments = not self.in_graph and self.replicas.processes == 1
+        modes = {"compile_rollout": self.rollout_mode, "compile_update": self.update_mode}
+        self.config = with_settings(config, modes)  # what a resumed run goes on with, wherever it is
         self._check_options()
         self.replicas.divide(control.num_envs, "num_envs")
         with tf.device(self.device):
-            self.environment, self.observation_space, action_space = _make_environment(
+            self.environment, self.observation_space, action_space = make_environment(
                 control, control.num_envs // self.replicas.processes, self.in_graph
             )
             self.has_choices = not isinstance(action_space, gymnasium.spaces.Box)
             with self.replicas.scope():
-                self.policy = _make_policy(self.observation_space, action_space, control, run.seed, actor, critic)
+                self.policy = make_policy(self.observation_space, action_space, control, run.seed, actor, critic)
                 self.normalization = Normalization(
                     self.observation_space,
                     control.num_envs,
@@ -121,34 +120,52 @@ class ControlTrainer:
             )
 
     @property
-    def modes(self) -> dict[str, str]:
-        """How its programs are compiled, by what they do."""
+    def name(self) -> str:
+        return run_folder.folder_name(self.config.control.env)
+
+    @property
+    def subject(self) -> str:
+        backend = "in-graph" if self.in_graph else "gymnasium"
+        return f"{self.config.control.env} ({backend}), {self.config.control.num_envs} environments"
+
+    @property
+    def modes(self) -> Mapping[str, str]:
         modes = {"rollout": self.rollout_mode, "update": self.update_mode}
         return {"fused": self.update_mode} if self.config.control.fused else modes
 
     @property
+    def display(self) -> Display:
+        columns = {RETURN: "return", "time/env_steps_per_s": "steps/s"}
+        return Display(columns, STEPS, [RETURN], RETURN, "loss/kl", RETURN, self.has_choices)
+
+    @property
     def iteration(self) -> int:
-        """Iterations that are done."""
         return int(self.learner.iteration.numpy())
 
     @property
-    def episode_metrics(self) -> dict[str, float]:
+    def num_iterations(self) -> int:
+        return self.config.control.num_iterations
+
+    @property
+    def metrics(self) -> Metrics:
         """Counts and means of the episodes that have finished, as in `metrics.METRICS`."""
         return {name: float(value) for name, value in self.collector.statistics.metrics().items()}
 
     @property
     def env_steps(self) -> int:
         """Environment steps that are done."""
-        return int(self.episode_metrics["rollout/env_steps"])
+        return int(self.metrics[STEPS])
 
     @property
-    def weights(self) -> list[Any]:
-        """The weights of the networks, in a fixed order; seeds of dropout, which is off, are none."""
+    def next_step(self) -> int:
+        return self.env_steps + 1
+
+    @property
+    def weights(self) -> list[tf.Variable]:
         return [*self.policy.actor.weights, *self.policy.critic.weights]
 
     @property
-    def state(self) -> dict[str, Any]:
-        """Everything that the run needs to go on, by name."""
+    def state(self) -> dict[str, object]:
         return {
             "actor": self.policy.actor,
             "critic": self.policy.critic,
@@ -160,28 +177,36 @@ class ControlTrainer:
             "normalization": self.normalization.state,
         }
 
-    def iterations(self) -> Iterator[tuple[int, dict[str, float]]]:
-        """Trains, from where the learner is to the end of the run; yields each iteration's number and metrics.
+    @property
+    def eval_size(self) -> int:
+        return self.config.control.eval_episodes
+
+    def is_solved(self, metrics: Metrics) -> bool:
+        target = self.config.control.target_return
+        return target is not None and metrics["rollout/episodes"] >= WINDOW and metrics[RETURN] >= target
+
+    def recorded_iterations(self, folder: Path, tensorboard: TensorBoardWriter) -> Iterator[tuple[int, Metrics]]:
+        if self.iteration == 0:
+            tensorboard.write_graph(model_graph(self.policy))
+        yield from self.iterations()
+
+    def iterations(self) -> Iterator[tuple[int, Metrics]]:
+        """Trains from where the learner is to the end of the run; yields each iteration's number and metrics.
 
         Raises:
           UsageError: if too many updates in a row were skipped because something was not finite.
-          What an environment raised.
+          Exception: what an environment raised.
         """
         control = self.config.control
         if control.fused:
             yield from self._fused_iterations()
             return
-        start, began = self.iteration, time.perf_counter()
-        make_rollouts = rollout_dataset if self.replicas.count == 1 else rollouts_one_by_one
-        dataset = make_rollouts(self.collector.collect, start, self.device)
-        for iteration in train_iterations(
-            dataset, self.learner, start, control.num_iterations, self.device, self.collector
-        ):
-            if iteration.number == start:
-                self.compile_seconds = time.perf_counter() - began
+        began = time.perf_counter()
+        for iteration in train_iterations(self.collector, self.learner, self.num_iterations, self.device):
+            self.compile_seconds = self.compile_seconds or time.perf_counter() - began
             yield iteration.number, iteration.metrics | {"time/env_steps_per_s": control.batch_size / iteration.seconds}
 
-    def _fused_iterations(self) -> Iterator[tuple[int, dict[str, float]]]:
+    def _fused_iterations(self) -> Iterator[tuple[int, Metrics]]:
         run, control = self.config.run, self.config.control
         intervals = (run.log_interval, run.checkpoint_interval)
         calls = fused_iterations(
@@ -191,72 +216,67 @@ class ControlTrainer:
             self.compile_seconds = self.compile_seconds or seconds
             yield number, row | {"time/env_steps_per_s": count * control.batch_size / seconds}
 
+    def save_extra(self, folder: Path) -> None:
+        if self._stepped is not None:
+            self._stepped.save_environments(folder)
+
+    def restore_extra(self, folder: Path) -> None:
+        if self._stepped is not None:
+            print(self._stepped.restore_environments(folder))
+
+    @property
+    def _stepped(self) -> GymnasiumCollector | None:
+        """What steps environments in Python that go on exactly where they were.
+
+        Processes that share such environments start new episodes when they are resumed.
+        """
+        is_kept = isinstance(self.collector, GymnasiumCollector) and self.replicas.processes == 1
+        return self.collector if is_kept else None
+
+    def draw(self, folder: Path) -> None:
+        title = f"{self.config.control.env}, {folder.name}"
+        plot_curve(folder / run_folder.METRICS, folder / run_folder.CURVE, STEPS, RETURN, title)
+
+    def judge(self, size: int, seed: int) -> Evaluation:
+        """Plays greedy episodes and, under "stochastic", as many with actions that are drawn."""
+        env, vectorization = self.config.control.env, self.config.control.vectorization
+        judged = judge(self.policy, env, size, seed, vectorization=vectorization, normalization=self.normalization)
+        return {"env": env, "seed": seed} | judged | {"env_steps": self.env_steps}
+
+    def describe(self, evaluation: Evaluation) -> str:
+        return describe(evaluation)
+
+    def record(self, folder: Path, seed: int) -> None:
+        env, episodes = self.config.control.env, self.config.control.video_episodes
+        if episodes:
+            leave_video(folder, self.policy, env, episodes, seed, self.env_steps, self.normalization)
+
+    def farewell(self, folder: Path) -> str:
+        return (
+            f"{folder} holds {run_folder.CURVE}, {run_folder.METRICS} and the rest; see it with: tensorboard --logdir "
+            f"{run_folder.quoted(folder.parent)}"
+        )
+
+    def export(self, folder: Path) -> str:
+        """Writes the policy as a SavedModel (see `export_policy`); returns how to use it."""
+        export_policy(self.policy, self.observation_space, folder, self.normalization)
+        specs = input_specs(self.policy, self.observation_space)
+        inputs = ", ".join(f"{name}=..." for name in specs)
+        line = (
+            f'{folder} holds a SavedModel; policy = tf.saved_model.load("{folder}"), then '
+            f'policy.signatures["act"]({inputs})["actions"]'
+        )
+        if MEMORY[0] not in specs:
+            return line
+        return line + (
+            f"; {' and '.join(MEMORY)}: zeros [B, {specs[MEMORY[0]].shape[-1]}] at first, then what came out under "
+            "these names; episode_starts: bool [B], where an episode begins"
+        )
+
     def close(self) -> None:
         """Closes the environments."""
         if isinstance(self.collector, GymnasiumCollector):
             self.collector.close()
 
 
-def _make_environment(
-    control: ControlConfig, num_envs: int, in_graph: bool
-) -> tuple[Environment | list[VectorEnv], gymnasium.Space, gymnasium.Space]:
-    """The environment or, where Python steps it, `num_envs` of them; and the spaces of a single copy's observations and
-    actions."""
-    if not in_graph:
-        environments = make_vector_environments(control.env, num_envs, control.vectorization, control.double_buffer)
-        return environments, environments[0].single_observation_space, environments[0].single_action_space
-    make = IN_GRAPH_ENVIRONMENTS.get(registered_id(control.env))
-    if make is None:
-        raise UsageError(
-            f"{control.env!r} is not an in-graph environment; those are {', '.join(IN_GRAPH_ENVIRONMENTS)}: "
-            f"choose one, or use --backend gymnasium"
-        )
-    environment = make()
-    check_twin(control.env, environment)
-    return environment, environment.observation_space, environment.action_space
-
-
-def _make_policy(
-    observation_space: gymnasium.Space,
-    action_space: gymnasium.Space,
-    control: ControlConfig,
-    seed: int,
-    actor: keras.Model | None,
-    critic: keras.Model | None,
-) -> ControlPolicy:
-    features = control.hidden_units[-1] if control.hidden_units else 0
-    head = make_head(action_space, control.box_policy, features, control.gsde_interval)
-    layers = {"hidden_units": control.hidden_units, "activation": control.activation, "seed": seed}
-    log_std = {"log_std_init": control.log_std_init}
-    is_given = actor is not None or critic is not None
-    if is_given and (control.lstm_units or control.shared_trunk):
-        raise UsageError(
-            "models of your own go with lstm_units = 0 and shared_trunk = False: give both, sharing layers"
-        )
-    if control.lstm_units and control.shared_trunk:
-        raise UsageError("shared_trunk is for policies without a memory: leave it out, or set lstm_units to 0")
-    if control.lstm_units:
-        return make_recurrent(observation_space, head, control.lstm_units, **layers, **log_std)
-    if control.shared_trunk:
-        return ActorCriticPolicy(*make_shared(observation_space, head, **layers, **log_std), head)
-    actor = (
-        make_actor(observation_space, head, **layers, **log_std) if actor is None else fit_actor(actor, head, **log_std)
-    )
-    critic = make_critic(observation_space, **layers) if critic is None else fit_critic(critic)
-    return ActorCriticPolicy(actor, critic, head)
-
-
-def make_collector(
-    policy: ControlPolicy,
-    environment: Environment | list[VectorEnv],
-    normalization: Normalization,
-    control: ControlConfig,
-    seed: int,
-    mode: str,
-    replicas: Replicas = ALONE,
-) -> GraphCollector | GymnasiumCollector:
-    """A collector that acts in the environment, whose episodes start anew; `mode` is how it is compiled."""
-    options = {"normalization": normalization, "seed": seed, "mode": mode, "replicas": replicas}
-    if isinstance(environment, list):
-        return GymnasiumCollector(policy, environment, control.rollout_length, **options)
-    return GraphCollector(policy, environment, control.num_envs, control.rollout_length, **options)
+CONTROL = Application("control", ControlRunConfig, "env", ControlTrainer)

@@ -13,11 +13,14 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from tfppo.control.envs.vector import make_vector_environment
+from tfppo.control.envs.vector import is_only_in_graph, make_vector_environment
 from tfppo.control.evaluate import Player
 from tfppo.control.policies.policy import ControlPolicy
 from tfppo.control.rollouts.normalization import Normalization
 from tfppo.errors import UsageError, one_line
+from tfppo.reporting.console import progress_bar
+from tfppo.reporting.tensorboard import TensorBoardWriter
+from tfppo.training import run_folder
 
 MAX_FPS = 30  # frames a second; where the environment makes more, some are left out
 USUAL_FPS = 30  # of an environment that does not say, as gymnasium's RecordVideo has it
@@ -78,6 +81,37 @@ def record_episodes(
         finally:
             environment.close()
     return encode_gif(frames)
+
+
+def leave_video(
+    folder: Path,
+    policy: ControlPolicy,
+    env: str,
+    episodes: int,
+    seed: int,
+    step: int,
+    normalization: Normalization | None = None,
+) -> None:
+    """Leaves a video in a run's folder and on TensorBoard, at the given step, or says why there is none.
+
+    The other arguments are those of `record_episodes`.
+    """
+    if is_only_in_graph(env):
+        print(f"no video: {env} is in the graph only, where nothing draws it")
+        return
+    try:
+        with progress_bar("recording a video", episodes) as advance:
+            video = record_episodes(policy, env, episodes, seed, normalization=normalization, progress=advance)
+        (folder / run_folder.VIDEO).write_bytes(video)
+        writer = TensorBoardWriter(folder)
+        writer.write_image("rollout/video", video, step)
+        writer.close()
+    except (UsageError, OSError) as error:
+        command = run_folder.confirmed(folder, "env", env)
+        print(f"no video: {error}; once that is mended: tfppo evaluate {command} --video-episodes {episodes}")
+    else:
+        shown = "a greedy episode" if episodes == 1 else f"{episodes} greedy episodes"
+        print(f"{folder / run_folder.VIDEO} shows {shown} of {env}")
 
 
 def encode_gif(frames: Sequence[Frame]) -> bytes:

@@ -21,7 +21,7 @@ from tfppo.text.models.backbones import context_length, final_normalization
 from tfppo.text.models.lstm import LSTMLanguageModel, make_lstm
 from tfppo.text.models.presets import load_preset, save_preset
 from tfppo.text.models.transformer import make_transformer
-from tfppo.training import run_folder
+from tfppo.training import files, run_folder
 from tfppo.training.config import RunConfig
 
 BEST = "best.weights.h5"
@@ -219,14 +219,14 @@ def fitting(folder: Path, size: int) -> Iterator[None]:
     Raises:
       UsageError: also where the disk has no room for so many bytes, before anything begins.
     """
-    run_folder.check_room(folder, folder, size)
+    files.check_room(folder, folder, size)
     was_on = keras.config.is_interactive_logging_enabled()
     keras.config.enable_interactive_logging()
     try:
         yield
     except (OSError, tf.errors.OpError) as error:
         raise UsageError(
-            f"cannot write to {folder} ({run_folder.why_not_written(error)}): see that it is there and that its disk "
+            f"cannot write to {folder} ({files.why_not_written(error)}): see that it is there and that its disk "
             "has room, and start again"
         ) from None
     finally:

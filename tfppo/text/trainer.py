@@ -1,8 +1,8 @@
-"""Tuning a language model by PPO: what a text run is made of, and the loop that ties it."""
+"""Tuning a language model by PPO."""
 
-import dataclasses
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -14,26 +14,35 @@ from tfppo.execution.compilation import choose_token_compilation
 from tfppo.execution.devices import choose_device
 from tfppo.execution.distribute import make_replicas
 from tfppo.ppo.learner import PPOLearner
+from tfppo.reporting.console import progress_bar
+from tfppo.reporting.curves import plot_curve, plot_frontier
+from tfppo.reporting.tensorboard import TensorBoardWriter
+from tfppo.settings import with_settings
+from tfppo.text.assembly import make_models, make_reward, training_prompts
 from tfppo.text.batch import to_batch
 from tfppo.text.config import TextRunConfig
 from tfppo.text.data.codec import PromptCodec
-from tfppo.text.models.adapters import WithoutAdapters, add_adapters
-from tfppo.text.models.language_model import LanguageModel
+from tfppo.text.evaluate import Responder, compare, describe
+from tfppo.text.export import export_preset
 from tfppo.text.models.presets import default_preset, load_preset
-from tfppo.text.models.reference import as_language_model, copy_of, freeze
-from tfppo.text.policy import TextPolicy
-from tfppo.text.rewards.callables import Reward, as_reward, load_reward, reward_name
+from tfppo.text.models.reference import as_language_model
+from tfppo.text.rewards.callables import Reward, as_reward, reward_name
 from tfppo.text.rollout import TextCollector, TextRollout
+from tfppo.text.samples import SampleTable
 from tfppo.text.scoring import TextScorer
 from tfppo.text.tasks import Task, get_task
-from tfppo.training.loop import Iteration, train_iterations
-from tfppo.training.pipeline import prompt_dataset, rollout_dataset, rollouts_one_by_one
+from tfppo.training import run_folder
+from tfppo.training.loop import Iteration, train_iterations, writing
+from tfppo.training.pipeline import prompt_dataset
+from tfppo.training.trainer import Application, Display, Evaluation, Metrics
 
+SCORE, KL = "text/score_mean", "text/kl"
+SAMPLES = 8  # prompts in the tables of samples
 SCALE_ROLLOUTS = 4  # of the reference, from which the scores' mean and standard deviation are taken
 
 
 class TextTrainer:
-    """A policy that writes, the reference it must stay near, a reward, and the learner.
+    """Tunes a language model that writes, near a reference, for a reward; a `training.trainer.Trainer`.
 
     Args:
       config: the settings of the run.
@@ -61,21 +70,24 @@ class TextTrainer:
         trained = ppo.num_epochs * text.iterations * text.batch_size * (text.prompt_length + text.response_length)
         self.rollout_mode = choose_token_compilation(run.compile_rollout, "rollout", self.device, tokens)
         self.update_mode = choose_token_compilation(run.compile_update, "update", self.device, trained)
-        chosen = dataclasses.replace(run, compile_rollout=self.rollout_mode, compile_update=self.update_mode)
-        named = text if reward is None else dataclasses.replace(text, reward=reward_name(as_reward(reward)))
-        self.config = dataclasses.replace(config, run=chosen, text=named)  # what a resumed run goes on with
+        if reward is not None:
+            config = with_settings(config, {"reward": reward_name(as_reward(reward))})
+        if text.preset is not None:  # the run is to be found again from any folder
+            config = with_settings(config, {"preset": text.preset.resolve()})
+        modes = {"compile_rollout": self.rollout_mode, "compile_update": self.update_mode}
+        self.config = with_settings(config, modes)  # what a resumed run goes on with
         self.replicas.divide(text.batch_size, "batch_size")
         with tf.device(self.device):
             with self.replicas.scope():
                 keras_model, tokenizer = (
                     load_preset(text.preset or default_preset(), text.dtype) if model is None else model
                 )
-                self.policy, self.reference = _make_models(as_language_model(keras_model), config)
+                self.policy, self.reference = make_models(as_language_model(keras_model), config)
             self.codec = PromptCodec(tokenizer, self.task.domain)
             self.stop_condition = self.codec.stop_condition(text)
-            self.reward = _make_reward(self.task, text.reward, reward)
+            self.reward = make_reward(self.task, text.reward, reward)
             self.scorer = TextScorer(self.codec, self.reward, text.score_clip)
-            self.prompts = self._training_prompts()
+            self.prompts = training_prompts(self.task, self.codec, text, self.policy.model.context_length)
             self.learner = PPOLearner(
                 self.policy,
                 ppo,
@@ -102,14 +114,43 @@ class TextTrainer:
         self.compile_seconds = 0.0
 
     @property
+    def name(self) -> str:
+        return self.task.name
+
+    @property
+    def subject(self) -> str:
+        model = self.policy.model.model
+        trained = sum(variable.shape.num_elements() for variable in self.policy.trainable_variables)
+        return (
+            f"task {self.task.name} ({self.task.description}), {type(model).__name__} of "
+            f"{model.count_params() / 1e6:.1f}M parameters ({trained / 1e6:.2f}M trained), "
+            f"{self.config.text.batch_size} responses an iteration"
+        )
+
+    @property
+    def modes(self) -> Mapping[str, str]:
+        return {"rollout": self.rollout_mode, "update": self.update_mode}
+
+    @property
+    def display(self) -> Display:
+        columns = {SCORE: "score", KL: "KL", "text/response_length_mean": "words", "time/tokens_per_s": "tokens/s"}
+        return Display(columns, None, [SCORE, KL], SCORE, KL, "text/reward_mean", has_choices=True)
+
+    @property
     def iteration(self) -> int:
-        """Iterations that are done."""
         return int(self.learner.iteration.numpy())
 
     @property
-    def modes(self) -> dict[str, str]:
-        """How its programs are compiled, by what they do."""
-        return {"rollout": self.rollout_mode, "update": self.update_mode}
+    def num_iterations(self) -> int:
+        return self.config.text.iterations
+
+    @property
+    def next_step(self) -> int:
+        return self.iteration
+
+    @property
+    def metrics(self) -> Metrics:
+        return {}
 
     @property
     def models(self) -> dict[str, keras.Layer]:
@@ -118,13 +159,12 @@ class TextTrainer:
         return models if self.policy.critic is None else models | {"critic": self.policy.critic.model}
 
     @property
-    def weights(self) -> list[Any]:
-        """The weights of the models, in a fixed order; seeds of dropout, which is off, are none."""
+    def weights(self) -> list[tf.Variable]:
         return [weight for model in self.models.values() for weight in model.weights]
 
     @property
-    def state(self) -> dict[str, Any]:
-        """Everything that the run needs to go on, by name. Random numbers and the order of the prompts hang on the
+    def state(self) -> dict[str, object]:
+        """Everything that the run needs to go on, by name. Random numbers and the order of the prompts depend on the
         seed and the iteration; the reference is the preset."""
         return self.models | {
             "optimizer": self.learner.optimizer,
@@ -134,46 +174,118 @@ class TextTrainer:
             "score_scale": self.scorer.scale,
         }
 
-    def iterations(self) -> Iterator[tuple[int, dict[str, float]]]:
-        """Tunes, from where the learner is to the end of the run; yields each iteration's number and metrics.
+    @property
+    def eval_size(self) -> int:
+        return self.config.text.eval_prompts
+
+    def is_solved(self, metrics: Metrics) -> bool:
+        return False  # a task has no score that would be enough
+
+    def recorded_iterations(self, folder: Path, tensorboard: TensorBoardWriter) -> Iterator[tuple[int, Metrics]]:
+        """Trains as `iterations`; tables of samples go into the folder and to TensorBoard."""
+        text, start = self.config.text, self.iteration
+        with writing(folder):
+            table = self._sample_table(folder / run_folder.SAMPLES, start)
+            if not start:
+                tensorboard.write_text("samples", table.write(0), 0)
+        for iteration, row in self.iterations():
+            done = iteration + 1
+            if done % text.sample_interval == 0 or done == text.iterations:
+                with writing(folder):
+                    tensorboard.write_text("samples", table.write(done), done)
+            yield iteration, row
+
+    def _sample_table(self, path: Path, start: int) -> SampleTable:
+        prompts = self.task.prompts("validation")[:SAMPLES] or self.task.prompts("train")[:SAMPLES]
+        return SampleTable(
+            path,
+            prompts,
+            self.encode(prompts),
+            policy=Responder(self.policy.model, self.codec, self.config.text),
+            reference=Responder(self.reference, self.codec, self.config.text),
+            reward=self.reward,
+            seed=self.config.run.seed,
+            start=start,
+        )
+
+    def iterations(self) -> Iterator[tuple[int, Metrics]]:
+        """Tunes from where the learner is to the end of the run; yields each iteration's number and metrics.
 
         Raises:
           UsageError: if the reward fails, in one line that names it; or if too many updates in a row were skipped
             because something was not finite.
         """
         began = time.perf_counter()
-        text, start = self.config.text, self.iteration
-        if start == 0 and text.normalize_scores:
+        text = self.config.text
+        if self.iteration == 0 and text.normalize_scores:
             self._fit_scale()
         source = prompt_dataset(*self.prompts, text.batch_size, self.config.run.seed)
-        make_rollouts = rollout_dataset if self.replicas.count == 1 else rollouts_one_by_one
-        dataset = make_rollouts(self.collector.collect, start, self.device, source)
-        for iteration in train_iterations(dataset, self.learner, start, text.iterations, self.device, self.collector):
-            if iteration.number == start:
-                self.compile_seconds = time.perf_counter() - began
+        for iteration in train_iterations(self.collector, self.learner, self.num_iterations, self.device, source):
+            self.compile_seconds = self.compile_seconds or time.perf_counter() - began
             yield iteration.number, iteration.metrics | self._text_metrics(iteration)
+
+    def save_extra(self, folder: Path) -> None:
+        """Writes nothing: `state` is all."""
+
+    def restore_extra(self, folder: Path) -> None:
+        """Restores nothing: `state` is all."""
+
+    def draw(self, folder: Path) -> None:
+        metrics, title = folder / run_folder.METRICS, f"{self.task.name}, {folder.name}"
+        plot_curve(metrics, folder / run_folder.CURVE, "iteration", [SCORE, KL], title)
+        plot_frontier(metrics, folder / run_folder.FRONTIER, KL, SCORE, title)
+        writer = TensorBoardWriter(folder)
+        writer.write_image("text/score_against_kl", (folder / run_folder.FRONTIER).read_bytes(), self.num_iterations)
+        writer.close()
+
+    def judge(self, size: int, seed: int) -> Evaluation:
+        """Answers so many held-out prompts with the policy and with the reference.
+
+        Raises:
+          UsageError: if the task has no test prompts.
+        """
+        prompts = self.task.prompts("test")
+        if not prompts:
+            raise UsageError(f"task {self.task.name} has no test prompts: give it some, or train with --eval-prompts 0")
+        chosen = np.random.default_rng(0).permutation(len(prompts))[:size]  # the same for every seed
+        with progress_bar("evaluating", 2) as advance:
+            evaluation, _ = compare(
+                [prompts[index] for index in chosen],
+                seed,
+                policy=self.policy.model,
+                reference=self.reference,
+                codec=self.codec,
+                task=self.task,
+                reward=self.reward,
+                text=self.config.text,
+                progress=advance,
+            )
+        return {"task": self.task.name, "seed": seed} | evaluation
+
+    def describe(self, evaluation: Evaluation) -> str:
+        return describe(evaluation)
+
+    def record(self, folder: Path, seed: int) -> None:
+        """Leaves nothing: the tables of samples are there already."""
+
+    def farewell(self, folder: Path) -> str:
+        return (
+            f"{folder} holds {run_folder.SAMPLES}, {run_folder.CURVE}, {run_folder.METRICS} and the rest; see it with: "
+            f"tensorboard --logdir {run_folder.quoted(folder.parent)}\ntalk to it with: tfppo generate "
+            f"{run_folder.quoted(folder)} --prompt 'This film'"
+        )
+
+    def export(self, folder: Path) -> str:
+        """Writes the language model as a preset, adapters merged; returns how to load it (see `text.export`)."""
+        return export_preset(folder, self.policy.model.model, self.codec, self.config.text.temperature)
+
+    def close(self) -> None:
+        """Closes nothing: there are no environments."""
 
     def encode(self, prompts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Prompts as tokens, checked against the context: int32 [N, P] and their lengths [N]."""
         context = self.policy.model.context_length
         return self.codec.encode(prompts, None if context is None else context - self.config.text.response_length)
-
-    def _training_prompts(self) -> tuple[np.ndarray, np.ndarray]:
-        text = self.config.text
-        ids, lengths = self.codec.encode(self.task.prompts("train"))
-        kept = lengths <= text.prompt_length
-        if not kept.any():
-            raise UsageError(
-                f"all {len(lengths)} training prompts of task {self.task.name} have more than prompt_length = "
-                f"{text.prompt_length} tokens, the shortest {lengths.min()}: make prompt_length larger"
-            )
-        context = self.policy.model.context_length
-        if context is not None and text.prompt_length + text.response_length > context:
-            raise UsageError(
-                f"prompt_length = {text.prompt_length} and response_length = {text.response_length} do not fit "
-                f"into the language model's context of {context} tokens: make one of them smaller"
-            )
-        return ids[kept, : lengths[kept].max()], lengths[kept]
 
     def _text_metrics(self, iteration: Iteration) -> dict[str, float]:
         metrics = iteration.metrics
@@ -196,17 +308,4 @@ class TextTrainer:
         self.scorer.fit_scale(np.concatenate(scores))
 
 
-def _make_models(model: LanguageModel, config: TextRunConfig) -> tuple[TextPolicy, LanguageModel]:
-    """The policy and its reference."""
-    text = config.text
-    critic = copy_of(model) if text.separate_critic else None
-    if text.lora_rank:
-        add_adapters(model.model, text.lora_rank, config.run.seed)
-    reference = WithoutAdapters(model) if text.lora_rank else freeze(copy_of(model))
-    return TextPolicy(model, text.temperature, critic), reference
-
-
-def _make_reward(task: Task, setting: str | None, given: Reward | keras.Model | None) -> Reward:
-    if given is not None:
-        return as_reward(given)
-    return task.make_reward() if setting is None else load_reward(setting)
+TEXT = Application("text", TextRunConfig, "reward", TextTrainer)

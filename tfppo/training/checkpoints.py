@@ -7,13 +7,14 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from tfppo.errors import UsageError
 from tfppo.execution.variables import named_variables
 
+Array = np.ndarray[tuple[int, ...], np.dtype[np.generic]]
 STATE = "state.npz"
 PROGRESS = "progress.json"
 HIDDEN = "."  # what begins with it is being written or removed
@@ -39,7 +40,7 @@ class Checkpoints:
       **state: as for `named_variables`.
     """
 
-    def __init__(self, folder: Path, keep: int = 3, **state: Any):
+    def __init__(self, folder: Path, keep: int = 3, **state: object):
         self._variables = named_variables(state)
         self._folder = folder
         self._keep = keep
@@ -65,7 +66,8 @@ class Checkpoints:
         with tempfile.TemporaryDirectory(prefix=f"{HIDDEN}{path.name}-", dir=self._folder) as stage:
             new = Path(stage) / path.name
             new.mkdir()
-            np.savez(new / STATE, **{name: np.asarray(x.numpy()) for name, x in self._variables.items()})
+            arrays = {name: np.asarray(x.numpy()) for name, x in self._variables.items()}
+            np.savez(new / STATE, allow_pickle=False, **arrays)
             if extra is not None:
                 extra(new)
             (new / PROGRESS).write_text(json.dumps(Progress(iteration, score, sizes or {})._asdict()))
@@ -100,7 +102,7 @@ class Checkpoints:
         elif which == "best":
             path = self._best(paths)
         else:
-            path = self._path(int(which)) if which.isdecimal() else None
+            path = self._path(int(which)) if which.isdecimal() else self._folder
             if path not in paths:
                 there = ", ".join(["latest", "best", *(str(int(p.name)) for p in paths)])
                 raise UsageError(f"{self._folder} has no checkpoint {which!r}: choose one of {there}")
@@ -140,7 +142,7 @@ class Checkpoints:
         for leftover in self._folder.glob(f"{HIDDEN}*"):
             shutil.rmtree(leftover, ignore_errors=True)
 
-    def _read(self, path: Path) -> dict[str, np.ndarray]:
+    def _read(self, path: Path) -> dict[str, Array]:
         """All arrays of a checkpoint. Raises some error unless they are just what is wanted: nothing is restored by
         half."""
         with np.load(path, allow_pickle=False) as file:

@@ -1,4 +1,4 @@
-"""The loop of a run, the same for control and text: rollouts and updates in turn, and what is kept on the way."""
+"""The loop of a run: rollouts and updates in turn, and what is kept on the way."""
 
 import signal
 import threading
@@ -7,40 +7,56 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import tensorflow as tf
 
 from tfppo.errors import UsageError
-from tfppo.execution.replicas import ALONE, Replicas
+from tfppo.execution.replicas import Replicas
 from tfppo.ppo.learner import PPOLearner
 from tfppo.reporting.tensorboard import cut_back, event_sizes
 from tfppo.reporting.writer import Writer
 from tfppo.training.checkpoints import Checkpoints, read_progress
-from tfppo.training.config import RunConfig
-from tfppo.training.run_folder import is_finished, resume_command, why_not_written
+from tfppo.training.files import why_not_written
+from tfppo.training.pipeline import rollout_dataset, rollouts_one_by_one
+from tfppo.training.run_folder import is_finished, resume_command
+from tfppo.training.trainer import Collector, Metrics, Rollout, Trainer
 
 
 class Iteration(NamedTuple):
     """One rollout and the update on it."""
 
     number: int
-    rollout: Any
+    rollout: Rollout
     metrics: dict[str, float]  # those of both, with time/rollout_s and time/update_s
     seconds: float  # from the request for the rollout to the end of the update
 
 
 def train_iterations(
-    dataset: Iterable[Any], learner: PPOLearner, start: int, stop: int, device: str, collector: Any
+    collector: Collector,
+    learner: PPOLearner,
+    num_iterations: int,
+    device: str = "/CPU:0",
+    source: tf.data.Dataset | None = None,
 ) -> Iterator[Iteration]:
-    """Trains on the elements of an on-policy tf.data.Dataset, or of another iterable of rollouts, one an iteration.
+    """Lets the policy act and learn in turn, from where the learner is to the end of the run.
+
+    Args:
+      collector: what the elements of an on-policy dataset come from.
+      learner: trains on each of them.
+      num_iterations: of the whole run.
+      device: where both run.
+      source: as for `rollout_dataset`: prompts.
 
     Raises:
       UsageError: if too many updates in a row were skipped because something was not finite.
-      What the collector kept in its `error`, where tf.data could only say that something failed.
+      Exception: what a failure on the host raised there.
     """
+    start = int(learner.iteration.numpy())
+    make_rollouts = rollout_dataset if learner.replicas.count == 1 else rollouts_one_by_one
+    dataset = make_rollouts(collector.collect, start, device, source)
     rollouts = iter(dataset)
-    for number in range(start, stop):
+    for number in range(start, num_iterations):
         clock = [time.perf_counter()]
         if number == start and isinstance(dataset, tf.data.Dataset):
             rollout = _first(dataset, rollouts, learner, device, collector)
@@ -58,7 +74,9 @@ def train_iterations(
         yield Iteration(number, rollout, row, clock[2] - clock[0])
 
 
-def _first(dataset: tf.data.Dataset, rollouts: Iterator, learner: PPOLearner, device: str, collector: Any) -> Any:
+def _first(
+    dataset: tf.data.Dataset, rollouts: Iterator[Rollout], learner: PPOLearner, device: str, collector: Collector
+) -> Rollout:
     """The first rollout. While XLA compiles and runs it in one thread, another traces the update."""
     with ThreadPoolExecutor(1) as background:
         first = background.submit(_next, rollouts, collector)
@@ -68,75 +86,54 @@ def _first(dataset: tf.data.Dataset, rollouts: Iterator, learner: PPOLearner, de
         return first.result()
 
 
-def _next(rollouts: Iterator, collector: Any) -> Any:
-    with raising_what_it_raised(collector):
+def _next(rollouts: Iterator[Rollout], collector: Collector) -> Rollout:
+    with collector.raising_own_errors():
         return next(rollouts)
 
 
-@contextmanager
-def raising_what_it_raised(collector: Any) -> Iterator[None]:
-    """Inside, TensorFlow's report of a failed rollout becomes the exception that made it fail."""
-    if hasattr(collector, "raising_own_errors"):
-        with collector.raising_own_errors():
-            yield
-        return
-    try:
-        yield
-    except tf.errors.OpError:
-        if collector.error is None:
-            raise
-        raise collector.error from None
-
-
 def write_iterations(
-    iterations: Iterator[tuple[int, dict[str, float]]],
-    run: RunConfig,
-    folder: Path | None,
-    writers: Sequence[Writer],
-    checkpoints: Checkpoints | None,
-    score: str,
-    is_last: Callable[[int, dict[str, float]], bool],
-    extra: Callable[[Path], None] | None = None,
-    replicas: Replicas = ALONE,
+    trainer: Trainer,
+    iterations: Iterable[tuple[int, Metrics]],
+    folder: Path | None = None,
+    writers: Sequence[Writer] = (),
+    checkpoints: Checkpoints | None = None,
 ) -> bool:
     """Runs the loop: writes rows, keeps checkpoints, and stops at the last iteration or when a signal asks for it.
 
     What an iteration raises ends the loop; the checkpoints stay, and the writers are closed.
 
     Args:
-      iterations: numbers and metrics.
-      run: how often is written and kept.
-      folder: the run's; None: another process writes it, and this one only stops when all do.
+      trainer: of the run.
+      iterations: its numbers and metrics.
+      folder: the run's; None in a worker that is not the chief, which only stops when all do.
       writers: of rows.
-      checkpoints: of the run.
-      score: the metric by which the best checkpoint is chosen.
-      is_last: whether the run ends with an iteration.
-      extra: writes what else belongs to a checkpoint into its folder.
-      replicas: whose processes all stop where one of them is asked to.
+      checkpoints: of the run; None where there is no folder.
 
     Returns:
-      whether the run came to its end and nobody asked it to stop, be it in its last iteration.
+      whether the run came to its end and nobody asked it to stop, not even in its last iteration.
 
     Raises:
       UsageError: if something cannot be written, besides what the iterations raise.
     """
-    last = False
-    with _stop_requests(replicas) as stop_requested, _closing(writers):
+    run, best = trainer.config.run, trainer.display.best
+    is_last = False
+    with _stop_requests(trainer.replicas) as stop_requested, _closing(writers):
         for iteration, row in iterations:
-            last = is_last(iteration, row)
+            done = iteration + 1
+            is_last = done == trainer.num_iterations or trainer.is_solved(row)
             with writing(folder):
-                if last or (iteration + 1) % run.log_interval == 0:
+                if is_last or done % run.log_interval == 0:
                     for writer in writers:
                         writer.write(iteration, row)
-            stop = last or stop_requested()
-            with writing(folder):
-                if checkpoints and (stop or (iteration + 1) % run.checkpoint_interval == 0):
+            stop = is_last or stop_requested()
+            if checkpoints and folder and (stop or done % run.checkpoint_interval == 0):
+                with writing(folder):
                     for writer in writers:
                         writer.flush()
-                    checkpoints.save(iteration + 1, row[score], event_sizes(folder), extra)
+                    checkpoints.save(done, row[best], event_sizes(folder), trainer.save_extra)
             if stop:
                 break
-        return last and not stop_requested()
+        return is_last and not stop_requested()
 
 
 def go_back(folder: Path, checkpoints: Checkpoints) -> Path | None:
@@ -155,7 +152,7 @@ def go_back(folder: Path, checkpoints: Checkpoints) -> Path | None:
 
 
 @contextmanager
-def writing(folder: Path) -> Iterator[None]:
+def writing(folder: Path | None) -> Iterator[None]:
     """Inside, what cannot be written to a run's folder, for whatever reason, is a UsageError of one line."""
     try:
         yield
@@ -185,9 +182,8 @@ def _stop_requests(replicas: Replicas) -> Iterator[Callable[[], bool]]:
     """SIGINT and SIGTERM no longer end the process, but are remembered: the iteration that runs is finished first, and
     all processes stop when one of them is asked to."""
     received: list[int] = []
-    signals = (signal.SIGINT, signal.SIGTERM)
-    if threading.current_thread() is not threading.main_thread():  # signals are the main thread's to handle
-        signals = ()
+    is_main = threading.current_thread() is threading.main_thread()  # which alone handles signals
+    signals = [signal.SIGINT, signal.SIGTERM] if is_main else []
     previous = {number: signal.signal(number, lambda number, _: received.append(number)) for number in signals}
     try:
         yield lambda: replicas.any(bool(received))

@@ -1,16 +1,24 @@
 """The on-policy tf.data pipeline: element k is collected with the weights of version k, when it is asked for."""
 
 import itertools
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
+from typing import Protocol, TypeVar
 
 import tensorflow as tf
 
 from tfppo.ops.random import fold_in, permutation
 
+R_co = TypeVar("R_co", covariant=True)
+
+
+class Collect(Protocol[R_co]):
+    """Makes element `iteration` (int64 scalar) of an on-policy dataset; TensorFlow can trace it."""
+
+    def __call__(self, iteration: tf.Tensor, *given: tf.Tensor) -> R_co: ...
+
 
 def rollout_dataset(
-    collect: Callable[..., tf.types.experimental.TensorLike],
+    collect: Collect[R_co],
     start: int = 0,
     device: str = "/CPU:0",
     source: tf.data.Dataset | None = None,
@@ -33,7 +41,7 @@ def rollout_dataset(
     options.deterministic = True
 
     @tf.autograph.experimental.do_not_convert  # there is nothing to convert, and looking for it takes a second
-    def element(iteration, *given):
+    def element(iteration: tf.Tensor, *given: tf.Tensor) -> R_co:
         with tf.device(device):  # inside the map: outside it would not reach the function that tf.data runs
             return collect(iteration, *given)
 
@@ -47,9 +55,9 @@ def rollout_dataset(
 
 
 def rollouts_one_by_one(
-    collect: Callable[..., Any], start: int = 0, device: str = "/CPU:0", source: tf.data.Dataset | None = None
-) -> Iterator[Any]:
-    """What `rollout_dataset` would yield, without it: replicas cannot meet inside of tf.data."""
+    collect: Collect[R_co], start: int = 0, device: str = "/CPU:0", source: tf.data.Dataset | None = None
+) -> Iterator[R_co]:
+    """Yields what `rollout_dataset` would, without it: replicas cannot meet inside of tf.data."""
     program = tf.function(collect, autograph=False)
     given = itertools.repeat(()) if source is None else source.skip(start)
     for number, components in zip(itertools.count(start), given):  # noqa: B905 (endless)
@@ -58,7 +66,7 @@ def rollouts_one_by_one(
         yield rollout
 
 
-def prompt_dataset(prompts, lengths, batch_size: int, seed: int) -> tf.data.Dataset:
+def prompt_dataset(prompts: tf.Tensor, lengths: tf.Tensor, batch_size: int, seed: int) -> tf.data.Dataset:
     """Endless batches of prompts: (int32 [B, P], int32 [B]), every prompt once before any comes again, shuffled anew
     each time; element k is the same in every run with the same seed.
 
@@ -70,7 +78,7 @@ def prompt_dataset(prompts, lengths, batch_size: int, seed: int) -> tf.data.Data
     """
     root = tf.constant([seed, 0x9804], tf.int32)
 
-    def one_pass(number):  # tf.data's own shuffle also hangs on TensorFlow's global seed
+    def one_pass(number: tf.Tensor) -> tf.data.Dataset:  # tf.data's own shuffle also hangs on TensorFlow's global seed
         return tf.data.Dataset.from_tensor_slices(permutation(len(lengths), fold_in(root, number)))
 
     rows = tf.data.Dataset.counter().flat_map(one_pass).batch(batch_size, drop_remainder=True)

@@ -6,18 +6,20 @@ import json
 import os
 import re
 import shlex
-import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import yaml
 
 from tfppo.errors import UsageError, one_line, shown
-from tfppo.settings import from_yaml, to_yaml
+from tfppo.settings import Config, from_yaml, to_yaml
 from tfppo.training.config import RunConfig
+from tfppo.training.files import write_text
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 CONFIG = "config.yaml"
 METRICS = "metrics.csv"
@@ -28,17 +30,18 @@ VIDEO = "video.gif"  # control
 FRONTIER = "frontier.png"  # text: score against KL
 SAMPLES = "samples.jsonl"  # text
 EXPORT = "export"
-MODULES = {"control": "env", "text": "reward"}  # part and name of the settings that may name a module to be imported
+IMPORTED = {"control": "env", "text": "reward"}
+"""For each kind of run, the setting of its own section that may name a module to be imported."""
 
 
-def create_run_folder(run: RunConfig, task: str, config: Any = None) -> Path:
-    """Makes the folder of a new run: the name that was given, or `<task>-seed<seed>`, with -2, -3 ... where taken. A
+def create_run_folder(run: RunConfig, name: str, config: "DataclassInstance | None" = None) -> Path:
+    """Makes the folder of a new run: the name that was given, or `<name>-seed<seed>`, with -2, -3 ... where taken. A
     config is in it from its first moment, so that the run can be resumed whenever it stops.
 
     Raises:
       UsageError: if the folder exists under a name that was given, or cannot be made or written to.
     """
-    names = numbered(run.name or f"{task}-seed{run.seed}")
+    names = numbered(run.name or f"{name}-seed{run.seed}")
     while True:
         folder = run.runs_dir / next(names)
         try:
@@ -89,12 +92,12 @@ def _taken(folder: Path) -> UsageError:
     return UsageError(f"{folder} exists: choose another --name or delete it{go_on}")
 
 
-def write_config(folder: Path, config: Any) -> None:
+def write_config(folder: Path, config: "DataclassInstance") -> None:
     """Keeps the settings of a run."""
     write_text(folder / CONFIG, to_yaml(config))
 
 
-def read_config(folder: Path, config_class: type) -> Any:
+def read_config(folder: Path, config_class: type[Config]) -> Config:
     """The settings of a run. Raises UsageError if the folder is no run, they are damaged, or the folder holds a link:
     what is written or removed there would be somebody's who has nothing to do with the run."""
     path = folder / CONFIG
@@ -113,7 +116,7 @@ def read_config(folder: Path, config_class: type) -> Any:
         raise UsageError(f"{path}: {error}") from None
 
 
-def read_confirmed(folder: Path, config_class: type, option: str, given: str | None) -> Any:
+def read_confirmed(folder: Path, config_class: type[Config], option: str, given: str | None) -> Config:
     """The settings of a run, for whoever imports the module that one of them may name, as "module:name".
 
     Importing a module runs it, and the settings may be a stranger's: the user must have named it, too.
@@ -129,10 +132,11 @@ def read_confirmed(folder: Path, config_class: type, option: str, given: str | N
     """
     config = read_config(folder, config_class)
     named = flat_settings(config)[option]
+    assert named is None or isinstance(named, str)
     if given is not None and given != named:
         has = f"no {option} of its own" if named is None else f"the {option} {shown(named)}"
         raise UsageError(f"{folder} has {has}, not {shown(given)}: leave --{option} out, or give that of the run")
-    if given is None and ":" in (named or ""):
+    if given is None and named is not None and ":" in named:
         raise UsageError(
             f"{folder / CONFIG} names the {option} {shown(named)}, for which a module would be imported: if you trust "
             f"it, name it too, with --{option} {shlex.quote(named)}"
@@ -142,7 +146,7 @@ def read_confirmed(folder: Path, config_class: type, option: str, given: str | N
 
 def confirmed(folder: Path, option: str, named: str | None) -> str:
     """A run's folder as an argument of the command line, with what `read_confirmed` wants to be given."""
-    return quoted(folder) + (f" --{option} {shlex.quote(named)}" if ":" in (named or "") else "")
+    return quoted(folder) + (f" --{option} {shlex.quote(named)}" if named is not None and ":" in named else "")
 
 
 def quoted(path: Path) -> str:
@@ -156,98 +160,49 @@ def resume_command(folder: Path | None) -> str:
         return "tfppo resume RUN"
     try:
         settings = yaml.safe_load((folder / CONFIG).read_text())
-        named = [(option, settings[part][option]) for part, option in MODULES.items() if part in settings]
+        named = [(option, settings[part][option]) for part, option in IMPORTED.items() if part in settings]
     except Exception:  # who reads them to go on with the run says what is wrong with them
         named = []
     return "tfppo resume " + (confirmed(folder, *named[0]) if named else quoted(folder))
 
 
-def is_text(folder: Path) -> bool:
-    """Whether a run tunes a language model. Raises UsageError if the folder is no run."""
+def kind_of(folder: Path) -> str:
+    """What a run trains: the section of its settings that only such runs have, "control" or "text".
+
+    Raises:
+      UsageError: if the folder is no run, or its settings are damaged.
+    """
     path = folder / CONFIG
     try:
-        return any(line.startswith("text:") for line in path.read_text(errors="replace").splitlines())
+        settings = yaml.safe_load(path.read_text(errors="replace"))
     except OSError as error:
         raise UsageError(f"{folder} is not the folder of a run: {path} cannot be read ({error.strerror})") from None
+    except Exception as error:  # what a scalar cannot be, or too deep a nest, is no YAMLError
+        raise UsageError(f"{path}: not a YAML text: {one_line(error)}") from None
+    kinds = [kind for kind in IMPORTED if isinstance(settings, dict) and kind in settings]
+    if not kinds:
+        raise UsageError(f"{path} has no section {' or '.join(IMPORTED)}: give the folder of a run of tfppo train")
+    return kinds[0]
 
 
-def flat_settings(config: Any) -> dict[str, Any]:
+def flat_settings(config: "DataclassInstance") -> dict[str, object]:
     """The settings of a run by field name, without those that only say where it is kept."""
-    settings = {k: v for part in dataclasses.asdict(config).values() for k, v in part.items()}
-    return {k: v for k, v in settings.items() if k not in ("name", "runs_dir")}
+    settings = {name: value for part in dataclasses.asdict(config).values() for name, value in part.items()}
+    return {name: value for name, value in settings.items() if name not in ("name", "runs_dir")}
 
 
-def shared_settings(config: Any) -> str:
-    """The settings of a run that processes which train it together must have in common: all but where things are."""
+def shared_settings(config: "DataclassInstance") -> str:
+    """The settings that all processes of a run must have in common: all but where things are."""
     settings = flat_settings(config)
     return json.dumps({k: v for k, v in settings.items() if k not in ("device", "preset", "threads")}, default=str)
 
 
-def read_evaluation(folder: Path) -> dict[str, Any] | None:
-    """The evaluation of a run; None: it was not evaluated."""
+def read_evaluation(folder: Path) -> dict[str, object] | None:
+    """Reads the evaluation of a run; None: it was not evaluated."""
     path = folder / EVALUATION
     return json.loads(path.read_text()) if path.exists() else None
 
 
-def write_evaluation(folder: Path, evaluation: dict[str, Any]) -> None:
+def write_evaluation(folder: Path, evaluation: dict[str, object]) -> None:
     """Keeps the evaluation of a run."""
     write_text(folder / EVALUATION, json.dumps(evaluation, indent=2) + "\n")
-
-
-@contextmanager
-def replacing(folder: Path, mark: str, size: int, *failures: type[Exception]) -> Iterator[Path]:
-    """Gives the path of a folder that is to be written; once it is whole, it takes the place of `folder`.
-
-    If writing fails, everything stays as it was.
-
-    Args:
-      folder: that is to be there; it is replaced if it is empty, or holds a file called `mark`.
-      mark: a file that such a folder has.
-      size: bytes that the new one takes at least: where there is no room for them, nothing is begun.
-      *failures: what a library raises, besides OSError, where it cannot write.
-
-    Raises:
-      UsageError: if there is something else in its place, or it cannot be written.
-    """
-    if os.path.lexists(folder) and not (folder / mark).exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise UsageError(
-            f"{folder} exists and holds no {mark}: it is not replaced; move it away, or choose another folder"
-        )
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as stage:
-            check_room(folder, Path(stage), size)
-            new, old = Path(stage) / "new", Path(stage) / "old"
-            yield new
-            if os.path.lexists(folder):
-                folder.rename(old)
-            new.rename(folder)
-    except (OSError, *failures) as error:
-        raise UsageError(
-            f"cannot write {folder} ({why_not_written(error)}): see that you may write to {folder.parent} and that its "
-            "disk has room, or choose another folder; what was there before is as it was"
-        ) from None
-
-
-def check_room(folder: Path, place: Path, size: int) -> None:
-    """Raises UsageError unless there are so many free bytes at a place, for what will be `folder`: before libraries run
-    into it, of which some print traces that nobody can catch."""
-    free = shutil.disk_usage(place).free
-    if free < size:
-        raise UsageError(
-            f"cannot write {folder}: it takes more than {size:,} bytes, and its disk has room for {free:,}: make room, "
-            "or choose another folder"
-        )
-
-
-def why_not_written(error: Exception) -> str:
-    """What a file system says, or a library for it, in a few words."""
-    number = getattr(error, "errno", None)
-    return os.strerror(number) if number else one_line(re.sub(r"{{.*?}} |\[Op:.*?\]", "", str(error)))  # TensorFlow's
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a file whole or not at all."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text)
-    os.replace(temporary, path)

@@ -1,0 +1,85 @@
+"""What a control run is made of: its environment, its policy, and what collects rollouts."""
+
+import gymnasium
+import keras
+from gymnasium.vector import VectorEnv
+
+from tfppo.control.config import ControlConfig
+from tfppo.control.envs import classic  # noqa: F401 (registers its environments)
+from tfppo.control.envs.environment import IN_GRAPH_ENVIRONMENTS, Environment, registered_id
+from tfppo.control.envs.vector import check_twin, make_vector_environments
+from tfppo.control.policies.actor_critic import ActorCriticPolicy
+from tfppo.control.policies.heads import make_head
+from tfppo.control.policies.networks import fit_actor, fit_critic, make_actor, make_critic, make_shared
+from tfppo.control.policies.policy import ControlPolicy
+from tfppo.control.policies.recurrent import make_recurrent
+from tfppo.control.rollouts.graph import GraphCollector
+from tfppo.control.rollouts.gymnasium import GymnasiumCollector
+from tfppo.control.rollouts.normalization import Normalization
+from tfppo.errors import UsageError
+from tfppo.execution.replicas import ALONE, Replicas
+
+
+def make_environment(
+    control: ControlConfig, num_envs: int, in_graph: bool
+) -> tuple[Environment | list[VectorEnv], gymnasium.Space, gymnasium.Space]:
+    """The environment or, where Python steps it, `num_envs` of them; and the spaces of a single copy's observations and
+    actions."""
+    if not in_graph:
+        environments = make_vector_environments(control.env, num_envs, control.vectorization, control.double_buffer)
+        return environments, environments[0].single_observation_space, environments[0].single_action_space
+    make = IN_GRAPH_ENVIRONMENTS.get(registered_id(control.env))
+    if make is None:
+        raise UsageError(
+            f"{control.env!r} is not an in-graph environment; those are {', '.join(IN_GRAPH_ENVIRONMENTS)}: "
+            f"choose one, or use --backend gymnasium"
+        )
+    environment = make()
+    check_twin(control.env, environment)
+    return environment, environment.observation_space, environment.action_space
+
+
+def make_policy(
+    observation_space: gymnasium.Space,
+    action_space: gymnasium.Space,
+    control: ControlConfig,
+    seed: int,
+    actor: keras.Model | None,
+    critic: keras.Model | None,
+) -> ControlPolicy:
+    features = control.hidden_units[-1] if control.hidden_units else 0
+    head = make_head(action_space, control.box_policy, features, control.gsde_interval)
+    layers = {"hidden_units": control.hidden_units, "activation": control.activation, "seed": seed}
+    log_std = {"log_std_init": control.log_std_init}
+    is_given = actor is not None or critic is not None
+    if is_given and (control.lstm_units or control.shared_trunk):
+        raise UsageError(
+            "models of your own go with lstm_units = 0 and shared_trunk = False: give both, sharing layers"
+        )
+    if control.lstm_units and control.shared_trunk:
+        raise UsageError("shared_trunk is for policies without a memory: leave it out, or set lstm_units to 0")
+    if control.lstm_units:
+        return make_recurrent(observation_space, head, control.lstm_units, **layers, **log_std)
+    if control.shared_trunk:
+        return ActorCriticPolicy(*make_shared(observation_space, head, **layers, **log_std), head)
+    actor = (
+        make_actor(observation_space, head, **layers, **log_std) if actor is None else fit_actor(actor, head, **log_std)
+    )
+    critic = make_critic(observation_space, **layers) if critic is None else fit_critic(critic)
+    return ActorCriticPolicy(actor, critic, head)
+
+
+def make_collector(
+    policy: ControlPolicy,
+    environment: Environment | list[VectorEnv],
+    normalization: Normalization,
+    control: ControlConfig,
+    seed: int,
+    mode: str,
+    replicas: Replicas = ALONE,
+) -> GraphCollector | GymnasiumCollector:
+    """A collector that acts in the environment, whose episodes start anew; `mode` is how it is compiled."""
+    options = {"normalization": normalization, "seed": seed, "mode": mode, "replicas": replicas}
+    if isinstance(environment, list):
+        return GymnasiumCollector(policy, environment, control.rollout_length, **options)
+    return GraphCollector(policy, environment, control.num_envs, control.rollout_length, **options)
