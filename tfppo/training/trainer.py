@@ -16,7 +16,10 @@ from tfppo.training.config import RunConfig
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 else:
-    DataclassInstance = Protocol
+
+    class DataclassInstance(Protocol):
+        """A dataclass."""
+
 
 Metrics = Mapping[str, float]
 """A row: a number for each name of `reporting.metrics.METRICS` that an application has."""
