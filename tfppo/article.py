@@ -15,7 +15,7 @@ from tfppo.control.policies.networks import make_actor, make_critic
 from tfppo.control.rollouts.transitions import Transitions, make_transitions, transitions_to_batch
 from tfppo.errors import UsageError, one_line
 from tfppo.ops.random import fold_in
-from tfppo.ppo.config import PPOConfig
+from tfppo.ppo.config import PPOConfig, Schedule
 from tfppo.ppo.learner import PPOLearner
 from tfppo.settings import check_value
 from tfppo.training.config import RunConfig
@@ -184,15 +184,23 @@ class PPO:
         _check_whole(1, train_steps=train_steps, episode_len=episode_len)
         _check_whole(2, batch_size=batch_size)
         check_value("gamma", gamma, "between 0 and 1", lambda v: 0 <= v <= 1)
-        schedule = "linear" if anneal else "constant"
+        schedule: Schedule = "linear" if anneal else "constant"
         config = dataclasses.replace(self.config, minibatch_size=batch_size, learning_rate_schedule=schedule)
         self._make_learner(config, train_steps)
         totals: list[float] = []
         for train_step in range(train_steps):
             seed = self.seed if train_step == 0 else None
-            transitions = self._collect(episode_len, seed, totals)
-            ends = {"terminated": transitions[4], "truncated": transitions[5]}
-            self.train(*transitions[:4], gamma, episode_len, **ends)
+            state, action, reward, next_state, terminated, truncated = self._collect(episode_len, seed, totals)
+            self.train(
+                state,
+                action,
+                reward,
+                next_state,
+                gamma,
+                episode_len,
+                terminated=terminated,
+                truncated=truncated,
+            )
             if verbose and train_step % 100 == 0:
                 latest = totals[-20:]
                 print(
@@ -204,6 +212,7 @@ class PPO:
     def _collect(self, num_steps: int, seed: int | None, totals: list[float]) -> tuple[np.ndarray, ...]:
         """`num_steps` transitions from a fresh start; appends the total rewards of whole episodes to `totals`."""
         rows: list[tuple[Any, ...]] = []
+        assert self.env is not None  # `learn` has looked
         state, _ = self.env.reset(seed=seed)
         total, length = 0.0, 0
         for _ in range(num_steps):

@@ -89,7 +89,7 @@ def _from_plain(config: Config, plain: object, where: str) -> Config:
     if not isinstance(plain, dict):
         raise UsageError(f"{where} must be a mapping of settings, not {type(plain).__name__}")
     hints = typing.get_type_hints(type(config))
-    given = {SETTINGS.get(str(name), name): value for name, value in plain.items()}
+    given = {SETTINGS.get(str(name)) or name: value for name, value in plain.items()}
     unknown = [shown(name) for name in given if name not in hints]
     if unknown:
         raise UsageError(f"{where} has no setting {one_line(', '.join(unknown))}; its settings are {', '.join(hints)}")

@@ -65,7 +65,7 @@ def group_runs(folders: Sequence[Path]) -> list[Group]:
         raise UsageError("there is no run: give the folders of some, such as runs/cartpole-seed1")
     kinds: dict[bool, Path] = {}
     seen: set[Path] = set()
-    found: dict[tuple, list[Path]] = {}
+    found: dict[tuple[tuple[str, object], ...], list[Path]] = {}
     for folder in folders:
         if folder.resolve() in seen:
             raise UsageError(f"{folder} is given twice: name each run once")
@@ -77,13 +77,12 @@ def group_runs(folders: Sequence[Path]) -> list[Group]:
                 f"{kinds[False]} is a control run and {kinds[True]} a text run, which have no metric to be compared "
                 "by: plot them apart"
             )
-        settings = run_folder.flat_settings(
-            run_folder.read_config(folder, TextRunConfig if is_text else ControlRunConfig)
-        )
+        config_class: type[TextRunConfig | ControlRunConfig] = TextRunConfig if is_text else ControlRunConfig
+        settings = run_folder.flat_settings(run_folder.read_config(folder, config_class))
         del settings["seed"]
         found.setdefault(tuple(settings.items()), []).append(folder)
-    settings = [dict(items) for items in found]
-    return [Group(*group) for group in zip(_labels(settings), found.values(), settings, strict=True)]
+    groups = [dict(items) for items in found]
+    return [Group(*group) for group in zip(_labels(groups), found.values(), groups, strict=True)]
 
 
 def _labels(groups: list[dict[str, Any]]) -> list[str]:

@@ -1,6 +1,8 @@
 """Several seeds of one run, trained one after the other, and what they reach together."""
 
 import dataclasses
+import functools
+import operator
 import re
 import statistics
 from collections.abc import Callable, Iterable, Sequence
@@ -96,10 +98,13 @@ def _print_table(folders: dict[int, Path]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    evaluations = {seed: run_folder.read_evaluation(folder) for seed, folder in folders.items()}
-    if None in evaluations.values():
-        print("no seed was evaluated, so there is no table")
-        return
+    evaluations: dict[int, dict[str, Any]] = {}
+    for seed, folder in folders.items():
+        evaluation = run_folder.read_evaluation(folder)
+        if evaluation is None:
+            print("no seed was evaluated, so there is no table")
+            return
+        evaluations[seed] = evaluation
     is_text = all(run_folder.kind_of(folder) == "text" for folder in folders.values())
     scores = TEXT_SCORES if is_text else CONTROL_SCORES
     table = Table("seed", *scores, *([] if is_text else ["env steps"]), "seconds")
@@ -123,9 +128,7 @@ def _print_table(folders: dict[int, Path]) -> None:
 
 
 def _at(evaluation: dict[str, Any], path: Sequence[str]) -> float:
-    for name in path:
-        evaluation = evaluation[name]
-    return evaluation
+    return functools.reduce(operator.getitem, path, evaluation)
 
 
 def _draw(folders: Sequence[Path], runs_dir: Path, name: str) -> None:

@@ -1,5 +1,7 @@
 """What a control run is made of: its environment, its policy, and what collects rollouts."""
 
+from typing import Any
+
 import gymnasium
 import keras
 from gymnasium.vector import VectorEnv
@@ -49,8 +51,8 @@ def make_policy(
 ) -> ControlPolicy:
     features = control.hidden_units[-1] if control.hidden_units else 0
     head = make_head(action_space, control.box_policy, features, control.gsde_interval)
-    layers = {"hidden_units": control.hidden_units, "activation": control.activation, "seed": seed}
-    log_std = {"log_std_init": control.log_std_init}
+    layers: dict[str, Any] = {"hidden_units": control.hidden_units, "activation": control.activation, "seed": seed}
+    log_std: dict[str, Any] = {"log_std_init": control.log_std_init}
     is_given = actor is not None or critic is not None
     if is_given and (control.lstm_units or control.shared_trunk):
         raise UsageError(
@@ -79,7 +81,7 @@ def make_collector(
     replicas: Replicas = ALONE,
 ) -> GraphCollector | GymnasiumCollector:
     """A collector that acts in the environment, whose episodes start anew; `mode` is how it is compiled."""
-    options = {"normalization": normalization, "seed": seed, "mode": mode, "replicas": replicas}
+    options: dict[str, Any] = {"normalization": normalization, "seed": seed, "mode": mode, "replicas": replicas}
     if isinstance(environment, list):
         return GymnasiumCollector(policy, environment, control.rollout_length, **options)
     return GraphCollector(policy, environment, control.num_envs, control.rollout_length, **options)

@@ -11,6 +11,7 @@ from tfppo.errors import UsageError
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000")
 """Colours that colour-blind people tell apart too (Okabe and Ito 2008), without the yellow, which is faint on white."""
+Floats = Sequence[float] | np.ndarray  # [N]
 LINES = ("-", "--", ":", "-.")  # where there are more lines than colours
 
 
@@ -60,7 +61,7 @@ def extremes(values: np.ndarray) -> tuple[str, tuple[np.ndarray, np.ndarray]]:
 
 
 def band_of(
-    curves: Sequence[tuple[Sequence[float], Sequence[float]]],
+    curves: Sequence[tuple[Floats, Floats]],
     label: str = "",
     kind: Callable[[np.ndarray], tuple[str, tuple[np.ndarray, np.ndarray]]] = deviation,
 ) -> Band:
@@ -119,13 +120,13 @@ def read_metrics(metrics: Path) -> list[dict[str, float]]:
         raise UsageError(f"{metrics} is damaged: it is no table of numbers") from None
 
 
-def _figure(panels: int) -> tuple[Any, Sequence[Any]]:
+def _figure(count: int) -> tuple[Any, Sequence[Any]]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 4 if panels == 1 else 2.5 * panels), dpi=120, layout="constrained")
+    figure = Figure(figsize=(7, 4 if count == 1 else 2.5 * count), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
-    panels = figure.subplots(panels, 1, squeeze=False, sharex=True)[:, 0]
+    panels: Any = figure.subplots(count, 1, squeeze=False, sharex=True)[:, 0]
     for axes in panels:
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)

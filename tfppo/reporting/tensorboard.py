@@ -3,7 +3,7 @@
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,7 @@ class TensorBoardWriter:
         image = self._summary.Image(encoded_image_string=picture)
         self._add(step=step, summary=self._summary(value=[self._summary.Value(tag=tag, image=image)]))
 
-    def _add(self, **fields) -> None:
+    def _add(self, **fields: object) -> None:
         self._writer.add_event(self._event(wall_time=time.time(), **fields))
 
     def flush(self) -> None:
@@ -97,12 +97,16 @@ def cut_back(folder: Path, sizes: Mapping[str, int]) -> None:
 
 def _leave_failures_to_the_caller() -> None:
     """TensorBoard's writing thread keeps what it fails with for the next call; Python need not print its trace too."""
-    previous = threading.excepthook
-    if not getattr(previous, "is_tfppos", False):
+    if not isinstance(threading.excepthook, _QuietHook):
+        threading.excepthook = _QuietHook(threading.excepthook)
 
-        def hook(failure: threading.ExceptHookArgs) -> None:
-            if type(failure.thread).__name__ != "_AsyncWriterThread":
-                previous(failure)
 
-        hook.is_tfppos = True
-        threading.excepthook = hook
+class _QuietHook:
+    """Hands on what other threads fail with."""
+
+    def __init__(self, previous: Callable[[threading.ExceptHookArgs], object]):
+        self._previous = previous
+
+    def __call__(self, failure: threading.ExceptHookArgs) -> None:
+        if type(failure.thread).__name__ != "_AsyncWriterThread":
+            self._previous(failure)

@@ -20,9 +20,7 @@ def make_models(model: LanguageModel, config: TextRunConfig) -> tuple[TextPolicy
     critic = copy_of(model) if text.separate_critic else None
     if text.lora_rank:
         add_adapters(model.model, text.lora_rank, config.run.seed)
-        reference = WithoutAdapters(model)
-    else:
-        reference = freeze(copy_of(model))
+    reference = WithoutAdapters(model) if text.lora_rank else freeze(copy_of(model))
     return TextPolicy(model, text.temperature, critic), reference
 
 

@@ -56,7 +56,7 @@ class SampleTable:
         rows = [
             {"iteration": iteration, "prompt": prompt, "reference": old[0], "policy": new[0]}
             | {"reference_score": old[1], "policy_score": new[1]}
-            for prompt, old, new in zip(self._prompts, self._reference, self._scored(self._policy), strict=True)
+            for prompt, old, new in zip(self._prompts, self._reference, self._answer(self._policy), strict=True)
         ]
         with self._path.open("a") as file:
             file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

@@ -14,7 +14,6 @@ import numpy as np
 from tfppo.errors import UsageError
 from tfppo.execution.variables import named_variables
 
-Array = np.ndarray[tuple[int, ...], np.dtype[np.generic]]
 STATE = "state.npz"
 PROGRESS = "progress.json"
 HIDDEN = "."  # what begins with it is being written or removed
@@ -142,7 +141,7 @@ class Checkpoints:
         for leftover in self._folder.glob(f"{HIDDEN}*"):
             shutil.rmtree(leftover, ignore_errors=True)
 
-    def _read(self, path: Path) -> dict[str, Array]:
+    def _read(self, path: Path) -> dict[str, object]:
         """All arrays of a checkpoint. Raises some error unless they are just what is wanted: nothing is restored by
         half."""
         with np.load(path, allow_pickle=False) as file:
