@@ -40,13 +40,16 @@ class Must(Predicate):
 
 Constraint = Ge | Gt | Interval | Must
 Count = Annotated[int, Ge(1)]
+CountOrNone = Annotated[int | None, Ge(1)]
 AtLeastZero = Annotated[int, Ge(0)]
 Positive = Annotated[float, Gt(0)]
 PositiveOrNone = Annotated[float | None, Gt(0)]
 NotNegative = Annotated[float, Ge(0)]
 Fraction = Annotated[float, Interval(ge=0, le=1)]
-Seed = Annotated[int, Must(lambda seed: 0 <= seed < 2**31, "between 0 and 2**31 - 1")]
+_IS_SEED = Must(lambda seed: 0 <= seed < 2**31, "between 0 and 2**31 - 1")
+Seed = Annotated[int, _IS_SEED]
 """TensorFlow, NumPy and gymnasium all take such a seed."""
+SeedOrNone = Annotated[int | None, _IS_SEED]
 
 
 def exact_div(dividend: int, divisor: int, dividend_name: str, divisor_name: str) -> int:
@@ -125,21 +128,10 @@ def with_settings(config: Config, settings: Mapping[str, object]) -> Config:
     return dataclasses.replace(config, **{part: dataclasses.replace(parts[part], **of_part[part]) for part in parts})
 
 
-def check(config: "DataclassInstance", name: str, wanted: str, holds: Callable[[Any], bool]) -> None:
-    """Raises UsageError unless the field is None or as wanted."""
-    if getattr(config, name) is not None:
-        check_value(name, getattr(config, name), wanted, holds)
-
-
 def check_value(name: str, value: T, wanted: str, holds: Callable[[T], bool]) -> None:
     """Raises UsageError unless the value that was given under a name is as wanted."""
     if not holds(value):
         raise UsageError(f"{name} must be {wanted}, not {shown(value)}")
-
-
-def check_seed(config: "DataclassInstance") -> None:
-    """Raises UsageError unless the field `seed` is None or a valid seed."""
-    check(config, "seed", "between 0 and 2**31 - 1", lambda v: 0 <= v < 2**31)
 
 
 def check_fields(config: "DataclassInstance") -> None:

@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from annotated_types import Interval
 from tyro.conf import Positional, UseAppendAction
 
 from tfppo.cli.startup import import_tensorflow, seconds_since_start, tell_whom_it_waits_for
 from tfppo.errors import UsageError
-from tfppo.settings import check, check_seed
+from tfppo.settings import Count, CountOrNone, NotNegative, Seed, SeedOrNone, check_fields
 from tfppo.training import run_folder
 
 
@@ -18,11 +19,11 @@ class Evaluate:
 
     folder: Positional[Path]
     """The run's folder."""
-    episodes: int | None = None
+    episodes: CountOrNone = None
     """Control: how many episodes; None: 100."""
-    prompts: int | None = None
+    prompts: CountOrNone = None
     """Text: how many prompts; None: 200."""
-    seed: int | None = None
+    seed: SeedOrNone = None
     """Seed of the episodes or the samples; None: the run's."""
     video_episodes: int | None = None
     """Control: greedy episodes of their own that are recorded as the run's video.gif, 10 at most; None or 0: none."""
@@ -33,15 +34,15 @@ class Evaluate:
     env: str | None = None
     """Control: the run's environment, where it is module:id, which is imported only if you name it."""
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+
     def __call__(self) -> None:
         kind = _kind(
             self.folder,
             control={"episodes": self.episodes, "video_episodes": self.video_episodes, "env": self.env},
             text={"prompts": self.prompts, "reward": self.reward},
         )
-        for name in ("episodes", "prompts"):
-            check(self, name, "at least 1", lambda v: v >= 1)
-        check_seed(self)
         application = _application(kind)
         if kind == "text":
             size, named, settings = _or(self.prompts, 200), self.reward, {}
@@ -61,26 +62,23 @@ class Generate:
     """The run's folder."""
     prompt: UseAppendAction[tuple[str, ...]] = ()
     """What it goes on from; may be given several times."""
-    samples: int = 1
+    samples: Count = 1
     """Responses for each prompt."""
-    temperature: float = 1.0
+    temperature: NotNegative = 1.0
     """0: always the most probable token."""
-    top_k: int | None = None
+    top_k: CountOrNone = None
     """Draw among the k most probable tokens only."""
-    top_p: float | None = None
+    top_p: Annotated[float | None, Interval(gt=0, le=1)] = None
     """Draw among the most probable tokens that together have this probability."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the samples."""
     checkpoint: str = "latest"
     """Which of its checkpoints: latest, best (by training's mean return or reward), or an iteration's number."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not self.prompt:
             raise UsageError("there is no prompt: give one with --prompt 'This film'")
-        for name, least in (("samples", 1), ("temperature", 0), ("top_k", 1)):
-            check(self, name, f"at least {least}", lambda v, least=least: v >= least)
-        check(self, "top_p", "above 0 and at most 1", lambda v: 0 < v <= 1)
-        check_seed(self)
+        check_fields(self)
 
     def __call__(self) -> None:
         if run_folder.kind_of(self.folder) != "text":
@@ -88,9 +86,16 @@ class Generate:
         import_tensorflow()
         from tfppo.text import run
 
-        options = {"temperature": self.temperature, "top_k": self.top_k, "top_p": self.top_p, "seed": self.seed}
-        options["checkpoint"] = self.checkpoint
-        responses = run.generate(self.folder, list(self.prompt), samples=self.samples, **options)
+        responses = run.generate(
+            self.folder,
+            list(self.prompt),
+            temperature=self.temperature,
+            top_k=self.top_k,
+            top_p=self.top_p,
+            seed=self.seed,
+            samples=self.samples,
+            checkpoint=self.checkpoint,
+        )
         prompts = [prompt for prompt in self.prompt for _ in range(self.samples)]
         for prompt, response in zip(prompts, responses, strict=True):
             print(prompt + response)
@@ -111,13 +116,13 @@ class Export:
         kind = _kind(self.folder, control={"env": self.env})
         import_tensorflow()
         if kind == "text":
-            from tfppo.text import run
+            from tfppo.text.run import export as export_text
 
-            run.export(self.folder, self.checkpoint)
+            export_text(self.folder, self.checkpoint)
         else:
-            from tfppo.control import run
+            from tfppo.control.run import export as export_control
 
-            run.export(self.folder, self.checkpoint, self.env)
+            export_control(self.folder, self.checkpoint, self.env)
 
 
 @dataclass(frozen=True)

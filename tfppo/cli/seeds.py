@@ -1,18 +1,21 @@
 """Several seeds of one run, trained one after the other, and what they reach together."""
 
-import dataclasses
 import functools
 import operator
 import re
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tfppo.cli.startup import seconds_since_start
+from tfppo.control.config import ControlRunConfig
 from tfppo.errors import UsageError
+from tfppo.settings import with_settings
+from tfppo.text.config import TextRunConfig
 from tfppo.training import run_folder
 
+Settings = TypeVar("Settings", ControlRunConfig, TextRunConfig)
 LARGEST = 2**31 - 1
 CONTROL_SCORES = {"greedy mean": ("mean",), "stochastic mean": ("stochastic", "mean")}
 TEXT_SCORES = {"score": ("score", "policy", "mean"), "gain": ("gain",), "KL": ("kl",)}
@@ -31,7 +34,9 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     return seeds
 
 
-def train_seeds(train: Callable[[Any, float], Path], config: Any, seeds: Sequence[int], task: str) -> list[Path]:
+def train_seeds(
+    train: Callable[[Settings, float], Path | None], config: Settings, seeds: Sequence[int], task: str
+) -> list[Path]:
     """Trains a run for each seed, prints a table of what they reached and draws their mean; returns their folders.
 
     The runs are those that would be trained alone, bit for bit. One that is stopped is the last: its checkpoint is
@@ -58,7 +63,7 @@ def train_seeds(train: Callable[[Any, float], Path], config: Any, seeds: Sequenc
         except KeyboardInterrupt:
             _tell_stopped(seed, seeds[number + 1 :])
             raise
-        if not run_folder.is_finished(folder):
+        if folder is None or not run_folder.is_finished(folder):
             _tell_stopped(seed, seeds[number + 1 :])
             break
         folders.append(folder)
@@ -81,9 +86,9 @@ def interquartile_mean(scores: Iterable[float]) -> float:
     return statistics.fmean(ordered[cut : len(ordered) - cut])
 
 
-def _with_seed(config: Any, seed: int) -> Any:
+def _with_seed(config: Settings, seed: int) -> Settings:
     name = config.run.name and f"{config.run.name}-seed{seed}"
-    return dataclasses.replace(config, run=dataclasses.replace(config.run, seed=seed, name=name))
+    return with_settings(config, {"seed": seed, "name": name})
 
 
 def _tell_stopped(seed: int, rest: Sequence[int]) -> None:
@@ -100,7 +105,7 @@ def _print_table(folders: dict[int, Path]) -> None:
 
     evaluations: dict[int, dict[str, Any]] = {}
     for seed, folder in folders.items():
-        evaluation = run_folder.read_evaluation(folder)
+        evaluation: dict[str, Any] | None = run_folder.read_evaluation(folder)
         if evaluation is None:
             print("no seed was evaluated, so there is no table")
             return
@@ -128,7 +133,8 @@ def _print_table(folders: dict[int, Path]) -> None:
 
 
 def _at(evaluation: dict[str, Any], path: Sequence[str]) -> float:
-    return functools.reduce(operator.getitem, path, evaluation)
+    found: Any = functools.reduce(operator.getitem, path, evaluation)
+    return float(found)
 
 
 def _draw(folders: Sequence[Path], runs_dir: Path, name: str) -> None:

@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 from tyro.conf import arg
 
-from tfppo.cli.seeds import parse_seeds, train_seeds
+from tfppo.cli.seeds import Settings, parse_seeds, train_seeds
 from tfppo.cli.startup import import_tensorflow, seconds_since_start, tell_whom_it_waits_for
 from tfppo.control.config import ControlConfig, ControlRunConfig
 from tfppo.errors import UsageError
@@ -16,8 +16,6 @@ from tfppo.ppo.config import PPOConfig
 from tfppo.text.config import TEXT_PPO, TextConfig, TextRunConfig
 from tfppo.training import run_folder
 from tfppo.training.config import RunConfig
-
-RunOf = TypeVar("RunOf", ControlRunConfig, TextRunConfig)
 
 
 @dataclass(frozen=True)
@@ -38,7 +36,7 @@ class _Training:
                 raise UsageError("--seeds is for one process, and TF_CONFIG names several: start a run for each --seed")
             tell_whom_it_waits_for()
 
-    def _train(self, train: Callable[[RunOf, float], Path | None], config: RunOf, task: str) -> None:
+    def _train(self, train: Callable[[Settings, float], Path | None], config: Settings, task: str) -> None:
         if self.seeds is None:
             train(config, seconds_since_start())
         else:

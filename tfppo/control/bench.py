@@ -109,7 +109,7 @@ def compare_modes(
                 measurements.append(Measurement(phase, mode, seconds[0], tuple(seconds[1:])))
     finally:
         trainer.close()
-    return Comparison(tuple(measurements), config.control.num_iterations, trainer.device, trainer.modes)
+    return Comparison(tuple(measurements), config.control.num_iterations, trainer.device, dict(trainer.modes))
 
 
 def describe(comparison: Comparison) -> str:
