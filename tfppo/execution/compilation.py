@@ -24,7 +24,7 @@ XLA_RECURRENT_STEPS = 1_000  # the same, where a step is a loop of small operati
 def choose_compilation(
     setting: str, phase: str, device: str, rows: int, gradient_steps: int, recurrent: bool = False
 ) -> str:
-    """The mode ("xla", "graph" or "eager") that `setting` stands for; "auto" is a rule.
+    """Returns the mode ("xla", "graph" or "eager") that `setting` stands for; "auto" is a rule.
 
     On a GPU always XLA. On the CPU XLA runs element-wise work on one thread and takes seconds to compile: it is chosen
     up to `XLA_ROWS[phase]` rows a step (environments in a rollout, items of a minibatch in an update) in runs of
@@ -57,23 +57,23 @@ def choose_token_compilation(setting: Literal["auto"] | Mode, phase: str, device
 
 
 def compiled(function: Callable[Parameters, Result], mode: str) -> Callable[Parameters, Result]:
-    """`function` as a tf.function compiled by XLA, as a plain graph, or as it is ("eager")."""
+    """Makes a tf.function of a function, compiled by XLA or a plain graph; with "eager" returns it as it is."""
     if mode == "eager":
         return function
     return tf.function(function, autograph=False, jit_compile=mode == "xla")
 
 
 def is_compiled(function: Callable[..., object]) -> bool:
-    """Whether `compiled` made a tf.function of a function, so that it has programs."""
+    """Returns whether a function is a tf.function, which `compiled` makes unless the mode is "eager"."""
     return isinstance(function, tf.types.experimental.PolymorphicFunction)
 
 
 def call_directly(
     function: Callable[..., list[tf.Tensor]], example: Sequence[tf.Tensor]
 ) -> Callable[..., list[tf.Tensor]]:
-    """What `compiled` gave, of tensors to a list of tensors, for one signature and for calls by the thousand.
+    """Specializes what `compiled` returned, of tensors to a list of tensors, to one signature and to many calls.
 
-    A tf.function looks at every argument to find its program, which takes longer than a small network: here the program
+    A tf.function inspects every argument to find its program, which takes longer than a small network. Here the program
     is the operand of an op. Arguments may be arrays, and are not checked.
 
     Args:

@@ -14,14 +14,14 @@ GPU_BATCH_SIZE = 65_536  # transitions in a rollout from which a GPU repays its 
 
 
 def apply_execution_settings(threads: int, deterministic: bool) -> int:
-    """Has TensorFlow execute as a run's settings say, for the rest of the process; call it before anything is computed.
+    """Applies a run's settings to TensorFlow, for the rest of the process; call it before anything is computed.
 
     Args:
       threads: within an operation, and operations side by side; 0: as many as there are cores.
       deterministic: whether TensorFlow runs its deterministic operations only.
 
     Returns:
-      the number of threads, also where `threads` is 0.
+      The number of threads, also where `threads` is 0.
 
     Raises:
       UsageError: if TensorFlow has computed something already, with another number of threads.
@@ -45,7 +45,7 @@ def apply_execution_settings(threads: int, deterministic: bool) -> int:
 
 
 def choose_device(setting: str, batch_size: int | None) -> tuple[str, str]:
-    """The device that "auto", "cpu" or "gpu" stands for, and the sentence that says why.
+    """Returns the device that "auto", "cpu" or "gpu" stands for, and the sentence that says why.
 
     Args:
       setting: one of the three.

@@ -1,4 +1,4 @@
-"""What a run is distributed over: nothing, several GPUs, or several processes."""
+"""The choice of what a run is distributed over: nothing, several GPUs, or several processes."""
 
 import functools
 
@@ -12,7 +12,7 @@ from tfppo.execution.tf_config import VARIABLE, Cluster, read_cluster
 
 
 def make_replicas(setting: str, device: str) -> Replicas:
-    """The replicas that "auto", "none", "mirrored" or "multiworker" stands for.
+    """Makes the replicas that "auto", "none", "mirrored" or "multiworker" stands for.
 
     "auto" is a rule: multiworker where TF_CONFIG names several workers, mirrored where several GPUs are visible and the
     run is on a GPU, otherwise none. Workers meet here, and wait until all of them are there.
@@ -44,5 +44,5 @@ def make_replicas(setting: str, device: str) -> Replicas:
 
 @functools.cache
 def _join(cluster: Cluster, device: str) -> WorkerReplicas:
-    """A process joins its cluster once, however many runs it trains."""
+    """Joins the cluster, once a process, however many runs it trains."""
     return WorkerReplicas(cluster, device)

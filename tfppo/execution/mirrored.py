@@ -28,7 +28,7 @@ class MirroredReplicas(Replicas):
     def description(self) -> str:
         return f"; shared by {self.count} devices"
 
-    def scope(self) -> contextlib.AbstractContextManager:
+    def scope(self) -> contextlib.AbstractContextManager[None]:
         return self._strategy.scope()
 
     def reduce(self, function: Callable[[int], tuple[Structure, Maxima]]) -> tuple[Structure, Maxima]:
@@ -65,7 +65,7 @@ class MirroredReplicas(Replicas):
             optimizer.iterations.assign_add(1)
 
     def _run(self, function: Callable[[int], Structure]) -> tuple[Structure, list[tf.distribute.DistributedValues]]:
-        """The nest of what the first replica's `function` gives, and the tensors of all replicas' in its order."""
+        """Returns what `function` gives in the first replica, and the tensors of all replicas in the same order."""
         nests = []
 
         def replica() -> list[tf.Tensor]:

@@ -18,7 +18,7 @@ from tfppo.execution.variables import StatePart, named_variables
 
 CARRIERS = {tf.bool: tf.int32, tf.int8: tf.int32, tf.int16: tf.int32, tf.uint8: tf.int32, tf.uint16: tf.int32}
 CARRIERS |= {tf.uint32: tf.int64, tf.bfloat16: tf.float32}
-"""What types travel as for which there are no collective operations."""
+"""Types without collective operations, and those that carry their values."""
 LOST = (
     tf.errors.UnavailableError,
     tf.errors.DeadlineExceededError,
@@ -27,7 +27,7 @@ LOST = (
     tf.errors.InternalError,
     tf.errors.FailedPreconditionError,
 )
-"""What TensorFlow raises in a process whose peer has gone."""
+"""The errors that TensorFlow raises in a process that has lost a peer."""
 SECONDS = 2.0  # for a worker to answer
 
 
@@ -126,7 +126,7 @@ class WorkerReplicas(Replicas):
             ) from None
 
     def _lost(self, message: str) -> str:
-        """Who has gone: those that do not answer, or whom TensorFlow names."""
+        """Names the lost workers: those that do not answer, or that TensorFlow names."""
         others = [index for index in range(self.count) if index != self.process]
         lost = [index for index in others if not _answers(self._workers[index])]
         named = {int(number) for number in re.findall(r"task:(\d+)", message)} or {0}  # who keeps watch is not named
@@ -134,7 +134,7 @@ class WorkerReplicas(Replicas):
         return "worker " + " or ".join(f"{index} ({self._workers[index]})" for index in lost)
 
     def _added(self, nest: Structure) -> Structure:
-        """The sums over all processes of a nest's tensors: one collective for each type."""
+        """Sums each tensor of a nest over all processes, with one collective for each type."""
         tensors = tf.nest.flatten(nest)
         results = [None] * len(tensors)
         for dtype in dict.fromkeys(x.dtype for x in tensors):
@@ -149,7 +149,7 @@ class WorkerReplicas(Replicas):
 
 @contextlib.contextmanager
 def _interruptible() -> Iterator[None]:
-    """Inside, an interrupt at the keyboard ends the process, though TensorFlow waits and never looks at it."""
+    """Inside, an interrupt at the keyboard ends the process, even while TensorFlow waits."""
     is_main = threading.current_thread() is threading.main_thread()
     previous = signal.signal(signal.SIGINT, signal.SIG_DFL) if is_main else None
     try:

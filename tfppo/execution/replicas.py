@@ -22,7 +22,7 @@ Nests = TypeVar("Nests", bound=tuple[object, ...])
 
 
 class Replicas:
-    """One replica, which is the whole: nothing is cut, and nothing put together.
+    """One replica, which does everything itself; the base class of several replicas.
 
     Args:
       count: R, how many replicas there are.
@@ -42,18 +42,20 @@ class Replicas:
 
     @property
     def description(self) -> str:
-        """Who trains together, to be put behind a sentence; empty where nobody does."""
+        """The end of a sentence that tells what shares the run; empty for one replica."""
         return ""
 
     def modes(self, mode: str) -> tuple[str, str]:
-        """How a program is compiled, and how a replica's share within it: XLA knows no collectives, so that only the
-        shares are its."""
+        """Returns the modes of a program and of a replica's share within it.
+
+        XLA has no collectives, so that with several replicas it compiles the shares only.
+        """
         if self.count == 1:
             return mode, "eager"  # as part of the program
         return ("graph", "xla") if mode == "xla" else (mode, "eager")
 
     def cut(self, nest: Structure, index: int, axis: int = 0) -> Structure:
-        """The share of replica `index` in a nest of tensors, cut along an axis; what is None stays None."""
+        """Cuts the share of replica `index` out of a nest of tensors, along an axis; what is None stays None."""
         if self.count == 1:
             return nest
 
@@ -64,53 +66,53 @@ class Replicas:
         return map_tensors(part, nest)
 
     def divide(self, total: int, name: str, pieces: int = 1) -> int:
-        """A share of a share in `pieces`. Raises UsageError, with the name of what is divided, if it does not go."""
+        """Divides a total by the number of replicas and by `pieces`; a remainder is a UsageError with its name."""
         suffix = f" x {pieces}" if pieces > 1 else ""
         return exact_div(total, self.count * pieces, name, f"the number of replicas{suffix}")
 
-    def scope(self) -> contextlib.AbstractContextManager:
-        """Inside, variables are made that every replica has a copy of."""
+    def scope(self) -> contextlib.AbstractContextManager[None]:
+        """Inside, new variables have a copy on every replica."""
         return contextlib.nullcontext()
 
     def reduce(self, function: Callable[[int], tuple[Structure, Maxima]]) -> tuple[Structure, Maxima]:
-        """Two nests of tensors from every replica's `function(index)`: the sums of the first, the maxima of the second
-        (scalars)."""
+        """Calls `function(index)` in every replica; returns the sums of its first nest and the maxima of its second
+        one, which holds scalars."""
         return function(0)
 
     def gather(self, function: Callable[[int], Nests], axes: Sequence[int]) -> Nests:
-        """Nests of tensors from every replica's `function(index)`, the n-th put together along axis `axes[n]`."""
+        """Calls `function(index)` in every replica; concatenates the n-th of its nests along axis `axes[n]`."""
         del axes
         return function(0)
 
     def cut_processes(self, nest: Structure, axis: int = 0) -> Structure:
-        """The share of this process in a nest of tensors, cut along an axis."""
+        """Cuts the share of this process out of a nest of tensors, along an axis."""
         del axis
         return nest
 
     def gather_processes(self, nests: Nests, axes: Sequence[int]) -> Nests:
-        """Nests of tensors that every process has its share of, the n-th put together along axis `axes[n]`."""
+        """Concatenates nests of tensors of which every process has its share, the n-th along axis `axes[n]`."""
         del axes
         return nests
 
     def apply(
         self, optimizer: keras.optimizers.Optimizer, gradients: Sequence[tf.Tensor], variables: Sequence[Variable]
     ) -> None:
-        """A step of the optimizer, with gradients that are those of all replicas together."""
+        """Takes a step of the optimizer, with the gradients of all replicas together."""
         optimizer.apply(gradients, variables)
 
     def any(self, flag: bool) -> bool:
-        """Whether a flag is raised in any of the processes, which all ask."""
+        """Returns whether the flag is true in any process; all processes must call it."""
         return flag
 
     def start(self, settings: str, state: Mapping[str, StatePart]) -> None:
-        """Sees to it that all processes begin alike: with the chief's values of the state's variables.
+        """Gives all processes the chief's values of the state's variables.
 
         Raises:
           UsageError: if they were not given the same settings.
         """
 
-    def watched(self, command: str) -> contextlib.AbstractContextManager:
-        """Inside, the loss of another process is a UsageError of one line; `command` goes on with the run."""
+    def watched(self, command: str) -> contextlib.AbstractContextManager[None]:
+        """Inside, the loss of another process is a UsageError of one line, which names `command` to resume the run."""
         del command
         return contextlib.nullcontext()
 

@@ -20,7 +20,7 @@ class Cluster:
 
 
 def read_cluster(environment: Mapping[str, str] = os.environ) -> Cluster | None:
-    """The cluster that TF_CONFIG describes; None: it is not set, or names no cluster.
+    """Reads the cluster that TF_CONFIG describes; None: it is not set, or names no cluster.
 
     Raises:
       UsageError: if it cannot be used, in one line that says why.

@@ -1,4 +1,4 @@
-"""The state of a run: the variables that it is made of, and whether two states are the same to the last bit."""
+"""The variables that the state of a run consists of, and a hash that is equal where two states are, bit by bit."""
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,9 +18,9 @@ def as_tensorflow_variable(variable: Variable) -> tf.Variable:
 
 
 def named_variables(state: Mapping[str, StatePart]) -> dict[str, Variable]:
-    """The variables of a state in a fixed order: those of its part `actor` are "actor/0", "actor/1", ...
+    """Names the variables of a state, in a fixed order: those of its part `actor` are "actor/0", "actor/1", ...
 
-    Seeds of a model's dropout, which is off, are left out: they are others in every process.
+    The seeds of a model's dropout, which is off, are left out: they differ between processes.
 
     Args:
       state: models and optimizers of Keras, variables, and lists of variables, by name; their order counts.
@@ -39,7 +39,7 @@ def _variables(part: StatePart) -> Sequence[Variable]:
 
 
 def digest(arrays: Iterable[np.ndarray], text: str = "") -> str:
-    """The SHA-256 of a text and of arrays' types, shapes and bits, in their order: equal only where all of them are."""
+    """Computes the SHA-256 of a text and of the types, shapes and bits of arrays, in their order."""
     sha = hashlib.sha256(text.encode())
     for x in arrays:
         sha.update(f"{x.dtype.str}{x.shape}".encode())
@@ -48,5 +48,5 @@ def digest(arrays: Iterable[np.ndarray], text: str = "") -> str:
 
 
 def weights_hash(variables: Iterable[Variable]) -> str:
-    """The `digest` of variables."""
+    """Computes the `digest` of the values of variables."""
     return digest(np.asarray(variable.numpy()) for variable in variables)

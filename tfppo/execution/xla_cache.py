@@ -22,7 +22,7 @@ FIELDS = (b"\x0a", b"\x12", b"\x1a")  # of an entry, a protocol buffer: its key,
 
 
 def has_nvidia_driver() -> bool:
-    """Whether there is a driver of NVIDIA's that a GPU could be called by."""
+    """Returns whether an NVIDIA driver is there."""
     return any(Path(path).exists() for path in NVIDIA_DRIVER)
 
 
@@ -30,7 +30,7 @@ def keep_compiled_programs() -> None:
     """Tells XLA to keep compiled programs in a folder, by a flag behind those that are in TF_XLA_FLAGS.
 
     By default the GPU's, where there is an NVIDIA driver, in the user's cache folder; where that cannot be used,
-    everything is compiled anew each time. The environment variable TFPPO_XLA_CACHE says otherwise: "off", or a folder,
+    everything is compiled again each time. The environment variable TFPPO_XLA_CACHE says otherwise: "off", or a folder,
     which then keeps the CPU's programs too. A cache that TF_XLA_FLAGS names already is left alone.
 
     TensorFlow ends a run that reads a damaged entry, and reads those of other versions and machines: so each of these
@@ -57,13 +57,13 @@ def keep_compiled_programs() -> None:
 
 
 def _user_cache() -> Path:
-    """As the XDG base directory specification has it: a relative path there is of no account."""
+    """Returns the cache folder of the XDG base directory specification, which ignores a relative path."""
     given = Path(os.environ.get("XDG_CACHE_HOME", ""))
     return given if given.is_absolute() else Path.home() / ".cache"
 
 
 def _machine() -> str:
-    """Names what compiled programs hang on: TensorFlow's version, the GPUs and their driver, the processor."""
+    """Names what compiled programs depend on: TensorFlow's version, the GPUs and their driver, the processor."""
     lines = set()
     for pattern in MACHINE:
         for path in Path("/").glob(pattern.lstrip("/")):
@@ -73,7 +73,7 @@ def _machine() -> str:
 
 
 def _prepare(folder: Path) -> None:
-    """Makes the folder fit for use. Raises OSError if it cannot be."""
+    """Makes the folder and removes damaged entries. Raises OSError if the folder cannot be used."""
     if "'" in str(folder):  # no flag could name it
         raise OSError(f"{folder} has a quotation mark in its name")
     folder.mkdir(parents=True, exist_ok=True)
@@ -88,7 +88,7 @@ def _prepare(folder: Path) -> None:
 
 
 def _is_whole(stream: BinaryIO, size: int) -> bool:
-    """Whether the fields of an entry follow one another to the end of the file; their contents are not read."""
+    """Returns whether the fields of an entry follow one another to the end of the file, without reading them."""
     for field in FIELDS:
         if stream.read(1) != field:
             return False

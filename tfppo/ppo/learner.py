@@ -1,5 +1,6 @@
-"""PPO's update, the same for control and text: epochs x minibatches in one compiled loop. It returns metrics and
-never writes."""
+"""The update of PPO, the same for control and text: epochs x minibatches in one compiled loop.
+
+It returns metrics and never writes."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Generic, NamedTuple, TypeVar
@@ -83,7 +84,7 @@ class PPOLearner(tf.Module, Generic[Data, Inputs]):
         its whole time. A minibatch has `config.minibatch_size / item_size` items.
       seed: seeds the order of minibatches.
       mode: "xla", "graph" or "eager".
-      replicas: who share each minibatch; all of them are given the same data.
+      replicas: they share each minibatch; all of them are given the same data.
 
     Raises:
       UsageError: if `recompute_advantages` is on without a `refresh`, or minibatches cannot be divided into items or
@@ -133,8 +134,11 @@ class PPOLearner(tf.Module, Generic[Data, Inputs]):
         self.update = compiled(self.update_function, mode)
 
     def update_function(self, data: Data) -> Metrics:
-        """What `update` compiles: trains on one rollout. Returns scalar metrics, named as in `metrics.METRICS`: means
-        over the minibatches that were evaluated and finite (`policy/ratio_max`: the largest)."""
+        """Trains on one rollout; `update` is the compiled form.
+
+        Returns:
+          METRICS: means over the minibatches that were evaluated and finite, where the name says nothing else.
+        """
         batch = self._prepared(data)
         learning_rate = self.learning_rate(self.iteration)
         coefficients = Coefficients(
@@ -173,7 +177,7 @@ class PPOLearner(tf.Module, Generic[Data, Inputs]):
         return data
 
     def _run_epochs(self, data: Data, batch: Batch[Inputs], coefficients: Coefficients) -> UpdateState:
-        """Takes all gradient steps of an iteration. What the guard finds ends them."""
+        """Takes the gradient steps of an iteration, until the guard finds something or target_kl is exceeded."""
         num_items = batch.actions.shape[0]
         num_minibatches = exact_div(
             num_items * self.item_size, self.config.minibatch_size, "the batch", "minibatch_size"
@@ -245,9 +249,9 @@ class PPOLearner(tf.Module, Generic[Data, Inputs]):
 
     @staticmethod
     def _undo_unless(is_finite: tf.Tensor, variables: Sequence[Variable], before: list[tf.Tensor]) -> None:
-        """Gives the variables back what they were before the update, if something in it was not finite.
+        """Restores the variables to their values before the update, if something in it was not finite.
 
-        Once an update: to ask before each gradient step would cost a plain graph a tenth of its time.
+        This happens once an update: to check before each gradient step would cost a plain graph a tenth of its time.
         """
 
         def undo() -> tf.Tensor:

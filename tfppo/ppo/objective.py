@@ -51,13 +51,13 @@ class Objective(Generic[Inputs]):
     """policy loss + value_coeff * value loss - entropy_coeff * entropy + kl_coeff * KL [Schulman et al. 2017, eq. 9].
 
     KL is KL(old || new), exact where the batch holds the old distribution, or KL(policy || reference) where it holds
-    the reference's log-probabilities. With `kl_in` "reward" the last term is left out: whoever prepares the batch takes
-    kl_coeff * KL off the rewards.
+    the reference's log-probabilities. With `kl_in` "reward" the last term is left out, because the
+    batch has kl_coeff * KL taken off its rewards.
 
     Args:
       policy: what is trained: `evaluate_actions(inputs, actions)` and `trainable_variables`.
       config: the hyperparameters.
-      replicas: who share each minibatch.
+      replicas: they share each minibatch.
       mode: "xla", "graph" or "eager": how a replica's share is compiled.
     """
 
@@ -68,16 +68,17 @@ class Objective(Generic[Inputs]):
         self._of_share = compiled(self._accumulated, mode)
 
     def gradients(self, minibatch: Batch[Inputs], coefficients: Coefficients) -> tuple[Metrics, Gradients]:
-        """Metrics of a minibatch and its clipped gradients, added up over replicas and micro-batches.
+        """Computes the metrics of a minibatch and its clipped gradients, summed over replicas and micro-batches.
 
-        Advantages are whitened over the minibatch, and every mean divides by the minibatch's count, before it is cut:
-        so the pieces add up to the same gradient.
+        Advantages are whitened over the whole minibatch, and every mean divides by the whole minibatch's count, so that
+        the pieces add up to the same gradient.
         """
         if self.config.normalize_advantages:
             minibatch = minibatch._replace(advantages=masked_whiten(minibatch.advantages, minibatch.mask))
         ones = tf.ones_like(minibatch.advantages)
         normalizers = Normalizers(
-            *(tf.maximum(masked_sum(ones, mask), 1.0) for mask in (minibatch.mask, value_mask_of(minibatch)))
+            actions=tf.maximum(masked_sum(ones, minibatch.mask), 1.0),
+            values=tf.maximum(masked_sum(ones, value_mask_of(minibatch)), 1.0),
         )
 
         def share(index: int) -> tuple[tuple[Metrics, Gradients], tf.Tensor]:
@@ -95,7 +96,7 @@ class Objective(Generic[Inputs]):
     def _accumulated(
         self, minibatch: Batch[Inputs], coefficients: Coefficients, normalizers: Normalizers
     ) -> tuple[Metrics, Gradients]:
-        """Metrics and gradients of a minibatch or a share of it, micro-batch by micro-batch."""
+        """Computes metrics and gradients of a minibatch or a share of it, micro-batch by micro-batch."""
         pieces = self.config.num_micro_batches
         if pieces == 1:
             metrics, gradients = self._loss_and_gradients(minibatch, coefficients, normalizers)
@@ -165,7 +166,7 @@ class Objective(Generic[Inputs]):
 
 
 def _divergence(batch: Batch[Inputs], evaluation: ActionEvaluation) -> tf.Tensor:
-    """The element-wise KL that is penalised: [N] or [N, T].
+    """Computes the element-wise KL that is penalised: [N] or [N, T].
 
     Against a reference, on the policy's own samples, k2 is the estimator whose gradient is that of
     KL(policy || reference). Against the old policy, which sampled, it is exact where its distribution was kept, and

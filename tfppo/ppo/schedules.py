@@ -31,7 +31,7 @@ class Warmup(keras.optimizers.schedules.LearningRateSchedule):
 def make_schedule(
     kind: str, initial_value: float, num_iterations: int, warmup_iterations: int = 0
 ) -> keras.optimizers.schedules.LearningRateSchedule:
-    """The value at iteration k of K = `num_iterations`: a callable of k, usable inside a compiled program.
+    """Makes a schedule: a callable of iteration k of K = `num_iterations`, usable inside a compiled program.
 
     constant: v. linear: v (1 - k / K). cosine: v (1 + cos(pi k / K)) / 2. With a warm-up of W iterations the decay
     takes the K - W iterations after it.

@@ -1,4 +1,4 @@
-"""The data that flows between the rooms of the house: NamedTuples with a shape comment a field."""
+"""The data that flows between the rooms, with a shape comment a field, and what the learner asks of a policy."""
 
 from collections.abc import Sequence
 from typing import Generic, NamedTuple, Protocol, TypeVar
@@ -16,7 +16,7 @@ Inputs_contra = TypeVar("Inputs_contra", contravariant=True)
 
 
 class Trajectory(NamedTuple):
-    """What acting leaves behind, time-major: T steps of B environments, before any value is computed.
+    """T steps of B environments, time-major, before any value is computed.
 
     `observations` are what the policy saw: normalised, where a run normalises them. They have one row more than the
     rest: the last one is where the next trajectory starts. Where an environment starts a new episode in a step of its
@@ -104,13 +104,13 @@ class Batch(NamedTuple, Generic[Inputs]):
         return quantities
 
 
-def value_mask_of(batch: Batch) -> tf.Tensor:
-    """Which entries of a batch count for the value, bool [N] or [N, T]."""
+def value_mask_of(batch: Batch[Inputs]) -> tf.Tensor:
+    """Returns the mask of the entries that count for the value, bool [N] or [N, T]."""
     return batch.mask if batch.value_mask is None else batch.value_mask
 
 
 class ActionEvaluation(NamedTuple):
-    """A policy's answer about given inputs and actions."""
+    """What a policy says about given actions at given inputs."""
 
     log_probs: tf.Tensor  # [N] or [N, T]
     entropies: tf.Tensor  # [N] or [N, T]
