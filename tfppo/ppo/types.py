@@ -1,12 +1,16 @@
 """The data that flows between the rooms of the house: NamedTuples with a shape comment a field."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import tensorflow as tf
 
+from tfppo.ops.distributions import Categorical, MultiCategorical
 from tfppo.ops.masking import finite_outside
 from tfppo.ops.nest import Nest, map_tensors
+from tfppo.ops.normals import DiagonalNormal, SquashedNormal
+
+Distribution: TypeAlias = Categorical | MultiCategorical | DiagonalNormal | SquashedNormal
 
 
 class Trajectory(NamedTuple):
@@ -21,7 +25,7 @@ class Trajectory(NamedTuple):
 
     observations: Nest  # [T + 1, B, ...]
     actions: tf.Tensor  # [T, B, ...]
-    distribution: Nest  # [T, B, ...] raw parameters of the policy that acted, or empty
+    distribution: Distribution | tuple[()]  # [T, B, ...] raw parameters of the policy that acted, or empty
     rewards: tf.Tensor  # [T, B]
     terminated: tf.Tensor  # [T, B] bool
     truncated: tf.Tensor  # [T, B] bool
@@ -39,7 +43,7 @@ class Rollout(NamedTuple):
 
     all_observations: Nest  # [T + 1, B, ...], as in a Trajectory
     actions: tf.Tensor  # [T, B, ...]
-    distribution: Nest  # [T, B, ...] raw parameters of the policy that acted
+    distribution: Distribution  # [T, B, ...] raw parameters of the policy that acted
     log_probs: tf.Tensor  # [T, B]
     values: tf.Tensor  # [T, B]
     next_values: tf.Tensor  # [T, B] value of the true successor
@@ -57,7 +61,7 @@ class Rollout(NamedTuple):
         return map_tensors(lambda x: x[:-1], self.all_observations)
 
     @property
-    def guarded(self) -> dict[str, tuple[Any, tf.Tensor]]:
+    def guarded(self) -> dict[str, tuple[Nest, tf.Tensor]]:
         """What must be finite, with the mask of what counts, by its name in `guards.NAMES`."""
         successors = self.successors
         if not tf.nest.flatten(successors):

@@ -7,10 +7,10 @@ import tensorflow as tf
 
 from tfppo.control.envs.environment import Observations
 from tfppo.control.policies.encoders import action_mask_of
-from tfppo.control.policies.heads import ActionHead, DiscreteHead, Distribution
+from tfppo.control.policies.heads import ActionHead, DiscreteHead, Outputs
 from tfppo.control.policies.policy import Memory, Structure
-from tfppo.ops.nest import Nest, map_tensors, merge_time
-from tfppo.ppo.types import ActionEvaluation
+from tfppo.ops.nest import map_tensors, merge_time
+from tfppo.ppo.types import ActionEvaluation, Distribution
 
 
 class ActorCriticPolicy:
@@ -77,7 +77,7 @@ class ActorCriticPolicy:
         """Does as `greedy`, and returns the memory, too."""
         return self.greedy(observations), memory
 
-    def run_actor(self, observations: Observations, memory: Memory) -> tuple[Nest, Memory]:
+    def run_actor(self, observations: Observations, memory: Memory) -> tuple[Outputs, Memory]:
         """Returns what the head makes a distribution of, and the memory."""
         return self.actor(observations), memory
 
@@ -117,5 +117,5 @@ class ActorCriticPolicy:
         values = tf.squeeze(values, axis=-1)
         return ActionEvaluation(distribution.log_prob(actions), distribution.entropy(), values, distribution)
 
-    def _outputs(self, observations: Observations) -> tuple[Nest, tf.Tensor]:
+    def _outputs(self, observations: Observations) -> tuple[Outputs, tf.Tensor]:
         return self._both(observations) if self._both else (self.actor(observations), self.critic(observations))

@@ -8,11 +8,11 @@ import tensorflow as tf
 
 from tfppo.control.envs.environment import Observations
 from tfppo.control.envs.episodes import where_rows
-from tfppo.control.policies.heads import ActionHead, Distribution
+from tfppo.control.policies.heads import ActionHead, Outputs
 from tfppo.ops.nest import Nest
-from tfppo.ppo.types import Policy
+from tfppo.ppo.types import Distribution, Policy
 
-Memory: TypeAlias = "tuple[tf.Tensor, ...]"
+Memory: TypeAlias = tuple[tf.Tensor, ...]
 """What a policy remembers of the episodes, [B, ...] each; empty for a policy that remembers nothing."""
 Structure = TypeVar("Structure")
 
@@ -42,13 +42,15 @@ class ControlPolicy(Policy, Protocol):
     def noise(self, rows: Sequence[int], seed: tf.Tensor) -> tf.Tensor:
         """Draws random numbers for `step`, [*rows, ...], rows = (T, B) or (B,): many steps' worth in one draw."""
 
-    def step(self, observations: Observations, noise: tf.Tensor, memory: Memory) -> tuple[tf.Tensor, Nest, Memory]:
+    def step(
+        self, observations: Observations, noise: tf.Tensor, memory: Memory
+    ) -> tuple[tf.Tensor, Distribution, Memory]:
         """Returns actions [B, ...] sampled with noise [B, ...], their distribution, and the memory afterwards."""
 
     def greedy_step(self, observations: Observations, memory: Memory) -> tuple[tf.Tensor, Memory]:
         """Returns the most probable actions [B, ...], and the memory afterwards."""
 
-    def run_actor(self, observations: Observations, memory: Memory) -> tuple[Nest, Memory]:
+    def run_actor(self, observations: Observations, memory: Memory) -> tuple[Outputs, Memory]:
         """Returns what the head makes a distribution of, and the actor's part of the memory, before and after."""
 
     def to_environment(self, actions: tf.Tensor) -> tf.Tensor:

@@ -12,13 +12,13 @@ import tensorflow as tf
 
 from tfppo.control.envs.environment import Observations
 from tfppo.control.policies.encoders import action_mask_of, encode, make_inputs
-from tfppo.control.policies.heads import ActionHead, Distribution
+from tfppo.control.policies.heads import ActionHead, Outputs
 from tfppo.control.policies.lstm import unroll
 from tfppo.control.policies.networks import actor_outputs, dense_layers, value_output
 from tfppo.control.policies.policy import Memory, Structure
 from tfppo.errors import UsageError
-from tfppo.ops.nest import Nest, map_tensors, merge_time, swap_time
-from tfppo.ppo.types import ActionEvaluation
+from tfppo.ops.nest import map_tensors, merge_time, swap_time
+from tfppo.ppo.types import ActionEvaluation, Distribution
 
 
 class SequenceInputs(NamedTuple):
@@ -77,7 +77,7 @@ class RecurrentPolicy:
         outputs, _, memory = self._advance(observations, memory)
         return self.head.distribution(outputs, action_mask_of(observations)).mode(), memory
 
-    def run_actor(self, observations: Observations, memory: Memory) -> tuple[Nest, Memory]:
+    def run_actor(self, observations: Observations, memory: Memory) -> tuple[Outputs, Memory]:
         """Returns what the head makes a distribution of, and the actor's memory (h, c) afterwards."""
         outputs, *memory = self.actor([observations, *memory])
         return outputs, tuple(memory)
@@ -113,13 +113,13 @@ class RecurrentPolicy:
         evaluation = (distribution.log_prob(actions), distribution.entropy(), values, distribution)
         return ActionEvaluation(*map_tensors(swap_time, evaluation))
 
-    def _advance(self, observations: Observations, memory: Memory) -> tuple[Nest, tf.Tensor, Memory]:
+    def _advance(self, observations: Observations, memory: Memory) -> tuple[Outputs, tf.Tensor, Memory]:
         """Outputs of the actor, values [B], and the memory after one step."""
         outputs, acted = self.run_actor(observations, memory[:2])
         values, *valued = self.critic([observations, *memory[2:]])
         return outputs, tf.squeeze(values, axis=-1), (*acted, *valued)
 
-    def _unroll(self, observations: Observations, mask: tf.Tensor, memory: Memory) -> tuple[Nest, tf.Tensor]:
+    def _unroll(self, observations: Observations, mask: tf.Tensor, memory: Memory) -> tuple[Outputs, tf.Tensor]:
         """Outputs of the actor [T, B, ...] and values [T, B]; memory is zero behind a step that the mask leaves out."""
         rows = tf.nest.flatten(observations)[0].shape[:2]
         merged = map_tensors(merge_time, observations)  # [T * B, ...]
@@ -162,7 +162,7 @@ def make_recurrent(
     The LSTM has orthogonal weights of gain 1 and zero biases, but 1 for the forget gates (Keras' default).
     """
 
-    def make(name: str, number: int, end: Callable[[tf.Tensor], Nest]) -> keras.Model:
+    def make(name: str, number: int, end: Callable[[keras.KerasTensor], keras.KerasTensor]) -> keras.Model:
         inputs = make_inputs(observation_space)
         memory = [keras.Input((lstm_units,), name=f"memory_{part}") for part in ("h", "c")]
         orthogonal = [keras.initializers.Orthogonal(seed=1_000_003 * (200 + n) + number) for n in range(2)]
