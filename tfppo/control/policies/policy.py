@@ -18,7 +18,7 @@ Structure = TypeVar("Structure")
 
 
 class ControlPolicy(Policy, Protocol):
-    """A policy that acts in B environments side by side.
+    """A policy that acts in B environments side by side, with a head for its actions.
 
     Its memory is all that tells one kind of policy from another. What the learner takes as one item of a batch depends
     on it: a transition, or an environment with the whole time of a rollout.
@@ -41,6 +41,7 @@ class ControlPolicy(Policy, Protocol):
 
     def noise(self, rows: Sequence[int], seed: tf.Tensor) -> tf.Tensor:
         """Draws random numbers for `step`, [*rows, ...], rows = (T, B) or (B,): many steps' worth in one draw."""
+        return self.head.noise(rows, seed)
 
     def step(
         self, observations: Observations, noise: tf.Tensor, memory: Memory
@@ -55,6 +56,7 @@ class ControlPolicy(Policy, Protocol):
 
     def to_environment(self, actions: tf.Tensor) -> tf.Tensor:
         """Returns what the environment gets for actions [B, ...]."""
+        return self.head.to_environment(actions)
 
     def evaluate_trajectory(
         self, observations: Observations, mask: tf.Tensor, memory: Memory

@@ -15,7 +15,7 @@ from tfppo.control.policies.encoders import action_mask_of, encode, make_inputs
 from tfppo.control.policies.heads import ActionHead, Outputs
 from tfppo.control.policies.lstm import unroll
 from tfppo.control.policies.networks import actor_outputs, dense_layers, value_output
-from tfppo.control.policies.policy import Memory, Structure
+from tfppo.control.policies.policy import ControlPolicy, Memory, Structure
 from tfppo.errors import UsageError
 from tfppo.ops.nest import map_tensors, merge_time, swap_time
 from tfppo.ppo.types import ActionEvaluation, Distribution
@@ -29,7 +29,7 @@ class SequenceInputs(NamedTuple):
     memory: Memory  # [N, ...] before the first step
 
 
-class RecurrentPolicy:
+class RecurrentPolicy(ControlPolicy):
     """Acts and values with one Keras model each, whose LSTM state is the policy's memory.
 
     Args:
@@ -52,7 +52,6 @@ class RecurrentPolicy:
 
     @property
     def actor_memory_specs(self) -> tuple[tf.TensorSpec, ...]:
-        """(h, c) of the actor, [None, U]."""
         return tuple(tf.TensorSpec([None, x.shape[-1]], tf.float32) for x in self.actor.output[-2:])
 
     def initial_memory(self, num_envs: int) -> Memory:
@@ -61,49 +60,33 @@ class RecurrentPolicy:
             tf.zeros([num_envs, model.output[-1].shape[-1]]) for model in (self.actor, self.critic) for _ in range(2)
         )
 
-    def noise(self, rows: Sequence[int], seed: tf.Tensor) -> tf.Tensor:
-        """Draws random numbers for `step`, [*rows, ...]: many steps' worth in one draw."""
-        return self.head.noise(rows, seed)
-
     def step(
         self, observations: Observations, noise: tf.Tensor, memory: Memory
     ) -> tuple[tf.Tensor, Distribution, Memory]:
-        """Returns actions [B, ...] sampled with noise [B, ...], their distribution, and the memory afterwards."""
         outputs, _, memory = self._advance(observations, memory)
         return *self.head.act(outputs, noise, action_mask_of(observations)), memory
 
     def greedy_step(self, observations: Observations, memory: Memory) -> tuple[tf.Tensor, Memory]:
-        """Returns the most probable actions [B, ...], and the memory afterwards."""
         outputs, _, memory = self._advance(observations, memory)
         return self.head.distribution(outputs, action_mask_of(observations)).mode(), memory
 
     def run_actor(self, observations: Observations, memory: Memory) -> tuple[Outputs, Memory]:
-        """Returns what the head makes a distribution of, and the actor's memory (h, c) afterwards."""
         outputs, *memory = self.actor([observations, *memory])
         return outputs, tuple(memory)
-
-    def to_environment(self, actions: tf.Tensor) -> tf.Tensor:
-        """Returns what the environment gets for actions [B, ...]."""
-        return self.head.to_environment(actions)
 
     def evaluate_trajectory(
         self, observations: Observations, mask: tf.Tensor, memory: Memory
     ) -> tuple[Distribution, tf.Tensor]:
-        """Computes distributions [T, B, ...] and values [T, B] of a trajectory's observations [T, B, ...], from its
-        first memory on; mask [T, B] or one step shorter."""
         outputs, values = self._unroll(observations, mask, memory)
         return self.head.distribution(outputs, action_mask_of(observations)), values
 
     def item_size(self, rollout_length: int) -> int:
-        """Returns the length: an item of a batch is an environment with the whole time of a rollout."""
-        return rollout_length
+        return rollout_length  # an item is an environment with the whole time of a rollout
 
     def to_items(self, nest: Structure) -> Structure:
-        """Lays tensors [T, B, ...] out as items [B, T, ...]."""
-        return map_tensors(swap_time, nest)
+        return map_tensors(swap_time, nest)  # [B, T, ...]
 
     def item_inputs(self, observations: Observations, mask: tf.Tensor, memory: Memory) -> SequenceInputs:
-        """Makes the inputs of `evaluate_actions`."""
         return SequenceInputs(observations, mask, memory)
 
     def evaluate_actions(self, inputs: SequenceInputs, actions: tf.Tensor) -> ActionEvaluation:
