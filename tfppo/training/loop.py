@@ -83,9 +83,10 @@ def raising_what_it_raised(collector: Any) -> Iterator[None]:
     try:
         yield
     except tf.errors.OpError:
-        if collector.error is None:
+        error = getattr(collector, "error", None)
+        if error is None:
             raise
-        raise collector.error from None
+        raise error from None
 
 
 def write_iterations(

@@ -23,7 +23,6 @@ class ActorCriticPolicy(ControlPolicy):
       head: how actions are drawn; None: one of as many discrete actions as the actor has outputs.
     """
 
-    is_recurrent = False
     actor_memory_specs = ()
 
     def __init__(self, actor: keras.Model, critic: keras.Model, head: ActionHead | None = None):

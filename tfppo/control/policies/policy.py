@@ -31,6 +31,7 @@ class ControlPolicy(Policy, Protocol):
     @property
     def is_recurrent(self) -> bool:
         """Whether the policy remembers the episode."""
+        return bool(self.actor_memory_specs)
 
     @property
     def actor_memory_specs(self) -> tuple[tf.TensorSpec, ...]:
@@ -52,7 +53,10 @@ class ControlPolicy(Policy, Protocol):
         """Returns the most probable actions [B, ...], and the memory afterwards."""
 
     def run_actor(self, observations: Observations, memory: Memory) -> tuple[Outputs, Memory]:
-        """Returns what the head makes a distribution of, and the actor's part of the memory, before and after."""
+        """Runs the actor alone, on its part of the memory.
+
+        Returns: what the head makes a distribution of, and this part of the memory afterwards.
+        """
 
     def to_environment(self, actions: tf.Tensor) -> tf.Tensor:
         """Returns what the environment gets for actions [B, ...]."""

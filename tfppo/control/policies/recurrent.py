@@ -38,8 +38,6 @@ class RecurrentPolicy(ControlPolicy):
       head: how actions are drawn.
     """
 
-    is_recurrent = True
-
     def __init__(self, actor: keras.Model, critic: keras.Model, head: ActionHead):
         self.actor = actor
         self.critic = critic
