@@ -18,10 +18,10 @@ from support.refusal import refusal
 
 from tfppo.control import export, run
 from tfppo.control.config import ControlConfig, ControlRunConfig
-from tfppo.control.envs.environment import forget
 from tfppo.control.envs.vector import make_vector_environment
 from tfppo.control.export import export_policy, input_specs
 from tfppo.control.policies.encoders import map_space, observation_dtype
+from tfppo.control.policies.policy import forget
 from tfppo.control.trainer import ControlTrainer
 from tfppo.ppo.config import PPOConfig
 from tfppo.training.config import RunConfig
@@ -237,7 +237,7 @@ def test_inputs_are_named_and_typed():
     space = spaces.Dict({"left/eye": image, "gear": spaces.Discrete(3), "arm": spaces.Box(-1, 1, [2], np.float64)})
 
     class Stateless:
-        is_recurrent = False
+        actor_memory_specs = ()
 
     specs = input_specs(Stateless, space)
     assert {name: (spec.shape.as_list(), spec.dtype.name) for name, spec in specs.items()} == {

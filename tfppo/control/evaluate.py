@@ -9,9 +9,10 @@ import numpy as np
 import tensorflow as tf
 from gymnasium.vector import VectorEnv
 
+from tfppo.control.envs.environment import Observations
 from tfppo.control.envs.vector import make_vector_environment
 from tfppo.control.policies.encoders import map_space, observation_dtype
-from tfppo.control.policies.policy import ControlPolicy, forget
+from tfppo.control.policies.policy import ControlPolicy, Memory, forget
 from tfppo.control.rollouts.normalization import Normalization
 from tfppo.ops.random import fold_in
 from tfppo.reporting.console import progress_bar
@@ -26,7 +27,7 @@ class Player:
     takes them.
 
     Args:
-      policy: who acts.
+      policy: acts.
       environment: B environments that start a new episode by a step of its own (gymnasium's NEXT_STEP).
       normalization: of the observations; None: they stay as they are.
       greedy: whether the most probable actions are taken; False: actions are drawn, as in training.
@@ -72,8 +73,10 @@ class Player:
     def _draw_noise(self, seed: tf.Tensor) -> tf.Tensor:
         return self.policy.noise([NOISE_STEPS, self.environment.num_envs], seed)
 
-    def _act_at(self, observations: Any, noise: tf.Tensor, index: tf.Tensor, memory: Any, starts: tf.Tensor) -> Any:
-        """What the environment gets, and the memory afterwards: zero where this step only starts a new episode."""
+    def _act_at(
+        self, observations: Observations, noise: tf.Tensor, index: tf.Tensor, memory: Memory, starts: tf.Tensor
+    ) -> tuple[tf.Tensor, Memory]:
+        """Returns what the environment gets, and the memory: zero where this step only starts a new episode."""
         observations = self.normalization.observations(observations)
         if self.greedy:
             actions, memory = self.policy.greedy_step(observations, memory)
@@ -98,7 +101,7 @@ def episode_returns(
     Every environment plays its fixed share of the episodes: taking whichever finish first would favour short ones.
 
     Args:
-      policy: who acts.
+      policy: acts.
       env: its id, as in `vector.make_vector_environment`.
       episodes: how many.
       seed: of the episodes' starts, and of actions that are drawn.

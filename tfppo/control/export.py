@@ -2,16 +2,18 @@
 
 import re
 from pathlib import Path
-from typing import Any
 
 import gymnasium
 import tensorflow as tf
 
+from tfppo.control.envs.environment import Observations
 from tfppo.control.policies.encoders import action_mask_of, observation_dtype, observation_shape
-from tfppo.control.policies.policy import ControlPolicy, forget
-from tfppo.control.rollouts.normalization import Normalization
+from tfppo.control.policies.policy import ControlPolicy, Memory, forget
+from tfppo.control.rollouts.normalization import WHOLE, Normalization
 from tfppo.errors import UsageError, one_line
 from tfppo.training.files import replacing
+from tfppo.ops.nest import Nest
+from tfppo.training import run_folder
 
 MEMORY = ("memory_h", "memory_c")
 STARTS, SEED = "episode_starts", "seed"
@@ -42,7 +44,7 @@ def export_policy(
     episode, and what is remembered of the last one is forgotten before the policy acts.
 
     Args:
-      policy: who acts.
+      policy: acts.
       observation_space: of one environment.
       folder: where to; None of its parents has to exist.
       normalization: of observations; None: they stay as they are.
@@ -62,16 +64,14 @@ def export_policy(
 
 
 def input_specs(policy: ControlPolicy, observation_space: gymnasium.Space) -> dict[str, tf.TensorSpec]:
-    """The inputs of an exported policy's `act`, by name.
+    """Returns the inputs of an exported policy's `act`, by name.
 
     Raises:
       UsageError: if two would have the same name.
     """
     specs = [(name, _spec(part)) for name, part in _parts(observation_space)]
-    if policy.is_recurrent:
-        units = policy.actor.output[-1].shape[-1]
-        specs += [(name, tf.TensorSpec([None, units], tf.float32)) for name in MEMORY]
-        specs.append((STARTS, tf.TensorSpec([None], tf.bool)))
+    if policy.actor_memory_specs:
+        specs += [*zip(MEMORY, policy.actor_memory_specs, strict=True), (STARTS, tf.TensorSpec([None], tf.bool))]
     names = [name for name, _ in specs]
     twice = sorted({name for name in names if names.count(name) > 1 or name == SEED})
     if twice:
@@ -88,44 +88,47 @@ class _Exported(tf.Module):
     def __init__(self, policy: ControlPolicy, observation_space: gymnasium.Space, normalization: Normalization):
         super().__init__(name="policy")
         self._policy = policy
-        self._actor = policy.actor
+        self._actor = policy.actor  # whose variables are saved
         self._normalization = normalization
         self._space = observation_space
 
     @tf.function(autograph=False)
     def act(self, **inputs: tf.Tensor) -> dict[str, tf.Tensor]:
-        outputs, action_mask, memory = self._look(inputs)
-        return self._answer(self._policy.head.distribution(outputs, action_mask).mode(), memory)
+        """Takes the most probable actions."""
+        observations = self._observations(inputs)
+        outputs, memory = self._policy.run_actor(observations, self._memory(inputs))
+        actions = self._policy.head.distribution(outputs, action_mask_of(observations)).mode()
+        return self._answer(actions, memory)
 
     @tf.function(autograph=False)
     def sample(self, seed: tf.Tensor, **inputs: tf.Tensor) -> dict[str, tf.Tensor]:
-        outputs, action_mask, memory = self._look(inputs)
-        rows = tf.shape(next(iter(inputs.values())))[0]
-        actions, _ = self._policy.head.act(outputs, self._policy.noise([rows], seed), action_mask)
+        """Draws actions by a seed, int64 [2]."""
+        observations = self._observations(inputs)
+        outputs, memory = self._policy.run_actor(observations, self._memory(inputs))
+        noise = self._policy.noise([tf.shape(next(iter(inputs.values())))[0]], seed)
+        actions, _ = self._policy.head.act(outputs, noise, action_mask_of(observations))
         return self._answer(actions, memory)
 
-    def _look(self, inputs: dict[str, tf.Tensor]) -> tuple[Any, tf.Tensor | None, tuple[tf.Tensor, ...]]:
-        """What the actor makes of the inputs, the action mask, and the memory afterwards."""
+    def _observations(self, inputs: dict[str, tf.Tensor]) -> Observations:
+        """Normalised observations [B, ...]."""
         if isinstance(self._space, gymnasium.spaces.Dict):
-            observations = {key: inputs[_input_name(key)] for key in self._space}
-        else:
-            observations = inputs["observations"]
-        observations = self._normalization.observations(observations)
-        action_mask = action_mask_of(observations)
-        if not self._policy.is_recurrent:
-            return self._actor(observations), action_mask, ()
-        memory = forget([inputs[name] for name in MEMORY], inputs[STARTS])
-        outputs, *memory = self._actor([observations, *memory])
-        return outputs, action_mask, tuple(memory)
+            return self._normalization.observations({key: inputs[_input_name(key)] for key in self._space})
+        return self._normalization.observations(inputs[WHOLE])
 
-    def _answer(self, actions: tf.Tensor, memory: tuple[tf.Tensor, ...]) -> dict[str, tf.Tensor]:
+    def _memory(self, inputs: dict[str, tf.Tensor]) -> Memory:
+        """The actor's memory [B, ...], zero where an episode starts."""
+        if not self._policy.actor_memory_specs:
+            return ()
+        return forget(tuple(inputs[name] for name in MEMORY), inputs[STARTS])
+
+    def _answer(self, actions: tf.Tensor, memory: Memory) -> dict[str, tf.Tensor]:
         return {"actions": self._policy.to_environment(actions)} | dict(zip(MEMORY, memory, strict=False))
 
 
 def _parts(space: gymnasium.Space) -> list[tuple[str, gymnasium.Space]]:
     if isinstance(space, gymnasium.spaces.Dict):
         return [(_input_name(key), part) for key, part in space.items()]
-    return [("observations", space)]
+    return [(WHOLE, space)]
 
 
 def _input_name(key: str) -> str:
@@ -144,7 +147,7 @@ def model_graph(policy: ControlPolicy) -> bytes:
     specs = [tf.nest.map_structure(lambda x: tf.TensorSpec(x.shape, x.dtype, x.name), model.input) for model in models]
 
     @tf.function(autograph=False, input_signature=specs)
-    def actor_and_critic(for_actor, for_critic):
+    def actor_and_critic(for_actor: Nest, for_critic: Nest) -> tuple[Nest, Nest]:
         return policy.actor(for_actor), policy.critic(for_critic)
 
     return actor_and_critic.get_concrete_function().graph.as_graph_def().SerializeToString()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from gymnasium.vector import SyncVectorEnv
 from PIL import Image
 
 from tfppo.control.envs.vector import is_only_in_graph, make_vector_environment
@@ -55,7 +56,7 @@ def record_episodes(
     one starts its episodes otherwise.
 
     Args:
-      policy: who acts.
+      policy: acts.
       env: its id, as in `vector.make_vector_environment`.
       episodes: how many, up to `evaluate.MAX_ENVS`.
       seed: of the episodes' starts.
@@ -71,12 +72,9 @@ def record_episodes(
             environment = make_vector_environment(env, 1, render_mode="rgb_array")
         try:
             player = Player(policy, environment, normalization)
-            limit = (environment.spec and environment.spec.max_episode_steps) or math.inf
-            frames = []
+            frames: list[Frame] = []
             for number in range(episodes):
-                frames += _record_episode(
-                    player, env, seed + number, lambda steps, number=number: progress(number + steps / limit)
-                )
+                frames += _record_episode(player, env, seed + number, number, progress)
             progress(episodes)
         finally:
             environment.close()
@@ -131,7 +129,7 @@ def encode_gif(frames: Sequence[Frame]) -> bytes:
         append_images=others,
         duration=[10 * frame.delay for frame in frames],
         loop=0,
-        palette=bytes(colors.getpalette()),  # once for all frames
+        palette=bytes(colors.getpalette() or []),  # once for all frames
         optimize=True,  # only what changes from frame to frame
     )
     return file.getvalue()
@@ -144,7 +142,8 @@ def _check_renders(env: str) -> None:
     environment.close()
     if "rgb_array" not in modes:
         raise UsageError(f"{env} has no render mode rgb_array, but {', '.join(map(str, modes)) or 'none at all'}")
-    if any("mujoco" in base.__module__ for base in type(environment.envs[0].unwrapped).__mro__):
+    drawn = environment.envs[0].unwrapped if isinstance(environment, SyncVectorEnv) else environment
+    if any("mujoco" in base.__module__ for base in type(drawn).__mro__):
         has_display = sys.platform != "linux" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
         is_off_screen = os.environ.get("MUJOCO_GL") in ("egl", "osmesa")
         if not (NVIDIA_DRIVER.exists() if is_off_screen else has_display):
@@ -154,15 +153,19 @@ def _check_renders(env: str) -> None:
             )
 
 
-def _record_episode(player: Player, env: str, seed: int, progress: Callable[[int], None]) -> list[Frame]:
+def _record_episode(
+    player: Player, env: str, seed: int, finished: int, progress: Callable[[float], None]
+) -> list[Frame]:
+    """The frames of the episode that follows `finished` others."""
     fps = player.environment.metadata.get("render_fps") or USUAL_FPS
+    limit = (player.environment.spec and player.environment.spec.max_episode_steps) or math.inf
     interval = math.ceil(fps / MAX_FPS)
     steps, images = [], []
     for step, (_, done) in enumerate(player.play(seed)):
         if step % interval == 0 or done[0]:
             steps.append(step)
             images.append(_draw(player, env))
-        progress(step)
+        progress(finished + step / limit)
         if done[0] or len(images) == MAX_FRAMES:
             break
     # Rounding times, not delays: it does not add up.
@@ -172,8 +175,8 @@ def _record_episode(player: Player, env: str, seed: int, progress: Callable[[int
 
 def _draw(player: Player, env: str) -> Image.Image:
     with _explained(env):
-        (pixels,) = player.environment.render()
-        if getattr(pixels, "dtype", None) != np.uint8:
+        (pixels,) = player.environment.render() or (None,)
+        if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8:
             raise TypeError(f"render gave {type(pixels).__name__}, not an array of bytes")
         image = Image.fromarray(pixels).convert("RGB")
     return image.reduce(math.ceil(max(image.size) / MAX_SIDE))

@@ -27,7 +27,7 @@ class Trajectory(NamedTuple):
 
     observations: Nest  # [T + 1, B, ...]
     actions: tf.Tensor  # [T, B, ...]
-    distribution: Nest  # [T, B, ...] raw parameters of the policy that acted, or empty
+    distribution: Distribution | tuple[()]  # [T, B, ...] raw parameters of the policy that acted, or empty
     rewards: tf.Tensor  # [T, B]
     terminated: tf.Tensor  # [T, B] bool
     truncated: tf.Tensor  # [T, B] bool
@@ -45,7 +45,7 @@ class Rollout(NamedTuple):
 
     all_observations: Nest  # [T + 1, B, ...], as in a Trajectory
     actions: tf.Tensor  # [T, B, ...]
-    distribution: Nest  # [T, B, ...] raw parameters of the policy that acted
+    distribution: Distribution  # [T, B, ...] raw parameters of the policy that acted
     log_probs: tf.Tensor  # [T, B]
     values: tf.Tensor  # [T, B]
     next_values: tf.Tensor  # [T, B] value of the true successor

@@ -10,7 +10,7 @@ import tensorflow as tf
 from reference import every_mode
 
 from tfppo.control.envs.classic import CLASSIC, Acrobot
-from tfppo.control.envs.environment import start_episodes, step_episodes
+from tfppo.control.envs.episodes import start_episodes, step_episodes
 from tfppo.ops.random import fold_in
 
 SEED = tf.constant([3, 4])

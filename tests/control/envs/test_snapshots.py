@@ -103,8 +103,8 @@ def collect(collector, numbers):
 
 
 def unflatten(collector, arrays):
-    """Trajectory, returns, lengths and memory."""
-    return tf.nest.pack_sequence_as(collector._structure, arrays)
+    """Trajectory and memory."""
+    return tf.nest.pack_sequence_as(collector._record, arrays)
 
 
 def assert_equal(ours, theirs):
@@ -257,7 +257,8 @@ def test_an_environment_that_cannot_be_replayed_starts_a_new_episode(kind, make,
     (stepper,) = resumed._steppers
     np.testing.assert_array_equal(stepper._observations[:, 1], 0)
     assert not stepper.done.any() and not stepper._returns.any() and not stepper._lengths.any()
-    _, returns, lengths, _ = unflatten(resumed, collect(resumed, [2])[0])
+    trajectory, _ = unflatten(resumed, collect(resumed, [2])[0])
+    lengths = trajectory.episode_lengths
     np.testing.assert_array_equal(lengths[:, 0], [*range(1, 10), 0, 1, 2, 3])
 
 
@@ -268,12 +269,11 @@ def test_the_others_go_on_exactly(vectorization, make, tmp_path):
     collect(whole, range(2))
     whole.save_environments(tmp_path)
     assert resumed.restore_environments(tmp_path).startswith("2 of 5 environments go on exactly where they were; ")
-    before, after = (unflatten(x, collect(x, [2])[0]) for x in (whole, resumed))
-    for name in ("observations", "rewards", "terminated", "mask"):
-        assert_equal(getattr(after[0], name)[:, 1::2], getattr(before[0], name)[:, 1::2])
-    assert_equal([x[:, 1::2] for x in after[1:3]], [x[:, 1::2] for x in before[1:3]])
-    assert (after[0].observations[0, ::2, 1] == 0).all() and (after[2][0, ::2] == 1).all()
-    for ours, theirs in zip(after[3], before[3], strict=True):  # the memory
+    (before, memory), (after, restored) = (unflatten(x, collect(x, [2])[0]) for x in (whole, resumed))
+    for name in ("observations", "rewards", "terminated", "mask", "episode_returns", "episode_lengths"):
+        assert_equal(getattr(after, name)[:, 1::2], getattr(before, name)[:, 1::2])
+    assert (after.observations[0, ::2, 1] == 0).all() and (after.episode_lengths[0, ::2] == 1).all()
+    for ours, theirs in zip(restored, memory, strict=True):
         np.testing.assert_array_equal(ours[1::2], theirs[1::2])
         assert not ours[::2].any() and theirs[::2].all()
 

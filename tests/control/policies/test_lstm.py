@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfppo.control.envs.environment import forget
 from tfppo.control.policies.lstm import unroll
+from tfppo.control.policies.policy import forget
 from tfppo.execution.compilation import compiled
 
 STEPS, BATCH, UNITS, WIDTHS = 9, 3, 5, (2, 4)

@@ -6,9 +6,9 @@ import pytest
 import tensorflow as tf
 from gymnasium import spaces
 
-from tfppo.control.envs.environment import forget
 from tfppo.control.policies.heads import DiscreteHead, make_head
-from tfppo.control.policies.recurrent import RecurrentPolicy, SequenceInputs, make_recurrent, swap_time
+from tfppo.control.policies.policy import forget
+from tfppo.control.policies.recurrent import RecurrentPolicy, make_recurrent
 from tfppo.errors import UsageError
 
 STEPS, BATCH = 6, 3
@@ -61,8 +61,11 @@ def test_a_review_and_an_evaluation_are_what_was_seen_step_by_step(case):
     for x, *parts in zip(tf.nest.flatten(reviewed), *map(tf.nest.flatten, seen), strict=True):
         np.testing.assert_allclose(x, tf.stack(parts), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(given, values, rtol=1e-4, atol=1e-5)
-    inputs = SequenceInputs(*tf.nest.map_structure(swap_time, (observations, mask)), first)
-    evaluation = policy.evaluate_actions(inputs, swap_time(actions))
+    items = policy.to_items((observations, mask, actions))  # [B, T, ...]
+    for x, item in zip(*map(tf.nest.flatten, ((observations, mask, actions), items)), strict=True):
+        np.testing.assert_array_equal(np.swapaxes(x, 0, 1), item)
+    evaluation = policy.evaluate_actions(policy.item_inputs(*items[:2], first), items[2])
+    assert policy.item_size(STEPS) == STEPS
     log_probs = tf.stack([d.log_prob(a) for d, a in zip(seen, actions, strict=True)])
     np.testing.assert_allclose(evaluation.log_probs, tf.transpose(log_probs), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(evaluation.values, tf.transpose(values), rtol=1e-4, atol=1e-5)

@@ -9,8 +9,9 @@ import tensorflow as tf
 from tfppo.control.envs.classic import CartPole
 from tfppo.control.recipes import make_control_config
 from tfppo.control.rollouts import fused
+from tfppo.control.rollouts.batches import to_batch
 from tfppo.control.rollouts.fused import fuse, fused_iterations
-from tfppo.control.rollouts.graph import GraphCollector, to_batch
+from tfppo.control.rollouts.graph import GraphCollector
 from tfppo.control.rollouts.normalization import Normalization
 from tfppo.control.trainer import ControlTrainer
 from tfppo.ppo.config import PPOConfig
@@ -119,7 +120,7 @@ def make_trainer(make_policy):
         collector = GraphCollector(
             policy, environment, NUM_ENVS, LENGTH, normalization=normalization, seed=5, mode="graph"
         )
-        prepare = lambda rollout: to_batch(rollout, PPO.gamma, PPO.gae_lambda)  # noqa: E731
+        prepare = lambda rollout: to_batch(policy, rollout, PPO.gamma, PPO.gae_lambda)  # noqa: E731
         return collector, PPOLearner(policy, PPO, ITERATIONS, prepare=prepare, seed=5, mode="graph")
 
     return make_trainer

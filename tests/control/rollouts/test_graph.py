@@ -6,8 +6,11 @@ import reference
 import tensorflow as tf
 
 from tfppo.control.envs.classic import CartPole
-from tfppo.control.envs.environment import collect_trajectory, start_episodes
-from tfppo.control.rollouts.graph import GraphCollector, make_rollout, revalue, to_batch
+from tfppo.control.envs.episodes import fresh_states, start_episodes
+from tfppo.control.rollouts.batches import make_rollout, revalue, to_batch
+from tfppo.control.rollouts.graph import GraphCollector
+from tfppo.control.rollouts.normalization import Normalization
+from tfppo.control.rollouts.trajectory import collect_trajectory
 from tfppo.ops.random import fold_in, normal
 
 NUM_ENVS, LENGTH = 3, 40
@@ -107,10 +110,11 @@ def test_state_that_is_put_back_goes_on_the_same_way(make_collector):
 def test_successors_of_the_trajectory_go_before_the_next_observations(make_policy):
     """Where an environment starts at once, the value of what really followed counts."""
     policy = make_policy()
-    act = lambda observations, noise, memory: (*policy.act(observations, noise), memory)  # noqa: E731
     episodes = start_episodes(CartPole(), 2, tf.constant([1, 1]))
-    noise = policy.noise([5, 2], tf.constant([2, 2]))
-    _, trajectory, _ = collect_trajectory(CartPole(), episodes, act, noise, tf.constant([3, 3]))
+    noise, fresh = policy.noise([5, 2], tf.constant([2, 2])), fresh_states(CartPole(), 5, 2, tf.constant([3, 3]))
+    _, _, trajectory = collect_trajectory(
+        CartPole(), policy, Normalization(), episodes, (), noise, fresh, tf.constant([3, 3])
+    )
     without = make_rollout(policy, trajectory, {})
     successors = trajectory.observations[1:] + 1.0
     rollout = make_rollout(policy, trajectory._replace(successors=successors), {})
@@ -139,10 +143,11 @@ def test_a_rollout_is_valued_anew(make_collector, apart):
 
 
 def test_batch_has_the_advantages_of_the_slow_loop_and_time_before_environments(make_collector):
-    (rollout,) = collect(make_collector(), 1)
+    collector = make_collector()
+    (rollout,) = collect(collector, 1)
     shape = [LENGTH, NUM_ENVS]
     rollout = rollout._replace(rewards=normal(shape, fold_in([1, 2], 0)), next_values=normal(shape, fold_in([1, 2], 1)))
-    batch = to_batch(rollout, 0.9, 0.8)
+    batch = to_batch(collector.policy, rollout, 0.9, 0.8)
     arrays = [np.array(getattr(rollout, n), float) for n in ("rewards", "values", "next_values")]
     arrays += [rollout.terminated.numpy(), rollout.truncated.numpy(), 0.9, 0.8]
     advantages, returns = reference.for_each_column(reference.generalized_advantage_estimation, *arrays)

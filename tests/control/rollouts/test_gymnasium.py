@@ -12,7 +12,7 @@ from tfppo.control.config import ControlConfig, ControlRunConfig
 from tfppo.control.envs.vector import autoreset_mode, make_vector_environment
 from tfppo.control.policies.heads import DiscreteHead
 from tfppo.control.policies.recurrent import make_recurrent
-from tfppo.control.rollouts.graph import to_batch
+from tfppo.control.rollouts.batches import to_batch
 from tfppo.control.rollouts.gymnasium import GymnasiumCollector
 from tfppo.control.trainer import ControlTrainer
 from tfppo.errors import UsageError
@@ -101,15 +101,15 @@ def test_truncation_bootstraps_from_the_final_observation(autoreset, make_counti
     (rollout,) = collect(collector, 1)
     assert rollout.truncated[1, 1] and not rollout.terminated[1, 1]
     np.testing.assert_allclose(rollout.next_values[1, 1], 102.0)
-    batch = to_batch(rollout, 0.5, 1.0)
+    batch = to_batch(counting_policy, rollout, 0.5, 1.0)
     np.testing.assert_allclose(batch.returns[1 * 2 + 1], 2.0 + 0.5 * 102.0)
     np.testing.assert_allclose(batch.returns[0 * 2 + 1], 1.0 + 0.5 * (2.0 + 0.5 * 102.0))
 
 
-def test_advantages_are_the_same_in_every_mode(rollouts, stream):
+def test_advantages_are_the_same_in_every_mode(rollouts, stream, counting_policy):
     """Those of the stream, up to the last complete episode: what follows, each mode cuts at another place."""
     rollout = rollouts[0]
-    batch = tf.function(to_batch, autograph=False)(rollout, 0.9, 0.8)
+    batch = tf.function(lambda x: to_batch(counting_policy, x, 0.9, 0.8), autograph=False)(rollout)
     advantages = np.reshape(batch.advantages, [LENGTH, NUM_ENVS])
     for number in range(NUM_ENVS):
         observations, rewards, terminated, truncated, successors = stream(number, counts([rollout], number).sum())

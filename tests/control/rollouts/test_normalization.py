@@ -11,7 +11,8 @@ from tfppo.control.envs.classic import CartPole
 from tfppo.control.policies.actor_critic import ActorCriticPolicy
 from tfppo.control.policies.networks import make_actor, make_critic
 from tfppo.control.recipes import make_control_config
-from tfppo.control.rollouts.graph import GraphCollector, to_batch
+from tfppo.control.rollouts.batches import to_batch
+from tfppo.control.rollouts.graph import GraphCollector
 from tfppo.control.rollouts.gymnasium import GymnasiumCollector
 from tfppo.control.rollouts.normalization import Moments, Normalization, initial_moments, merge_moments
 from tfppo.control.trainer import ControlTrainer
@@ -31,14 +32,16 @@ MIXED = spaces.Dict(
 GAMMA = 0.9
 
 
-def make_trajectory(observations, rewards=None, ended=None, successors=()):
-    """One of observations [T + 1, B, ...] in which nothing else matters."""
+def make_trajectory(normalization, observations, rewards=None, ended=None):
+    """One of observations [T + 1, B, ...] that were normalised as a collector does it; nothing else matters."""
     length, num_envs = tf.nest.flatten(observations)[0].shape[:2]
     flags = np.zeros([length - 1, num_envs], bool)
     terminated, truncated = (flags, flags) if ended is None else ended
     rewards = np.zeros([length - 1, num_envs]) if rewards is None else rewards
     tensors = [tf.constant(x) for x in (np.float32(rewards), terminated, truncated, ~flags)]
-    return Trajectory(observations, tf.zeros([length - 1, num_envs], tf.int32), (), *tensors, successors)
+    nothing = tf.zeros([length - 1, num_envs], tf.int32)
+    raw = normalization.measured(observations)
+    return Trajectory(normalization.observations(observations), nothing, (), *tensors, nothing, nothing, raw)
 
 
 def numbers(*shape, seed=0, mean=0.0, std=1.0):
@@ -89,9 +92,10 @@ def test_off_changes_nothing_and_has_no_variables():
         Normalization(BOX, 2, GAMMA),
         Normalization(spaces.Discrete(3), 2, 0.9, True),
     ):
-        trajectory = make_trajectory(tf.constant(numbers(4, 2, 3, mean=50)), numbers(3, 2))
+        observations = tf.constant(numbers(4, 2, 3, mean=50))
+        trajectory = make_trajectory(normalization, observations, numbers(3, 2))
         assert normalization.state == []
-        assert normalization.observations(trajectory.observations) is trajectory.observations
+        assert trajectory.observations is observations and trajectory.raw_observations == {}
         for a, b in zip(tf.nest.flatten(normalization.finish(trajectory)), tf.nest.flatten(trajectory), strict=True):
             assert a is b
 
@@ -103,7 +107,7 @@ def test_observations_are_normalised_by_what_came_before():
     seen = np.zeros([0, 3])
     for piece in pieces:
         before = normalization.observations(tf.constant(piece))
-        finished = normalization.finish(make_trajectory(tf.constant(piece)))
+        finished = normalization.finish(make_trajectory(normalization, tf.constant(piece)))
         expected = slow_normalized(piece, seen) if len(seen) else np.clip(piece, -10, 10)
         np.testing.assert_allclose(finished.observations, expected, rtol=1e-4, atol=1e-4)
         np.testing.assert_array_equal(finished.observations, before)
@@ -117,7 +121,7 @@ def test_observations_are_normalised_by_what_came_before():
 
 def test_observations_are_clipped_at_ten_standard_deviations():
     normalization = Normalization(BOX, 100, observations=True)
-    normalization.finish(make_trajectory(tf.constant(numbers(11, 100, 3, mean=2, std=3))))
+    normalization.finish(make_trajectory(normalization, tf.constant(numbers(11, 100, 3, mean=2, std=3))))
     _, mean, variance = normalization.state
     for factor, expected in ((9.9, 9.9), (10.1, 10.0), (1e6, 10.0)):
         for sign in (1, -1):
@@ -128,20 +132,9 @@ def test_observations_are_clipped_at_ten_standard_deviations():
 def test_what_never_varied_stays_finite():
     normalization = Normalization(BOX, 2, observations=True)
     still = np.full([4, 2, 3], 7.0, np.float32)
-    normalization.finish(make_trajectory(tf.constant(still)))
+    normalization.finish(make_trajectory(normalization, tf.constant(still)))
     np.testing.assert_array_equal(normalization.observations(tf.constant(still)), np.zeros_like(still))
     assert np.abs(normalization.observations(tf.constant(still + 1))).max() == 10.0
-
-
-def test_successors_are_normalised_by_the_same_statistics_and_not_counted():
-    normalization = Normalization(BOX, 2, observations=True)
-    first, second = (numbers(4, 2, 3, seed=k, mean=4) for k in range(2))
-    normalization.finish(make_trajectory(tf.constant(first)))
-    finished = normalization.finish(make_trajectory(tf.constant(second), successors=tf.constant(second[1:] + 1)))
-    seen = first[:-1].reshape(-1, 3)
-    np.testing.assert_allclose(finished.successors, slow_normalized(second[1:] + 1, seen), rtol=1e-4, atol=1e-4)
-    joined = np.concatenate([seen, second[:-1].reshape(-1, 3)])
-    np.testing.assert_allclose(normalization.state[1], joined.mean(axis=0), rtol=1e-5)
 
 
 def test_images_choices_integers_and_masks_of_a_dict_are_left_alone():
@@ -154,9 +147,9 @@ def test_images_choices_integers_and_masks_of_a_dict_are_left_alone():
         "count": tf.fill([5, 2, 1], 50.0),
         "wheel": tf.fill([5, 2], 2),
     }
-    normalization.finish(make_trajectory(observations))
+    normalization.finish(make_trajectory(normalization, observations))
     assert len(normalization.state) == 3  # of the arm
-    finished = normalization.finish(make_trajectory(observations)).observations
+    finished = normalization.finish(make_trajectory(normalization, observations)).observations
     assert set(finished) == set(MIXED)
     for key in set(MIXED) - {"arm"}:
         np.testing.assert_array_equal(finished[key], observations[key])
@@ -191,7 +184,7 @@ def test_rewards_are_scaled_as_by_a_slow_loop(compiled):
         ended = rng.random([2, 8, 3]) < 0.1
         ended[k % 2, -1, k] = True  # in the last step too
         observations = tf.constant(numbers(9, 3, 2, mean=50))
-        finished = finish(make_trajectory(observations, rewards, ended))
+        finished = finish(make_trajectory(normalization, observations, rewards, ended))
         expected = slow_scaled(rewards, ended[0] | ended[1], running, seen)
         np.testing.assert_allclose(finished.rewards, expected, rtol=1e-4)
         np.testing.assert_allclose(normalization.state[-1], running, rtol=1e-4)
@@ -207,7 +200,7 @@ def test_the_mean_of_rewards_stays():
     normalization = Normalization(None, 4, GAMMA, rewards=True)
     rewards = np.full([20, 4], -3.0, np.float32)
     rewards[::5] = 0.0
-    scaled = normalization.finish(make_trajectory(tf.zeros([21, 4, 1]), rewards)).rewards.numpy()
+    scaled = normalization.finish(make_trajectory(normalization, tf.zeros([21, 4, 1]), rewards)).rewards.numpy()
     assert (scaled[rewards == 0] == 0).all() and len(np.unique(scaled)) == 2
     assert (scaled[rewards != 0] < -0.1).all()
 
@@ -217,7 +210,7 @@ def test_rewards_are_clipped_at_ten():
     normalization = Normalization(None, 1, 0.0, rewards=True)
     rewards = np.zeros([1000, 1], np.float32)
     rewards[500], rewards[700] = 1000.0, -900.0
-    scaled = normalization.finish(make_trajectory(tf.zeros([1001, 1, 1]), rewards)).rewards.numpy()
+    scaled = normalization.finish(make_trajectory(normalization, tf.zeros([1001, 1, 1]), rewards)).rewards.numpy()
     assert scaled[500] == 10.0 and scaled[700] == -10.0 and not scaled[:500].any()
 
 
@@ -227,8 +220,8 @@ def test_rewards_are_clipped_at_ten():
 def test_state_that_is_put_back_goes_on_the_same_way():
     def finish(normalization, k):
         ended = np.random.default_rng(k).random([2, 6, 2]) < 0.2
-        trajectory = make_trajectory(tf.constant(numbers(7, 2, 3, seed=k, mean=k)), numbers(6, 2, seed=k), ended)
-        return normalization.finish(trajectory)
+        observations = tf.constant(numbers(7, 2, 3, seed=k, mean=k))
+        return normalization.finish(make_trajectory(normalization, observations, numbers(6, 2, seed=k), ended))
 
     one, two = (Normalization(BOX, 2, GAMMA, observations=True, rewards=True) for _ in range(2))
     finish(one, 0)
@@ -320,7 +313,8 @@ def test_every_ratio_of_the_first_minibatch_is_1(kind, make_counting):
     """The stored observation is the normalised one that the policy saw, in every iteration."""
     collector = collect_normalised(CartPole() if kind == "in_graph" else make_counting(4, kind), "graph")
     config = PPOConfig(minibatch_size=32, num_epochs=1, learning_rate=0.1, learning_rate_schedule="constant")
-    learner = PPOLearner(collector.policy, config, 3, prepare=lambda x: to_batch(x, GAMMA, 0.9), mode="graph")
+    prepare = lambda x: to_batch(collector.policy, x, GAMMA, 0.9)  # noqa: E731
+    learner = PPOLearner(collector.policy, config, 3, prepare=prepare, mode="graph")
     for k in range(3):
         before = [variable.numpy() for variable in collector.normalization.state]
         metrics = learner.update(collector.collect(tf.constant(k, tf.int64)))
@@ -351,6 +345,12 @@ def test_a_gymnasium_policy_sees_normalised_observations(autoreset, make_countin
         np.testing.assert_allclose(rollout.observations.numpy()[mask, number], raw, rtol=1e-4, atol=1e-4)
         values = policy.value(tf.constant(successors, tf.float32))
         np.testing.assert_allclose(rollout.next_values.numpy()[mask, number], values, rtol=1e-3, atol=1e-4)
+        if autoreset != AutoresetMode.NEXT_STEP:
+            np.testing.assert_allclose(rollout.successors[:, number], successors, rtol=1e-4, atol=1e-4)
+    # Observations are counted, successors are not.
+    seen = mean + rollout.observations.numpy().reshape(-1, 3) * np.sqrt(variance + 1e-8)
+    assert np.abs(rollout.observations).max() < 10 and normalization.state[0] == 2 * count
+    np.testing.assert_allclose(normalization.state[1], (mean + seen.mean(axis=0)) / 2, rtol=1e-4)
 
 
 def test_rewards_reach_the_learner_scaled_and_the_statistics_of_episodes_as_they_were(make_counting, stream):

@@ -22,9 +22,10 @@ def write_archive(path: Path, data: Any) -> None:
       TypeError: on anything else.
     """
     arrays: list[np.ndarray] = []
-    text = json.dumps(_packed(data, arrays))
+    entries: dict[str, Any] = {NEST: np.array(json.dumps(_packed(data, arrays)))}
+    entries |= {str(k): x for k, x in enumerate(arrays)}
     with open(path, "wb") as file:
-        np.savez(file, **{NEST: np.array(text)}, **{str(k): x for k, x in enumerate(arrays)})
+        np.savez(file, **entries)
 
 
 def read_archive(path: Path) -> Any:

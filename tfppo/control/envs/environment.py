@@ -10,7 +10,7 @@ from tfppo.errors import UsageError
 from tfppo.ops.nest import Nest
 from tfppo.training.user_modules import import_named
 
-Observations: TypeAlias = "tf.Tensor | dict[str, tf.Tensor]"  # a dictionary for a Dict space
+Observations: TypeAlias = tf.Tensor | dict[str, tf.Tensor]  # a dictionary for a Dict space
 
 
 class Environment(Protocol):

@@ -25,10 +25,11 @@ class Replayable(gymnasium.Wrapper):
 
     def __init__(self, env: gymnasium.Env):
         super().__init__(env)
-        self.pending: dict[str, Any] | None = None  # the snapshot that `replay` is about
+        self.pending: dict[str, Any] = {}  # the snapshot that `replay` goes to
+        self._repeats = False  # the next step only returns what the last one did
         self._start: tuple[Any, ...] | None = None  # seed, options and state of the generator, before the last reset
         self._actions: deque[Any] = deque(maxlen=MAX_STEPS + 1)
-        self._last: tuple[Any, ...] = ()
+        self._last: tuple[Any, Any, bool, bool, dict[str, Any]] = (None, 0.0, False, False, {})
         self._return: Any = 0.0
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
@@ -40,6 +41,9 @@ class Replayable(gymnasium.Wrapper):
         return observation, info
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        if self._repeats:
+            self._repeats = False
+            return self._last
         self._actions.append(action)
         self._last = result = self.env.step(action)
         self._return += result[1]
@@ -59,12 +63,12 @@ class Replayable(gymnasium.Wrapper):
 
         Returns whether the environment is exactly where it was.
         """
-        snapshot, self.pending = self.pending, None
-        exact = self._play(snapshot["episode"])
+        exact = self._play(self.pending["episode"])
         if not exact:
-            set_generator_state(_generator(self.env), snapshot["generator"])
+            set_generator_state(_generator(self.env), self.pending["generator"])
             self.reset()
-        self.step = self._repeat
+        self.pending = {}
+        self._repeats = True
         return exact
 
     def _episode(self) -> dict[str, Any] | None:
@@ -91,16 +95,13 @@ class Replayable(gymnasium.Wrapper):
     def _end(self) -> str:
         return fingerprint((self._last[:4], self._return, generator_state(_generator(self.env))))
 
-    def _repeat(self, action: Any) -> tuple[Any, ...]:
-        del self.step
-        return self._last
-
 
 def generator_state(generator: Any) -> Any:
     """The state of a np.random.Generator as plain data; None where there is no generator. One of a kind that is not
     safe comes back itself, which is no plain data."""
-    bits = getattr(generator, "bit_generator", None)
-    return bits.state if type(bits).__name__ in SAFE_GENERATORS else generator
+    if isinstance(generator, np.random.Generator) and type(generator.bit_generator).__name__ in SAFE_GENERATORS:
+        return generator.bit_generator.state
+    return generator
 
 
 def set_generator_state(generator: Any, state: Any) -> bool:

@@ -59,9 +59,8 @@ def step_episodes(
     terminated = terminated & ~starts
     truncated = (lengths >= environment.max_episode_steps) & ~starts
     state = tf.nest.map_structure(lambda new, old: where_rows(starts, new, old), fresh, stepped)
-    return Episodes(state, returns, lengths, terminated | truncated), Transition(
-        rewards, terminated, truncated, ~starts
-    )
+    episodes = Episodes(state, returns, lengths, terminated | truncated)
+    return episodes, Transition(rewards, terminated, truncated, ~starts)
 
 
 def where_rows(condition: tf.Tensor, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:

@@ -7,7 +7,7 @@ get their attributes back. Of the rest, EnvPool's among them, it cannot be told 
 import itertools
 import types
 from enum import Enum
-from typing import Any
+from typing import Any, TypeGuard
 
 import gymnasium
 import numpy as np
@@ -57,13 +57,13 @@ def steps_to_replay(snapshot: Any) -> int:
     return sum(len(episode["actions"]) for episode in episodes if episode is not None)
 
 
-def _is_replayable(environment: VectorEnv) -> bool:
+def _is_replayable(environment: VectorEnv) -> TypeGuard[SyncVectorEnv | WorkerVectorEnv]:
     if isinstance(environment, SyncVectorEnv):
         return all(isinstance(env, Replayable) for env in environment.envs)
     return isinstance(environment, WorkerVectorEnv)
 
 
-def _replay(environment: VectorEnv, snapshots: list[dict[str, Any]]) -> tuple[np.ndarray, Any]:
+def _replay(environment: SyncVectorEnv | WorkerVectorEnv, snapshots: list[dict[str, Any]]) -> tuple[np.ndarray, Any]:
     pending = [{"generator": x["generator"], "episode": x["episode"]} for x in snapshots]
     if len(pending) != environment.num_envs:
         raise ValueError(f"{len(pending)} snapshots of {environment.num_envs} environments")

@@ -9,10 +9,10 @@ from gymnasium.spaces import flatdim
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from tfppo.control.envs.environment import IN_GRAPH_ENVIRONMENTS, Environment, registered_id
+from tfppo.control.envs.environment import IN_GRAPH_ENVIRONMENTS, Environment, Observations, registered_id
 from tfppo.control.envs.envpool import EnvPoolVectorEnv
 from tfppo.control.envs.episode_replay import Replayable
-from tfppo.control.envs.episodes import start_episodes, step_episodes
+from tfppo.control.envs.episodes import Episodes, Transition, start_episodes, step_episodes
 from tfppo.control.envs.workers import WorkerVectorEnv
 from tfppo.errors import UsageError
 from tfppo.ops.random import fold_in
@@ -56,21 +56,23 @@ def make_vector_environment(
         return InGraphVectorEnv(IN_GRAPH_ENVIRONMENTS[name](), num_envs)
     if vectorization == "envpool":
         return EnvPoolVectorEnv(name, num_envs)
-    how = {
-        "vectorization_mode": "sync",
-        "vector_kwargs": {"autoreset_mode": autoreset},
-        "wrappers": (Replayable,),
-    }
     try:
         spec = gymnasium.registry.get(name)
         has_native = spec is not None and spec.vector_entry_point is not None
         if vectorization == "native" and not has_native:
             raise UsageError(f"{env} has no natively vectorised form: use --vectorization sync or async")
         if vectorization in ("auto", "native") and has_native and autoreset == AutoresetMode.NEXT_STEP:
-            how = {"vectorization_mode": "vector_entry_point"}
-        elif vectorization == "async":
+            return gymnasium.make_vec(name, num_envs, "vector_entry_point", **options)
+        if vectorization == "async":
             return WorkerVectorEnv(name, num_envs, autoreset)
-        return gymnasium.make_vec(name, num_envs, **how, **options)
+        return gymnasium.make_vec(
+            name,
+            num_envs,
+            "sync",
+            vector_kwargs={"autoreset_mode": autoreset},
+            wrappers=(Replayable,),
+            **options,
+        )
     except (gymnasium.error.Error, ImportError) as error:
         reason = " ".join(str(error).split())
         for extra in (extra for extra in EXTRAS if f"gymnasium[{extra}]" in reason):
@@ -98,8 +100,11 @@ def check_twin(env: str, environment: Environment) -> None:
         return
     twin = make_vector_environment(env, 1)
     twin.close()
-    for what in ("observation_space", "action_space"):
-        own, other = getattr(environment, what), getattr(twin, f"single_{what}")
+    spaces = {
+        "observation_space": (environment.observation_space, twin.single_observation_space),
+        "action_space": (environment.action_space, twin.single_action_space),
+    }
+    for what, (own, other) in spaces.items():
         if _form(own) != _form(other):
             raise UsageError(
                 f"{env} has {what} {own} in the graph and {other} in gymnasium, which evaluates it: make them the "
@@ -107,7 +112,7 @@ def check_twin(env: str, environment: Environment) -> None:
             )
 
 
-def _form(space: gymnasium.Space) -> tuple[Any, ...]:
+def _form(space: gymnasium.Space) -> tuple[object, ...]:
     """A space's kind and size."""
     return type(space), space.shape, flatdim(space) if space.is_np_flattenable else None
 
@@ -158,11 +163,13 @@ class InGraphVectorEnv(VectorEnv):
         ended = transition.terminated.numpy(), transition.truncated.numpy()
         return _to_numpy(observations), transition.rewards.numpy(), *ended, {}
 
-    def _advanced(self, episodes, actions, seed):
+    def _advanced(
+        self, episodes: Episodes, actions: tf.Tensor, seed: tf.Tensor
+    ) -> tuple[Episodes, Observations, Transition]:
         fresh = self.environment.reset(self.num_envs, fold_in(seed, 1))
         episodes, transition = step_episodes(self.environment, episodes, actions, fresh, fold_in(seed, 2))
         return episodes, self.environment.observe(episodes.state), transition
 
 
-def _to_numpy(observations: Any) -> Any:
+def _to_numpy(observations: Observations) -> np.ndarray | dict[str, np.ndarray]:
     return tf.nest.map_structure(lambda x: x.numpy(), observations)

@@ -27,7 +27,9 @@ class WorkerVectorEnv(AsyncVectorEnv):
         spec = gymnasium.registry.get(env, env)  # a process that is not forked has no registry of its own
         super().__init__([lambda: _make(spec)] * num_envs, autoreset_mode=autoreset)
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+    def reset(
+        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
         with _failing_in_one_line():
             return super().reset(seed=seed, options=options)
 

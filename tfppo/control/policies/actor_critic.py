@@ -1,19 +1,17 @@
 """The actor-critic policy."""
 
-from collections.abc import Sequence
-
 import keras
 import tensorflow as tf
 
 from tfppo.control.envs.environment import Observations
 from tfppo.control.policies.encoders import action_mask_of
-from tfppo.control.policies.heads import ActionHead, DiscreteHead, Distribution
-from tfppo.control.policies.policy import Memory, Structure
-from tfppo.ops.nest import Nest, map_tensors, merge_time
-from tfppo.ppo.types import ActionEvaluation
+from tfppo.control.policies.heads import ActionHead, DiscreteHead, Outputs
+from tfppo.control.policies.policy import ControlPolicy, Memory, Structure
+from tfppo.ops.nest import map_tensors, merge_time
+from tfppo.ppo.types import ActionEvaluation, Distribution
 
 
-class ActorCriticPolicy:
+class ActorCriticPolicy(ControlPolicy):
     """Acts with one Keras model, values with another; the two may share layers.
 
     Where observations are a dictionary with an entry "action_mask", actions whose entry is 0 are never taken [Huang and
@@ -25,7 +23,6 @@ class ActorCriticPolicy:
       head: how actions are drawn; None: one of as many discrete actions as the actor has outputs.
     """
 
-    is_recurrent = False
     actor_memory_specs = ()
 
     def __init__(self, actor: keras.Model, critic: keras.Model, head: ActionHead | None = None):
@@ -50,10 +47,6 @@ class ActorCriticPolicy:
         """Computes values [B] of observations [B, ...]."""
         return tf.squeeze(self.critic(observations), axis=-1)
 
-    def noise(self, rows: Sequence[int], seed: tf.Tensor) -> tf.Tensor:
-        """Draws random numbers for `act`, [*rows, ...]: many steps' worth in one draw."""
-        return self.head.noise(rows, seed)
-
     def act(self, observations: Observations, noise: tf.Tensor) -> tuple[tf.Tensor, Distribution]:
         """Returns actions [B, ...] sampled with noise [B, ...], and the distribution that they come from."""
         return self.head.act(self.actor(observations), noise, action_mask_of(observations))
@@ -63,28 +56,23 @@ class ActorCriticPolicy:
         return self.distribution(observations).mode()
 
     def initial_memory(self, num_envs: int) -> Memory:
-        """Returns nothing: this policy remembers nothing (see `recurrent.RecurrentPolicy`)."""
         del num_envs
         return ()
 
     def step(
         self, observations: Observations, noise: tf.Tensor, memory: Memory
     ) -> tuple[tf.Tensor, Distribution, Memory]:
-        """Does as `act`, and returns the memory, too."""
         return *self.act(observations, noise), memory
 
     def greedy_step(self, observations: Observations, memory: Memory) -> tuple[tf.Tensor, Memory]:
-        """Does as `greedy`, and returns the memory, too."""
         return self.greedy(observations), memory
 
-    def run_actor(self, observations: Observations, memory: Memory) -> tuple[Nest, Memory]:
-        """Returns what the head makes a distribution of, and the memory."""
+    def run_actor(self, observations: Observations, memory: Memory) -> tuple[Outputs, Memory]:
         return self.actor(observations), memory
 
     def evaluate_trajectory(
         self, observations: Observations, mask: tf.Tensor, memory: Memory
     ) -> tuple[Distribution, tf.Tensor]:
-        """Computes distributions [T, B, ...] and values [T, B] at observations [T, B, ...], in one pass."""
         del mask, memory
         rows = tf.nest.flatten(observations)[0].shape[:2]
         merged = map_tensors(merge_time, observations)  # [T * B, ...]
@@ -92,21 +80,14 @@ class ActorCriticPolicy:
         given = self.head.distribution(outputs, action_mask_of(merged)), tf.squeeze(values, axis=-1)
         return map_tensors(lambda x: tf.reshape(x, [*rows, *x.shape[1:]]), given)
 
-    def to_environment(self, actions: tf.Tensor) -> tf.Tensor:
-        """Returns what the environment gets for actions [B, ...]."""
-        return self.head.to_environment(actions)
-
     def item_size(self, rollout_length: int) -> int:
-        """Returns 1: an item of a batch is a transition."""
         del rollout_length
-        return 1
+        return 1  # transition
 
     def to_items(self, nest: Structure) -> Structure:
-        """Lays tensors [T, B, ...] out as items [T * B, ...]."""
-        return map_tensors(merge_time, nest)
+        return map_tensors(merge_time, nest)  # [T * B, ...]
 
     def item_inputs(self, observations: Observations, mask: tf.Tensor, memory: Memory) -> Observations:
-        """Returns the observations, which are the inputs of `evaluate_actions`."""
         del mask, memory
         return observations
 
@@ -117,5 +98,5 @@ class ActorCriticPolicy:
         values = tf.squeeze(values, axis=-1)
         return ActionEvaluation(distribution.log_prob(actions), distribution.entropy(), values, distribution)
 
-    def _outputs(self, observations: Observations) -> tuple[Nest, tf.Tensor]:
+    def _outputs(self, observations: Observations) -> tuple[Outputs, tf.Tensor]:
         return self._both(observations) if self._both else (self.actor(observations), self.critic(observations))

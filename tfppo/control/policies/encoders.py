@@ -1,7 +1,8 @@
 """Observation spaces: Keras inputs for them, and the vectors of features that networks begin with."""
 
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import TypeAlias, TypeGuard, TypeVar
 
 import gymnasium
 import keras
@@ -15,8 +16,11 @@ from tfppo.errors import UsageError, one_line
 ACTION_MASK = "action_mask"  # the entry of a Dict observation that says which actions are allowed
 SMALLEST_IMAGE = 36  # pixels; NatureCNN's three convolutions leave nothing of a smaller one
 
+Inputs: TypeAlias = keras.KerasTensor | dict[str, keras.KerasTensor]  # a dictionary for a Dict space
+Part = TypeVar("Part")
 
-def make_inputs(space: gymnasium.Space) -> Any:
+
+def make_inputs(space: gymnasium.Space) -> Inputs:
     """Keras inputs for observations of a space: one, or a dictionary of them.
 
     Raises:
@@ -42,7 +46,7 @@ def make_inputs(space: gymnasium.Space) -> Any:
     return _input(space, "observations")
 
 
-def _input(space: gymnasium.Space, name: str):
+def _input(space: gymnasium.Space, name: str) -> keras.KerasTensor:
     return keras.Input(observation_shape(space), dtype=observation_dtype(space), name=name)
 
 
@@ -53,7 +57,7 @@ def observation_shape(space: gymnasium.Space) -> tuple[int, ...]:
             f"observation space {one_line(space)} is not supported: use Box, Discrete, MultiDiscrete or MultiBinary "
             "observations, or a Dict of them"
         )
-    return tuple(space.shape)
+    return tuple(space.shape or ())
 
 
 def observation_dtype(space: gymnasium.Space) -> str:
@@ -63,7 +67,7 @@ def observation_dtype(space: gymnasium.Space) -> str:
     return "int32"
 
 
-def map_space(function: Any, space: gymnasium.Space) -> Any:
+def map_space(function: Callable[[gymnasium.Space], Part], space: gymnasium.Space) -> Part | dict[str, Part]:
     """`function` of a space, or of each part of a Dict, as the same nest as its observations."""
     if isinstance(space, spaces.Dict):
         return {key: function(part) for key, part in space.items()}
@@ -77,7 +81,7 @@ def action_mask_of(observations: Observations) -> tf.Tensor | None:
     return None
 
 
-def is_image(space: gymnasium.Space) -> bool:
+def is_image(space: gymnasium.Space) -> TypeGuard[spaces.Box]:
     """Whether a space holds images: bytes in three axes; in four, a stack of frames [F, H, W, C], or in two, grey and
     large enough for NatureCNN (others may be boards)."""
     if not isinstance(space, spaces.Box) or space.dtype != np.uint8:
@@ -85,7 +89,7 @@ def is_image(space: gymnasium.Space) -> bool:
     return len(space.shape) in (3, 4) or (len(space.shape) == 2 and min(space.shape) >= SMALLEST_IMAGE)
 
 
-def encode(space: gymnasium.Space, inputs: Any, seed: int):
+def encode(space: gymnasium.Space, inputs: Inputs, seed: int) -> keras.KerasTensor:
     """Features [B, F] of observations: numbers as they are, choices as one-hot vectors, images through NatureCNN; the
     parts of a Dict side by side, an action mask left out.
 
@@ -98,7 +102,7 @@ def encode(space: gymnasium.Space, inputs: Any, seed: int):
     return keras.ops.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0]
 
 
-def _encode_part(space: gymnasium.Space, x, seed: int):
+def _encode_part(space: gymnasium.Space, x: keras.KerasTensor, seed: int) -> keras.KerasTensor:
     if isinstance(space, spaces.Discrete):
         return keras.ops.one_hot(x - int(space.start), int(space.n))
     if isinstance(space, spaces.MultiDiscrete):
@@ -109,10 +113,11 @@ def _encode_part(space: gymnasium.Space, x, seed: int):
     if is_image(space):
         return _nature_cnn(space, x, seed)
     x = keras.ops.cast(x, "float32")  # of MultiBinary
-    return x if len(space.shape) == 1 else keras.layers.Reshape((math.prod(space.shape),))(x)
+    shape = observation_shape(space)
+    return x if len(shape) == 1 else keras.layers.Reshape((math.prod(shape),))(x)
 
 
-def _nature_cnn(space: spaces.Box, x, seed: int):
+def _nature_cnn(space: spaces.Box, x: keras.KerasTensor, seed: int) -> keras.KerasTensor:
     """512 features of an image [Mnih et al. 2015, "Human-level control through deep reinforcement learning"]."""
     shape = space.shape
     x = keras.ops.cast(x, "float32") / 255.0
@@ -130,7 +135,7 @@ def _nature_cnn(space: spaces.Box, x, seed: int):
             f"{SMALLEST_IMAGE} or more: enlarge them (gymnasium.wrappers.ResizeObservation)"
         )
 
-    def orthogonal(layer):
+    def orthogonal(layer: int) -> keras.initializers.Initializer:
         return keras.initializers.Orthogonal(2**0.5, seed=1_000_003 * (100 + layer) + seed)
 
     for layer, (filters, size, stride) in enumerate(((32, 8, 4), (64, 4, 2), (64, 3, 1))):

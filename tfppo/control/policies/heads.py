@@ -16,10 +16,10 @@ import tensorflow as tf
 from tfppo.errors import UsageError, one_line
 from tfppo.ops.distributions import Categorical, MultiCategorical, mask_logits
 from tfppo.ops.masking import check_same_shape
-from tfppo.ops.nest import Nest
 from tfppo.ops.normals import DiagonalNormal, SquashedNormal
+from tfppo.ppo.types import Distribution
 
-Distribution: TypeAlias = "Categorical | MultiCategorical | DiagonalNormal | SquashedNormal"
+Outputs: TypeAlias = tf.Tensor | tuple[tf.Tensor, tf.Tensor]  # of an actor; a pair for gSDE
 
 
 class ActionHead(abc.ABC):
@@ -28,7 +28,7 @@ class ActionHead(abc.ABC):
     num_outputs: int  # last axis of the actor's outputs
 
     @abc.abstractmethod
-    def distribution(self, outputs: Nest, action_mask: tf.Tensor | None = None) -> Distribution:
+    def distribution(self, outputs: Outputs, action_mask: tf.Tensor | None = None) -> Distribution:
         """The distribution that an actor's outputs [..., num_outputs] stand for; forbidden actions have no part in
         it."""
 
@@ -41,7 +41,7 @@ class ActionHead(abc.ABC):
         """What the environment gets for actions [B, ...]."""
 
     def act(
-        self, outputs: Nest, noise: tf.Tensor, action_mask: tf.Tensor | None = None
+        self, outputs: Outputs, noise: tf.Tensor, action_mask: tf.Tensor | None = None
     ) -> tuple[tf.Tensor, Distribution]:
         """Actions [B, ...] drawn with noise [B, ...], and their distribution."""
         distribution = self.distribution(outputs, action_mask)

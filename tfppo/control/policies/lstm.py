@@ -52,7 +52,7 @@ def _recur(
     """Hidden states [T, B, U] of each cell from its inputs times its kernel [T, B, 4 U], its recurrent kernel [U, 4 U],
     its memory, and keep, bool [T, B, 1], false where the memory ends."""
 
-    def forward(states, rows):
+    def forward(states: list[_Step], rows: tuple[tf.Tensor, ...]) -> list[_Step]:
         *inputs, keep = rows
         return [
             _advance(x, kernel, state.memory, keep) for state, x, kernel in zip(states, inputs, kernels, strict=True)
@@ -61,17 +61,17 @@ def _recur(
     start = [_Step(memory, memory.h, (memory.c,) * 4) for memory in before]  # of the right shapes
     steps = tf.scan(forward, (*projected, keep), start)
 
-    def gradient(*d_hidden):
+    def gradient(*d_hidden: tf.Tensor) -> list[tf.Tensor | None]:
         earlier = [
             tf.nest.map_structure(lambda x, first: tf.concat([first[None], x[:-1]], axis=0), step.memory, memory)
             for step, memory in zip(steps, before, strict=True)
         ]
 
-        def backward(states, rows):
+        def backward(states: list[_Gradient], rows: Sequence[tf.Tensor]) -> list[_Gradient]:
             *passed, keep = rows
             return [
-                _retreat(kernel, state.memory, *row, keep)
-                for state, row, kernel in zip(states, passed, kernels, strict=True)
+                _retreat(kernel, state.memory, d, c, gates, keep)
+                for state, (d, c, gates), kernel in zip(states, passed, kernels, strict=True)
             ]
 
         passed = [(d, memory.c, step.gates) for d, memory, step in zip(d_hidden, earlier, steps, strict=True)]

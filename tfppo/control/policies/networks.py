@@ -1,14 +1,16 @@
 """The actor and the critic as Keras models, for every kind of observation and action."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import gymnasium
 import keras
 
-from tfppo.control.policies.encoders import encode, make_inputs
+from tfppo.control.policies.encoders import Inputs, encode, make_inputs
 from tfppo.control.policies.heads import ActionHead, NormalHead, StateDependentNormalHead, make_head
 from tfppo.errors import UsageError
+
+Shape: TypeAlias = tuple[int | None, ...]
 
 HIDDEN_GAIN = 2**0.5
 ACTOR_GAIN, CRITIC_GAIN = 0.01, 1.0
@@ -21,11 +23,11 @@ class _LogStdLayer(keras.layers.Layer):
         super().__init__(**kwargs)
         self.initial_value = initial_value
 
-    def add_log_std(self, *shape: int) -> None:
+    def add_log_std(self, *shape: int | None) -> None:
         initializer = keras.initializers.Constant(self.initial_value)
         self.log_std = self.add_weight(shape=shape, initializer=initializer, name="log_std")
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return super().get_config() | {"initial_value": self.initial_value}
 
 
@@ -34,10 +36,10 @@ class WithLogStd(_LogStdLayer):
     """Means [B, D] to means and log standard deviations [B, 2 D]; the latter are D weights, whatever the state [Huang
     et al. 2022]."""
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         self.add_log_std(input_shape[-1])
 
-    def call(self, means):
+    def call(self, means: keras.KerasTensor) -> keras.KerasTensor:
         return keras.ops.concatenate([means, keras.ops.broadcast_to(self.log_std, keras.ops.shape(means))], axis=-1)
 
 
@@ -50,11 +52,11 @@ class WithStateDependentStd(_LogStdLayer):
     Source: gSDE, Raffin et al. 2022, section 3.
     """
 
-    def build(self, input_shape):
+    def build(self, input_shape: tuple[Shape, Shape]) -> None:
         (_, num_actions), (_, num_features) = input_shape
         self.add_log_std(num_features, num_actions)
 
-    def call(self, inputs):
+    def call(self, inputs: tuple[keras.KerasTensor, keras.KerasTensor]) -> tuple[keras.KerasTensor, keras.KerasTensor]:
         means, features = inputs
         scales = keras.ops.stop_gradient(features)[..., None] * keras.ops.exp(self.log_std)  # [B, L, D]
         variance = keras.ops.sum(keras.ops.square(scales), axis=-2) + 1e-6  # features may all be 0
@@ -116,10 +118,10 @@ def fit_actor(model: keras.Model, head: ActionHead, log_std_init: float = 0.0) -
     """
     shape = _output_shape(model, "actor")
     if isinstance(head, StateDependentNormalHead):
-        wanted = [(None, head.num_outputs), (None, head.num_features, head.num_actions)]
-        if isinstance(shape, list | tuple) and list(shape) == wanted:
+        shapes = [(None, head.num_outputs), (None, head.num_features, head.num_actions)]
+        if isinstance(shape, list | tuple) and list(shape) == shapes:
             return model
-        wanted = f"{wanted} of gSDE: end it with networks.WithStateDependentStd"
+        wanted = f"{shapes} of gSDE: end it with networks.WithStateDependentStd"
         raise UsageError(f"the actor's outputs have shape {shape}, but the action space wants {wanted}")
     if shape == (None, head.num_outputs):
         return model
@@ -138,7 +140,7 @@ def fit_critic(model: keras.Model) -> keras.Model:
     return model
 
 
-def _output_shape(model: Any, name: str) -> Any:
+def _output_shape(model: keras.Model, name: str) -> Shape | Sequence[Shape]:
     try:
         return model.output_shape
     except AttributeError:
@@ -148,14 +150,18 @@ def _output_shape(model: Any, name: str) -> Any:
         ) from None
 
 
-def dense_layers(features, hidden_units: Sequence[int], activation: str, seed: int):
+def dense_layers(
+    features: keras.KerasTensor, hidden_units: Sequence[int], activation: str, seed: int
+) -> keras.KerasTensor:
     """Features [B, F] through the hidden layers."""
     for layer, units in enumerate(hidden_units):
         features = _dense(units, HIDDEN_GAIN, layer, seed, activation)(features)
     return features
 
 
-def actor_outputs(features, head: ActionHead, depth: int, seed: int, log_std_init: float):
+def actor_outputs(
+    features: keras.KerasTensor, head: ActionHead, depth: int, seed: int, log_std_init: float
+) -> keras.KerasTensor | tuple[keras.KerasTensor, keras.KerasTensor]:
     """What the head makes a distribution of, from the features behind `depth` hidden layers."""
     if not isinstance(head, NormalHead):
         return _dense(head.num_outputs, ACTOR_GAIN, depth, seed)(features)
@@ -165,12 +171,14 @@ def actor_outputs(features, head: ActionHead, depth: int, seed: int, log_std_ini
     return WithLogStd(log_std_init)(means)
 
 
-def value_output(features, depth: int, seed: int):
+def value_output(features: keras.KerasTensor, depth: int, seed: int) -> keras.KerasTensor:
     """Values [B, 1] from the features behind `depth` hidden layers."""
     return _dense(1, CRITIC_GAIN, depth, seed)(features)
 
 
-def _trunk(space: gymnasium.Space, inputs: Any, hidden_units: Sequence[int], activation: str, seed: int):
+def _trunk(
+    space: gymnasium.Space, inputs: Inputs, hidden_units: Sequence[int], activation: str, seed: int
+) -> keras.KerasTensor:
     return dense_layers(encode(space, inputs, seed), hidden_units, activation, seed)
 
 

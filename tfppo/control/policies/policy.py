@@ -8,17 +8,17 @@ import tensorflow as tf
 
 from tfppo.control.envs.environment import Observations
 from tfppo.control.envs.episodes import where_rows
-from tfppo.control.policies.heads import ActionHead, Distribution
+from tfppo.control.policies.heads import ActionHead, Outputs
 from tfppo.ops.nest import Nest
-from tfppo.ppo.types import Policy
+from tfppo.ppo.types import Distribution, Policy
 
-Memory: TypeAlias = "tuple[tf.Tensor, ...]"
+Memory: TypeAlias = tuple[tf.Tensor, ...]
 """What a policy remembers of the episodes, [B, ...] each; empty for a policy that remembers nothing."""
 Structure = TypeVar("Structure")
 
 
 class ControlPolicy(Policy, Protocol):
-    """A policy that acts in B environments side by side.
+    """A policy that acts in B environments side by side, with a head for its actions.
 
     Its memory is all that tells one kind of policy from another. What the learner takes as one item of a batch depends
     on it: a transition, or an environment with the whole time of a rollout.
@@ -31,6 +31,7 @@ class ControlPolicy(Policy, Protocol):
     @property
     def is_recurrent(self) -> bool:
         """Whether the policy remembers the episode."""
+        return bool(self.actor_memory_specs)
 
     @property
     def actor_memory_specs(self) -> tuple[tf.TensorSpec, ...]:
@@ -41,18 +42,25 @@ class ControlPolicy(Policy, Protocol):
 
     def noise(self, rows: Sequence[int], seed: tf.Tensor) -> tf.Tensor:
         """Draws random numbers for `step`, [*rows, ...], rows = (T, B) or (B,): many steps' worth in one draw."""
+        return self.head.noise(rows, seed)
 
-    def step(self, observations: Observations, noise: tf.Tensor, memory: Memory) -> tuple[tf.Tensor, Nest, Memory]:
+    def step(
+        self, observations: Observations, noise: tf.Tensor, memory: Memory
+    ) -> tuple[tf.Tensor, Distribution, Memory]:
         """Returns actions [B, ...] sampled with noise [B, ...], their distribution, and the memory afterwards."""
 
     def greedy_step(self, observations: Observations, memory: Memory) -> tuple[tf.Tensor, Memory]:
         """Returns the most probable actions [B, ...], and the memory afterwards."""
 
-    def run_actor(self, observations: Observations, memory: Memory) -> tuple[Nest, Memory]:
-        """Returns what the head makes a distribution of, and the actor's part of the memory, before and after."""
+    def run_actor(self, observations: Observations, memory: Memory) -> tuple[Outputs, Memory]:
+        """Runs the actor alone, on its part of the memory.
+
+        Returns: what the head makes a distribution of, and this part of the memory afterwards.
+        """
 
     def to_environment(self, actions: tf.Tensor) -> tf.Tensor:
         """Returns what the environment gets for actions [B, ...]."""
+        return self.head.to_environment(actions)
 
     def evaluate_trajectory(
         self, observations: Observations, mask: tf.Tensor, memory: Memory

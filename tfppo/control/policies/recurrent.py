@@ -12,13 +12,13 @@ import tensorflow as tf
 
 from tfppo.control.envs.environment import Observations
 from tfppo.control.policies.encoders import action_mask_of, encode, make_inputs
-from tfppo.control.policies.heads import ActionHead, Distribution
+from tfppo.control.policies.heads import ActionHead, Outputs
 from tfppo.control.policies.lstm import unroll
 from tfppo.control.policies.networks import actor_outputs, dense_layers, value_output
-from tfppo.control.policies.policy import Memory, Structure
+from tfppo.control.policies.policy import ControlPolicy, Memory, Structure
 from tfppo.errors import UsageError
-from tfppo.ops.nest import Nest, map_tensors, merge_time, swap_time
-from tfppo.ppo.types import ActionEvaluation
+from tfppo.ops.nest import map_tensors, merge_time, swap_time
+from tfppo.ppo.types import ActionEvaluation, Distribution
 
 
 class SequenceInputs(NamedTuple):
@@ -29,7 +29,7 @@ class SequenceInputs(NamedTuple):
     memory: Memory  # [N, ...] before the first step
 
 
-class RecurrentPolicy:
+class RecurrentPolicy(ControlPolicy):
     """Acts and values with one Keras model each, whose LSTM state is the policy's memory.
 
     Args:
@@ -37,8 +37,6 @@ class RecurrentPolicy:
       critic: the same with values [B, 1] in front; both with one keras.layers.LSTMCell in the middle.
       head: how actions are drawn.
     """
-
-    is_recurrent = True
 
     def __init__(self, actor: keras.Model, critic: keras.Model, head: ActionHead):
         self.actor = actor
@@ -52,7 +50,6 @@ class RecurrentPolicy:
 
     @property
     def actor_memory_specs(self) -> tuple[tf.TensorSpec, ...]:
-        """(h, c) of the actor, [None, U]."""
         return tuple(tf.TensorSpec([None, x.shape[-1]], tf.float32) for x in self.actor.output[-2:])
 
     def initial_memory(self, num_envs: int) -> Memory:
@@ -61,49 +58,33 @@ class RecurrentPolicy:
             tf.zeros([num_envs, model.output[-1].shape[-1]]) for model in (self.actor, self.critic) for _ in range(2)
         )
 
-    def noise(self, rows: Sequence[int], seed: tf.Tensor) -> tf.Tensor:
-        """Draws random numbers for `step`, [*rows, ...]: many steps' worth in one draw."""
-        return self.head.noise(rows, seed)
-
     def step(
         self, observations: Observations, noise: tf.Tensor, memory: Memory
     ) -> tuple[tf.Tensor, Distribution, Memory]:
-        """Returns actions [B, ...] sampled with noise [B, ...], their distribution, and the memory afterwards."""
         outputs, _, memory = self._advance(observations, memory)
         return *self.head.act(outputs, noise, action_mask_of(observations)), memory
 
     def greedy_step(self, observations: Observations, memory: Memory) -> tuple[tf.Tensor, Memory]:
-        """Returns the most probable actions [B, ...], and the memory afterwards."""
         outputs, _, memory = self._advance(observations, memory)
         return self.head.distribution(outputs, action_mask_of(observations)).mode(), memory
 
-    def run_actor(self, observations: Observations, memory: Memory) -> tuple[Nest, Memory]:
-        """Returns what the head makes a distribution of, and the actor's memory (h, c) afterwards."""
+    def run_actor(self, observations: Observations, memory: Memory) -> tuple[Outputs, Memory]:
         outputs, *memory = self.actor([observations, *memory])
         return outputs, tuple(memory)
-
-    def to_environment(self, actions: tf.Tensor) -> tf.Tensor:
-        """Returns what the environment gets for actions [B, ...]."""
-        return self.head.to_environment(actions)
 
     def evaluate_trajectory(
         self, observations: Observations, mask: tf.Tensor, memory: Memory
     ) -> tuple[Distribution, tf.Tensor]:
-        """Computes distributions [T, B, ...] and values [T, B] of a trajectory's observations [T, B, ...], from its
-        first memory on; mask [T, B] or one step shorter."""
         outputs, values = self._unroll(observations, mask, memory)
         return self.head.distribution(outputs, action_mask_of(observations)), values
 
     def item_size(self, rollout_length: int) -> int:
-        """Returns the length: an item of a batch is an environment with the whole time of a rollout."""
-        return rollout_length
+        return rollout_length  # an item is an environment with the whole time of a rollout
 
     def to_items(self, nest: Structure) -> Structure:
-        """Lays tensors [T, B, ...] out as items [B, T, ...]."""
-        return map_tensors(swap_time, nest)
+        return map_tensors(swap_time, nest)  # [B, T, ...]
 
     def item_inputs(self, observations: Observations, mask: tf.Tensor, memory: Memory) -> SequenceInputs:
-        """Makes the inputs of `evaluate_actions`."""
         return SequenceInputs(observations, mask, memory)
 
     def evaluate_actions(self, inputs: SequenceInputs, actions: tf.Tensor) -> ActionEvaluation:
@@ -113,13 +94,13 @@ class RecurrentPolicy:
         evaluation = (distribution.log_prob(actions), distribution.entropy(), values, distribution)
         return ActionEvaluation(*map_tensors(swap_time, evaluation))
 
-    def _advance(self, observations: Observations, memory: Memory) -> tuple[Nest, tf.Tensor, Memory]:
+    def _advance(self, observations: Observations, memory: Memory) -> tuple[Outputs, tf.Tensor, Memory]:
         """Outputs of the actor, values [B], and the memory after one step."""
         outputs, acted = self.run_actor(observations, memory[:2])
         values, *valued = self.critic([observations, *memory[2:]])
         return outputs, tf.squeeze(values, axis=-1), (*acted, *valued)
 
-    def _unroll(self, observations: Observations, mask: tf.Tensor, memory: Memory) -> tuple[Nest, tf.Tensor]:
+    def _unroll(self, observations: Observations, mask: tf.Tensor, memory: Memory) -> tuple[Outputs, tf.Tensor]:
         """Outputs of the actor [T, B, ...] and values [T, B]; memory is zero behind a step that the mask leaves out."""
         rows = tf.nest.flatten(observations)[0].shape[:2]
         merged = map_tensors(merge_time, observations)  # [T * B, ...]
@@ -162,7 +143,7 @@ def make_recurrent(
     The LSTM has orthogonal weights of gain 1 and zero biases, but 1 for the forget gates (Keras' default).
     """
 
-    def make(name: str, number: int, end: Callable[[tf.Tensor], Nest]) -> keras.Model:
+    def make(name: str, number: int, end: Callable[[keras.KerasTensor], keras.KerasTensor]) -> keras.Model:
         inputs = make_inputs(observation_space)
         memory = [keras.Input((lstm_units,), name=f"memory_{part}") for part in ("h", "c")]
         orthogonal = [keras.initializers.Orthogonal(seed=1_000_003 * (200 + n) + number) for n in range(2)]

@@ -3,12 +3,11 @@
 import tensorflow as tf
 
 from tfppo.control.envs.environment import Observations
-from tfppo.control.policies.heads import Distribution
 from tfppo.control.policies.policy import ControlPolicy, Memory
 from tfppo.ops.masking import finite_outside
 from tfppo.ops.nest import map_tensors
 from tfppo.ops.returns import generalized_advantage_estimation
-from tfppo.ppo.types import Batch, Rollout, Trajectory
+from tfppo.ppo.types import Batch, Distribution, Rollout, Trajectory
 
 
 def make_rollout(
@@ -19,11 +18,10 @@ def make_rollout(
     All values come from one pass, and so do log-probabilities where the trajectory keeps no distribution; elsewhere
     they are as sampled.
     """
-    distribution, values, next_values = _evaluate(
+    evaluated, values, next_values = _evaluate(
         policy, trajectory.observations, trajectory.successors, trajectory.mask, memory
     )
-    if tf.nest.flatten(trajectory.distribution):
-        distribution = trajectory.distribution
+    distribution = trajectory.distribution or evaluated
     return Rollout(
         all_observations=trajectory.observations,
         actions=trajectory.actions,

@@ -20,7 +20,7 @@ def fuse(
     """
 
     def program(first: tf.Tensor, count: tf.Tensor) -> dict[str, tf.Tensor]:
-        def body(iteration, _):
+        def body(iteration: tf.Tensor, _: dict[str, tf.Tensor]) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
             rollout = collector.collect_function(iteration)
             return iteration + 1, {**rollout.metrics, **learner.update_function(rollout)}
 

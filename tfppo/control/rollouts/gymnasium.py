@@ -14,13 +14,14 @@ from tfppo.control.envs.environment import Observations
 from tfppo.control.envs.snapshots import steps_to_replay
 from tfppo.control.envs.vector import autoreset_mode
 from tfppo.control.policies.encoders import map_space, observation_dtype, observation_shape
-from tfppo.control.policies.policy import ControlPolicy, Memory, forget
+from tfppo.control.policies.policy import ControlPolicy, Memory
+from tfppo.control.rollouts.acting import ActingProgram, Turn
 from tfppo.control.rollouts.batches import make_rollout
 from tfppo.control.rollouts.normalization import Normalization, with_parts
 from tfppo.control.rollouts.statistics import EpisodeStatistics
 from tfppo.control.rollouts.stepping import Stepper
 from tfppo.errors import UsageError
-from tfppo.execution.compilation import call_directly, compiled
+from tfppo.execution.compilation import compiled
 from tfppo.execution.host import HostFunction
 from tfppo.execution.replicas import ALONE, Replicas
 from tfppo.ops.random import fold_in
@@ -28,16 +29,6 @@ from tfppo.ppo.types import Rollout, Trajectory
 
 ENVIRONMENTS = "environments.npz"  # in a checkpoint's folder
 LONG_REPLAY = 200_000  # steps
-
-
-class _Turn(NamedTuple):
-    """What the policy acts on at a step of all B environments."""
-
-    observations: Observations  # [B, ...] as the environment shows them
-    noise: tf.Tensor  # [T, B, ...]
-    time: tf.Tensor  # []
-    memory: Memory  # [B, ...]
-    starts: tf.Tensor  # [B] bool: the step only starts a new episode
 
 
 class _Columns(NamedTuple):
@@ -100,11 +91,8 @@ class GymnasiumCollector(tf.Module):
             own_seed = seed + replicas.process * self.num_envs + first
             self._steppers.append(Stepper(part, self.autoreset, first, own_seed))
         self._noise = compiled(self._draw_noise, mode)
-        self._turn = self._first_turn()
-        inputs = tf.nest.flatten(self._turn)
-        self._act = call_directly(compiled(self._act_flat, mode), inputs)
-        self._normalize = compiled(self._normalize_flat, mode)
-        self._record = self._record_specs(self._act(*inputs))
+        self._acting = ActingProgram(policy, self.normalization, self._first_turn(), mode)
+        self._record = self._record_specs()
         self._host = HostFunction(self._step_through)
         self._finish = compiled(self._finish_function, replicas.modes(mode)[0])
 
@@ -168,26 +156,6 @@ class GymnasiumCollector(tf.Module):
         noise = self.policy.noise([self.rollout_length, total], fold_in(self._seed, iteration))
         return self.replicas.cut_processes(noise, axis=1)
 
-    def _act_flat(self, *inputs: tf.Tensor) -> list[tf.Tensor]:
-        """Acts in a turn, all of whose tensors are given one by one.
-
-        Returns what is recorded, [B, ...] each: the policy's memory, zero where this step only starts a new episode;
-        the parts of observations that were normalised; and actions. Behind them stands what the environment gets, where
-        that is not the actions themselves.
-        """
-        turn = tf.nest.pack_sequence_as(self._turn, inputs)
-        now = tf.gather(turn.noise, turn.time)  # XLA would compile noise[time] again for every time
-        observations = self.normalization.observations(turn.observations)
-        actions, _, memory = self.policy.step(observations, now, turn.memory)
-        recorded = [*forget(memory, turn.starts), *self.normalization.measured(observations).values(), actions]
-        to_environment = self.policy.to_environment(actions)
-        return recorded if to_environment is actions else [*recorded, to_environment]
-
-    def _normalize_flat(self, *shown: tf.Tensor) -> list[tf.Tensor]:
-        """Normalises observations [B, ...], given one by one. Returns the parts that are normalised."""
-        observations = self.normalization.observations(tf.nest.pack_sequence_as(self._turn.observations, shown))
-        return list(self.normalization.measured(observations).values())
-
     def _finish_function(self, trajectory: Trajectory, memory: Memory) -> Rollout:
         """Makes a rollout of a trajectory, whose successors are still as the environment shows them."""
         self.statistics.update(trajectory)
@@ -212,7 +180,7 @@ class GymnasiumCollector(tf.Module):
                 stepper.observe(t, part.shown)
                 starts = np.concatenate([s.done for s in self._steppers])
                 # All columns act at every turn, whosever it is: the bits of a row depend on how many rows there are.
-                outputs = self._act(*[x[t] for x in shown], noise, time, *self._memory, starts)
+                outputs = self._acting.act(*[x[t] for x in shown], noise, time, *self._memory, starts)
                 outputs = [x.numpy()[stepper.columns] for x in outputs]
                 targets = [*part.memory, *[x[t] for x in part.recorded]]
                 for target, x in zip(targets, outputs, strict=False):  # what only the environment gets is not recorded
@@ -222,8 +190,8 @@ class GymnasiumCollector(tf.Module):
             stepper.receive(self.rollout_length - 1, part.trajectory)
             stepper.observe(self.rollout_length, part.shown)
         if trajectory.raw_observations:
-            last = self._normalize(*[x[-1] for x in shown])
-            for array, x in zip(self._normalized(trajectory), last, strict=True):
+            normalized = self.normalization.measured(trajectory.observations).values()
+            for array, x in zip(normalized, self._acting.normalize(*[x[-1] for x in shown]), strict=True):
                 array[-1] = x
         return arrays
 
@@ -233,14 +201,10 @@ class GymnasiumCollector(tf.Module):
             trajectory,
             with_parts(trajectory.observations, trajectory.raw_observations),
             [x[columns] for x in self._memory],
-            [*self._normalized(trajectory), trajectory.actions],
+            [*self.normalization.measured(trajectory.observations).values(), trajectory.actions],
         )
 
-    def _normalized(self, trajectory: Trajectory) -> list[np.ndarray]:
-        """The parts of a trajectory's observations that acting or `_normalize` gives."""
-        return list(self.normalization.measured(trajectory.observations).values())
-
-    def _first_turn(self) -> _Turn:
+    def _first_turn(self) -> Turn:
         """A turn of the shapes and types of all turns."""
         observations = map_space(
             lambda space: tf.zeros([self.num_envs, *observation_shape(space)], observation_dtype(space)),
@@ -248,10 +212,10 @@ class GymnasiumCollector(tf.Module):
         )
         noise = self._noise(tf.constant(0, tf.int64))
         memory = tuple(tf.constant(x) for x in self._memory)
-        return _Turn(observations, noise, self._times[0], memory, tf.zeros([self.num_envs], tf.bool))
+        return Turn(observations, noise, self._times[0], memory, tf.zeros([self.num_envs], tf.bool))
 
-    def _record_specs(self, acted: Sequence[tf.Tensor]) -> tuple[Trajectory, Memory]:
-        """The specs of what `_step_through` fills; `acted` is what acting gives."""
+    def _record_specs(self) -> tuple[Trajectory, Memory]:
+        """The specs of what `_step_through` fills."""
         length, num_envs = self.rollout_length, self.num_envs
         space = self.environments[0].single_observation_space
 
@@ -261,9 +225,7 @@ class GymnasiumCollector(tf.Module):
         def observation_specs(rows: int) -> Observations:
             return map_space(lambda s: spec(observation_dtype(s), *observation_shape(s), rows=rows), space)
 
-        observations = observation_specs(length + 1)
-        raw_observations = self.normalization.measured(observations)
-        actions = acted[len(self._memory) + len(raw_observations)]
+        observations, actions = observation_specs(length + 1), self._acting.actions_spec
         trajectory = Trajectory(
             observations=observations,
             actions=spec(actions.dtype, *actions.shape[1:]),
@@ -274,7 +236,7 @@ class GymnasiumCollector(tf.Module):
             mask=spec(tf.bool),
             episode_returns=spec(tf.float32),
             episode_lengths=spec(tf.int64),
-            raw_observations=raw_observations,
+            raw_observations=self.normalization.measured(observations),
             successors=() if self.autoreset == AutoresetMode.NEXT_STEP else observation_specs(length),
         )
         return trajectory, tuple(tf.TensorSpec(x.shape, x.dtype) for x in self._memory)

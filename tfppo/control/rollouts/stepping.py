@@ -1,5 +1,6 @@
 """Vector environments as a collector steps them: every autoreset mode becomes the same rows of a trajectory."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -94,18 +95,20 @@ class Stepper:
         self._returns, self._lengths = np.where(exact, returns, 0.0), np.where(exact, lengths, 0)
         return exact
 
-    def _start_at_once(self, t: int, observations: Any, infos: dict[str, Any], successors: Any) -> Any:
+    def _start_at_once(
+        self, t: int, observations: Observations, infos: Mapping[str, np.ndarray], successors: Observations
+    ) -> Observations:
         """First observations of new episodes, where old ones have just ended; completes the true successors of t."""
         if self._waits_for_reset:
             return self.environment.reset(options={"reset_mask": self.done})[0]
         if "final_obs" not in infos:
             raise UsageError(f"{self.environment} resets in the same step, but its infos lack final_obs")
         for index in np.flatnonzero(self.done):
-            _write(successors, (t, index), infos["final_obs"][index])
+            _write(successors, (t, int(index)), infos["final_obs"][index])
         return observations
 
 
-def _write(buffers: Any, index: Any, observations: Any) -> None:
+def _write(buffers: Observations, index: int | tuple[int, int], observations: Observations) -> None:
     """Copies observations into a row of each of their buffers."""
     if isinstance(buffers, dict):
         for key, buffer in buffers.items():

@@ -64,7 +64,7 @@ def make_transitions(
     action, terminated = np.asarray(action, np.int32), np.asarray(terminated, bool)
     truncated = np.zeros_like(terminated) if truncated is None else np.asarray(truncated, bool)
     count = len(reward) if reward.ndim else 0
-    wanted = {"state": (count, state_dim), "next_state": (count, state_dim)}
+    wanted: dict[str, tuple[int, ...]] = {"state": (count, state_dim), "next_state": (count, state_dim)}
     wanted |= dict.fromkeys(("action", "reward", "terminated", "truncated"), (count,))
     given = {"state": state, "next_state": next_state, "action": action, "reward": reward}
     given |= {"terminated": terminated, "truncated": truncated}

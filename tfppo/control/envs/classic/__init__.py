@@ -1,12 +1,14 @@
 """Classic control as tensors: gymnasium's environments step by step, on any device."""
 
+from collections.abc import Callable
+
 from tfppo.control.envs.classic.acrobot import Acrobot
 from tfppo.control.envs.classic.cartpole import CartPole
 from tfppo.control.envs.classic.mountain_car import MountainCar, MountainCarContinuous
 from tfppo.control.envs.classic.pendulum import Pendulum
-from tfppo.control.envs.environment import register_environment
+from tfppo.control.envs.environment import Environment, register_environment
 
-CLASSIC = {
+CLASSIC: dict[str, Callable[[], Environment]] = {
     "CartPole-v1": CartPole,
     "Acrobot-v1": Acrobot,
     "MountainCar-v0": MountainCar,

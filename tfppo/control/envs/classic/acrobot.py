@@ -29,7 +29,7 @@ class Acrobot:
 
     max_episode_steps = 500
 
-    def __init__(self):
+    def __init__(self) -> None:
         bounds = np.array([1.0, 1.0, 1.0, 1.0, *MAX_SPEEDS], np.float32)
         self.observation_space = gymnasium.spaces.Box(-bounds, bounds, dtype=np.float32)
         self.action_space = gymnasium.spaces.Discrete(3)

@@ -26,7 +26,7 @@ class CartPole:
 
     max_episode_steps = 500
 
-    def __init__(self):
+    def __init__(self) -> None:
         bounds = np.array([2 * POSITION_LIMIT, np.inf, 2 * ANGLE_LIMIT, np.inf], np.float32)
         self.observation_space = gymnasium.spaces.Box(-bounds, bounds, dtype=np.float32)
         self.action_space = gymnasium.spaces.Discrete(2)

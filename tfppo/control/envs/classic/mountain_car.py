@@ -25,10 +25,10 @@ class MountainCar:
     goal = 0.5  # m
     push = 0.001  # m/step^2
 
-    def __init__(self):
+    def __init__(self) -> None:
         low, high = np.array([[MIN_POSITION, -MAX_SPEED], [MAX_POSITION, MAX_SPEED]], np.float32)
         self.observation_space = gymnasium.spaces.Box(low, high, dtype=np.float32)
-        self.action_space = gymnasium.spaces.Discrete(3)
+        self.action_space: gymnasium.Space = gymnasium.spaces.Discrete(3)
 
     def reset(self, num_envs: int, seed: tf.Tensor) -> tf.Tensor:
         position = START_POSITION + START_WIDTH * (uniform([num_envs], seed) - 0.5)
@@ -56,7 +56,7 @@ class MountainCarContinuous(MountainCar):
     goal = 0.45  # m
     push = 0.0015  # m/step^2
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, [1], np.float32)
 

@@ -27,7 +27,7 @@ class Pendulum:
 
     max_episode_steps = 200
 
-    def __init__(self):
+    def __init__(self) -> None:
         bounds = np.array([1.0, 1.0, MAX_SPEED], np.float32)
         self.observation_space = gymnasium.spaces.Box(-bounds, bounds, dtype=np.float32)
         self.action_space = gymnasium.spaces.Box(-MAX_TORQUE, MAX_TORQUE, [1], np.float32)
