@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -205,7 +205,7 @@ def _evaluate(model: keras.Model, tokenizer: keras_hub.models.GPT2Tokenizer) -> 
     return evaluation
 
 
-def refuse_divergence(results: Any, learning_rate: float) -> None:
+def refuse_divergence(results: np.ndarray | Sequence[float], learning_rate: float) -> None:
     """Raises UsageError unless what training has led to is finite."""
     if not np.isfinite(results).all():
         raise UsageError(f"training diverged with learning_rate = {learning_rate}: choose a smaller one")

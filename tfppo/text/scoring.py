@@ -1,7 +1,6 @@
 """Scores of responses: the part of a rollout that is Python, and runs on the host."""
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -10,29 +9,8 @@ from tfppo.text.data.codec import PromptCodec
 from tfppo.text.metrics import distinct_2, mean_words
 from tfppo.text.rewards.callables import Reward, ScoreScale, checked_scores
 
-
-class Scorer(Protocol):
-    """A function on the host that scores the responses of a rollout."""
-
-    def __call__(
-        self,
-        prompts: np.ndarray,
-        prompt_lengths: np.ndarray,
-        responses: np.ndarray,
-        mask: np.ndarray,
-        rows: np.ndarray,
-    ) -> Sequence[np.ndarray]:
-        """Scores some of B responses, and measures all of them.
-
-        Args:
-          prompts: int32 [B, P], padded on the right.
-          prompt_lengths: int32 [B].
-          responses: int32 [B, R].
-          mask: bool [B, R], the tokens of each response.
-          rows: int32 [N], the responses to score.
-
-        Returns: scores float32 [N], the mean number of words and distinct-2 of all B responses (float64 scalars).
-        """
+Scorer = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray], Sequence[np.ndarray]]
+"""A function on the host that scores responses; see `TextScorer.__call__`."""
 
 
 class TextScorer:
@@ -51,14 +29,20 @@ class TextScorer:
         self.scale = [tf.Variable(x, dtype=tf.float32, trainable=False) for x in (0.0, 1.0)]  # mean, std
 
     def __call__(
-        self,
-        prompts: np.ndarray,
-        prompt_lengths: np.ndarray,
-        responses: np.ndarray,
-        mask: np.ndarray,
-        rows: np.ndarray,
+        self, prompts: np.ndarray, prompt_lengths: np.ndarray, responses: np.ndarray, mask: np.ndarray, rows: np.ndarray
     ) -> Sequence[np.ndarray]:
-        """See `Scorer`. Scores are scaled and clipped; one that is not finite is left to the learner's guard."""
+        """Scores some of B responses, and measures all of them.
+
+        Args:
+          prompts: int32 [B, P], padded on the right.
+          prompt_lengths: int32 [B].
+          responses: int32 [B, R].
+          mask: bool [B, R], the tokens of each response.
+          rows: int32 [N], the responses to score.
+
+        Returns: scores float32 [N], scaled and clipped, which the learner's guard checks; the mean number of words and
+          distinct-2 of all B responses, float64 scalars.
+        """
         texts = self.codec.decode_masked(responses, mask)
         beginnings = self.codec.decode(prompts[row, : prompt_lengths[row]] for row in rows)
         scores = checked_scores(self.reward, beginnings, [texts[row] for row in rows], must_be_finite=False)

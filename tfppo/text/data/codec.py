@@ -22,6 +22,7 @@ class PromptCodec:
     def __init__(self, tokenizer: keras_hub.tokenizers.Tokenizer, domain: str | None = None):
         self.tokenizer = tokenizer
         vocabulary = tokenizer.get_vocabulary()
+        # KerasHub's tokenizers differ in the special tokens that they know; only here is it asked which.
         special = [token for token in getattr(tokenizer, "unsplittable_tokens", None) or [] if token in vocabulary]
         self.end = int(tokenizer.token_to_id(getattr(tokenizer, "end_token", END)))
         self.pad = int(getattr(tokenizer, "pad_token_id", 0))

@@ -35,13 +35,13 @@ def vet_archive(path: Path) -> None:
         _vet(json.loads(archive.read(ARCHIVED)), path.name)
 
 
-def _vet(plain: Any, where: str) -> None:
+def _vet(plain: object, where: str) -> None:
     refused = sorted(set(_refused(plain)))
     if refused:
         raise UsageError(f"{where} names {one_line(', '.join(refused))}, which is no part of a language model")
 
 
-def _refused(plain: Any) -> Iterator[str]:
+def _refused(plain: object) -> Iterator[str]:
     """Every class or function in JSON that may not be made, by module and name, and what would be fetched for one."""
     if isinstance(plain, dict):
         if "class_name" in plain:
@@ -74,7 +74,7 @@ def _is_harmless(kind: type) -> bool:
     return issubclass(kind, keras.Layer) if package in PACKAGES else package == "keras" and issubclass(kind, PLAIN)
 
 
-def _public(name: str) -> Any:
+def _public(name: str) -> object:
     """What Keras calls by a public name, like keras.layers.Dense; None: nothing. Imports nothing."""
     package, *path = name.split(".")
     try:

@@ -5,12 +5,15 @@ import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tfppo.errors import UsageError, kind_and_text
 from tfppo.training.user_modules import import_named
+
+if TYPE_CHECKING:
+    import keras
 
 Reward = Callable[[list[str], list[str]], Sequence[float] | np.ndarray]
 """reward(prompts, responses) -> one number a response, the higher the better."""
@@ -50,7 +53,7 @@ def load_reward(reference: str) -> Reward:
     return as_reward(found)
 
 
-def as_reward(reward: Any) -> Reward:
+def as_reward(reward: object) -> Reward:
     """A callable as it is; a keras.Model as the reward function that calls it.
 
     The model gets a tf.string tensor [B], each prompt with its response right behind it, and gives [B] or [B, 1].
@@ -146,7 +149,7 @@ class ScoreScale:
         return (scaled if self.clip is None else np.clip(scaled, -self.clip, self.clip)).astype(np.float32)
 
 
-def _model_reward(model: Any) -> Reward:
+def _model_reward(model: "keras.Model") -> Reward:
     def score(prompts: list[str], responses: list[str]) -> np.ndarray:
         import tensorflow as tf
 
@@ -183,7 +186,7 @@ def _number(name: str, index: int, value: Any) -> float:
     )
 
 
-def reward_name(reward: Any) -> str:
+def reward_name(reward: object) -> str:
     """A reward as package.module:function, which `load_reward` finds again if it can be imported."""
     while isinstance(reward, functools.partial):
         reward = reward.func
@@ -191,6 +194,6 @@ def reward_name(reward: Any) -> str:
     return f"{named.__module__}:{named.__qualname__}"
 
 
-def _short(value: Any, limit: int = SHOWN) -> str:
+def _short(value: object, limit: int = SHOWN) -> str:
     text = " ".join(repr(value).split())
     return text if len(text) <= limit else text[:limit] + "..."
