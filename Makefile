@@ -48,7 +48,7 @@ corpus: $(STAMP)  ## rebuild the vendored sentences from their source archive
 	@$(BIN)/python -m tfppo.text.data.rebuild build/corpus/vaderSentiment-3.3.2.tar.gz
 
 tensorboard: $(STAMP)  ## look at the runs (PORT=6006 RUNS=runs)
-	@$(BIN)/python -c 'from tfppo import startup; startup.import_tensorflow(); from tensorboard import main; main.run_main()' \
+	@$(BIN)/python -c 'from tfppo.cli import startup; startup.import_tensorflow(); from tensorboard import main; main.run_main()' \
 		--logdir $(RUNS) --port $(PORT)
 
 test: $(STAMP)  ## all quick tests (JOBS=2 processes)
@@ -57,11 +57,11 @@ test: $(STAMP)  ## all quick tests (JOBS=2 processes)
 coverage: $(STAMP)  ## the same, a sixth slower, with the share of statements that they run: at least 90 %
 	@$(MAKE) --no-print-directory test ARGS="--cov --cov-report=term --cov-fail-under=90 $(ARGS)"
 
-test-slow: $(STAMP)  ## the learning tests
+test-slow: $(STAMP)  ## the learning tests, and the installation of what is built
 	@$(BIN)/python -m pytest -q -m slow $(ARGS)
 
-lint: $(STAMP)  ## ruff, without changing anything
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+lint: $(STAMP)  ## ruff and mypy, without changing anything
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
 format: $(STAMP)  ## ruff, with its fixes
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
@@ -82,5 +82,5 @@ bench: peers  ## measure the compiled iteration, and the races with stable-basel
 	@$(BIN)/python benchmarks/text_vs_trl.py --peer-python $(PEERS)/bin/python
 
 clean:  ## remove what was built (runs stay)
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .coverage
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .coverage
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
