@@ -11,9 +11,8 @@ from tfppo.control.policies.encoders import action_mask_of, observation_dtype, o
 from tfppo.control.policies.policy import ControlPolicy, Memory, forget
 from tfppo.control.rollouts.normalization import WHOLE, Normalization
 from tfppo.errors import UsageError, one_line
-from tfppo.training.files import replacing
 from tfppo.ops.nest import Nest
-from tfppo.training import run_folder
+from tfppo.training.files import replacing
 
 MEMORY = ("memory_h", "memory_c")
 STARTS, SEED = "episode_starts", "seed"

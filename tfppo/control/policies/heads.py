@@ -14,10 +14,9 @@ import numpy as np
 import tensorflow as tf
 
 from tfppo.errors import UsageError, one_line
-from tfppo.ops.distributions import Categorical, MultiCategorical, mask_logits
+from tfppo.ops.distributions import Categorical, Distribution, MultiCategorical, mask_logits
 from tfppo.ops.masking import check_same_shape
 from tfppo.ops.normals import DiagonalNormal, SquashedNormal
-from tfppo.ppo.types import Distribution
 
 Outputs: TypeAlias = tf.Tensor | tuple[tf.Tensor, tf.Tensor]  # of an actor; a pair for gSDE
 

@@ -9,8 +9,9 @@ import tensorflow as tf
 from tfppo.control.envs.environment import Observations
 from tfppo.control.envs.episodes import where_rows
 from tfppo.control.policies.heads import ActionHead, Outputs
+from tfppo.ops.distributions import Distribution
 from tfppo.ops.nest import Nest
-from tfppo.ppo.types import Distribution, Policy
+from tfppo.ppo.types import Policy
 
 Memory: TypeAlias = tuple[tf.Tensor, ...]
 """What a policy remembers of the episodes, [B, ...] each; empty for a policy that remembers nothing."""
