@@ -3,15 +3,17 @@
 import dataclasses
 import math
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import pytest
+from annotated_types import Gt, Interval, Le, Lt
 from support.refusal import refusal
 
 from tfppo.control.config import ControlConfig, ControlRunConfig
 from tfppo.errors import UsageError
 from tfppo.ppo.config import PPOConfig
-from tfppo.settings import exact_div, from_yaml, to_yaml
+from tfppo.settings import Must, check_fields, exact_div, from_yaml, to_yaml
 from tfppo.text.config import TEXT_PPO, TextConfig, TextRunConfig
 from tfppo.training.config import RunConfig
 
@@ -164,6 +166,38 @@ OTHER_RUN = ControlRunConfig(
     control=ControlConfig(**OTHER[ControlConfig]),
     ppo=PPOConfig(**OTHER[PPOConfig] | {"kl_in": "loss"}),
 )
+
+
+@dataclasses.dataclass(frozen=True)
+class Constrained:
+    above: Annotated[int, Gt(1)] = 2
+    below: Annotated[float, Lt(3)] = 2.0
+    at_most: Annotated[int, Le(3)] = 3
+    within: Annotated[float, Interval(gt=0, le=1)] = 0.5
+    even: Annotated[int, Must(lambda v: v % 2 == 0, "even")] = 2
+    outer: Annotated[float | None, Gt(0)] = None
+    inner: Annotated[int, "no constraint", Interval(ge=0, le=9)] | None = None
+
+    def __post_init__(self):
+        check_fields(self)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "wanted"),
+    [
+        ("above", 1, "above 1"),
+        ("below", 3.0, "below 3"),
+        ("at_most", 4, "at most 3"),
+        ("within", 0.0, "above 0 and at most 1"),
+        ("within", 1.5, "above 0 and at most 1"),
+        ("even", 3, "even"),
+        ("outer", 0.0, "positive"),
+        ("inner", 10, "between 0 and 9"),
+        ("outer", "1", "float | None"),
+    ],
+)
+def test_a_constraint_stands_beside_its_field(name, value, wanted):
+    assert refusal(lambda: Constrained(**{name: value})) == f"{name} must be {wanted}, not {value!r}"
 
 
 @pytest.mark.parametrize("config_class", CONFIGS)

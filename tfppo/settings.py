@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import yaml
-from annotated_types import Ge, Gt, Interval, Predicate
+from annotated_types import Ge, Gt, Interval, Le, Lt, Predicate
 
 from tfppo.deprecated import SETTINGS, with_new_names
 from tfppo.errors import UsageError, one_line, shown
@@ -38,7 +38,7 @@ class Must(Predicate):
     """Ends the sentence "name must be ..."."""
 
 
-Constraint = Ge | Gt | Interval | Must
+Constraint = Ge | Gt | Le | Lt | Interval | Must
 Count = Annotated[int, Ge(1)]
 CountOrNone = Annotated[int | None, Ge(1)]
 AtLeastZero = Annotated[int, Ge(0)]
@@ -92,7 +92,7 @@ def _from_plain(config: Config, plain: object, where: str) -> Config:
     if not isinstance(plain, dict):
         raise UsageError(f"{where} must be a mapping of settings, not {type(plain).__name__}")
     hints = typing.get_type_hints(type(config))
-    given = {SETTINGS.get(str(name)) or name: value for name, value in plain.items()}
+    given: dict[Any, Any] = {SETTINGS.get(name, name): value for name, value in plain.items()}
     unknown = [shown(name) for name in given if name not in hints]
     if unknown:
         raise UsageError(f"{where} has no setting {one_line(', '.join(unknown))}; its settings are {', '.join(hints)}")
@@ -138,8 +138,8 @@ def check_fields(config: "DataclassInstance") -> None:
     """Raises UsageError unless every field of a config dataclass fits its annotation, and can be computed with,
     written and printed: numbers are finite and not too large, texts can be encoded, and paths can be printed.
 
-    An annotation may carry constraints: `Annotated[int, Ge(1)]`, with Ge, Gt, Interval or Must. They do not apply to
-    None, where the type allows it.
+    An annotation may carry constraints: `Annotated[int, Ge(1)]`, with Ge, Gt, Le, Lt, Interval or Must. They do
+    not apply to None, where the type allows it.
     """
     plain = typing.get_type_hints(type(config))
     for name, hint in typing.get_type_hints(type(config), include_extras=True).items():
@@ -170,9 +170,12 @@ def _unmet(value: object, plain: Any, hint: Any) -> Iterator[str]:
 
 
 def _constraints(hint: Any) -> Iterator[Constraint]:
-    """Yields the constraints that an annotation carries."""
+    """Yields the constraints that an annotation carries, also inside of `Annotated[...] | None`."""
     if typing.get_origin(hint) is Annotated:
         yield from (data for data in hint.__metadata__ if isinstance(data, Constraint))
+    elif typing.get_origin(hint) in (typing.Union, types.UnionType):
+        for part in typing.get_args(hint):
+            yield from _constraints(part)
 
 
 def _out_of_bounds(value: object, constraint: dict[str, float | None]) -> Iterator[str]:

@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -270,6 +271,23 @@ def test_help_names_what_there_is(arguments, words, capsys):
     wanted = words if arguments != ["train"] else ["cartpole", "control"]
     assert all(word in out for word in wanted), out
     assert err == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "default"),
+    [
+        (["train", "control", "--env", "Pendulum-v1"], "gsde"),
+        (["train", "control", "--env=Pendulum-v1"], "gsde"),
+        (["train", "control"], "normal"),  # nothing is left of the last environment
+        (["train", "cartpole", "--env", "Pendulum-v1"], "normal"),
+        (["bench", "--env", "Pendulum-v1"], "gsde"),
+    ],
+)
+def test_help_shows_the_environments_recipe(arguments, default, capsys):
+    with pytest.raises(SystemExit):
+        cli.main([*arguments, "--help"])
+    words = re.sub(r"[\s│|]+", " ", capsys.readouterr().out)
+    assert f"noise depends on the state (gSDE). (default: {default})" in words
 
 
 def test_help_answers_before_tensorflow_is_imported():

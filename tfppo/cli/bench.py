@@ -1,7 +1,7 @@
 """`tfppo bench`: what the modes of compilation cost and gain, on this machine and with the settings that are given."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from tyro.conf import UseCounterAction
 
@@ -9,6 +9,9 @@ from tfppo.cli.startup import import_tensorflow
 from tfppo.cli.train import ControlSettings
 from tfppo.control.config import ControlRunConfig
 from tfppo.errors import UsageError
+
+if TYPE_CHECKING:
+    from tfppo.control.bench import Comparison
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class Bench(ControlSettings):
         print(describe(comparison))
 
 
-def _print_table(comparison: Any) -> None:
+def _print_table(comparison: "Comparison") -> None:
     from rich.console import Console
     from rich.table import Table
 
