@@ -188,7 +188,7 @@ class Checkout:
             stderr=subprocess.DEVNULL,
         )
         try:
-            deadline = time.monotonic() + 300
+            deadline = time.monotonic() + 900
             while not (folder / "config.yaml").exists():
                 if process.poll() is not None or time.monotonic() > deadline:
                     sys.exit(f"{' '.join(arguments)} made no folder")
@@ -321,16 +321,16 @@ def describe_folder(folder: Path) -> dict:
 
 
 def record_tests(checkout: Checkout) -> dict:
-    """The tests that pytest collects, quick and slow: how many a file has, and their names."""
-    record: dict = {"counts": {}, "quick": [], "slow": []}
+    """The tests that pytest collects, quick and slow: how many each file has, and their names."""
+    counts: dict = {}
+    names: dict = {"quick": {}, "slow": {}}
     for kind, marks in (("quick", "not slow"), ("slow", "slow")):
         printed = checkout.python("-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", "-m", marks)
-        record[kind] = sorted(line for line in printed.splitlines() if re.match(r"\S+\.py::", line))
-        for name in record[kind]:
-            counts = record["counts"].setdefault(name.split("::")[0], {"quick": 0, "slow": 0})
-            counts[kind] += 1
-    record["counts"] = dict(sorted(record["counts"].items()))
-    return record
+        for line in sorted(line for line in printed.splitlines() if re.match(r"\S+\.py::", line)):
+            path, _, name = line.partition("::")
+            counts.setdefault(path, {"quick": 0, "slow": 0})[kind] += 1
+            names[kind].setdefault(path, []).append(name)
+    return {"counts": dict(sorted(counts.items()))} | names
 
 
 def about(checkout: Checkout) -> dict:
@@ -431,8 +431,10 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="tfppo-record-") as work:
         checkout = Checkout(options.checkout.resolve(), options.preset_dir.resolve(), Path(work))
         functions = {"weights": record_weights, "surface": record_surface}
-        record = {"about": about(checkout)} | {part: functions[part](checkout) for part in parts}
-    options.out.write_text(json.dumps(record, indent=1) + "\n")
+        record = {"about": about(checkout)}
+        for part in parts:
+            record[part] = functions[part](checkout)
+            options.out.write_text(json.dumps(record, indent=1) + "\n")
     return 0
 
 
