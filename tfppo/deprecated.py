@@ -32,7 +32,7 @@ _KEPT = {  # where modules went, below the package and the old place: those that
     ("control", "control.policies"): "encoders networks lstm recurrent",
     ("control", "control.rollouts"): "normalization statistics gymnasium stepping fused transitions",
     ("text", "text.models"): "language_model gpt2 lstm transformer presets vetting reference",
-    ("text", "text.data"): "codec corpus tokenizer likelihood",
+    ("text", "text.data"): "codec corpus tokenizer likelihood metrics",
     ("data", "text.data"): "rebuild",
 }
 _RENAMED = {

@@ -167,6 +167,8 @@ def _unmet(value: object, plain: Any, hint: Any) -> Iterator[str]:
                 yield constraint.wanted
         else:
             yield from _out_of_bounds(value, dataclasses.asdict(constraint))
+    if isinstance(value, int) and abs(value) > INT64_MAX:
+        yield "a number of at most 64 bits"
 
 
 def _constraints(hint: Any) -> Iterator[Constraint]:
@@ -192,8 +194,6 @@ def _out_of_bounds(value: object, constraint: dict[str, float | None]) -> Iterat
 
 def _usable(value: object) -> str | None:
     """Returns what a value of the right type must be and is not; None: nothing."""
-    if isinstance(value, int) and abs(value) > INT64_MAX:
-        return "a number of at most 64 bits"
     if isinstance(value, float) and not abs(value) <= FLOAT32_MAX:
         return "a finite number (of float32)"
     if isinstance(value, str) and any("\ud800" <= letter <= "\udfff" for letter in value):

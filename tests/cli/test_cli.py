@@ -210,15 +210,21 @@ def test_evaluate_takes_a_seed(finished, monkeypatch, capsys):
     seen = []
     numbers = {"episodes": 3, "mean": 9.0, "std": 0.5, "min": 8.0, "max": 10.0}
     evaluation = {"env": "CartPole-v1", "stochastic": numbers | {"mean": 7.0}, "weights": "00ff"} | numbers
+    told = evaluate.describe(evaluation)
     monkeypatch.setattr(
-        control_run, "evaluate", lambda *arguments, **named: seen.append((*arguments[1:], named)) or evaluation
+        driver, "evaluate", lambda *given, **settings: seen.append((*given[2:], settings)) or (evaluation, told)
     )
     assert cli.main(["evaluate", str(finished)]) == 0
     assert cli.main(["evaluate", str(finished), "--episodes", "3", "--seed", "5"]) == 0
     assert cli.main(["evaluate", str(finished), "--video-episodes", "2"]) == 0
     assert cli.main(["evaluate", str(finished), "--checkpoint", "best", "--env", "my.package:Env-v0"]) == 0
-    unnamed, named = {"checkpoint": "latest", "env": None}, {"checkpoint": "best", "env": "my.package:Env-v0"}
-    assert seen == [(100, None, 0, unnamed), (3, 5, 0, unnamed), (100, None, 2, unnamed), (100, None, 0, named)]
+    none, two = {"video_episodes": 0}, {"video_episodes": 2}
+    assert seen == [
+        (100, None, "latest", None, none),
+        (3, 5, "latest", None, none),
+        (100, None, "latest", None, two),
+        (100, None, "best", "my.package:Env-v0", none),
+    ]
     out = capsys.readouterr().out
     assert "weights 00ff (SHA-256)" in out and "over 3 episodes" in out and "9.0 +- 0.5" in out and "7.0 +- 0.5" in out
 

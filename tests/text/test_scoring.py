@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tfppo.text.data.codec import PromptCodec
-from tfppo.text.metrics import distinct_2, mean_words
+from tfppo.text.data.metrics import distinct_2, mean_words
 from tfppo.text.models.presets import load_preset
 from tfppo.text.scoring import TextScorer
 

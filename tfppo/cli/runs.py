@@ -34,15 +34,13 @@ class Evaluate:
     env: str | None = None
     """Control: the run's environment, where it is module:id, which is imported only if you name it."""
 
-    def __post_init__(self) -> None:
-        check_fields(self)
-
     def __call__(self) -> None:
         kind = _kind(
             self.folder,
             control={"episodes": self.episodes, "video_episodes": self.video_episodes, "env": self.env},
             text={"prompts": self.prompts, "reward": self.reward},
         )
+        check_fields(self)
         application = _application(kind)
         if kind == "text":
             size, named, settings = _or(self.prompts, 200), self.reward, {}

@@ -49,6 +49,11 @@ def make_policy(
     actor: keras.Model | None,
     critic: keras.Model | None,
 ) -> ControlPolicy:
+    """Makes the policy of a run: a recurrent one, one with a shared trunk, or an actor and a critic, which may be given.
+
+    Raises:
+      UsageError: if a space is not supported, or the settings or the given models do not fit.
+    """
     features = control.hidden_units[-1] if control.hidden_units else 0
     head = make_head(action_space, control.box_policy, features, control.gsde_interval)
     layers: dict[str, Any] = {"hidden_units": control.hidden_units, "activation": control.activation, "seed": seed}

@@ -25,6 +25,11 @@ def make_models(model: LanguageModel, config: TextRunConfig) -> tuple[TextPolicy
 
 
 def make_reward(task: Task, setting: str | None, given: Reward | keras.Model | None) -> Reward:
+    """Returns the reward that is given, else the one that the setting names, else the task's.
+
+    Raises:
+      UsageError: if the reward that the setting names cannot be loaded.
+    """
     if given is not None:
         return as_reward(given)
     return task.make_reward() if setting is None else load_reward(setting)

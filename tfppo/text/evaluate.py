@@ -8,13 +8,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from tfppo.errors import UsageError
 from tfppo.execution.compilation import compiled
 from tfppo.ops.random import fold_in
 from tfppo.text.config import TextConfig
 from tfppo.text.data.codec import PromptCodec
 from tfppo.text.data.corpus import DOMAINS, Domain
+from tfppo.text.data.metrics import distinct_2, mean_words, vader_compound
 from tfppo.text.data.tokenizer import control_token
-from tfppo.text.metrics import distinct_2, mean_words, vader_compound
 from tfppo.text.models.language_model import LanguageModel
 from tfppo.text.policy import TokenInputs, response_log_probs
 from tfppo.text.rewards.callables import Reward, checked_scores
@@ -126,6 +127,18 @@ def most_likely_domains(reference: Responder, texts: Sequence[str]) -> list[Doma
         given = Responses(np.concatenate([control, responses], axis=1), lengths, responses, mask, list(texts))
         likelihoods.append(reference.total_log_probs(given))
     return [DOMAINS[best] for best in np.argmax(likelihoods, axis=0)]
+
+
+def held_out_prompts(task: Task, count: int) -> list[str]:
+    """Chooses test prompts of a task, the same for every seed.
+
+    Raises:
+      UsageError: if the task has none.
+    """
+    prompts = task.prompts("test")
+    if not prompts:
+        raise UsageError(f"task {task.name} has no test prompts: give it some, or train with --eval-prompts 0")
+    return [prompts[index] for index in np.random.default_rng(0).permutation(len(prompts))[:count]]
 
 
 def compare(

@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfppo.text.data.codec import PromptCodec
-from tfppo.text.metrics import distinct_2, mean_words
+from tfppo.text.data.metrics import distinct_2, mean_words
 from tfppo.text.rewards.callables import Reward, ScoreScale, checked_scores
 
 Scorer = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray], Sequence[np.ndarray]]

@@ -9,7 +9,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfppo.errors import UsageError
 from tfppo.execution.compilation import choose_token_compilation
 from tfppo.execution.devices import choose_device
 from tfppo.execution.distribute import make_replicas
@@ -22,7 +21,7 @@ from tfppo.text.assembly import make_models, make_reward, training_prompts
 from tfppo.text.batch import to_batch
 from tfppo.text.config import TextRunConfig
 from tfppo.text.data.codec import PromptCodec
-from tfppo.text.evaluate import Responder, compare, describe
+from tfppo.text.evaluate import Responder, compare, describe, held_out_prompts
 from tfppo.text.export import export_preset
 from tfppo.text.models.presets import default_preset, load_preset
 from tfppo.text.models.reference import as_language_model
@@ -239,18 +238,10 @@ class TextTrainer:
         writer.close()
 
     def judge(self, size: int, seed: int) -> Evaluation:
-        """Answers so many held-out prompts with the policy and with the reference.
-
-        Raises:
-          UsageError: if the task has no test prompts.
-        """
-        prompts = self.task.prompts("test")
-        if not prompts:
-            raise UsageError(f"task {self.task.name} has no test prompts: give it some, or train with --eval-prompts 0")
-        chosen = np.random.default_rng(0).permutation(len(prompts))[:size]  # the same for every seed
+        """Answers so many held-out prompts with the policy and with the reference."""
         with progress_bar("evaluating", 2) as advance:
             evaluation, _ = compare(
-                [prompts[index] for index in chosen],
+                held_out_prompts(self.task, size),
                 seed,
                 policy=self.policy.model,
                 reference=self.reference,

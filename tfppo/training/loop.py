@@ -27,7 +27,6 @@ class Iteration(NamedTuple):
     """One rollout and the update on it."""
 
     number: int
-    rollout: Rollout
     metrics: dict[str, float]  # those of both, with time/rollout_s and time/update_s
     seconds: float  # from the request for the rollout to the end of the update
 
@@ -71,7 +70,7 @@ def train_iterations(
             learner.guard.check(number)
         row["time/rollout_s"] = clock[1] - clock[0]
         row["time/update_s"] = clock[2] - clock[1]
-        yield Iteration(number, rollout, row, clock[2] - clock[0])
+        yield Iteration(number, row, clock[2] - clock[0])
 
 
 def _first(

@@ -10,7 +10,7 @@ from support.refusal import refusal
 from tfppo.errors import UsageError
 from tfppo.text.config import RewardModelConfig
 from tfppo.text.data.corpus import sentences
-from tfppo.text.metrics import word_count
+from tfppo.text.data.metrics import word_count
 from tfppo.text.models.presets import load_preset
 from tfppo.text.rewards.reward_model import (
     HEAD_FILE,

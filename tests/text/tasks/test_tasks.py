@@ -12,7 +12,7 @@ from support.refusal import refusal
 
 from tfppo.text.config import make_text_config
 from tfppo.text.data.corpus import sentences
-from tfppo.text.metrics import vader_compound
+from tfppo.text.data.metrics import vader_compound
 from tfppo.text.rewards.callables import checked_scores
 from tfppo.text.tasks import Task, get_task, length_task, movie_prompts, register_task, task, task_names
 from tfppo.text.tasks.keywords import TERMS, terms_in

@@ -19,7 +19,7 @@ from tfppo.settings import FLOAT32_MAX
 from tfppo.text.config import RewardModelConfig
 from tfppo.text.data.corpus import Sentence, sentences
 from tfppo.text.data.likelihood import encode
-from tfppo.text.metrics import word_count
+from tfppo.text.data.metrics import word_count
 from tfppo.text.models.presets import default_preset, load_preset, save_preset
 from tfppo.text.models.reference import as_language_model
 from tfppo.text.pretrain import fitting, refuse_divergence

@@ -4,7 +4,7 @@ from functools import partial
 from statistics import fmean
 
 from tfppo.errors import UsageError
-from tfppo.text.metrics import word_count
+from tfppo.text.data.metrics import word_count
 from tfppo.text.rewards.callables import Reward
 from tfppo.text.tasks.task import Task, movie_prompts, register_task
 

@@ -5,7 +5,7 @@ VADER, a lexicon, measures it: a judge that the reward model has never seen. Bot
 
 from collections.abc import Sequence
 
-from tfppo.text.metrics import vader_compound, word_count
+from tfppo.text.data.metrics import vader_compound, word_count
 from tfppo.text.rewards.callables import Reward
 from tfppo.text.tasks.task import Task, movie_prompts, register_task
 

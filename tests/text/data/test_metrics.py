@@ -5,7 +5,7 @@ from statistics import StatisticsError
 import numpy as np
 import pytest
 
-from tfppo.text.metrics import distinct_2, mean_words, vader_compound, word_count, words
+from tfppo.text.data.metrics import distinct_2, mean_words, vader_compound, word_count, words
 
 
 @pytest.mark.parametrize(
