@@ -49,7 +49,7 @@ def make_policy(
     actor: keras.Model | None,
     critic: keras.Model | None,
 ) -> ControlPolicy:
-    """Makes the policy of a run: a recurrent one, one with a shared trunk, or an actor and a critic, which may be given.
+    """Makes the policy of a run: recurrent, with a shared trunk, or of an actor and a critic, which may be given.
 
     Raises:
       UsageError: if a space is not supported, or the settings or the given models do not fit.

@@ -69,18 +69,16 @@ class TextTrainer:
         trained = ppo.num_epochs * text.iterations * text.batch_size * (text.prompt_length + text.response_length)
         self.rollout_mode = choose_token_compilation(run.compile_rollout, "rollout", self.device, tokens)
         self.update_mode = choose_token_compilation(run.compile_update, "update", self.device, trained)
+        kept: dict[str, object] = {"compile_rollout": self.rollout_mode, "compile_update": self.update_mode}
         if reward is not None:
-            config = with_settings(config, {"reward": reward_name(as_reward(reward))})
+            kept["reward"] = reward_name(as_reward(reward))
         if text.preset is not None:  # the run is to be found again from any folder
-            config = with_settings(config, {"preset": text.preset.resolve()})
-        modes = {"compile_rollout": self.rollout_mode, "compile_update": self.update_mode}
-        self.config = with_settings(config, modes)  # what a resumed run goes on with
+            kept["preset"] = text.preset.resolve()
+        self.config = with_settings(config, kept)  # what a resumed run goes on with
         self.replicas.divide(text.batch_size, "batch_size")
         with tf.device(self.device):
             with self.replicas.scope():
-                keras_model, tokenizer = (
-                    load_preset(text.preset or default_preset(), text.dtype) if model is None else model
-                )
+                keras_model, tokenizer = model or load_preset(text.preset or default_preset(), text.dtype)
                 self.policy, self.reference = make_models(as_language_model(keras_model), config)
             self.codec = PromptCodec(tokenizer, self.task.domain)
             self.stop_condition = self.codec.stop_condition(text)
@@ -163,8 +161,7 @@ class TextTrainer:
 
     @property
     def state(self) -> dict[str, object]:
-        """Everything that the run needs to go on, by name. Random numbers and the order of the prompts depend on the
-        seed and the iteration; the reference is the preset."""
+        """See `Trainer`: random numbers and prompts depend on seed and iteration; the reference is the preset."""
         return self.models | {
             "optimizer": self.learner.optimizer,
             "iteration": self.learner.iteration,
@@ -230,11 +227,12 @@ class TextTrainer:
         """Restores nothing: `state` is all."""
 
     def draw(self, folder: Path) -> None:
-        metrics, title = folder / run_folder.METRICS, f"{self.task.name}, {folder.name}"
+        metrics, frontier = folder / run_folder.METRICS, folder / run_folder.FRONTIER
+        title = f"{self.task.name}, {folder.name}"
         plot_curve(metrics, folder / run_folder.CURVE, "iteration", [SCORE, KL], title)
-        plot_frontier(metrics, folder / run_folder.FRONTIER, KL, SCORE, title)
+        plot_frontier(metrics, frontier, KL, SCORE, title)
         writer = TensorBoardWriter(folder)
-        writer.write_image("text/score_against_kl", (folder / run_folder.FRONTIER).read_bytes(), self.num_iterations)
+        writer.write_image("text/score_against_kl", frontier.read_bytes(), self.num_iterations)
         writer.close()
 
     def judge(self, size: int, seed: int) -> Evaluation:
