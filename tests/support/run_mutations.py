@@ -7,7 +7,10 @@ this process, which has computed nothing.
 """
 
 import argparse
+import compileall
+import gc
 import importlib
+import importlib.util
 import multiprocessing
 import os
 import re
@@ -32,14 +35,14 @@ SECONDS = 600  # for the tests of a row: one that hangs is no answer
 CAUGHT, NOT_CAUGHT, ERROR = "caught", "NOT CAUGHT", "ERROR"
 
 
-def copy_tree(folder: Path) -> Path:
-    """Copies what tests need into a folder, without compiled files: a mutation may leave size and time as they are."""
+def copy_tree(folder: Path) -> None:
+    """Copies what tests need into a folder, and compiles it: of these files most mutations change none."""
     for name in COPIED:
         if (ROOT / name).is_dir():
             shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy2(ROOT / name, folder / name)
-    return folder
+    compileall.compile_dir(folder / "tfppo", quiet=1)
 
 
 def run_tests(folder: Path, tests: Sequence[str]) -> tuple[str, str]:
@@ -68,6 +71,7 @@ def _pytest(folder: Path, tests: Sequence[str], printed: Path) -> None:
         for number in (1, 2):
             os.dup2(file.fileno(), number)
     os.chdir(folder)
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # those of other packages, which no test here wants
     os.environ["PYTHONPATH"] = str(folder)  # of the processes that tests start
     sys.path[0] = str(folder)
     sys.dont_write_bytecode = True
@@ -78,12 +82,15 @@ def _pytest(folder: Path, tests: Sequence[str], printed: Path) -> None:
     sys.exit(code)
 
 
-def run_row(row: Mutation) -> tuple[str, str]:
-    """Runs the tests of a row where its mutation is applied."""
+def run_row(row: Mutation, tree: Path) -> tuple[str, str]:
+    """Runs the tests of a row in a copy of the tree where its mutation is applied."""
     with tempfile.TemporaryDirectory(prefix="mutation-") as name:
-        path = copy_tree(Path(name)) / row.file
+        folder = Path(name) / "tree"
+        shutil.copytree(tree, folder)  # times too, by which compiled files are known
+        path = folder / row.file
         path.write_text(path.read_text().replace(row.old, row.new))
-        return run_tests(Path(name), row.tests)
+        Path(importlib.util.cache_from_source(str(path))).unlink(missing_ok=True)
+        return run_tests(folder, row.tests)
 
 
 def misplaced(rows: Iterable[Mutation]) -> list[str]:
@@ -126,14 +133,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if wrong := misplaced(row for _, row in rows):
         print("\n".join(wrong))
         return 1
+    with tempfile.TemporaryDirectory(prefix="mutations-") as name:
+        return run_rows(rows, Path(name) / "tree", options.skip_unmutated, options.verbose)
+
+
+def run_rows(rows: Sequence[tuple[int, Mutation]], tree: Path, skip_unmutated: bool, verbose: bool) -> int:
+    """Runs numbered rows, from a copy of the tree that it makes; says what came of each, and returns as `main` does."""
     began = time.perf_counter()
+    tree.mkdir()
+    copy_tree(tree)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     for module in SHARED:
         importlib.import_module(module)
-    if not options.skip_unmutated:
-        with tempfile.TemporaryDirectory(prefix="mutation-") as name:
-            tests = list(dict.fromkeys(test for _, row in rows for test in row.tests))
-            outcome, printed = run_tests(copy_tree(Path(name)), tests)
+    gc.freeze()  # what was imported is not looked through in every fork
+    if not skip_unmutated:
+        tests = list(dict.fromkeys(test for _, row in rows for test in row.tests))
+        outcome, printed = run_tests(tree, tests)
         if outcome != NOT_CAUGHT:
             print(f"without a mutation the tests do not pass:\n{last_lines(printed)}")
             return 1
@@ -141,14 +156,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     outcomes = Counter()
     for number, row in rows:
         start = time.perf_counter()
-        outcome, printed = run_row(row)
+        outcome, printed = run_row(row, tree)
         if outcome != ERROR and (outcome == CAUGHT) != row.caught:
             outcome = "CAUGHT AFTER ALL" if outcome == CAUGHT else NOT_CAUGHT
         elif outcome == NOT_CAUGHT:
             outcome = "not caught, as is known"
         outcomes[outcome] += 1
         print(f"{number:3}  {row.group:13}  {row.file:32}  {outcome}  {time.perf_counter() - start:.0f} s", flush=True)
-        if options.verbose or outcome == ERROR:
+        if verbose or outcome == ERROR:
             print(last_lines(printed), flush=True)
     summary = ", ".join(f"{count} {outcome}" for outcome, count in outcomes.items())
     print(f"{len(rows)} mutations: {summary}; {time.perf_counter() - began:.0f} s")
