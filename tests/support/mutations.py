@@ -205,7 +205,7 @@ MUTATIONS = (
         "tfppo/control/transitions.py",
         "axis=1), True)",
         "axis=1), False)",
-        (PPO + "test_padding_changes_nothing",),
+        (PPO + "test_without_a_mask_cuts_are_inferred_and_with_one_it_counts_too",),
         "returns",
     ),
     # ----- masks
@@ -394,9 +394,16 @@ MUTATIONS = (
     ),
     Mutation(
         "tfppo/pipeline.py",
-        "inject_prefetch = False",
-        "inject_prefetch = True",
+        "dataset = dataset.map(element)",
+        "dataset = dataset.map(element).prefetch(1)",
         ("tests/test_pipeline.py::test_element_k_is_collected_with_the_weights_of_version_k",),
+        "rollouts",
+    ),
+    Mutation(
+        "tfppo/control/evaluate.py",
+        "(np.arange(num_envs) < episodes % num_envs)",
+        "(np.arange(num_envs) >= num_envs - episodes % num_envs)",
+        ("tests/control/test_evaluate.py::test_every_environment_plays_its_share",),
         "rollouts",
     ),
     # ----- normalisation
@@ -482,7 +489,7 @@ MUTATIONS = (
         "tfppo/text/sampling.py",
         "is_prompt = column + 1 < prompt_lengths",
         "is_prompt = column < prompt_lengths",
-        (SAMPLING + "test_prompts_are_kept_and_nothing_stands_behind_the_end",),
+        (SAMPLING + "test_temperature_zero_draws_the_most_probable_token",),
         "sampling",
     ),
     Mutation(
@@ -555,6 +562,13 @@ MUTATIONS = (
         (RANDOM + "test_the_interval_is_open_for_every_random_word",),
         "sampling",
     ),
+    Mutation(
+        "tfppo/text/gpt2.py",
+        "is_past = tf.range(length) <= index",
+        "is_past = tf.range(length) < index",
+        ("tests/text/test_gpt2.py::test_steps_are_those_of_call_with_cache",),
+        "sampling",
+    ),
     # ----- resume
     Mutation(
         "tfppo/checkpoints.py",
@@ -588,7 +602,10 @@ MUTATIONS = (
         "tfppo/guards.py",
         "return [self.skipped, self.in_a_row, self.found]",
         "return [self.skipped]",
-        ("tests/control/test_train.py::test_state_holds_all_that_changes", GUARDS + "test_a_fused_run_stops_as_well"),
+        (
+            "tests/control/test_train.py::test_state_holds_all_that_changes",
+            GUARDS + "test_the_count_starts_again_after_an_update_that_was_good",
+        ),
         "resume",
         caught=False,
     ),
@@ -648,6 +665,27 @@ MUTATIONS = (
         ("tests/test_pipeline.py::test_element_k_is_given_element_k_of_the_source",),
         "resume",
     ),
+    Mutation(
+        "tfppo/checkpoints.py",
+        "sorted({*kinds, *wanted})",
+        "sorted(kinds)",
+        (CHECKPOINTS + "test_all_of_a_checkpoint_is_wanted",),
+        "resume",
+    ),
+    Mutation(
+        "tfppo/loop.py",
+        "checkpoints.save(iteration + 1,",
+        "checkpoints.save(iteration,",
+        ("tests/control/test_run.py::test_intervals_thin_out_rows_and_checkpoints_and_zero_episodes_the_evaluation",),
+        "resume",
+    ),
+    Mutation(
+        "tfppo/text/train.py",
+        '"kl_coeff": self.learner.kl_coeff,',
+        "",
+        ("tests/text/test_run.py::test_a_run_whose_reward_fails_keeps_its_checkpoint_and_resumes_to_the_same_end",),
+        "resume",
+    ),
     # ----- guards
     Mutation(
         "tfppo/guards.py",
@@ -674,12 +712,8 @@ MUTATIONS = (
         "tfppo/guards.py",
         'value_mask_of(batch) if name in ("old_values", "returns") else batch.mask',
         "batch.mask",
-        (
-            GUARDS + "test_what_the_masks_leave_out_may_be_anything",
-            LEARNER + "test_what_the_value_mask_leaves_out_changes_nothing",
-        ),
+        (LEARNER + "test_what_the_value_mask_leaves_out_changes_nothing",),
         "guards",
-        caught=False,
     ),
     Mutation(
         "tfppo/learner.py",
@@ -735,6 +769,13 @@ MUTATIONS = (
         "counted = tf.where(tf.math.is_finite(rewards), rewards, 0.0)",
         "counted = rewards",
         (GUARDS + "test_a_broken_environment_is_named_and_leaves_no_trace_in_what_is_kept",),
+        "guards",
+    ),
+    Mutation(
+        "tfppo/control/rollout.py",
+        "map_tensors(lambda x: finite_outside(x, rollout.mask), batch)",
+        "map_tensors(tf.identity, batch)",
+        (NOT_FINITE + "test_training_is_the_same_bit_for_bit",),
         "guards",
     ),
     # ----- replicas
@@ -794,6 +835,42 @@ MUTATIONS = (
         ("tests/control/test_workers.py::test_halves_of_counting_environments_are_the_whole_in_every_mode",),
         "replicas",
     ),
+    Mutation(
+        "tfppo/multiworker.py",
+        "[self.process * size, (self.count - 1 - self.process) * size]",
+        "[(self.count - 1 - self.process) * size, self.process * size]",
+        (REPLICAS + "test_two_processes_equal_one",),
+        "replicas",
+    ),
+    Mutation(
+        "tfppo/text/sampling.py",
+        "replicas.cut(gumbel([replicas.count * batch, chosen.shape[-1]], fold_in(seed, column)), index)",
+        "gumbel([batch, chosen.shape[-1]], fold_in(seed, column))",
+        (REPLICAS + "test_two_processes_equal_one",),
+        "replicas",
+    ),
+    Mutation(
+        "tfppo/control/environments.py",
+        "step_seed = fold_in(step_seed, -index)",
+        "step_seed = fold_in(step_seed, 0)",
+        (
+            EPISODES + "test_starts_are_new_in_every_step_and_place",
+            REPLICAS + "test_shares_are_consecutive_and_make_up_the_whole",
+        ),
+        "replicas",
+        caught=False,
+    ),
+    Mutation(
+        "tfppo/control/gymnasium.py",
+        "seed + replicas.process * self.num_envs + first",
+        "seed + first",
+        (
+            COLLECTORS + "test_what_counts_is_the_stream_of_the_environment",
+            REPLICAS + "test_shares_are_consecutive_and_make_up_the_whole",
+        ),
+        "replicas",
+        caught=False,
+    ),
     # ----- order and permutations
     Mutation(
         "tfppo/learner.py",
@@ -830,6 +907,17 @@ MUTATIONS = (
         ("tests/test_pipeline.py::test_every_prompt_comes_once_before_any_comes_again",),
         "permutation",
     ),
+    Mutation(
+        "tfppo/random.py",
+        "_ROUNDS = 6",
+        "_ROUNDS = 3",
+        (
+            RANDOM + "test_minibatches_draw_from_every_subset_as_without_replacement",
+            RANDOM + "test_places_of_long_permutations_are_uniform_alone_and_in_pairs",
+            RANDOM + "test_neighbours_in_long_permutations_are_any_distance_apart",
+        ),
+        "permutation",
+    ),
     # ----- schedules
     Mutation(
         "tfppo/schedules.py",
@@ -857,6 +945,13 @@ MUTATIONS = (
         "approx_kl <= 1.5 * self.config.target_kl",
         "approx_kl <= self.config.target_kl",
         (LEARNER + "test_target_kl_stops_only_above_one_and_a_half_times_itself",),
+        "schedules",
+    ),
+    Mutation(
+        "tfppo/control/fused.py",
+        "(first // interval + 1) * interval",
+        "(first // interval + 2) * interval",
+        ("tests/control/test_fused.py::test_calls_end_where_the_first_interval_does",),
         "schedules",
     ),
     # ----- divergences
@@ -902,6 +997,16 @@ MUTATIONS = (
         (LEARNER + "test_a_rule_steers_by_the_mean_reference_kl_where_the_batch_has_one",),
         "divergences",
     ),
+    Mutation(
+        "tfppo/learner.py",
+        "epoch_kl / tf.cast(index, zero.dtype)",
+        "epoch_kl / num_minibatches",
+        (
+            LEARNER + "test_kl_rule_sees_the_last_epoch",
+            LEARNER + "test_target_kl_skips_the_step_that_goes_too_far_and_all_after_it",
+        ),
+        "divergences",
+    ),
     # ----- distributions
     Mutation(
         "tfppo/distributions.py",
@@ -922,6 +1027,13 @@ MUTATIONS = (
         "self.mean + tf.exp(self.log_std) * noise",
         "self.mean + self.log_std * noise",
         (DISTRIBUTIONS + "test_normal_samples_have_the_mean_and_the_standard_deviation",),
+        "distributions",
+    ),
+    Mutation(
+        "tfppo/control/actions.py",
+        "tf.repeat(drawn, interval, axis=0)",
+        "tf.concat([drawn] * interval, axis=0)",
+        ("tests/control/test_actions.py::test_gsde_noise_stays_for_an_interval",),
         "distributions",
     ),
     # ----- rewards of text
@@ -972,6 +1084,13 @@ MUTATIONS = (
         "row[: len(ids)] = ids",
         "row[-len(ids) :] = ids",
         (CODEC + "test_a_prompt_becomes_its_control_token_its_tokens_and_padding",),
+        "text-rewards",
+    ),
+    Mutation(
+        "tfppo/text/preferences.py",
+        "tf.nn.softplus(scores[None, :] - scores[:, None])",
+        "tf.nn.softplus(scores[:, None] - scores[None, :])",
+        ("tests/text/test_preferences.py::test_the_pair_loss_equals_the_slow_one",),
         "text-rewards",
     ),
 )

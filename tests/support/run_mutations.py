@@ -114,7 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command. Returns 0 if every mutation was caught, but for the gaps that are known."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--group", help="only the rows of this group")
-    parser.add_argument("--only", type=int, help="only the row of this number, from 1")
+    parser.add_argument("--only", type=int, nargs="+", metavar="N", help="only the rows of these numbers, from 1")
     parser.add_argument("--list", action="store_true", help="list the rows and run nothing")
     parser.add_argument("--skip-unmutated", action="store_true", help="do not run the tests without a mutation first")
     parser.add_argument("--verbose", action="store_true", help="show what failed")
@@ -122,7 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows = [
         (number, row)
         for number, row in enumerate(MUTATIONS, 1)
-        if options.group in (None, row.group) and options.only in (None, number)
+        if options.group in (None, row.group) and (options.only is None or number in options.only)
     ]
     if not rows:
         parser.error("there is no such row")
