@@ -669,6 +669,13 @@ MUTATIONS = (
         "tfppo/checkpoints.py",
         "sorted({*kinds, *wanted})",
         "sorted(kinds)",
+        (CHECKPOINTS + "test_another_architecture_is_refused",),
+        "resume",
+    ),
+    Mutation(
+        "tfppo/checkpoints.py",
+        "sorted({*kinds, *wanted})",
+        "sorted(wanted)",
         (CHECKPOINTS + "test_all_of_a_checkpoint_is_wanted",),
         "resume",
     ),
@@ -1006,6 +1013,7 @@ MUTATIONS = (
             LEARNER + "test_target_kl_skips_the_step_that_goes_too_far_and_all_after_it",
         ),
         "divergences",
+        caught=False,
     ),
     # ----- distributions
     Mutation(
