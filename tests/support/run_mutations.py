@@ -45,7 +45,7 @@ def copy_tree(folder: Path) -> None:
     compileall.compile_dir(folder / "tfppo", quiet=1)
 
 
-def run_tests(folder: Path, tests: Sequence[str]) -> tuple[str, str]:
+def run_tests(folder: Path, tests: Sequence[str], seconds: float = SECONDS) -> tuple[str, str]:
     """Runs tests in a copy of the tree. Returns what came of it, and what pytest printed.
 
     Only a test that fails has caught anything: files that cannot be imported, or tests that are not there, are errors.
@@ -53,11 +53,11 @@ def run_tests(folder: Path, tests: Sequence[str]) -> tuple[str, str]:
     printed = folder / "printed"
     process = FORK.Process(target=_pytest, args=(folder, tests, printed))
     process.start()
-    process.join(SECONDS)
+    process.join(seconds)
     if process.is_alive():
         process.kill()
         process.join()
-        return ERROR, f"pytest took more than {SECONDS} seconds"
+        return ERROR, f"pytest took more than {seconds} seconds"
     text = printed.read_text(errors="replace")
     if process.exitcode == 0:
         return NOT_CAUGHT, text
@@ -148,7 +148,7 @@ def run_rows(rows: Sequence[tuple[int, Mutation]], tree: Path, skip_unmutated: b
     gc.freeze()  # what was imported is not looked through in every fork
     if not skip_unmutated:
         tests = list(dict.fromkeys(test for _, row in rows for test in row.tests))
-        outcome, printed = run_tests(tree, tests)
+        outcome, printed = run_tests(tree, tests, 10 * SECONDS)
         if outcome != NOT_CAUGHT:
             print(f"without a mutation the tests do not pass:\n{last_lines(printed)}")
             return 1
