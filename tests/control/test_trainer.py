@@ -139,7 +139,7 @@ def test_a_policy_that_remembers_the_episode():
     """Its minibatches are environments with their whole time, and replay begins at ratio 1 (statement 24)."""
     ppo = {"minibatch_size": 64, "num_epochs": 1, "learning_rate": 1e-9}
     trainer = make_trainer(num_envs=4, rollout_length=32, lstm_units=6, iterations=3, ppo=ppo)
-    assert trainer.policy.is_recurrent and trainer.learner.config.minibatch_size == 2
+    assert trainer.policy.is_recurrent and trainer.learner.items_per_minibatch == 2
     for _, row in trainer.iterations():
         assert row["policy/ratio_max"] == pytest.approx(1, abs=1e-5)
         assert row["loss/kl"] == pytest.approx(0, abs=1e-9)
