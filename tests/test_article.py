@@ -13,7 +13,7 @@ from support.refusal import refusal
 from tfppo.article import PPO
 from tfppo.control.rollouts.transitions import make_transitions, transitions_to_batch
 from tfppo.errors import UsageError
-from tfppo.ppo.objective import Coefficients
+from tfppo.ppo.objective import Coefficients, Normalizers
 
 
 def random_transitions(count=50, seed=0):
@@ -123,7 +123,7 @@ def test_without_a_mask_cuts_are_inferred_and_with_one_it_counts_too():
 def test_padding_changes_nothing():
     ppo = PPO(None, 4, 2)
     batch = make_batch(ppo, random_transitions(), 10)
-    counts = (tf.constant(50.0), tf.constant(50.0))  # for the policy, for the value
+    counts = Normalizers(actions=tf.constant(50.0), values=tf.constant(50.0))
     spoilt = batch._replace(advantages=tf.where(batch.mask, batch.advantages, np.nan))
     loss_and_gradients = ppo._learner.objective._loss_and_gradients
     coefficients = Coefficients(clip_ratio=0.2, entropy_coeff=0.01, kl_coeff=0.0)

@@ -1,5 +1,7 @@
 """Python functions inside TensorFlow programs, and what they raise."""
 
+import threading
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -49,6 +51,32 @@ def test_its_own_exception_comes_through_tf_data(host):
         next(rows)
     with pytest.raises(Refused, match="-2 is negative"), host.reraising():
         next(rows)
+
+
+def test_its_own_exception_comes_through_a_pipeline_that_runs_ahead():
+    has_raised = threading.Event()
+
+    def refuse_the_second(x):
+        if x.min() < 0:
+            has_raised.set()
+            raise Refused(f"{x.min():g} is negative")
+        return halve(x)
+
+    host = HostFunction(refuse_the_second)
+    dataset = tf.data.Dataset.from_tensor_slices([[1.0, 2.0], [1.0, -2.0]]).map(lambda x: host([x], SPECS)).prefetch(2)
+    rows = iter(dataset)
+    with host.reraising():
+        next(rows)
+    assert has_raised.wait(timeout=60)
+    with pytest.raises(Refused, match="-2 is negative"), host.reraising():
+        next(rows)
+
+
+def test_an_exception_that_nobody_heard_of_is_not_taken_for_another_one(host, program):
+    with pytest.raises(tf.errors.OpError):
+        program(tf.constant([1.0, -1.0]))
+    with pytest.raises(tf.errors.InvalidArgumentError), host.reraising():
+        tf.debugging.assert_equal(1, 2)
 
 
 def test_other_errors_stay_what_they_are(host, program):

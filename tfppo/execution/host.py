@@ -32,14 +32,17 @@ class HostFunction:
 
     @contextmanager
     def reraising(self) -> Iterator[None]:
-        """Inside, TensorFlow's report of an exception becomes the exception that the function raised."""
-        self._raised = None
+        """Inside, TensorFlow's report of an exception becomes the exception that the function raised.
+
+        A tf.data pipeline may run ahead, and the function raise before the block that hears of it is entered.
+        """
         try:
             yield
-        except tf.errors.OpError:
-            if self._raised is None:
+        except tf.errors.OpError as error:
+            raised, self._raised = self._raised, None
+            if raised is None or type(raised).__name__ not in error.message:
                 raise
-            raise self._raised from None
+            raise raised from None
 
     def _run(self, *arrays: np.ndarray) -> Sequence[np.ndarray]:
         try:
