@@ -113,7 +113,7 @@ def test_the_command_replaces_an_earlier_export(adapted, capsys):
 
 
 def test_an_export_that_fails_leaves_the_earlier_one(adapted, monkeypatch):
-    real, before = run.save_preset, contents(adapted)
+    real, before = export.save_preset, contents(adapted)
 
     def fail_at_the_end(*arguments):
         real(*arguments)
@@ -126,7 +126,7 @@ def test_an_export_that_fails_leaves_the_earlier_one(adapted, monkeypatch):
 
 
 def test_an_export_that_cannot_be_written_is_one_line(adapted, monkeypatch, capsys):
-    real, before = run.save_preset, contents(adapted)
+    real, before = export.save_preset, contents(adapted)
 
     def fail_at_the_end(*arguments):
         real(*arguments)
