@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from support import together
+from support import replica_runs
 from support.refusal import refusal
 
 import tfppo
@@ -28,7 +28,7 @@ CARTPOLE = [
     *("--minibatch-size", "32", "--num-epochs", "2", "--eval-episodes", "2", "--video-episodes", "0"),
     *("--device", "cpu", "--compile-rollout", "graph", "--compile-update", "graph", "--checkpoint-interval", "2"),
 ]
-MORTAL = Path(__file__).with_name("mortal.py")
+MORTAL = Path(replica_runs.__file__).with_name("dying_worker.py")
 
 
 def free_ports(count):
@@ -72,7 +72,7 @@ def end(processes):
 @pytest.fixture(scope="session")
 def alone(preset):
     """`alone(kind)`: weights and metrics of one process."""
-    return functools.cache(lambda kind: together.train(kind, preset))
+    return functools.cache(lambda kind: replica_runs.train(kind, preset))
 
 
 def assert_equal_runs(result, expected):
@@ -85,22 +85,22 @@ def assert_equal_runs(result, expected):
 
 
 def assert_mirrored_equal_one(kinds, alone, preset, folder):
-    command = [sys.executable, together.__file__, str(folder), str(preset), "mirrored", *kinds]
+    command = [sys.executable, replica_runs.__file__, str(folder), str(preset), "mirrored", *kinds]
     environment = os.environ | {"PYTHONPATH": str(Path(tfppo.__file__).parents[1])}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     for kind in kinds:
-        assert_equal_runs(together.load(folder / f"{kind}.npz"), alone(kind))
+        assert_equal_runs(replica_runs.load(folder / f"{kind}.npz"), alone(kind))
 
 
 def assert_workers_equal_one(kinds, alone, preset, folder):
     for index in range(2):
         (folder / str(index)).mkdir()
-    processes = start_workers([together.__file__, f"{folder}/{{index}}", preset, *kinds])
+    processes = start_workers([replica_runs.__file__, f"{folder}/{{index}}", preset, *kinds])
     for process, (_, err) in zip(processes, end(processes), strict=True):
         assert process.returncode == 0, err[-3000:]
     for kind in kinds:
-        first, second = (together.load(folder / str(index) / f"{kind}.npz") for index in range(2))
+        first, second = (replica_runs.load(folder / str(index) / f"{kind}.npz") for index in range(2))
         for a, b in zip([*first[0], first[1]], [*second[0], second[1]], strict=True):
             np.testing.assert_array_equal(a, b)
         assert_equal_runs(first, alone(kind))
@@ -227,4 +227,4 @@ def test_workers_that_have_used_tensorflow_before_are_refused(monkeypatch):
 )
 def test_runs_that_cannot_be_shared_are_refused(settings, named, monkeypatch):
     monkeypatch.setattr(trainer, "make_replicas", lambda setting, device: Replicas(2))
-    assert named in refusal(lambda: together.control("auto", settings, minibatch_size=16))
+    assert named in refusal(lambda: replica_runs.control("auto", settings, minibatch_size=16))

@@ -1,5 +1,5 @@
 """What tests of replicas train: tiny runs of each kind, whose weights are kept. As a program it is one process of them:
-`together.py FOLDER PRESET KIND ...`, with `mirrored` in front of a kind on two devices of its own."""
+`replica_runs.py FOLDER PRESET KIND ...`, with `mirrored` in front of a kind on two devices of its own."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""`mortal.py SIGNAL ...` is `python -m tfppo ...`, whose worker 1 is sent a signal after its third iteration."""
+"""`dying_worker.py SIGNAL ...` is `python -m tfppo ...`, whose worker 1 is sent a signal after its third iteration."""
 
 import json
 import os
