@@ -9,6 +9,7 @@ from support.refusal import refusal
 from tfppo.control.recipes import make_control_config
 from tfppo.control.rollouts.fused import fused_iterations
 from tfppo.control.trainer import ControlTrainer
+from tfppo.errors import UsageError
 from tfppo.ops.masking import masked_finite
 from tfppo.ppo.config import PPOConfig
 from tfppo.ppo.guard import MAX_IN_A_ROW, NOTHING, QUANTITIES, Guard, Masked, Quantity
@@ -232,3 +233,14 @@ def test_the_count_starts_again_after_an_update_that_was_good():
             learner.guard.check(0)
         learner.update(tensors(make_batch()))
     assert int(learner.guard.skipped) == 3 * (MAX_IN_A_ROW - 1)
+
+
+def test_a_resumed_run_goes_on_counting_where_it_was():
+    before, after = make_learner("graph"), make_learner("graph")
+    for _ in range(MAX_IN_A_ROW - 1):
+        before.update(tensors(poisoned("returns")))
+    for variable, value in zip(after.guard.state, before.guard.state, strict=True):
+        variable.assign(value)  # what a checkpoint does
+    after.update(tensors(poisoned("returns")))
+    with pytest.raises(UsageError, match=f"returns was not finite in {MAX_IN_A_ROW} updates in a row"):
+        after.guard.check(MAX_IN_A_ROW)

@@ -6,7 +6,7 @@ The rule of execution/compilation.py decides how a run is compiled; these measur
 import dataclasses
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -16,6 +16,7 @@ from tfppo.control.config import ControlRunConfig
 from tfppo.control.rollouts.fused import fuse
 from tfppo.control.trainer import ControlTrainer
 from tfppo.execution.compilation import compiled
+from tfppo.execution.variables import named_variables
 from tfppo.ppo.types import Rollout
 from tfppo.training.pipeline import rollout_dataset
 
@@ -130,9 +131,8 @@ def _named(choice: dict[str, str]) -> str:
 
 
 def _remember(trainer: ControlTrainer) -> Callable[[], None]:
-    """A function that gives all variables that training changes the values that they have now."""
-    held = (getattr(part, "variables", part) for part in trainer.state.values())
-    variables = tf.nest.flatten([list(part) if isinstance(part, Sequence) else part for part in held])
+    """Returns a function that gives all variables that training changes the values that they have now."""
+    variables = list(named_variables(trainer.state).values())
     values = [tf.identity(variable) for variable in variables]
 
     def restore() -> None:
