@@ -34,9 +34,7 @@ class Trajectory(NamedTuple):
     mask: tf.Tensor  # [T, B] bool, False where the step only started a new episode
     episode_returns: tf.Tensor  # [T, B] float32, sum of the rewards of the running episode, up to each step
     episode_lengths: tf.Tensor  # [T, B] int64, steps of the running episode, up to each step
-    raw_observations: dict[
-        str, tf.Tensor
-    ]  # [T + 1, B, ...] the parts that are normalised, as the environment shows them
+    raw_observations: dict[str, tf.Tensor]  # [T + 1, B, ...] the normalised parts, as the environment shows them
     successors: Nest = ()  # [T, B, ...], or empty
 
 

@@ -147,8 +147,9 @@ def test_images_choices_integers_and_masks_of_a_dict_are_left_alone():
         "count": tf.fill([5, 2, 1], 50.0),
         "wheel": tf.fill([5, 2], 2),
     }
-    normalization.finish(make_trajectory(normalization, observations))
-    assert len(normalization.state) == 3  # of the arm
+    trajectory = make_trajectory(normalization, observations)
+    normalization.finish(trajectory)
+    assert len(normalization.state) == 3 and trajectory.raw_observations.keys() == {"arm"}
     finished = normalization.finish(make_trajectory(normalization, observations)).observations
     assert set(finished) == set(MIXED)
     for key in set(MIXED) - {"arm"}:
@@ -323,6 +324,18 @@ def test_every_ratio_of_the_first_minibatch_is_1(kind, make_counting):
         assert metrics["policy/grad_norm"] > 1e-4
         moved = [not np.array_equal(a, b) for a, b in zip(before, collector.normalization.state, strict=True)]
         assert all(moved)
+
+
+@pytest.mark.parametrize("kind", ["in_graph", *AutoresetMode], ids=str)
+def test_every_observation_is_normalised_once(kind, make_counting):
+    """T + 1 rows, and what followed the T steps where that is told apart; once more in the graph, for the shapes."""
+    collector = collect_normalised(CartPole() if kind == "in_graph" else make_counting(4, kind), "eager")
+    (moments,) = collector.normalization._moments.values()
+    normalized, rows = moments.normalized, []
+    moments.normalized = lambda x: (rows.append(np.prod(x.shape[:-1])), normalized(x))[1]
+    collector.collect(tf.constant(0, tf.int64))
+    times = {"in_graph": 8 + 1 + 1, AutoresetMode.NEXT_STEP: 8 + 1}.get(kind, 8 + 1 + 8)
+    assert sum(rows) == times * 4
 
 
 def test_a_gymnasium_policy_sees_normalised_observations(autoreset, make_counting, stream):
