@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 from tfppo import cli
-from tfppo.control import bench, run
+from tfppo.control import bench, evaluate
 from tfppo.control.config import ControlRunConfig
 from tfppo.control.envs.environment import IN_GRAPH_ENVIRONMENTS
 from tfppo.control.envs.vector import InGraphVectorEnv, make_vector_environment
@@ -170,7 +170,7 @@ def test_an_in_graph_environment_goes_all_the_way(here, capsys):
 
 def test_ctrl_c_in_the_evaluation_says_how_to_go_on(here, heard_ctrl_c, monkeypatch, capsys):
     with monkeypatch.context() as patch:
-        patch.setattr(run, "episode_returns", lambda *_, **__: signal.raise_signal(signal.SIGINT))
+        patch.setattr(evaluate, "episode_returns", lambda *_, **__: signal.raise_signal(signal.SIGINT))
         assert train("mine_own:Spring-v0", "--name", "a") == 130
     command = "resume runs/a --env mine_own:Spring-v0"
     assert capsys.readouterr().err == f"tfppo: interrupted; go on with: tfppo {command}\n"
