@@ -12,6 +12,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from tfppo.errors import UsageError
+from tfppo.execution.compilation import is_compiled
 from tfppo.execution.replicas import Replicas
 from tfppo.ppo.learner import PPOLearner
 from tfppo.reporting.tensorboard import cut_back, event_sizes
@@ -79,7 +80,7 @@ def _first(
     """The first rollout. While XLA compiles and runs it in one thread, another traces the update."""
     with ThreadPoolExecutor(1) as background:
         first = background.submit(_next, rollouts, collector)
-        if hasattr(learner.update, "get_concrete_function"):  # unless it is eager
+        if is_compiled(learner.update):
             with tf.device(device):
                 learner.update.get_concrete_function(dataset.element_spec)
         return first.result()
