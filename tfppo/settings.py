@@ -157,7 +157,8 @@ def _unmet(value: object, plain: Any, hint: Any) -> Iterator[str]:
     """Yields what a value must be and is not, given its annotation without and with constraints."""
     if not _is_a(value, plain):
         yield getattr(plain, "__name__", str(plain)) if not typing.get_args(plain) else _wanted(plain)
-    for part in value if isinstance(value, tuple) else (value,):
+    parts = value if isinstance(value, tuple) else (value,)
+    for part in parts:
         unusable = _usable(part)
         if unusable is not None:
             yield unusable
@@ -167,8 +168,9 @@ def _unmet(value: object, plain: Any, hint: Any) -> Iterator[str]:
                 yield constraint.wanted
         else:
             yield from _out_of_bounds(value, dataclasses.asdict(constraint))
-    if isinstance(value, int) and abs(value) > INT64_MAX:
-        yield "a number of at most 64 bits"
+    for part in parts:
+        if isinstance(part, int) and abs(part) > INT64_MAX:  # bounds, which say more, come first
+            yield "a number of at most 64 bits"
 
 
 def _constraints(hint: Any) -> Iterator[Constraint]:

@@ -1,7 +1,5 @@
 """Python functions inside TensorFlow programs, and what they raise."""
 
-import threading
-
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -53,23 +51,12 @@ def test_its_own_exception_comes_through_tf_data(host):
         next(rows)
 
 
-def test_its_own_exception_comes_through_a_pipeline_that_runs_ahead():
-    has_raised = threading.Event()
-
-    def refuse_the_second(x):
-        if x.min() < 0:
-            has_raised.set()
-            raise Refused(f"{x.min():g} is negative")
-        return halve(x)
-
-    host = HostFunction(refuse_the_second)
-    dataset = tf.data.Dataset.from_tensor_slices([[1.0, 2.0], [1.0, -2.0]]).map(lambda x: host([x], SPECS)).prefetch(2)
-    rows = iter(dataset)
-    with host.reraising():
-        next(rows)
-    assert has_raised.wait(timeout=60)
-    with pytest.raises(Refused, match="-2 is negative"), host.reraising():
-        next(rows)
+def test_its_own_exception_is_raised_again_where_a_pipeline_ran_ahead(host, program):
+    """As tf.data does it that prefetches: the function raises before the block is entered that hears of it."""
+    with pytest.raises(tf.errors.OpError) as report:
+        program(tf.constant([1.0, -1.0]))
+    with pytest.raises(Refused, match="-1 is negative"), host.reraising():
+        raise report.value
 
 
 def test_an_exception_that_nobody_heard_of_is_not_taken_for_another_one(host, program):
