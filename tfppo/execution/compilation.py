@@ -5,7 +5,7 @@ the same machine.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Literal, ParamSpec, TypeVar
+from typing import Literal, ParamSpec, TypeGuard, TypeVar
 
 import tensorflow as tf
 
@@ -63,7 +63,7 @@ def compiled(function: Callable[Parameters, Result], mode: str) -> Callable[Para
     return tf.function(function, autograph=False, jit_compile=mode == "xla")
 
 
-def is_compiled(function: Callable[..., object]) -> bool:
+def is_compiled(function: Callable[..., object]) -> TypeGuard[tf.types.experimental.PolymorphicFunction]:
     """Returns whether a function is a tf.function, which `compiled` makes unless the mode is "eager"."""
     return isinstance(function, tf.types.experimental.PolymorphicFunction)
 
