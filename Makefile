@@ -16,7 +16,7 @@ CUDA := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/dev/nul
 RUN_OPTIONS = --seed $(SEED) --runs-dir $(RUNS) $(if $(NAME),--name $(NAME)) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train-cartpole train-textgen language-model corpus tensorboard test coverage test-slow lint format peers bench clean
+.PHONY: help setup train-cartpole train-textgen language-model corpus tensorboard test coverage test-slow lint format docs peers bench clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -65,6 +65,10 @@ lint: $(STAMP)  ## ruff and mypy, without changing anything
 
 format: $(STAMP)  ## ruff, with its fixes
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+
+docs: $(STAMP)  ## build the documentation into build/docs; a warning is an error
+	@$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet --jobs auto docs build/docs
+	@echo "open build/docs/index.html"
 
 # The peers live in an environment of their own: beside TensorFlow they would pay for importing it.
 $(PEERS)/.stamp: constraints.txt $(STAMP)
