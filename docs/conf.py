@@ -20,6 +20,7 @@ extensions = [
     "sphinx.ext.autosummary",
     "sphinx_copybutton",
     "docstrings",
+    "faults",
     "settings",
 ]
 source_suffix = {".md": "markdown"}

@@ -1,7 +1,7 @@
 """Directives that describe settings: `settings` and `changed-settings`.
 
-    .. settings:: tfppo.PPOConfig              every field of a config dataclass: type, limits, default and text
-    .. changed-settings:: tfppo.text.config.TEXT_PPO      the fields in which an object differs from the defaults
+.. settings:: tfppo.PPOConfig              every field of a config dataclass: type, limits, default and text
+.. changed-settings:: tfppo.text.config.TEXT_PPO      the fields in which an object differs from the defaults
 """
 
 import dataclasses
@@ -86,14 +86,14 @@ def default_of(field):
 def kind_of(hint):
     """Returns an annotation in words: "whole number, at least 1, or None"."""
     if typing.get_origin(hint) is typing.Annotated:
-        kind, limits = kind_of(hint.__origin__), ", ".join(limit_of(constraint) for constraint in hint.__metadata__)
-        if kind.endswith(" or None"):
-            return f"{kind.removesuffix(' or None')}, {limits}, or None"
-        return limits if kind == "text" and not limits.startswith("between") else f"{kind}, {limits}"
+        kind, optional, _ = kind_of(hint.__origin__).partition(" or None")
+        kinds = [] if kind == "text" else [kind]  # its constraint says what the text is
+        limits = [limit_of(constraint) for constraint in hint.__metadata__]
+        return ", ".join([*kinds, *limits, *(["or None"] if optional else [])])
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         return " or ".join(kind_of(part) for part in typing.get_args(hint))
     if typing.get_origin(hint) is typing.Literal:
-        return "one of " + ", ".join((f"`{choice}`" for choice in typing.get_args(hint)))
+        return "one of " + ", ".join(f"`{choice}`" for choice in typing.get_args(hint))
     if typing.get_origin(hint) is tuple:
         return f"tuple of {kind_of(typing.get_args(hint)[0])}s"
     return WORDS.get(hint, hint.__name__)
