@@ -116,6 +116,24 @@ def test_sections_and_equations_become_restructured_text(extension):
     assert docstrings.with_equations(lines) == ["Text.", "", "| A_t = d_t + c A_{t+1}", "", "More."]
 
 
+# ----- Results
+
+
+def test_the_page_of_control_has_the_measured_numbers():
+    page = (DOCS / "results" / "control.md").read_text().splitlines()
+    _, rows = (ROOT / "benchmarks" / "results" / "control.md").read_text().split(f"|{'---|' * 10}\n")
+    for row in rows.splitlines():
+        _, _, steps, seeds, *returns, _ = (cell.strip() for cell in row.strip("|").split("|"))
+        numbers = f"| {' | '.join([steps, seeds, *returns])} |"
+        assert any(line.endswith(numbers) for line in page), numbers
+
+
+def test_every_picture_of_the_results_is_shown():
+    pages = "".join(path.read_text() for path in (DOCS / "results").glob("*.md"))
+    for picture in (ROOT / "benchmarks" / "results").glob("*.png"):
+        assert f"(../../benchmarks/results/{picture.name})" in pages
+
+
 # ----- Faults
 
 
