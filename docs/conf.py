@@ -21,6 +21,7 @@ extensions = [
     "sphinx_copybutton",
     "docstrings",
     "faults",
+    "renamed",
     "settings",
 ]
 source_suffix = {".md": "markdown"}

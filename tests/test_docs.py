@@ -1,5 +1,6 @@
 """The documentation is complete: public names, settings, functions of tensors, faults. Nothing is built here."""
 
+import configparser
 import dataclasses
 import importlib
 import re
@@ -8,9 +9,11 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import pytest
+import yaml
 from annotated_types import Ge, Interval
 
 import tfppo
+from tfppo import deprecated
 from tfppo.ppo.config import PPOConfig
 from tfppo.settings import Must
 from tfppo.training.config import RunConfig
@@ -166,3 +169,28 @@ def test_equal_faults_are_one_row(extension, tmp_path):
     found = faults.collect(tmp_path)
     assert [fault.test for fault in found] == ["test_it"] * 2
     assert faults.rows(found) == [("a", "b", "`one/test_it.py`, `other/test_it.py`")]
+
+
+# ----- Versions
+
+
+def test_the_tables_of_renamed_names_are_complete(extension):
+    renamed = extension("renamed")
+    shown = re.findall(r"^```\{renamed\} (\w+)$", (DOCS / "migration.md").read_text(), re.MULTILINE)
+    assert sorted(shown) == ["modules", "names", "options", "settings"]
+    assert renamed.pairs("modules") == deprecated.MODULES and renamed.pairs("settings") == deprecated.SETTINGS
+    assert renamed.pairs("names")["tfppo.Evaluation"] == "tfppo.ActionEvaluation"
+    assert len(renamed.pairs("names")) == len(deprecated.NAMES)
+    assert renamed.pairs("options")["--kl-rule"] == "--kl-controller"
+    assert len(renamed.pairs("options")) == len(deprecated.SETTINGS)
+
+
+def test_one_version_is_stated_everywhere():
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    changelog = re.findall(r"^## (\S+) \((.+)\)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    versions = {tfppo.__version__, setup["metadata"]["version"], changelog[0][0], citation["version"]}
+    assert len(versions) == 1
+    assert changelog[0][1] == str(citation["date-released"])
+    assert citation["license"] == setup["metadata"]["license"]
