@@ -32,6 +32,7 @@ class Renamed(SphinxDirective):
 
     def run(self):
         """Returns the nodes of the table."""
+        self.env.note_dependency(deprecated.__file__)  # builds the page again if the module changes
         rows = [f"| `{old}` | `{new}` |" for old, new in pairs(self.arguments[0]).items()]
         return self.parse_text_to_nodes("\n".join(["| Version 0.1 | Version 0.2 |", "|---|---|", *rows]))
 

@@ -7,6 +7,7 @@
 import dataclasses
 import importlib
 import inspect
+import sys
 import types
 import typing
 
@@ -29,6 +30,7 @@ class Settings(SphinxDirective):
         name = self.arguments[0]
         module, _, class_name = name.rpartition(".")
         cls = getattr(importlib.import_module(module), class_name)
+        self.env.note_dependency(sys.modules[cls.__module__].__file__)  # builds the page again if the module changes
         canonical = f"{cls.__module__}.{class_name}"
         lines = [f".. py:class:: {name}(**settings)"]
         lines += [f"   :canonical: {canonical}"] if canonical != name else []
@@ -49,6 +51,7 @@ class ChangedSettings(SphinxDirective):
         """Returns the nodes of the table."""
         module, _, name = self.arguments[0].rpartition(".")
         config = getattr(importlib.import_module(module), name)
+        self.env.note_dependency(sys.modules[module].__file__)
         lines = [".. list-table::", "   :header-rows: 1", "", "   * - setting", "     - text", "     - elsewhere"]
         for field in dataclasses.fields(config):
             value = getattr(config, field.name)
