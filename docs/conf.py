@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT)]
+sys.path[:0] = [str(ROOT), str(ROOT / "docs" / "extensions")]
 
 import tfppo  # noqa: E402  after the path is set
 
@@ -17,13 +17,22 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx.ext.mathjax",
+    "sphinx.ext.autosummary",
     "sphinx_copybutton",
+    "docstrings",
+    "faults",
+    "renamed",
+    "settings",
 ]
 source_suffix = {".md": "markdown"}
 
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath", "attrs_inline"]
 myst_heading_anchors = 4
 
+default_role = "code"  # docstrings have `single backticks`
+smartquotes = False  # [T, ...] is a shape
+autosummary_generate = False
+autodoc_preserve_defaults = True
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented_params"

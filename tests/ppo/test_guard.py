@@ -36,6 +36,10 @@ def state_of(learner):
     return [np.asarray(v.numpy()).tobytes() for v in variables if "learning_rate" not in v.name]
 
 
+@pytest.mark.fault(
+    "An advantage, a return or an old value is not finite",
+    "The update is skipped and counted. Weights and optimizer keep their values.",
+)
 @pytest.mark.parametrize(
     ("name", "value", "mode"),
     [
@@ -82,6 +86,10 @@ class Breaking(LinearPolicy):
         return evaluation._replace(values=evaluation.values * factor)
 
 
+@pytest.mark.fault(
+    "A loss or a gradient is not finite",
+    "The update stops. Weights and optimizer get their values from before the update.",
+)
 @pytest.mark.parametrize("mode", ["eager", "graph"])
 @pytest.mark.parametrize(("factor", "culprit"), [(NAN, Quantity.LOSS), (INF, Quantity.LOSS), (3e18, Quantity.GRADIENT)])
 @pytest.mark.parametrize("good", [0, 1, 3])
@@ -149,6 +157,7 @@ def test_a_batch_guards_each_field_by_its_own_mask(kind):
         np.testing.assert_array_equal(masked.mask, wanted[quantity.name])
 
 
+@pytest.mark.fault("A score is not finite", "The update is skipped and counted. The weights keep their values.")
 @pytest.mark.parametrize("mode", ["eager", "graph", "xla"])
 def test_what_else_the_data_hold_is_guarded_where_the_learner_is_told(mode):
     data = {"batch": tensors(make_batch()), "scores": tf.constant([1.0, INF])}
@@ -202,6 +211,13 @@ def break_from(trainer, iteration, until=10**6, field="rewards"):
     return rows
 
 
+@pytest.mark.fault(
+    "A reward or an observation is not finite",
+    "The update is skipped and counted. Weights, optimizer and normalisation statistics stay finite.",
+)
+@pytest.mark.fault(
+    "Five updates in a row are skipped", "The run ends with a one-line error that names the quantity and the iteration."
+)
 @pytest.mark.parametrize("normalize", [False, True])
 @pytest.mark.parametrize(("field", "culprit"), [("rewards", "a reward"), ("observations", "an observation")])
 def test_a_broken_environment_is_named_and_leaves_no_trace_in_what_is_kept(field, culprit, normalize):
@@ -235,6 +251,7 @@ def test_the_count_starts_again_after_an_update_that_was_good():
     assert int(learner.guard.skipped) == 3 * (MAX_IN_A_ROW - 1)
 
 
+@pytest.mark.fault("A run is resumed while its updates are skipped", "The count of skipped updates continues.")
 def test_a_resumed_run_goes_on_counting_where_it_was():
     before, after = make_learner("graph"), make_learner("graph")
     for _ in range(MAX_IN_A_ROW - 1):
