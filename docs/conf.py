@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT)]
+sys.path[:0] = [str(ROOT), str(ROOT / "docs" / "extensions")]
 
 import tfppo  # noqa: E402  after the path is set
 
@@ -16,8 +16,9 @@ extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
-    "sphinx.ext.mathjax",
     "sphinx_copybutton",
+    "mathml",
+    "metric_table",
 ]
 source_suffix = {".md": "markdown"}
 
@@ -32,5 +33,6 @@ napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 
 html_theme = "furo"
+html_math_renderer = "mathml"  # no script from a network, as MathJax would be
 html_title = f"tfppo {version}"
 copybutton_exclude = ".linenos, .gp"
