@@ -4,12 +4,16 @@ import dataclasses
 import functools
 import importlib
 import re
+import sys
 from pathlib import Path
 
 import pytest
 
 from tfppo.control.config import ControlConfig
+from tfppo.errors import UsageError
 from tfppo.ppo.config import PPOConfig
+from tfppo.ppo.guard import MAX_IN_A_ROW, QUANTITIES, Guard
+from tfppo.reporting.diagnoses import CONSTANT_ROWS, POOR_ROWS, DiagnosisWriter
 from tfppo.reporting.metrics import METRICS
 from tfppo.text.config import TextConfig
 from tfppo.training.config import RunConfig
@@ -17,7 +21,8 @@ from tfppo.training.config import RunConfig
 ROOT = Path(__file__).parents[1]
 CONCEPTS = ROOT / "docs" / "concepts"
 DETAILS, PITFALLS, DATA_FLOW = (CONCEPTS / f"{name}.md" for name in ("ppo-details", "pitfalls", "data-flow"))
-PAGES = (DETAILS, PITFALLS, DATA_FLOW)
+TROUBLESHOOTING = ROOT / "docs" / "troubleshooting.md"
+PAGES = (DETAILS, PITFALLS, DATA_FLOW, TROUBLESHOOTING)
 SECTIONS = {"ppo": PPOConfig, "control": ControlConfig, "text": TextConfig, "run": RunConfig}
 LABELS = ("Source", "Function", "Metrics", "Settings", "Tests")
 
@@ -122,3 +127,93 @@ def test_every_pitfall_says_what_happens_how_it_looks_what_tfppo_does_and_names_
         labels = re.findall(r"^\*\*([^*]+):\*\*", text, flags=re.MULTILINE)
         assert labels == ["What happens", "In the curves", "In tfppo", "Tests"], title
         assert "`tests/" in text, title
+
+
+# ----- Troubleshooting
+
+
+def guard_with(index, skipped):
+    guard = Guard()
+    guard.found.assign(index)
+    guard.in_a_row.assign(skipped)
+    return guard
+
+
+@pytest.fixture
+def printed(capsys):
+    """Every line that a run prints about a problem: all kinds of diagnoses, and the end of the run."""
+    config = PPOConfig(kl_controller="schulman", kl_coeff=0.1, adaptive_kl_target=0.01, target_kl=0.01)
+    well = {
+        "guard/skipped_updates": 0.0,
+        "loss/kl": 0.01,
+        "policy/approx_kl": 0.01,
+        "policy/first_ratio_max": 1.0,
+        "policy/entropy": 0.69,
+        "value/explained_variance": 0.5,
+        "rollout/episode_return_mean": -200.0,
+    }
+    bad = {"loss/kl": 1.0, "policy/approx_kl": 1.0, "policy/first_ratio_max": 99.0, "policy/entropy": 0.001}
+    bad |= {"guard/skipped_updates": 1.0, "value/explained_variance": -9.0}
+    for index in range(-1, len(QUANTITIES)):
+        writer = DiagnosisWriter(config, "loss/kl", "rollout/episode_return_mean", True, guard_with(index, 0))
+        for iteration in range(max(POOR_ROWS, CONSTANT_ROWS) + 1):
+            writer.write(iteration, well | (bad if iteration else {}))
+    ends = []
+    for index in range(len(QUANTITIES)):
+        with pytest.raises(UsageError) as error:
+            guard_with(index, MAX_IN_A_ROW).check(7)
+        ends.append(str(error.value))
+    return [*capsys.readouterr().out.splitlines(), *ends]
+
+
+def anchors(page):
+    """The anchors that MyST gives to the headings of a page."""
+    headings = re.findall(r"^#{2,4} (.+)$", page.read_text(), flags=re.MULTILINE)
+    return [re.sub(r"[^a-z0-9 -]", "", heading.lower()).replace(" ", "-") for heading in headings]
+
+
+def test_every_line_ends_with_a_section_of_the_page_that_quotes_it(printed):
+    page, there = TROUBLESHOOTING.read_text(), anchors(TROUBLESHOOTING)
+    pointers = [re.search(r" \(docs/troubleshooting\.md#([a-z0-9-]+)\)$", line) for line in printed]
+    assert None not in pointers, [line for line, pointer in zip(printed, pointers, strict=True) if pointer is None]
+    assert len(there) == len(set(there))
+    named = {pointer.group(1) for pointer in pointers}
+    assert named <= set(there) and len(named) == 7
+    own = page.partition("## Lines that a run prints")[2].partition("\n## ")[0]
+    quoted = set(re.findall(r"^\*\*Line:\*\* `(.+)`$", own, flags=re.MULTILINE))
+    assert len(quoted) == len(re.findall("^### ", own, flags=re.MULTILINE)) == 7
+    plain = [re.sub(r"[-+]?[0-9.]+(?=[^a-z]|$)", "#", line) for line in printed]
+    for line in quoted:
+        assert any(re.sub(r"[-+]?[0-9.]+(?=[^a-z]|$)", "#", line) in other for other in plain), line
+
+
+def test_every_quantity_of_the_guard_has_a_row():
+    rows = TROUBLESHOOTING.read_text()
+    named = {name.strip() for row in re.findall(r"^\| ([^|]+) \|", rows, flags=re.MULTILINE) for name in row.split(",")}
+    assert {quantity.words for quantity in QUANTITIES} <= named
+
+
+# ----- Formulas
+
+
+@pytest.fixture
+def to_mathml(monkeypatch):
+    pytest.importorskip("latex2mathml")
+    pytest.importorskip("sphinx")
+    monkeypatch.setattr(sys, "path", [str(ROOT / "docs" / "extensions"), *sys.path])
+    return importlib.import_module("mathml").to_mathml
+
+
+def test_a_formula_becomes_mathml(to_mathml):
+    text = to_mathml(r"\begin{aligned} a &= \operatorname{clip}(\log \pi, 1) \end{aligned}", "block")
+    assert text.startswith("<math ") and 'display="block"' in text and "aligned" not in text
+    assert "<mi>clip</mi>" in text and '<mi>log</mi><mspace width="0.167em" />' in text
+
+
+@pytest.mark.parametrize(
+    "latex",
+    [r"\nosuch x", "{a", "a & b", r"\begin{nosuch} a & b \end{nosuch}", r"\left( a", r"\frac{a}", "x^", "a_b_c"],
+)
+def test_a_formula_that_cannot_be_converted_is_an_error(latex, to_mathml):
+    with pytest.raises(ValueError, match="."):
+        to_mathml(latex, "inline")

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from tfppo.ppo.config import PPOConfig
-from tfppo.ppo.guard import Guard
+from tfppo.ppo.guard import Guard, Quantity
 from tfppo.reporting.diagnoses import CONSTANT_ROWS, POOR_ROWS, DiagnosisWriter
 
 NAN = float("nan")
@@ -84,11 +84,13 @@ def test_a_score_that_never_moved_is_told_of_but_not_one_that_has_arrived(told):
 
 
 def test_skipped_updates_are_told_of_by_name_and_not_those_of_before_a_resume(told):
-    guard = SimpleNamespace(skipped=Guard().skipped, culprit="a reward")
+    guard = SimpleNamespace(skipped=Guard().skipped, culprit=Quantity.REWARD)
     rows = [{"guard/skipped_updates": float(count)} for count in (0, 1, 2, 2)]
     (line,) = told(*rows, guard=guard)
     assert line.startswith("iteration 2: a reward was not finite")
     guard.skipped.assign(2)
     assert told(*rows, guard=guard) == []
+    guard.culprit = Quantity.RETURNS
+    assert "returns were not finite" in told({"guard/skipped_updates": 3.0}, guard=guard)[0]
     guard.culprit = None  # what was last is fine again
     assert "something" in told({"guard/skipped_updates": 3.0}, guard=guard)[0]
