@@ -16,11 +16,12 @@ extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
-    "sphinx.ext.mathjax",
     "sphinx.ext.autosummary",
     "sphinx_copybutton",
     "docstrings",
     "faults",
+    "mathml",
+    "metric_table",
     "renamed",
     "settings",
 ]
@@ -41,5 +42,6 @@ napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 
 html_theme = "furo"
+html_math_renderer = "mathml"  # no script from a network, as MathJax would be
 html_title = f"tfppo {version}"
 copybutton_exclude = ".linenos, .gp"
