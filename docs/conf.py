@@ -1,10 +1,13 @@
 """Sphinx builds the site from docs/ and from the docstrings of tfppo: `make docs`."""
 
+import os
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "docs" / "extensions")]
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # quiet, before autodoc imports TensorFlow
 
 import tfppo  # noqa: E402  after the path is set
 
@@ -26,7 +29,6 @@ extensions = [
     "settings",
 ]
 source_suffix = {".md": "markdown"}
-
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath", "attrs_inline"]
 myst_heading_anchors = 4
 
