@@ -54,7 +54,7 @@ class LSTMLanguageModel(keras.Model):
         return x
 
     def get_config(self) -> dict[str, int | float]:
-        """Returns the arguments of the constructor, from which Keras loads the model."""
+        """Returns the arguments with which Keras creates the model again."""
         return {
             "vocabulary_size": self.vocabulary_size,
             "num_layers": self.num_layers,

@@ -158,8 +158,8 @@ class RewardModel:
         width = as_language_model(model).hidden_dim
         if not _is_head(head, width):
             raise UsageError(
-                f"{path} is damaged or belongs to another model; it must have {width} finite numbers as kernel, and "
-                f"one as each of {', '.join(NUMBERS)}: make a reward model with: tfppo reward-model"
+                f"{path} is damaged or belongs to another model; it must hold a kernel of {width} finite numbers and a "
+                f"finite number for each of {', '.join(NUMBERS)}: make a reward model with tfppo reward-model"
             )
         return cls(model, tokenizer, head)
 
