@@ -35,7 +35,7 @@ VocabularySize = Annotated[int, Must(lambda v: v >= 512, "at least 512 (special 
 class PretrainConfig:
     """Settings of a language model and of its pretraining on the corpus.
 
-    The first training run of the shipped model used these defaults (see `assets/NOTICE`).
+    The first training run of the shipped model used these defaults (see `tfppo/assets/NOTICE`).
     """
 
     model: Literal["gpt2", "lstm"] = "gpt2"
@@ -116,23 +116,22 @@ class TextConfig:
     response_length: Count = 40
     """Largest number of tokens of a response, including the end token."""
     stop_token: str | None = None
-    """Text of one more token that ends a response, such as "." (Ziegler et al. 2019). None: only the end token."""
+    """Text of a token that also ends a response, such as "." (Ziegler et al. 2019). None: only the end token does."""
     stop_after: int = 0
-    """Tokens at the start of a response where stop_token does not end it; from 0 to response_length - 1."""
+    """Index in the response from which on stop_token ends it; from 0 to response_length - 1."""
     temperature: Positive = 1.0
     """Divides the logits, both in sampling and in all log-probabilities."""
     separate_critic: bool = False
     """Compute values with a second language model. False: with a value head on the hidden states of the policy."""
     lora_rank: AtLeastZero = 0
-    """Rank of low-rank adapters on queries and values; then only they are trained in the policy (Hu et al. 2021).
-    0: train all weights."""
+    """Rank of low-rank adapters on queries and values; then no other weights of the language model are trained (Hu et
+    al. 2021). 0: no adapters."""
     normalize_scores: bool = True
-    """Scale scores so that responses of the reference policy have mean 0 and standard deviation 1 (Ziegler et al.
-    2019)."""
+    """Normalize scores by their mean and standard deviation on reference responses (Ziegler et al. 2019)."""
     score_clip: PositiveOrNone = None
     """Largest absolute value of a score after normalization. None: no clipping."""
     score_position: Literal["last", "after_end"] = "last"
-    """Position that gets the score: last is the last token of the response, after_end is the position behind it."""
+    """Position that gets the score: last is the last token of the response, after_end is the position after it."""
     missing_end_penalty: NotNegative = 0.0
     """Subtracted from the score of a response that does not end within response_length tokens."""
     whiten_rewards: bool = False

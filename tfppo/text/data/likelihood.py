@@ -47,7 +47,8 @@ def make_dataset(encoded: Sequence[np.ndarray], batch_size: int, seed: int | Non
       seed: shuffles with this seed, differently in every epoch; None keeps the order.
 
     Returns:
-      A dataset of `({"token_ids": ..., "padding_mask": ...}, next_tokens)`, int32 [B, S] each, padded on the right.
+      A dataset of pairs (inputs, next tokens). The inputs are a dict of "token_ids" and "padding_mask". All tensors are
+      int32 [B, S] and padded on the right.
     """
     lengths = [len(ids) for ids in encoded]
     padded = keras.utils.pad_sequences(encoded, padding="post")  # [N, longest]

@@ -95,7 +95,8 @@ def main(arguments: list[str]) -> int:
       arguments: the path of the source distribution.
 
     Returns:
-      The exit code: 0 if the checksum of the corpus is the expected one, 1 if it differs, 2 after an error.
+      The exit code, which is 0 if the checksum of the corpus is the expected one, 1 if it differs, and 2 after an
+      error.
     """
     try:
         if len(arguments) != 1:

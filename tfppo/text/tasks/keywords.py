@@ -37,7 +37,7 @@ def keyword_reward(prompts: Sequence[str], responses: Sequence[str]) -> list[flo
       responses: N responses.
 
     Returns:
-      N scores: 0, 1/3, 2/3 or 1 for no, one, two, and three or more terms.
+      N scores, which are 0, 1/3, 2/3 or 1 for no, one, two, and three or more terms.
     """
     return [min(len(terms_in(response)), COUNTED) / COUNTED for response in responses]
 
