@@ -187,7 +187,7 @@ def test_generate_goes_on_from_prompts(finished, capsys):
         (["train", "text", "--preset", "PRESET", "--reward", "rewards:short"], "returned 1 scores for"),
         (["train", "text", "--preset", "PRESET", "--reward", "rewards:nan"], "finite"),
         (["train", "text", "--preset", "PRESET", "--reward", "rewards:words"], "one number for each response"),
-        (["train", "text", "--preset", "PRESET", "--response-length", "64"], "response_length 64 exceed"),
+        (["train", "text", "--preset", "PRESET", "--response-length", "64"], "response_length 64 is more than"),
         (["train", "text", "--preset", "PRESET", "--prompt-length", "1"], "prompt_length is 1"),
         (["train", "text", "--batch-size", "10", "--minibatch-size", "4"], "batch_size = 10 is not a multiple"),
         (["train", "text", "--recompute-advantages", "True"], "recompute_advantages is True"),

@@ -83,7 +83,7 @@ def training_prompts(
         )
     if context is not None and text.prompt_length + text.response_length > context:
         raise UsageError(
-            f"prompt_length {text.prompt_length} + response_length {text.response_length} exceed the language "
+            f"prompt_length {text.prompt_length} + response_length {text.response_length} is more than the language "
             f"model's context of {context} tokens: decrease one of them"
         )
     return ids[kept, : lengths[kept].max()], lengths[kept]

@@ -55,8 +55,8 @@ class PromptCodec:
         ids = [int(token) for token in self.tokenizer([text.stop_token])[0]]
         if len(ids) != 1:
             raise UsageError(
-                f"stop_token is {text.stop_token!r}, which is {len(ids)} tokens; it must be one token of this "
-                "tokenizer: give for example '.'"
+                f"stop_token {text.stop_token!r} is {len(ids)} tokens; it must be one token of this tokenizer: give "
+                "for example '.'"
             )
         return StopCondition(self.end, ids[0], text.stop_after)
 
@@ -74,7 +74,7 @@ class PromptCodec:
           UsageError: if a prompt is empty, not a text, not valid UTF-8, or longer than `room` tokens.
         """
         if not prompts:
-            raise UsageError("there are no prompts; at least one is needed: give one")
+            raise UsageError("no prompts were given; at least one is needed")
         for number, prompt in enumerate(prompts):
             if not isinstance(prompt, str):
                 raise UsageError(f"prompt {number} is {prompt!r}; it must be a string")

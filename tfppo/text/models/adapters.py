@@ -29,7 +29,7 @@ def add_adapters(model: keras.Model, rank: int, seed: int = 0) -> None:
     """
     if not isinstance(model, keras_hub.models.CausalLM):
         raise UsageError(
-            f"lora_rank is {rank}; a {type(model).__name__} can have no adapters, only a KerasHub CausalLM can: leave "
+            f"lora_rank is {rank}; {type(model).__name__} can have no adapters, only a KerasHub CausalLM can: leave "
             "lora_rank out"
         )
     if _adapted_layers(model):

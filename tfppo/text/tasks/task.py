@@ -40,8 +40,8 @@ class Task:
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", self.name):
             raise UsageError(
-                f"name of a task is {self.name!r}; it must consist of letters, digits, - and _, and start with a "
-                "letter or a digit"
+                f"task name is {self.name!r}; it must consist of letters, digits, - and _, and start with a letter or "
+                "a digit"
             )
         if self.domain is not None and self.domain not in DOMAINS:
             raise UsageError(
