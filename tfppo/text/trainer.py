@@ -116,7 +116,7 @@ class TextTrainer:
 
     @property
     def name(self) -> str:
-        """Default name of the run: the name of the task."""
+        """Start of the default name of the run's folder: the name of the task."""
         return self.task.name
 
     @property
