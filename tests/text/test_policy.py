@@ -67,7 +67,7 @@ def test_log_probs_and_entropies_equal_the_slow_ones(model, temperature):
 
 
 def test_responses_begin_at_another_place_in_each_row(model):
-    """The columns behind the longest prompt are the response only in the row with that prompt."""
+    """The columns after the longest prompt are the response only in the row with that prompt."""
     expected, _ = slow_evaluation(logits_of(model), 1.0)
     every = tf.nn.log_softmax(logits_of(model)[:, :-1]).numpy()
     scores = np.take_along_axis(every, TOKENS[:, 1:, None], axis=-1)[..., 0]  # [N, S - 1] of tokens 1 ..

@@ -16,7 +16,7 @@ def token_rewards(rollout: TextRollout, kl_coeff: tf.Tensor, text: TextConfig) -
 
     The reward of token `t` is `-beta (log pi(y_t) - log pi_ref(y_t))`. The last token of the response also gets the
     score (Ziegler et al. 2019, section 2.2; Stiennon et al. 2020). With `score_position` "after_end" the position
-    behind that token gets the score instead, if the response is shorter than R. `missing_end_penalty` is subtracted
+    after that token gets the score instead, if the response is shorter than R. `missing_end_penalty` is subtracted
     from the score of a response that does not end.
 
     Args:
@@ -58,7 +58,7 @@ def to_batch(rollout: TextRollout, text: TextConfig, ppo: PPOConfig) -> Batch:
     values = zero_outside(rollout.values, value_mask)
     next_values = tf.concat([values[:, 1:], tf.zeros_like(values[:, :1])], axis=1)  # [B, R]
     rewards, old_values, next_values = map(tf.transpose, (rewards, values, next_values))  # [R, B]
-    never = tf.zeros(rewards.shape, tf.bool)  # no flags: the value behind a response is 0, even if it was cut
+    never = tf.zeros(rewards.shape, tf.bool)  # no flags: the value after a response is 0, even if it was cut
     advantages, returns = generalized_advantage_estimation(
         rewards, old_values, next_values, never, never, ppo.gamma, ppo.gae_lambda
     )

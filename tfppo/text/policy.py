@@ -11,7 +11,7 @@ from tfppo.text.sampling import response_positions
 
 
 class TokenInputs(NamedTuple):
-    """N token sequences, and the lengths of their prompts; the responses start directly behind the prompts."""
+    """N token sequences, and the lengths of their prompts; the responses follow the prompts directly."""
 
     token_ids: tf.Tensor  # [N, S] int32: prompt, response, padding on the right
     prompt_lengths: tf.Tensor  # [N] int32

@@ -57,7 +57,7 @@ def test_single_steps_equal_the_whole_sequence(model):
 
 
 def test_what_lies_behind_the_prompts_at_the_beginning_does_not_matter(model):
-    """The state is made from a buffer with other tokens behind the prompts than those that follow."""
+    """The state is made from a buffer with other tokens after the prompts than those that follow."""
     _, state = model.begin(tf.where(IS_REAL, TOKENS, 7), LENGTHS)
     first, expected_state = model.begin(TOKENS, LENGTHS)
     for index in range(int(first), 9):

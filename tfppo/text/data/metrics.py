@@ -79,7 +79,7 @@ def vader_compound(texts: Sequence[str]) -> np.ndarray:
 
 @cache
 def _vader() -> "SentimentIntensityAnalyzer":
-    from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer  # here, because the import is slow
+    from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer  # here, so that other uses do not load it
 
     return SentimentIntensityAnalyzer()
 

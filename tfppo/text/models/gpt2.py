@@ -20,7 +20,7 @@ class GPT2LanguageModel(CachedLanguageModel):
 
     def begin(self, token_ids: tf.Tensor, prompt_lengths: tf.Tensor) -> tuple[tf.Tensor, State]:
         """Fills the cache of keys and values; see `LanguageModel.begin`."""
-        _, cache = self._hidden_states(token_ids)  # entries behind a prompt are overwritten before they are used
+        _, cache = self._hidden_states(token_ids)  # entries after a prompt are overwritten before they are used
         return tf.reduce_min(prompt_lengths) - 1, tuple(cache)
 
     def step(self, token_ids: tf.Tensor, index: tf.Tensor, state: State) -> tuple[tf.Tensor, State]:

@@ -133,7 +133,7 @@ class CachedLanguageModel(LanguageModel):
 
     def begin(self, token_ids: tf.Tensor, prompt_lengths: tf.Tensor) -> tuple[tf.Tensor, State]:
         """Fills the cache of keys and values; see `LanguageModel.begin`."""
-        # Entries behind a prompt are overwritten before they are used.
+        # Entries after a prompt are overwritten before they are used.
         _, cache = self.model._build_cache(token_ids)  # [B, L, 2, S, heads, D / heads]
         return tf.reduce_min(prompt_lengths) - 1, (cache,)
 
