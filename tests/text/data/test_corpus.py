@@ -66,7 +66,7 @@ def archive(tmp_path, monkeypatch):
     monkeypatch.setattr(rebuild, "ARCHIVE_SHA256", hashlib.sha256(path.read_bytes()).hexdigest())
     expected = "".join(line + "\n" for line in LINES).encode()
     monkeypatch.setattr(rebuild, "CORPUS_SHA256", hashlib.sha256(expected).hexdigest())
-    monkeypatch.setattr(rebuild, "__file__", str(tmp_path / "rebuild.py"))  # the corpus is written beside it
+    monkeypatch.setattr(resources, "files", lambda package: tmp_path)  # the package's assets
     return path
 
 
@@ -115,10 +115,9 @@ def test_an_archive_becomes_lines(archive):
     assert rebuild.build_corpus(archive).decode().splitlines() == LINES
 
 
-def test_the_rebuilt_file_is_what_load_corpus_reads(archive, tmp_path, monkeypatch, capsys):
+def test_the_rebuilt_file_is_what_load_corpus_reads(archive, capsys):
     assert rebuild.main([str(archive)]) == 0
     assert "7 sentences" in (printed := capsys.readouterr().out) and ", as pinned" in printed
-    monkeypatch.setattr(resources, "files", lambda package: tmp_path)
     read = load_corpus.__wrapped__()
     assert ["\t".join((s.domain, s.id, s.split, f"{s.rating:.3f}", s.text)) for s in read] == LINES
     assert read[0] == Sentence("movie", "1_1", "train", 2.5, 'Tom & Jerry: "a hoot"')

@@ -8,6 +8,7 @@ import csv
 import gzip
 from functools import cache
 from importlib import resources
+from pathlib import Path
 from typing import Literal, NamedTuple, cast
 
 Domain = Literal["movie", "amazon", "nyt", "tweet"]
@@ -28,6 +29,11 @@ class Sentence(NamedTuple):
     text: str
 
 
+def corpus_path() -> Path:
+    """Returns the path of the corpus file, which is one of the package's assets."""
+    return Path(str(resources.files("tfppo.assets").joinpath(FILE)))
+
+
 @cache
 def load_corpus() -> tuple[Sentence, ...]:
     """Loads all sentences, in the order of the source.
@@ -35,8 +41,7 @@ def load_corpus() -> tuple[Sentence, ...]:
     The domains are movie (snippets of Rotten Tomatoes reviews), amazon (product reviews), nyt (editorials of the New
     York Times) and tweet.
     """
-    path = resources.files("tfppo.assets").joinpath(FILE)
-    with path.open("rb") as packed, gzip.open(packed, "rt", encoding="utf-8", newline="") as file:
+    with gzip.open(corpus_path(), "rt", encoding="utf-8", newline="") as file:
         rows = csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
         return tuple(
             Sentence(cast(Domain, domain), id, cast(Split, split), float(rating), text)

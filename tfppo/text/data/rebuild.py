@@ -15,7 +15,7 @@ import tarfile
 from pathlib import Path
 
 from tfppo.errors import UsageError
-from tfppo.text.data.corpus import DOMAINS, FILE
+from tfppo.text.data.corpus import DOMAINS, corpus_path
 
 ARCHIVE_SHA256 = "5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9"
 # Checksum of the unpacked lines; the bytes of the gzip file depend on the version of zlib.
@@ -106,7 +106,7 @@ def main(arguments: list[str]) -> int:
         print(f"tfppo: {error}", file=sys.stderr)
         return 2
     found = hashlib.sha256(lines).hexdigest()
-    path = Path(__file__).with_name(FILE)
+    path = corpus_path()
     path.write_bytes(gzip.compress(lines, 9, mtime=0))
     is_pinned = found == CORPUS_SHA256
     print(f"{path}: {len(lines.splitlines()):,} sentences, SHA-256 {found}, {'as' if is_pinned else 'NOT as'} pinned")
