@@ -197,7 +197,7 @@ class Constrained:
     ],
 )
 def test_a_constraint_stands_beside_its_field(name, value, wanted):
-    assert refusal(lambda: Constrained(**{name: value})) == f"{name} must be {wanted}, not {value!r}"
+    assert refusal(lambda: Constrained(**{name: value})) == f"{name} is {value!r}; it must be {wanted}"
 
 
 @pytest.mark.parametrize("config_class", CONFIGS)
@@ -248,8 +248,7 @@ def test_yaml_keeps_the_order_of_the_settings_and_needs_only_some_of_them():
 )
 def test_a_wrong_value_is_refused_with_the_name_of_the_setting(config_class, name, value):
     text = refusal(lambda: config_class(**{name: value}))
-    assert text.startswith(f"{name} must be "), text
-    assert text.endswith(f"not {value!r}"), text
+    assert text.startswith(f"{name} is {value!r}; it must be "), text
 
 
 @pytest.mark.parametrize(
@@ -262,7 +261,7 @@ def test_a_wrong_value_is_refused_with_the_name_of_the_setting(config_class, nam
     ],
 )
 def test_texts_of_text_are_refused_too(name, value):
-    assert refusal(lambda: TextConfig(**{name: value})).startswith(f"{name} must be ")
+    assert refusal(lambda: TextConfig(**{name: value})).startswith(f"{name} is {value!r}; it must be ")
     assert TextConfig(stop_token="\n").stop_token == "\n"
 
 
