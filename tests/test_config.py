@@ -1,4 +1,4 @@
-"""Settings: validated when they are made, equal after a way through YAML, and every refusal one line with a name."""
+"""Settings are validated when a config is made, survive YAML, and are named in the one-line error if invalid."""
 
 import dataclasses
 import math
@@ -19,10 +19,10 @@ from tfppo.training.config import RunConfig
 
 NAN, INF = math.nan, math.inf
 
-# Another valid value of every setting, and values that it must refuse. A new setting has to be added here.
+# A valid value of every setting that is not its default, and invalid values. Add every new setting here.
 OTHER = {
     PPOConfig: {
-        "learning_rate": 1,  # a whole number will do where a real one is wanted
+        "learning_rate": 1,  # integers are allowed where floats are
         "learning_rate_schedule": "cosine",
         "warmup_iterations": 3,
         "clip_ratio": 0.1,
@@ -72,7 +72,7 @@ OTHER = {
     },
     RunConfig: {
         "seed": 0,
-        "name": "null",  # a text that YAML could take for something else
+        "name": "null",  # a text that YAML could read as None
         "runs_dir": Path("some where") / "else",
         "device": "cpu",
         "compile_rollout": "eager",

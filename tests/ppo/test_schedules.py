@@ -1,4 +1,4 @@
-"""Schedules: their closed forms at every iteration, warm-up, and what they refuse."""
+"""Schedules: their closed forms at every iteration, the warm-up, and invalid arguments."""
 
 import math
 
@@ -37,7 +37,7 @@ def test_warmup_rises_from_above_zero_and_the_decay_takes_the_iterations_after_i
 
 @every_kind
 def test_schedule_stays_at_its_end(kind):
-    """A run that goes on past its length neither rises again nor turns negative."""
+    """After the planned end of a run, a schedule neither rises nor becomes negative."""
     end = CURVES[kind](1.0)
     schedule = make_schedule(kind, 2.0, 5)
     np.testing.assert_allclose([schedule(5), schedule(6), schedule(1000)], 2.0 * end, atol=1e-6)
