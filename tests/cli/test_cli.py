@@ -339,7 +339,7 @@ LONG = "some/" + "name-that-is-too-long-for-a-narrow-terminal-" * 3
         ([*CARTPOLE, "--minibatch-size", "100"], ["minibatch_size = 100", "4096"]),
         ([*CARTPOLE, "--minibatch-size", "1024", "--num-micro-batches", "3"], ["num_micro_batches = 3"]),
         ([*CARTPOLE, "--kl-controller", "ziegler"], ["kl_controller", "kl_coeff"]),
-        ([*CARTPOLE, "--warmup-iterations", "64"], ["warmup_iterations = 64"]),
+        ([*CARTPOLE, "--warmup-iterations", "64"], ["warmup_iterations is 64"]),
         ([*CARTPOLE, "--name", "a/b"], ["name", "a/b"]),
         ([*CONTROL, "--env", "Nope-v1"], ["Nope"]),
         ([*CONTROL, "--env", "Nope-v1", "--backend", "graph"], ["Nope-v1", "CartPole-v1"]),

@@ -57,11 +57,13 @@ def test_a_copy_made_from_its_config_is_the_same_schedule():
 
 
 def test_unknown_kind_is_refused():
-    with pytest.raises(UsageError, match="constant, linear, cosine, not 'exponential'"):
+    with pytest.raises(UsageError, match="'exponential'; it must be one of constant, linear, cosine"):
         make_schedule("exponential", 1.0, 10)
 
 
 @pytest.mark.parametrize("warmup_iterations", [10, 11])
 def test_warmup_that_leaves_no_iteration_is_refused(warmup_iterations):
-    with pytest.raises(UsageError, match=f"warmup_iterations = {warmup_iterations} .* 10 iterations"):
+    with pytest.raises(
+        UsageError, match=f"warmup_iterations is {warmup_iterations}; it must be below the 10 iterations"
+    ):
         make_schedule("linear", 1.0, 10, warmup_iterations)

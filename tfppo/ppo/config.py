@@ -55,7 +55,7 @@ class PPOConfig:
     adaptive_kl_target: Positive = 0.01
     """The KL that kl_controller schulman or ziegler aims at."""
     kl_horizon: Count = 10_000
-    """Horizon of kl_controller ziegler: number of responses (text), of transitions (control), or with a recurrent policy of
+    """Horizon of kl_controller ziegler, in responses (text) or transitions (control). With a recurrent policy, it is in
     environments per rollout.
     """
     target_kl: PositiveOrNone = None
