@@ -16,10 +16,7 @@ Schedule = Literal["constant", "linear", "cosine"]
 
 @dataclass(frozen=True, slots=True)
 class PPOConfig:
-    """The settings of proximal policy optimization (PPO).
-
-    The defaults are those of the recipe for CartPole in the graph (benchmarks/results).
-    """
+    """The settings of proximal policy optimization (PPO), with the defaults of the in-graph CartPole recipe."""
 
     learning_rate: Positive = 4e-3
     """Step size of Adam at the start of the run."""
@@ -37,7 +34,7 @@ class PPOConfig:
     value_clip: PositiveOrNone = None
     """Clip range of the value loss around the old values. None: no clipping."""
     value_coeff: NotNegative = 0.5
-    """Weight of the value loss 1/2 (V - R)^2. SB3's vf_coef 0.5 is 1.0 here, CleanRL's vf_coef 0.5 is 0.5 here."""
+    """Weight of the value loss 1/2 (V - R)^2. SB3's vf_coef 0.5 corresponds to 1.0, CleanRL's vf_coef 0.5 to 0.5."""
     entropy_coeff: NotNegative = 0.01
     """Weight of the entropy bonus at the start of the run."""
     entropy_coeff_schedule: Schedule = "constant"

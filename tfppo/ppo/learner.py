@@ -143,8 +143,8 @@ class PPOLearner(tf.Module, Generic[Data, Inputs]):
           data: the rollout, in the form that `prepare` takes.
 
         Returns:
-          The metrics `METRICS`, scalars by name. Unless its name says otherwise, a metric is a mean over the minibatches
-          that were evaluated and are finite.
+          The metrics `METRICS`, scalars by name. Unless its name says otherwise, a metric is a mean over the
+          minibatches that were evaluated and are finite.
         """
         batch = self._prepared(data)
         learning_rate = self.learning_rate(self.iteration)
