@@ -201,7 +201,7 @@ class MultiCategorical(NamedTuple):
         actions = tf.convert_to_tensor(actions)
         if actions.shape.rank == 0 or actions.shape[-1] != len(self.logits):
             raise ValueError(
-                f"actions have shape {actions.shape}; it must be [..., {len(self.logits)}], one action per head"
+                f"the shape of actions is {actions.shape}; it must be [..., {len(self.logits)}], one action per head"
             )
         by_head = tf.unstack(actions, axis=-1)  # K times [...]
         return tf.add_n([head.log_prob(a) for head, a in zip(self.heads, by_head, strict=True)])

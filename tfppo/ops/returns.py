@@ -116,7 +116,7 @@ def _one_step(
     rewards = tf.convert_to_tensor(rewards)
     check_same_shape(rewards=rewards, next_values=next_values, terminated=terminated, truncated=truncated)
     if rewards.shape.rank == 0:
-        raise ValueError("rewards have shape (); it must be [T, ...], with a leading time axis")
+        raise ValueError("the shape of rewards is (); it must be [T, ...], with a leading time axis")
     gamma = tf.cast(tf.convert_to_tensor(gamma, dtype_hint=rewards.dtype), rewards.dtype)
     if gamma.shape.rank != 0:
         check_same_shape(rewards=rewards, gamma=gamma)

@@ -190,7 +190,7 @@ class PPOLearner(tf.Module, Generic[Data, Inputs]):
         """Takes the gradient steps of an iteration, until the guard finds something or target_kl ends the iteration."""
         num_items = batch.actions.shape[0]
         num_minibatches = exact_div(
-            num_items * self.item_size, self.config.minibatch_size, "the batch", "minibatch_size"
+            num_items * self.item_size, self.config.minibatch_size, "the size of the batch", "minibatch_size"
         )
         rows = [num_minibatches, self.items_per_minibatch]
         seed = fold_in(self.seed, self.iteration)
