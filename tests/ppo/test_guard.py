@@ -187,9 +187,8 @@ def break_from(trainer, iteration, until=10**6, field="rewards"):
 
     class Broken(type(environment)):
         def step(self, state, actions, seed):
-            actions = tf.where(
-                tf.math.is_finite(actions), actions, 0.0
-            )  # a policy that observes NaN gives such actions
+            # A policy that observes NaN gives such actions.
+            actions = tf.where(tf.math.is_finite(actions), actions, 0.0)
             state, rewards, terminated = super().step(state, actions, seed)
             return state, tf.where(trainer.broken & (field == "rewards"), NAN, rewards), terminated
 

@@ -165,7 +165,9 @@ class Objective(Generic[Inputs]):
             if config.kl_coeff > 0 and config.kl_in == "loss":  # otherwise its gradient is not computed
                 total += coefficients.kl_coeff * kl
         gradients = tape.gradient(total, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-        gradients = [tf.convert_to_tensor(gradient) for gradient in gradients]  # an embedding's may be sparse
+        gradients = [
+            tf.convert_to_tensor(gradient) for gradient in gradients
+        ]  # the gradient of an embedding may be sparse
         losses = {
             "loss/policy": policy_loss,
             "loss/value": value_loss,
