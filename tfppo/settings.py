@@ -138,7 +138,7 @@ def with_settings(config: Config, settings: Mapping[str, object]) -> Config:
     """Returns a copy of a run's config in which some settings are replaced.
 
     Args:
-      config: a dataclass whose fields are config dataclasses, its parts. No two parts have a field of the same name.
+      config: a dataclass with config dataclasses as fields, its parts. No two parts have a field of the same name.
       settings: the new values by field name, for any of the parts.
 
     Returns:

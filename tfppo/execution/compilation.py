@@ -18,7 +18,7 @@ Result = TypeVar("Result")
 XLA_ROWS = {"rollout": 16_384, "update": 4_096, "act": 0}
 XLA_TOKENS = {"rollout": 100_000, "update": 400_000}  # tokens in a text run from which XLA saves time
 XLA_GRADIENT_STEPS = 5_000  # gradient steps in a run from which XLA saves more time than it compiles
-XLA_RECURRENT_STEPS = 1_000  # the same for a recurrent policy, whose loop of small operations XLA makes twice as fast
+XLA_RECURRENT_STEPS = 1_000  # the same for a recurrent policy, a loop of small operations that XLA makes twice as fast
 
 
 def choose_compilation(

@@ -84,7 +84,7 @@ def approximate_kl(log_ratio: tf.Tensor) -> tf.Tensor:
 def categorical_kl(logits_p: tf.Tensor, logits_q: tf.Tensor) -> tf.Tensor:
     """Computes the exact `KL(p || q)` of two categorical distributions: `sum_a p_a (log p_a - log q_a)`.
 
-    An action whose logit in p is -1e8 (see `distributions.mask_logits`) adds exactly 0 to the value and to the
+    An action with a logit of -1e8 in p (see `distributions.mask_logits`) adds exactly 0 to the value and to the
     gradient.
 
     Args:

@@ -3,8 +3,8 @@
 The functions distinguish two ways in which an episode ends:
 
 - A step that terminated has no successor. The value after it counts as 0.
-- A step that was truncated, for example by a time limit, has a successor whose value counts. The rewards after the step
-  belong to another episode.
+- A step that was truncated, for example by a time limit, has a successor, and the value of the successor counts. The
+  rewards after the step belong to another episode.
 
 `next_values` is the value of the true successor of each step, not that of the first observation after a reset.
 
