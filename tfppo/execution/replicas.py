@@ -37,7 +37,7 @@ class Replicas:
 
     @property
     def is_chief(self) -> bool:
-        """Whether this process is the chief, which writes the folder of the run."""
+        """True in the chief, the process that writes the folder of the run."""
         return self.process == 0
 
     @property
