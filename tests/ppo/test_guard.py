@@ -187,8 +187,9 @@ def break_from(trainer, iteration, until=10**6, field="rewards"):
 
     class Broken(type(environment)):
         def step(self, state, actions, seed):
-            # A policy that observes NaN gives such actions.
-            actions = tf.where(tf.math.is_finite(actions), actions, 0.0)
+            actions = tf.where(
+                tf.math.is_finite(actions), actions, 0.0
+            )  # a policy that observes NaN gives such actions
             state, rewards, terminated = super().step(state, actions, seed)
             return state, tf.where(trainer.broken & (field == "rewards"), NAN, rewards), terminated
 
@@ -243,5 +244,5 @@ def test_a_resumed_run_goes_on_counting_where_it_was():
     for variable, value in zip(after.guard.state, before.guard.state, strict=True):
         variable.assign(value)  # like a checkpoint
     after.update(tensors(poisoned("returns")))
-    with pytest.raises(UsageError, match=f"returns was not finite in {MAX_IN_A_ROW} updates in a row"):
+    with pytest.raises(UsageError, match=f"returns were not finite in {MAX_IN_A_ROW} updates in a row"):
         after.guard.check(MAX_IN_A_ROW)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from tfppo.errors import UsageError
+from tfppo.errors import UsageError, see
 from tfppo.ops.masking import masked_finite
 from tfppo.ops.nest import Nest
 
@@ -38,6 +38,7 @@ class Quantity(Enum):
 
     def __init__(self, words: str, advice: str):
         self.words = words
+        self.verb = "were" if words.isidentifier() else "was"  # names of fields are plurals
         self.advice = advice
 
     def __str__(self) -> str:
@@ -123,8 +124,9 @@ class Guard(tf.Module):
         culprit, in_a_row = self.culprit, int(self.in_a_row.numpy())
         if culprit is not None and in_a_row >= MAX_IN_A_ROW:
             raise UsageError(
-                f"{culprit} was not finite in {in_a_row} updates in a row, most recently in iteration {iteration + 1}: "
-                f"{culprit.advice}; these updates did not change the weights"
+                f"{culprit} {culprit.verb} not finite in {in_a_row} updates in a row, most recently in iteration "
+                f"{iteration + 1}: {culprit.advice}; these updates did not change the weights "
+                f"{see('many-updates-in-a-row-were-skipped')}"
             )
 
     @property
