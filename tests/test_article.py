@@ -218,11 +218,11 @@ def test_transitions_that_do_not_fit_are_refused(change, message):
 @pytest.mark.parametrize(
     ("settings", "complaint"),
     [
-        ({"seed": -1}, "seed must be between 0 and 2**31 - 1, not -1"),
-        ({"seed": 2**31}, "seed must be between 0 and 2**31 - 1"),
-        ({"hidden_units": (0,)}, "hidden_units must be positive widths, not (0,)"),
-        ({"state_dim": 0}, "state_dim must be a whole number, at least 1, not 0"),
-        ({"action_dim": None}, "action_dim must be a whole number, at least 1, not None"),
+        ({"seed": -1}, "seed is -1; it must be between 0 and 2**31 - 1"),
+        ({"seed": 2**31}, "seed is 2147483648; it must be between 0 and 2**31 - 1"),
+        ({"hidden_units": (0,)}, "hidden_units is (0,); it must be positive widths"),
+        ({"state_dim": 0}, "state_dim is 0; it must be a whole number, at least 1"),
+        ({"action_dim": None}, "action_dim is None; it must be a whole number, at least 1"),
     ],
 )
 def test_settings_out_of_their_bounds_are_refused(settings, complaint):
@@ -238,12 +238,12 @@ def test_whole_numbers_and_lists_of_others_are_taken():
 @pytest.mark.parametrize(
     ("settings", "complaint"),
     [
-        ({"episode_len": 0}, "episode_len must be a whole number, at least 1, not 0"),
-        ({"episode_len": 2.5}, "episode_len must be a whole number, at least 1, not 2.5"),
-        ({"train_steps": 0}, "train_steps must be a whole number, at least 1, not 0"),
-        ({"batch_size": 0}, "batch_size must be a whole number, at least 2, not 0"),
-        ({"batch_size": 1}, "batch_size must be a whole number, at least 2, not 1"),
-        ({"gamma": 1.5}, "gamma must be between 0 and 1, not 1.5"),
+        ({"episode_len": 0}, "episode_len is 0; it must be a whole number, at least 1"),
+        ({"episode_len": 2.5}, "episode_len is 2.5; it must be a whole number, at least 1"),
+        ({"train_steps": 0}, "train_steps is 0; it must be a whole number, at least 1"),
+        ({"batch_size": 0}, "batch_size is 0; it must be a whole number, at least 2"),
+        ({"batch_size": 1}, "batch_size is 1; it must be a whole number, at least 2"),
+        ({"gamma": 1.5}, "gamma is 1.5; it must be between 0 and 1"),
     ],
 )
 def test_learn_refuses_what_is_out_of_bounds_before_it_acts(settings, complaint):

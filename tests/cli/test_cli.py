@@ -342,7 +342,7 @@ LONG = "some/" + "name-that-is-too-long-for-a-narrow-terminal-" * 3
         ([*CARTPOLE, "--minibatch-size", "100"], ["minibatch_size = 100", "4096"]),
         ([*CARTPOLE, "--minibatch-size", "1024", "--num-micro-batches", "3"], ["num_micro_batches = 3"]),
         ([*CARTPOLE, "--kl-controller", "ziegler"], ["kl_controller", "kl_coeff"]),
-        ([*CARTPOLE, "--warmup-iterations", "64"], ["warmup_iterations = 64"]),
+        ([*CARTPOLE, "--warmup-iterations", "64"], ["warmup_iterations is 64"]),
         ([*CARTPOLE, "--name", "a/b"], ["name", "a/b"]),
         ([*CONTROL, "--env", "Nope-v1"], ["Nope"]),
         ([*CONTROL, "--env", "Nope-v1", "--backend", "graph"], ["Nope-v1", "CartPole-v1"]),
@@ -394,17 +394,17 @@ KINDS = {"control": "control: {}\n", "text": "text: {}\n"}
 @pytest.mark.parametrize(
     ("kind", "options", "complaint"),
     [
-        ("control", ["--episodes", "0"], "episodes must be at least 1, not 0"),
+        ("control", ["--episodes", "0"], "episodes is 0; it must be at least 1"),
         ("control", ["--prompts", "5"], "is a control run, which has no prompts: leave --prompts out"),
         ("control", ["--prompts", "0"], "is a control run, which has no prompts: leave --prompts out"),
         ("control", ["--reward", "a:b"], "is a control run, which has no reward: leave --reward out"),
-        ("control", ["--seed", "9" * 20], f"seed must be between 0 and 2**31 - 1, not {'9' * 20}"),
-        ("control", ["--seed", "-1"], "seed must be between 0 and 2**31 - 1, not -1"),
-        ("text", ["--prompts", "0"], "prompts must be at least 1, not 0"),
+        ("control", ["--seed", "9" * 20], f"seed is {'9' * 20}; it must be between 0 and 2**31 - 1"),
+        ("control", ["--seed", "-1"], "seed is -1; it must be between 0 and 2**31 - 1"),
+        ("text", ["--prompts", "0"], "prompts is 0; it must be at least 1"),
         ("text", ["--episodes", "5"], "is a text run, which has no episodes: leave --episodes out"),
         ("text", ["--video-episodes", "1"], "is a text run, which has no video_episodes: leave --video-episodes out"),
         ("text", ["--env", "a:b"], "is a text run, which has no env: leave --env out"),
-        ("text", ["--seed", "2147483648"], "seed must be between 0 and 2**31 - 1, not 2147483648"),
+        ("text", ["--seed", "2147483648"], "seed is 2147483648; it must be between 0 and 2**31 - 1"),
     ],
 )
 def test_evaluate_refuses_what_does_not_fit_the_run(kind, options, complaint, tmp_path, capsys, monkeypatch):
@@ -501,7 +501,7 @@ class Terminal(io.StringIO):
     [
         ([*CARTPOLE, "--no-such-option", "3"], "Unrecognized options: --no-such-option, 3; help: tfppo --help"),
         (["train"], "Expected one of {cartpole, control, text}.; help: tfppo --help"),
-        ([*CARTPOLE, "--name", LONG], f"name must be a plain folder name, not {LONG!r}; help: tfppo --help"),
+        ([*CARTPOLE, "--name", LONG], f"name is {LONG!r}; it must be a plain folder name; help: tfppo --help"),
     ],
     ids=["unknown", "missing", "long"],
 )

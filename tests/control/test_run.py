@@ -253,7 +253,7 @@ def test_a_video_that_cannot_be_written_fails_no_evaluation(copy, capsys):
 
 def test_so_many_episodes_are_no_video(copy):
     before = (copy / "video.gif").read_bytes()
-    with pytest.raises(UsageError, match="video_episodes must be between 0 and 10, not 11"):
+    with pytest.raises(UsageError, match="video_episodes is 11; it must be between 0 and 10"):
         evaluated(copy, 1, video_episodes=11)
     assert (copy / "video.gif").read_bytes() == before
 
