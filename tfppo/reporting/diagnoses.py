@@ -1,4 +1,4 @@
-"""What goes wrong in a run and shows in its metrics, told in one line each."""
+"""Detects common training problems from the metrics of a run, and prints one line for each problem."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -6,22 +6,26 @@ from collections.abc import Iterator, Mapping
 from tfppo.ppo.config import PPOConfig
 from tfppo.ppo.guard import Guard
 
-KL_FACTOR = 10.0  # times its target
-RATIO = 10.0  # in the first minibatch, where sampler and learner are the same policy
-ENTROPY_SHARE = 0.01  # of the first row's
+KL_FACTOR = 10.0  # the largest normal KL, as a multiple of its target
+RATIO = 10.0  # the largest normal ratio in the first minibatch, where new and old policy should be equal
+ENTROPY_SHARE = 0.01  # the smallest normal entropy, as a share of the entropy in the first row
 EXPLAINED_VARIANCE, POOR_ROWS = -1.0, 20
 CONSTANT_ROWS = 20
 
 
 class DiagnosisWriter:
-    """A writer that prints what rows of metrics give away, each kind once.
+    """Prints a diagnosis when a row of metrics shows a problem, each kind of problem once.
+
+    The problems are: skipped updates, a KL far above its target, a first ratio far from 1, a collapsed entropy, a very
+    negative explained variance over many rows, and a score that never changes.
 
     Args:
-      ppo: whose targets the KL is held against.
-      kl: the metric that `ppo.adaptive_kl_target` is about.
-      score: the metric that says how well the policy does; it should change.
-      has_choices: whether actions are discrete, so that an entropy near 0 means that nothing is tried any more.
-      guard: knows which updates were skipped, and why.
+      ppo: Config with the targets of the KL.
+      kl: Name of the metric that `ppo.adaptive_kl_target` applies to.
+      score: Name of the metric that measures the policy's performance. It is expected to change.
+      has_choices: True if actions are discrete. Only then does an entropy near 0 mean that the policy no longer
+        explores.
+      guard: Guard of the learner. It knows which updates were skipped, and why.
     """
 
     def __init__(self, ppo: PPOConfig, kl: str, score: str, has_choices: bool, guard: Guard):
@@ -35,21 +39,27 @@ class DiagnosisWriter:
         self._guard = guard
         self._skipped = float(guard.skipped.numpy())
         self._told: set[str] = set()
-        self._entropy: float | None = None  # in the first row
-        self._poor = 0  # rows in a row
-        self._scores: list[float] = []  # the first ones, until two differ
+        self._entropy: float | None = None  # the first finite entropy
+        self._poor = 0  # number of consecutive rows with a poor explained variance
+        self._scores: list[float] = []  # the first scores, until two of them differ
 
     def write(self, iteration: int, metrics: Mapping[str, float]) -> None:
+        """Prints the problems that the row shows and that were not printed before.
+
+        Args:
+          iteration: Number of the iteration, from 0.
+          metrics: Values by metric name.
+        """
         for kind, line in self._diagnoses(metrics):
             if kind not in self._told:
                 self._told.add(kind)
                 print(f"iteration {iteration + 1}: {line}", flush=True)
 
     def flush(self) -> None:
-        """There is nothing to flush."""
+        """Does nothing: diagnoses are printed at once."""
 
     def close(self) -> None:
-        """There is nothing to close."""
+        """Does nothing: no resource is open."""
 
     def _diagnoses(self, row: Mapping[str, float]) -> Iterator[tuple[str, str]]:
         if row["guard/skipped_updates"] > self._skipped:
@@ -90,7 +100,7 @@ class DiagnosisWriter:
             )
 
     def _of_score(self, score: float) -> Iterator[tuple[str, str]]:
-        """It was the same in all rows so far: once it has changed, it may stay where it is."""
+        """Yields a diagnosis if the score was the same in all rows so far. It stops checking after a change."""
         if math.isfinite(score) and len(set(self._scores)) < 2:
             self._scores.append(score)
             if len(self._scores) >= CONSTANT_ROWS and len(set(self._scores)) == 1:
