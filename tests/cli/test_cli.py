@@ -551,7 +551,7 @@ def test_an_interrupt_behind_the_training_says_how_to_go_on(module, where, heard
     monkeypatch.setattr(module, where, lambda *_, **__: signal.raise_signal(signal.SIGINT))
     options = ["--video-episodes", "1", "--name", "mine", "--runs-dir", str(tmp_path)]
     assert cli.main([*CARTPOLE, *TINY, *options]) == 130
-    assert capsys.readouterr().err == f"tfppo: interrupted; go on with: tfppo resume {folder}\n"
+    assert capsys.readouterr().err == f"tfppo: interrupted; resume with: tfppo resume {folder}\n"
     rows = (folder / "metrics.csv").read_bytes()
     monkeypatch.undo()
     assert cli.main(["resume", str(folder)]) == 0
@@ -562,7 +562,7 @@ def test_an_interrupt_behind_the_training_says_how_to_go_on(module, where, heard
 def test_an_interrupt_before_the_training_says_how_to_go_on(heard_ctrl_c, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(driver, "TensorBoardWriter", lambda *_: signal.raise_signal(signal.SIGINT))
     assert cli.main([*CARTPOLE, *TINY, "--name", "mine", "--runs-dir", str(tmp_path)]) == 130
-    assert capsys.readouterr().err == f"tfppo: interrupted; go on with: tfppo resume {tmp_path / 'mine'}\n"
+    assert capsys.readouterr().err == f"tfppo: interrupted; resume with: tfppo resume {tmp_path / 'mine'}\n"
     monkeypatch.undo()
     assert cli.main(["resume", str(tmp_path / "mine")]) == 0
 

@@ -61,7 +61,7 @@ def test_a_run_goes_on_from_its_latest_checkpoint_or_its_beginning(make_trainer,
     other.restore_extra = other.restored.append
     with driver.resume_run(other, tmp_path) as folder:
         assert folder == tmp_path and other.restored == []
-    assert "the run starts from its beginning" in capsys.readouterr().out
+    assert "the run starts from the beginning" in capsys.readouterr().out
     driver.checkpoints_of(trainer, tmp_path).save(5)
     with driver.resume_run(other, tmp_path) as folder:
         assert folder == tmp_path and other.restored == [tmp_path / run_folder.CHECKPOINTS / "000005"]

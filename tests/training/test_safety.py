@@ -239,5 +239,5 @@ def test_a_folder_with_links_is_not_written_to(tmp_path, capsys, command, name):
     folder = stranger(tmp_path / "run", to_yaml(TextRunConfig() if command == "generate" else ControlRunConfig()))
     (folder / name).symlink_to(home if name == "checkpoints" else home / ".profile")
     options = ["--prompt", "It"] if command == "generate" else []
-    assert f"{folder / name} is a link" in refused(capsys, command, folder, *options)
+    assert f"{folder / name} is a symbolic link" in refused(capsys, command, folder, *options)
     assert (home / ".profile").read_text() == "mine" and (home / ".ssh").is_dir()
