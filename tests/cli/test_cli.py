@@ -171,11 +171,11 @@ def test_plot_draws_runs_into_the_current_folder_and_says_what_it_shows(runs_dir
     assert capsys.readouterr().out.splitlines() == [
         f"backend=gymnasium, ...: {folders[0]}",
         f"backend=auto, ...: {folders[1]}, {folders[2]}",
-        "plot.png shows them",
+        "plot.png shows these runs",
     ]
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
     assert cli.main(["plot", "--metric", "loss/policy", "--out", "loss.png", folders[1]]) == 0
-    assert capsys.readouterr().out == f"all: {folders[1]}\nloss.png shows them\n"
+    assert capsys.readouterr().out == f"all: {folders[1]}\nloss.png shows these runs\n"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["loss.png", "plot.png"]
     assert contents(runs_dir) == before
 
@@ -328,8 +328,8 @@ LONG = "some/" + "name-that-is-too-long-for-a-narrow-terminal-" * 3
         ([*CARTPOLE, "--num-envs", "0"], ["num_envs", "0"]),
         ([*CARTPOLE, "--num-envs", "2.5"], ["--num-envs", "2.5"]),
         ([*CARTPOLE, "--seed", "-1"], ["seed", "-1"]),
-        ([*CARTPOLE, "--seed", "1", "--seeds", "2,3"], ["--seed is", "--seeds"]),
-        ([*CARTPOLE, "--seeds=2,3", "--seed=1"], ["--seed is", "--seeds"]),
+        ([*CARTPOLE, "--seed", "1", "--seeds", "2,3"], ["--seed and --seeds", "give --seed"]),
+        ([*CARTPOLE, "--seeds=2,3", "--seed=1"], ["--seed and --seeds", "give --seed"]),
         ([*CARTPOLE, "--seeds", "1,1"], ["seeds", "1,1", "once"]),
         ([*CARTPOLE, "--seeds", "-1,2"], ["seeds"]),
         ([*CARTPOLE, "--seeds", ""], ["seeds", "1,2,3"]),
@@ -392,15 +392,15 @@ KINDS = {"control": "control: {}\n", "text": "text: {}\n"}
     ("kind", "options", "complaint"),
     [
         ("control", ["--episodes", "0"], "episodes must be at least 1, not 0"),
-        ("control", ["--prompts", "5"], "is a control run, which has no prompts: leave --prompts out"),
-        ("control", ["--prompts", "0"], "is a control run, which has no prompts: leave --prompts out"),
-        ("control", ["--reward", "a:b"], "is a control run, which has no reward: leave --reward out"),
+        ("control", ["--prompts", "5"], "is a control run, which has no prompts: omit --prompts"),
+        ("control", ["--prompts", "0"], "is a control run, which has no prompts: omit --prompts"),
+        ("control", ["--reward", "a:b"], "is a control run, which has no reward: omit --reward"),
         ("control", ["--seed", "9" * 20], f"seed must be between 0 and 2**31 - 1, not {'9' * 20}"),
         ("control", ["--seed", "-1"], "seed must be between 0 and 2**31 - 1, not -1"),
         ("text", ["--prompts", "0"], "prompts must be at least 1, not 0"),
-        ("text", ["--episodes", "5"], "is a text run, which has no episodes: leave --episodes out"),
-        ("text", ["--video-episodes", "1"], "is a text run, which has no video_episodes: leave --video-episodes out"),
-        ("text", ["--env", "a:b"], "is a text run, which has no env: leave --env out"),
+        ("text", ["--episodes", "5"], "is a text run, which has no episodes: omit --episodes"),
+        ("text", ["--video-episodes", "1"], "is a text run, which has no video_episodes: omit --video-episodes"),
+        ("text", ["--env", "a:b"], "is a text run, which has no env: omit --env"),
         ("text", ["--seed", "2147483648"], "seed must be between 0 and 2**31 - 1, not 2147483648"),
     ],
 )
@@ -492,9 +492,15 @@ class Terminal(io.StringIO):
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        ([*CARTPOLE, "--no-such-option", "3"], "Unrecognized options: --no-such-option, 3; help: tfppo --help"),
-        (["train"], "Expected one of {cartpole, control, text}.; help: tfppo --help"),
-        ([*CARTPOLE, "--name", LONG], f"name must be a plain folder name, not {LONG!r}; help: tfppo --help"),
+        (
+            [*CARTPOLE, "--no-such-option", "3"],
+            "unrecognized arguments: --no-such-option, 3; help: tfppo train cartpole --help",
+        ),
+        (["train"], "a command is missing; give one of cartpole, control, text; help: tfppo train --help"),
+        (
+            [*CARTPOLE, "--name", LONG],
+            f"name must be a plain folder name, not {LONG!r}; help: tfppo train cartpole --help",
+        ),
     ],
     ids=["unknown", "missing", "long"],
 )
@@ -524,14 +530,34 @@ def test_a_terminal_gets_the_same_line(arguments, text, encoding, columns, monke
 )
 def test_a_misspelt_option_gets_the_names_of_similar_ones(arguments, text, capsys):
     assert cli.main(arguments) == 2
-    assert capsys.readouterr().err == f"tfppo: Unrecognized options: {text}; help: tfppo --help\n"
+    command = " ".join(["tfppo", *arguments[: arguments.index(text.partition(",")[0])]]).removesuffix(" runs/mine")
+    assert capsys.readouterr().err == f"tfppo: unrecognized arguments: {text}; help: {command} --help\n"
 
 
-@pytest.mark.parametrize("arguments", [["evaluate"], [*CARTPOLE, "--backend", "jax"], []], ids=" ".join)
-def test_a_mistake_ends_with_where_help_is(arguments, capsys):
-    assert cli.main(arguments) == 2
-    command = " ".join(["tfppo", *arguments[: 2 if arguments[:1] == ["train"] else 1]])
-    assert capsys.readouterr().err.endswith(f"; help: {command} --help\n")
+@pytest.mark.parametrize(
+    ("command", "arguments"),
+    [
+        ("", []),
+        ("", ["nope"]),
+        ("train", []),
+        ("train", ["chess"]),
+        ("evaluate", []),  # the folder is missing
+        ("evaluate", ["runs/mine", "elsewhere"]),
+        ("generate", ["runs/mine"]),  # the prompt is missing
+        ("generate", ["runs/mine", "--top-p", "2", "--prompt", "a"]),
+        ("train cartpole", ["--backend", "jax"]),
+        ("train cartpole", ["--learning-rate", "fast"]),
+        ("train cartpole", ["--learning-rate", "-1"]),
+        ("train cartpole", ["--learning-rate"]),
+        ("train cartpole", ["--no-such-option", "3"]),
+        ("train control", ["--num-envs", "0"]),
+        ("train text", ["--seeds", "one"]),
+    ],
+)
+def test_a_mistake_ends_with_where_help_is(command, arguments, capsys):
+    assert cli.main([*command.split(), *arguments]) == 2
+    program = " ".join(["tfppo", *command.split()])
+    assert capsys.readouterr().err.endswith(f"; help: {program} --help\n")
 
 
 def test_an_interrupt_is_one_line(monkeypatch, tmp_path, capsys):

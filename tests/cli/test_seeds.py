@@ -93,7 +93,7 @@ def test_seeds_are_read():
 
 @pytest.mark.parametrize("given", ["", ",", "1,", "-1", "1,-2", "1.0", "a", "1 2", "1_0", "2147483648", "9" * 5000])
 def test_what_are_no_seeds_is_refused(given):
-    assert "seeds must be whole numbers" in refusal(parse_seeds, given[:100])
+    assert "it must be integers from 0" in refusal(parse_seeds, given[:100])
     with pytest.raises(tfppo.UsageError):
         parse_seeds(given)
 
@@ -164,7 +164,7 @@ def test_the_picture_shows_all_runs_and_takes_no_others_place(training, tmp_path
 def test_without_evaluations_there_is_a_picture_and_no_table(training, tmp_path, capsys):
     training([None, None])
     out = capsys.readouterr().out
-    assert "no seed was evaluated" in out and "greedy mean" not in out
+    assert "the seeds were not evaluated" in out and "greedy mean" not in out
     assert (tmp_path / "plot-task.png").exists()
 
 
@@ -178,18 +178,18 @@ def test_a_stop_is_a_stop_of_all(training, tmp_path, capsys):
     folders, calls = training([NUMBERS, "stopped", NUMBERS, NUMBERS])
     assert [folder.name for folder in folders] == ["task-seed1"] and len(calls) == 2
     out = capsys.readouterr().out
-    assert "stopped in seed 2; not run: --seeds 3,4\n" in out
+    assert "stopped in seed 2; not trained: --seeds 3,4\n" in out
     assert "greedy mean over 1 seeds" in out and not (tmp_path / "plot-task.png").exists()
 
 
 def test_an_interrupt_outside_of_training_is_a_stop_of_all(training, tmp_path, capsys):
     with pytest.raises(KeyboardInterrupt):
         training([KeyboardInterrupt(), NUMBERS])
-    assert capsys.readouterr().out.endswith("stopped in seed 1; not run: --seeds 2\n")
+    assert capsys.readouterr().out.endswith("stopped in seed 1; not trained: --seeds 2\n")
     assert [path.name for path in tmp_path.iterdir()] == ["task-seed1"]
     with pytest.raises(KeyboardInterrupt):
         training([NUMBERS, KeyboardInterrupt()])
-    assert capsys.readouterr().out.endswith("stopped in seed 2, the last\n")
+    assert capsys.readouterr().out.endswith("stopped in seed 2, the last one\n")
 
 
 def test_a_name_that_is_taken_is_refused_before_anything_is_trained(training, tmp_path):
@@ -214,7 +214,7 @@ def test_ctrl_c_saves_the_seed_that_is_under_way_and_begins_no_other(last, tmp_p
     assert not run_folder.is_finished(folder) and run_folder.read_evaluation(folder) is None
     out = capsys.readouterr().out
     assert f"tfppo resume {folder}\n" in out
-    assert out.endswith("stopped in seed 5; not run: --seeds 3,4\n")
+    assert out.endswith("stopped in seed 5; not trained: --seeds 3,4\n")
     monkeypatch.undo()
     assert cli.main(["resume", str(folder)]) == 0
     assert run_folder.is_finished(folder) and run_folder.read_evaluation(folder) is not None
