@@ -331,9 +331,7 @@ def main() -> None:
     parser.add_argument("--scan", type=int, default=1, help="iterations per call")
     parser.add_argument("--micro-batches", type=int, default=1, help="micro-batches per minibatch")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument(
-        "--learn", type=int, metavar="STEPS", help="train for STEPS steps instead of measuring"
-    )
+    parser.add_argument("--learn", type=int, metavar="STEPS", help="train for STEPS steps instead of measuring")
     arguments = parser.parse_args()
     settings = Settings(arguments.num_envs, arguments.rollout_length, num_micro_batches=arguments.micro_batches)
     if arguments.learn:

@@ -124,9 +124,7 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=5, help="measured iterations per run")
     parser.add_argument("--warmup", type=int, default=2)
     parser.add_argument("--sampling", choices=("xla", "graph"), default="xla")
-    parser.add_argument(
-        "--mode", choices=("xla", "graph"), default="xla", help="of forward passes and updates"
-    )
+    parser.add_argument("--mode", choices=("xla", "graph"), default="xla", help="of forward passes and updates")
     parser.add_argument("--peer-python", help="Python with TRL; without it, only tfppo is measured")
     parser.add_argument("--child", choices=("four", "shared"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()

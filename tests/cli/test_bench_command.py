@@ -1,4 +1,4 @@
-"""`tfppo bench`: what it prints, what it leaves, what it refuses."""
+"""Tests the output and the errors of `tfppo bench`."""
 
 import pytest
 from rich.console import Console
@@ -18,7 +18,7 @@ def comparison(auto, *more):
 
 @pytest.fixture
 def asked(monkeypatch):
-    """What is measured, without measuring."""
+    """Replaces the measurements by fixed values."""
     calls = []
 
     def note(config, modes, repetitions, progress):

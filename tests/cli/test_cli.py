@@ -1,4 +1,4 @@
-"""The command line: what works, and that every mistake is one line on stderr, exit code 2, and nothing on the disk."""
+"""Tests the command line. A user's error gives one line on stderr and exit code 2, and writes no files."""
 
 import contextlib
 import io
@@ -31,7 +31,7 @@ TINY = [
 
 
 def tfppo_process(*arguments, python_options=()):
-    """`python -m tfppo`, as a user has it: without this test session's settings for TensorFlow."""
+    """Runs `python -m tfppo` as a user does, without the settings of this test session for TensorFlow."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TF_")}
     environment["PYTHONPATH"] = str(Path(tfppo.__file__).parents[1])
     command = [sys.executable, *python_options, "-m", "tfppo", *arguments]
@@ -46,13 +46,13 @@ def assert_one_line(err):
 
 
 def contents(folder):
-    """Every file below a folder, with what it holds."""
+    """Returns the contents of all files below a folder, by path."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.fixture(scope="module")
 def runs_dir(tmp_path_factory):
-    """Two finished runs under their default names, and one of another environment."""
+    """Returns a folder with two finished runs under their default names, and one of `train control`."""
     folder = tmp_path_factory.mktemp("cli") / "runs"
     assert cli.main(["train", "cartpole", *TINY, "--runs-dir", str(folder)]) == 0
     assert cli.main(["train", "cartpole", *TINY, "--runs-dir", str(folder)]) == 0
@@ -63,7 +63,7 @@ def runs_dir(tmp_path_factory):
 
 @pytest.fixture
 def finished(runs_dir, tmp_path):
-    """A copy of a finished run."""
+    """Returns a copy of a finished run."""
     return Path(shutil.copytree(runs_dir / "cartpole-seed1", tmp_path / "finished"))
 
 
@@ -284,7 +284,7 @@ def test_help_names_what_there_is(arguments, words, capsys):
     [
         (["train", "control", "--env", "Pendulum-v1"], "gsde"),
         (["train", "control", "--env=Pendulum-v1"], "gsde"),
-        (["train", "control"], "normal"),  # nothing is left of the last environment
+        (["train", "control"], "normal"),  # not affected by the previous environment
         (["train", "cartpole", "--env", "Pendulum-v1"], "normal"),
         (["bench", "--env", "Pendulum-v1"], "gsde"),
     ],
@@ -301,7 +301,7 @@ def test_help_answers_before_tensorflow_is_imported():
     assert done.returncode == 0
     assert all(word in done.stdout for word in ("train", "resume", "evaluate"))
     imported = {line.split("|")[-1].strip().split(".")[0] for line in done.stderr.splitlines()}
-    assert "tfppo" in imported and "tyro" in imported  # or the list was not read
+    assert "tfppo" in imported and "tyro" in imported  # otherwise the output was not parsed
     assert not imported & {"tensorflow", "keras", "tensorboard", "gymnasium", "matplotlib", "tensorflow_probability"}
 
 
@@ -462,7 +462,7 @@ def test_a_damaged_config_is_refused(finished, capsys):
 
 
 def test_a_process_fails_with_one_line_in_spite_of_tensorflow(finished):
-    """The networks of the checkpoint are others: TensorFlow is imported, complains of that, and is not heard."""
+    """The checkpoint has other networks: TensorFlow is imported and prints messages, which are suppressed."""
     config = (finished / "config.yaml").read_text()
     (finished / "config.yaml").write_text(config.replace("hidden_units:\n  - 8\n", "hidden_units:\n  - 9\n"))
     done = tfppo_process("evaluate", str(finished), "--episodes", "2")
@@ -473,7 +473,7 @@ def test_a_process_fails_with_one_line_in_spite_of_tensorflow(finished):
 
 
 class Terminal(io.StringIO):
-    """A stdout that says of itself what decides how tyro draws."""
+    """A standard output with the properties of a terminal that affect tyro's output."""
 
     def __init__(self, encoding):
         super().__init__()
@@ -524,8 +524,8 @@ def test_a_terminal_gets_the_same_line(arguments, text, encoding, columns, monke
             "--learning-rat, 0.1; perhaps you meant --learning-rate or --learning-rate-schedule",
         ),
         (["train", "text", "--taks", "length"], "--taks, length; perhaps you meant --task"),
-        (["evaluate", "runs/mine", "--sed", "2"], "--sed, 2; perhaps you meant --seed"),  # not --seeds of others
-        (["pretrain", "--num-env", "2"], "--num-env, 2"),  # --num-envs is for others
+        (["evaluate", "runs/mine", "--sed", "2"], "--sed, 2; perhaps you meant --seed"),  # evaluate has no --seeds
+        (["pretrain", "--num-env", "2"], "--num-env, 2"),  # pretrain has no --num-envs
     ],
 )
 def test_a_misspelt_option_gets_the_names_of_similar_ones(arguments, text, capsys):

@@ -1,4 +1,4 @@
-"""What rows of metrics give away: told in one line, once, and never of a run that is well."""
+"""Tests the diagnoses: one line for each problem, printed once, and no line for a normal run."""
 
 from types import SimpleNamespace
 
@@ -23,7 +23,7 @@ ADAPTIVE = PPOConfig(kl_controller="schulman", kl_coeff=0.1, adaptive_kl_target=
 
 @pytest.fixture
 def told(capsys):
-    """The lines that are printed for rows, each given as what differs from a run that is well."""
+    """Returns the printed lines for rows. A row is given by its differences from a row of a normal run."""
 
     def told(*rows, ppo=ADAPTIVE, has_choices=True, guard=None):
         writer = DiagnosisWriter(ppo, "loss/kl", "score", has_choices, guard or Guard())
@@ -39,7 +39,7 @@ def told(capsys):
 def test_a_run_that_is_well_is_left_in_peace(told):
     assert told(*[{}] * 50) == []
     assert told(*[{"score": NAN}] * 50) == []  # no episode has finished yet
-    assert told({"policy/entropy": 0.008}, {}) == []  # it had no more to begin with
+    assert told({"policy/entropy": 0.008}, {}) == []  # the entropy was small from the start
     worst = {"loss/kl": 0.09, "policy/first_ratio_max": 9, "policy/entropy": 0.0071, "value/explained_variance": -0.99}
     assert told({}, *[worst] * 30) == []
 
@@ -90,5 +90,5 @@ def test_skipped_updates_are_told_of_by_name_and_not_those_of_before_a_resume(to
     assert line.startswith("iteration 2: a reward was not finite")
     guard.skipped.assign(2)
     assert told(*rows, guard=guard) == []
-    guard.culprit = None  # what was last is fine again
+    guard.culprit = None  # the latest update was finite again
     assert "something" in told({"guard/skipped_updates": 3.0}, guard=guard)[0]

@@ -1,4 +1,4 @@
-"""A run's folder: names that never collide, files that are whole, and refusals of one line."""
+"""Tests run folders: names that never collide, files that are complete, and one-line errors."""
 
 import dataclasses
 import json
