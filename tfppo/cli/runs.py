@@ -17,8 +17,8 @@ from tfppo.training import run_folder
 class Evaluate:
     """Evaluate a checkpoint of a run.
 
-    Control: play episodes with the greedy policy and with the stochastic policy. Text: score responses to held-out
-    prompts, in comparison with the reference model.
+    Control: plays episodes with the greedy policy and with the stochastic policy. Text: scores responses to held-out
+    prompts, and compares them with those of the reference model.
     """
 
     folder: Positional[Path]
@@ -30,13 +30,13 @@ class Evaluate:
     seed: SeedOrNone = None
     """Seed of the episodes or samples. None: the seed of the run."""
     video_episodes: int | None = None
-    """Control: number of additional greedy episodes to record as video.gif in the run's folder, at most 10. None or 0:
-    no video."""
+    """Control: number of additional greedy episodes to record as the run's video.gif, at most 10.
+    None or 0: no video."""
     checkpoint: str = "latest"
     """Checkpoint to use: latest, best (highest mean return or reward in training), or the number of an iteration."""
     reward: str | None = None
-    """Text: the run's own reward, package.module:function. Importing it runs its code, so you must name it here. None:
-    the run uses the reward of its task."""
+    """Text: the run's own reward, package.module:function. Importing it runs its code, so you must name it here.
+    None: the run uses the reward of its task."""
     env: str | None = None
     """Control: the run's environment, if it is module:ID. Importing the module runs its code, so you must name it here.
     None: the environment needs no module."""
@@ -153,8 +153,8 @@ class Resume:
     folder: Positional[Path]
     """Folder of the run."""
     reward: str | None = None
-    """Text: the run's own reward, package.module:function. Importing it runs its code, so you must name it here. None:
-    the run uses the reward of its task."""
+    """Text: the run's own reward, package.module:function. Importing it runs its code, so you must name it here.
+    None: the run uses the reward of its task."""
     env: str | None = None
     """Control: the run's environment, if it is module:ID. Importing the module runs its code, so you must name it here.
     None: the environment needs no module."""
@@ -184,8 +184,8 @@ class Plot:
     folders: Positional[tuple[Path, ...]] = ()
     """Folders of the runs, either all of control or all of text."""
     out: Path = Path("plot.png")
-    """Picture to write. Its ending selects the format: .png, .svg or .pdf. An existing file is overwritten, unless it
-    is a picture that belongs to a run."""
+    """Picture to write. Its ending selects the format: .png, .svg or .pdf.
+    An existing file is overwritten, unless it is a picture that belongs to a run."""
     metric: str | None = None
     """Column of metrics.csv to plot. None: the mean return (control), or the mean score and the KL (text)."""
 

@@ -23,8 +23,8 @@ class _Training:
     """Trains one run, or one run for each of several seeds."""
 
     seeds: Annotated[str | None, arg(metavar="1,2,3")] = None
-    """Several seeds instead of --seed, separated by commas. One run is trained per seed, one after the other, then a
-    table and a picture summarise them. None: one run with --seed."""
+    """Several seeds instead of --seed, separated by commas. None: one run with --seed.
+    One run is trained per seed, one after the other. A table and a picture summarise the runs."""
 
     def __post_init__(self) -> None:
         if self.seeds is not None:

@@ -31,18 +31,20 @@ class RunConfig:
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """Device of the run. auto: chosen by a rule; the run prints the choice and the reason."""
     compile_rollout: CompileMode = "auto"
-    """Compilation of the rollout. auto: chosen by a rule from the device, the batch size and the length of the run."""
+    """Mode of compilation of the rollout.
+    auto: chosen by a rule from the device, the batch size and the length of the run."""
     compile_update: CompileMode = "auto"
-    """Compilation of the update. auto: chosen by a rule from the device, the batch size and the length of the run."""
+    """Mode of compilation of the update.
+    auto: chosen by a rule from the device, the batch size and the length of the run."""
     deterministic: bool = True
     """Use only deterministic TensorFlow operations (tf.config.experimental.enable_op_determinism)."""
     threads: Annotated[int, Interval(ge=0, le=1024)] = 0
     """Number of CPU threads within an operation, and of operations that run in parallel. 0: the number of CPU cores.
-    Results are bit-identical only with the same number, so a resumed run uses the number it started with."""
+    Results are bit-identical only with the same number. A resumed run uses the number it started with."""
     distribute: Literal["auto", "none", "mirrored", "multiworker"] = "auto"
-    """Distribution of the rollout and of each minibatch. none: one device. mirrored: all GPUs of this process.
-    multiworker: the processes that TF_CONFIG names. auto: multiworker if TF_CONFIG names several processes, otherwise
-    mirrored if the run is on a GPU and there are several."""
+    """Distribution of the rollout and of each minibatch. none: one device.
+    mirrored: all GPUs of this process. multiworker: the processes that TF_CONFIG names.
+    auto: multiworker if TF_CONFIG names several, otherwise mirrored if the run is on a GPU and there are several."""
     log_interval: Count = 1
     """Number of iterations between two rows of metrics."""
     checkpoint_interval: Count = 20
