@@ -59,7 +59,7 @@ def resume(
       application: Application of the run.
       folder: Folder of the run.
       import_seconds: Seconds that the process spent on imports, for `evaluation.json`.
-      named: Name of the module that the user allows the run to import, see `run_folder.read_confirmed`.
+      named: The user's --env or --reward, which allows the import of a module, see `run_folder.read_confirmed`.
 
     Returns:
       The folder of the run, or None in a worker that is not the chief.
@@ -90,7 +90,7 @@ def evaluate(
       size: Number of episodes or prompts.
       seed: Seed of the episodes or samples. None uses the seed of the run.
       checkpoint: "latest", "best" or the number of an iteration.
-      named: Name of the module that the user allows the run to import, see `run_folder.read_confirmed`.
+      named: The user's --env or --reward, which allows the import of a module, see `run_folder.read_confirmed`.
       **settings: Settings that replace those of the run, by field name.
 
     Returns:

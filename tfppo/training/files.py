@@ -27,7 +27,7 @@ def replacing(folder: Path, mark: str, size: int, *failures: type[Exception]) ->
       The path of the temporary folder, which the caller creates and fills.
 
     Raises:
-      UsageError: If `folder` is something else than allowed, or the new folder cannot be written.
+      UsageError: If `folder` exists, is not empty and does not hold `mark`, or the new folder cannot be written.
     """
     if os.path.lexists(folder) and not (folder / mark).exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise UsageError(

@@ -55,7 +55,7 @@ class Collector(Protocol):
     def raising_own_errors(self) -> AbstractContextManager[None]:
         """Returns a context manager that raises the original exception of a failure in Python.
 
-        Without it, TensorFlow would raise an error of its own that wraps the exception of an environment or a reward.
+        Without it, TensorFlow would raise its own error instead of the exception of an environment or a reward.
         """
 
 
