@@ -191,7 +191,7 @@ def test_control_and_text_are_not_mixed(make_run, tmp_path):
     a, b = make_run("a"), make_run("b", [(0, 1, 2)], make=make_text_config)
     for folders in ([a, b], [b, a]):
         text = refusal(plot_runs, folders, tmp_path / "plot.png")
-        assert f"{a} is a control run" in text and f"{b} a text run" in text
+        assert f"{a} is a control run" in text and f"{b} is a text run" in text
 
 
 def test_what_is_no_run_or_has_nothing_to_show_is_refused(make_run, tmp_path):
