@@ -271,4 +271,4 @@ def test_a_run_wants_the_module_named_again(here, capsys):
     assert train("mine_own:Spring-v0", "--name", "a", "--eval-episodes", "0") == 0
     for command in ("resume", "evaluate", "export"):
         assert "--env mine_own:Spring-v0" in refused(capsys, command, here / "runs" / "a")
-        assert "not 'Spring-v0'" in refused(capsys, command, here / "runs" / "a", "--env", "Spring-v0")
+        assert "--env is 'Spring-v0'" in refused(capsys, command, here / "runs" / "a", "--env", "Spring-v0")
