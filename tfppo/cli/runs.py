@@ -218,7 +218,7 @@ def _kind(folder: Path, **options: dict[str, Any]) -> str:
         for name, value in given.items():
             if other != kind and value is not None:
                 option = "--" + name.replace("_", "-")
-                raise UsageError(f"{folder} is a {kind} run, which has no {name}: omit {option}")
+                raise UsageError(f"{folder} is a {kind} run, which has no {name}: leave {option} out")
     return kind
 
 
