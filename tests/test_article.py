@@ -1,4 +1,4 @@
-"""The document's class: its arguments, its checks, and that `train` is PPO on what it is given."""
+"""Tests the class of the article: its arguments, its errors, and that `train` is PPO on the given transitions."""
 
 from types import SimpleNamespace
 
@@ -60,10 +60,10 @@ def test_act_samples_from_the_policy_and_test_is_greedy():
     assert not ppo.test(states).any()
     assert ppo.act(np.zeros(4)).shape == () and ppo.test(np.zeros(4)) == 0
     first, second = ppo.act(states), ppo.act(states)
-    assert (first != second).any()  # a new draw each time
+    assert (first != second).any()  # each call samples again
     twin = PPO(None, 4, 2)
     twin.actor.set_weights(ppo.actor.get_weights())
-    assert (twin.act(states) == first_draw).all()  # the seed says which
+    assert (twin.act(states) == first_draw).all()  # the same seed samples the same actions
 
 
 @pytest.mark.parametrize("episode_len", [4, 10, 1000])
@@ -82,13 +82,13 @@ def test_the_batch_is_gae_on_the_transitions(episode_len):
     advantages, returns = reference.generalized_advantage_estimation(
         given["reward"], values, next_values, given["terminated"], truncated, 0.9, 0.8
     )
-    assert batch.mask.numpy().tolist() == [True] * 50 + [False] * 14  # whole minibatches of 32
+    assert batch.mask.numpy().tolist() == [True] * 50 + [False] * 14  # padded to whole minibatches of 32
     np.testing.assert_allclose(batch.advantages[:50], advantages, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(batch.returns[:50], returns, rtol=1e-4, atol=1e-5)
 
 
 class Constant(gymnasium.Env):
-    """Every state is the same: where an episode ends does not show in them."""
+    """All states are equal, so they do not show where an episode ends."""
 
     observation_space = gymnasium.spaces.Box(-1, 1, (4,))
     action_space = gymnasium.spaces.Discrete(2)
@@ -113,7 +113,7 @@ def test_learn_hands_on_where_the_environment_cut_an_episode_short(monkeypatch):
 def test_without_a_mask_cuts_are_inferred_and_with_one_it_counts_too():
     transitions = random_transitions(8) | {"terminated": np.arange(8) == 5}
     options = {"gamma": 0.9, "episode_len": 100, "state_dim": 4, "action_dim": 2, "multiple": 1}
-    mask = np.isin(np.arange(8), [2, 5])  # where an episode is at its own end it is not cut short
+    mask = np.isin(np.arange(8), [2, 5])  # a terminated episode is not truncated
     for truncated, cuts in ((None, [7]), (mask, [2, 7])):
         made = make_transitions(**transitions, truncated=truncated, **options)
         assert np.flatnonzero(made.truncated).tolist() == cuts
@@ -247,7 +247,7 @@ def test_whole_numbers_and_lists_of_others_are_taken():
     ],
 )
 def test_learn_refuses_what_is_out_of_bounds_before_it_acts(settings, complaint):
-    env = gymnasium.make("CartPole-v1")  # which would raise if it were stepped without a reset
+    env = gymnasium.make("CartPole-v1")  # it raises if it is stepped without a reset
     assert refusal(lambda: PPO(env, 4, 2).learn(**{"verbose": False} | settings)) == complaint
 
 

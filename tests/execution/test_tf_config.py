@@ -71,4 +71,4 @@ def test_the_command_line_refuses_it_before_anything_else(command, tmp_path, mon
 def test_several_seeds_are_for_one_process(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("TF_CONFIG", config(type="worker", index=0))
     assert cli.main(["train", "cartpole", "--seeds", "1,2", "--runs-dir", str(tmp_path / "runs")]) == 2
-    assert "start a run for each --seed" in capsys.readouterr().err and list(tmp_path.iterdir()) == []
+    assert "start one run per seed with --seed" in capsys.readouterr().err and list(tmp_path.iterdir()) == []

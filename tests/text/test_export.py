@@ -142,7 +142,7 @@ def test_an_export_that_cannot_be_written_is_one_line(adapted, monkeypatch, caps
     monkeypatch.undo()
     model, _ = load_preset(adapted / "export")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=4 * model.count_params() - 1))
-    assert ": make room" in refusal(run.export, adapted)
+    assert "free disk space" in refusal(run.export, adapted)
     assert contents(adapted) == before and not list(adapted.glob(".export*"))
 
 

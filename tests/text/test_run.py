@@ -235,7 +235,7 @@ def test_ctrl_c_in_the_evaluation_says_how_to_go_on(preset, tmp_path, monkeypatc
     with pytest.raises(KeyboardInterrupt) as caught:
         run.train_text(tiny(tmp_path, preset, iterations=1))
     folder = tmp_path / "length-seed1"
-    assert str(caught.value) == f"go on with: tfppo resume {folder}" and not (folder / run_folder.EVALUATION).exists()
+    assert str(caught.value) == f"resume with: tfppo resume {folder}" and not (folder / run_folder.EVALUATION).exists()
     monkeypatch.undo()
     driver.resume(TEXT, folder)
     assert run_folder.read_evaluation(folder)["prompts"] == 12
