@@ -220,7 +220,7 @@ def test_transitions_that_do_not_fit_are_refused(change, message):
     [
         ({"seed": -1}, "seed must be between 0 and 2**31 - 1, not -1"),
         ({"seed": 2**31}, "seed must be between 0 and 2**31 - 1"),
-        ({"hidden_units": (0,)}, "hidden_units must be positive widths, not (0,)"),
+        ({"hidden_units": (0,)}, "hidden_units must be integers of at least 1, not (0,)"),
         ({"state_dim": 0}, "state_dim must be a whole number, at least 1, not 0"),
         ({"action_dim": None}, "action_dim must be a whole number, at least 1, not None"),
     ],

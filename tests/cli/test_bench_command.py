@@ -75,7 +75,7 @@ def test_programs_that_were_kept_are_not_read(asked, monkeypatch):
         (["--repetitions", "0"], "repetitions must be at least 1, not 0"),
         (["--seeds", "1,2,3"], "--seeds, 1,2,3; perhaps you meant --seed; help: "),
         (["--minibatch-size", "7"], "is not a multiple of minibatch_size = 7"),
-        (["--backend", "gymnasium", "--fused", "True"], "fused wants an in-graph environment"),
+        (["--backend", "gymnasium", "--fused", "True"], "fused needs an in-graph environment"),
         (["--env", "Nothing-v0"], "Nothing"),
     ],
 )

@@ -139,7 +139,7 @@ def test_environments_are_closed_and_their_errors_are_theirs(monkeypatch, traine
 
 
 def test_what_a_trainer_refuses_is_refused():
-    with pytest.raises(UsageError, match="fused wants an in-graph environment"):
+    with pytest.raises(UsageError, match="fused needs an in-graph environment"):
         compare_modes(config(backend="gymnasium", fused=True))
 
 
