@@ -163,7 +163,7 @@ def test_a_dict_without_a_mask_forbids_nothing():
 def test_a_mask_that_does_not_fit_the_actions_is_refused():
     space = spaces.Dict(ROOM.spaces | {"action_mask": spaces.MultiBinary(3)})
     text = refusal(masked_policy(space).greedy, SEEN | {"action_mask": tf.ones([64, 3], tf.int32)})
-    assert "(3,)" in text and "5 actions" in text
+    assert "(3,)" in text and "(5,)" in text
     motors = make_head(spaces.Box(-1, 1, [2]))
     policy = ActorCriticPolicy(make_actor(ROOM, motors, (8,)), make_critic(ROOM, (8,)), motors)
     assert "action_mask" in refusal(policy.greedy, SEEN)

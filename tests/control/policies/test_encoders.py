@@ -204,7 +204,7 @@ def test_seeds_fix_the_weights_and_two_images_have_different_ones():
 def test_images_too_small_for_nature_cnn_are_refused(shape, size):
     space = spaces.Box(0, 255, shape, np.uint8)
     text = refusal(encode, space, make_inputs(space), 0)
-    assert f"images of {size} are too small" in text and "36 x 36" in text and "ResizeObservation" in text
+    assert f"images are {size}; NatureCNN needs at least" in text and "36 x 36" in text and "ResizeObservation" in text
 
 
 def test_the_smallest_image_is_36_by_36():
@@ -218,7 +218,7 @@ def test_the_smallest_image_is_36_by_36():
         (spaces.Tuple([spaces.Discrete(2), spaces.Discrete(3)]), "Tuple"),
         (spaces.Text(5), "Text"),
         (spaces.Dict(a=spaces.Box(-1, 1, [2]), b=spaces.Text(5)), "Text"),
-        (spaces.Dict(a=spaces.Dict(b=spaces.Discrete(2)), c=spaces.Discrete(3)), "Dict inside (a)"),
+        (spaces.Dict(a=spaces.Dict(b=spaces.Discrete(2)), c=spaces.Discrete(3)), "nested Dict (a)"),
         (spaces.Dict(action_mask=spaces.MultiBinary(2)), "only an action_mask"),
         (spaces.Dict({"walker/pos": spaces.Box(-1, 1, [2])}), "the key 'walker/pos'"),
         (spaces.Dict(a=spaces.Tuple([spaces.Box(np.zeros([9, 9]), np.ones([9, 9]), dtype=np.float64)])), "Tuple"),

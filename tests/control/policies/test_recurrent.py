@@ -74,5 +74,5 @@ def test_a_review_and_an_evaluation_are_what_was_seen_step_by_step(case):
 def test_a_model_without_a_cell_is_refused():
     inputs = [keras.Input((size,)) for size in (4, 5, 5)]
     model = keras.Model(inputs, [keras.layers.Dense(3)(inputs[0]), *inputs[1:]], name="actor")
-    with pytest.raises(UsageError, match="actor has 0 layers of keras.layers.LSTMCell, but wants exactly one"):
+    with pytest.raises(UsageError, match="actor has 0 layers of type keras.layers.LSTMCell; it must have exactly one"):
         RecurrentPolicy(model, model, DiscreteHead(3))
