@@ -350,7 +350,7 @@ LONG = "some/" + "name-that-is-too-long-for-a-narrow-terminal-" * 3
         ([*CONTROL, "--env", "Pendulum-v1", "--box-policy", "beta"], ["--box-policy", "beta", "gsde"]),
         ([*CONTROL, "--env", "Pendulum-v1", "--hidden-units"], ["gsde", "hidden_units"]),
         ([*CONTROL, "--env", "FrozenLake-v1", "--fused", "True"], ["fused", "in-graph"]),
-        ([*CONTROL, "--env", "FrozenLake-v1", "--vectorization", "native"], ["no natively vectorised form"]),
+        ([*CONTROL, "--env", "FrozenLake-v1", "--vectorization", "native"], ["FrozenLake-v1 has no native form"]),
         ([*CONTROL, "--env", "Blackjack-v1"], ["observation space", "Box"]),
         (["evaluate"], ["folder"]),
         (["evaluate", "nowhere"], ["nowhere"]),

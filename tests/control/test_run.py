@@ -466,7 +466,7 @@ def test_a_gymnasium_run_is_stopped_and_goes_on_to_the_same_end(
     assert "CartPole-v1 (gymnasium)" in capsys.readouterr().out
     monkeypatch.undo()
     driver.resume(trainer.CONTROL, folder)
-    assert "all 4 environments go on exactly where they were" in capsys.readouterr().out
+    assert "all 4 environments continue exactly where they were" in capsys.readouterr().out
     assert_same_run(folder, whole)
 
 

@@ -207,7 +207,7 @@ def test_an_environment_of_the_users_own(tmp_path):
         PPOConfig(minibatch_size=8, num_epochs=1),
     )
     assert driver.evaluate(CONTROL, run.train(config), 3)[0]["max"] <= 20
-    with pytest.raises(UsageError, match="Short-v0 is taken"):
+    with pytest.raises(UsageError, match="Short-v0 is already registered"):
         register_environment("Short-v0", CartPole)
 
 

@@ -47,7 +47,7 @@ def test_without_envpool_one_line_says_what_to_install(monkeypatch, tmp_path, ca
 
 
 def test_an_environment_that_envpool_lacks_is_refused_by_name(envpool):
-    with pytest.raises(UsageError, match="no environment 'Nope-v1'.*list_all_envs"):
+    with pytest.raises(UsageError, match="env is 'Nope-v1'.*list_all_envs"):
         make_vector_environment("Nope-v1", 2, "envpool")
 
 

@@ -198,7 +198,7 @@ def test_gymnasiums_environment_goes_all_the_way(here, capsys, vectorization):
     assert f"{env} (gymnasium)" in capsys.readouterr().out
     assert json.loads((folder / run_folder.EVALUATION).read_text())["mean"] == 21.0
     assert tfppo("resume", folder, "--env", env) == 0
-    assert "all 2 environments go on exactly where they were" in capsys.readouterr().out
+    assert "all 2 environments continue exactly where they were" in capsys.readouterr().out
     assert tfppo("evaluate", folder, "--env", env, "--episodes", "1") == 0
     assert tfppo("export", folder, "--env", env) == 0
 
@@ -245,15 +245,15 @@ def test_the_settings_keep_the_module(here):
         ("mine_broken:Spring-v0", [], ["mine_broken cannot be imported (RuntimeError: a spring broke in two)"]),
         ("mine_broken:Spring-v0", ["--backend", "graph"], ["mine_broken cannot be imported"]),
         ("mine_broken:Spring-v0", ["--backend", "gymnasium"], ["mine_broken cannot be imported"]),
-        ("mine_own:Spring-v1", [], ["'mine_own:Spring-v1'", "registers no Spring-v1", "register_environment"]),
-        ("mine_own:Lever-v7", ["--vectorization", "async"], ["registers no Lever-v7", "v0"]),
-        ("mine_own:Lever-v0", ["--vectorization", "native"], ["mine_own:Lever-v0 has no natively vectorised form"]),
+        ("mine_own:Spring-v1", [], ["'mine_own:Spring-v1'", "does not register Spring-v1", "register_environment"]),
+        ("mine_own:Lever-v7", ["--vectorization", "async"], ["does not register Lever-v7", "v0"]),
+        ("mine_own:Lever-v0", ["--vectorization", "native"], ["mine_own:Lever-v0 has no native form"]),
         ("mine_own:Lever-v0", ["--vectorization", "envpool"], ["envpool"]),
         ("mine_own:Lever-v0", ["--backend", "graph"], ["backend graph allows only in-graph environments", "Spring-v0"]),
         ("mine_own:Lever-v0", ["--fused", "True"], ["fused", "mine_own:Lever-v0 is stepped by Gymnasium"]),
-        ("mine_own:Blind-v0", [], ["mine_own:Blind-v0 has observation_space Box(", "another id"]),
+        ("mine_own:Blind-v0", [], ["mine_own:Blind-v0 has observation_space Box(", "another ID"]),
         ("mine_own:Keyed-v0", [], ["has observation_space Dict(", "Sequence"]),
-        ("mine_own:Free-v0", [], ["action_space Discrete(3) in the graph and Discrete(2) in gymnasium"]),
+        ("mine_own:Free-v0", [], ["action_space Discrete(3) in the graph and Discrete(2) in Gymnasium"]),
         ("mine_own:", [], ["module:CartPole-v1", "'mine_own:'"]),
         (":Spring-v0", [], ["module:CartPole-v1", "':Spring-v0'"]),
         ("mine_own:Spring:v0", [], ["module:CartPole-v1", "'mine_own:Spring:v0'"]),

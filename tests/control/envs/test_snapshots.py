@@ -157,7 +157,7 @@ def test_a_run_goes_on_as_if_it_had_not_been_stopped(env, control, tmp_path):
         rows = list(islice(iterations, 3))
         tf.train.Checkpoint(**resumed.state).restore(path).expect_partial()
         told = resumed.collector.restore_environments(tmp_path)
-        assert told == "all 4 environments go on exactly where they were"
+        assert told == "all 4 environments continue exactly where they were"
         assert_equal(metrics(islice(resumed.iterations(), 3)), metrics(rows))
         for name, value in whole.state.items():
             assert_equal(values(resumed.state[name]), values(value))
@@ -252,7 +252,7 @@ def test_an_environment_that_cannot_be_replayed_starts_a_new_episode(kind, make,
     whole.save_environments(tmp_path)
     told = resumed.restore_environments(tmp_path)
     assert told == (
-        "0 of 2 environments go on exactly where they were; the others cannot be replayed, and start new episodes"
+        "0 of 2 environments continue exactly where they were; the others cannot be replayed and start new episodes"
     )
     (stepper,) = resumed._steppers
     np.testing.assert_array_equal(stepper._observations[:, 1], 0)
@@ -268,7 +268,7 @@ def test_the_others_go_on_exactly(vectorization, make, tmp_path):
     whole, resumed = (make_collector(make("WalkOdd-v0", 5, vectorization), 13, lstm_units=3) for _ in range(2))
     collect(whole, range(2))
     whole.save_environments(tmp_path)
-    assert resumed.restore_environments(tmp_path).startswith("2 of 5 environments go on exactly where they were; ")
+    assert resumed.restore_environments(tmp_path).startswith("2 of 5 environments continue exactly where they were; ")
     (before, memory), (after, restored) = (unflatten(x, collect(x, [2])[0]) for x in (whole, resumed))
     for name in ("observations", "rewards", "terminated", "mask", "episode_returns", "episode_lengths"):
         assert_equal(getattr(after, name)[:, 1::2], getattr(before, name)[:, 1::2])
@@ -383,7 +383,7 @@ def test_a_native_environment_of_another_shape_starts_new_episodes(tmp_path):
 def test_without_a_file_all_episodes_start_anew(make, tmp_path):
     collector = make_collector(make("Walk-v0", 2, "sync"))
     told = collector.restore_environments(tmp_path)
-    assert told == "environments were not saved: episodes that were under way start anew"
+    assert told == "the state of the environments was not saved: all environments start new episodes"
 
 
 @pytest.mark.parametrize(("limit", "lines"), [(9, ["replaying 10 steps of 2 environments ..."]), (10, [])])
@@ -456,7 +456,7 @@ def test_a_damaged_nest_is_one_line(vectorization, change, make, tmp_path):
     nest = read_archive(tmp_path / FILE)
     change(nest)
     write_archive(tmp_path / FILE, nest)
-    with pytest.raises(UsageError, match=r"environments.npz is damaged \(.*\): delete it to go on") as error:
+    with pytest.raises(UsageError, match=r"environments.npz is damaged \(.*\): delete it to continue") as error:
         collector.restore_environments(tmp_path)
     assert "\n" not in str(error.value)
 
@@ -502,7 +502,7 @@ def test_a_file_that_is_cut_or_turned_is_one_line(make, tmp_path):
         except UsageError as error:
             assert "environments.npz is damaged" in str(error) and "\n" not in str(error)
         else:
-            assert " environments go on exactly where they were" in told
+            assert " environments continue exactly where they were" in told
 
 
 # ----- Plain data

@@ -242,7 +242,7 @@ def test_what_an_environment_lacks_is_named_with_the_command_that_installs_it(en
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(UsageError) as error:
         make_vector_environment(env, 1)
-    wanted = f"{extra} is not installed: make setup EXTRAS={extra}, or pip install 'gymnasium[{extra}]'"
+    wanted = f"{extra} is not installed: run make setup EXTRAS={extra}, or pip install 'gymnasium[{extra}]'"
     assert str(error.value) == f"cannot make environment '{env}': {wanted}"
 
 

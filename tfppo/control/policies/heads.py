@@ -227,7 +227,7 @@ class StateDependentNormalHead(NormalHead):
         return super().distribution(outputs[0], action_mask)
 
     def noise(self, rows: Sequence[int], seed: tf.Tensor) -> tf.Tensor:
-        """Draws noise [*rows, L, D]; with rows (T, B), each draw is repeated for `interval` steps."""
+        """Draws noise `[*rows, L, D]`; with rows (T, B), each draw is repeated for `interval` steps."""
         width = [self.num_features, self.num_actions]
         if len(rows) == 1:
             return DiagonalNormal.noise([*rows, *width], seed)
