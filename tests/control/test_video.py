@@ -222,11 +222,14 @@ def test_a_small_change_takes_little_room():
 @pytest.mark.parametrize(
     ("env", "said"),
     [
-        ("HumanOnly-v0", "HumanOnly-v0 has no render mode rgb_array, but human, None"),
-        ("Counting-v0", "Counting-v0 has no render mode rgb_array, but none at all"),
-        ("InGraphOnly-v0", "InGraphOnly-v0 has no render mode rgb_array, but none at all"),
-        ("Broken-v0", "Broken-v0 cannot be drawn here (OSError: no screen)"),
-        ("Unpainted-v0", "Unpainted-v0 cannot be drawn here (TypeError: render gave NoneType, not an array of bytes)"),
+        ("HumanOnly-v0", "HumanOnly-v0 has render modes: human, None; a video needs rgb_array"),
+        ("Counting-v0", "Counting-v0 has render modes: none; a video needs rgb_array"),
+        ("InGraphOnly-v0", "InGraphOnly-v0 has render modes: none; a video needs rgb_array"),
+        ("Broken-v0", "Broken-v0 cannot be rendered here (OSError: no screen)"),
+        (
+            "Unpainted-v0",
+            "Unpainted-v0 cannot be rendered here (TypeError: render returned NoneType; expected a uint8 array)",
+        ),
         ("Uninstalled-v0", "no_such_package_of_environments"),
     ],
 )

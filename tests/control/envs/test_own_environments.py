@@ -150,7 +150,7 @@ def test_an_in_graph_environment_goes_all_the_way(here, capsys):
     out, err = capsys.readouterr()
     assert err == "" and f"{env} (in-graph), 2 environments" in out
     (line,) = [line for line in out.splitlines() if line.startswith("no video")]
-    assert f"{env} is in the graph only" in line
+    assert f"{env} has only an in-graph form" in line
     evaluation = json.loads((folder / run_folder.EVALUATION).read_text())
     assert evaluation["env"] == env and 6 <= evaluation["mean"] <= 66
     assert f"episodes of {env}: " in out
