@@ -1,4 +1,4 @@
-"""`--env module:ID`: environments of the user's own, in-graph and gymnasium's, from the command line to the export."""
+"""`--env module:ID`: users' in-graph and Gymnasium environments, from the command line to the export."""
 
 import csv
 import json
@@ -113,7 +113,10 @@ TINY = [
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
-    """A current folder with a module of environments in it; afterwards nobody knows them any more."""
+    """Makes a current folder with a module of environments.
+
+    After the test, the environments are removed from the registries.
+    """
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
     (tmp_path / "mine_own.py").write_text(MODULE)
@@ -180,14 +183,16 @@ def test_ctrl_c_in_the_evaluation_says_how_to_go_on(here, heard_ctrl_c, monkeypa
 
 def test_seeds_and_the_bench_know_it_too(here, monkeypatch, capsys):
     whole = bench.compare_modes
-    monkeypatch.setattr(bench, "compare_modes", lambda config, modes, *rest: whole(config, modes[1:], *rest))  # quickly
+    monkeypatch.setattr(
+        bench, "compare_modes", lambda config, modes, *rest: whole(config, modes[1:], *rest)
+    )  # fewer modes are faster
     assert train("mine_own:Spring-v0", "--seeds", "3,4", "--eval-episodes", "0") == 0
     names = [f"mine_own-Spring-v0-seed{seed}" for seed in (3, 4)]
     assert sorted(path.name for path in (here / "runs").iterdir()) == [*names, "plot-mine_own-Spring-v0.png"]
     sizes = ["--num-envs", "2", "--rollout-length", "8", "--total-steps", "16", "--minibatch-size", "16"]
     assert tfppo("bench", "--env", "mine_own:Spring-v0", *sizes, "--hidden-units", "4", "--repetitions", "1") == 0
     out, err = capsys.readouterr()
-    assert "fused" in out and err == ""  # which only an in-graph environment can be
+    assert "fused" in out and err == ""  # only in-graph environments have a fused program
     assert (here / "imported_by").read_text().split() == [str(os.getpid())]
 
 
@@ -214,7 +219,7 @@ def test_a_process_that_knows_nothing_imports_the_module(here, monkeypatch):
     finally:
         multiprocessing.set_start_method(method, force=True)
     assert rewards.tolist() == [7.0, 7.0]
-    assert len(set((here / "imported_by").read_text().split())) == 3  # this one and two
+    assert len(set((here / "imported_by").read_text().split())) == 3  # this process and two workers
 
 
 def test_what_both_know_is_trained_in_graph_and_judged_by_gymnasium(here, capsys):

@@ -1,4 +1,4 @@
-"""Environments that were saved go on exactly where they were, or the person is told how many do not."""
+"""Saved environments continue exactly where they were, or a message says how many do not."""
 
 import random
 import time
@@ -31,7 +31,7 @@ FILE = "environments.npz"
 
 
 class Walk(gymnasium.Env):
-    """A walk that draws each step; it ends after 9 of them. `wild`, its kind, says what else it does."""
+    """A random walk that ends after 9 steps; `wild`, its kind, says what else it does."""
 
     observation_space = gymnasium.spaces.Box(-np.inf, np.inf, [2])
     action_space = gymnasium.spaces.Discrete(2)
@@ -103,7 +103,7 @@ def collect(collector, numbers):
 
 
 def unflatten(collector, arrays):
-    """Trajectory and memory."""
+    """Returns trajectory and memory."""
     return tf.nest.pack_sequence_as(collector._record, arrays)
 
 
@@ -169,7 +169,7 @@ def test_a_run_goes_on_as_if_it_had_not_been_stopped(env, control, tmp_path):
 
 
 def values(state):
-    state = getattr(state, "weights", getattr(state, "variables", state))  # of a Keras model, of an optimizer
+    state = getattr(state, "weights", getattr(state, "variables", state))  # of a Keras model or an optimizer
     return [np.array(x) for x in tf.nest.flatten(state)]
 
 
@@ -178,7 +178,7 @@ def values(state):
 
 @pytest.mark.parametrize("vectorization", ["sync", "async"])
 def test_every_autoreset_mode_goes_on_from_wherever_it_was(autoreset, vectorization, make, tmp_path):
-    """The 9 steps of an episode meet the end of a rollout of 7 everywhere: at an end, behind it, in the middle."""
+    """Rollouts of 7 steps end at every place of an episode of 9 steps: at its end, after its end, and in the middle."""
     numbers = range(11 if vectorization == "sync" else 4)
     whole = make_collector(make("Walk-v0", 3, vectorization, autoreset))
     rollouts, ends = [], []
@@ -241,7 +241,7 @@ def test_only_the_running_episode_is_remembered(make):
     assert [len(env._actions) for env in environment.envs] == [5, 5]
 
 
-# ----- What is not exact
+# ----- Environments that cannot be restored exactly
 
 
 @pytest.mark.parametrize("kind", WILD)
@@ -264,7 +264,7 @@ def test_an_environment_that_cannot_be_replayed_starts_a_new_episode(kind, make,
 
 @pytest.mark.parametrize("vectorization", ["sync", "async"])
 def test_the_others_go_on_exactly(vectorization, make, tmp_path):
-    """Of 5 environments those with odd seeds, the first among them, draw from the generator that all Python shares."""
+    """Of 5 environments, those with odd seeds, the first one included, draw from the global generator."""
     whole, resumed = (make_collector(make("WalkOdd-v0", 5, vectorization), 13, lstm_units=3) for _ in range(2))
     collect(whole, range(2))
     whole.save_environments(tmp_path)
@@ -279,7 +279,7 @@ def test_the_others_go_on_exactly(vectorization, make, tmp_path):
 
 
 def test_new_episodes_are_not_those_of_the_start(make, tmp_path):
-    """The generator goes on from where it was."""
+    """The generator continues from its saved state."""
     whole, resumed = (make_collector(make("WalkHidden-v0", 2, "sync"), 13) for _ in range(2))
     first = whole._steppers[0]._observations
     np.testing.assert_array_equal(first, resumed._steppers[0]._observations)
@@ -310,7 +310,7 @@ def test_environments_that_are_not_ours_start_new_episodes(make_counting, tmp_pa
 
 
 class Poles(CartPoleVectorEnv):
-    """Natively vectorised poles with one more attribute."""
+    """A natively vectorized CartPole with one more attribute."""
 
     def __init__(self, make_extra):
         super().__init__(2)
@@ -377,7 +377,7 @@ def test_a_native_environment_of_another_shape_starts_new_episodes(tmp_path):
     assert resumed.environments[0].state is state
 
 
-# ----- What the person is told, and files from strangers
+# ----- Messages, and files from unknown sources
 
 
 def test_without_a_file_all_episodes_start_anew(make, tmp_path):
@@ -397,7 +397,7 @@ def test_long_replays_are_announced(limit, lines, make, tmp_path, monkeypatch, c
 
 
 class Payload:
-    """Runs code where it is unpickled."""
+    """An object that runs code when it is unpickled."""
 
     ran = []
 
@@ -421,7 +421,7 @@ def test_a_file_cannot_run_code(make, tmp_path):
 
 
 def change(*path, to):
-    """A change of a nest: what is found by these keys becomes `to`."""
+    """Returns a function that sets the entry at this path of a nest to `to`."""
 
     def change(nest):
         *before, last = path
@@ -478,7 +478,7 @@ def test_a_damaged_nest_is_one_line(vectorization, change, make, tmp_path):
     ],
 )
 def test_a_hostile_episode_is_not_exact(vectorization, change, make, tmp_path):
-    """Only the environment that it is about starts a new episode."""
+    """Only the environment of the changed episode starts a new episode."""
     whole, resumed = (make_collector(make("CartPole-v1", 2, vectorization), 4) for _ in range(2))
     collect(whole, [0])
     whole.save_environments(tmp_path)
