@@ -17,8 +17,9 @@ VALUE_WEIGHTS = np.array([[1.0], [10.0], [100.0]], np.float32)  # weights of the
 
 
 def play(number):
-    """Yields the endless stream of counting environment `number`: observation, reward, terminated, truncated,
-    successor.
+    """Yields the endless stream of counting environment `number`.
+
+    Each item is (observation, reward, terminated, truncated, successor).
     """
     episode = 0
     while True:

@@ -33,7 +33,7 @@ GAMMA = 0.9
 
 
 def make_trajectory(normalization, observations, rewards=None, ended=None):
-    """Makes a trajectory of observations [T + 1, B, ...], normalized as in a collector; the other fields are dummies."""
+    """Makes a trajectory of observations [T + 1, B, ...], normalized as in a collector; other fields are dummies."""
     length, num_envs = tf.nest.flatten(observations)[0].shape[:2]
     flags = np.zeros([length - 1, num_envs], bool)
     terminated, truncated = (flags, flags) if ended is None else ended
