@@ -293,7 +293,7 @@ def test_help_shows_the_environments_recipe(arguments, default, capsys):
     with pytest.raises(SystemExit):
         cli.main([*arguments, "--help"])
     words = re.sub(r"[\s│|]+", " ", capsys.readouterr().out)
-    assert f"noise depends on the state (gSDE). (default: {default})" in words
+    assert f"noise (gSDE, Raffin et al. 2022). (default: {default})" in words
 
 
 def test_help_answers_before_tensorflow_is_imported():

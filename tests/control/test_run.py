@@ -212,7 +212,7 @@ def test_tensorboard_gets_the_video(whole):
 
 
 def test_the_video_is_of_the_runs_own_policy_and_seed(copy, monkeypatch, capsys):
-    """The video shows the first episodes of the evaluation, and is the same in every call."""
+    """The video shows the policy and the seed of the run, and is the same in every call."""
     trained = (copy / "video.gif").read_bytes()
     (copy / "video.gif").unlink()
     evaluated(copy, 1, video_episodes=1)

@@ -225,9 +225,9 @@ def test_a_small_change_takes_little_room():
 @pytest.mark.parametrize(
     ("env", "said"),
     [
-        ("HumanOnly-v0", "HumanOnly-v0 has render modes: human, None; a video needs rgb_array"),
-        ("Counting-v0", "Counting-v0 has render modes: none; a video needs rgb_array"),
-        ("InGraphOnly-v0", "InGraphOnly-v0 has render modes: none; a video needs rgb_array"),
+        ("HumanOnly-v0", "HumanOnly-v0 has render modes: human, None; a video needs the mode rgb_array"),
+        ("Counting-v0", "Counting-v0 has render modes: none; a video needs the mode rgb_array"),
+        ("InGraphOnly-v0", "InGraphOnly-v0 has render modes: none; a video needs the mode rgb_array"),
         ("Broken-v0", "Broken-v0 cannot be rendered here (OSError: no screen)"),
         (
             "Unpainted-v0",

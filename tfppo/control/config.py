@@ -28,26 +28,28 @@ class ControlConfig:
     """The settings of the environment, the policy networks and the rollouts."""
 
     env: EnvironmentId = "CartPole-v1"
-    """ID of an environment that is registered with Gymnasium or with tfppo.register_environment. module:ID imports the
-    module first, which can register the environment.
+    """ID of an environment that is registered with Gymnasium or with tfppo.register_environment.
+    module:ID imports the module first, which can register the environment.
     """
     backend: Literal["auto", "graph", "gymnasium"] = "auto"
-    """graph: an in-graph environment, which is stepped inside the compiled program. gymnasium: a Gymnasium environment,
-    which is stepped from Python. auto: graph if the environment has an in-graph form, gymnasium otherwise.
+    """graph: an in-graph environment, which is stepped inside the compiled program.
+    gymnasium: a Gymnasium environment, which is stepped from Python.
+    auto: graph if the environment has an in-graph form, gymnasium otherwise.
     """
     vectorization: Literal["auto", "native", "sync", "async", "envpool"] = "auto"
-    """How Gymnasium environments are vectorized. native: one NumPy program for all of them. sync: one after the other
-    in this process. async: each in its own process. envpool: EnvPool's environments, in threads (needs the envpool
-    extra). auto: native if the environment has a native form, sync otherwise.
+    """How Gymnasium environments are vectorized. native: one NumPy program for all of them.
+    sync: one after the other in this process. async: each in its own process.
+    envpool: EnvPool's environments, in threads (needs the envpool extra).
+    auto: native if the environment has a native form, sync otherwise.
     """
     double_buffer: bool = False
-    """Steps the environments in two halves: the policy acts for one half while the other half steps. Needs
-    vectorization async. It makes fast environments such as Pendulum about a fifth slower, and can help when there are
-    more slow environments than CPU cores.
+    """Steps the environments in two halves: the policy acts for one half while the other half steps.
+    Needs vectorization async. It can help if there are more slow environments than CPU cores.
+    It makes fast environments such as Pendulum about a fifth slower.
     """
     fused: bool = False
-    """Compiles rollout and update into one program, which runs up to log_interval iterations in one call. Needs an
-    in-graph environment.
+    """Compiles rollout and update into one program, which runs up to log_interval iterations in one call.
+    Needs an in-graph environment.
     """
     num_envs: Count = 64
     """Number of environments that are stepped in parallel."""
@@ -65,8 +67,8 @@ class ControlConfig:
     """Shares the hidden layers between the actor and the critic."""
     box_policy: Literal["normal", "squashed", "gsde"] = "normal"
     """Distribution of continuous actions. normal: normal distributions; actions are clipped to the action space.
-    squashed: tanh of normal distributions, scaled to the action space. gsde: normal distributions with state-dependent
-    noise (gSDE, Raffin et al. 2022).
+    squashed: tanh of normal distributions, scaled to the action space.
+    gsde: normal distributions with state-dependent noise (gSDE, Raffin et al. 2022).
     """
     log_std_init: Annotated[float, Interval(ge=-10, le=2)] = 0.0
     """Initial log standard deviation of continuous actions. With box_policy gsde: of each noise weight."""
@@ -78,16 +80,16 @@ class ControlConfig:
     normalize_rewards: bool = False
     """Divides rewards by the running standard deviation of the discounted return, and clips them to [-10, 10]."""
     target_return: float | None = None
-    """Stops the run once 100 episodes have finished and the mean return of the last 100 episodes is at least this
-    value. None: the run does not stop early.
+    """Stops the run once 100 episodes have finished and the last 100 have at least this mean return.
+    None: the run does not stop early.
     """
     eval_episodes: AtLeastZero = 100
-    """Episodes of the final evaluation in Gymnasium's own environment: this many with greedy actions, and as many with
-    sampled actions. 0: no evaluation.
+    """Episodes of the final evaluation in Gymnasium's own environment.
+    This many are played with greedy actions, and as many with sampled actions. 0: no evaluation.
     """
     video_episodes: Annotated[int, Interval(ge=0, le=10)] = 1
-    """Greedy episodes that are recorded in video.gif at the end of the run, at most 10. They are not those of the
-    evaluation. 0: no video.
+    """Greedy episodes that are recorded in video.gif at the end of the run, at most 10. 0: no video.
+    They are not the episodes of the evaluation.
     """
 
     def __post_init__(self) -> None:

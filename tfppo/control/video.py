@@ -158,7 +158,9 @@ def _check_renders(env: str) -> None:
     modes = environment.metadata.get("render_modes") or []
     environment.close()
     if "rgb_array" not in modes:
-        raise UsageError(f"{env} has render modes: {', '.join(map(str, modes)) or 'none'}; a video needs rgb_array")
+        raise UsageError(
+            f"{env} has render modes: {', '.join(map(str, modes)) or 'none'}; a video needs the mode rgb_array"
+        )
     drawn = environment.envs[0].unwrapped if isinstance(environment, SyncVectorEnv) else environment
     if any("mujoco" in base.__module__ for base in type(drawn).__mro__):
         has_display = sys.platform != "linux" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")

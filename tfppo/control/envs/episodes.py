@@ -69,7 +69,7 @@ def fresh_states(environment: Environment, length: int, num_envs: int, seed: tf.
 def step_episodes(
     environment: Environment, episodes: Episodes, actions: tf.Tensor, fresh: Nest, seed: tf.Tensor
 ) -> tuple[Episodes, Transition]:
-    """Steps every environment whose episode goes on, and resets the others.
+    """Steps every environment whose episode continues, and resets the others.
 
     Args:
       environment: the environment.

@@ -54,7 +54,7 @@ def restore_snapshot(environment: VectorEnv, snapshot: Any, observations: Any) -
       episode), and the current observations [B, ...].
 
     Raises:
-      ValueError, TypeError, KeyError: if the snapshot does not fit.
+      ValueError: if the snapshot does not fit; TypeError and KeyError are possible, too.
     """
     none = np.zeros(environment.num_envs, bool)
     if snapshot is None:

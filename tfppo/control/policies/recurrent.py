@@ -92,7 +92,7 @@ class RecurrentPolicy(ControlPolicy):
 
     def item_size(self, rollout_length: int) -> int:
         """Returns `rollout_length`: an item is one environment with all steps of a rollout."""
-        return rollout_length  # an item is an environment with the whole time of a rollout
+        return rollout_length  # transitions in an item: all steps of one environment
 
     def to_items(self, nest: Structure) -> Structure:
         """Swaps the axes T and B of a rollout's tensors: [T, B, ...] to [B, T, ...]."""

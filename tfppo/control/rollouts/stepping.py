@@ -90,7 +90,7 @@ class Stepper:
           Bool [B], True where the environment is in exactly the same state; the others are at the start of an episode.
 
         Raises:
-          ValueError, TypeError, KeyError: if the snapshot does not fit.
+          ValueError: if the snapshot does not fit; TypeError and KeyError are possible, too.
         """
         done, returns, lengths = expect_like(snapshot["episodes"], [self.done, self._returns, self._lengths])
         exact, self._observations = restore_snapshot(self.environment, snapshot["environments"], self._observations)
