@@ -355,10 +355,10 @@ LONG = "some/" + "name-that-is-too-long-for-a-narrow-terminal-" * 3
         (["evaluate"], ["folder"]),
         (["evaluate", "nowhere"], ["nowhere"]),
         (["generate", "nowhere", "--prompt", "a", "--seed", "9" * 20], ["seed", "2**31", "9" * 20]),
-        ([*CARTPOLE, "--vectorization", "async"], ["vectorization async", "--backend gymnasium"]),
+        ([*CARTPOLE, "--vectorization", "async"], ["vectorization is async", "--backend gymnasium"]),
         (
             [*CARTPOLE, "--vectorization", "async", "--double-buffer", "True"],
-            ["vectorization async with double_buffer", "CartPole-v1", "--backend gymnasium"],
+            ["vectorization is async with double_buffer", "CartPole-v1", "--backend gymnasium"],
         ),
         (["evaluate", "nowhere", "--episodes", "many"], ["--episodes", "many"]),
         (["evaluate", "nowhere", "elsewhere"], ["elsewhere"]),
