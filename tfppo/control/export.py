@@ -71,6 +71,13 @@ def export_policy(
 def input_specs(policy: ControlPolicy, observation_space: gymnasium.Space) -> dict[str, tf.TensorSpec]:
     """Returns the inputs of an exported policy's signature `act`, by name.
 
+    Args:
+      policy: the policy.
+      observation_space: the space of a single environment's observations.
+
+    Returns:
+      The specs of the inputs, by name.
+
     Raises:
       UsageError: if two inputs would have the same name.
     """

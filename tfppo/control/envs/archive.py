@@ -19,7 +19,9 @@ NEST = "nest"  # the entry that holds the JSON; the arrays are the entries "0", 
 def write_archive(path: Path, data: Any) -> None:
     """Writes plain data to a file.
 
-    Plain data are nested dicts with str keys, lists and tuples of arrays, numbers, strings, booleans and None.
+    Args:
+      path: the file.
+      data: a nest of dicts with str keys, lists and tuples of arrays, numbers, strings, booleans and None.
 
     Raises:
       TypeError: if the data contains anything else.
@@ -72,6 +74,13 @@ def is_plain(data: Any) -> bool:
 
 def expect_like(data: Any, example: Any) -> Any:
     """Returns the data if it has the same structure as an example.
+
+    Args:
+      data: a nest.
+      example: a nest.
+
+    Returns:
+      The data.
 
     Raises:
       ValueError: if the nests differ, or if an array has another shape, or a dtype that cannot be cast to that of the

@@ -111,6 +111,10 @@ def check_twin(env: str, environment: Environment) -> None:
 
     Otherwise the final evaluation, which uses Gymnasium's environment, would be on another task.
 
+    Args:
+      env: the environment ID.
+      environment: the in-graph environment.
+
     Raises:
       UsageError: if the spaces differ in kind or size, or if Gymnasium cannot make its environment.
     """

@@ -85,6 +85,10 @@ def observation_dtype(space: gymnasium.Space) -> str:
 def map_space(function: Callable[[gymnasium.Space], Part], space: gymnasium.Space) -> Part | dict[str, Part]:
     """Applies a function to a space, or to each part of a Dict space.
 
+    Args:
+      function: a function of a space.
+      space: the space.
+
     Returns:
       The result for the space; for a Dict, a dictionary with the result for each part.
     """
