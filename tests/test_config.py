@@ -362,7 +362,7 @@ def test_a_run_shorter_than_a_rollout_is_refused():
 
 def test_control_refuses_the_kl_in_the_reward_which_has_no_reference_there():
     text = refusal(lambda: ControlRunConfig(ppo=PPOConfig(kl_in="reward")))
-    assert "kl_in is reward" in text and "use loss" in text
+    assert "kl_in is reward" in text and "set kl_in to loss" in text
     assert "kl_in is reward" in refusal(lambda: from_yaml(ControlRunConfig, "ppo: {kl_in: reward}"))
 
 

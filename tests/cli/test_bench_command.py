@@ -38,7 +38,7 @@ def test_it_prints_a_table_and_a_sentence_and_writes_nothing(capsys, tmp_path, m
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in out.splitlines() if line.startswith("│")]
     assert [row[:2] for row in rows] == [[p, m] for p in ("rollout", "update", "fused") for m in ("xla", "graph")]
     assert [row[-1] for row in rows] == ["", "chosen", "", "chosen", "", ""]
-    assert "2 iterations on CPU" in out and "auto chooses graph (rollout) and graph (update), " in out
+    assert "2 iterations on CPU" in out and "auto chooses graph (rollout) and graph (update): " in out
     assert list(tmp_path.iterdir()) == []
 
 
