@@ -1,4 +1,6 @@
-"""Two environments in the graph, made of CartPole: one with forbidden actions, and one that takes a memory.
+"""Two in-graph environments made from CartPole: one with an action mask, and one that needs a recurrent policy.
+
+Commands that train them::
 
     tfppo train control --env examples.cartpole_variants:MaskedCartPole-v0
     tfppo train control --env examples.cartpole_variants:HalfBlindCartPole-v0 --lstm-units 64 --total-steps 400000 \
@@ -13,10 +15,12 @@ from tfppo.control.envs.classic import CartPole
 
 
 class MaskedCartPole(CartPole):
-    """CartPole with four buttons: left and right by 0 and 1 while the cart is left of the middle, by 2 and 3 elsewhere.
-    A button that is not allowed ends the episode.
+    """CartPole with four actions, of which two are allowed at a time.
 
-    A Dict observation's entry "action_mask" says which actions are allowed: they alone are ever drawn.
+    Actions 0 and 1 push the cart left and right while it is left of the center; actions 2 and 3 do so elsewhere. An
+    action that is not allowed ends the episode.
+
+    The observation is a Dict. Its entry "action_mask" tells which actions are allowed; the policy samples only these.
     """
 
     def __init__(self):
@@ -40,7 +44,7 @@ class MaskedCartPole(CartPole):
 
 
 class HalfBlindCartPole(CartPole):
-    """CartPole without its velocities, which only a memory can make up for."""
+    """CartPole without velocities in the observation; a policy needs a memory to infer them."""
 
     def __init__(self):
         super().__init__()

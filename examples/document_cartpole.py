@@ -1,9 +1,10 @@
-"""The document's example: PPO on CartPole, as its section 5.2 meant it.
+"""The document's example of section 5.2: PPO on CartPole.
 
-Its hyperparameters are kept: learning_rate 0.01, clip_ratio 0.2, entropy_coeff 0.01, gamma 0.99, batch_size 32,
-episode_len 100. Two things differ. The learning rate goes linearly to 0 (`anneal`): 0.01 is high for Adam, and a
-policy that has learnt is otherwise shaken off its balance now and then. And 400 train_steps are enough, where the
-document takes 1000.
+The hyperparameters are those of the document: learning_rate 0.01, clip_ratio 0.2, entropy_coeff 0.01, gamma 0.99,
+batch_size 32, episode_len 100.
+
+Two things differ. The learning rate falls linearly to 0 (`anneal`): 0.01 is high for Adam, and with a constant rate a
+trained policy sometimes becomes worse again. And 400 train_steps are enough; the document uses 1000. Run it with::
 
     python examples/document_cartpole.py
 """
@@ -16,7 +17,7 @@ from tfppo import PPO
 
 
 def main(train_steps: int = 400, seed: int = 1) -> float:
-    """Trains and returns the mean total reward of the last 20 episodes, of at most 100 steps each."""
+    """Trains, and returns the mean total reward of the last 20 episodes, which have at most 100 steps each."""
     env = gymnasium.make("CartPole-v1")
     ppo = PPO(env, state_dim=4, action_dim=2, learning_rate=0.01, clip_ratio=0.2, entropy_coeff=0.01, seed=seed)
     totals = ppo.learn(train_steps=train_steps, batch_size=32, episode_len=100, gamma=0.99, anneal=True)

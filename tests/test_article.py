@@ -203,7 +203,7 @@ def test_a_subclass_brings_its_own_models():
     [
         ({"state": np.zeros((50, 3))}, "state has shape (50, 3)"),
         ({"action": np.zeros(49)}, "action has shape (49,)"),
-        ({"action": np.full(50, 2)}, "actions go from 2 to 2: they must be from 0 to 1"),
+        ({"action": np.full(50, 2)}, "actions are between 2 and 2; they must be between 0 and 1"),
         ({"terminated": np.zeros((50, 1))}, "terminated has shape (50, 1)"),
         ({"next_state": np.zeros(50)}, "next_state has shape (50,)"),
         ({"reward": np.zeros(0)}, "at least 1"),
@@ -220,7 +220,7 @@ def test_transitions_that_do_not_fit_are_refused(change, message):
     [
         ({"seed": -1}, "seed is -1; it must be between 0 and 2**31 - 1"),
         ({"seed": 2**31}, "seed is 2147483648; it must be between 0 and 2**31 - 1"),
-        ({"hidden_units": (0,)}, "hidden_units is (0,); it must be positive widths"),
+        ({"hidden_units": (0,)}, "hidden_units is (0,); it must be integers of at least 1"),
         ({"state_dim": 0}, "state_dim is 0; it must be a whole number, at least 1"),
         ({"action_dim": None}, "action_dim is None; it must be a whole number, at least 1"),
     ],

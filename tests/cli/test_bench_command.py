@@ -38,7 +38,7 @@ def test_it_prints_a_table_and_a_sentence_and_writes_nothing(capsys, tmp_path, m
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in out.splitlines() if line.startswith("│")]
     assert [row[:2] for row in rows] == [[p, m] for p in ("rollout", "update", "fused") for m in ("xla", "graph")]
     assert [row[-1] for row in rows] == ["", "chosen", "", "chosen", "", ""]
-    assert "2 iterations on CPU" in out and "auto chooses graph (rollout) and graph (update), " in out
+    assert "2 iterations on CPU" in out and "auto chooses graph (rollout) and graph (update): " in out
     assert list(tmp_path.iterdir()) == []
 
 
@@ -75,7 +75,7 @@ def test_programs_that_were_kept_are_not_read(asked, monkeypatch):
         (["--repetitions", "0"], "repetitions is 0; it must be at least 1"),
         (["--seeds", "1,2,3"], "--seeds, 1,2,3; perhaps you meant --seed; help: "),
         (["--minibatch-size", "7"], "is not a multiple of minibatch_size = 7"),
-        (["--backend", "gymnasium", "--fused", "True"], "fused wants an in-graph environment"),
+        (["--backend", "gymnasium", "--fused", "True"], "fused needs an in-graph environment"),
         (["--env", "Nothing-v0"], "Nothing"),
     ],
 )
@@ -91,20 +91,20 @@ APART = {"rollout": "graph", "update": "graph"}
 
 def test_the_sentence_names_the_options_that_would_have_been_fastest():
     assert describe(comparison(APART)) == (
-        "auto chooses graph (rollout) and graph (update), 50.5 s for the run's iterations; "
-        "fastest would have been graph (rollout) and xla (update), 30.5 s: --compile-rollout graph --compile-update xla"
+        "auto chooses graph (rollout) and graph (update): 50.5 s for the iterations of the run; "
+        "the fastest is graph (rollout) and xla (update): 30.5 s, with --compile-rollout graph --compile-update xla"
     )
     assert describe(comparison(APART, ("fused", "xla", 1.0))).endswith(
-        "fastest would have been xla (fused), 10.5 s: --fused True --compile-update xla"
+        "the fastest is xla (fused): 10.5 s, with --fused True --compile-update xla"
     )
     assert describe(comparison({"fused": "xla"}, ("fused", "xla", 9.0))).endswith(
-        "30.5 s: --fused False --compile-rollout graph --compile-update xla"
+        "30.5 s, with --fused False --compile-rollout graph --compile-update xla"
     )
     fused = comparison({"fused": "graph"}, ("fused", "xla", 1.0), ("fused", "graph", 2.0))
-    assert describe(fused).endswith("fastest would have been xla (fused), 10.5 s: --compile-update xla")
+    assert describe(fused).endswith("the fastest is xla (fused): 10.5 s, with --compile-update xla")
     assert describe(comparison({"rollout": "graph", "update": "xla"})) == (
-        "auto chooses graph (rollout) and xla (update), 30.5 s for the run's iterations: "
-        "nothing that was measured is faster"
+        "auto chooses graph (rollout) and xla (update): 30.5 s for the iterations of the run; "
+        "it is the fastest choice measured"
     )
 
 

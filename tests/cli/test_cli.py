@@ -293,7 +293,7 @@ def test_help_shows_the_environments_recipe(arguments, default, capsys):
     with pytest.raises(SystemExit):
         cli.main([*arguments, "--help"])
     words = re.sub(r"[\s│|]+", " ", capsys.readouterr().out)
-    assert f"noise depends on the state (gSDE). (default: {default})" in words
+    assert f"noise (gSDE, Raffin et al. 2022). (default: {default})" in words
 
 
 def test_help_answers_before_tensorflow_is_imported():
@@ -353,15 +353,15 @@ LONG = "some/" + "name-that-is-too-long-for-a-narrow-terminal-" * 3
         ([*CONTROL, "--env", "Pendulum-v1", "--box-policy", "beta"], ["--box-policy", "beta", "gsde"]),
         ([*CONTROL, "--env", "Pendulum-v1", "--hidden-units"], ["gsde", "hidden_units"]),
         ([*CONTROL, "--env", "FrozenLake-v1", "--fused", "True"], ["fused", "in-graph"]),
-        ([*CONTROL, "--env", "FrozenLake-v1", "--vectorization", "native"], ["no natively vectorised form"]),
+        ([*CONTROL, "--env", "FrozenLake-v1", "--vectorization", "native"], ["FrozenLake-v1 has no native form"]),
         ([*CONTROL, "--env", "Blackjack-v1"], ["observation space", "Box"]),
         (["evaluate"], ["Folder"]),
         (["evaluate", "nowhere"], ["nowhere"]),
         (["generate", "nowhere", "--prompt", "a", "--seed", "9" * 20], ["seed", "2**31", "9" * 20]),
-        ([*CARTPOLE, "--vectorization", "async"], ["vectorization async", "--backend gymnasium"]),
+        ([*CARTPOLE, "--vectorization", "async"], ["vectorization is async", "--backend gymnasium"]),
         (
             [*CARTPOLE, "--vectorization", "async", "--double-buffer", "True"],
-            ["vectorization async with double_buffer", "CartPole-v1", "--backend gymnasium"],
+            ["vectorization is async with double_buffer", "CartPole-v1", "--backend gymnasium"],
         ),
         (["evaluate", "nowhere", "--episodes", "many"], ["--episodes", "many"]),
         (["evaluate", "nowhere", "elsewhere"], ["elsewhere"]),

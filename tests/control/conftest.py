@@ -1,4 +1,4 @@
-"""Environments whose every step is known in advance, small policies, and the modes to run them in."""
+"""Environments with known steps, small policies, and fixtures for them."""
 
 import functools
 
@@ -13,11 +13,14 @@ from tfppo.control.policies.networks import make_actor, make_critic
 from tfppo.reporting.metrics import METRICS
 
 ENDINGS = ((3, "terminated"), (2, "truncated"), (4, "both"), (1, "truncated"))
-VALUE_WEIGHTS = np.array([[1.0], [10.0], [100.0]], np.float32)  # of the observation (step, episode, number)
+VALUE_WEIGHTS = np.array([[1.0], [10.0], [100.0]], np.float32)  # weights of the observation (step, episode, number)
 
 
 def play(number):
-    """The endless stream (observation, reward, terminated, truncated, successor) of counting environment `number`."""
+    """Yields the endless stream of counting environment `number`.
+
+    Each item is (observation, reward, terminated, truncated, successor).
+    """
     episode = 0
     while True:
         length, ending = ENDINGS[(number + episode) % len(ENDINGS)]
@@ -34,7 +37,10 @@ def play(number):
 
 
 class Counting(gymnasium.Env):
-    """Observes (step, episode, number), the number being its first seed modulo 4; actions are noted and do nothing."""
+    """An environment that observes (step, episode, number).
+
+    The number is its first seed modulo 4. Actions are recorded, and have no effect.
+    """
 
     observation_space = gymnasium.spaces.Box(0, 250, [3], np.float64)
     action_space = gymnasium.spaces.Discrete(2)
@@ -65,11 +71,11 @@ class Counting(gymnasium.Env):
 
 
 class MotorError(Exception):
-    """What a failing environment raises."""
+    """The exception of a failing environment."""
 
 
 class Failing(Counting):
-    """Breaks after some steps."""
+    """An environment that fails after some steps."""
 
     def __init__(self, working_steps):
         super().__init__()
@@ -89,7 +95,7 @@ gymnasium.register("Uninstalled-v0", "no_such_package_of_environments:Env")
 
 @pytest.fixture(scope="session")
 def control_metrics():
-    """Names of the documented metrics that a control run writes."""
+    """Returns the names of the documented metrics that a control run writes."""
     return [name for name in METRICS if not name.startswith("text/") and name != "time/tokens_per_s"]
 
 
@@ -105,7 +111,7 @@ def motor_error():
 
 @pytest.fixture(scope="session")
 def make_counting():
-    """Makes a vector of counting environments."""
+    """Makes a vector environment of counting environments."""
 
     def make_counting(num_envs, autoreset=AutoresetMode.NEXT_STEP, **options):
         return SyncVectorEnv([functools.partial(Counting, **options)] * num_envs, autoreset_mode=autoreset)
@@ -115,7 +121,7 @@ def make_counting():
 
 @pytest.fixture(scope="session")
 def counting_policy():
-    """Values (step, episode, number) at step + 10 episode + 100 number."""
+    """A policy whose value of (step, episode, number) is step + 10 episode + 100 number."""
     space = Counting.observation_space
     critic = make_critic(space, ())
     critic.set_weights([VALUE_WEIGHTS, np.zeros(1)])
@@ -124,7 +130,7 @@ def counting_policy():
 
 @pytest.fixture
 def make_policy():
-    """Makes a small policy for CartPole, or for the given spaces, with opinions: its output layer is scaled up."""
+    """Makes a small policy for CartPole or for the given spaces, with a scaled output layer."""
 
     def make_policy(seed=0, hidden_units=(8,), observation_space=None, num_actions=2):
         space = CartPole().observation_space if observation_space is None else observation_space
@@ -137,7 +143,7 @@ def make_policy():
 
 @pytest.fixture(scope="session")
 def stream():
-    """`stream(number, count)`: the first transitions of a counting environment, as five arrays."""
+    """Returns `stream(number, count)`: the first transitions of a counting environment, as five arrays."""
 
     def stream(number, count):
         transitions = play(number)

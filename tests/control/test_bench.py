@@ -1,4 +1,4 @@
-"""Measuring the modes of compilation: the same work in each, the arithmetic, and what is left behind."""
+"""Measuring the compilation modes: equal work in each mode, the arithmetic, and no side effects."""
 
 import itertools
 
@@ -21,7 +21,7 @@ SMALL = {
     "hidden_units": (8,),
     "device": "cpu",
 }
-GRAPHS = ("graph", "eager")  # which give the same bits
+GRAPHS = ("graph", "eager")  # these modes give the same bits
 
 
 def config(env="CartPole-v1", **settings):
@@ -30,7 +30,7 @@ def config(env="CartPole-v1", **settings):
 
 @pytest.fixture
 def trainers(monkeypatch):
-    """The trainers that are made."""
+    """The trainers that the test makes."""
     made, make = [], bench.ControlTrainer
 
     def note(*arguments):
@@ -60,9 +60,12 @@ def test_every_phase_is_measured_in_every_mode(tmp_path, monkeypatch):
     assert cells == list(itertools.product(("rollout", "update", "fused"), ("xla", "graph")))
     for m in comparison.measurements:
         assert len(m.seconds) == 2 and min(m.seconds) > 0
-        assert m.first_seconds > max(m.seconds)  # it compiles
+        assert m.first_seconds > max(m.seconds)  # the first call compiles
     assert (comparison.iterations, comparison.device) == (10, "/CPU:0")
-    assert comparison.auto == {"rollout": "graph", "update": "graph"}  # the run is short, whatever it is set to
+    assert comparison.auto == {
+        "rollout": "graph",
+        "update": "graph",
+    }  # the rule for a short run; the settings have no effect
     np.testing.assert_allclose(shares, np.arange(1, 19) / 18)
     assert list(tmp_path.iterdir()) == []
 
@@ -74,7 +77,7 @@ def test_auto_is_the_rule_of_a_long_run_and_follows_fused():
 
 
 def test_updates_and_fused_iterations_start_from_the_same_state_and_rollout(monkeypatch, trainers):
-    """Every call sees the variables as they were at first; every mode is compiled of its own."""
+    """Every call sees the initial variables; every mode is compiled separately."""
     calls, programs = [], []
 
     def noting(make):
@@ -94,11 +97,11 @@ def test_updates_and_fused_iterations_start_from_the_same_state_and_rollout(monk
 
     monkeypatch.setattr(bench, "compiled", noting(bench.compiled))
     monkeypatch.setattr(bench, "fuse", noting(bench.fuse))
-    compare_modes(config("Acrobot-v1"), GRAPHS, 2)  # normalises
+    compare_modes(config("Acrobot-v1"), GRAPHS, 2)  # with normalization
     assert len(calls) == 12 and len({id(program) for program in programs}) == 4
     for state, _ in calls:
         assert_same(state, calls[0][0])
-    assert_same(calls[0][0], state_of(ControlTrainer(config("Acrobot-v1"))))  # nothing has been trained on yet
+    assert_same(calls[0][0], state_of(ControlTrainer(config("Acrobot-v1"))))  # the state of an untrained run
     rollouts = [given[0] for _, given in calls[:6]]
     assert all(rollout is rollouts[0] for rollout in rollouts)
     assert rollouts[0].rewards.shape == (8, 4)
@@ -124,7 +127,7 @@ def test_rollouts_are_the_same_iterations_from_the_same_start(monkeypatch, backe
     first, second = yielded
     assert len(first) == 3
     assert_same(second, first)
-    assert (first[1].observations.numpy() != first[0].observations.numpy()).any()  # episodes go on
+    assert (first[1].observations.numpy() != first[0].observations.numpy()).any()  # episodes continue
 
 
 def test_environments_are_closed_and_their_errors_are_theirs(monkeypatch, trainers, motor_error):
@@ -139,7 +142,7 @@ def test_environments_are_closed_and_their_errors_are_theirs(monkeypatch, traine
 
 
 def test_what_a_trainer_refuses_is_refused():
-    with pytest.raises(UsageError, match="fused wants an in-graph environment"):
+    with pytest.raises(UsageError, match="fused needs an in-graph environment"):
         compare_modes(config(backend="gymnasium", fused=True))
 
 
@@ -170,11 +173,15 @@ def test_a_measurement_adds_up():
     assert m.spread == (1.0, 2.5, 9.0)
     assert m.compile_seconds == 4.5
     assert m.run_seconds(10) == 4.5 + 25.0
-    assert Measurement("update", "eager", 1.0, (2.0,)).compile_seconds == 0.0  # never less than nothing
+    assert Measurement("update", "eager", 1.0, (2.0,)).compile_seconds == 0.0  # never negative
 
 
 def make(iterations, fused=None):
-    """XLA compiles for 10 s and takes 1 s an iteration, a graph 1 s and 2 s; a rollout's graph is as fast as XLA."""
+    """Makes a comparison with invented seconds.
+
+    XLA compiles for 10 s and takes 1 s an iteration. A graph compiles for 1 s and takes 2 s an iteration, but the graph
+    of a rollout is as fast as XLA.
+    """
     cells = [("rollout", "xla", 10, 1), ("rollout", "graph", 1, 1), ("update", "xla", 10, 1), ("update", "graph", 1, 2)]
     cells += [("fused", "xla", *fused)] if fused else []
     measurements = (Measurement(phase, mode, compile + each, (each,) * 3) for phase, mode, compile, each in cells)

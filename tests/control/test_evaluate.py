@@ -1,4 +1,4 @@
-"""Greedy evaluation: on policies whose score is known, and on episodes whose returns are known."""
+"""Evaluation of policies with a known score, and of episodes with known returns."""
 
 import gymnasium
 import numpy as np
@@ -20,7 +20,7 @@ def linear_policy(make_policy, kernel, bias=(0.0, 0.0)):
 
 
 def test_a_good_policy_scores_500_on_cartpole(make_policy):
-    """It pushes to the side that the pole falls to, and a little against the cart's own motion."""
+    """The policy pushes to the side to which the pole falls, and a little against the motion of the cart."""
     push_right = np.array([0.1, 0.3, 3.0, 1.0])
     policy = linear_policy(make_policy, np.stack([-push_right, push_right], -1))
     returns = episode_returns(policy, "CartPole-v1", 4, seed=0)
@@ -43,7 +43,7 @@ def test_a_seed_fixes_the_returns(make_policy):
 
 @pytest.mark.parametrize("episodes", [3, 4, 10])
 def test_every_environment_plays_its_share(counting_policy, stream, monkeypatch, episodes):
-    """Four environments: short episodes do not crowd out long ones, and no step counts for two episodes."""
+    """Short episodes do not displace long ones, and no step counts for two episodes."""
     monkeypatch.setattr(evaluate, "MAX_ENVS", 4)
     expected = []
     seed = 4 - evaluate.SEED_OFFSET % 4  # environment n is counting environment n
@@ -58,7 +58,7 @@ def test_every_environment_plays_its_share(counting_policy, stream, monkeypatch,
 
 
 def test_a_new_episode_is_played_without_the_memory_of_the_old_one(make_counting, monkeypatch):
-    """A policy that counts the steps that it remembers, and acts by their number."""
+    """The policy counts the steps in its memory, and acts by this number."""
 
     class Remembering:
         def initial_memory(self, num_envs):
@@ -79,7 +79,7 @@ def test_a_new_episode_is_played_without_the_memory_of_the_old_one(make_counting
 
 @pytest.mark.parametrize("interval", [1, 3])
 def test_noise_that_stays_for_some_steps_in_training_stays_in_evaluation(interval, monkeypatch):
-    """gSDE's, at the same state again and again, beyond the steps whose noise is drawn at once."""
+    """The noise of gSDE, at a constant state, for more steps than one draw covers."""
     monkeypatch.setattr(evaluate, "NOISE_STEPS", 6)
 
     class Unmoved(gymnasium.Env):
@@ -103,7 +103,7 @@ def test_noise_that_stays_for_some_steps_in_training_stays_in_evaluation(interva
     environment = SyncVectorEnv([Unmoved] * 2, autoreset_mode=AutoresetMode.NEXT_STEP)
     for _ in zip(range(13), Player(policy, environment, greedy=False).play(seed=1), strict=False):
         pass
-    for copy in environment.envs:  # another draw for each
+    for copy in environment.envs:  # each has different noise
         actions = np.array(copy.actions)  # [12, 2]
         blocks = actions.reshape(12 // interval, interval, 2)
         np.testing.assert_array_equal(blocks, np.repeat(blocks[:, :1], interval, axis=1))
@@ -131,7 +131,7 @@ def test_environments_are_closed_even_when_the_policy_fails(counting_policy, mak
 
 
 def test_only_the_policy_decides(make_policy):
-    """Two policies that differ in their critic alone score the same."""
+    """Two policies that differ only in their critic have the same score."""
     kernel = [[0, 0], [0, 0], [-1, 1], [0, 0]]
     policies = [linear_policy(make_policy, kernel), linear_policy(make_policy, kernel)]
     policies[1].critic.set_weights([w + 1 for w in policies[1].critic.get_weights()])

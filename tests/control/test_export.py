@@ -1,4 +1,4 @@
-"""Exported policies act as the policies do, in a process that knows nothing of this package."""
+"""Exported policies act as the policies do, in a process that does not import this package."""
 
 import errno
 import os
@@ -36,12 +36,12 @@ CASES = {
     "dict": {"env": "Rooms-v0"},
     "recurrent": {"env": "Rooms-v0", "lstm_units": 5},
 }
-SEEN = {"Levers-v0": (50, 20), "Rooms-v0": (-30, 5), "Pendulum-v1": (0.5, 4)}  # mean and standard deviation, about
+SEEN = {"Levers-v0": (50, 20), "Rooms-v0": (-30, 5), "Pendulum-v1": (0.5, 4)}  # approximate mean and standard deviation
 every_case = pytest.mark.parametrize("case", list(CASES))
 
 
 class Levers(gymnasium.Env):
-    """Far from mean 0 and standard deviation 1 in what it shows, and its actions do not start at 0."""
+    """An environment with observations far from mean 0 and standard deviation 1, and actions that do not start at 0."""
 
     observation_space = spaces.Box(-np.inf, np.inf, [2, 2])
     action_space = spaces.MultiDiscrete([[2, 3], [4, 5]], start=[[1, -2], [0, 7]])
@@ -60,7 +60,7 @@ class Levers(gymnasium.Env):
 
 
 class Rooms(Levers):
-    """A dictionary with an awkward key and a mask."""
+    """An environment with Dict observations: one key that is not a valid name, and a mask."""
 
     observation_space = spaces.Dict(
         {
@@ -93,7 +93,7 @@ def settings(runs_dir=Path("runs"), **control):
 
 
 def make_trainer(case):
-    """One with opinions, its actor's weights being large, that seems to have seen observations."""
+    """Makes a trainer whose actor has large weights, and whose statistics are those of many observations."""
     trainer, rng = ControlTrainer(settings(**CASES[case])), np.random.default_rng(1)
     center, std = SEEN.get(trainer.config.control.env, (0.1, 0.3))
     count, mean, variance = trainer.normalization.state
@@ -105,8 +105,11 @@ def make_trainer(case):
 
 
 def play(trainer):
-    """What the exported policy gets from the real environment, which takes random actions, and what the policy itself
-    answers greedily, each [STEPS, B, ...]."""
+    """Plays random actions in the real environment.
+
+    Returns:
+      The inputs of the exported policy, and the greedy answers of the policy itself, [STEPS, B, ...] each.
+    """
     policy, env = trainer.policy, trainer.config.control.env
     environment = make_vector_environment(env, NUM_ENVS)
     dtypes = map_space(observation_dtype, environment.single_observation_space)
@@ -164,7 +167,7 @@ def trainers():
 
 @pytest.fixture(scope="module")
 def exported(trainers, tmp_path_factory):
-    """The exported policies' folders, beside each the answers of its policy and those of a stranger's process."""
+    """Returns the folders of the exported policies, with the answers of each policy and those of another process."""
     folders = {case: tmp_path_factory.mktemp(case) for case in CASES}
     wanted = {}
     for case, trainer in trainers.items():
@@ -190,8 +193,11 @@ def test_a_stranger_acts_as_the_policy_does(exported, case):
 
 @every_case
 def test_there_was_something_to_tell_apart(exported, trainers, case):
-    """Observations that are not normalised, actions that are not for the environment, a mask that is not looked at and
-    an episode that is not forgotten would all have shown."""
+    """The test data would detect these errors.
+
+    Observations are not normalized, actions are not converted for the environment, a mask is ignored, the memory is not
+    cleared at the start of an episode.
+    """
     folders, wanted = exported
     trainer, inputs, actions = trainers[case], dict(np.load(folders[case] / "inputs.npz")), wanted[case]["actions"]
     assert len(np.unique(actions)) > 1
@@ -402,6 +408,6 @@ def test_a_run_is_exported_as_its_latest_checkpoint_left_it(tmp_path, monkeypatc
     trained = trainers[0]
     assert len(trainers) == 2 and list(dict.fromkeys(closed)) == trainers
     variables = [*trained.policy.actor.weights, *trained.normalization.state[1:]]
-    loaded = tf.saved_model.load(folder / "export")  # which owns the variables
+    loaded = tf.saved_model.load(folder / "export")  # keep it: it owns the variables
     held = {variable.numpy().tobytes() for variable in loaded.signatures["act"].variables}
     assert held == {variable.numpy().tobytes() for variable in variables}

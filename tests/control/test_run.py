@@ -1,4 +1,4 @@
-"""Control runs from their first file to their last: written, stopped, resumed, evaluated."""
+"""Control runs from the first file to the last: write, stop, resume, evaluate."""
 
 import csv
 import dataclasses
@@ -31,7 +31,7 @@ SIGNALS = [signal.SIGINT, signal.SIGTERM]
 
 
 def tiny(runs_dir, *, mode="eager", name=None, intervals=(1, 3), iterations=ITERATIONS, **control):
-    """Settings of a run of so many iterations of 4 x 8 steps."""
+    """Returns the settings of a run with this many iterations of 4 x 8 steps."""
     log_interval, checkpoint_interval = intervals
     return ControlRunConfig(
         RunConfig(
@@ -59,7 +59,7 @@ def tiny(runs_dir, *, mode="eager", name=None, intervals=(1, 3), iterations=ITER
 
 
 def evaluated(folder, episodes, seed=None, video_episodes=0, application=trainer.CONTROL):
-    """What `tfppo evaluate` finds."""
+    """Returns the result of `tfppo evaluate`."""
     return driver.evaluate(application, folder, episodes, seed, video_episodes=video_episodes)[0]
 
 
@@ -84,7 +84,7 @@ def read_events(folder):
 
 
 def read_state(folder, iteration):
-    """Every tensor of a checkpoint, as bytes by name."""
+    """Returns every tensor of a checkpoint as bytes, by name."""
     with np.load(folder / "checkpoints" / f"{iteration:06d}" / "state.npz") as file:
         return {name: file[name].tobytes() for name in file.files}
 
@@ -94,7 +94,7 @@ def checkpoints_of(folder):
 
 
 def assert_same_run(folder, whole):
-    """Metrics, TensorBoard, the final state and the evaluation are those of the uninterrupted run."""
+    """Asserts that metrics, TensorBoard, the final state and the evaluation equal those of the uninterrupted run."""
     assert without_times(folder) == without_times(whole)
     assert read_state(folder, ITERATIONS) == read_state(whole, ITERATIONS)
     assert read_evaluation(folder)[0] == read_evaluation(whole)[0]
@@ -108,7 +108,7 @@ def assert_same_run(folder, whole):
 
 @pytest.fixture
 def at(monkeypatch):
-    """Makes something happen when an iteration has been written by the other writers."""
+    """Calls a function when the other writers have written an iteration."""
 
     def install(iteration, happen):
         class Console(driver.ConsoleWriter):
@@ -125,7 +125,7 @@ def at(monkeypatch):
 
 @pytest.fixture
 def handlers():
-    """Own handlers for the signals, that must be back after a run; so a run that has none stops no test session."""
+    """Sets signal handlers, which a run must restore; an error here then does not stop the test session."""
     received = []
     previous = {number: signal.signal(number, lambda number, _: received.append(number)) for number in SIGNALS}
     own = [signal.getsignal(number) for number in SIGNALS]
@@ -136,20 +136,20 @@ def handlers():
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """An uninterrupted run, compiled as plain graphs."""
+    """An uninterrupted run, compiled as graphs."""
     return run.train(tiny(tmp_path_factory.mktemp("whole"), mode="graph", video_episodes=1), "cartpole")
 
 
 @pytest.fixture
 def copy(whole, tmp_path):
-    """A copy of it in another place."""
+    """A copy of the run `whole` in another folder."""
     return shutil.copytree(whole, tmp_path / "copy")
 
 
 def test_a_run_leaves_its_files(whole):
     assert whole.name == "cartpole-seed3"
     names = sorted(path.name for path in whole.iterdir())
-    events = [name for name in names if name.startswith("events.out.tfevents.")]  # of training, and of the video
+    events = [name for name in names if name.startswith("events.out.tfevents.")]  # one of training, one of the video
     assert len(events) == 2
     others = [".lock", "checkpoints", "config.yaml", "curve.png", "evaluation.json", "metrics.csv", "video.gif"]
     assert names == sorted(events + others)
@@ -171,10 +171,10 @@ def test_metrics_mean_what_they_say(whole):
     rows = [{name: float(value) for name, value in row.items()} for row in read_rows(whole)]
     steps = [row[STEPS] for row in rows]
     assert steps[0] > 0 and all(0 < later - sooner <= 32 for sooner, later in zip(steps, steps[1:], strict=False))
-    # A new episode takes a step that does not count; one that ended in the very last step has not started yet.
+    # A new episode takes one step that does not count, unless the last one ended in the last step of the rollout.
     assert 0 <= steps[-1] + rows[-1]["rollout/episodes"] - 32 * ITERATIONS <= 4
     assert rows[-1]["rollout/episodes"] > 0
-    assert all(row[RETURN] == row["rollout/episode_length_mean"] for row in rows[2:])  # each step rewards 1
+    assert all(row[RETURN] == row["rollout/episode_length_mean"] for row in rows[2:])  # the reward of each step is 1
     np.testing.assert_allclose(
         [row["schedule/learning_rate"] for row in rows], 4e-3 * (1 - np.arange(ITERATIONS) / ITERATIONS), rtol=1e-6
     )
@@ -212,7 +212,7 @@ def test_tensorboard_gets_the_video(whole):
 
 
 def test_the_video_is_of_the_runs_own_policy_and_seed(copy, monkeypatch, capsys):
-    """The evaluation's first episodes, and the same whenever it is asked for."""
+    """The video shows the policy and the seed of the run, and is the same in every call."""
     trained = (copy / "video.gif").read_bytes()
     (copy / "video.gif").unlink()
     evaluated(copy, 1, video_episodes=1)
@@ -304,7 +304,7 @@ def test_a_run_says_what_it_does(tmp_path, capsys):
     chosen = dataclasses.replace(config.run, compile_rollout="graph", compile_update="graph", threads=threads)
     assert run_folder.read_config(folder, ControlRunConfig) == dataclasses.replace(
         config, run=chosen
-    )  # auto is what it stood for
+    )  # "auto" is replaced by its choice
     assert err == ""
 
 
@@ -453,7 +453,7 @@ def test_an_unsolved_run_goes_on_to_its_end(tmp_path, monkeypatch, window, targe
     monkeypatch.setattr(trainer, "WINDOW", window)
     folder = run.train(tiny(tmp_path, iterations=4, target_return=target, eval_episodes=0), "cartpole")
     rows = read_rows(folder)
-    assert len(rows) == 4 and float(rows[2]["rollout/episodes"]) >= 1  # there was something to judge by
+    assert len(rows) == 4 and float(rows[2]["rollout/episodes"]) >= 1  # an episode has finished
 
 
 def test_intervals_thin_out_rows_and_checkpoints_and_zero_episodes_the_evaluation(tmp_path):
@@ -481,7 +481,7 @@ def test_a_gymnasium_run_is_stopped_and_goes_on_to_the_same_end(
     assert "CartPole-v1 (gymnasium)" in capsys.readouterr().out
     monkeypatch.undo()
     driver.resume(trainer.CONTROL, folder)
-    assert "all 4 environments go on exactly where they were" in capsys.readouterr().out
+    assert "all 4 environments continue exactly where they were" in capsys.readouterr().out
     assert_same_run(folder, whole)
 
 
@@ -511,13 +511,13 @@ def test_a_run_that_dies_before_its_first_checkpoint_starts_anew_and_doubles_not
     "`tfppo resume` cuts the files back to the checkpoint. No row appears twice.",
 )
 def test_event_files_are_cut_back_to_the_checkpoint(copy, whole):
-    """As after a kill in the middle of a row: half an event, half a line, a file of which no checkpoint knows."""
+    """The state after a kill during a write: half an event, half a line, and a file that no checkpoint knows."""
     shutil.rmtree(copy / "checkpoints" / "000007")
     for path in copy.glob("events.*"):
         path.write_bytes(path.read_bytes() + b"half an event")
     (copy / "events.out.tfevents.9999999999.elsewhere").write_bytes(b"garbage")
     with (copy / "metrics.csv").open("a") as file:
-        file.write("3")  # of a line that began with 33, say
+        file.write("3")  # the rest of a line such as "33,..."
     driver.resume(trainer.CONTROL, copy)
     assert_same_run(copy, whole)
     assert (copy / "metrics.csv").read_text().count("\n") == ITERATIONS + 1
@@ -546,7 +546,7 @@ def test_a_run_in_use_is_refused(copy):
         with pytest.raises(UsageError, match=f"in use by process {other.pid}"):
             driver.resume(trainer.CONTROL, copy)
         other.stdin.close()
-    evaluated(copy, 1)  # who only reads may come in
+    evaluated(copy, 1)  # a reader needs no lock
 
 
 LOCKED = """
@@ -560,7 +560,7 @@ with locked(Path(sys.argv[1])):
 
 
 def full_record(self, data):
-    """What TensorBoard's own thread meets on a full disk."""
+    """Returns the error of TensorBoard's thread on a full disk."""
     no_space()
 
 
@@ -620,7 +620,7 @@ def test_a_run_whose_folder_is_lost_ends_in_one_line(tmp_path, at):
     at(1, lambda: shutil.rmtree(folder))
     with pytest.raises(UsageError, match="cannot write to .*No such file or directory"):
         run.train(tiny(tmp_path), "cartpole")
-    assert not folder.exists()  # nothing is put into a folder that is no run's
+    assert not folder.exists()  # nothing is written into a folder that is not a run
 
 
 def test_environments_are_closed_whatever_happens(tmp_path, at):

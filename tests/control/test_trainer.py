@@ -33,8 +33,10 @@ def weights(trainer):
 
 @pytest.mark.parametrize(("backend", "collector"), [("graph", GraphCollector), ("gymnasium", GymnasiumCollector)])
 def test_two_iterations(backend, collector, control_metrics):
-    """Every metric that the table names and no other, all finite; one trace; from the same seed the same weights,
-    even where the loop is left and begun again."""
+    """Writes exactly the documented metrics, all finite, with one trace.
+
+    The same seed gives the same weights, even if the loop is left and started again.
+    """
     trainer = make_trainer(backend)
     assert isinstance(trainer.collector, collector) and trainer.in_graph == (backend == "graph")
     before = weights(trainer)
@@ -49,7 +51,7 @@ def test_two_iterations(backend, collector, control_metrics):
     assert trainer.learner.update.experimental_get_tracing_count() == 1
     assert trainer.compile_seconds > 0
     assert np.abs(weights(trainer) - before).max() > 1e-3
-    assert list(trainer.iterations()) == []  # the run is at its end
+    assert list(trainer.iterations()) == []  # the run has finished
     again = make_trainer(backend)
     lasting = [name for name in control_metrics if not name.startswith("time/")]
     for iteration, row in rows:
@@ -70,7 +72,7 @@ def test_seeds_give_different_networks_noise_and_minibatches():
 
 @pytest.mark.parametrize("backend", ["graph", "gymnasium"])
 def test_rollouts_are_strictly_on_policy(backend):
-    """With one step an iteration, each rollout meets the very weights that collected it: every ratio is 1."""
+    """With one gradient step an iteration, the weights that evaluate a rollout also collected it: every ratio is 1."""
     ppo = {"minibatch_size": 16, "num_epochs": 1, "learning_rate": 0.3, "learning_rate_schedule": "constant"}
     trainer = make_trainer(backend, iterations=3, num_envs=2, rollout_length=8, ppo=ppo)
     norms = []
@@ -83,8 +85,10 @@ def test_rollouts_are_strictly_on_policy(backend):
 
 
 def test_env_steps_leave_out_the_steps_that_only_start_an_episode():
-    """Counting environments 1 and 2 play 2, 4, 1, 3, 2 and 4, 1, 3, 2, 4 steps, with a step to start each episode:
-    both spend two of their first eight steps, and two of the next eight, on starting."""
+    """Both environments start two episodes in the first eight steps, and two in the next eight.
+
+    Environments 1 and 2 play episodes of 2, 4, 1, 3, 2 and 4, 1, 3, 2, 4 steps, each with one more step to start it.
+    """
     trainer = make_trainer("auto", env="Counting-v0", num_envs=2, rollout_length=8)
     assert not trainer.in_graph
     steps = [row["rollout/env_steps"] for _, row in trainer.iterations()]
@@ -112,7 +116,7 @@ def test_settings_reach_what_they_set():
     assert trainer.observation_space.shape == (4,)
     rollout = trainer.collector.collect(np.int64(0))
     batch = trainer.learner.prepare(rollout)
-    delta = rollout.rewards + 0.5 * rollout.next_values - rollout.values  # nothing ends in four steps
+    delta = rollout.rewards + 0.5 * rollout.next_values - rollout.values  # no episode ends within four steps
     np.testing.assert_allclose(batch.advantages[-2:], delta[-1], rtol=1e-5)
     np.testing.assert_allclose(batch.advantages[-4:-2], delta[-2] + 0.125 * delta[-1], rtol=1e-5)
     np.testing.assert_allclose(trainer.learner.learning_rate(6), 0.01 / 7, rtol=1e-5)
@@ -124,7 +128,7 @@ def test_settings_reach_what_they_set():
         (
             "graph",
             "FrozenLake-v1",
-            r"'FrozenLake-v1' is not an in-graph environment; those are CartPole-v1, Acrobot-v1",
+            r"env is 'FrozenLake-v1'; backend graph allows only in-graph environments \(CartPole-v1, Acrobot-v1",
         ),
         ("auto", "NoSuchGame-v0", r"cannot make environment 'NoSuchGame-v0'"),
         ("auto", "Blackjack-v1", r"observation space Tuple\("),
@@ -136,7 +140,7 @@ def test_environments_that_do_not_fit_are_refused(backend, env, named):
 
 
 def test_a_policy_that_remembers_the_episode():
-    """Its minibatches are environments with their whole time, and replay begins at ratio 1 (statement 24)."""
+    """Minibatches hold environments with all steps of a rollout, and the ratio is 1 at first (statement 24)."""
     ppo = {"minibatch_size": 64, "num_epochs": 1, "learning_rate": 1e-9}
     trainer = make_trainer(num_envs=4, rollout_length=32, lstm_units=6, iterations=3, ppo=ppo)
     assert trainer.policy.is_recurrent and trainer.learner.items_per_minibatch == 2
@@ -148,7 +152,7 @@ def test_a_policy_that_remembers_the_episode():
 
 
 def test_memory_is_that_of_the_episode_alone():
-    """The rollout's distributions, as sampled step by step, are those of a replay of each episode from nothing on."""
+    """The distributions that were sampled step by step equal those of each episode evaluated from an empty memory."""
     trainer = make_trainer(num_envs=3, rollout_length=64, lstm_units=5, ppo={"minibatch_size": 64})
     rollout = trainer.collector.collect(np.int64(0))
     mask = rollout.mask.numpy()
@@ -173,7 +177,7 @@ def test_memory_is_that_of_the_episode_alone():
     [
         ({"lstm_units": 4, "shared_trunk": True}, "shared_trunk"),
         ({"backend": "gymnasium", "fused": True}, "fused"),
-        ({"backend": "graph", "vectorization": "sync"}, "vectorization sync is for gymnasium's environments"),
+        ({"backend": "graph", "vectorization": "sync"}, "vectorization is sync; .* is an in-graph environment here"),
         ({"backend": "auto", "vectorization": "async", "double_buffer": True}, "async with double_buffer"),
     ],
 )
@@ -207,7 +211,7 @@ def test_an_environment_of_the_users_own(tmp_path):
         PPOConfig(minibatch_size=8, num_epochs=1),
     )
     assert driver.evaluate(CONTROL, run.train(config), 3)[0]["max"] <= 20
-    with pytest.raises(UsageError, match="Short-v0 is taken"):
+    with pytest.raises(UsageError, match="Short-v0 is already registered"):
         register_environment("Short-v0", CartPole)
 
 
@@ -230,7 +234,7 @@ def test_models_of_the_users_own():
 
 @pytest.mark.parametrize("settings", [{}, {"backend": "gymnasium"}, {"lstm_units": 4, "rollout_length": 4}])
 def test_advantages_recomputed_before_each_epoch(settings):
-    """In the first epoch they are those of the rollout; in the second the critic has moved, and so have they."""
+    """In the first epoch they are those of the rollout; in the second they differ, because the critic has changed."""
     trained = {}
     for epochs in (1, 2):
         for recompute in (False, True):

@@ -1,4 +1,4 @@
-"""Videos: which steps of which episodes they show, for how long, and what is said where there can be none."""
+"""Videos: which steps of which episodes they show, for how long, and the messages if no video is possible."""
 
 import io
 import os
@@ -20,11 +20,14 @@ from tfppo.control.rollouts.normalization import Normalization
 from tfppo.control.video import Frame, encode_gif, record_episodes
 
 PLAYED = []  # the actions that painted environments got
-OPEN = []  # those that are not closed
+OPEN = []  # painted environments that are not closed
 
 
 class Painted(gymnasium.Env):
-    """Steps 2 x seed times; paints its seed and its step, one white corner aside; observes noise."""
+    """An environment that ends after 2 x seed steps.
+
+    Its image shows the seed and the step, with one white corner; its observation is noise.
+    """
 
     metadata = {"render_modes": ["human", "rgb_array"], "render_fps": 50}
     observation_space = gymnasium.spaces.Box(-10, 10, [2], np.float32)
@@ -62,7 +65,7 @@ class Painted(gymnasium.Env):
 
 
 class InMujoco(Painted):
-    """Says that it is drawn by MuJoCo."""
+    """An environment whose module looks like MuJoCo's."""
 
 
 def broken():
@@ -87,7 +90,7 @@ for env, kind, options in [
 
 @pytest.fixture
 def policy():
-    """One that remembers, for the painted environment, with opinions."""
+    """A recurrent policy for the painted environment, with a scaled output layer."""
     space = Painted.observation_space
     policy = make_recurrent(space, make_head(Painted.action_space), 4, (8,), seed=3)
     policy.actor.set_weights([5 * weights for weights in policy.actor.get_weights()])
@@ -96,14 +99,14 @@ def policy():
 
 @pytest.fixture(autouse=True)
 def played():
-    """The actions that painted environments get in a test, which leaves none of them open."""
+    """The actions that painted environments get in a test; after the test, all of them must be closed."""
     PLAYED.clear()
     yield PLAYED
     assert OPEN == []
 
 
 def read_gif(data):
-    """The pictures of a GIF, [N, H, W, 3], and their times in hundredths of a second; it plays for ever."""
+    """Returns the pictures of a GIF, [N, H, W, 3], and their times in hundredths of a second; asserts that it loops."""
     gif = Image.open(io.BytesIO(data))
     assert gif.format == "GIF" and gif.info["loop"] == 0
     pictures, delays = [], []
@@ -115,7 +118,7 @@ def read_gif(data):
 
 
 def shown(data):
-    """(seed, step) of each picture of painted environments, and their times."""
+    """Returns (seed, step) of each picture of painted environments, and the times of the pictures."""
     pictures, delays = read_gif(data)
     assert pictures.shape[1:] == (134, 234, 3)  # a third of 400 x 700
     assert (pictures[:, -1, -1, 2] == 100).all() and (pictures[:, 0, 0] == 255).all()
@@ -130,7 +133,7 @@ def shown(data):
         ("Painted4-v0", [0, 1, 2, 3, 4, 5, 6], [25] * 6 + [100]),
         ("Painted30-v0", [0, 1, 2, 3, 4, 5, 6], [3, 4, 3, 3, 4, 3, 100]),
         ("PaintedUntold-v0", [0, 1, 2, 3, 4, 5, 6], [3, 4, 3, 3, 4, 3, 100]),
-        ("Painted125-v0", [0, 5, 6], [4, 2, 100]),  # two hundredths at least
+        ("Painted125-v0", [0, 5, 6], [4, 2, 100]),  # at least two hundredths of a second
     ],
 )
 def test_it_plays_in_real_time_to_the_end(policy, env, steps, delays):
@@ -152,7 +155,7 @@ def test_a_long_episode_is_shown_up_to_a_limit(policy, played, monkeypatch):
 
 
 def test_it_shows_what_was_evaluated(policy, played):
-    """Normalised observations, a memory, actions as the environment counts them."""
+    """Observations are normalized, the policy has a memory, and actions are counted from the start of the space."""
     normalization = Normalization(Painted.observation_space, observations=True)
     normalization.state[1].assign([3.0, 3.0])
     returns = episode_returns(policy, "Painted-v0", 1, 6, normalization=normalization)
@@ -174,7 +177,7 @@ def test_a_seed_fixes_the_file(policy):
 def test_progress_is_told(policy):
     told = []
     record_episodes(policy, "Painted-v0", 2, 2, progress=told.append)
-    assert told == sorted(told) and set(told) == {0, 1, 2}  # it has no time limit
+    assert told == sorted(told) and set(told) == {0, 1, 2}  # the environment has no time limit
 
 
 def test_ten_seconds_of_cartpole_are_a_small_file_and_progress_is_told_by_its_time_limit(make_policy):
@@ -185,9 +188,9 @@ def test_ten_seconds_of_cartpole_are_a_small_file_and_progress_is_told_by_its_ti
     data = record_episodes(policy, "CartPole-v1", 1, 0, progress=told.append)
     pictures, delays = read_gif(data)
     assert len(data) < 500_000
-    assert sum(delays) == 1000 + 100  # at 50 steps a second, and the end
+    assert sum(delays) == 1000 + 100  # 50 steps per second, and the last frame
     assert pictures.shape[1:] == (200, 300, 3) and len(pictures) > 50
-    assert (np.abs(np.diff(pictures.astype(int), axis=0)).sum((1, 2, 3)) > 0).all()  # it moves
+    assert (np.abs(np.diff(pictures.astype(int), axis=0)).sum((1, 2, 3)) > 0).all()  # consecutive pictures differ
     assert told == [*(step / 500 for step in range(501)), 1]
 
 
@@ -197,18 +200,18 @@ def test_grey_pictures_become_coloured_ones(policy):
 
 
 def test_all_pictures_have_their_colours_from_one_table_that_knows_them_all():
-    """Colours that come late are seen too; what does not change is not written again."""
+    """Colors that appear late are in the palette; pixels that do not change are not written again."""
     colors = np.random.default_rng(0).integers(0, 255, [40, 3])
     frames = [Frame(Image.new("RGB", (90, 60), tuple(colors[n // 10])), 5) for n in range(40)]
     frames[35].image.putpixel((2, 3), (1, 2, 3))
     data = encode_gif(frames)
     pictures, delays = read_gif(data)
-    assert delays == [50, 50, 50, 25, 5, 20]  # pictures that are the same become one
+    assert delays == [50, 50, 50, 25, 5, 20]  # equal pictures are merged
     assert (pictures[:, -1, -1] == colors[[0, 1, 2, 3, 3, 3]]).all()
 
 
 def test_a_small_change_takes_little_room():
-    """A picture of 27 colours, in which then two far corners change: 20 times."""
+    """A picture of 27 colors in which two distant corners change 20 times."""
     picture = Image.fromarray(np.random.default_rng(0).choice([0, 120, 240], [90, 90, 3]).astype(np.uint8))
     frames = [Frame(picture.copy(), 5) for _ in range(21)]
     for number, frame in enumerate(frames):
@@ -216,17 +219,20 @@ def test_a_small_change_takes_little_room():
             frame.image.putpixel(corner, (240 * (number % 2), 0, 0))
     data = encode_gif(frames)
     assert len(read_gif(data)[1]) == 21
-    assert len(data) - len(encode_gif(frames[:1])) < 20 * 200  # neither its colours nor its other pixels once more
+    assert len(data) - len(encode_gif(frames[:1])) < 20 * 200  # the palette and other pixels are not repeated
 
 
 @pytest.mark.parametrize(
     ("env", "said"),
     [
-        ("HumanOnly-v0", "HumanOnly-v0 has no render mode rgb_array, but human, None"),
-        ("Counting-v0", "Counting-v0 has no render mode rgb_array, but none at all"),
-        ("InGraphOnly-v0", "InGraphOnly-v0 has no render mode rgb_array, but none at all"),
-        ("Broken-v0", "Broken-v0 cannot be drawn here (OSError: no screen)"),
-        ("Unpainted-v0", "Unpainted-v0 cannot be drawn here (TypeError: render gave NoneType, not an array of bytes)"),
+        ("HumanOnly-v0", "HumanOnly-v0 has render modes: human, None; a video needs the mode rgb_array"),
+        ("Counting-v0", "Counting-v0 has render modes: none; a video needs the mode rgb_array"),
+        ("InGraphOnly-v0", "InGraphOnly-v0 has render modes: none; a video needs the mode rgb_array"),
+        ("Broken-v0", "Broken-v0 cannot be rendered here (OSError: no screen)"),
+        (
+            "Unpainted-v0",
+            "Unpainted-v0 cannot be rendered here (TypeError: render returned NoneType; expected a uint8 array)",
+        ),
         ("Uninstalled-v0", "no_such_package_of_environments"),
     ],
 )

@@ -227,7 +227,7 @@ def test_workers_that_have_used_tensorflow_before_are_refused(monkeypatch):
 @pytest.mark.parametrize(
     ("settings", "named"),
     [
-        ({"fused": True}, "fused is one program, and 2 replicas are several"),
+        ({"fused": True}, "fused is True and there are 2 replicas"),
         ({"num_envs": 1}, "num_envs = 1 is not a multiple of the number of replicas = 2"),
         ({"lstm_units": 4}, "minibatch_size = 1 is not a multiple of the number of replicas = 2"),
     ],

@@ -1,0 +1,1 @@
+"""PPO for control: environments, policies, rollouts, and the trainer of a control run."""

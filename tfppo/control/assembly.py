@@ -1,4 +1,4 @@
-"""What a control run is made of: its environment, its policy, and what collects rollouts."""
+"""Functions that make the parts of a control run: the environment, the policy and the collector."""
 
 from typing import Any
 
@@ -25,16 +25,28 @@ from tfppo.execution.replicas import ALONE, Replicas
 def make_environment(
     control: ControlConfig, num_envs: int, in_graph: bool
 ) -> tuple[Environment | list[VectorEnv], gymnasium.Space, gymnasium.Space]:
-    """The environment or, where Python steps it, `num_envs` of them; and the spaces of a single copy's observations and
-    actions."""
+    """Makes the environment of a run.
+
+    Args:
+      control: the settings.
+      num_envs: number of copies of a Gymnasium environment; in-graph environments do not use it.
+      in_graph: True makes the in-graph environment, False makes Gymnasium's vector environments.
+
+    Returns:
+      The environment or the list of vector environments, then the observation space and the action space of a single
+      copy.
+
+    Raises:
+      UsageError: if there is no such environment, or it cannot be made.
+    """
     if not in_graph:
         environments = make_vector_environments(control.env, num_envs, control.vectorization, control.double_buffer)
         return environments, environments[0].single_observation_space, environments[0].single_action_space
     make = IN_GRAPH_ENVIRONMENTS.get(registered_id(control.env))
     if make is None:
         raise UsageError(
-            f"{control.env!r} is not an in-graph environment; those are {', '.join(IN_GRAPH_ENVIRONMENTS)}: "
-            f"choose one, or use --backend gymnasium"
+            f"env is {control.env!r}; backend graph allows only in-graph environments "
+            f"({', '.join(IN_GRAPH_ENVIRONMENTS)}): choose one of them, or use --backend gymnasium"
         )
     environment = make()
     check_twin(control.env, environment)
@@ -49,10 +61,21 @@ def make_policy(
     actor: keras.Model | None,
     critic: keras.Model | None,
 ) -> ControlPolicy:
-    """Makes the policy of a run: recurrent, with a shared trunk, or of an actor and a critic, which may be given.
+    """Makes the policy of a run: recurrent, or an actor and a critic with shared or separate layers.
+
+    Args:
+      observation_space: the space of a single environment's observations.
+      action_space: the space of a single environment's actions.
+      control: the settings.
+      seed: seed of the initial weights.
+      actor: the user's actor; None makes one from the settings.
+      critic: the user's critic; None makes one from the settings.
+
+    Returns:
+      The policy.
 
     Raises:
-      UsageError: if a space is not supported, or the settings or the given models do not fit.
+      UsageError: if a space is not supported, or if the settings and the given models do not fit together.
     """
     features = control.hidden_units[-1] if control.hidden_units else 0
     head = make_head(action_space, control.box_policy, features, control.gsde_interval)
@@ -61,10 +84,14 @@ def make_policy(
     is_given = actor is not None or critic is not None
     if is_given and (control.lstm_units or control.shared_trunk):
         raise UsageError(
-            "models of your own go with lstm_units = 0 and shared_trunk = False: give both, sharing layers"
+            "an actor or a critic is given with lstm_units or shared_trunk; given models allow neither: set lstm_units "
+            "to 0 and shared_trunk to False (an actor and a critic that you give may share layers)"
         )
     if control.lstm_units and control.shared_trunk:
-        raise UsageError("shared_trunk is for policies without a memory: leave it out, or set lstm_units to 0")
+        raise UsageError(
+            f"shared_trunk is True and lstm_units is {control.lstm_units}; a recurrent policy has no shared trunk: set "
+            "shared_trunk to False, or lstm_units to 0"
+        )
     if control.lstm_units:
         return make_recurrent(observation_space, head, control.lstm_units, **layers, **log_std)
     if control.shared_trunk:
@@ -85,7 +112,20 @@ def make_collector(
     mode: str,
     replicas: Replicas = ALONE,
 ) -> GraphCollector | GymnasiumCollector:
-    """A collector that acts in the environment, whose episodes start anew; `mode` is how it is compiled."""
+    """Makes the collector that acts in an environment; all episodes start from the beginning.
+
+    Args:
+      policy: the policy that acts.
+      environment: an in-graph environment, or a list of vector environments.
+      normalization: normalization of observations and rewards.
+      control: the settings.
+      seed: seed of resets and actions.
+      mode: compilation mode: "xla", "graph" or "eager".
+      replicas: the replicas that share the environments.
+
+    Returns:
+      A `GraphCollector` for an in-graph environment, a `GymnasiumCollector` for vector environments.
+    """
     options: dict[str, Any] = {"normalization": normalization, "seed": seed, "mode": mode, "replicas": replicas}
     if isinstance(environment, list):
         return GymnasiumCollector(policy, environment, control.rollout_length, **options)

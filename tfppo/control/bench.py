@@ -1,6 +1,7 @@
-"""How long the phases of a control run take in each mode of compilation.
+"""Measures how long the phases of a control run take in each compilation mode.
 
-The rule of execution/compilation.py decides how a run is compiled; these measurements inform, and change nothing.
+The rule in execution/compilation.py decides how a run is compiled. These measurements inform the user; they do not
+change the rule.
 """
 
 import dataclasses
@@ -22,44 +23,47 @@ from tfppo.training.pipeline import rollout_dataset
 
 
 class Measurement(NamedTuple):
-    """A phase in a mode."""
+    """The times of one phase in one compilation mode."""
 
-    phase: str  # "rollout", "update", or "fused": both in one program
+    phase: str  # "rollout", "update", or "fused" (both in one program)
     mode: str  # "xla", "graph" or "eager"
-    first_seconds: float  # of the first call, an iteration that is traced and compiled before
-    seconds: tuple[float, ...]  # of an iteration in each call after it
+    first_seconds: float  # seconds of the first call, with tracing and compilation
+    seconds: tuple[float, ...]  # seconds of an iteration in each later call
 
     @property
     def spread(self) -> tuple[float, float, float]:
-        """Least, median and most seconds of an iteration."""
+        """Minimum, median and maximum of the seconds of an iteration, without the first call."""
         return min(self.seconds), statistics.median(self.seconds), max(self.seconds)
 
     @property
     def compile_seconds(self) -> float:
-        """What the first call took longer than the median of the others."""
+        """Seconds by which the first call exceeds the median of the others."""
         return max(0.0, self.first_seconds - self.spread[1])
 
     def run_seconds(self, iterations: int) -> float:
-        """Seconds that the phase would take in a run of so many iterations."""
+        """Returns the seconds that the phase would take in a run of this many iterations."""
         return self.compile_seconds + iterations * self.spread[1]
 
 
 class Comparison(NamedTuple):
-    """All phases in all modes. A choice is a mode for "rollout" and one for "update", or one for "fused"."""
+    """The measurements of all phases in all compilation modes.
+
+    A choice is a dictionary: a mode for "rollout" and a mode for "update", or a mode for "fused".
+    """
 
     measurements: tuple[Measurement, ...]
-    iterations: int  # of the run
-    device: str  # where the rule has it run
-    auto: dict[str, str]  # the choice that the rule makes, with `fused` as it is set
+    iterations: int  # iterations of the run
+    device: str  # the device of the run
+    auto: dict[str, str]  # the choice of the rule, for the run's setting of `fused`
 
     def run_seconds(self, choice: dict[str, str]) -> float:
-        """Seconds of compiling, rollouts and updates that the run would take."""
+        """Returns the seconds that compilation, rollouts and updates of the run would take with this choice."""
         wanted = (m for m in self.measurements if choice.get(m.phase) == m.mode)
         return sum(m.run_seconds(self.iterations) for m in wanted)
 
     @property
     def fastest(self) -> dict[str, str]:
-        """The choice under which the run would have taken the fewest seconds."""
+        """The choice with the shortest run."""
         best: dict[str, str] = {}
         for m in sorted(self.measurements, key=lambda m: m.run_seconds(self.iterations)):
             best.setdefault(m.phase, m.mode)
@@ -73,16 +77,19 @@ def compare_modes(
     repetitions: int = 10,
     progress: Callable[[float], None] = lambda share: None,
 ) -> Comparison:
-    """Measures the phases of a run, each compiled anew in each mode, and leaves nothing on the disk.
+    """Measures the phases of a run, compiled again in each mode; it writes no files.
 
-    All modes do the same work: rollouts, as tf.data yields them, are those of the iterations from 0 on, after a reset;
-    updates are all of the same rollout; and before every call the weights and all other state are what they were.
+    All modes do the same work. Rollouts come from tf.data, from iteration 0 after a reset. All updates use the same
+    rollout. Before every call, the weights and all other state are set to their initial values.
 
     Args:
-      config: the settings of the run; its `compile_rollout` and `compile_update` do not matter.
-      modes: those that are measured; the rule of "auto" chooses among "xla" and "graph".
-      repetitions: calls behind the first one, at least 1.
-      progress: is told the share that is done, up to 1.
+      config: the settings of the run; `compile_rollout` and `compile_update` have no effect.
+      modes: the modes to measure; the rule of "auto" chooses between "xla" and "graph".
+      repetitions: number of calls after the first one, at least 1.
+      progress: function that gets the finished share of the work, up to 1.
+
+    Returns:
+      The comparison.
 
     Raises:
       UsageError: as `ControlTrainer` does.
@@ -105,7 +112,7 @@ def compare_modes(
                     result, count = next(iterations)
                     tf.test.experimental.sync_devices()
                     seconds.append((time.perf_counter() - began) / count)
-                    rollout = result if rollout is None else rollout  # the first one, for all updates
+                    rollout = result if rollout is None else rollout  # all updates use the first rollout
                     progress((len(measurements) * (1 + repetitions) + len(seconds)) / calls)
                 measurements.append(Measurement(phase, mode, seconds[0], tuple(seconds[1:])))
     finally:
@@ -114,14 +121,14 @@ def compare_modes(
 
 
 def describe(comparison: Comparison) -> str:
-    """What the rule chooses, and what would have been fastest, in a sentence."""
+    """Returns a sentence with the choice of the rule and the fastest choice."""
     auto, fastest = comparison.auto, comparison.fastest
-    chosen = f"auto chooses {_named(auto)}, {comparison.run_seconds(auto):.1f} s for the run's iterations"
+    chosen = f"auto chooses {_named(auto)}: {comparison.run_seconds(auto):.1f} s for the iterations of the run"
     if fastest == auto:
-        return f"{chosen}: nothing that was measured is faster"
+        return f"{chosen}; it is the fastest choice measured"
     fused = [f"--fused {'fused' in fastest}"] if ("fused" in fastest) != ("fused" in auto) else []
     phases = [f"--compile-{'update' if phase == 'fused' else phase} {mode}" for phase, mode in fastest.items()]
-    return f"{chosen}; fastest would have been {_named(fastest)}, {comparison.run_seconds(fastest):.1f} s: " + " ".join(
+    return f"{chosen}; the fastest is {_named(fastest)}: {comparison.run_seconds(fastest):.1f} s, with " + " ".join(
         fused + phases
     )
 
@@ -131,7 +138,7 @@ def _named(choice: dict[str, str]) -> str:
 
 
 def _remember(trainer: ControlTrainer) -> Callable[[], None]:
-    """Returns a function that gives all variables that training changes the values that they have now."""
+    """Returns a function that sets all variables of the training to their current values."""
     variables = list(named_variables(trainer.state).values())
     values = [tf.identity(variable) for variable in variables]
 
@@ -142,12 +149,12 @@ def _remember(trainer: ControlTrainer) -> Callable[[], None]:
     return restore
 
 
-# Each of these yields results of calls, and how many iterations each did; its first call compiles.
+# Each of these functions yields the result of a call and its number of iterations; the first call compiles.
 
 
 def _rollouts(trainer: ControlTrainer, mode: str, _: Any) -> Iterator[tuple[Rollout, int]]:
     config = trainer.config
-    with tf.device(trainer.device):  # a gymnasium collector compiles when it is made
+    with tf.device(trainer.device):  # the constructor of a Gymnasium collector compiles
         collector = make_collector(
             trainer.policy, trainer.environment, trainer.normalization, config.control, config.run.seed, mode
         )
@@ -165,7 +172,7 @@ def _updates(trainer: ControlTrainer, mode: str, rollout: Rollout) -> Iterator[t
 
 
 def _fused_iterations(trainer: ControlTrainer, mode: str, _: Any) -> Iterator[tuple[dict[str, float], int]]:
-    """As many iterations a call as in a run, but one in the first call."""
+    """Yields as many iterations a call as a run does, except one in the first call."""
     run, program = trainer.config.run, fuse(trainer.collector, trainer.learner, mode)
     count = 1
     while True:

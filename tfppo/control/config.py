@@ -1,4 +1,7 @@
-"""The settings of a control run. No TensorFlow here, so that the command line can answer at once."""
+"""The settings of a control run.
+
+This module imports no TensorFlow, so that the command line starts fast.
+"""
 
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
@@ -12,92 +15,115 @@ from tfppo.training.config import RunConfig
 
 
 def _is_environment_id(env: str) -> bool:
-    parts = env.split(":")  # what stands before a colon is imported
+    parts = env.split(":")  # module:ID, or ID
     return is_printable(env) and len(parts) <= 2 and all(parts)
 
 
-EnvironmentId = Annotated[
-    str, Must(_is_environment_id, "an environment's id, such as CartPole-v1 or module:CartPole-v1")
-]
-Widths = Annotated[tuple[int, ...], Must(lambda widths: all(units >= 1 for units in widths), "positive widths")]
+EnvironmentId = Annotated[str, Must(_is_environment_id, "an environment ID such as CartPole-v1 or module:CartPole-v1")]
+Widths = Annotated[tuple[int, ...], Must(lambda widths: all(units >= 1 for units in widths), "integers of at least 1")]
 
 
 @dataclass(frozen=True, slots=True)
 class ControlConfig:
-    """An environment, the networks that act in it, and how much they act."""
+    """The settings of the environment, the policy networks and the rollouts."""
 
     env: EnvironmentId = "CartPole-v1"
-    """The environment's id, gymnasium's or an in-graph one's; module:id: the module is imported, and registers it."""
+    """ID of an environment that is registered with Gymnasium or with tfppo.register_environment.
+    module:ID imports the module first, which can register the environment.
+    """
     backend: Literal["auto", "graph", "gymnasium"] = "auto"
-    """graph: the environment is part of the compiled program; gymnasium: gymnasium's own, stepped from Python; auto:
-    graph where the environment has that form."""
+    """graph: an in-graph environment, which is stepped inside the compiled program.
+    gymnasium: a Gymnasium environment, which is stepped from Python.
+    auto: graph if the environment has an in-graph form, gymnasium otherwise.
+    """
     vectorization: Literal["auto", "native", "sync", "async", "envpool"] = "auto"
-    """gymnasium's environments: one NumPy program, one after the other, or in processes; or EnvPool's, in threads (the
-    envpool extra); auto: one program where there is one, otherwise one after the other."""
+    """How Gymnasium environments are vectorized. native: one NumPy program for all of them.
+    sync: one after the other in this process. async: each in its own process.
+    envpool: EnvPool's environments, in threads (needs the envpool extra).
+    auto: native if the environment has a native form, sync otherwise.
+    """
     double_buffer: bool = False
-    """Whether environments in processes step in two halves, the policy acting for one while the other steps: it costs a
-    fifth more where environments are as quick as Pendulum, and can pay where slow ones outnumber the cores."""
+    """Steps the environments in two halves: the policy acts for one half while the other half steps.
+    Needs vectorization async. It can help if there are more slow environments than CPU cores.
+    It makes fast environments such as Pendulum about a fifth slower.
+    """
     fused: bool = False
-    """Whether rollout and update are one program (in-graph environments), which runs log_interval iterations a call."""
+    """Compiles rollout and update into one program, which runs up to log_interval iterations in one call.
+    Needs an in-graph environment.
+    """
     num_envs: Count = 64
-    """Environments that are stepped side by side."""
+    """Number of environments that are stepped in parallel."""
     rollout_length: Count = 64
     """Steps of each environment in a rollout."""
     total_steps: Count = 262_144
-    """Steps of all environments in the run; it is num_envs x rollout_length times the iterations, rounded down."""
+    """Environment steps of the whole run. It is rounded down to whole rollouts of num_envs x rollout_length steps."""
     hidden_units: Widths = (64, 64)
-    """Widths of the hidden layers, of the actor and of the critic alike."""
+    """Widths of the hidden layers, for both the actor and the critic. Empty: no hidden layers."""
     activation: Literal["tanh", "relu", "elu", "silu", "gelu"] = "tanh"
-    """Activation of the hidden layers."""
+    """Activation function of the hidden layers."""
     lstm_units: AtLeastZero = 0
-    """Units of an LSTM in front of the hidden layers: a policy that remembers the episode; 0: none."""
+    """Units of an LSTM in front of the hidden layers, for a policy that remembers the episode. 0: no LSTM."""
     shared_trunk: bool = False
-    """Whether actor and critic have their hidden layers in common."""
+    """Shares the hidden layers between the actor and the critic."""
     box_policy: Literal["normal", "squashed", "gsde"] = "normal"
-    """Continuous actions: normals, clipped; tanh of normals; normals whose noise depends on the state (gSDE)."""
+    """Distribution of continuous actions. normal: normal distributions; actions are clipped to the action space.
+    squashed: tanh of normal distributions, scaled to the action space.
+    gsde: normal distributions with state-dependent noise (gSDE, Raffin et al. 2022).
+    """
     log_std_init: Annotated[float, Interval(ge=-10, le=2)] = 0.0
-    """Log standard deviation of continuous actions at the start (for gsde, of each weight of its noise)."""
+    """Initial log standard deviation of continuous actions. With box_policy gsde: of each noise weight."""
     gsde_interval: AtLeastZero = 4
-    """Steps after which gSDE's noise is drawn anew; 0: once for a rollout."""
+    """Steps after which gSDE draws new noise. 0: once per rollout."""
     normalize_observations: bool = False
-    """Bring observations to mean 0 and standard deviation 1, by statistics of those that were seen, clipped to +-10."""
+    """Normalizes observations to mean 0 and standard deviation 1 with running statistics, and clips them to [-10, 10].
+    """
     normalize_rewards: bool = False
-    """Divide rewards by the standard deviation of the discounted return so far, clipped to +-10."""
+    """Divides rewards by the running standard deviation of the discounted return, and clips them to [-10, 10]."""
     target_return: float | None = None
-    """Stop once 100 episodes have finished and the mean return of the latest 100 is at least this; None: never."""
+    """Stops the run once 100 episodes have finished and the last 100 have at least this mean return.
+    None: the run does not stop early.
+    """
     eval_episodes: AtLeastZero = 100
-    """Greedy episodes on gymnasium's own environment at the end; 0: none."""
+    """Episodes of the final evaluation in Gymnasium's own environment.
+    This many are played with greedy actions, and as many with sampled actions. 0: no evaluation.
+    """
     video_episodes: Annotated[int, Interval(ge=0, le=10)] = 1
-    """Greedy episodes of their own that are recorded as video.gif at the end, 10 at most; 0: none."""
+    """Greedy episodes that are recorded in video.gif at the end of the run, at most 10. 0: no video.
+    They are not the episodes of the evaluation.
+    """
 
     def __post_init__(self) -> None:
         check_fields(self)
         if self.box_policy == "gsde" and not self.hidden_units:
-            raise UsageError("box_policy is gsde, whose noise hangs on the last hidden layer: give hidden_units")
+            raise UsageError(
+                "box_policy is gsde and hidden_units is empty; gsde needs the features of a hidden layer: set "
+                "hidden_units, or use box_policy normal"
+            )
         if self.double_buffer and self.vectorization != "async":
             raise UsageError(
-                f"double_buffer is for environments in processes, and vectorization is {self.vectorization}: use async"
+                f"double_buffer is True and vectorization is {self.vectorization}; double_buffer needs vectorization "
+                "async: set vectorization to async, or double_buffer to False"
             )
         if self.total_steps < self.batch_size:
             raise UsageError(
-                f"total_steps is {self.total_steps}, less than one rollout of num_envs x rollout_length = "
-                f"{self.batch_size} steps: raise total_steps or make the rollout smaller"
+                f"total_steps is {self.total_steps}; it must be at least one rollout of num_envs x rollout_length = "
+                f"{self.batch_size} steps: raise total_steps, or reduce num_envs or rollout_length"
             )
 
     @property
     def batch_size(self) -> int:
-        """Transitions in a rollout."""
+        """Transitions in a rollout: num_envs x rollout_length."""
         return self.num_envs * self.rollout_length
 
     @property
     def num_iterations(self) -> int:
-        """Rollouts, each followed by an update, in the run."""
+        """Iterations of the run; each is a rollout and an update."""
         return self.total_steps // self.batch_size
 
 
 @dataclass(frozen=True, slots=True)
 class ControlRunConfig:
-    """Everything that defines a control run: what config.yaml holds."""
+    """All settings of a control run; config.yaml holds them."""
 
     run: RunConfig = field(default_factory=RunConfig)
     control: ControlConfig = field(default_factory=ControlConfig)
@@ -106,14 +132,17 @@ class ControlRunConfig:
     def __post_init__(self) -> None:
         check_fields(self)
         exact_div(self.control.batch_size, self.ppo.minibatch_size, "num_envs x rollout_length", "minibatch_size")
-        if self.control.lstm_units:  # whose minibatches are environments with their whole time
+        if self.control.lstm_units:  # a minibatch then holds whole environments, with all steps of the rollout
             exact_div(self.ppo.minibatch_size, self.control.rollout_length, "minibatch_size", "rollout_length")
             pieces = self.control.rollout_length * self.ppo.num_micro_batches
             exact_div(self.ppo.minibatch_size, pieces, "minibatch_size", "rollout_length x num_micro_batches")
         if self.ppo.minibatch_size == 1 and self.ppo.normalize_advantages:
             raise UsageError(
-                "minibatch_size is 1, where normalize_advantages makes every advantage 0 and nothing is learnt: raise "
-                "minibatch_size, or set normalize_advantages to False"
+                "minibatch_size is 1 and normalize_advantages is True; every advantage would then be 0, and the policy "
+                "would learn nothing: raise minibatch_size, or set normalize_advantages to False"
             )
         if self.ppo.kl_in == "reward":
-            raise UsageError("kl_in is reward, but only text has a reference whose KL could be part of it: use loss")
+            raise UsageError(
+                "kl_in is reward; a control run allows only loss, because only text runs have a reference policy: set "
+                "kl_in to loss"
+            )

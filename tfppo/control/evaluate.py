@@ -1,4 +1,4 @@
-"""How good a policy is: episodes on gymnasium's own environment."""
+"""Evaluates a policy: episodes in Gymnasium's own environment."""
 
 import itertools
 from collections.abc import Callable, Iterator
@@ -18,19 +18,20 @@ from tfppo.ops.random import fold_in
 from tfppo.reporting.console import progress_bar
 
 MAX_ENVS = 100
-SEED_OFFSET = 1_000_003  # keeps evaluation's episodes apart from those of training
-NOISE_STEPS = 128  # whose noise is drawn at once, as a rollout's is: gSDE's stays for several steps
+SEED_OFFSET = 1_000_003  # evaluation must not repeat the episodes of training
+NOISE_STEPS = 128  # steps whose noise is drawn at once, as in a rollout; gSDE repeats noise for several steps
 
 
 class Player:
-    """A policy that acts in a vector environment: observations normalised, the memory kept, actions as the environment
-    takes them.
+    """Acts with a policy in a vector environment.
+
+    It normalizes observations, keeps the policy's memory, and converts actions to the form that the environment takes.
 
     Args:
-      policy: acts.
-      environment: B environments that start a new episode by a step of its own (gymnasium's NEXT_STEP).
-      normalization: of the observations; None: they stay as they are.
-      greedy: whether the most probable actions are taken; False: actions are drawn, as in training.
+      policy: the policy that acts.
+      environment: a vector environment with B copies and autoreset mode NEXT_STEP.
+      normalization: normalization of observations; None leaves them unchanged.
+      greedy: True takes the most probable actions; False samples actions as in training.
     """
 
     def __init__(
@@ -49,10 +50,14 @@ class Player:
         self._noise = tf.function(self._draw_noise, autograph=False)
 
     def play(self, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Resets the environment, then steps it for ever; `seed` is that of the episodes' starts and of drawn actions.
+        """Resets the environment, and steps it without end.
 
-        Yields rewards, float [B], and whether an episode has ended, bool [B]: of the reset, which gives 0 and ends
-        nothing, as does a step that only starts an episode, and then of each step.
+        Args:
+          seed: seed of the environment and of sampled actions.
+
+        Yields:
+          Rewards, float [B], and whether an episode has just ended, bool [B]. The first pair belongs to the reset: its
+          rewards are 0, and no episode has ended. The same holds for a step that only starts a new episode.
         """
         num_envs = self.environment.num_envs
         root = tf.constant([seed, 0xE7A1], tf.int64)
@@ -76,7 +81,10 @@ class Player:
     def _act_at(
         self, observations: Observations, noise: tf.Tensor, index: tf.Tensor, memory: Memory, starts: tf.Tensor
     ) -> tuple[tf.Tensor, Memory]:
-        """Returns what the environment gets, and the memory: zero where this step only starts a new episode."""
+        """Returns actions for the environment and the memory after the step.
+
+        The memory is zero where this step only starts a new episode.
+        """
         observations = self.normalization.observations(observations)
         if self.greedy:
             actions, memory = self.policy.greedy_step(observations, memory)
@@ -96,19 +104,23 @@ def episode_returns(
     greedy: bool = True,
     progress: Callable[[int], None] = lambda finished: None,
 ) -> np.ndarray:
-    """Returns of `episodes` episodes on gymnasium's own environment, float [episodes].
+    """Computes returns of episodes in Gymnasium's own environment.
 
-    Every environment plays its fixed share of the episodes: taking whichever finish first would favour short ones.
+    Each copy of the environment plays a fixed number of the episodes. Taking the episodes that finish first would favor
+    short episodes.
 
     Args:
-      policy: acts.
-      env: its id, as in `vector.make_vector_environment`.
-      episodes: how many.
-      seed: of the episodes' starts, and of actions that are drawn.
-      vectorization: as in `vector.make_vector_environment`.
-      normalization: of the observations; None: they stay as they are.
-      greedy: whether the most probable actions are taken; False: actions are drawn, as in training.
-      progress: told how many episodes have finished, at the start and after each step.
+      policy: the policy that acts.
+      env: the environment ID, as for `vector.make_vector_environment`.
+      episodes: number of episodes.
+      seed: seed of the environment and of sampled actions.
+      vectorization: as for `vector.make_vector_environment`.
+      normalization: normalization of observations; None leaves them unchanged.
+      greedy: True takes the most probable actions; False samples actions as in training.
+      progress: function that gets the number of finished episodes, after the reset and after each step.
+
+    Returns:
+      Returns of the episodes, float [episodes].
     """
     num_envs = min(episodes, MAX_ENVS)
     shares = np.full(num_envs, episodes // num_envs) + (np.arange(num_envs) < episodes % num_envs)
@@ -141,15 +153,19 @@ def judge(
     vectorization: str = "auto",
     normalization: Normalization | None = None,
 ) -> dict[str, Any]:
-    """Greedy episodes, summarised, and under "stochastic" as many with actions that are drawn; shows its progress.
+    """Evaluates a policy with greedy and with sampled actions, and shows progress bars.
 
     Args:
-      policy: who acts.
-      env: its id; where gymnasium has none of it and the policy was trained on EnvPool's, it is EnvPool's.
-      episodes: how many of each.
+      policy: the policy that acts.
+      env: the environment ID. If Gymnasium does not have it and the policy was trained in EnvPool's environment,
+        EnvPool's environment is used.
+      episodes: number of episodes for each kind of actions.
       seed: as for `episode_returns`.
-      vectorization: of the training.
-      normalization: of the observations; None: they stay as they are.
+      vectorization: vectorization of the training.
+      normalization: normalization of observations; None leaves them unchanged.
+
+    Returns:
+      The summary of the greedy episodes, with that of the sampled ones under "stochastic".
     """
     is_foreign = vectorization == "envpool" and env not in gymnasium.registry
     judged = []
@@ -170,7 +186,7 @@ def judge(
 
 
 def summarise(returns: np.ndarray) -> dict[str, float]:
-    """mean, std, min and max of episode returns, and how many there are."""
+    """Returns the number of episodes, and mean, std, min and max of their returns."""
     return {
         "episodes": len(returns),
         "mean": float(returns.mean()),
@@ -181,12 +197,12 @@ def summarise(returns: np.ndarray) -> dict[str, float]:
 
 
 def describe(evaluation: dict[str, Any]) -> str:
-    """An evaluation in a line."""
+    """Returns an evaluation as text: one line with the returns, and one with the hash of the weights."""
     shown = "{mean:.1f} +- {std:.1f}, from {min:g} to {max:g}"
     drawn = evaluation["stochastic"]
     whose = "gymnasium's " if evaluation["env"] in gymnasium.registry else ""
     return (
         f"greedy return over {evaluation['episodes']} episodes of {whose}{evaluation['env']}: "
-        f"{shown.format(**evaluation)}; with actions drawn as in training: {shown.format(**drawn)}\n"
+        f"{shown.format(**evaluation)}; with actions sampled as in training: {shown.format(**drawn)}\n"
         f"weights {evaluation['weights']} (SHA-256)"
     )

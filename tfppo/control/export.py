@@ -1,4 +1,4 @@
-"""A policy as a SavedModel: observations in, actions for the environment out, without this package."""
+"""Exports a policy as a SavedModel, which maps observations to actions without this package."""
 
 import re
 from pathlib import Path
@@ -16,7 +16,7 @@ from tfppo.training.files import replacing
 
 MEMORY = ("memory_h", "memory_c")
 STARTS, SEED = "episode_starts", "seed"
-MARK = "saved_model.pb"  # a folder that holds one may be replaced
+MARK = "saved_model.pb"  # a folder that contains this file may be replaced
 
 
 def export_policy(
@@ -25,31 +25,37 @@ def export_policy(
     folder: Path | str,
     normalization: Normalization | None = None,
 ) -> None:
-    """Writes a policy as a SavedModel with two signatures; an earlier one in the folder is replaced once it is whole.
+    """Exports a policy as a SavedModel with the signatures `act` and `sample`.
+
+    An older export in the folder is replaced after the new one is complete. Example::
 
         loaded = tf.saved_model.load(folder)
         actions = loaded.signatures["act"](observations=tf.constant(observations))["actions"]
 
-    `act` takes the most probable actions. `sample` draws them and takes `seed`, int64 [2], too: another one for every
-    call; noise that would last for several steps (gSDE's) is drawn anew with each. Both normalise observations by the
-    statistics so far, leave out actions that an action_mask forbids, and give `actions` [B, ...] as the environment
-    takes them: clipped or stretched to a Box, counted from a Discrete's start.
+    `act` returns the most probable actions. `sample` samples actions; it has one more input, `seed`, int64 [2], which
+    must be different in every call. Noise that lasts for several steps in training (gSDE) is drawn in every call.
 
-    Inputs are tensors [B, ...], B any: `observations` as the environment gives them, or each part of a Dict by its key
-    (what cannot stand in a name becomes _); Boxes as float32, images as uint8, choices as int32.
+    Both normalize observations with the statistics of the training, exclude actions that an action_mask forbids, and
+    return `actions` [B, ...] as the environment takes them: clipped or scaled to a Box, or counted from the start of a
+    Discrete space.
 
-    A policy that remembers the episode also takes and gives `memory_h` and `memory_c`, float32 [B, U]: give zeros at
-    first and then what came out. Where `episode_starts`, bool [B], is true the observation is the first of a new
-    episode, and what is remembered of the last one is forgotten before the policy acts.
+    Inputs are tensors [B, ...] for any B: `observations`, or one input for each key of a Dict, with `_` for characters
+    that a name cannot contain. Boxes are float32, images uint8, and discrete observations int32.
+
+    The signatures of a recurrent policy have three more inputs: `memory_h` and `memory_c`, float32 [B, U], and
+    `episode_starts`, bool [B]. The memory is zeros in the first call, and the output of the same name in later calls.
+    Where `episode_starts` is True, the observation is the first of a new episode, and the memory is cleared before the
+    policy acts.
 
     Args:
-      policy: acts.
-      observation_space: of one environment.
-      folder: where to; None of its parents has to exist.
-      normalization: of observations; None: they stay as they are.
+      policy: the policy.
+      observation_space: the space of a single environment's observations.
+      folder: the folder to write; its parents are created.
+      normalization: normalization of observations; None leaves them unchanged.
 
     Raises:
-      UsageError: if the folder holds something else or cannot be written to, or two inputs would have the same name.
+      UsageError: if the folder contains something else, if it cannot be written to, or if two inputs would have the
+        same name.
     """
     exported = _Exported(policy, observation_space, normalization or Normalization())
     specs = input_specs(policy, observation_space)
@@ -63,10 +69,17 @@ def export_policy(
 
 
 def input_specs(policy: ControlPolicy, observation_space: gymnasium.Space) -> dict[str, tf.TensorSpec]:
-    """Returns the inputs of an exported policy's `act`, by name.
+    """Returns the inputs of an exported policy's signature `act`, by name.
+
+    Args:
+      policy: the policy.
+      observation_space: the space of a single environment's observations.
+
+    Returns:
+      The specs of the inputs, by name.
 
     Raises:
-      UsageError: if two would have the same name.
+      UsageError: if two inputs would have the same name.
     """
     specs = [(name, _spec(part)) for name, part in _parts(observation_space)]
     if policy.actor_memory_specs:
@@ -75,25 +88,25 @@ def input_specs(policy: ControlPolicy, observation_space: gymnasium.Space) -> di
     twice = sorted({name for name in names if names.count(name) > 1 or name == SEED})
     if twice:
         raise UsageError(
-            f"two inputs of the exported policy would be called {twice[0]}: rename a key of the observation space "
-            f"{one_line(observation_space)} (gymnasium.wrappers.TransformObservation)"
+            f"observation space {one_line(observation_space)} gives two inputs of the exported policy the name "
+            f"{twice[0]}; names must be unique: rename a key (gymnasium.wrappers.TransformObservation)"
         )
     return dict(specs)
 
 
 class _Exported(tf.Module):
-    """The functions that are exported, and the variables that they read."""
+    """The exported functions and the variables that they use."""
 
     def __init__(self, policy: ControlPolicy, observation_space: gymnasium.Space, normalization: Normalization):
         super().__init__(name="policy")
         self._policy = policy
-        self._actor = policy.actor  # whose variables are saved
+        self._actor = policy.actor  # tf.Module finds the variables to save here
         self._normalization = normalization
         self._space = observation_space
 
     @tf.function(autograph=False)
     def act(self, **inputs: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Takes the most probable actions."""
+        """Returns the most probable actions."""
         observations = self._observations(inputs)
         outputs, memory = self._policy.run_actor(observations, self._memory(inputs))
         actions = self._policy.head.distribution(outputs, action_mask_of(observations)).mode()
@@ -101,7 +114,7 @@ class _Exported(tf.Module):
 
     @tf.function(autograph=False)
     def sample(self, seed: tf.Tensor, **inputs: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Draws actions by a seed, int64 [2]."""
+        """Samples actions with a seed, int64 [2]."""
         observations = self._observations(inputs)
         outputs, memory = self._policy.run_actor(observations, self._memory(inputs))
         noise = self._policy.noise([tf.shape(next(iter(inputs.values())))[0]], seed)
@@ -109,13 +122,13 @@ class _Exported(tf.Module):
         return self._answer(actions, memory)
 
     def _observations(self, inputs: dict[str, tf.Tensor]) -> Observations:
-        """Normalised observations [B, ...]."""
+        """Returns normalized observations [B, ...]."""
         if isinstance(self._space, gymnasium.spaces.Dict):
             return self._normalization.observations({key: inputs[_input_name(key)] for key in self._space})
         return self._normalization.observations(inputs[WHOLE])
 
     def _memory(self, inputs: dict[str, tf.Tensor]) -> Memory:
-        """The actor's memory [B, ...], zero where an episode starts."""
+        """Returns the actor's memory [B, ...], zero where an episode starts."""
         if not self._policy.actor_memory_specs:
             return ()
         return forget(tuple(inputs[name] for name in MEMORY), inputs[STARTS])
@@ -131,7 +144,7 @@ def _parts(space: gymnasium.Space) -> list[tuple[str, gymnasium.Space]]:
 
 
 def _input_name(key: str) -> str:
-    """The key as TensorFlow can name an input."""
+    """Returns a key as a valid name of a TensorFlow input."""
     name = re.sub(r"\W", "_", key, flags=re.ASCII)
     return name if name[:1].isalpha() else f"arg_{name}"
 
@@ -141,7 +154,7 @@ def _spec(space: gymnasium.Space) -> tf.TensorSpec:
 
 
 def model_graph(policy: ControlPolicy) -> bytes:
-    """The actor and the critic as a serialised GraphDef."""
+    """Returns the actor and the critic as a serialized GraphDef."""
     models = policy.actor, policy.critic
     specs = [tf.nest.map_structure(lambda x: tf.TensorSpec(x.shape, x.dtype, x.name), model.input) for model in models]
 

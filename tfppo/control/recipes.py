@@ -1,14 +1,17 @@
-"""Tuned settings for known environments: what `tfppo train control --env ID` uses where nothing else is said. No
-TensorFlow here, so that the command line can answer at once.
+"""Tuned settings of known environments.
 
-Rows named after rl-zoo are those of rl-baselines3-zoo (hyperparams/ppo.yml) in our terms: what a row there does not
-name is stable-baselines3's default, and its vf_coef is half our value_coeff, for its value loss lacks the 1/2.
+`tfppo train control --env ID` uses them for all settings that the user does not give. This module imports no
+TensorFlow, so that the command line starts fast.
+
+Recipes marked "rl-zoo" are rows of rl-baselines3-zoo (hyperparams/ppo.yml), translated into the settings of this
+package. A value that such a row does not name is the default of stable-baselines3. Its vf_coef is half of our
+value_coeff, because its value loss has no factor 1/2.
 """
 
 from tfppo.control.config import ControlRunConfig
 from tfppo.settings import with_settings
 
-SB3: dict[str, object] = {  # stable-baselines3's defaults
+SB3: dict[str, object] = {  # the defaults of stable-baselines3
     "learning_rate": 3e-4,
     "learning_rate_schedule": "constant",
     "minibatch_size": 64,
@@ -49,7 +52,7 @@ RECIPES: dict[str, dict[str, object]] = {
     "Acrobot-v1": SB3  # rl-zoo
     | NORMALIZED
     | {"num_envs": 16, "rollout_length": 256, "total_steps": 1_000_000, "num_epochs": 4, "gae_lambda": 0.94},
-    "Pendulum-v1": SB3  # rl-zoo, with a learning rate that falls to 0
+    "Pendulum-v1": SB3  # rl-zoo, but the learning rate falls to 0
     | {
         "num_envs": 4,
         "rollout_length": 1024,
@@ -60,8 +63,9 @@ RECIPES: dict[str, dict[str, object]] = {
         "box_policy": "gsde",
         "gsde_interval": 4,
     },
-    "MountainCar-v0": SB3  # our own: rl-zoo's rollouts of 16 steps are a small part of an episode, and leave some seeds
-    # with a swing too many (-117); these are as long as an episode, and the learning rate is larger but falls to 0
+    "MountainCar-v0": SB3  # our own. rl-zoo's rollouts of 16 steps are a small part of an episode, and some seeds then
+    # need one swing too many (return -117). These rollouts are about as long as an episode. The learning rate is larger
+    # and falls to 0.
     | NORMALIZED
     | {
         "num_envs": 16,
@@ -72,8 +76,9 @@ RECIPES: dict[str, dict[str, object]] = {
         "learning_rate_schedule": "linear",
         "gae_lambda": 0.98,
     },
-    "MountainCarContinuous-v0": SB3  # our own: noise that stays for a whole rollout climbs the hill by chance; noise of
-    # the usual size 1 saturates the motor, and one seed of five went on full throttle for good, at a return of 88
+    "MountainCarContinuous-v0": SB3  # our own. Noise that is constant for a whole rollout reaches the goal by chance.
+    # Noise of the usual standard deviation 1 saturates the motor: one seed of five then stayed at full throttle, with a
+    # return of 88.
     | NORMALIZED
     | {
         "num_envs": 16,
@@ -87,8 +92,8 @@ RECIPES: dict[str, dict[str, object]] = {
         "log_std_init": -1.0,
         "value_coeff": 0.5,
     },
-    "LunarLander-v3": SB3  # rl-zoo, of LunarLander-v2, with an entropy bonus that falls to 0: actions that are drawn
-    # then land as well as greedy ones (before: 206 against 251)
+    "LunarLander-v3": SB3  # rl-zoo's LunarLander-v2, but the entropy bonus falls to 0. Sampled actions then land as
+    # well as greedy actions (with a constant bonus: mean returns of 206 and 251).
     | {
         "num_envs": 16,
         "rollout_length": 1024,
@@ -105,10 +110,18 @@ RECIPES: dict[str, dict[str, object]] = {
 
 
 def make_control_config(env: str = "CartPole-v1", **settings: object) -> ControlRunConfig:
-    """Makes the config of a control run: the recipe of a known environment, the defaults for another, except for the
-    settings that are given by field name.
+    """Makes the config of a control run.
+
+    The settings of a known environment are its recipe; those of any other environment are the defaults.
+
+    Args:
+      env: the environment ID.
+      **settings: replace the settings of the recipe, by field name.
+
+    Returns:
+      The config.
 
     Raises:
-      UsageError: if no setting has such a name, or a value is invalid.
+      UsageError: if a setting does not exist or its value is invalid.
     """
     return with_settings(ControlRunConfig(), {"env": env} | RECIPES.get(env, {}) | settings)

@@ -1,4 +1,4 @@
-"""Control runs for Python."""
+"""Functions that train, and export, a control run from Python."""
 
 from pathlib import Path
 
@@ -8,29 +8,35 @@ from tfppo.training import driver, run_folder
 
 
 def train(config: ControlRunConfig, name: str | None = None, import_seconds: float = 0.0) -> Path | None:
-    """Trains a policy in a new run, evaluates it, and returns the run's folder; None in a worker that is not the chief.
+    """Trains a policy in a new run and evaluates it.
 
     Args:
       config: the settings.
-      name: begins the name of the run's folder where the settings have none; None: the environment.
-      import_seconds: seconds that went by before, for evaluation.json.
+      name: start of the run folder's name if the settings give no name; None uses the environment ID.
+      import_seconds: seconds spent on imports before this call, for evaluation.json.
+
+    Returns:
+      The folder of the run, or None in a worker that is not the chief.
 
     Raises:
-      UsageError: on settings that do not fit together, or a folder that cannot be used.
+      UsageError: if settings do not fit together, or a folder cannot be used.
     """
     return driver.train(ControlTrainer, config, import_seconds, name)
 
 
 def export(folder: Path, checkpoint: str = "latest", env: str | None = None) -> Path:
-    """Writes the policy of a run's checkpoint as a SavedModel (see `export_policy`), and returns its folder.
+    """Exports the policy of a run's checkpoint as a SavedModel; see `export_policy`.
 
     Args:
-      folder: of the run.
-      checkpoint: "latest", "best" or an iteration's number.
-      env: as `given` of `run_folder.read_confirmed`.
+      folder: the folder of the run.
+      checkpoint: "latest", "best" or the number of an iteration.
+      env: environment ID that confirms a module import; see `given` of `run_folder.read_confirmed`.
+
+    Returns:
+      The folder of the SavedModel.
 
     Raises:
-      UsageError: if the folder is no run, has no checkpoint that can be read, or cannot be written to.
+      UsageError: if the folder is not a run, has no readable checkpoint, or cannot be written to.
     """
     config = run_folder.read_confirmed(folder, CONTROL.config_class, CONTROL.imported, env)
     return driver.export(ControlTrainer(driver.for_inference(config)), folder, checkpoint)

@@ -1,4 +1,4 @@
-"""Training a policy for control."""
+"""The trainer of a control run."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -37,17 +37,18 @@ STEPS = "rollout/env_steps"
 
 
 class ControlTrainer:
-    """Trains a policy for control; a `training.trainer.Trainer`.
+    """Trains a policy for control; implements `training.trainer.Trainer`.
 
     Args:
       config: the settings of the run.
-      actor: a Keras model of observations [B, ...], in place of the usual one: to logits [B, A] (all heads' side by
-        side), or to the means [B, D] of a Box's actions, or to means and log standard deviations [B, 2 D].
-      critic: a Keras model of observations [B, ...] to values [B, 1], in place of the usual one.
+      actor: a Keras model that replaces the default actor. It maps observations [B, ...] to logits [B, A] (those of all
+        choices, concatenated), to the means [B, D] of continuous actions, or to means and log standard deviations [B, 2
+        D].
+      critic: a Keras model that replaces the default critic. It maps observations [B, ...] to values [B, 1].
 
     Raises:
-      UsageError: on an environment that does not exist, has spaces of a kind that is not supported, or that the models
-        do not fit; and if there is nothing to distribute over, or the settings cannot be shared.
+      UsageError: if the environment does not exist, if a space is not supported, if the given models do not fit the
+        spaces, or if the run cannot be distributed as `distribute` asks.
     """
 
     def __init__(self, config: ControlRunConfig, actor: keras.Model | None = None, critic: keras.Model | None = None):
@@ -62,7 +63,7 @@ class ControlTrainer:
         self.rollout_mode = choose_compilation(run.compile_rollout, acting, self.device, control.num_envs, *length)
         self.update_mode = choose_compilation(run.compile_update, "update", self.device, ppo.minibatch_size, *length)
         modes = {"compile_rollout": self.rollout_mode, "compile_update": self.update_mode}
-        self.config = with_settings(config, modes)  # what a resumed run goes on with, wherever it is
+        self.config = with_settings(config, modes)  # a resumed run keeps these modes, on any machine
         self._check_options()
         self.replicas.divide(control.num_envs, "num_envs")
         with tf.device(self.device):
@@ -105,67 +106,78 @@ class ControlTrainer:
     def _check_options(self) -> None:
         control, env, count = self.config.control, self.config.control.env, self.replicas.count
         if self.in_graph and control.vectorization != "auto":
-            given = f"vectorization {control.vectorization}" + " with double_buffer" * control.double_buffer
+            given = f"vectorization is {control.vectorization}" + " with double_buffer" * control.double_buffer
             raise UsageError(
-                f"{given} is for gymnasium's environments, and {env} is in the graph here: leave it out, or use "
+                f"{given}; {env} is an in-graph environment here, which allows only auto: leave it out, or use "
                 "--backend gymnasium"
             )
         if control.fused and not self.in_graph:
             raise UsageError(
-                f"fused wants an in-graph environment, and {env} is stepped by gymnasium here: leave fused out"
+                f"fused is True and {env} is stepped by Gymnasium here; fused needs an in-graph environment: leave "
+                "fused out, or choose an in-graph environment"
             )
         if control.fused and count > 1:
             raise UsageError(
-                f"fused is one program, and {count} replicas are several: leave fused out, or use --distribute none"
+                f"fused is True and there are {count} replicas; fused allows one: leave fused out, or use "
+                "--distribute none"
             )
 
     @property
     def name(self) -> str:
+        """Start of the run folder's name: the environment ID."""
         return run_folder.folder_name(self.config.control.env)
 
     @property
     def subject(self) -> str:
+        """One line for the console: the environment, the backend and the number of environments."""
         backend = "in-graph" if self.in_graph else "gymnasium"
         return f"{self.config.control.env} ({backend}), {self.config.control.num_envs} environments"
 
     @property
     def modes(self) -> Mapping[str, str]:
+        """Compilation mode of each program: "rollout" and "update", or "fused"."""
         modes = {"rollout": self.rollout_mode, "update": self.update_mode}
         return {"fused": self.update_mode} if self.config.control.fused else modes
 
     @property
     def display(self) -> Display:
+        """The metrics that the console and TensorBoard show."""
         columns = {RETURN: "return", "time/env_steps_per_s": "steps/s"}
         return Display(columns, STEPS, [RETURN], RETURN, "loss/kl", RETURN, self.has_choices)
 
     @property
     def iteration(self) -> int:
+        """Number of finished iterations."""
         return int(self.learner.iteration.numpy())
 
     @property
     def num_iterations(self) -> int:
+        """Number of iterations of the whole run."""
         return self.config.control.num_iterations
 
     @property
     def metrics(self) -> Metrics:
-        """Counts and means of the episodes that have finished, as in `metrics.METRICS`."""
+        """Counts and means of the finished episodes, by the names in `reporting.metrics.METRICS`."""
         return {name: float(value) for name, value in self.collector.statistics.metrics().items()}
 
     @property
     def env_steps(self) -> int:
-        """Environment steps that are done."""
+        """Number of environment steps so far."""
         return int(self.metrics[STEPS])
 
     @property
     def next_step(self) -> int:
+        """The next environment step, on TensorBoard's axis."""
         return self.env_steps + 1
 
     @property
     def weights(self) -> list[tf.Variable]:
+        """The weights of the actor and the critic, in a fixed order."""
         return [*self.policy.actor.weights, *self.policy.critic.weights]
 
     @property
     def state(self) -> dict[str, object]:
+        """Everything that a checkpoint saves, by name."""
         return {
             "actor": self.policy.actor,
             "critic": self.policy.critic,
@@ -179,23 +191,29 @@ class ControlTrainer:
 
     @property
     def eval_size(self) -> int:
+        """Number of episodes of the final evaluation; 0 means no evaluation."""
         return self.config.control.eval_episodes
 
     def is_solved(self, metrics: Metrics) -> bool:
+        """Returns whether the mean return of the last 100 episodes has reached `target_return`."""
         target = self.config.control.target_return
         return target is not None and metrics["rollout/episodes"] >= WINDOW and metrics[RETURN] >= target
 
     def recorded_iterations(self, folder: Path, tensorboard: TensorBoardWriter) -> Iterator[tuple[int, Metrics]]:
+        """Trains as `iterations` does; a new run first writes the graph of the models to TensorBoard."""
         if self.iteration == 0:
             tensorboard.write_graph(model_graph(self.policy))
         yield from self.iterations()
 
     def iterations(self) -> Iterator[tuple[int, Metrics]]:
-        """Trains from where the learner is to the end of the run; yields each iteration's number and metrics.
+        """Trains from the current iteration to the end of the run.
+
+        Yields:
+          The number and the metrics of each iteration. With `fused`, only the last iteration of each call is yielded.
 
         Raises:
-          UsageError: if too many updates in a row were skipped because something was not finite.
-          Exception: what an environment raised.
+          UsageError: if too many consecutive updates were skipped because of values that are not finite.
+          Exception: the exception that an environment raised.
         """
         control = self.config.control
         if control.fused:
@@ -217,60 +235,66 @@ class ControlTrainer:
             yield number, row | {"time/env_steps_per_s": count * control.batch_size / seconds}
 
     def save_extra(self, folder: Path) -> None:
+        """Saves the state of environments that are stepped from Python."""
         if self._stepped is not None:
             self._stepped.save_environments(folder)
 
     def restore_extra(self, folder: Path) -> None:
+        """Restores what `save_extra` saved, and prints how many environments continue exactly."""
         if self._stepped is not None:
             print(self._stepped.restore_environments(folder))
 
     @property
     def _stepped(self) -> GymnasiumCollector | None:
-        """What steps environments in Python that go on exactly where they were.
+        """The collector that saves and restores environments stepped from Python; None if there is none.
 
-        Processes that share such environments start new episodes when they are resumed.
+        It is also None if several processes share the environments: these start new episodes when a run is resumed.
         """
         is_kept = isinstance(self.collector, GymnasiumCollector) and self.replicas.processes == 1
         return self.collector if is_kept else None
 
     def draw(self, folder: Path) -> None:
+        """Draws the training curve into the folder of the run."""
         title = f"{self.config.control.env}, {folder.name}"
         plot_curve(folder / run_folder.METRICS, folder / run_folder.CURVE, STEPS, RETURN, title)
 
     def judge(self, size: int, seed: int) -> Evaluation:
-        """Plays greedy episodes and, under "stochastic", as many with actions that are drawn."""
+        """Evaluates `size` greedy episodes and, under "stochastic", as many episodes with sampled actions."""
         env, vectorization = self.config.control.env, self.config.control.vectorization
         judged = judge(self.policy, env, size, seed, vectorization=vectorization, normalization=self.normalization)
         return {"env": env, "seed": seed} | judged | {"env_steps": self.env_steps}
 
     def describe(self, evaluation: Evaluation) -> str:
+        """Returns an evaluation as text for the console."""
         return describe(evaluation)
 
     def record(self, folder: Path, seed: int) -> None:
+        """Records a video in the folder of the run, or prints why there is none."""
         env, episodes = self.config.control.env, self.config.control.video_episodes
         if episodes:
             leave_video(folder, self.policy, env, episodes, seed, self.env_steps, self.normalization)
 
     def farewell(self, folder: Path) -> str:
+        """Returns a line that names the results of a finished run and the command that shows them."""
         return (
-            f"{folder} holds {run_folder.CURVE}, {run_folder.METRICS} and the rest; see it with: tensorboard --logdir "
-            f"{run_folder.quoted(folder.parent)}"
+            f"{folder} holds {run_folder.CURVE}, {run_folder.METRICS} and the other results; to view them: tensorboard "
+            f"--logdir {run_folder.quoted(folder.parent)}"
         )
 
     def export(self, folder: Path) -> str:
-        """Writes the policy as a SavedModel (see `export_policy`); returns how to use it."""
+        """Exports the policy as a SavedModel (see `export_policy`) and returns a line that says how to use it."""
         export_policy(self.policy, self.observation_space, folder, self.normalization)
         specs = input_specs(self.policy, self.observation_space)
         inputs = ", ".join(f"{name}=..." for name in specs)
         line = (
-            f'{folder} holds a SavedModel; policy = tf.saved_model.load("{folder}"), then '
+            f'{folder} holds a SavedModel; to use it: policy = tf.saved_model.load("{folder}"), then '
             f'policy.signatures["act"]({inputs})["actions"]'
         )
         if MEMORY[0] not in specs:
             return line
         return line + (
-            f"; {' and '.join(MEMORY)}: zeros [B, {specs[MEMORY[0]].shape[-1]}] at first, then what came out under "
-            "these names; episode_starts: bool [B], where an episode begins"
+            f"; {' and '.join(MEMORY)}: zeros [B, {specs[MEMORY[0]].shape[-1]}] in the first call, later the outputs "
+            "of the same names; episode_starts: bool [B], True where an episode begins"
         )
 
     def close(self) -> None:

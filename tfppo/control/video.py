@@ -1,4 +1,4 @@
-"""Videos of what a policy has learnt: greedy episodes as gymnasium's own environment draws them, in a GIF."""
+"""Videos of a policy: greedy episodes, rendered by Gymnasium's own environment, as an animated GIF."""
 
 import io
 import math
@@ -23,22 +23,22 @@ from tfppo.reporting.console import progress_bar
 from tfppo.reporting.tensorboard import TensorBoardWriter
 from tfppo.training import run_folder
 
-MAX_FPS = 30  # frames a second; where the environment makes more, some are left out
-USUAL_FPS = 30  # of an environment that does not say, as gymnasium's RecordVideo has it
-MIN_DELAY = 2  # hundredths of a second; browsers slow down what is shown for less
-LAST_DELAY = 100  # the end of an episode is held for a second
-MAX_FRAMES = 500  # of an episode; the rest is not shown
+MAX_FPS = 30  # frames per second; frames are dropped if the environment has more
+USUAL_FPS = 30  # if the environment gives no rate, as in Gymnasium's RecordVideo
+MIN_DELAY = 2  # hundredths of a second; browsers slow down videos with shorter delays
+LAST_DELAY = 100  # hundredths of a second; the last frame of an episode stays for a second
+MAX_FRAMES = 500  # frames of an episode; later frames are dropped
 MAX_SIDE = 320  # pixels
 NUM_COLORS = 128
-NUM_SAMPLES = 16  # frames that the colours are chosen from
+NUM_SAMPLES = 16  # frames from which the palette is computed
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 
 
 class Frame(NamedTuple):
-    """A picture of a video."""
+    """One image of a video."""
 
     image: Image.Image  # RGB
-    delay: int  # how long it is shown, in hundredths of a second
+    delay: int  # time on the screen, in hundredths of a second
 
 
 def record_episodes(
@@ -50,21 +50,25 @@ def record_episodes(
     normalization: Normalization | None = None,
     progress: Callable[[float], None] = lambda finished: None,
 ) -> bytes:
-    """A GIF of greedy episodes of their own, in real time: the first ones of the seed, whatever they return.
+    """Records greedy episodes as a GIF in real time; these are the first episodes of the seed, whatever their returns.
 
-    They need not be among those that `evaluate.episode_returns` counts: where gymnasium has a native vector form, that
-    one starts its episodes otherwise.
+    They need not be episodes that `evaluate.episode_returns` counts: it uses native vector environments, which start
+    episodes differently.
 
     Args:
-      policy: acts.
-      env: its id, as in `vector.make_vector_environment`.
-      episodes: how many, up to `evaluate.MAX_ENVS`.
-      seed: of the episodes' starts.
-      normalization: of the observations; None: they stay as they are.
-      progress: told how many episodes have finished, the one under way as the fraction of its time limit.
+      policy: the policy that acts.
+      env: the environment ID, as for `vector.make_vector_environment`.
+      episodes: number of episodes, at most `evaluate.MAX_ENVS`.
+      seed: seed of the first episode; each next episode uses the next seed.
+      normalization: normalization of observations; None leaves them unchanged.
+      progress: function that gets the number of finished episodes; the current episode counts as a fraction of its time
+        limit.
+
+    Returns:
+      The GIF.
 
     Raises:
-      UsageError: if the environment cannot be drawn: it says why, in one line.
+      UsageError: if the environment cannot be rendered; it says why, in one line.
     """
     with _off_screen():
         _check_renders(env)
@@ -90,12 +94,19 @@ def leave_video(
     step: int,
     normalization: Normalization | None = None,
 ) -> None:
-    """Leaves a video in a run's folder and on TensorBoard, at the given step, or says why there is none.
+    """Writes a video to a run's folder and to TensorBoard, or prints why there is none.
 
-    The other arguments are those of `record_episodes`.
+    Args:
+      folder: the folder of the run.
+      policy: the policy that acts.
+      env: the environment ID.
+      episodes: number of episodes.
+      seed: as for `record_episodes`.
+      step: the step of the video on TensorBoard's axis.
+      normalization: as for `record_episodes`.
     """
     if is_only_in_graph(env):
-        print(f"no video: {env} is in the graph only, where nothing draws it")
+        print(f"no video: {env} has only an in-graph form, which cannot be rendered")
         return
     try:
         with progress_bar("recording a video", episodes) as advance:
@@ -106,14 +117,14 @@ def leave_video(
         writer.close()
     except (UsageError, OSError) as error:
         command = run_folder.confirmed(folder, "env", env)
-        print(f"no video: {error}; once that is mended: tfppo evaluate {command} --video-episodes {episodes}")
+        print(f"no video: {error}; after fixing this: tfppo evaluate {command} --video-episodes {episodes}")
     else:
         shown = "a greedy episode" if episodes == 1 else f"{episodes} greedy episodes"
         print(f"{folder / run_folder.VIDEO} shows {shown} of {env}")
 
 
 def encode_gif(frames: Sequence[Frame]) -> bytes:
-    """Frames of one size as an animated GIF that plays for ever, all in the same colours."""
+    """Returns frames of equal size as an animated GIF that loops forever, with one palette for all frames."""
     samples = [frames[index].image for index in np.linspace(0, len(frames) - 1, NUM_SAMPLES, dtype=int)]
     width, height = samples[0].size
     sheet = Image.new("RGB", (width, height * len(samples)))
@@ -129,34 +140,42 @@ def encode_gif(frames: Sequence[Frame]) -> bytes:
         append_images=others,
         duration=[10 * frame.delay for frame in frames],
         loop=0,
-        palette=bytes(colors.getpalette() or []),  # once for all frames
-        optimize=True,  # only what changes from frame to frame
+        palette=bytes(colors.getpalette() or []),  # one palette for all frames
+        optimize=True,  # stores only the differences between frames
     )
     return file.getvalue()
 
 
 def _check_renders(env: str) -> None:
-    """Raises UsageError where gymnasium would only warn, or the whole process would crash."""
+    """Checks that an environment can be rendered.
+
+    Otherwise Gymnasium would only warn, or MuJoCo would crash the process.
+
+    Raises:
+      UsageError: if the environment cannot be rendered.
+    """
     environment = make_vector_environment(env, 1)
     modes = environment.metadata.get("render_modes") or []
     environment.close()
     if "rgb_array" not in modes:
-        raise UsageError(f"{env} has no render mode rgb_array, but {', '.join(map(str, modes)) or 'none at all'}")
+        raise UsageError(
+            f"{env} has render modes: {', '.join(map(str, modes)) or 'none'}; a video needs the mode rgb_array"
+        )
     drawn = environment.envs[0].unwrapped if isinstance(environment, SyncVectorEnv) else environment
     if any("mujoco" in base.__module__ for base in type(drawn).__mro__):
         has_display = sys.platform != "linux" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
         is_off_screen = os.environ.get("MUJOCO_GL") in ("egl", "osmesa")
         if not (NVIDIA_DRIVER.exists() if is_off_screen else has_display):
             raise UsageError(
-                f"{env} is drawn by MuJoCo, which wants a display, or MUJOCO_GL=egl and NVIDIA's driver (Mesa's "
-                "software OpenGL crashes beside TensorFlow)"
+                f"{env} is rendered by MuJoCo, which needs a display, or MUJOCO_GL=egl with NVIDIA's driver (Mesa's "
+                "software OpenGL crashes together with TensorFlow)"
             )
 
 
 def _record_episode(
     player: Player, env: str, seed: int, finished: int, progress: Callable[[float], None]
 ) -> list[Frame]:
-    """The frames of the episode that follows `finished` others."""
+    """Returns the frames of the next episode; `finished` is the number of episodes before it."""
     fps = player.environment.metadata.get("render_fps") or USUAL_FPS
     limit = (player.environment.spec and player.environment.spec.max_episode_steps) or math.inf
     interval = math.ceil(fps / MAX_FPS)
@@ -168,7 +187,7 @@ def _record_episode(
         progress(finished + step / limit)
         if done[0] or len(images) == MAX_FRAMES:
             break
-    # Rounding times, not delays: it does not add up.
+    # Times are rounded, not delays: rounding errors of delays would add up.
     delays = np.diff(np.round(100 * np.array(steps) / fps)).astype(int).clip(MIN_DELAY)
     return [Frame(*frame) for frame in zip(images, [*delays.tolist(), LAST_DELAY], strict=True)]
 
@@ -177,23 +196,23 @@ def _draw(player: Player, env: str) -> Image.Image:
     with _explained(env):
         (pixels,) = player.environment.render() or (None,)
         if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8:
-            raise TypeError(f"render gave {type(pixels).__name__}, not an array of bytes")
+            raise TypeError(f"render returned {type(pixels).__name__}; expected a uint8 array")
         image = Image.fromarray(pixels).convert("RGB")
     return image.reduce(math.ceil(max(image.size) / MAX_SIDE))
 
 
 @contextmanager
 def _explained(env: str) -> Iterator[None]:
-    """Inside, whatever is raised becomes a UsageError: every library that draws fails in a way of its own."""
+    """Turns every exception in its block into a UsageError; each rendering library raises its own exceptions."""
     try:
         yield
     except Exception as error:
-        raise UsageError(f"{env} cannot be drawn here ({type(error).__name__}: {one_line(error)})") from None
+        raise UsageError(f"{env} cannot be rendered here ({type(error).__name__}: {one_line(error)})") from None
 
 
 @contextmanager
 def _off_screen() -> Iterator[None]:
-    """Inside, drawing wants no window and no loudspeaker, unless the user has set them, and warns of nothing."""
+    """Lets its block render without a window or sound and without warnings, unless the user has set SDL's variables."""
     settings = {"SDL_VIDEODRIVER": "dummy", "SDL_AUDIODRIVER": "dummy"}
     added = {name: value for name, value in settings.items() if name not in os.environ}
     os.environ.update(added)

@@ -1,4 +1,4 @@
-"""One contract for every in-graph environment: it is gymnasium's own, step by step."""
+"""Every in-graph classic environment equals Gymnasium's, step by step."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -14,23 +14,26 @@ from tfppo.control.envs.episodes import start_episodes, step_episodes
 from tfppo.ops.random import fold_in
 
 SEED = tf.constant([3, 4])
-ANY, PLAYED = 3000, 400  # transitions from any state, and those of episodes
+ANY, PLAYED = 3000, 400  # numbers of transitions from any state, and of transitions in episodes
 
 
 class Case(NamedTuple):
-    """What the test knows of an environment of D state variables, apart from gymnasium's own."""
+    """Test data of an environment with D state variables."""
 
-    starts: list  # [D] pairs: the bounds that an episode starts within
-    states: list  # [D] pairs: the bounds to draw any state from
-    edges: list  # [D] lists: places that something happens at
-    swing: Callable  # of observations: the direction that a player pushes in
-    branches: Callable  # of states before, observations after and terminated: whether the rows pass each branch
-    tolerance: float  # of rounding to float32 where episodes go; gymnasium computes in float64
-    tolerance_anywhere: float  # and from any state
+    starts: list  # [D] pairs: bounds of initial states
+    states: list  # [D] pairs: bounds of any state
+    edges: list  # [D] lists: values at which the dynamics change
+    swing: Callable  # from observations to the direction in which the player pushes
+    branches: Callable  # from states before, observations after and terminated to the rows that pass each branch
+    tolerance: float  # rounding error in episodes; Gymnasium computes in float64
+    tolerance_anywhere: float  # rounding error from any state
 
 
 def car(goal):
-    """MountainCar: both variables are below 1.2 and a step is a few operations: float32 keeps them to 1e-7."""
+    """Returns the case of MountainCar.
+
+    Both variables are below 1.2 and a step is a few operations, so that float32 is accurate to 1e-7.
+    """
 
     def branches(before, after, terminated):
         position, velocity = after.T
@@ -65,7 +68,7 @@ CASES = {
         5e-7,
         5e-7,
     ),
-    # Where both links whirl, a Runge-Kutta step turns them by radians and multiplies an error by up to 9,000.
+    # If both links turn fast, a Runge-Kutta step turns them by radians, and multiplies an error by up to 9,000.
     "Acrobot-v1": Case(
         [(-0.1, 0.1)] * 4,
         [(-PI, PI), (-PI, PI), (-4 * PI, 4 * PI), (-9 * PI, 9 * PI)],
@@ -77,7 +80,7 @@ CASES = {
     ),
     "MountainCar-v0": car(goal=0.5),
     "MountainCarContinuous-v0": car(goal=0.45),
-    # An angle of up to 200 steps * 0.05 s * 8 rad/s = 80 rad is known to 4e-6 rad in float32.
+    # The angle is at most 200 steps * 0.05 s * 8 rad/s = 80 rad, which float32 represents to 4e-6 rad.
     "Pendulum-v1": Case(
         [(-PI, PI), (-1, 1)],
         [(-80, 80), (-8, 8)],
@@ -91,7 +94,7 @@ CASES = {
 
 
 class Transitions(NamedTuple):
-    """N steps of gymnasium's environment."""
+    """N steps of Gymnasium's environment."""
 
     states: np.ndarray  # [N, D] float32, before the step
     actions: np.ndarray  # [N] int32 or [N, A] float32
@@ -113,14 +116,14 @@ def ours(name):
 
 @pytest.fixture(scope="module")
 def theirs(name):
-    environment = gymnasium.make(name, disable_env_checker=True)  # the checker warns of actions out of bounds
+    environment = gymnasium.make(name, disable_env_checker=True)  # the checker warns about actions out of bounds
     environment.reset(seed=0)
     return environment
 
 
 @pytest.fixture(scope="module")
 def transitions(name, theirs):
-    """From any states, then those of a player that mostly pushes the way it swings."""
+    """Steps from any states, then steps of episodes whose player mostly pushes in the direction of the swing."""
     case, rng = CASES[name], np.random.default_rng(1)
     rows = []
     for state, action in zip(any_states(case, rng), any_actions(theirs.action_space, rng, ANY), strict=True):
@@ -138,7 +141,7 @@ def transitions(name, theirs):
 
 
 def any_states(case, rng):
-    """Uniform ones, with half of their variables moved next to an edge."""
+    """Draws uniform states, with half of their variables next to an edge."""
     low, high = np.array(case.states).T
     states = rng.uniform(low, high, [ANY, len(low)])
     edges = np.stack([rng.choice(places, ANY) for places in case.edges], axis=-1)
@@ -147,7 +150,7 @@ def any_states(case, rng):
 
 
 def any_actions(space, rng, count):
-    """Every discrete one; continuous ones within the bounds, at them, and beyond."""
+    """Draws all discrete actions; continuous actions within the bounds, at them, and beyond them."""
     if isinstance(space, gymnasium.spaces.Discrete):
         return rng.integers(space.n, size=count, dtype=np.int32)
     scale = rng.choice([1.0, 1.0, 5.0], [count, 1])
@@ -156,14 +159,14 @@ def any_actions(space, rng, count):
 
 
 def push(space, direction):
-    """The strongest action in a direction."""
+    """Returns the strongest action in a direction."""
     if isinstance(space, gymnasium.spaces.Discrete):
         return np.int32(0 if direction < 0 else space.n - 1)
     return space.high * np.float32(np.sign(direction))
 
 
 def within(actual, expected, tolerance):
-    """Whether every row is within its absolute and relative tolerance."""
+    """Returns whether every row is within its absolute and relative tolerance."""
     tolerance = tolerance.reshape([-1] + [1] * (expected.ndim - 1))
     excess = np.abs(actual - expected) / (tolerance * (1 + np.abs(expected)))
     assert np.shape(actual) == expected.shape and excess.max() <= 1, f"{excess.max():.3g} times the tolerance"
@@ -194,21 +197,23 @@ def test_steps_equal_those_of_gymnasium(compiled, ours, transitions):
 def test_steps_pass_every_branch(name, transitions):
     branches = CASES[name].branches(transitions.states, transitions.observations, transitions.terminated)
     assert min(np.sum(rows) for rows in branches) >= 20, [int(np.sum(rows)) for rows in branches]
-    assert transitions.terminated[ANY:].any() == (name != "Pendulum-v1")  # a player reaches the end too
+    assert transitions.terminated[ANY:].any() == (name != "Pendulum-v1")  # episodes of the player terminate, too
 
 
 @every_mode
 def test_episodes_start_where_those_of_gymnasium_do(compiled, name, ours, theirs):
-    """Uniform within the bounds, and independent of each other."""
+    """Initial states are uniform within the bounds, and independent of each other."""
     states = compiled(lambda seed: ours.reset(20_000, seed))(SEED)
-    np.testing.assert_allclose(states, ours.reset(20_000, SEED), rtol=1e-6, atol=1e-7)  # but for a fused multiply-add
+    np.testing.assert_allclose(
+        states, ours.reset(20_000, SEED), rtol=1e-6, atol=1e-7
+    )  # a fused multiply-add may differ
     low, high = np.array(CASES[name].starts, float).T
     drawn = [theirs.reset() and np.array(theirs.unwrapped.state) for _ in range(1000)]
     for starts in (states.numpy().astype(float), np.array(drawn)):
         assert starts.shape[1:] == low.shape
         places = (starts - low) / np.where(high > low, high - low, 1)
         assert places.min() > -1e-6 and places.max() < 1 + 1e-6
-        error = 4 / len(starts) ** 0.5  # of a mean, in standard deviations
+        error = 4 / len(starts) ** 0.5  # error of a mean, in standard deviations
         places = places[:, high > low]
         np.testing.assert_allclose(places.mean(0), 0.5, atol=error * 12**-0.5)
         np.testing.assert_allclose(places.std(0), 12**-0.5, rtol=error)
@@ -238,7 +243,7 @@ def test_a_seed_fixes_the_episodes(ours, theirs):
     for one, same in zip(tf.nest.flatten(first), tf.nest.flatten(again), strict=True):
         np.testing.assert_array_equal(one, same)
     assert np.isfinite(first[0]).all() and not np.isclose(first[0], other[0]).all(-1).any()
-    assert len(np.unique(first[0][0], axis=0)) == 3  # and copies differ
+    assert len(np.unique(first[0][0], axis=0)) == 3  # the copies differ
 
 
 def test_a_batch_equals_its_rows(ours, transitions):
@@ -252,7 +257,7 @@ def test_a_batch_equals_its_rows(ours, transitions):
 
 
 def test_angles_of_the_acrobot_are_wrapped():
-    """By more than a turn, too; an angle within +-pi stays what it is."""
+    """Angles of more than a turn are wrapped; angles within +-pi do not change."""
     angles = np.random.default_rng(2).uniform(-PI, PI, [2000, 2])
     speeds = np.array([[12.0, -28.0]] * 1000 + [[0.0, 0.0]] * 1000)
     states = tf.constant(np.hstack([angles, speeds]), tf.float32)

@@ -1,4 +1,4 @@
-"""The registry of environments: modules that are imported when their name is given."""
+"""The registry of environments: modules are imported by name."""
 
 import sys
 
@@ -21,7 +21,7 @@ gymnasium.register("{python}", "gymnasium.envs.classic_control:CartPoleEnv", max
 
 
 def test_a_module_registers_environments_of_both_kinds_when_its_name_is_given(tmp_path, monkeypatch):
-    """In the graph, in this process, and in processes of their own."""
+    """In the graph, in this process, and in worker processes."""
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my_worlds.py").write_text(MODULE.format(graph="OnlyGraph-v0", python="OnlyPython-v0"))

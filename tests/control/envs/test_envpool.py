@@ -1,4 +1,4 @@
-"""EnvPool's environments keep gymnasium's contract; without EnvPool, one line says what to do."""
+"""EnvPool's environments follow Gymnasium's interface; without EnvPool, a one-line error says what to do."""
 
 import sys
 
@@ -47,7 +47,7 @@ def test_without_envpool_one_line_says_what_to_install(monkeypatch, tmp_path, ca
 
 
 def test_an_environment_that_envpool_lacks_is_refused_by_name(envpool):
-    with pytest.raises(UsageError, match="no environment 'Nope-v1'.*list_all_envs"):
+    with pytest.raises(UsageError, match="env is 'Nope-v1'.*list_all_envs"):
         make_vector_environment("Nope-v1", 2, "envpool")
 
 
@@ -70,7 +70,10 @@ def test_a_reset_without_a_seed_goes_on_from_the_last(envpool):
 
 
 def test_the_step_behind_an_end_only_starts_an_episode(envpool):
-    """The observation at an end is the true successor: outside the bounds of CartPole, inside after the next step."""
+    """The last observation of an episode is the true successor.
+
+    It is outside the bounds of CartPole; the observation after the next step is inside.
+    """
     environment = make_vector_environment("CartPole-v1", 3, "envpool")
     observations, rewards, terminated, truncated = play(environment, 60, 1, lambda t: np.ones(3, np.int32))
     environment.close()
@@ -83,14 +86,14 @@ def test_the_step_behind_an_end_only_starts_an_episode(envpool):
 
 
 def test_a_time_limit_truncates_and_shows_the_true_successor(envpool):
-    """Pendulum-v1 ends after 200 steps and never by itself; its observation then follows from the one before."""
+    """Pendulum-v1 ends only by its limit of 200 steps; its last observation follows from the one before."""
     environment = make_vector_environment("Pendulum-v1", 2, "envpool")
     observations, rewards, terminated, truncated = play(environment, 402, 1, lambda t: np.zeros([2, 1], np.float32))
     environment.close()
     assert not terminated.any() and (np.flatnonzero(truncated[:, 0]) == [199, 400]).all()
     assert not rewards[200].any() and rewards[199].all() and rewards[201].all()
     cosine, sine, velocity = np.moveaxis(observations[199], -1, 0)
-    expected = velocity + 0.05 * 15.0 * sine  # gymnasium's dynamics without torque
+    expected = velocity + 0.05 * 15.0 * sine  # Gymnasium's dynamics without torque
     np.testing.assert_allclose(observations[200][:, 2], np.clip(expected, -8, 8), rtol=1e-4, atol=1e-4)
 
 

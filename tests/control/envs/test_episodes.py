@@ -1,4 +1,4 @@
-"""Time limit and autoreset, against gymnasium's TimeLimit."""
+"""Time limit and autoreset, compared with Gymnasium's TimeLimit."""
 
 import gymnasium
 import numpy as np
@@ -14,7 +14,7 @@ SEED = tf.constant([7, 8])
 
 @pytest.mark.parametrize("length", [4, 5, 6])
 def test_flags_at_the_time_limit_are_those_of_gymnasium(length):
-    """Terminating one step before the limit, at it, and one step after it."""
+    """An episode terminates one step before the limit, at the limit, and one step after it."""
 
     class Clock(gymnasium.Env):
         observation_space, action_space = gymnasium.spaces.Discrete(1), gymnasium.spaces.Discrete(1)
@@ -35,7 +35,7 @@ def test_flags_at_the_time_limit_are_those_of_gymnasium(length):
     )
     still = tf.zeros([1], tf.int32)
     for _ in range(min(length, Walk.max_episode_steps)):
-        episodes.state["place"] *= 0.0  # it never walks away
+        episodes.state["place"] *= 0.0  # the walk never reaches an end
         episodes, transition = step_episodes(environment, episodes, still, environment.reset(1, SEED), SEED)
         _, _, terminated, truncated, _ = theirs.step(0)
         assert (bool(transition.terminated), bool(transition.truncated)) == (terminated, truncated)
@@ -53,9 +53,9 @@ def test_autoreset_step_ignores_the_action_and_gives_nothing():
         after.append(stepped)
         assert transition.rewards.numpy().tolist() == [0.0, 1.0]
         assert transition.mask.numpy().tolist() == [False, True]
-        assert transition.terminated.numpy().tolist() == [False, True]  # the first one is back in the middle
+        assert transition.terminated.numpy().tolist() == [False, True]  # the first environment was reset to the middle
         assert stepped.done.numpy().tolist() == [False, True]
         assert stepped.returns.numpy().tolist() == [0.0, 10.0] and stepped.lengths.numpy().tolist() == [0, 10]
         np.testing.assert_array_equal(stepped.state[0], fresh[0])
         assert np.abs(environment.observe(stepped.state)[0]).max() < 0.05
-    assert not np.allclose(after[0].state[1], after[1].state[1])  # elsewhere the action does count
+    assert not np.allclose(after[0].state[1], after[1].state[1])  # in a normal step the action has an effect

@@ -1,4 +1,4 @@
-"""`--env module:ID`: environments of the user's own, in-graph and gymnasium's, from the command line to the export."""
+"""`--env module:ID`: users' in-graph and Gymnasium environments, from the command line to the export."""
 
 import csv
 import json
@@ -113,7 +113,10 @@ TINY = [
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
-    """A current folder with a module of environments in it; afterwards nobody knows them any more."""
+    """Makes a current folder with a module of environments.
+
+    After the test, the environments are removed from the registries.
+    """
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
     (tmp_path / "mine_own.py").write_text(MODULE)
@@ -150,7 +153,7 @@ def test_an_in_graph_environment_goes_all_the_way(here, capsys):
     out, err = capsys.readouterr()
     assert err == "" and f"{env} (in-graph), 2 environments" in out
     (line,) = [line for line in out.splitlines() if line.startswith("no video")]
-    assert f"{env} is in the graph only" in line
+    assert f"{env} has only an in-graph form" in line
     evaluation = json.loads((folder / run_folder.EVALUATION).read_text())
     assert evaluation["env"] == env and 6 <= evaluation["mean"] <= 66
     assert f"episodes of {env}: " in out
@@ -180,14 +183,16 @@ def test_ctrl_c_in_the_evaluation_says_how_to_go_on(here, heard_ctrl_c, monkeypa
 
 def test_seeds_and_the_bench_know_it_too(here, monkeypatch, capsys):
     whole = bench.compare_modes
-    monkeypatch.setattr(bench, "compare_modes", lambda config, modes, *rest: whole(config, modes[1:], *rest))  # quickly
+    monkeypatch.setattr(
+        bench, "compare_modes", lambda config, modes, *rest: whole(config, modes[1:], *rest)
+    )  # fewer modes are faster
     assert train("mine_own:Spring-v0", "--seeds", "3,4", "--eval-episodes", "0") == 0
     names = [f"mine_own-Spring-v0-seed{seed}" for seed in (3, 4)]
     assert sorted(path.name for path in (here / "runs").iterdir()) == [*names, "plot-mine_own-Spring-v0.png"]
     sizes = ["--num-envs", "2", "--rollout-length", "8", "--total-steps", "16", "--minibatch-size", "16"]
     assert tfppo("bench", "--env", "mine_own:Spring-v0", *sizes, "--hidden-units", "4", "--repetitions", "1") == 0
     out, err = capsys.readouterr()
-    assert "fused" in out and err == ""  # which only an in-graph environment can be
+    assert "fused" in out and err == ""  # only in-graph environments have a fused program
     assert (here / "imported_by").read_text().split() == [str(os.getpid())]
 
 
@@ -198,7 +203,7 @@ def test_gymnasiums_environment_goes_all_the_way(here, capsys, vectorization):
     assert f"{env} (gymnasium)" in capsys.readouterr().out
     assert json.loads((folder / run_folder.EVALUATION).read_text())["mean"] == 21.0
     assert tfppo("resume", folder, "--env", env) == 0
-    assert "all 2 environments go on exactly where they were" in capsys.readouterr().out
+    assert "all 2 environments continue exactly where they were" in capsys.readouterr().out
     assert tfppo("evaluate", folder, "--env", env, "--episodes", "1") == 0
     assert tfppo("export", folder, "--env", env) == 0
 
@@ -214,7 +219,7 @@ def test_a_process_that_knows_nothing_imports_the_module(here, monkeypatch):
     finally:
         multiprocessing.set_start_method(method, force=True)
     assert rewards.tolist() == [7.0, 7.0]
-    assert len(set((here / "imported_by").read_text().split())) == 3  # this one and two
+    assert len(set((here / "imported_by").read_text().split())) == 3  # this process and two workers
 
 
 def test_what_both_know_is_trained_in_graph_and_judged_by_gymnasium(here, capsys):
@@ -245,15 +250,15 @@ def test_the_settings_keep_the_module(here):
         ("mine_broken:Spring-v0", [], ["mine_broken cannot be imported (RuntimeError: a spring broke in two)"]),
         ("mine_broken:Spring-v0", ["--backend", "graph"], ["mine_broken cannot be imported"]),
         ("mine_broken:Spring-v0", ["--backend", "gymnasium"], ["mine_broken cannot be imported"]),
-        ("mine_own:Spring-v1", [], ["'mine_own:Spring-v1'", "registers no Spring-v1", "register_environment"]),
-        ("mine_own:Lever-v7", ["--vectorization", "async"], ["registers no Lever-v7", "v0"]),
-        ("mine_own:Lever-v0", ["--vectorization", "native"], ["mine_own:Lever-v0 has no natively vectorised form"]),
+        ("mine_own:Spring-v1", [], ["'mine_own:Spring-v1'", "does not register Spring-v1", "register_environment"]),
+        ("mine_own:Lever-v7", ["--vectorization", "async"], ["does not register Lever-v7", "v0"]),
+        ("mine_own:Lever-v0", ["--vectorization", "native"], ["mine_own:Lever-v0 has no native form"]),
         ("mine_own:Lever-v0", ["--vectorization", "envpool"], ["envpool"]),
-        ("mine_own:Lever-v0", ["--backend", "graph"], ["is not an in-graph environment", "Spring-v0"]),
-        ("mine_own:Lever-v0", ["--fused", "True"], ["fused", "mine_own:Lever-v0 is stepped by gymnasium"]),
-        ("mine_own:Blind-v0", [], ["mine_own:Blind-v0 has observation_space Box(", "another id"]),
+        ("mine_own:Lever-v0", ["--backend", "graph"], ["backend graph allows only in-graph environments", "Spring-v0"]),
+        ("mine_own:Lever-v0", ["--fused", "True"], ["fused", "mine_own:Lever-v0 is stepped by Gymnasium"]),
+        ("mine_own:Blind-v0", [], ["mine_own:Blind-v0 has observation_space Box(", "another ID"]),
         ("mine_own:Keyed-v0", [], ["has observation_space Dict(", "Sequence"]),
-        ("mine_own:Free-v0", [], ["action_space Discrete(3) in the graph and Discrete(2) in gymnasium"]),
+        ("mine_own:Free-v0", [], ["action_space Discrete(3) in the graph and Discrete(2) in Gymnasium"]),
         ("mine_own:", [], ["module:CartPole-v1", "'mine_own:'"]),
         (":Spring-v0", [], ["module:CartPole-v1", "':Spring-v0'"]),
         ("mine_own:Spring:v0", [], ["module:CartPole-v1", "'mine_own:Spring:v0'"]),

@@ -1,4 +1,4 @@
-"""Environments that were saved go on exactly where they were, or the person is told how many do not."""
+"""Saved environments continue exactly where they were, or a message says how many do not."""
 
 import random
 import time
@@ -31,7 +31,7 @@ FILE = "environments.npz"
 
 
 class Walk(gymnasium.Env):
-    """A walk that draws each step; it ends after 9 of them. `wild`, its kind, says what else it does."""
+    """A random walk that ends after 9 steps; `wild`, its kind, says what else it does."""
 
     observation_space = gymnasium.spaces.Box(-np.inf, np.inf, [2])
     action_space = gymnasium.spaces.Discrete(2)
@@ -103,7 +103,7 @@ def collect(collector, numbers):
 
 
 def unflatten(collector, arrays):
-    """Trajectory and memory."""
+    """Returns trajectory and memory."""
     return tf.nest.pack_sequence_as(collector._record, arrays)
 
 
@@ -157,7 +157,7 @@ def test_a_run_goes_on_as_if_it_had_not_been_stopped(env, control, tmp_path):
         rows = list(islice(iterations, 3))
         tf.train.Checkpoint(**resumed.state).restore(path).expect_partial()
         told = resumed.collector.restore_environments(tmp_path)
-        assert told == "all 4 environments go on exactly where they were"
+        assert told == "all 4 environments continue exactly where they were"
         assert_equal(metrics(islice(resumed.iterations(), 3)), metrics(rows))
         for name, value in whole.state.items():
             assert_equal(values(resumed.state[name]), values(value))
@@ -169,7 +169,7 @@ def test_a_run_goes_on_as_if_it_had_not_been_stopped(env, control, tmp_path):
 
 
 def values(state):
-    state = getattr(state, "weights", getattr(state, "variables", state))  # of a Keras model, of an optimizer
+    state = getattr(state, "weights", getattr(state, "variables", state))  # of a Keras model or an optimizer
     return [np.array(x) for x in tf.nest.flatten(state)]
 
 
@@ -178,7 +178,7 @@ def values(state):
 
 @pytest.mark.parametrize("vectorization", ["sync", "async"])
 def test_every_autoreset_mode_goes_on_from_wherever_it_was(autoreset, vectorization, make, tmp_path):
-    """The 9 steps of an episode meet the end of a rollout of 7 everywhere: at an end, behind it, in the middle."""
+    """Rollouts of 7 steps end at every place of an episode of 9 steps: at its end, after its end, and in the middle."""
     numbers = range(11 if vectorization == "sync" else 4)
     whole = make_collector(make("Walk-v0", 3, vectorization, autoreset))
     rollouts, ends = [], []
@@ -241,7 +241,7 @@ def test_only_the_running_episode_is_remembered(make):
     assert [len(env._actions) for env in environment.envs] == [5, 5]
 
 
-# ----- What is not exact
+# ----- Environments that cannot be restored exactly
 
 
 @pytest.mark.fault(
@@ -256,7 +256,7 @@ def test_an_environment_that_cannot_be_replayed_starts_a_new_episode(kind, make,
     whole.save_environments(tmp_path)
     told = resumed.restore_environments(tmp_path)
     assert told == (
-        "0 of 2 environments go on exactly where they were; the others cannot be replayed, and start new episodes"
+        "0 of 2 environments continue exactly where they were; the others cannot be replayed and start new episodes"
     )
     (stepper,) = resumed._steppers
     np.testing.assert_array_equal(stepper._observations[:, 1], 0)
@@ -268,11 +268,11 @@ def test_an_environment_that_cannot_be_replayed_starts_a_new_episode(kind, make,
 
 @pytest.mark.parametrize("vectorization", ["sync", "async"])
 def test_the_others_go_on_exactly(vectorization, make, tmp_path):
-    """Of 5 environments those with odd seeds, the first among them, draw from the generator that all Python shares."""
+    """Of 5 environments, those with odd seeds, the first one included, draw from the global generator."""
     whole, resumed = (make_collector(make("WalkOdd-v0", 5, vectorization), 13, lstm_units=3) for _ in range(2))
     collect(whole, range(2))
     whole.save_environments(tmp_path)
-    assert resumed.restore_environments(tmp_path).startswith("2 of 5 environments go on exactly where they were; ")
+    assert resumed.restore_environments(tmp_path).startswith("2 of 5 environments continue exactly where they were; ")
     (before, memory), (after, restored) = (unflatten(x, collect(x, [2])[0]) for x in (whole, resumed))
     for name in ("observations", "rewards", "terminated", "mask", "episode_returns", "episode_lengths"):
         assert_equal(getattr(after, name)[:, 1::2], getattr(before, name)[:, 1::2])
@@ -283,7 +283,7 @@ def test_the_others_go_on_exactly(vectorization, make, tmp_path):
 
 
 def test_new_episodes_are_not_those_of_the_start(make, tmp_path):
-    """The generator goes on from where it was."""
+    """The generator continues from its saved state."""
     whole, resumed = (make_collector(make("WalkHidden-v0", 2, "sync"), 13) for _ in range(2))
     first = whole._steppers[0]._observations
     np.testing.assert_array_equal(first, resumed._steppers[0]._observations)
@@ -314,7 +314,7 @@ def test_environments_that_are_not_ours_start_new_episodes(make_counting, tmp_pa
 
 
 class Poles(CartPoleVectorEnv):
-    """Natively vectorised poles with one more attribute."""
+    """A natively vectorized CartPole with one more attribute."""
 
     def __init__(self, make_extra):
         super().__init__(2)
@@ -381,13 +381,13 @@ def test_a_native_environment_of_another_shape_starts_new_episodes(tmp_path):
     assert resumed.environments[0].state is state
 
 
-# ----- What the person is told, and files from strangers
+# ----- Messages, and files from unknown sources
 
 
 def test_without_a_file_all_episodes_start_anew(make, tmp_path):
     collector = make_collector(make("Walk-v0", 2, "sync"))
     told = collector.restore_environments(tmp_path)
-    assert told == "environments were not saved: episodes that were under way start anew"
+    assert told == "the state of the environments was not saved: all environments start new episodes"
 
 
 @pytest.mark.parametrize(("limit", "lines"), [(9, ["replaying 10 steps of 2 environments ..."]), (10, [])])
@@ -401,7 +401,7 @@ def test_long_replays_are_announced(limit, lines, make, tmp_path, monkeypatch, c
 
 
 class Payload:
-    """Runs code where it is unpickled."""
+    """An object that runs code when it is unpickled."""
 
     ran = []
 
@@ -426,7 +426,7 @@ def test_a_file_cannot_run_code(make, tmp_path):
 
 
 def change(*path, to):
-    """A change of a nest: what is found by these keys becomes `to`."""
+    """Returns a function that sets the entry at this path of a nest to `to`."""
 
     def change(nest):
         *before, last = path
@@ -461,7 +461,7 @@ def test_a_damaged_nest_is_one_line(vectorization, change, make, tmp_path):
     nest = read_archive(tmp_path / FILE)
     change(nest)
     write_archive(tmp_path / FILE, nest)
-    with pytest.raises(UsageError, match=r"environments.npz is damaged \(.*\): delete it to go on") as error:
+    with pytest.raises(UsageError, match=r"environments.npz is damaged \(.*\): delete it to continue") as error:
         collector.restore_environments(tmp_path)
     assert "\n" not in str(error.value)
 
@@ -483,7 +483,7 @@ def test_a_damaged_nest_is_one_line(vectorization, change, make, tmp_path):
     ],
 )
 def test_a_hostile_episode_is_not_exact(vectorization, change, make, tmp_path):
-    """Only the environment that it is about starts a new episode."""
+    """Only the environment of the changed episode starts a new episode."""
     whole, resumed = (make_collector(make("CartPole-v1", 2, vectorization), 4) for _ in range(2))
     collect(whole, [0])
     whole.save_environments(tmp_path)
@@ -511,7 +511,7 @@ def test_a_file_that_is_cut_or_turned_is_one_line(make, tmp_path):
         except UsageError as error:
             assert "environments.npz is damaged" in str(error) and "\n" not in str(error)
         else:
-            assert " environments go on exactly where they were" in told
+            assert " environments continue exactly where they were" in told
 
 
 # ----- Plain data

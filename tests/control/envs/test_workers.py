@@ -1,4 +1,4 @@
-"""Environments in processes: two halves that take turns collect what one does; what fails there is told in a line."""
+"""Environments in processes: two halves in turn collect the same as one whole; failures are errors of one line."""
 
 import os
 import signal
@@ -28,7 +28,7 @@ LENGTH = 40
 
 
 class Overheating(gymnasium.Env):
-    """Ends every second step, and breaks in the copy whose seed is 3, with an awkward text."""
+    """An environment that ends every second step, and fails in the copy with seed 3, with a text of several lines."""
 
     observation_space = gymnasium.spaces.Box(-1, 1, [1])
     action_space = gymnasium.spaces.Discrete(2)

@@ -1,4 +1,4 @@
-"""The actor-critic policy: acting and evaluating agree, and forbidden actions are never taken."""
+"""The actor-critic policy: acting and evaluation agree, and forbidden actions are never sampled."""
 
 import numpy as np
 import pytest
@@ -72,11 +72,11 @@ def test_trainable_variables_are_those_of_both_networks(make_policy):
     assert [id(v) for v in variables] == [id(v) for m in (policy.actor, policy.critic) for v in m.trainable_variables]
 
 
-# ----- Observations that say which actions are allowed
+# ----- Observations with an action mask
 
 MASKS = RNG.random([64, 5]) < 0.4
 MASKS[:, 4] = False
-MASKS[:, 1] |= ~MASKS.any(axis=1)  # one is always allowed
+MASKS[:, 1] |= ~MASKS.any(axis=1)  # at least one action is allowed
 ROOM = spaces.Dict(place=spaces.Discrete(4, start=1), speed=spaces.Box(-1, 1, [2]), action_mask=spaces.MultiBinary(5))
 SEEN = {
     "place": tf.constant(RNG.integers(1, 5, size=64), tf.int32),
@@ -86,7 +86,7 @@ SEEN = {
 
 
 def masked_policy(space=ROOM, shared=False):
-    """One with opinions: its output layer is scaled up. What the masks forbid everywhere, it likes best."""
+    """A policy with a scaled output layer; action 4, which every mask forbids, has the largest logit in most rows."""
     head = make_head(spaces.Discrete(5))
     both = make_shared(space, head, (8,)) if shared else (make_actor(space, head, (8,)), make_critic(space, (8,)))
     actor, critic = both
@@ -112,7 +112,7 @@ def test_forbidden_actions_are_neither_drawn_nor_greedy(compiled, shared):
     assert len(set(actions.numpy())) == len(set(greedy.numpy())) == 4
     logits = policy.actor(SEEN).numpy().astype(float)
     np.testing.assert_array_equal(greedy, np.where(MASKS, logits, -np.inf).argmax(-1))
-    assert (policy.actor(SEEN).numpy().argmax(-1) == 4).mean() > 0.9  # the actor itself knows of no mask
+    assert (policy.actor(SEEN).numpy().argmax(-1) == 4).mean() > 0.9  # the actor does not use the mask
     for row in rows:
         keep = np.flatnonzero(MASKS[row])
         p = reference.softmax(logits[row, keep].tolist())
@@ -136,7 +136,7 @@ def test_forbidden_actions_have_no_gradient():
 
 
 def test_the_mask_is_no_feature():
-    """Logits and values do not depend on it."""
+    """Logits and values do not depend on the mask."""
     policy = masked_policy()
     other = SEEN | {"action_mask": 1 - SEEN["action_mask"]}
     np.testing.assert_array_equal(policy.actor(other), policy.actor(SEEN))
@@ -163,7 +163,7 @@ def test_a_dict_without_a_mask_forbids_nothing():
 def test_a_mask_that_does_not_fit_the_actions_is_refused():
     space = spaces.Dict(ROOM.spaces | {"action_mask": spaces.MultiBinary(3)})
     text = refusal(masked_policy(space).greedy, SEEN | {"action_mask": tf.ones([64, 3], tf.int32)})
-    assert "(3,)" in text and "5 actions" in text
+    assert "(3,)" in text and "(5,)" in text
     motors = make_head(spaces.Box(-1, 1, [2]))
     policy = ActorCriticPolicy(make_actor(ROOM, motors, (8,)), make_critic(ROOM, (8,)), motors)
     assert "action_mask" in refusal(policy.greedy, SEEN)

@@ -1,4 +1,4 @@
-"""Observation spaces: inputs of the networks, and the features that they begin with."""
+"""Observation spaces: Keras inputs, and features."""
 
 from collections import OrderedDict
 
@@ -14,7 +14,7 @@ from tfppo.control.policies.encoders import encode, make_inputs, map_space, obse
 
 CHOICES = spaces.MultiDiscrete([[2, 3], [4, 2]], start=[[1, -2], [0, 7]])
 IMAGE = spaces.Box(0, 255, [44, 36, 3], np.uint8)
-MIXED = spaces.Dict(  # in this order, which is not the alphabet's
+MIXED = spaces.Dict(  # not in alphabetical order
     OrderedDict(
         wheel=spaces.Discrete(3, start=1),
         camera=IMAGE,
@@ -30,12 +30,12 @@ def one_hot(index, size):
 
 
 def choices(x):
-    """A row of CHOICES as features, choice by choice."""
+    """Returns the features of a row of CHOICES."""
     flat = (np.array(x) - CHOICES.start).reshape(-1)
     return sum((one_hot(index, size) for index, size in zip(flat, [2, 3, 4, 2], strict=True)), [])
 
 
-KINDS = {  # space, shape and dtype of its observations, and what the features of one are
+KINDS = {  # space, shape and dtype of its observations, and a function from an observation to its features
     "scalar": (spaces.Box(-1, 1, ()), (), "float32", lambda x: [x]),
     "vector": (spaces.Box(-1, 1, [3], np.float64), (3,), "float32", list),
     "matrix": (spaces.Box(-1, 1, [2, 3]), (2, 3), "float32", np.ravel),
@@ -56,7 +56,7 @@ def encoder(space, seed=0):
 
 
 def sample(space, count, seed=0):
-    """Observations [count, ...], as the collectors would give them."""
+    """Samples observations [count, ...] in the form that collectors give them."""
     space.seed(seed)
     rows = [space.sample() for _ in range(count)]
     if not isinstance(space, spaces.Dict):
@@ -160,7 +160,7 @@ def test_images_with_channels_first_are_turned_round():
 
 
 def test_the_channels_of_a_stack_of_frames_are_those_of_one_image():
-    """Frame by frame, as `FrameStackObservation` gives them."""
+    """Frames have their order in `FrameStackObservation`."""
     environment = gymnasium.wrappers.FrameStackObservation(Camera(), 2)
     assert environment.observation_space.shape == (2, 44, 36, 3)
     stacked, single = encoder(environment.observation_space), encoder(spaces.Box(0, 255, [44, 36, 6], np.uint8))
@@ -195,7 +195,7 @@ def test_seeds_fix_the_weights_and_two_images_have_different_ones():
     assert len(firsts) == 2 and not np.allclose(*firsts)
 
 
-# ----- What is refused
+# ----- Invalid input
 
 
 @pytest.mark.parametrize(
@@ -204,7 +204,7 @@ def test_seeds_fix_the_weights_and_two_images_have_different_ones():
 def test_images_too_small_for_nature_cnn_are_refused(shape, size):
     space = spaces.Box(0, 255, shape, np.uint8)
     text = refusal(encode, space, make_inputs(space), 0)
-    assert f"images of {size} are too small" in text and "36 x 36" in text and "ResizeObservation" in text
+    assert f"images are {size}; NatureCNN needs at least" in text and "36 x 36" in text and "ResizeObservation" in text
 
 
 def test_the_smallest_image_is_36_by_36():
@@ -218,7 +218,7 @@ def test_the_smallest_image_is_36_by_36():
         (spaces.Tuple([spaces.Discrete(2), spaces.Discrete(3)]), "Tuple"),
         (spaces.Text(5), "Text"),
         (spaces.Dict(a=spaces.Box(-1, 1, [2]), b=spaces.Text(5)), "Text"),
-        (spaces.Dict(a=spaces.Dict(b=spaces.Discrete(2)), c=spaces.Discrete(3)), "Dict inside (a)"),
+        (spaces.Dict(a=spaces.Dict(b=spaces.Discrete(2)), c=spaces.Discrete(3)), "nested Dict (a)"),
         (spaces.Dict(action_mask=spaces.MultiBinary(2)), "only an action_mask"),
         (spaces.Dict({"walker/pos": spaces.Box(-1, 1, [2])}), "the key 'walker/pos'"),
         (spaces.Dict(a=spaces.Tuple([spaces.Box(np.zeros([9, 9]), np.ones([9, 9]), dtype=np.float64)])), "Tuple"),

@@ -1,4 +1,4 @@
-"""Heads of action spaces: what is drawn, what the environment gets, and actions that are forbidden."""
+"""Action heads: sampling, actions for the environment, and forbidden actions."""
 
 import gymnasium
 import numpy as np
@@ -17,7 +17,7 @@ from tfppo.control.rollouts.gymnasium import GymnasiumCollector
 
 SEED = tf.constant([4, 2])
 ROWS = 300
-FEATURES = 5  # of the actor, for gSDE
+FEATURES = 5  # number of the actor's features, for gSDE
 LOW, HIGH = np.array([[-1.0, 0.5], [-np.inf, -3.0]], np.float32), np.array([[1.0, 0.75], [2.0, np.inf]], np.float32)
 SQUARE = spaces.MultiDiscrete([[2, 3], [4, 5]], start=[[1, -2], [0, 7]])
 BOUNDED = spaces.Box(np.float32([-2, 5.3]), np.float32([0, 5.7]))
@@ -46,19 +46,19 @@ def head_of(space, box_policy):
 
 
 def numbers(*shape, seed=3):
-    """Normal ones, float32 [*shape]."""
+    """Returns standard normal numbers, float32 `[*shape]`."""
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
 def outputs_for(head, box_policy, rows=ROWS):
-    """What an actor might say."""
+    """Returns outputs that an actor might give."""
     if box_policy != "gsde":
         return tf.constant(numbers(rows, head.num_outputs))
     return WithStateDependentStd()([numbers(rows, head.num_actions), numbers(rows, FEATURES, seed=4)])
 
 
 def accepted(space, actions):
-    """Whether the space contains every row, as an array of its own dtype."""
+    """Returns whether the space contains every row, in the dtype of the row."""
     return [space.contains(np.asarray(row, space.dtype)) for row in actions]
 
 
@@ -87,7 +87,7 @@ def test_actions_that_are_drawn_or_greedy_belong_to_the_space(space, box_policy)
 
 @every_head
 def test_environments_that_look_at_their_actions_run(space, box_policy):
-    """Every one that arrives is checked, and comes back as the next observation."""
+    """The environment checks every action, and returns it as the next observation."""
 
     class Looking(gymnasium.Env):
         observation_space, action_space = spaces.Box(-np.inf, np.inf, [max(1, int(np.prod(space.shape)))]), space
@@ -164,7 +164,7 @@ def test_the_environment_gets_what_was_drawn_clipped_and_the_policy_keeps_it_as_
     np.testing.assert_array_equal(given, expected)
     np.testing.assert_array_equal(distribution.mode(), mean)
     outside = (expected != np.reshape(actions, [ROWS, 2, 2])).mean(axis=0)
-    assert (outside > 0.05).all()  # an infinite bound clips nothing, the other one does
+    assert (outside > 0.05).all()  # only the finite bound clips
     for row in range(5):
         x, m, s = (np.array(y[row], float).tolist() for y in (actions, mean, log_std))
         np.testing.assert_allclose(
@@ -179,7 +179,7 @@ def test_the_environment_gets_what_was_drawn_clipped_and_the_policy_keeps_it_as_
 
 @every_mode
 def test_squashed_actions_reach_their_bounds_and_never_leave_them(compiled):
-    """Wherever the weights of the two bounds add up to a little more than 1, rounding would leave them."""
+    """Where the weights of the two bounds add up to slightly more than 1, rounding would exceed a bound."""
     low, high = np.float32([[-2, -0.1, 1], [5.3, 100, 0.3]]), np.float32([[2, 0.7, 2], [5.7, 100.0001, 0.3]])
     head = make_head(spaces.Box(low, high), "squashed")
     before = np.concatenate([np.linspace(-12, 12, 20_001), [-1e30, -50, 0, 50, 1e30]]).astype(np.float32)
@@ -195,7 +195,7 @@ def test_squashed_actions_reach_their_bounds_and_never_leave_them(compiled):
 
 
 def test_the_policy_keeps_squashed_actions_as_they_were_before_tanh():
-    """There the log-probability is finite, however far out."""
+    """Before tanh, the log-probability is finite for every action."""
     head = make_head(BOUNDED, "squashed")
     mean, log_std = np.float32([[0.3, -0.2]] * 3), np.float32([[0.1, -0.4]] * 3)
     noise = tf.constant([[0.5, -1.0], [40.0, 0.0], [-1e4, 1e4]])
@@ -251,7 +251,7 @@ def test_gsde_spreads_as_its_distribution_says():
     ("interval", "starts"), [(1, [0, 1, 2, 3, 4, 5, 6]), (3, [0, 3, 6]), (7, [0]), (9, [0]), (0, [0])]
 )
 def test_gsde_noise_stays_for_an_interval(interval, starts):
-    """And is another one in every environment; 0: it stays for the whole rollout."""
+    """Every environment has different noise. With interval 0, noise stays for the whole rollout."""
     head = make_head(spaces.Box(-1, 1, [2]), "gsde", FEATURES, interval)
     noise = head.noise([7, 3], SEED).numpy()
     assert noise.shape == (7, 3, FEATURES, 2)
@@ -263,7 +263,7 @@ def test_gsde_noise_stays_for_an_interval(interval, starts):
 
 
 def test_gsde_with_another_number_of_features_than_the_actor_is_refused():
-    head = make_head(spaces.Box(-1, 1, [2]), "gsde", 1)  # noise that would broadcast
+    head = make_head(spaces.Box(-1, 1, [2]), "gsde", 1)  # one feature: noise of the wrong shape would broadcast
     outputs = outputs_for(head, "gsde", 4)
     with pytest.raises(ValueError, match=r"\(4, 5, 2\).*\(4, 1, 2\)"):
         head.act(outputs, head.noise([4], SEED))
@@ -271,7 +271,7 @@ def test_gsde_with_another_number_of_features_than_the_actor_is_refused():
 
 # ----- Masks
 
-MASKED = {  # action space, how many actions each choice has, which of them are allowed
+MASKED = {  # action space, number of actions of each choice, allowed actions
     "discrete": (spaces.Discrete(5, start=3), [5], [[0, 3, 4]]),
     "multi_discrete": (SQUARE, [2, 3, 4, 5], [[0, 1], [2], [1, 3], [0, 1, 4]]),
     "multi_binary": (spaces.MultiBinary(2), [2, 2], [[1], [0, 1]]),
@@ -281,8 +281,11 @@ MASKED = {  # action space, how many actions each choice has, which of them are 
 @pytest.mark.parametrize(("space", "sizes", "allowed"), MASKED.values(), ids=MASKED.keys())
 @every_mode
 def test_forbidden_actions_have_no_part_in_the_distribution(compiled, space, sizes, allowed):
-    """Never drawn or greedy, though their logits are the largest; log-probabilities and entropies of a distribution
-    without them; exactly no gradient [Huang and Ontanon 2020]."""
+    """Forbidden actions are never sampled and never greedy, although their logits are the largest.
+
+    Log-probabilities and entropies are those of a distribution without them, and their gradient is exactly 0 [Huang and
+    Ontanon 2020].
+    """
     head = make_head(space)
     mask = np.concatenate([np.isin(np.arange(size), keep) for size, keep in zip(sizes, allowed, strict=True)])
     logits = outputs_for(head, "normal") + 30.0 * tf.cast(~mask, tf.float32)
@@ -324,7 +327,7 @@ def test_every_row_has_its_own_mask():
     np.testing.assert_array_equal(tf.nn.softmax(distribution.logits), np.eye(3))
 
 
-# ----- What is refused
+# ----- Invalid input
 
 
 @every_box_policy

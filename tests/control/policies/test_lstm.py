@@ -1,4 +1,4 @@
-"""LSTMs over trajectories equal Keras' cell, a step at a time, and so do their gradients."""
+"""LSTMs over trajectories equal Keras' cell step by step, and so do their gradients."""
 
 import keras
 import numpy as np
@@ -13,7 +13,7 @@ STEPS, BATCH, UNITS, WIDTHS = 9, 3, 5, (2, 4)
 
 
 def step_by_step(cells, features, mask, memory):
-    """The slow reference."""
+    """The slow reference: Keras' cell, one step at a time."""
     hidden = []
     for n, cell in enumerate(cells):
         state, outputs = list(memory[2 * n : 2 * n + 2]), []
@@ -37,7 +37,7 @@ def problem():
         cell.build((None, width))
     features = [normal(STEPS, BATCH, width) for width in WIDTHS]
     mask = random.random((STEPS, BATCH)) < 0.7
-    mask[0], mask[-1] = (True, False, True), (False, True, True)  # the ends, too
+    mask[0], mask[-1] = (True, False, True), (False, True, True)  # also at both ends
     memory = [normal(BATCH, UNITS) for _ in range(2 * len(cells))]
     return cells, features, tf.constant(mask), memory, [normal(STEPS, BATCH, UNITS) for _ in cells]
 

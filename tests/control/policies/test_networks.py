@@ -1,4 +1,4 @@
-"""Actor and critic: initial weights, seeds, outputs for every head, shared layers, files, and users' own models."""
+"""Actor and critic: initial weights, seeds, outputs for every head, shared layers, saved files, and users' models."""
 
 import keras
 import numpy as np
@@ -103,7 +103,7 @@ def test_a_seed_fixes_the_weights(seed):
 
 @every_head
 def test_actors_start_near_zero_with_the_outputs_that_the_head_wants(head):
-    """Logits and means are small whatever is seen, so that no action is preferred."""
+    """Logits and means are small for every observation, so that no action is preferred."""
     outputs = make_actor(BOX, head, (16, FEATURES), seed=1)(INPUTS)
     numbers = outputs[0] if head is HEADS["gsde"] else outputs
     assert numbers.shape == [5, head.num_outputs]
@@ -190,13 +190,13 @@ def test_a_shared_trunk_is_one_set_of_variables(name):
     if name == "normal":
         np.testing.assert_array_equal(actor(INPUTS)[:, 4:], np.full([5, 4], -1.0))
     before = critic(INPUTS).numpy()
-    trunk[0].assign(trunk[0] * 2.0)  # of the actor, and so of the critic
+    trunk[0].assign(trunk[0] * 2.0)  # changes the actor and the critic
     assert np.abs(critic(INPUTS) - before).max() > 1e-3
 
 
 @every_head
 def test_a_shared_trunk_evaluates_as_actor_and_critic_do(head):
-    """In one pass, whose gradient reaches the trunk from both sides."""
+    """One pass evaluates both, and both send gradients to the trunk."""
     actor, critic = make_shared(BOX, head, (FEATURES,))
     policy = ActorCriticPolicy(actor, critic, head)
     actions, distribution = policy.act(INPUTS, policy.noise([5], tf.constant([1, 2])))
@@ -215,7 +215,7 @@ def test_a_shared_trunk_evaluates_as_actor_and_critic_do(head):
 
 
 def test_a_shared_trunk_starts_from_the_weights_of_the_actor_and_the_output_of_the_critic():
-    """With their gains: 0.01 at the logits, 1 at the value."""
+    """The gains are 0.01 at the logits and 1 at the value."""
     actor, critic = make_shared(BOX, HEADS["discrete"], (16,), seed=2)
     for model, alone in ((actor, make_actor(BOX, ACTIONS, (16,), seed=2)), (critic, make_critic(BOX, (16,), seed=2))):
         np.testing.assert_array_equal(dense_layers(model)[-1].kernel, dense_layers(alone)[-1].kernel)
@@ -227,7 +227,7 @@ def test_a_shared_trunk_starts_from_the_weights_of_the_actor_and_the_output_of_t
 
 @every_head
 def test_actors_survive_a_file(head, tmp_path):
-    space = OBSERVED if head is HEADS["discrete"] else BOX  # the mask is for three actions
+    space = OBSERVED if head is HEADS["discrete"] else BOX  # the mask has three actions
     inputs = observations(space) if space is OBSERVED else INPUTS
     actor = make_actor(space, head, (FEATURES,), log_std_init=-0.5)
     actor.set_weights([w + 0.1 for w in actor.get_weights()])
@@ -260,7 +260,7 @@ def test_layers_come_back_from_their_config(layer):
     assert again.log_std.shape == ((3,) if isinstance(layer, WithLogStd) else (4, 3)) and again.log_std.trainable
 
 
-# ----- Users' own models
+# ----- Users' models
 
 
 def own(*widths, inputs=6):
@@ -286,7 +286,7 @@ def test_an_actor_that_gives_means_gets_log_standard_deviations(name):
 
 
 def test_an_actor_of_a_dict_keeps_its_inputs():
-    """Behind one trunk with the critic, as its author built it."""
+    """The user's actor and critic share a trunk."""
     inputs = {name: keras.Input([width], name=name) for name, width in (("b", 2), ("a", 3))}
     hidden = keras.layers.Dense(5)(keras.ops.concatenate([inputs["b"], inputs["a"]], axis=-1))
     model = keras.Model(inputs, keras.layers.Dense(4)(hidden))
@@ -314,7 +314,7 @@ def test_an_actor_may_end_in_the_layer_of_gsde():
 
 
 def unknown():
-    """A model whose outputs nobody knows before it is called."""
+    """A model whose output shape is unknown before the first call."""
     return keras.Sequential([keras.layers.Dense(3)])
 
 

@@ -1,4 +1,4 @@
-"""Recurrent policies: a rollout's steps, looked at again as a whole (statement 24)."""
+"""Recurrent policies: a whole rollout is evaluated again as it was sampled step by step (statement 24)."""
 
 import keras
 import numpy as np
@@ -39,11 +39,13 @@ def sampled(space):
 def test_a_review_and_an_evaluation_are_what_was_seen_step_by_step(case):
     space, head = CASES[case]
     policy = make_recurrent(space, head, lstm_units=5, hidden_units=(4,), seed=1)
-    for variable in policy.trainable_variables:  # outputs that are far from alike
+    for variable in policy.trainable_variables:  # so that the outputs differ clearly
         variable.assign(variable + keras.random.normal(variable.shape, seed=3) / 3)
     observations = sampled(space)
     if case == "masked":
-        observations["action_mask"] = tf.maximum(observations["action_mask"], [0, 1, 0])  # something is allowed
+        observations["action_mask"] = tf.maximum(
+            observations["action_mask"], [0, 1, 0]
+        )  # at least one action is allowed
     mask = tf.constant(np.random.default_rng(1).random((STEPS, BATCH)) < 0.6)
     memory = first = tuple(
         tf.random.stateless_normal(x.shape, [5, n]) for n, x in enumerate(policy.initial_memory(BATCH))
@@ -74,5 +76,5 @@ def test_a_review_and_an_evaluation_are_what_was_seen_step_by_step(case):
 def test_a_model_without_a_cell_is_refused():
     inputs = [keras.Input((size,)) for size in (4, 5, 5)]
     model = keras.Model(inputs, [keras.layers.Dense(3)(inputs[0]), *inputs[1:]], name="actor")
-    with pytest.raises(UsageError, match="actor has 0 layers of keras.layers.LSTMCell, but wants exactly one"):
+    with pytest.raises(UsageError, match="actor has 0 layers of type keras.layers.LSTMCell; it must have exactly one"):
         RecurrentPolicy(model, model, DiscreteHead(3))

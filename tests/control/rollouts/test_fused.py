@@ -1,4 +1,4 @@
-"""Whole iterations as one program: the same numbers as the two programs."""
+"""Iterations as one program: the results equal those of two programs."""
 
 from types import SimpleNamespace
 
@@ -39,15 +39,17 @@ def state_of(trainer):
 
 
 @pytest.mark.parametrize(
-    ("env", "mode"),  # gSDE; normalisation
+    ("env", "mode"),  # with gSDE; with normalization
     [
         *(("Pendulum-v1", "graph"), ("Acrobot-v1", "graph"), ("Pendulum-v1", "xla")),
         pytest.param("Acrobot-v1", "xla", marks=pytest.mark.slow),
     ],
 )
 def test_one_program_does_what_two_do(env, mode):
-    """Each iteration starts from the same state in both: differences of rounding do not add up over iterations, whose
-    number of gradient steps alone then bounds them on any processor."""
+    """Each iteration starts from the same state in both, so that rounding errors do not add up over iterations.
+
+    Only the number of gradient steps in one iteration then bounds the errors, on any processor.
+    """
     apart, together = make(env, mode), make(env, mode, fused=True)
     for (number, expected), (same, row) in zip(apart.iterations(), together.iterations(), strict=True):
         assert number == same
@@ -132,7 +134,7 @@ def make_trainer(make_policy):
 
 
 def variables(collector, learner):
-    """All that changes, by name."""
+    """Returns all variables that training changes, by name."""
     return {
         "policy": learner.policy.trainable_variables,
         "optimizer": learner.optimizer.variables,
@@ -162,8 +164,10 @@ def assert_same(actual, expected):
 
 
 def test_all_that_changes_is_the_same_after_every_iteration(make_trainer):
-    """The same weights, optimizer, episodes, statistics and metrics after every iteration, and after all of them in
-    one call; one trace for every count."""
+    """Weights, optimizer, episodes, statistics and metrics are the same after every iteration.
+
+    They are also the same after all iterations in one call. There is one trace for every number of iterations.
+    """
     collector, learner = make_trainer()
     start, expected = values(collector, learner), []
     for k in range(ITERATIONS):
@@ -200,7 +204,7 @@ def test_all_that_changes_is_the_same_after_every_iteration(make_trainer):
     ],
 )
 def test_calls_end_where_the_first_interval_does(monkeypatch, first, stop, intervals, ends):
-    """Rows and checkpoints fall due between calls, wherever the run begins."""
+    """Rows and checkpoints are due between calls, for any first iteration."""
     calls = []
 
     def note(first, count):

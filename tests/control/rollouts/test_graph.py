@@ -1,4 +1,4 @@
-"""Rollouts of in-graph environments: what the policy said, where the environments are, what the learner gets."""
+"""Rollouts of in-graph environments: distributions, states of the environments, and inputs of the learner."""
 
 import numpy as np
 import pytest
@@ -42,7 +42,7 @@ def test_log_probs_and_values_are_what_the_policy_says(make_collector):
 
 
 def test_successors_are_the_next_observations_and_nothing_is_reset_between_rollouts(make_collector):
-    """The step of the environment leads from each observation to the next one, across rollouts too."""
+    """The environment's step leads from each observation to the next one, also from one rollout to the next."""
     collector = make_collector()
     rollouts = collect(collector, 3)
 
@@ -108,7 +108,7 @@ def test_state_that_is_put_back_goes_on_the_same_way(make_collector):
 
 
 def test_successors_of_the_trajectory_go_before_the_next_observations(make_policy):
-    """Where an environment starts at once, the value of what really followed counts."""
+    """If an environment resets in the same step, the value of the true successor is used."""
     policy = make_policy()
     episodes = start_episodes(CartPole(), 2, tf.constant([1, 1]))
     noise, fresh = policy.noise([5, 2], tf.constant([2, 2])), fresh_states(CartPole(), 5, 2, tf.constant([3, 3]))

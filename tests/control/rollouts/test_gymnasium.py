@@ -1,4 +1,4 @@
-"""gymnasium's vector environments: in every autoreset mode the same stream of transitions."""
+"""Gymnasium's vector environments: every autoreset mode gives the same stream of transitions."""
 
 import sys
 
@@ -22,7 +22,7 @@ from tfppo.training.pipeline import rollout_dataset
 
 NUM_ENVS, LENGTH = 4, 15
 FIELDS = ("observations", "rewards", "terminated", "truncated", "values", "next_values")
-WEIGHTS = np.array([1.0, 10.0, 100.0])  # of the critic: value = step + 10 episode + 100 number
+WEIGHTS = np.array([1.0, 10.0, 100.0])  # weights of the critic: value = step + 10 episode + 100 number
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def collector(autoreset, make_counting, counting_policy):
 
 @pytest.fixture(scope="module")
 def rollouts(collector):
-    """Two in a row, in each autoreset mode."""
+    """Two consecutive rollouts, in each autoreset mode."""
     return collect(collector)
 
 
@@ -42,7 +42,7 @@ def collect(collector, count=2):
 
 
 def join(rollouts, name):
-    """A field of several rollouts, one after the other in time; [T, B, ...]."""
+    """Concatenates a field of several rollouts along the time axis; [T, B, ...]."""
     return np.concatenate([getattr(rollout, name) for rollout in rollouts])
 
 
@@ -73,7 +73,7 @@ def test_steps_that_only_start_an_episode_are_masked(autoreset, collector, rollo
 
 
 def test_whatever_a_starting_step_reports_is_ignored(make_counting, counting_policy, stream):
-    """gymnasium reports reward 0 and no end there; environments of other makers may not."""
+    """In this step Gymnasium reports reward 0 and no end; other environments may report something else."""
 
     class Chatty(VectorWrapper):
         starts = np.zeros(NUM_ENVS, bool)
@@ -107,7 +107,7 @@ def test_truncation_bootstraps_from_the_final_observation(autoreset, make_counti
 
 
 def test_advantages_are_the_same_in_every_mode(rollouts, stream, counting_policy):
-    """Those of the stream, up to the last complete episode: what follows, each mode cuts at another place."""
+    """They equal those of the stream up to the last complete episode; the modes cut the rest at different steps."""
     rollout = rollouts[0]
     batch = tf.function(lambda x: to_batch(counting_policy, x, 0.9, 0.8), autograph=False)(rollout)
     advantages = np.reshape(batch.advantages, [LENGTH, NUM_ENVS])
@@ -177,7 +177,7 @@ def test_log_probs_are_those_of_the_policy(make_counting, make_policy):
 
 
 def test_a_memory_ends_with_the_episode_and_goes_on_to_the_next_rollout(make_counting):
-    """That of the second rollout is what the first one's observations leave, with zeros behind each starting step."""
+    """The second rollout starts with the memory that the first one left, with zeros after each starting step."""
     environment = make_counting(2)
     policy = make_recurrent(environment.single_observation_space, DiscreteHead(2), 4, ())
     first, second = collect(GymnasiumCollector(policy, environment, LENGTH, mode="graph"))
@@ -193,7 +193,7 @@ def test_a_memory_ends_with_the_episode_and_goes_on_to_the_next_rollout(make_cou
         assert np.abs(x).min() > 0
 
 
-# ----- What is refused
+# ----- Invalid input
 
 
 @pytest.mark.parametrize("metadata", [{}, {"autoreset_mode": "Sometimes"}, {"autoreset_mode": None}])
@@ -208,7 +208,7 @@ def test_an_environment_without_a_known_autoreset_mode_is_refused_by_name(metada
 def test_autoreset_modes_are_read_from_the_metadata(autoreset, make_counting):
     environment = make_counting(1, autoreset)
     assert autoreset_mode(environment) == autoreset
-    environment.metadata = {"autoreset_mode": autoreset.value}  # as text
+    environment.metadata = {"autoreset_mode": autoreset.value}  # as a string
     assert autoreset_mode(environment) == autoreset
 
 
@@ -246,7 +246,7 @@ def test_what_an_environment_lacks_is_named_with_the_command_that_installs_it(en
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(UsageError) as error:
         make_vector_environment(env, 1)
-    wanted = f"{extra} is not installed: make setup EXTRAS={extra}, or pip install 'gymnasium[{extra}]'"
+    wanted = f"{extra} is not installed: run make setup EXTRAS={extra}, or pip install 'gymnasium[{extra}]'"
     assert str(error.value) == f"cannot make environment '{env}': {wanted}"
 
 

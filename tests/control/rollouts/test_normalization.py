@@ -1,4 +1,4 @@
-"""Running statistics of observations and rewards, against NumPy on everything that was seen."""
+"""Running statistics of observations and rewards, compared with NumPy on all values."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ BOX = spaces.Box(-np.inf, np.inf, [3])
 MIXED = spaces.Dict(
     arm=spaces.Box(-1, 1, [2]),
     camera=spaces.Box(0, 255, [4, 4, 1], np.uint8),
-    action_mask=spaces.Box(0, 1, [2]),  # of floats, and a mask all the same
+    action_mask=spaces.Box(0, 1, [2]),  # a float Box, but a mask
     buttons=spaces.MultiBinary(2),
     count=spaces.Box(0, 99, [1], np.int64),
     wheel=spaces.Discrete(3),
@@ -33,7 +33,7 @@ GAMMA = 0.9
 
 
 def make_trajectory(normalization, observations, rewards=None, ended=None):
-    """One of observations [T + 1, B, ...] that were normalised as a collector does it; nothing else matters."""
+    """Makes a trajectory of observations [T + 1, B, ...], normalized as in a collector; other fields are dummies."""
     length, num_envs = tf.nest.flatten(observations)[0].shape[:2]
     flags = np.zeros([length - 1, num_envs], bool)
     terminated, truncated = (flags, flags) if ended is None else ended
@@ -49,7 +49,7 @@ def numbers(*shape, seed=0, mean=0.0, std=1.0):
 
 
 def slow_normalized(x, seen):
-    """x by the mean and the standard deviation of rows that were seen, [N, ...]."""
+    """Normalizes x with mean and standard deviation of the rows [N, ...]."""
     seen = np.asarray(seen, float)
     return np.clip((x - seen.mean(axis=0)) / np.sqrt(seen.var(axis=0) + 1e-8), -10, 10)
 
@@ -60,7 +60,7 @@ def slow_normalized(x, seen):
 @pytest.mark.parametrize("shape", [(), (3,), (2, 2)], ids=str)
 @pytest.mark.parametrize("seed", range(5))
 def test_merged_moments_are_those_of_the_joined_data(shape, seed):
-    """However it is cut, in pieces of 1 to 40 rows."""
+    """The data are cut into pieces of 1 to 40 rows."""
     rng = np.random.default_rng(seed)
     data = rng.normal(size=[200, *shape]) * 10.0 ** rng.uniform(-3, 3, size=shape) + rng.normal(size=shape) * 100
     cuts = np.unique(np.concatenate([[0, 1], rng.integers(1, 200, size=8), [200]]))
@@ -74,7 +74,7 @@ def test_merged_moments_are_those_of_the_joined_data(shape, seed):
 
 
 def test_moments_of_large_numbers_that_vary_little_are_exact():
-    """Where sums of squares, or float32, would know nothing of the variance."""
+    """Sums of squares, or float32, would lose the variance."""
     data = 1e7 + np.random.default_rng(0).integers(-2, 3, size=[1000, 1])
     moments = initial_moments((1,))
     for piece in np.split(data, 10):
@@ -101,7 +101,10 @@ def test_off_changes_nothing_and_has_no_variables():
 
 
 def test_observations_are_normalised_by_what_came_before():
-    """By nothing at first; then by all earlier trajectories, a trajectory's last row left to the one it starts."""
+    """The first trajectory is normalized by nothing, later ones by all earlier ones.
+
+    The last row of a trajectory belongs to the next one.
+    """
     normalization = Normalization(BOX, 4, observations=True)
     pieces = [numbers(7, 4, 3, seed=k, mean=5 * k, std=1 + k) for k in range(3)]
     seen = np.zeros([0, 3])
@@ -116,7 +119,7 @@ def test_observations_are_normalised_by_what_came_before():
     again = normalization.observations(tf.constant(seen, tf.float32))
     np.testing.assert_allclose(np.mean(again, axis=0), 0.0, atol=1e-4)
     np.testing.assert_allclose(np.std(again, axis=0), 1.0, rtol=1e-4)
-    assert normalization.observations(tf.constant(numbers(3))).shape == [3]  # of any leading axes
+    assert normalization.observations(tf.constant(numbers(3))).shape == [3]  # with any leading axes
 
 
 def test_observations_are_clipped_at_ten_standard_deviations():
@@ -163,8 +166,10 @@ def test_images_choices_integers_and_masks_of_a_dict_are_left_alone():
 
 
 def slow_scaled(rewards, ended, running, seen):
-    """Rewards [T, B] over the standard deviation of the discounted returns so far, a step and an environment at a
-    time; `running` [B] and the list `seen` go on."""
+    """Divides rewards [T, B] by the standard deviation of the discounted returns, one step and environment at a time.
+
+    The function updates `running` [B] and the list `seen`.
+    """
     for t, b in np.ndindex(rewards.shape):
         running[b] = GAMMA * running[b] + rewards[t, b]
         seen.append(running[b])
@@ -175,7 +180,7 @@ def slow_scaled(rewards, ended, running, seen):
 
 @every_mode
 def test_rewards_are_scaled_as_by_a_slow_loop(compiled):
-    """Over three trajectories in a row, with ends of both kinds: returns go on from one to the next."""
+    """Returns continue over three consecutive trajectories, with terminated and truncated episodes."""
     rng = np.random.default_rng(0)
     normalization = Normalization(None, 3, GAMMA, rewards=True)
     finish = compiled(normalization.finish)
@@ -183,7 +188,7 @@ def test_rewards_are_scaled_as_by_a_slow_loop(compiled):
     for k in range(3):
         rewards = numbers(8, 3, seed=k, mean=2.0, std=3.0)
         ended = rng.random([2, 8, 3]) < 0.1
-        ended[k % 2, -1, k] = True  # in the last step too
+        ended[k % 2, -1, k] = True  # also in the last step
         observations = tf.constant(numbers(9, 3, 2, mean=50))
         finished = finish(make_trajectory(normalization, observations, rewards, ended))
         expected = slow_scaled(rewards, ended[0] | ended[1], running, seen)
@@ -197,7 +202,7 @@ def test_rewards_are_scaled_as_by_a_slow_loop(compiled):
 
 
 def test_the_mean_of_rewards_stays():
-    """All of one sign keep it, equal ones stay equal, and none stay none."""
+    """Rewards keep their sign, equal rewards stay equal, and zeros stay zeros."""
     normalization = Normalization(None, 4, GAMMA, rewards=True)
     rewards = np.full([20, 4], -3.0, np.float32)
     rewards[::5] = 0.0
@@ -207,7 +212,7 @@ def test_the_mean_of_rewards_stays():
 
 
 def test_rewards_are_clipped_at_ten():
-    """A rare one that lies more than 10 standard deviations of the return from 0."""
+    """A rare reward is more than 10 standard deviations of the return."""
     normalization = Normalization(None, 1, 0.0, rewards=True)
     rewards = np.zeros([1000, 1], np.float32)
     rewards[500], rewards[700] = 1000.0, -900.0
@@ -238,12 +243,14 @@ def test_state_that_is_put_back_goes_on_the_same_way():
     assert not np.allclose(finish(fresh, 3).observations, finish(one, 3).observations)
 
 
-# ----- On the way between environments and a policy
+# ----- In collectors
 
 
 class Drift:
-    """Observations that nothing but the number of the environment and its clock make up, far from mean 0; an episode
-    ends after 5 steps, and the reward is the clock."""
+    """Observations depend only on the number of the environment and on its clock, and are far from mean 0.
+
+    An episode ends after 5 steps, and the reward is the clock.
+    """
 
     observation_space = spaces.Box(-np.inf, np.inf, [2])
     action_space = spaces.Discrete(2)
@@ -261,7 +268,7 @@ class Drift:
 
 
 def small_policy(space):
-    """With opinions: the logits depend on the observation."""
+    """Makes a policy whose logits clearly depend on the observation."""
     actor = make_actor(space, spaces.Discrete(2), (8,))
     actor.set_weights([w * 100 if w.shape[-1] == 2 else w for w in actor.get_weights()])
     return ActorCriticPolicy(actor, make_critic(space, (8,)))
@@ -273,8 +280,11 @@ def raw_moments(rows):
 
 @pytest.mark.parametrize("mode", ["eager", "graph", "xla"])
 def test_statistics_stand_still_during_a_rollout_and_move_after_it(mode):
-    """A clock is seen once a step, so every raw observation is known: those of rollouts 0 to k - 1 normalise rollout
-    k, which the policy saw so."""
+    """Rollout k is normalized with the raw observations of rollouts 0 to k - 1.
+
+    All raw observations are known, because the clock advances by one in every step. The policy acts on the normalized
+    ones.
+    """
     num_envs, length = 3, 8
     environment = Drift()
     plain = GraphCollector(small_policy(Drift.observation_space), environment, num_envs, length, mode="eager")
@@ -300,7 +310,7 @@ def test_statistics_stand_still_during_a_rollout_and_move_after_it(mode):
 
 
 def collect_normalised(environment, mode):
-    """A collector of 4 environments and 8 steps, and what normalises it."""
+    """Returns a collector of 4 environments and 8 steps, and its normalization."""
     in_graph = isinstance(environment, CartPole)
     space = environment.observation_space if in_graph else environment.single_observation_space
     normalization = Normalization(space, 4, GAMMA, observations=True, rewards=True)
@@ -311,7 +321,7 @@ def collect_normalised(environment, mode):
 
 @pytest.mark.parametrize("kind", ["in_graph", *AutoresetMode], ids=str)
 def test_every_ratio_of_the_first_minibatch_is_1(kind, make_counting):
-    """The stored observation is the normalised one that the policy saw, in every iteration."""
+    """The stored observation is the normalized one that the policy acted on, in every iteration."""
     collector = collect_normalised(CartPole() if kind == "in_graph" else make_counting(4, kind), "graph")
     config = PPOConfig(minibatch_size=32, num_epochs=1, learning_rate=0.1, learning_rate_schedule="constant")
     prepare = lambda x: to_batch(collector.policy, x, GAMMA, 0.9)  # noqa: E731
@@ -328,7 +338,7 @@ def test_every_ratio_of_the_first_minibatch_is_1(kind, make_counting):
 
 @pytest.mark.parametrize("kind", ["in_graph", *AutoresetMode], ids=str)
 def test_every_observation_is_normalised_once(kind, make_counting):
-    """T + 1 rows, and what followed the T steps where that is told apart; once more in the graph, for the shapes."""
+    """There are T + 1 rows, and T rows of successors if they are separate; in the graph, one call gets the shapes."""
     collector = collect_normalised(CartPole() if kind == "in_graph" else make_counting(4, kind), "eager")
     (moments,) = collector.normalization._moments.values()
     normalized, rows = moments.normalized, []
@@ -339,7 +349,7 @@ def test_every_observation_is_normalised_once(kind, make_counting):
 
 
 def test_a_gymnasium_policy_sees_normalised_observations(autoreset, make_counting, stream):
-    """And values the true successors, normalised, in every autoreset mode."""
+    """In every autoreset mode, it also computes the values of normalized true successors."""
     collector = collect_normalised(make_counting(4, autoreset), "eager")
     policy, normalization = collector.policy, collector.normalization
     acted_on = []
@@ -360,7 +370,7 @@ def test_a_gymnasium_policy_sees_normalised_observations(autoreset, make_countin
         np.testing.assert_allclose(rollout.next_values.numpy()[mask, number], values, rtol=1e-3, atol=1e-4)
         if autoreset != AutoresetMode.NEXT_STEP:
             np.testing.assert_allclose(rollout.successors[:, number], successors, rtol=1e-4, atol=1e-4)
-    # Observations are counted, successors are not.
+    # The statistics include observations, but not successors.
     seen = mean + rollout.observations.numpy().reshape(-1, 3) * np.sqrt(variance + 1e-8)
     assert np.abs(rollout.observations).max() < 10 and normalization.state[0] == 2 * count
     np.testing.assert_allclose(normalization.state[1], (mean + seen.mean(axis=0)) / 2, rtol=1e-4)
@@ -385,7 +395,7 @@ def test_rewards_reach_the_learner_scaled_and_the_statistics_of_episodes_as_they
 
 @pytest.mark.parametrize("backend", ["graph", "gymnasium"])
 def test_the_policy_evaluates_what_it_acted_on(backend):
-    """The stored observations are the normalised ones, and the ratio starts at 1 (statement 22)."""
+    """The stored observations are the normalized ones, and the ratio is 1 at first (statement 22)."""
     trainer = ControlTrainer(
         make_control_config(
             "Acrobot-v1",

@@ -1,4 +1,4 @@
-"""What an environment shows where an episode has ended counts for nothing, and need not be finite (statement 16)."""
+"""The observation in which an episode has terminated has no effect, and may be not finite (statement 16)."""
 
 import gymnasium
 import numpy as np
@@ -16,7 +16,7 @@ FINITE, NAN = 7.0, float("nan")
 
 
 class Walk:
-    """A place that moves up or down, and an episode that ends at 3 or -3, seen as `END` there."""
+    """A place that moves up or down; an episode ends at 3 or -3, where the observation is `END`."""
 
     observation_space = gymnasium.spaces.Box(-np.inf, np.inf, [2], np.float32)
     action_space = gymnasium.spaces.Discrete(2)
@@ -36,7 +36,7 @@ class Walk:
 
 
 class SingleWalk(gymnasium.Env):
-    """The same for gymnasium."""
+    """The same walk as a Gymnasium environment."""
 
     observation_space, action_space = Walk.observation_space, Walk.action_space
     END = FINITE
@@ -54,7 +54,7 @@ class SingleWalk(gymnasium.Env):
 
 
 class Cut(Walk):
-    """Its episodes end by their number of steps, and are seen as `END` there: what would follow counts."""
+    """Episodes are truncated by their number of steps, with the observation `END`; its value has an effect."""
 
     max_episode_steps = 3
 

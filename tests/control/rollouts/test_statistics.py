@@ -1,4 +1,4 @@
-"""Episode statistics against a deque."""
+"""Episode statistics, compared with a deque."""
 
 from collections import deque
 
@@ -36,11 +36,11 @@ def test_means_over_the_latest_episodes_equal_a_deque(compiled):
     update, metrics = compiled(statistics.update), compiled(statistics.metrics)
     returns_of, lengths_of = deque(maxlen=WINDOW), deque(maxlen=WINDOW)
     episodes = env_steps = 0
-    for share_done in (0.0, 0.02, 0.1, 1.0, 0.0, 0.02, 0.5, 0.02):  # none, few, and more than the window at once
+    for share_done in (0.0, 0.02, 0.1, 1.0, 0.0, 0.02, 0.5, 0.02):  # no episodes, few, and more than the window at once
         trajectory = make_trajectory(20, 16, share_done)
         update(trajectory)
         done = (trajectory.terminated | trajectory.truncated).numpy()
-        for t, b in np.argwhere(done):  # in the order of time
+        for t, b in np.argwhere(done):  # in order of time
             returns_of.append(trajectory.episode_returns[t, b])
             lengths_of.append(trajectory.episode_lengths[t, b])
         episodes, env_steps = episodes + done.sum(), env_steps + trajectory.mask.numpy().sum()

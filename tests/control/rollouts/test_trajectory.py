@@ -1,4 +1,4 @@
-"""The acting loop in the graph, against a slow loop."""
+"""The acting loop in the graph, compared with a slow loop."""
 
 import numpy as np
 import tensorflow as tf
@@ -37,7 +37,7 @@ class RandomPolicy:
 
 
 def collect(environment, episodes, noise, seed, memory=()):
-    """Episodes and memory afterwards, and the trajectory; random numbers are drawn as a collector does."""
+    """Returns the final episodes and memory, and the trajectory, with random numbers drawn as in a collector."""
     fresh = fresh_states(environment, *noise.shape[:2], fold_in(seed, 0))
     return collect_trajectory(
         environment, RandomPolicy(), Normalization(), episodes, memory, noise, fresh, fold_in(seed, 1)
@@ -49,7 +49,7 @@ def noise_of(num_steps, num_envs):
 
 
 def slow_trajectory(environment, episodes, act, noise, seed):
-    """The same, an environment and a step at a time; nine lists over time, and the episodes afterwards."""
+    """The slow reference, one environment and step at a time; returns nine lists over time, and the final episodes."""
     num_steps, num_envs = noise.shape[:2]
     fresh = environment.reset(num_steps * num_envs, fold_in(seed, 0))
     state, done = episodes.state, episodes.done.numpy()
@@ -84,7 +84,7 @@ def slow_trajectory(environment, episodes, act, noise, seed):
 
 @every_mode
 def test_trajectory_equals_a_slow_loop(compiled):
-    """Over two trajectories in a row, the second of which goes on where the first one ended."""
+    """The second of two consecutive trajectories continues where the first one ends."""
     environment, num_envs, num_steps = Walk(), 6, 24
     episodes = start_episodes(environment, num_envs, SEED)
     noise = noise_of(num_steps, num_envs)
@@ -105,7 +105,7 @@ def test_trajectory_equals_a_slow_loop(compiled):
 
 
 def test_starts_are_new_in_every_step_and_place():
-    """Four environments that end together every second step never start twice from the same place."""
+    """Four environments that end together every second step never start from the same place twice."""
     environment = Walk(length=1)
     episodes = start_episodes(environment, 4, SEED)
     _, _, trajectory = collect(environment, episodes, noise_of(8, 4), SEED)
@@ -129,7 +129,7 @@ def test_truncation_comes_after_exactly_500_steps():
 
 @every_mode
 def test_a_memory_is_that_of_the_running_episode(compiled):
-    """A policy that counts its steps has counted those of the episode, whatever was before."""
+    """A policy that counts its steps counts those of the current episode only."""
     environment, noise = Walk(length=3), noise_of(24, 5)
     run = compiled(lambda episodes, memory: collect(environment, episodes, noise, SEED, memory))
     episodes, memory = start_episodes(environment, 5, SEED), (tf.fill([5, 2], 7.0),)

@@ -1,0 +1,1 @@
+"""Environments: in-graph ones, Gymnasium's vector environments, and their snapshots."""

@@ -1,6 +1,7 @@
-"""Plain data in a file: nests of arrays, numbers and text, which can be read whoever wrote them.
+"""Files of plain data: nested dicts, lists and tuples of arrays, numbers and strings.
 
-NumPy's archives do it without pickle: arrays as they are, and what ties them as a text of JSON among them.
+A file is a NumPy archive without pickle, so that reading a file from an unknown source cannot run code. The arrays are
+entries of the archive; one more entry holds the structure as JSON.
 """
 
 import json
@@ -12,14 +13,18 @@ import numpy as np
 from tfppo.errors import UsageError
 from tfppo.execution.variables import digest
 
-NEST = "nest"  # the archive's entry that holds the JSON; the arrays are "0", "1", ...
+NEST = "nest"  # the entry that holds the JSON; the arrays are the entries "0", "1", ...
 
 
 def write_archive(path: Path, data: Any) -> None:
-    """Writes a nest of dicts (keys are text), lists and tuples of arrays, numbers, text, booleans and None.
+    """Writes plain data to a file.
+
+    Args:
+      path: the file.
+      data: a nest of dicts with str keys, lists and tuples of arrays, numbers, strings, booleans and None.
 
     Raises:
-      TypeError: on anything else.
+      TypeError: if the data contains anything else.
     """
     arrays: list[np.ndarray] = []
     entries: dict[str, Any] = {NEST: np.array(json.dumps(_packed(data, arrays)))}
@@ -29,29 +34,29 @@ def write_archive(path: Path, data: Any) -> None:
 
 
 def read_archive(path: Path) -> Any:
-    """What `write_archive` wrote, of the same types.
+    """Reads a file from `write_archive`; the data has the same types as before.
 
     Raises:
-      UsageError: if the file is damaged, or something else.
+      UsageError: if the file is damaged, or is not such a file.
     """
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return _unpacked(json.loads(arrays[NEST].item()), arrays)
-    except Exception as error:  # NumPy, zipfile and json answer damage with whatever they stumble over
+    except Exception as error:  # NumPy, zipfile and json raise many kinds of errors for damaged files
         raise damaged(path, error) from None
 
 
 def damaged(path: Path, error: Exception) -> UsageError:
-    """The error of an archive that does not hold what it should."""
+    """Returns the error for an archive whose content is not as expected."""
     reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-    return UsageError(f"{path} is damaged ({reason}): delete it to go on with new episodes")
+    return UsageError(f"{path} is damaged ({reason}): delete it to continue with new episodes")
 
 
 def fingerprint(data: Any) -> str:
-    """A text that two nests share only if all their bits are the same.
+    """Returns a digest of plain data; it differs if any bit of the data differs.
 
     Raises:
-      TypeError: as `write_archive`.
+      TypeError: if the data is not plain, as for `write_archive`.
     """
     arrays: list[np.ndarray] = []
     packed = json.dumps(_packed(data, arrays))
@@ -59,7 +64,7 @@ def fingerprint(data: Any) -> str:
 
 
 def is_plain(data: Any) -> bool:
-    """Whether it can be written."""
+    """Returns whether `write_archive` can write the data."""
     try:
         _packed(data, [])
     except (TypeError, RecursionError):
@@ -68,10 +73,18 @@ def is_plain(data: Any) -> bool:
 
 
 def expect_like(data: Any, example: Any) -> Any:
-    """The data.
+    """Returns the data if it has the same structure as an example.
+
+    Args:
+      data: a nest.
+      example: a nest.
+
+    Returns:
+      The data.
 
     Raises:
-      ValueError: unless it is such a nest as the example, its arrays of the same shapes and of such numbers.
+      ValueError: if the nests differ, or if an array has another shape, or a dtype that cannot be cast to that of the
+        example.
     """
     if isinstance(example, dict):
         fits = isinstance(data, dict) and data.keys() == example.keys()
@@ -83,14 +96,14 @@ def expect_like(data: Any, example: Any) -> Any:
         x, y = np.asarray(data), np.asarray(example)
         fits, pairs = x.shape == y.shape and np.can_cast(x.dtype, y.dtype, "same_kind"), []
     if not fits:
-        raise ValueError(f"{_kind(data)} where {_kind(example)} is wanted")
+        raise ValueError(f"found {_kind(data)}, expected {_kind(example)}")
     for pair in pairs:
         expect_like(*pair)
     return data
 
 
 def _packed(data: Any, arrays: list[np.ndarray]) -> Any:
-    """The nest as JSON has it, whose arrays are numbers of places in `arrays`."""
+    """Returns the structure for JSON, with each array replaced by its index in `arrays`, to which it is appended."""
     if data is None or type(data) in (bool, int, float, str):
         return data
     if isinstance(data, dict) and all(type(key) is str for key in data):
@@ -102,7 +115,10 @@ def _packed(data: Any, arrays: list[np.ndarray]) -> Any:
         if not x.dtype.hasobject:
             arrays.append(x)
             return {"array" if type(data) is np.ndarray else "scalar": len(arrays) - 1}
-    raise TypeError(f"{_kind(data)} is not plain data")
+    raise TypeError(
+        f"{_kind(data)} is not plain data; allowed are dicts with str keys, lists, tuples, arrays, numbers, str, bool "
+        "and None"
+    )
 
 
 def _unpacked(packed: Any, arrays: Any) -> Any:

@@ -1,4 +1,7 @@
-"""Environments as tensors: the contract of an in-graph environment, and the registry of those that are known."""
+"""The interface of in-graph environments, and their registry.
+
+An in-graph environment is written in TensorFlow operations, so that whole rollouts are compiled into one program.
+"""
 
 from collections.abc import Callable
 from typing import Protocol, TypeAlias
@@ -14,47 +17,73 @@ Observations: TypeAlias = tf.Tensor | dict[str, tf.Tensor]  # a dictionary for a
 
 
 class Environment(Protocol):
-    """An in-graph environment: pure functions of tensors, batched over B copies, on any device."""
+    """An in-graph environment: functions of tensors without side effects, for a batch of B copies, on any device."""
 
     @property
     def observation_space(self) -> gymnasium.Space:
-        """The space of one environment's observations."""
+        """The space of a single environment's observations."""
 
     @property
     def action_space(self) -> gymnasium.Space:
-        """The space of one environment's actions."""
+        """The space of a single environment's actions."""
 
     @property
     def max_episode_steps(self) -> int:
-        """The time limit of an episode."""
+        """The time limit of an episode, in steps."""
 
     def reset(self, num_envs: int, seed: tf.Tensor) -> Nest:
-        """Draws fresh states: a nest of tensors [B, ...]."""
+        """Draws initial states.
+
+        Args:
+          num_envs: B.
+          seed: integer tensor [2].
+
+        Returns:
+          A nest of tensors [B, ...].
+        """
 
     def observe(self, state: Nest) -> Observations:
-        """Computes observations [B, ...] of the states."""
+        """Computes the observations [B, ...] of states."""
 
     def step(self, state: Nest, actions: tf.Tensor, seed: tf.Tensor) -> tuple[Nest, tf.Tensor, tf.Tensor]:
-        """Computes the next states, the rewards [B] and whether the episodes terminated [B] bool."""
+        """Steps all copies.
+
+        Args:
+          state: the states, a nest of [B, ...].
+          actions: [B, ...], as the action space has them.
+          seed: integer tensor [2], for stochastic dynamics.
+
+        Returns:
+          The next states, the rewards [B], and bool [B], True where an episode terminated.
+        """
 
 
 IN_GRAPH_ENVIRONMENTS: dict[str, Callable[[], Environment]] = {}
-"""What makes each in-graph environment that is known, by its id."""
+"""The functions that make the registered in-graph environments, by ID."""
 
 
 def register_environment(env: str, make: Callable[[], Environment]) -> None:
-    """Makes an in-graph environment known by an id: `make()` gives one.
+    """Registers an in-graph environment under an ID.
+
+    Args:
+      env: the ID.
+      make: a function without arguments that returns the environment.
 
     Raises:
-      UsageError: if another one has this id.
+      UsageError: if another environment has this ID.
     """
     if IN_GRAPH_ENVIRONMENTS.setdefault(env, make) is not make:
-        raise UsageError(f"environment id {env} is taken by {IN_GRAPH_ENVIRONMENTS[env]}: give another one")
+        raise UsageError(
+            f"environment ID {env} is already registered by {IN_GRAPH_ENVIRONMENTS[env]}; an ID must be unique: choose "
+            "another one"
+        )
 
 
 def registered_id(env: str) -> str:
-    """The id under which an environment is registered: "module:id" without its module, which is imported, as gymnasium
-    does it, and registers the environment, here or with gymnasium.
+    """Returns the ID under which an environment is registered.
+
+    For `module:ID` it imports the module, as Gymnasium does, and returns the ID. The module can register the
+    environment with Gymnasium or with `register_environment`.
 
     Raises:
       UsageError: if the module cannot be imported.

@@ -1,4 +1,4 @@
-"""EnvPool's environments (Weng et al. 2022): stepped by threads in C++, without Python."""
+"""EnvPool's environments (Weng et al. 2022), which C++ threads step without Python."""
 
 import importlib
 import warnings
@@ -13,12 +13,17 @@ from tfppo.errors import UsageError
 
 
 class EnvPoolVectorEnv(VectorEnv):
-    """`num_envs` copies of EnvPool's environment `env`, seeded as gymnasium's are.
+    """A Gymnasium vector environment of EnvPool's environment `env`.
 
-    EnvPool seeds a pool once, when it is made, and ignores the seed of a reset: here such a reset makes another pool.
+    EnvPool seeds a pool only when it makes the pool, and ignores the seed of a reset. Here, a reset with a seed makes a
+    new pool, so that seeding works as in Gymnasium.
+
+    Args:
+      env: EnvPool's ID of the environment.
+      num_envs: number of copies.
 
     Raises:
-      UsageError: if EnvPool is not installed, or has no such environment.
+      UsageError: if EnvPool is not installed, or does not have the environment.
     """
 
     metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP}
@@ -27,8 +32,8 @@ class EnvPoolVectorEnv(VectorEnv):
         self._envpool = _import_envpool()
         if env not in self._envpool.list_all_envs():
             raise UsageError(
-                f"EnvPool has no environment {env!r}: use one that envpool.list_all_envs() names, "
-                "or --vectorization sync"
+                f"env is {env!r} and vectorization is envpool; EnvPool does not have this environment: choose one of "
+                "envpool.list_all_envs(), or use --vectorization sync"
             )
         self.env = env
         self.num_envs = num_envs
@@ -41,6 +46,7 @@ class EnvPoolVectorEnv(VectorEnv):
         self._pool: Any = None
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Starts new episodes; a new pool is made for the first reset and for every reset with a seed."""
         super().reset(seed=seed)
         with _without_warnings_of_precision():
             if self._pool is None or seed is not None:
@@ -50,10 +56,12 @@ class EnvPoolVectorEnv(VectorEnv):
             return self._pool.reset()[0], {}
 
     def step(self, actions: np.ndarray) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        """Steps all copies; EnvPool's infos are dropped."""
         *result, _ = self._pool.step(actions)
         return *result, {}
 
     def close_extras(self, **kwargs: Any) -> None:
+        """Closes the pool."""
         if self._pool is not None:
             self._pool.close()
 
@@ -63,11 +71,11 @@ def _import_envpool() -> ModuleType:
         return importlib.import_module("envpool")
     except ImportError as error:
         raise UsageError(
-            f"vectorization is envpool, which cannot be imported ({error}): "
-            "install the envpool extra, or use --vectorization sync"
+            f"vectorization is envpool and EnvPool cannot be imported ({error}): install the envpool extra, or use "
+            "--vectorization sync"
         ) from None
 
 
 def _without_warnings_of_precision() -> warnings.catch_warnings:
-    """EnvPool writes bounds of float32 spaces as float64, which gymnasium remarks upon for each."""
+    """Ignores Gymnasium's warning that EnvPool gives the bounds of float32 spaces as float64."""
     return warnings.catch_warnings(action="ignore", category=UserWarning)

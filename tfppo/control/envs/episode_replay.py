@@ -1,4 +1,4 @@
-"""Environments that can be put back where they were, by playing their running episode again."""
+"""Environments whose state can be restored: the actions of the current episode are played again."""
 
 import random
 from collections import deque
@@ -9,30 +9,34 @@ import numpy as np
 
 from tfppo.control.envs.archive import fingerprint, is_plain
 
-MAX_STEPS = 1_000_000  # of an episode that is remembered
-# The generators that gymnasium uses; the states of others hold places in buffers, which a file must not choose.
+MAX_STEPS = 1_000_000  # longer episodes are not recorded
+# The generators that Gymnasium uses. The state of others contains buffer positions, which a file must not set.
 SAFE_GENERATORS = ("PCG64", "PCG64DXSM")
 
 
 class Replayable(gymnasium.Wrapper):
-    """Remembers how its environment came to where it is: the state of the generator of random numbers before the last
-    reset, what the reset was given, and the actions since then.
+    """A wrapper that records how the environment came to its current state.
 
-    An environment may keep what this does not see: a generator of its own, or something else that outlasts a reset. It
-    is found out where the episode, played again, ends in another observation, reward, return or state of the
-    generator, or where it draws from the generators that all Python shares.
+    It records the state of the environment's random number generator before the last reset, the arguments of the reset,
+    and all actions since then.
+
+    An environment may have state that the wrapper does not see, such as a generator of its own, or attributes that a
+    reset does not change. A replay detects this: it compares the last observation, the last reward, the return of the
+    episode and the state of the generator with those of the snapshot. It also detects draws from the global generators
+    of `random` and NumPy.
     """
 
     def __init__(self, env: gymnasium.Env):
         super().__init__(env)
-        self.pending: dict[str, Any] = {}  # the snapshot that `replay` goes to
-        self._repeats = False  # the next step only returns what the last one did
-        self._start: tuple[Any, ...] | None = None  # seed, options and state of the generator, before the last reset
+        self.pending: dict[str, Any] = {}  # the snapshot that `replay` restores
+        self._repeats = False  # True: the next step returns the result of the last step again
+        self._start: tuple[Any, ...] | None = None  # last reset: seed, options, the generator's state before it
         self._actions: deque[Any] = deque(maxlen=MAX_STEPS + 1)
         self._last: tuple[Any, Any, bool, bool, dict[str, Any]] = (None, 0.0, False, False, {})
         self._return: Any = 0.0
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Resets the environment, and starts a new record."""
         self._start = seed, options, generator_state(_generator(self.env))
         self._actions.clear()
         observation, info = self.env.reset(seed=seed, options=options)
@@ -41,6 +45,10 @@ class Replayable(gymnasium.Wrapper):
         return observation, info
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """Steps the environment, and records the action.
+
+        The first step after `replay` returns the last result again instead.
+        """
         if self._repeats:
             self._repeats = False
             return self._last
@@ -50,18 +58,23 @@ class Replayable(gymnasium.Wrapper):
         return result
 
     def snapshot(self) -> dict[str, Any]:
-        """Where the environment is, as plain data: the state of its generator now, and its episode; None where one
-        cannot be written down."""
+        """Returns the state of the environment as plain data.
+
+        Returns:
+          The current state of its generator and the record of its episode; each is None if it cannot be saved.
+        """
         generator = generator_state(_generator(self.env))
         episode = self._episode() if len(self._actions) <= MAX_STEPS else None
         return {"generator": generator if is_plain(generator) else None, "episode": episode}
 
     def replay(self) -> bool:
-        """Goes to where the snapshot in `pending` was taken; where that fails, starts a new episode. The step that
-        follows changes nothing, but returns once more what the last one returned: so a vector environment comes by
-        its observations and flags.
+        """Restores the state of the snapshot in `pending`, or starts a new episode if that is not possible.
 
-        Returns whether the environment is exactly where it was.
+        The next `step` does not change the environment. It returns the result of the last step again, from which a
+        vector environment gets its observations and flags.
+
+        Returns:
+          Whether the environment is in exactly the same state as before.
         """
         exact = self._play(self.pending["episode"])
         if not exact:
@@ -74,7 +87,7 @@ class Replayable(gymnasium.Wrapper):
     def _episode(self) -> dict[str, Any] | None:
         try:
             episode = {"start": self._start, "actions": np.array(list(self._actions)), "end": self._end()}
-        except (TypeError, ValueError):  # what is no plain data, be it the generator; actions of several shapes
+        except (TypeError, ValueError):  # the data or the generator is not plain; actions have different shapes
             return None
         return episode if is_plain(episode) else None
 
@@ -89,7 +102,7 @@ class Replayable(gymnasium.Wrapper):
             for action in episode["actions"]:
                 self.step(action)
             return self._end() == episode["end"] and _shared_generators() == shared
-        except Exception:  # whatever an environment raises that is given actions of another episode
+        except Exception:  # an environment may raise anything if the actions do not fit its state
             return False
 
     def _end(self) -> str:
@@ -97,16 +110,23 @@ class Replayable(gymnasium.Wrapper):
 
 
 def generator_state(generator: Any) -> Any:
-    """The state of a np.random.Generator as plain data; None where there is no generator. One of a kind that is not
-    safe comes back itself, which is no plain data."""
+    """Returns the state of a `np.random.Generator` as plain data.
+
+    Returns:
+      The state; None if there is no generator; the generator itself, which is not plain data, if it is not one of
+      `SAFE_GENERATORS`.
+    """
     if isinstance(generator, np.random.Generator) and type(generator.bit_generator).__name__ in SAFE_GENERATORS:
         return generator.bit_generator.state
     return generator
 
 
 def set_generator_state(generator: Any, state: Any) -> bool:
-    """Sets it in place, for others may hold the generator too. Returns whether it is such a state, and of such a
-    generator."""
+    """Sets the state of a generator in place, because other objects may hold the same generator.
+
+    Returns:
+      Whether the state and the generator fit together, and the state is set.
+    """
     if state is None or not is_plain(generator_state(generator)):
         return False
     try:
@@ -117,7 +137,7 @@ def set_generator_state(generator: Any, state: Any) -> bool:
 
 
 def _generator(env: gymnasium.Env) -> Any:
-    """The environment's generator; `np_random` would make one where there is none."""
+    """Returns the environment's generator, or None; the property `np_random` would make a generator."""
     return env.unwrapped._np_random
 
 

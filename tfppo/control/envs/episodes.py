@@ -1,8 +1,8 @@
-"""The episodes of in-graph environments: time limit and autoreset, written once for all environments.
+"""Time limit and autoreset of in-graph environments.
 
-A finished episode is reset by a step of its own, as gymnasium's vector environments do by default (NEXT_STEP): that
-step ignores the action, gives reward 0 and is masked out of everything; in exchange the observation after a step is
-always its true successor.
+The step after the end of an episode only resets the environment, which is the default of Gymnasium's vector
+environments (NEXT_STEP). This step ignores the action, has reward 0, and is masked out everywhere. The advantage: the
+observation after every other step is its true next observation.
 """
 
 from typing import NamedTuple
@@ -14,16 +14,16 @@ from tfppo.ops.nest import Nest
 
 
 class Episodes(NamedTuple):
-    """B environments in the middle of their episodes."""
+    """The state of B environments and of their current episodes."""
 
-    state: Nest  # [B, ...] the environment's own
-    returns: tf.Tensor  # [B] float32, sum of the rewards of the episode so far
-    lengths: tf.Tensor  # [B] int64, steps of the episode so far
-    done: tf.Tensor  # [B] bool: the next step starts a new episode
+    state: Nest  # [B, ...], the environment's state
+    returns: tf.Tensor  # [B] float32, sum of the rewards of the current episode
+    lengths: tf.Tensor  # [B] int64, steps of the current episode
+    done: tf.Tensor  # [B] bool, True: the next step only starts a new episode
 
 
 class Transition(NamedTuple):
-    """What one step of B environments gives back."""
+    """The result of one step of B environments."""
 
     rewards: tf.Tensor  # [B]
     terminated: tf.Tensor  # [B] bool
@@ -32,7 +32,16 @@ class Transition(NamedTuple):
 
 
 def start_episodes(environment: Environment, num_envs: int, seed: tf.Tensor) -> Episodes:
-    """Starts B new episodes."""
+    """Starts B new episodes.
+
+    Args:
+      environment: the environment.
+      num_envs: B.
+      seed: integer tensor [2].
+
+    Returns:
+      The new episodes.
+    """
     return Episodes(
         state=environment.reset(num_envs, seed),
         returns=tf.zeros([num_envs]),
@@ -42,7 +51,17 @@ def start_episodes(environment: Environment, num_envs: int, seed: tf.Tensor) -> 
 
 
 def fresh_states(environment: Environment, length: int, num_envs: int, seed: tf.Tensor) -> Nest:
-    """Draws the states [T, B, ...] in which new episodes start, one for every step and place."""
+    """Draws initial states [T, B, ...], one for every step and environment.
+
+    Args:
+      environment: the environment.
+      length: T.
+      num_envs: B.
+      seed: integer tensor [2].
+
+    Returns:
+      The states, a nest of [T, B, ...].
+    """
     drawn = environment.reset(length * num_envs, seed)
     return tf.nest.map_structure(lambda x: tf.reshape(x, [length, num_envs, *x.shape[1:]]), drawn)
 
@@ -50,7 +69,18 @@ def fresh_states(environment: Environment, length: int, num_envs: int, seed: tf.
 def step_episodes(
     environment: Environment, episodes: Episodes, actions: tf.Tensor, fresh: Nest, seed: tf.Tensor
 ) -> tuple[Episodes, Transition]:
-    """Steps every environment, or puts it into its `fresh` state [B, ...], where its last episode is done."""
+    """Steps every environment whose episode continues, and resets the others.
+
+    Args:
+      environment: the environment.
+      episodes: the episodes before the step.
+      actions: [B, ...].
+      fresh: initial states [B, ...] for the environments that are reset.
+      seed: integer tensor [2], for stochastic dynamics.
+
+    Returns:
+      The episodes after the step, and the transition.
+    """
     stepped, rewards, terminated = environment.step(episodes.state, actions, seed)
     starts = episodes.done
     rewards = tf.where(starts, tf.zeros_like(rewards), rewards)
@@ -64,5 +94,5 @@ def step_episodes(
 
 
 def where_rows(condition: tf.Tensor, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-    """Calls tf.where with a condition [B] over tensors [B, ...]."""
+    """Selects rows of x or y [B, ...] by a condition [B], as tf.where does with elements."""
     return tf.where(tf.reshape(condition, [-1] + [1] * (x.shape.rank - 1)), x, y)

@@ -1,7 +1,7 @@
-"""Where vector environments are, as plain data from which others like them go on.
+"""Snapshots of vector environments: plain data from which equal environments continue in the same state.
 
-Environments in Python play their running episode again (`episode_replay.Replayable`); those that are one NumPy program
-get their attributes back. Of the rest, EnvPool's among them, it cannot be told where they are.
+Environments in Python play the actions of their current episode again (`episode_replay.Replayable`). An environment
+that is one NumPy program gets its attributes back. No snapshot is possible for others, such as EnvPool's.
 """
 
 import itertools
@@ -19,12 +19,20 @@ from tfppo.control.envs.archive import expect_like, is_plain
 from tfppo.control.envs.episode_replay import Replayable, generator_state, set_generator_state
 from tfppo.control.envs.workers import WorkerVectorEnv
 
-# Attributes of these kinds stay as they are while an environment is stepped.
+# Attributes of these types do not change while an environment is stepped.
 CONSTANT = (gymnasium.Space, EnvSpec, Enum, type, types.ModuleType, types.FunctionType, types.BuiltinFunctionType)
 
 
 def take_snapshot(environment: VectorEnv, observations: Any) -> Any:
-    """Where a vector environment is that has just returned `observations` [B, ...]; None where that cannot be told."""
+    """Takes a snapshot of a vector environment.
+
+    Args:
+      environment: the vector environment.
+      observations: [B, ...], its latest observations.
+
+    Returns:
+      The snapshot as plain data; None if it is not possible.
+    """
     if _is_replayable(environment):
         return list(environment.call("snapshot"))
     attributes = _attributes(environment)
@@ -34,13 +42,19 @@ def take_snapshot(environment: VectorEnv, observations: Any) -> Any:
 
 
 def restore_snapshot(environment: VectorEnv, snapshot: Any, observations: Any) -> tuple[np.ndarray, Any]:
-    """Puts a vector environment of the same kind, which has just been reset and returned `observations` [B, ...],
-    where the snapshot was taken.
+    """Restores a snapshot in a vector environment of the same kind that has just been reset.
 
-    Returns bool [B], where it is exactly there (the others are at the start of an episode), and what is observed now.
+    Args:
+      environment: the vector environment.
+      snapshot: the result of `take_snapshot`.
+      observations: [B, ...], the observations of the reset.
+
+    Returns:
+      Bool [B], True where the environment is in exactly the same state as before (the others are at the start of an
+      episode), and the current observations [B, ...].
 
     Raises:
-      ValueError, TypeError, KeyError: if the snapshot is no such thing.
+      ValueError: if the snapshot does not fit; TypeError and KeyError are possible, too.
     """
     none = np.zeros(environment.num_envs, bool)
     if snapshot is None:
@@ -52,7 +66,7 @@ def restore_snapshot(environment: VectorEnv, snapshot: Any, observations: Any) -
 
 
 def steps_to_replay(snapshot: Any) -> int:
-    """How many steps `restore_snapshot` has to play again, in all environments together."""
+    """Returns the number of steps that `restore_snapshot` has to play again, over all environments."""
     episodes = [x["episode"] for x in snapshot] if isinstance(snapshot, list) else []
     return sum(len(episode["actions"]) for episode in episodes if episode is not None)
 
@@ -66,17 +80,17 @@ def _is_replayable(environment: VectorEnv) -> TypeGuard[SyncVectorEnv | WorkerVe
 def _replay(environment: SyncVectorEnv | WorkerVectorEnv, snapshots: list[dict[str, Any]]) -> tuple[np.ndarray, Any]:
     pending = [{"generator": x["generator"], "episode": x["episode"]} for x in snapshots]
     if len(pending) != environment.num_envs:
-        raise ValueError(f"{len(pending)} snapshots of {environment.num_envs} environments")
+        raise ValueError(f"the snapshot has {len(pending)} environments, expected {environment.num_envs}")
     environment.set_attr("pending", pending)
     exact = np.array(environment.call("replay"))
-    # A step in which each environment only repeats its last one: from it the vector environment takes which of them
-    # have ended, and are to start an episode in the step that follows.
+    # In this step, each environment only repeats its last result. The vector environment gets from it which episodes
+    # have ended and must be reset in the next step.
     observations, *_ = environment.step(create_empty_array(environment.single_action_space, environment.num_envs))
     return exact, observations
 
 
 def _attributes(environment: VectorEnv) -> dict[str, Any] | None:
-    """Everything that may change in an environment; None where there is something that cannot be written down."""
+    """Returns all attributes of an environment that may change, or None if one of them cannot be saved."""
     changing: dict[str, Any] = {}
     for name, value in vars(environment).items():
         data = generator_state(value) if isinstance(value, np.random.Generator) else value
@@ -90,7 +104,7 @@ def _attributes(environment: VectorEnv) -> dict[str, Any] | None:
 
 
 def _set_attributes(environment: VectorEnv, attributes: dict[str, Any]) -> bool:
-    """Whether they fit the environment, and now are its."""
+    """Sets the attributes of an environment, and returns whether they fit."""
     now = _attributes(environment)
     if now is None or now.keys() != set(attributes):
         return False
@@ -100,7 +114,7 @@ def _set_attributes(environment: VectorEnv, attributes: dict[str, Any]) -> bool:
         for name in others:
             if now[name] is not None:
                 expect_like(attributes[name], now[name])
-    except ValueError:  # an attribute of another kind than it has at the start of an episode
+    except ValueError:  # an attribute has another type or shape than at the start of an episode
         return False
     if not all(set_generator_state(x, attributes[name]) for name, x in generators.items()):
         return False

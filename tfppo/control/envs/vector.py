@@ -1,4 +1,4 @@
-"""Vector environments that are stepped from Python: gymnasium's, and in-graph ones in the same form."""
+"""Vector environments that are stepped from Python: Gymnasium's, EnvPool's, and in-graph environments in this form."""
 
 from typing import Any
 
@@ -17,13 +17,23 @@ from tfppo.control.envs.workers import WorkerVectorEnv
 from tfppo.errors import UsageError
 from tfppo.ops.random import fold_in
 
-EXTRAS = ("box2d", "mujoco")  # of gymnasium, and of setup.cfg
+EXTRAS = ("box2d", "mujoco")  # extras of the same names in Gymnasium and in setup.cfg
 
 
 def make_vector_environments(env: str, num_envs: int, vectorization: str, double_buffer: bool) -> list[VectorEnv]:
-    """`num_envs` environments as a collector takes them: as one, or (`double_buffer`) as two halves that take turns.
+    """Makes the vector environments of a collector.
 
-    The other arguments and the errors are those of `make_vector_environment`.
+    Args:
+      env: the environment ID.
+      num_envs: number of copies in all.
+      vectorization: as for `make_vector_environment`.
+      double_buffer: True makes two halves, which are stepped in turn.
+
+    Returns:
+      One vector environment, or two.
+
+    Raises:
+      UsageError: as `make_vector_environment` does.
     """
     sizes = [(num_envs + 1) // 2, num_envs // 2] if double_buffer else [num_envs]
     return [make_vector_environment(env, size, vectorization) for size in sizes if size]
@@ -36,20 +46,23 @@ def make_vector_environment(
     autoreset: AutoresetMode = AutoresetMode.NEXT_STEP,
     **options: Any,
 ) -> VectorEnv:
-    """`num_envs` copies of gymnasium's environment `env`, or of an in-graph one that gymnasium does not know.
+    """Makes `num_envs` copies of a Gymnasium environment, or of an in-graph one that Gymnasium does not have.
 
     Args:
-      env: its id, or module:id (see `environments.registered_id`).
+      env: the environment ID, or `module:ID` (see `environment.registered_id`).
       num_envs: B.
-      vectorization: "native": all of them in one NumPy program, where the environment has one; "sync": one after the
-        other in this process; "async": each in a process of its own; "envpool": EnvPool's
-        environments of this id, in threads; "auto": native where there is one, otherwise sync.
-      autoreset: how new episodes begin.
-      **options: of each environment, such as render_mode.
+      vectorization: "native": all copies in one NumPy program, if the environment has this form; "sync": one after the
+        other in this process; "async": each copy in its own process; "envpool": EnvPool's environments with this ID, in
+        threads; "auto": native if the environment has this form, sync otherwise.
+      autoreset: how new episodes start.
+      **options: options of each copy, such as render_mode.
+
+    Returns:
+      The vector environment.
 
     Raises:
-      UsageError: if its module cannot be imported, or gymnasium has no such environment, cannot make it, or has no
-        native form of it; in one line.
+      UsageError: if the module cannot be imported, or if Gymnasium does not have the environment, cannot make it, or
+        has no native form of it.
     """
     name = registered_id(env)
     if is_only_in_graph(env):
@@ -60,7 +73,7 @@ def make_vector_environment(
         spec = gymnasium.registry.get(name)
         has_native = spec is not None and spec.vector_entry_point is not None
         if vectorization == "native" and not has_native:
-            raise UsageError(f"{env} has no natively vectorised form: use --vectorization sync or async")
+            raise UsageError(f"vectorization is native and {env} has no native form: use --vectorization sync or async")
         if vectorization in ("auto", "native") and has_native and autoreset == AutoresetMode.NEXT_STEP:
             return gymnasium.make_vec(name, num_envs, "vector_entry_point", **options)
         if vectorization == "async":
@@ -76,25 +89,34 @@ def make_vector_environment(
     except (gymnasium.error.Error, ImportError) as error:
         reason = " ".join(str(error).split())
         for extra in (extra for extra in EXTRAS if f"gymnasium[{extra}]" in reason):
-            reason = f"{extra} is not installed: make setup EXTRAS={extra}, or pip install 'gymnasium[{extra}]'"
+            reason = f"{extra} is not installed: run make setup EXTRAS={extra}, or pip install 'gymnasium[{extra}]'"
         if name != env and isinstance(error, gymnasium.error.UnregisteredEnv):
             reason = (
-                f"its module registers no {name}, be it by gymnasium.register or tfppo.register_environment ({reason})"
+                f"its module does not register {name} with gymnasium.register or tfppo.register_environment ({reason})"
             )
         raise UsageError(f"cannot make environment {env!r}: {reason}") from None
 
 
 def is_only_in_graph(env: str) -> bool:
-    """Whether there is an in-graph environment of this id, and gymnasium has none: nothing then draws it."""
+    """Returns whether an in-graph environment has this ID, and no Gymnasium environment has it.
+
+    Nothing can render such an environment.
+    """
     name = registered_id(env)
     return name in IN_GRAPH_ENVIRONMENTS and name not in gymnasium.registry
 
 
 def check_twin(env: str, environment: Environment) -> None:
-    """Refuses an in-graph environment that gymnasium knows with other spaces: it would be judged on another task.
+    """Checks that an in-graph environment has the same spaces as Gymnasium's environment of the same ID.
+
+    Otherwise the final evaluation, which uses Gymnasium's environment, would be on another task.
+
+    Args:
+      env: the environment ID.
+      environment: the in-graph environment.
 
     Raises:
-      UsageError: if the spaces differ in kind or size, or gymnasium cannot make its own.
+      UsageError: if the spaces differ in kind or size, or if Gymnasium cannot make its environment.
     """
     if is_only_in_graph(env):
         return
@@ -107,21 +129,21 @@ def check_twin(env: str, environment: Environment) -> None:
     for what, (own, other) in spaces.items():
         if _form(own) != _form(other):
             raise UsageError(
-                f"{env} has {what} {own} in the graph and {other} in gymnasium, which evaluates it: make them the "
-                "same, or register yours under another id"
+                f"{env} has {what} {own} in the graph and {other} in Gymnasium, where policies are evaluated; they "
+                "must be equal: change one, or register your environment under another ID"
             )
 
 
 def _form(space: gymnasium.Space) -> tuple[object, ...]:
-    """A space's kind and size."""
+    """Returns the kind and the size of a space."""
     return type(space), space.shape, flatdim(space) if space.is_np_flattenable else None
 
 
 def autoreset_mode(environment: VectorEnv) -> AutoresetMode:
-    """How a vector environment starts new episodes.
+    """Returns how a vector environment starts new episodes.
 
     Raises:
-      UsageError: if it does not say so.
+      UsageError: if its metadata do not say so.
     """
     mode = environment.metadata.get("autoreset_mode")
     try:
@@ -129,13 +151,18 @@ def autoreset_mode(environment: VectorEnv) -> AutoresetMode:
     except ValueError:
         modes = ", ".join(f"AutoresetMode.{m.name}" for m in AutoresetMode)
         raise UsageError(
-            f"{environment} names no autoreset mode that is known (metadata['autoreset_mode'] is {mode!r}): "
-            f"set it to one of {modes}"
+            f"metadata['autoreset_mode'] of {environment} is {mode!r}; it must be one of {modes}: set it in the "
+            "environment"
         ) from None
 
 
 class InGraphVectorEnv(VectorEnv):
-    """An in-graph environment as a gymnasium vector environment: for evaluation, and to look at one step by step."""
+    """An in-graph environment as a Gymnasium vector environment, for evaluation and for use step by step.
+
+    Args:
+      environment: the in-graph environment.
+      num_envs: number of copies.
+    """
 
     metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP}
 
@@ -152,11 +179,13 @@ class InGraphVectorEnv(VectorEnv):
         self._advance = tf.function(self._advanced, autograph=False)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Starts new episodes; without a seed, their seed is derived from the last one."""
         self._seed = fold_in(self._seed, 1) if seed is None else fold_in((seed, 0x6E7), 0)
         self._episodes = self._start(self._seed)
         return _to_numpy(self.environment.observe(self._episodes.state)), {}
 
     def step(self, actions: np.ndarray) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        """Steps all copies; a finished episode is reset in the next step."""
         self._steps += 1
         seed = fold_in(self._seed, self._steps)
         self._episodes, observations, transition = self._advance(self._episodes, tf.constant(actions), seed)

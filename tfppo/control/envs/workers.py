@@ -1,4 +1,4 @@
-"""Environments in processes of their own, which fail in one line and always end."""
+"""Vector environments whose copies run in their own processes."""
 
 import multiprocessing
 import signal
@@ -17,43 +17,75 @@ from tfppo.errors import UsageError
 
 
 class WorkerVectorEnv(AsyncVectorEnv):
-    """gymnasium's AsyncVectorEnv of `num_envs` copies of `env`, each replayable.
+    """Gymnasium's AsyncVectorEnv, with copies whose state can be restored.
 
-    An exception in a process becomes a UsageError (gymnasium would log its trace), an interrupt at the keyboard is left
-    to the parent, which finishes its iteration, and closing ends the processes whatever state they are in.
+    It differs from AsyncVectorEnv in three points. An exception in a process becomes a UsageError of one line
+    (Gymnasium logs a traceback). Ctrl-C does not interrupt the processes, so that the parent can finish its iteration.
+    Closing always ends the processes.
+
+    Args:
+      env: the environment ID.
+      num_envs: number of copies, each in its own process.
+      autoreset: how new episodes start.
     """
 
     def __init__(self, env: str, num_envs: int, autoreset: AutoresetMode = AutoresetMode.NEXT_STEP):
-        spec = gymnasium.registry.get(env, env)  # a process that is not forked has no registry of its own
+        spec = gymnasium.registry.get(env, env)  # a spawned process has not registered the environment
         super().__init__([lambda: _make(spec)] * num_envs, autoreset_mode=autoreset)
 
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
+        """Resets all copies.
+
+        Raises:
+          UsageError: if a copy raised an exception.
+        """
         with _failing_in_one_line():
             return super().reset(seed=seed, options=options)
 
     def step_async(self, actions: Any) -> None:
+        """Sends the actions of a step to all copies.
+
+        Raises:
+          UsageError: if a copy raised an exception.
+        """
         with _failing_in_one_line():
             super().step_async(actions)
 
     def step_wait(self, timeout: float | None = None) -> tuple[Any, ...]:
+        """Waits for the results of a step.
+
+        Raises:
+          UsageError: if a copy raised an exception.
+        """
         with _failing_in_one_line():
             return super().step_wait(timeout)
 
     def call(self, name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
+        """Calls a method of all copies.
+
+        Raises:
+          UsageError: if a copy raised an exception.
+        """
         with _failing_in_one_line():
             return super().call(name, *args, **kwargs)
 
     def set_attr(self, name: str, values: Any) -> None:
+        """Sets an attribute of all copies.
+
+        Raises:
+          UsageError: if a copy raised an exception.
+        """
         with _failing_in_one_line():
             super().set_attr(name, values)
 
     def close_extras(self, timeout: float | None = None, terminate: bool = False) -> None:
+        """Ends the processes."""
         try:
             with _failing_in_one_line():
                 super().close_extras(timeout, terminate)
-        except UsageError:  # of a step that nobody waits for
+        except UsageError:  # a step that was not waited for has failed
             for process in self.processes:
                 process.terminate()
                 process.join()
@@ -76,7 +108,7 @@ def _failing_in_one_line() -> Iterator[None]:
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(":")
         raise UsageError(
-            f"an environment failed in its process ({reason}): use --vectorization sync to see where"
+            f"an environment failed in its process ({reason}): use --vectorization sync to see the traceback"
         ) from None
     finally:
         logger.min_level = level

@@ -1,0 +1,1 @@
+"""Policies: observation encoders, Keras networks, action heads and recurrent policies."""

@@ -1,4 +1,4 @@
-"""Observation spaces: Keras inputs for them, and the vectors of features that networks begin with."""
+"""Keras inputs and feature vectors for observations of every supported space."""
 
 import math
 from collections.abc import Callable
@@ -13,34 +13,42 @@ from gymnasium import spaces
 from tfppo.control.envs.environment import Observations
 from tfppo.errors import UsageError, one_line
 
-ACTION_MASK = "action_mask"  # the entry of a Dict observation that says which actions are allowed
-SMALLEST_IMAGE = 36  # pixels; NatureCNN's three convolutions leave nothing of a smaller one
+ACTION_MASK = "action_mask"  # the key of a Dict observation whose entry tells which actions are allowed
+SMALLEST_IMAGE = 36  # pixels; a smaller image has no output after the three convolutions of NatureCNN
 
 Inputs: TypeAlias = keras.KerasTensor | dict[str, keras.KerasTensor]  # a dictionary for a Dict space
 Part = TypeVar("Part")
 
 
 def make_inputs(space: gymnasium.Space) -> Inputs:
-    """Keras inputs for observations of a space: one, or a dictionary of them.
+    """Makes Keras inputs for observations of a space.
+
+    Args:
+      space: the space of a single observation.
+
+    Returns:
+      One input, or a dictionary of inputs for a Dict space.
 
     Raises:
-      UsageError: if the space is of a kind that is not supported.
+      UsageError: if the space is not supported.
     """
     if isinstance(space, spaces.Dict):
         if not set(space) - {ACTION_MASK}:
             raise UsageError(
-                f"observation space {one_line(space)} holds only an {ACTION_MASK}: give it observations too"
+                f"observation space {one_line(space)} holds only an {ACTION_MASK}; it must hold an observation too: "
+                "add one"
             )
         nested = [key for key, part in space.items() if isinstance(part, spaces.Dict)]
         if nested:
             raise UsageError(
-                f"observation space {one_line(space)} has a Dict inside ({nested[0]}): flatten it to one level"
+                f"observation space {one_line(space)} has a nested Dict ({nested[0]}); a Dict must have one level: "
+                "flatten it (gymnasium.wrappers.TransformObservation)"
             )
         slashed = [key for key in space if "/" in key]
         if slashed:
             raise UsageError(
-                f"observation space {one_line(space)} has the key {slashed[0]!r}, but Keras' inputs have no / in their "
-                "names: rename it (gymnasium.wrappers.TransformObservation)"
+                f"observation space {one_line(space)} has the key {slashed[0]!r}; names of Keras inputs must not "
+                "contain /: rename it (gymnasium.wrappers.TransformObservation)"
             )
         return {key: _input(part, key) for key, part in space.items()}
     return _input(space, "observations")
@@ -51,50 +59,78 @@ def _input(space: gymnasium.Space, name: str) -> keras.KerasTensor:
 
 
 def observation_shape(space: gymnasium.Space) -> tuple[int, ...]:
-    """Shape of one observation. Raises UsageError on a space of a kind that is not supported."""
+    """Returns the shape of a single observation.
+
+    Raises:
+      UsageError: if the space is not supported.
+    """
     if not isinstance(space, spaces.Box | spaces.Discrete | spaces.MultiBinary | spaces.MultiDiscrete):
         raise UsageError(
-            f"observation space {one_line(space)} is not supported: use Box, Discrete, MultiDiscrete or MultiBinary "
-            "observations, or a Dict of them"
+            f"observation space {one_line(space)} is not supported; it must be a Box, Discrete, MultiDiscrete or "
+            "MultiBinary, or a Dict of them: convert it (gymnasium.wrappers.TransformObservation)"
         )
     return tuple(space.shape or ())
 
 
 def observation_dtype(space: gymnasium.Space) -> str:
-    """What a space's observations are kept as: images as bytes, other Boxes as float32, choices as int32."""
+    """Returns the dtype in which observations of a space are stored.
+
+    Images are uint8, all other Boxes float32, and Discrete, MultiDiscrete and MultiBinary observations int32.
+    """
     if isinstance(space, spaces.Box):
         return "uint8" if is_image(space) else "float32"
     return "int32"
 
 
 def map_space(function: Callable[[gymnasium.Space], Part], space: gymnasium.Space) -> Part | dict[str, Part]:
-    """`function` of a space, or of each part of a Dict, as the same nest as its observations."""
+    """Applies a function to a space, or to each part of a Dict space.
+
+    Args:
+      function: a function of a space.
+      space: the space.
+
+    Returns:
+      The result for the space; for a Dict, a dictionary with the result for each part.
+    """
     if isinstance(space, spaces.Dict):
         return {key: function(part) for key, part in space.items()}
     return function(space)
 
 
 def action_mask_of(observations: Observations) -> tf.Tensor | None:
-    """Returns which actions are allowed, bool [B, A], where the observations say so."""
+    """Returns the action mask of observations, bool [B, A]: True where an action is allowed; None without a mask."""
     if isinstance(observations, dict) and ACTION_MASK in observations:
         return tf.cast(observations[ACTION_MASK], tf.bool)
     return None
 
 
 def is_image(space: gymnasium.Space) -> TypeGuard[spaces.Box]:
-    """Whether a space holds images: bytes in three axes; in four, a stack of frames [F, H, W, C], or in two, grey and
-    large enough for NatureCNN (others may be boards)."""
+    """Returns whether a space holds images.
+
+    Images are uint8 Boxes of shape [H, W, C] or [C, H, W], stacks of frames [F, H, W, C], and grayscale images [H, W]
+    that are large enough for NatureCNN (smaller ones may be boards of a game).
+    """
     if not isinstance(space, spaces.Box) or space.dtype != np.uint8:
         return False
     return len(space.shape) in (3, 4) or (len(space.shape) == 2 and min(space.shape) >= SMALLEST_IMAGE)
 
 
 def encode(space: gymnasium.Space, inputs: Inputs, seed: int) -> keras.KerasTensor:
-    """Features [B, F] of observations: numbers as they are, choices as one-hot vectors, images through NatureCNN; the
-    parts of a Dict side by side, an action mask left out.
+    """Computes features [B, F] of observations.
+
+    Floats stay as they are, Discrete and MultiDiscrete observations become one-hot vectors, and images go through
+    NatureCNN. The features of a Dict's parts are concatenated, without those of the action mask.
+
+    Args:
+      space: the space of a single observation.
+      inputs: the inputs from `make_inputs`.
+      seed: seed of the initial weights.
+
+    Returns:
+      Features [B, F].
 
     Raises:
-      UsageError: on an image that is too small for NatureCNN.
+      UsageError: if an image is too small for NatureCNN.
     """
     if not isinstance(space, spaces.Dict):
         return _encode_part(space, inputs, seed)
@@ -112,27 +148,31 @@ def _encode_part(space: gymnasium.Space, x: keras.KerasTensor, seed: int) -> ker
         return keras.ops.concatenate(one_hots, axis=-1)
     if is_image(space):
         return _nature_cnn(space, x, seed)
-    x = keras.ops.cast(x, "float32")  # of MultiBinary
+    x = keras.ops.cast(x, "float32")  # MultiBinary observations are int32
     shape = observation_shape(space)
     return x if len(shape) == 1 else keras.layers.Reshape((math.prod(shape),))(x)
 
 
 def _nature_cnn(space: spaces.Box, x: keras.KerasTensor, seed: int) -> keras.KerasTensor:
-    """512 features of an image [Mnih et al. 2015, "Human-level control through deep reinforcement learning"]."""
+    """Computes 512 features of an image.
+
+    Source:
+      Mnih et al. 2015, "Human-level control through deep reinforcement learning".
+    """
     shape = space.shape
     x = keras.ops.cast(x, "float32") / 255.0
     if len(shape) == 2:
         x, shape = keras.layers.Reshape((*shape, 1))(x), (*shape, 1)
-    elif len(shape) == 4:  # the frames' channels become those of one image
+    elif len(shape) == 4:  # the channels of all frames become the channels of one image
         frames, height, width, channels = shape
         shape = height, width, frames * channels
         x = keras.layers.Reshape(shape)(keras.layers.Permute((2, 3, 1, 4))(x))
-    elif shape[0] < shape[2]:  # channels first, as a stack of grey frames has them
+    elif shape[0] < shape[2]:  # channels first, such as a stack of grayscale frames
         x, shape = keras.layers.Permute((2, 3, 1))(x), (shape[1], shape[2], shape[0])
     if min(shape[:2]) < SMALLEST_IMAGE:
         raise UsageError(
-            f"images of {shape[0]} x {shape[1]} are too small for NatureCNN, which wants {SMALLEST_IMAGE} x "
-            f"{SMALLEST_IMAGE} or more: enlarge them (gymnasium.wrappers.ResizeObservation)"
+            f"images are {shape[0]} x {shape[1]}; NatureCNN needs at least {SMALLEST_IMAGE} x {SMALLEST_IMAGE}: "
+            "enlarge them (gymnasium.wrappers.ResizeObservation)"
         )
 
     def orthogonal(layer: int) -> keras.initializers.Initializer:

@@ -1,7 +1,7 @@
-"""Action spaces: what a network's outputs mean, and what an environment gets.
+"""Action heads: the step from an actor's outputs to actions for the environment.
 
-A head stands between the two: it makes the distribution of an actor's outputs, draws from it, and turns what was drawn
-(which the rollout keeps) into what the environment takes.
+A head makes a distribution from the actor's outputs, samples actions from it, and converts these actions, which the
+rollout stores, to the form that the environment takes.
 """
 
 import abc
@@ -18,56 +18,99 @@ from tfppo.ops.distributions import Categorical, Distribution, MultiCategorical,
 from tfppo.ops.masking import check_same_shape
 from tfppo.ops.normals import DiagonalNormal, SquashedNormal
 
-Outputs: TypeAlias = tf.Tensor | tuple[tf.Tensor, tf.Tensor]  # of an actor; a pair for gSDE
+Outputs: TypeAlias = tf.Tensor | tuple[tf.Tensor, tf.Tensor]  # the outputs of an actor; a pair for gSDE
 
 
 class ActionHead(abc.ABC):
-    """How actions of a space are drawn."""
+    """The base class of action heads, one for each kind of action space."""
 
-    num_outputs: int  # last axis of the actor's outputs
+    num_outputs: int  # size of the last axis of the actor's outputs
 
     @abc.abstractmethod
     def distribution(self, outputs: Outputs, action_mask: tf.Tensor | None = None) -> Distribution:
-        """The distribution that an actor's outputs [..., num_outputs] stand for; forbidden actions have no part in
-        it."""
+        """Makes the distribution over actions.
+
+        Args:
+          outputs: the actor's outputs [..., num_outputs].
+          action_mask: bool, True where an action is allowed; forbidden actions get probability 0. None allows all
+            actions.
+
+        Returns:
+          The distribution.
+
+        Raises:
+          UsageError: if the mask does not fit the action space.
+        """
 
     @abc.abstractmethod
     def noise(self, rows: Sequence[int], seed: tf.Tensor) -> tf.Tensor:
-        """Random numbers for `act` [*rows, ...], rows = (T, B) or (B,): many steps' worth in one draw."""
+        """Draws the random numbers for `act`.
+
+        One draw for all steps of a rollout is faster than one draw a step.
+
+        Args:
+          rows: the leading axes: (T, B) for T steps, or (B,) for one step.
+          seed: integer tensor [2].
+
+        Returns:
+          Random numbers, with `rows` as the leading axes.
+        """
 
     @abc.abstractmethod
     def to_environment(self, actions: tf.Tensor) -> tf.Tensor:
-        """What the environment gets for actions [B, ...]."""
+        """Converts actions [B, ...] to the form that the environment takes."""
 
     def act(
         self, outputs: Outputs, noise: tf.Tensor, action_mask: tf.Tensor | None = None
     ) -> tuple[tf.Tensor, Distribution]:
-        """Actions [B, ...] drawn with noise [B, ...], and their distribution."""
+        """Samples actions.
+
+        Args:
+          outputs: the actor's outputs [B, num_outputs].
+          noise: [B, ...], one step of the result of `noise`.
+          action_mask: as for `distribution`.
+
+        Returns:
+          Actions [B, ...] and their distribution.
+        """
         distribution = self.distribution(outputs, action_mask)
         return distribution.reparameterize(noise), distribution
 
 
 class DiscreteHead(ActionHead):
-    """A Discrete space: one of A actions, by its logits [B, A]."""
+    """The head of a Discrete space: one of A actions, from logits [B, A].
+
+    Args:
+      num_actions: A.
+      start: the space's first action.
+    """
 
     def __init__(self, num_actions: int, start: int = 0):
         self.num_outputs = num_actions
         self.start = start
 
     def distribution(self, outputs: tf.Tensor, action_mask: tf.Tensor | None = None) -> Categorical:
+        """Makes a categorical distribution from logits [..., A]."""
         return Categorical(_allowed(outputs, action_mask))
 
     def noise(self, rows: Sequence[int], seed: tf.Tensor) -> tf.Tensor:
+        """Draws noise with the shape of the logits."""
         return Categorical.noise([*rows, self.num_outputs], seed)
 
     def to_environment(self, actions: tf.Tensor) -> tf.Tensor:
+        """Adds the space's first action."""
         return actions + self.start if self.start else actions
 
 
 class MultiDiscreteHead(ActionHead):
-    """A MultiDiscrete or MultiBinary space: K choices, of A_1, ..., A_K actions, by logits [B, A_1 + ... + A_K].
+    """The head of a MultiDiscrete or MultiBinary space.
 
-    An action mask has the same last axis.
+    It makes K choices of A_1, ..., A_K actions each, from logits [B, A_1 + ... + A_K]. An action mask has the same last
+    axis.
+
+    Args:
+      sizes: A_1, ..., A_K, in the shape of the space.
+      start: the first action of each choice, or one number for all.
     """
 
     def __init__(self, sizes: np.ndarray, start: np.ndarray | int = 0):
@@ -77,18 +120,27 @@ class MultiDiscreteHead(ActionHead):
         self.start = np.broadcast_to(start, sizes.shape).reshape(-1).astype(np.int32)
 
     def distribution(self, outputs: tf.Tensor, action_mask: tf.Tensor | None = None) -> MultiCategorical:
+        """Makes one categorical distribution for each choice."""
         return MultiCategorical(tuple(tf.split(_allowed(outputs, action_mask), self.sizes, axis=-1)))
 
     def noise(self, rows: Sequence[int], seed: tf.Tensor) -> tf.Tensor:
+        """Draws noise with the shape of the logits."""
         return MultiCategorical.noise([*rows, self.num_outputs], seed)
 
     def to_environment(self, actions: tf.Tensor) -> tf.Tensor:
+        """Adds the first action of each choice, and restores the space's shape."""
         return tf.reshape(actions + self.start, [-1, *self.shape])
 
 
 class NormalHead(ActionHead):
-    """A Box space: D normals by their means and log standard deviations [B, 2 D]; the environment gets what was drawn,
-    clipped to the space, while the rollout keeps it as it was [Huang et al. 2022, details of continuous actions]."""
+    """The head of a Box space: D normal distributions, from means and log standard deviations [B, 2 D].
+
+    The environment gets actions that are clipped to the space. The rollout stores the actions before clipping [Huang et
+    al. 2022, details of continuous actions].
+
+    Args:
+      space: the action space.
+    """
 
     def __init__(self, space: gymnasium.spaces.Box):
         self.shape = space.shape
@@ -97,48 +149,70 @@ class NormalHead(ActionHead):
         self.low, self.high = _inner_bounds(space)
 
     def distribution(self, outputs: tf.Tensor, action_mask: tf.Tensor | None = None) -> DiagonalNormal | SquashedNormal:
+        """Makes a diagonal normal distribution from means and log standard deviations.
+
+        Raises:
+          UsageError: if there is an action mask.
+        """
         _refuse_mask(action_mask)
         return DiagonalNormal(*tf.split(outputs, 2, axis=-1))
 
     def noise(self, rows: Sequence[int], seed: tf.Tensor) -> tf.Tensor:
+        """Draws standard normal numbers, one for each action."""
         return DiagonalNormal.noise([*rows, self.num_actions], seed)
 
     def to_environment(self, actions: tf.Tensor) -> tf.Tensor:
+        """Restores the space's shape, and clips the actions to its bounds."""
         return tf.clip_by_value(tf.reshape(actions, [-1, *self.shape]), self.low, self.high)
 
 
 class SquashedNormalHead(NormalHead):
-    """A bounded Box space: tanh of D normals, stretched to the space. The rollout keeps what was drawn BEFORE tanh,
-    whose probability is finite even where tanh saturates [Haarnoja et al. 2018, appendix C]."""
+    """The head of a bounded Box space: tanh of D normal distributions, scaled to the space.
+
+    The rollout stores the actions before tanh, because their log-probability is finite even where tanh saturates
+    [Haarnoja et al. 2018, appendix C].
+
+    Args:
+      space: the action space.
+
+    Raises:
+      UsageError: if a bound of the space is infinite.
+    """
 
     def __init__(self, space: gymnasium.spaces.Box):
         super().__init__(space)
         if not (np.isfinite(self.low).all() and np.isfinite(self.high).all()):
             raise UsageError(
-                f"box_policy squashed wants finite bounds, but the action space is {one_line(space)}: use normal"
+                f"box_policy is squashed and the action space is {one_line(space)}; squashed needs finite bounds: use "
+                "box_policy normal"
             )
 
     def distribution(self, outputs: tf.Tensor, action_mask: tf.Tensor | None = None) -> SquashedNormal:
+        """Makes a squashed normal distribution from means and log standard deviations."""
         return SquashedNormal(*super().distribution(outputs, action_mask))
 
     def to_environment(self, actions: tf.Tensor) -> tf.Tensor:
+        """Applies tanh to the actions, and scales them to the space's bounds."""
         squashed = SquashedNormal.squash(tf.reshape(actions, [-1, *self.shape]))
         stretched = self.low * (0.5 - squashed / 2) + self.high * (0.5 + squashed / 2)
-        return tf.clip_by_value(stretched, self.low, self.high)  # which rounding may just have left
+        return tf.clip_by_value(stretched, self.low, self.high)  # rounding may exceed the bounds slightly
 
 
 class StateDependentNormalHead(NormalHead):
-    """A Box space explored by a noise that is a linear function of the actor's features, drawn anew every few steps:
-    smooth exploration, gSDE [Raffin et al. 2022, "Smooth exploration for robotic reinforcement learning"].
+    """The head of a Box space with generalized state-dependent exploration (gSDE).
 
-    The actor gives (means and log standard deviations [B, 2 D], scales [B, L, D]), L features long: with noise z, L x D
-    standard normals, the action is mean + sum_l scale_l z_l, which at a given state is a normal with the standard
-    deviation sqrt(sum_l scale_l^2). That normal is the distribution that counts.
+    The noise of an action is a linear function of the actor's features, and stays the same for several steps. This
+    explores smoothly [Raffin et al. 2022, "Smooth exploration for robotic reinforcement learning"].
+
+    The actor returns means and log standard deviations [B, 2 D], and scales [B, L, D], where L is the number of
+    features. With standard normal noise z [L, D], the action is mean + sum_l scale_l z_l. At a given state this is a
+    normal distribution with standard deviation sqrt(sum_l scale_l^2); log-probabilities and entropies are those of this
+    distribution.
 
     Args:
-      space: of actions.
+      space: the action space.
       num_features: L.
-      interval: steps after which z is drawn anew; 0: once for a rollout.
+      interval: steps after which new noise is drawn; 0 draws it once per rollout.
     """
 
     def __init__(self, space: gymnasium.spaces.Box, num_features: int, interval: int):
@@ -149,9 +223,11 @@ class StateDependentNormalHead(NormalHead):
     def distribution(
         self, outputs: tuple[tf.Tensor, tf.Tensor], action_mask: tf.Tensor | None = None
     ) -> DiagonalNormal | SquashedNormal:
+        """Makes a normal distribution from means and log standard deviations, the first of the two outputs."""
         return super().distribution(outputs[0], action_mask)
 
     def noise(self, rows: Sequence[int], seed: tf.Tensor) -> tf.Tensor:
+        """Draws noise `[*rows, L, D]`; with rows (T, B), each draw is repeated for `interval` steps."""
         width = [self.num_features, self.num_actions]
         if len(rows) == 1:
             return DiagonalNormal.noise([*rows, *width], seed)
@@ -163,6 +239,7 @@ class StateDependentNormalHead(NormalHead):
     def act(
         self, outputs: tuple[tf.Tensor, tf.Tensor], noise: tf.Tensor, action_mask: tf.Tensor | None = None
     ) -> tuple[tf.Tensor, Distribution]:
+        """Adds the noise, weighted by the scales, to the means."""
         distribution = self.distribution(outputs, action_mask)
         check_same_shape(scales=outputs[1], noise=noise)
         return distribution.mean + tf.reduce_sum(outputs[1] * noise, axis=-2), distribution
@@ -171,16 +248,19 @@ class StateDependentNormalHead(NormalHead):
 def make_head(
     space: gymnasium.Space, box_policy: str = "normal", num_features: int = 0, gsde_interval: int = 4
 ) -> ActionHead:
-    """The head of an action space.
+    """Makes the head of an action space.
 
     Args:
-      space: of one environment's actions.
-      box_policy: for a Box: "normal", "squashed" or "gsde".
-      num_features: of the actor's last hidden layer, for gSDE.
-      gsde_interval: steps after which gSDE's noise is drawn anew; 0: once for a rollout.
+      space: the space of a single environment's actions.
+      box_policy: the distribution for a Box: "normal", "squashed" or "gsde".
+      num_features: width of the actor's last hidden layer, for gSDE.
+      gsde_interval: steps after which gSDE draws new noise; 0 draws it once per rollout.
+
+    Returns:
+      The head.
 
     Raises:
-      UsageError: on a space of another kind, or one that box_policy does not fit.
+      UsageError: if the space is not supported, or does not fit box_policy.
     """
     if isinstance(space, gymnasium.spaces.Discrete):
         return DiscreteHead(int(space.n), int(space.start))
@@ -193,8 +273,8 @@ def make_head(
             return StateDependentNormalHead(space, num_features, gsde_interval)
         return SquashedNormalHead(space) if box_policy == "squashed" else NormalHead(space)
     raise UsageError(
-        f"action space {one_line(space)} is not supported: use an environment whose actions are Discrete, "
-        "MultiDiscrete, MultiBinary or a Box of floats"
+        f"action space {one_line(space)} is not supported; it must be Discrete, MultiDiscrete, MultiBinary or a Box of "
+        "floats: use another environment, or convert its actions (gymnasium.wrappers.TransformAction)"
     )
 
 
@@ -203,14 +283,14 @@ def _allowed(logits: tf.Tensor, action_mask: tf.Tensor | None) -> tf.Tensor:
         return logits
     if action_mask.shape[1:] != logits.shape[1:]:
         raise UsageError(
-            f"the action_mask of an observation has shape {tuple(action_mask.shape[1:])}, but the action space has "
-            f"{logits.shape[-1]} actions: give it one entry an action, in one axis"
+            f"action_mask has shape {tuple(action_mask.shape[1:])}; it must be ({logits.shape[-1]},), with one entry "
+            "for each action: change the observation space"
         )
     return mask_logits(logits, action_mask)
 
 
 def _inner_bounds(space: gymnasium.spaces.Box) -> tuple[np.ndarray, np.ndarray]:
-    """The bounds of a Box in float32; those that float32 does not have, rounded inwards."""
+    """Returns the bounds of a Box in float32; bounds that float32 cannot represent are rounded inwards."""
     with np.errstate(over="ignore"):
         low, high = space.low.astype(np.float32), space.high.astype(np.float32)
     low = np.where(low < space.low, np.nextafter(low, np.float32(np.inf)), low)
@@ -219,4 +299,7 @@ def _inner_bounds(space: gymnasium.spaces.Box) -> tuple[np.ndarray, np.ndarray]:
 
 def _refuse_mask(action_mask: tf.Tensor | None) -> None:
     if action_mask is not None:
-        raise UsageError("the observations hold an action_mask, but a Box has no actions to forbid: leave it out")
+        raise UsageError(
+            "the observations hold an action_mask and the action space is a Box; only discrete actions can be masked: "
+            "remove action_mask from the observations"
+        )

@@ -1,8 +1,8 @@
 """LSTMs over trajectories of several episodes [Hochreiter and Schmidhuber 1997; forget gates: Gers et al. 2000].
 
-Only what has to wait for the step before stands in a loop: the recurrent product and the gates. The product with the
-inputs is computed for all steps at once, and so are, behind the backward loop, the gradients of the weights: automatic
-differentiation would add to them step by step.
+The loop over time contains only what depends on the previous step: the recurrent product and the gates. The product
+with the inputs is computed for all steps at once, before the loop. The gradients of the weights are computed for all
+steps at once, after the backward loop; automatic differentiation would add them up step by step.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,26 +18,29 @@ class _Memory(NamedTuple):
 
 
 class _Step(NamedTuple):
-    memory: _Memory  # behind it
-    hidden: tf.Tensor  # [B, U]: h, before anything is forgotten
+    memory: _Memory  # after the step
+    hidden: tf.Tensor  # [B, U]: h, before the memory is cleared
     gates: tuple[tf.Tensor, ...]  # input, forget, candidate, output; [B, U] each
 
 
 class _Gradient(NamedTuple):
-    memory: _Memory  # before a step
+    memory: _Memory  # the gradient of the memory before the step
     projected: tf.Tensor  # [B, 4 U]
 
 
 def unroll(
     cells: Sequence[keras.layers.LSTMCell], features: Sequence[tf.Tensor], mask: tf.Tensor, memory: Sequence[tf.Tensor]
 ) -> list[tf.Tensor]:
-    """Hidden states [T, B, U] of each cell, all cells in one loop. Can be differentiated once.
+    """Computes the hidden states [T, B, U] of several LSTM cells in one loop. It can be differentiated once.
 
     Args:
-      cells: built, with Keras' default activations and without dropout.
-      features: [T, B, F] for each.
-      mask: bool [T, B]; behind a step that it leaves out the memory is zero.
-      memory: h and c [B, U] of the first cell before the first step, of the second cell, ...
+      cells: built cells, with Keras' default activations and without dropout.
+      features: the inputs [T, B, F] of each cell.
+      mask: bool [T, B]; after a step where it is False, the memory is zero.
+      memory: h and c [B, U] of the first cell before the first step, then those of the second cell, and so on.
+
+    Returns:
+      The hidden states [T, B, U] of each cell.
     """
     projected = [x @ cell.kernel + cell.bias for cell, x in zip(cells, features, strict=True)]
     kernels = [tf.convert_to_tensor(cell.recurrent_kernel) for cell in cells]
@@ -49,8 +52,17 @@ def unroll(
 def _recur(
     projected: list[tf.Tensor], kernels: list[tf.Tensor], before: list[_Memory], keep: tf.Tensor
 ) -> tuple[list[tf.Tensor], Callable]:
-    """Hidden states [T, B, U] of each cell from its inputs times its kernel [T, B, 4 U], its recurrent kernel [U, 4 U],
-    its memory, and keep, bool [T, B, 1], false where the memory ends."""
+    """Computes the hidden states [T, B, U] of each cell.
+
+    Args:
+      projected: the inputs of each cell times its kernel, plus its bias [T, B, 4 U].
+      kernels: the recurrent kernel [U, 4 U] of each cell.
+      before: the memory of each cell before the first step.
+      keep: bool [T, B, 1], False where the memory is cleared after the step.
+
+    Returns:
+      The hidden states, and the function that computes the gradients.
+    """
 
     def forward(states: list[_Step], rows: tuple[tf.Tensor, ...]) -> list[_Step]:
         *inputs, keep = rows
@@ -58,7 +70,8 @@ def _recur(
             _advance(x, kernel, state.memory, keep) for state, x, kernel in zip(states, inputs, kernels, strict=True)
         ]
 
-    start = [_Step(memory, memory.h, (memory.c,) * 4) for memory in before]  # of the right shapes
+    # The loop reads only the memory of `start`; the other entries give the shapes.
+    start = [_Step(memory, memory.h, (memory.c,) * 4) for memory in before]
     steps = tf.scan(forward, (*projected, keep), start)
 
     def gradient(*d_hidden: tf.Tensor) -> list[tf.Tensor | None]:
@@ -89,7 +102,17 @@ def _recur(
 
 
 def _advance(x: tf.Tensor, kernel: tf.Tensor, memory: _Memory, keep: tf.Tensor) -> _Step:
-    """One step of a cell, from its inputs times its kernel [B, 4 U], in Keras' order of gates."""
+    """Computes one step of a cell.
+
+    Args:
+      x: the inputs times the kernel, plus the bias [B, 4 U], with the gates in Keras' order.
+      kernel: the recurrent kernel [U, 4 U].
+      memory: the memory before the step.
+      keep: bool [B, 1], False where the memory is cleared after the step.
+
+    Returns:
+      The step.
+    """
     i, f, g, o = tf.split(x + memory.h @ kernel, 4, axis=-1)
     i, f, g, o = tf.sigmoid(i), tf.sigmoid(f), tf.tanh(g), tf.sigmoid(o)
     c = f * memory.c + i * g
@@ -105,7 +128,19 @@ def _retreat(
     gates: tuple[tf.Tensor, ...],
     keep: tf.Tensor,
 ) -> _Gradient:
-    """The chain rule through one step, whose memory held c [B, U] before it."""
+    """Applies the chain rule through one step of a cell.
+
+    Args:
+      kernel: the recurrent kernel [U, 4 U].
+      d_memory: the gradient of the memory after the step.
+      d_hidden: the gradient of the hidden state [B, U].
+      c: the memory's c [B, U] before the step.
+      gates: the gates of the step, [B, U] each.
+      keep: bool [B, 1], False where the memory is cleared after the step.
+
+    Returns:
+      The gradients of the memory before the step and of the inputs times the kernel.
+    """
     i, f, g, o = gates
     squashed = tf.tanh(f * c + i * g)
     d_h = tf.where(keep, d_memory.h, 0.0) + d_hidden

@@ -1,4 +1,4 @@
-"""The actor and the critic as Keras models, for every kind of observation and action."""
+"""Keras models of the actor and the critic, for all supported observation and action spaces."""
 
 from collections.abc import Sequence
 from typing import Any, TypeAlias
@@ -17,49 +17,65 @@ ACTOR_GAIN, CRITIC_GAIN = 0.01, 1.0
 
 
 class _LogStdLayer(keras.layers.Layer):
-    """Has log standard deviations for weights, all of the same value at the start."""
+    """The base class of layers whose weights are log standard deviations, all with the same initial value."""
 
     def __init__(self, initial_value: float = 0.0, **kwargs: Any):
         super().__init__(**kwargs)
         self.initial_value = initial_value
 
     def add_log_std(self, *shape: int | None) -> None:
+        """Adds the weights, with the given shape."""
         initializer = keras.initializers.Constant(self.initial_value)
         self.log_std = self.add_weight(shape=shape, initializer=initializer, name="log_std")
 
     def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments, for saving."""
         return super().get_config() | {"initial_value": self.initial_value}
 
 
 @keras.saving.register_keras_serializable(package="tfppo")
 class WithLogStd(_LogStdLayer):
-    """Means [B, D] to means and log standard deviations [B, 2 D]; the latter are D weights, whatever the state [Huang
-    et al. 2022]."""
+    """Appends log standard deviations to means: [B, D] to [B, 2 D].
+
+    The log standard deviations are D weights that do not depend on the state [Huang et al. 2022].
+
+    Args:
+      initial_value: initial log standard deviation.
+    """
 
     def build(self, input_shape: Shape) -> None:
+        """Adds D log standard deviations."""
         self.add_log_std(input_shape[-1])
 
     def call(self, means: keras.KerasTensor) -> keras.KerasTensor:
+        """Returns means and log standard deviations [B, 2 D]."""
         return keras.ops.concatenate([means, keras.ops.broadcast_to(self.log_std, keras.ops.shape(means))], axis=-1)
 
 
 @keras.saving.register_keras_serializable(package="tfppo")
 class WithStateDependentStd(_LogStdLayer):
-    """Means [B, D] and features [B, L] to means and log standard deviations [B, 2 D] and the scales [B, L, D] that make
-    them up, each the product of a feature and of one of L x D learnt standard deviations. No gradient flows into the
-    features, which are the mean's to shape.
+    """Computes the standard deviations of gSDE from means [B, D] and features [B, L].
 
-    Source: gSDE, Raffin et al. 2022, section 3.
+    It returns means and log standard deviations [B, 2 D], and the scales [B, L, D] of the noise. A scale is the product
+    of a feature and one of L x D learned standard deviations. No gradient flows from the scales into the features.
+
+    Args:
+      initial_value: initial log standard deviation of each noise weight.
+
+    Source:
+      gSDE, Raffin et al. 2022, section 3.
     """
 
     def build(self, input_shape: tuple[Shape, Shape]) -> None:
+        """Adds L x D log standard deviations."""
         (_, num_actions), (_, num_features) = input_shape
         self.add_log_std(num_features, num_actions)
 
     def call(self, inputs: tuple[keras.KerasTensor, keras.KerasTensor]) -> tuple[keras.KerasTensor, keras.KerasTensor]:
+        """Returns means and log standard deviations [B, 2 D], and scales [B, L, D]."""
         means, features = inputs
         scales = keras.ops.stop_gradient(features)[..., None] * keras.ops.exp(self.log_std)  # [B, L, D]
-        variance = keras.ops.sum(keras.ops.square(scales), axis=-2) + 1e-6  # features may all be 0
+        variance = keras.ops.sum(keras.ops.square(scales), axis=-2) + 1e-6  # all features may be 0
         return keras.ops.concatenate([means, 0.5 * keras.ops.log(variance)], axis=-1), scales
 
 
@@ -71,13 +87,24 @@ def make_actor(
     seed: int = 0,
     log_std_init: float = 0.0,
 ) -> keras.Model:
-    """Observations [B, ...] to what `head`, or the usual head of an action space, makes a distribution of.
+    """Makes a network from observations [B, ...] to the inputs of an action head.
 
-    Orthogonal weights of gain sqrt(2) in the hidden layers and 0.01 at the output, biases 0 [Huang et al. 2022, detail
-    2].
+    Weights are orthogonal, with gain sqrt(2) in the hidden layers and 0.01 at the output; biases are 0 [Huang et al.
+    2022, detail 2].
+
+    Args:
+      observation_space: the space of a single environment's observations.
+      head: the action head, or an action space, for which `make_head` makes the default head.
+      hidden_units: widths of the hidden layers.
+      activation: activation function of the hidden layers.
+      seed: seed of the initial weights.
+      log_std_init: initial log standard deviation of continuous actions.
+
+    Returns:
+      The actor.
 
     Raises:
-      UsageError: if a space is of a kind that is not supported.
+      UsageError: if a space is not supported.
     """
     head = make_head(head) if isinstance(head, gymnasium.Space) else head
     inputs = make_inputs(observation_space)
@@ -88,7 +115,22 @@ def make_actor(
 def make_critic(
     observation_space: gymnasium.Space, hidden_units: Sequence[int] = (64, 64), activation: str = "tanh", seed: int = 0
 ) -> keras.Model:
-    """Observations [B, ...] to values [B, 1], from weights like the actor's but of gain 1 at the output."""
+    """Makes a network from observations [B, ...] to values [B, 1].
+
+    The initial weights are like those of `make_actor`, but with gain 1 at the output.
+
+    Args:
+      observation_space: the space of a single environment's observations.
+      hidden_units: widths of the hidden layers.
+      activation: activation function of the hidden layers.
+      seed: seed of the initial weights.
+
+    Returns:
+      The critic.
+
+    Raises:
+      UsageError: if the space is not supported.
+    """
     inputs = make_inputs(observation_space)
     features = _trunk(observation_space, inputs, hidden_units, activation, 2 * seed + 1)
     return keras.Model(inputs, value_output(features, len(hidden_units), 2 * seed + 1), name="critic")
@@ -102,7 +144,13 @@ def make_shared(
     seed: int = 0,
     log_std_init: float = 0.0,
 ) -> tuple[keras.Model, keras.Model]:
-    """Actor and critic with all hidden layers in common."""
+    """Makes an actor and a critic that share all hidden layers.
+
+    The arguments and errors are those of `make_actor`.
+
+    Returns:
+      The actor and the critic.
+    """
     inputs = make_inputs(observation_space)
     features = _trunk(observation_space, inputs, hidden_units, activation, 2 * seed)
     depth = len(hidden_units)
@@ -111,32 +159,48 @@ def make_shared(
 
 
 def fit_actor(model: keras.Model, head: ActionHead, log_std_init: float = 0.0) -> keras.Model:
-    """A user's Keras model as an actor: one that gives only the means of a Box's actions gets log standard deviations.
+    """Adapts a user's Keras model as the actor of a run.
+
+    A model that returns only the means of a Box's actions gets log standard deviations that do not depend on the state.
+
+    Args:
+      model: the user's model.
+      head: the action head.
+      log_std_init: initial log standard deviation, if the model has none.
+
+    Returns:
+      The actor.
 
     Raises:
-      UsageError: if its outputs do not fit the head.
+      UsageError: if the model's outputs do not fit the head.
     """
     shape = _output_shape(model, "actor")
     if isinstance(head, StateDependentNormalHead):
         shapes = [(None, head.num_outputs), (None, head.num_features, head.num_actions)]
         if isinstance(shape, list | tuple) and list(shape) == shapes:
             return model
-        wanted = f"{shapes} of gSDE: end it with networks.WithStateDependentStd"
-        raise UsageError(f"the actor's outputs have shape {shape}, but the action space wants {wanted}")
+        wanted = f"{shapes}: end the actor with networks.WithStateDependentStd"
+        raise UsageError(f"the actor's outputs have shape {shape}; with box_policy gsde they must have {wanted}")
     if shape == (None, head.num_outputs):
         return model
     if isinstance(head, NormalHead) and shape == (None, head.num_actions):
-        inputs = model.inputs if isinstance(model, keras.Sequential) else model.input  # a dictionary stays one
+        inputs = model.inputs if isinstance(model, keras.Sequential) else model.input  # keeps a dictionary of inputs
         return keras.Model(inputs, WithLogStd(log_std_init)(model.outputs[0]), name="actor")
     wanted = f"[B, {head.num_outputs}]" + (f" or [B, {head.num_actions}]" if isinstance(head, NormalHead) else "")
-    raise UsageError(f"the actor's outputs have shape {shape}, but the action space wants {wanted}")
+    raise UsageError(
+        f"the actor's outputs have shape {shape}; for this action space they must be {wanted}: change its last layer"
+    )
 
 
 def fit_critic(model: keras.Model) -> keras.Model:
-    """A user's Keras model as a critic. Raises UsageError unless its outputs are [B, 1]."""
+    """Returns a user's Keras model as the critic of a run.
+
+    Raises:
+      UsageError: if the model's outputs are not [B, 1].
+    """
     shape = _output_shape(model, "critic")
     if shape != (None, 1):
-        raise UsageError(f"the critic's outputs have shape {shape}, but values are [B, 1]: end it with Dense(1)")
+        raise UsageError(f"the critic's outputs have shape {shape}; they must be [B, 1]: end the critic with Dense(1)")
     return model
 
 
@@ -145,15 +209,25 @@ def _output_shape(model: keras.Model, name: str) -> Shape | Sequence[Shape]:
         return model.output_shape
     except AttributeError:
         raise UsageError(
-            f"the {name} is no Keras model of known inputs and outputs: build it of keras.Input, or as a "
-            "keras.Sequential that begins with one"
+            f"the {name} has no known input and output shapes; it must be a built Keras model: build it from "
+            "keras.Input, or as a keras.Sequential that begins with keras.Input"
         ) from None
 
 
 def dense_layers(
     features: keras.KerasTensor, hidden_units: Sequence[int], activation: str, seed: int
 ) -> keras.KerasTensor:
-    """Features [B, F] through the hidden layers."""
+    """Applies the hidden layers to features [B, F].
+
+    Args:
+      features: [B, F].
+      hidden_units: widths of the layers.
+      activation: activation function of the layers.
+      seed: seed of the initial weights.
+
+    Returns:
+      The features after the last layer.
+    """
     for layer, units in enumerate(hidden_units):
         features = _dense(units, HIDDEN_GAIN, layer, seed, activation)(features)
     return features
@@ -162,7 +236,18 @@ def dense_layers(
 def actor_outputs(
     features: keras.KerasTensor, head: ActionHead, depth: int, seed: int, log_std_init: float
 ) -> keras.KerasTensor | tuple[keras.KerasTensor, keras.KerasTensor]:
-    """What the head makes a distribution of, from the features behind `depth` hidden layers."""
+    """Computes the inputs of an action head from features.
+
+    Args:
+      features: [B, F], the features after the hidden layers.
+      head: the action head.
+      depth: number of hidden layers; selects the seed of the output layer.
+      seed: seed of the initial weights.
+      log_std_init: initial log standard deviation of continuous actions.
+
+    Returns:
+      The inputs of the head, a pair for gSDE.
+    """
     if not isinstance(head, NormalHead):
         return _dense(head.num_outputs, ACTOR_GAIN, depth, seed)(features)
     means = _dense(head.num_actions, ACTOR_GAIN, depth, seed)(features)
@@ -172,7 +257,16 @@ def actor_outputs(
 
 
 def value_output(features: keras.KerasTensor, depth: int, seed: int) -> keras.KerasTensor:
-    """Values [B, 1] from the features behind `depth` hidden layers."""
+    """Computes values [B, 1] from features.
+
+    Args:
+      features: [B, F], the features after the hidden layers.
+      depth: number of hidden layers; selects the seed of the output layer.
+      seed: seed of the initial weights.
+
+    Returns:
+      Values [B, 1].
+    """
     return _dense(1, CRITIC_GAIN, depth, seed)(features)
 
 

@@ -1,4 +1,4 @@
-"""The interface of policies for control: what collectors, evaluation and export ask of one."""
+"""The interface of policies for control, as collectors, evaluation and export use it."""
 
 from collections.abc import Sequence
 from typing import Protocol, TypeAlias, TypeVar
@@ -14,15 +14,16 @@ from tfppo.ops.nest import Nest
 from tfppo.ppo.types import Policy
 
 Memory: TypeAlias = tuple[tf.Tensor, ...]
-"""What a policy remembers of the episodes, [B, ...] each; empty for a policy that remembers nothing."""
+"""The memory of a policy: tensors [B, ...]; empty for a policy without a memory."""
 Structure = TypeVar("Structure")
 
 
 class ControlPolicy(Policy, Protocol):
-    """A policy that acts in B environments side by side, with a head for its actions.
+    """A policy that acts in B environments in parallel.
 
-    Its memory is all that tells one kind of policy from another. What the learner takes as one item of a batch depends
-    on it: a transition, or an environment with the whole time of a rollout.
+    A policy may have a memory of the episode (recurrent policies do). The memory decides what one item of the learner's
+    batch is: a transition for a policy without a memory, all steps of one environment in a rollout for a recurrent
+    policy.
     """
 
     actor: keras.Model
@@ -31,56 +32,96 @@ class ControlPolicy(Policy, Protocol):
 
     @property
     def is_recurrent(self) -> bool:
-        """Whether the policy remembers the episode."""
+        """Whether the policy has a memory of the episode."""
         return bool(self.actor_memory_specs)
 
     @property
     def actor_memory_specs(self) -> tuple[tf.TensorSpec, ...]:
-        """The part of the memory [None, ...] that the actor alone needs."""
+        """Specs [None, ...] of the part of the memory that the actor uses; empty for a policy without a memory."""
 
     def initial_memory(self, num_envs: int) -> Memory:
-        """Makes the memory of B episodes that have just begun."""
+        """Returns the memory [B, ...] at the start of B episodes."""
 
     def noise(self, rows: Sequence[int], seed: tf.Tensor) -> tf.Tensor:
-        """Draws random numbers for `step`, [*rows, ...], rows = (T, B) or (B,): many steps' worth in one draw."""
+        """Draws the random numbers for `step`.
+
+        One draw for all steps of a rollout is faster than one draw a step.
+
+        Args:
+          rows: the leading axes: (T, B) for T steps, or (B,) for one step.
+          seed: integer tensor [2].
+
+        Returns:
+          Random numbers, with `rows` as the leading axes.
+        """
         return self.head.noise(rows, seed)
 
     def step(
         self, observations: Observations, noise: tf.Tensor, memory: Memory
     ) -> tuple[tf.Tensor, Distribution, Memory]:
-        """Returns actions [B, ...] sampled with noise [B, ...], their distribution, and the memory afterwards."""
+        """Samples actions.
+
+        Args:
+          observations: [B, ...], normalized.
+          noise: [B, ...], one step of the result of `noise`.
+          memory: [B, ...], the memory before the step.
+
+        Returns:
+          Actions [B, ...], their distribution, and the memory after the step.
+        """
 
     def greedy_step(self, observations: Observations, memory: Memory) -> tuple[tf.Tensor, Memory]:
-        """Returns the most probable actions [B, ...], and the memory afterwards."""
+        """Returns the most probable actions [B, ...] and the memory after the step."""
 
     def run_actor(self, observations: Observations, memory: Memory) -> tuple[Outputs, Memory]:
-        """Runs the actor alone, on its part of the memory.
+        """Runs only the actor.
 
-        Returns: what the head makes a distribution of, and this part of the memory afterwards.
+        Args:
+          observations: [B, ...], normalized.
+          memory: [B, ...], the actor's part of the memory.
+
+        Returns:
+          The actor's outputs, from which the head makes a distribution, and the actor's part of the memory after the
+          step.
         """
 
     def to_environment(self, actions: tf.Tensor) -> tf.Tensor:
-        """Returns what the environment gets for actions [B, ...]."""
+        """Converts actions [B, ...] to the form that the environment takes."""
         return self.head.to_environment(actions)
 
     def evaluate_trajectory(
         self, observations: Observations, mask: tf.Tensor, memory: Memory
     ) -> tuple[Distribution, tf.Tensor]:
-        """Evaluates observations [T, B, ...] in one pass, from a memory on; mask [T, B] or one step shorter.
+        """Evaluates all observations of a trajectory in one pass.
 
-        Returns: distributions [T, B, ...] and values [T, B].
+        Args:
+          observations: [T, B, ...], normalized.
+          mask: bool [T, B] or [T - 1, B], False where a step only started a new episode.
+          memory: [B, ...], the memory before the first step.
+
+        Returns:
+          Distributions [T, B, ...] and values [T, B].
         """
 
     def item_size(self, rollout_length: int) -> int:
-        """Returns the number of transitions in an item of a batch."""
+        """Returns the number of transitions in one item of a batch."""
 
     def to_items(self, nest: Structure) -> Structure:
-        """Lays tensors [T, B, ...] of a rollout out as items [N, ...]."""
+        """Rearranges the tensors [T, B, ...] of a rollout into items [N, ...]."""
 
     def item_inputs(self, observations: Observations, mask: tf.Tensor, memory: Memory) -> Nest:
-        """Makes the inputs of `evaluate_actions` from observations and mask as items, and the memory before them."""
+        """Makes the inputs of `evaluate_actions`.
+
+        Args:
+          observations: [N, ...], as items.
+          mask: bool [N, ...], as items.
+          memory: [B, ...], the memory before the rollout.
+
+        Returns:
+          The inputs [N, ...].
+        """
 
 
 def forget(memory: Memory, starts: tf.Tensor) -> Memory:
-    """Clears a memory [B, ...] behind a step that only started a new episode (`starts` [B] bool)."""
+    """Sets the memory [B, ...] to zero where `starts` (bool [B]) is True: the step only started a new episode."""
     return tf.nest.map_structure(lambda x: where_rows(starts, tf.zeros_like(x), x), memory)

@@ -1,0 +1,1 @@
+"""Rollouts: collectors, normalization of observations and rewards, episode statistics, and batches for the learner."""

@@ -1,4 +1,4 @@
-"""The acting program of environments in Python: what they show goes in, actions come out, once a step."""
+"""The compiled program in which a policy acts in environments that are stepped from Python."""
 
 from typing import NamedTuple
 
@@ -11,25 +11,26 @@ from tfppo.execution.compilation import call_directly, compiled
 
 
 class Turn(NamedTuple):
-    """What the policy acts on in a step of all B environments."""
+    """The inputs of the acting program in one step of B environments."""
 
-    observations: Observations  # [B, ...] as the environments show them
-    noise: tf.Tensor  # [T, B, ...]
-    time: tf.Tensor  # []
+    observations: Observations  # [B, ...], as the environments return them
+    noise: tf.Tensor  # [T, B, ...], for all steps of the rollout
+    time: tf.Tensor  # [], the step
     memory: Memory  # [B, ...]
-    starts: tf.Tensor  # [B] bool: the step only starts a new episode
+    starts: tf.Tensor  # [B] bool, True: the step only starts a new episode
 
 
 class ActingProgram:
-    """Normalises observations and lets a policy act on them.
+    """Normalizes observations and samples the policy's actions.
 
-    Tensors are given and returned one by one: taking nests apart would take longer than running a small network.
+    Inputs and outputs are flat lists of tensors: flattening a nest in every step would take longer than a small
+    network.
 
     Args:
-      policy: acts.
-      normalization: of the observations.
-      example: a turn of the shapes and types of all turns.
-      mode: "xla", "graph" or "eager".
+      policy: the policy that acts.
+      normalization: normalization of observations.
+      example: inputs with the shapes and dtypes of all steps.
+      mode: compilation mode: "xla", "graph" or "eager".
     """
 
     def __init__(self, policy: ControlPolicy, normalization: Normalization, example: Turn, mode: str):
@@ -43,14 +44,18 @@ class ActingProgram:
         self.actions_spec = tf.TensorSpec(actions.shape, actions.dtype)
 
     def act_function(self, *inputs: tf.Tensor) -> list[tf.Tensor]:
-        """Acts in a turn; `act` is this function, compiled.
+        """Acts in one step; `act` is the compiled version of this function.
 
-        Returns what is recorded, [B, ...] each: the policy's memory, zero where this step only starts a new episode;
-        the parts of observations that were normalised; and actions. Behind them stands what the environments get, where
-        that is not the actions themselves.
+        Args:
+          *inputs: the flattened `Turn`.
+
+        Returns:
+          Tensors [B, ...] for the record: the policy's memory after the step (zero where the step only starts a new
+          episode), the normalized parts of the observations, and the actions. One more tensor follows if the
+          environments take other values than the recorded actions.
         """
         turn = tf.nest.pack_sequence_as(self._example, inputs)
-        now = tf.gather(turn.noise, turn.time)  # XLA would compile noise[time] again for every time
+        now = tf.gather(turn.noise, turn.time)  # XLA would compile noise[time] again for every step
         observations = self._normalization.observations(turn.observations)
         actions, _, memory = self._policy.step(observations, now, turn.memory)
         recorded = [*forget(memory, turn.starts), *self._normalization.measured(observations).values(), actions]
@@ -58,7 +63,13 @@ class ActingProgram:
         return recorded if to_environment is actions else [*recorded, to_environment]
 
     def normalize_function(self, *shown: tf.Tensor) -> list[tf.Tensor]:
-        """Normalises the parts of observations [B, ...] that are normalised, and returns them; `normalize` is this
-        function, compiled."""
+        """Normalizes observations; `normalize` is the compiled version of this function.
+
+        Args:
+          *shown: the flattened observations [B, ...], as the environments return them.
+
+        Returns:
+          The normalized parts of the observations, [B, ...] each.
+        """
         observations = self._normalization.observations(tf.nest.pack_sequence_as(self._example.observations, shown))
         return list(self._normalization.measured(observations).values())

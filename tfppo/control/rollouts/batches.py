@@ -1,4 +1,4 @@
-"""From trajectories to what the learner trains on: values first, then advantages and returns."""
+"""The way from a trajectory to a batch for the learner: values and log-probabilities, then advantages and returns."""
 
 import tensorflow as tf
 
@@ -13,10 +13,19 @@ from tfppo.ppo.types import Batch, Distribution, Rollout, Trajectory
 def make_rollout(
     policy: ControlPolicy, trajectory: Trajectory, metrics: dict[str, tf.Tensor], memory: Memory = ()
 ) -> Rollout:
-    """Makes a rollout of a trajectory and the policy's memory before it.
+    """Adds values and log-probabilities to a trajectory.
 
-    All values come from one pass, and so do log-probabilities where the trajectory keeps no distribution; elsewhere
-    they are as sampled.
+    All values are computed in one pass. If the trajectory contains the distributions that sampled the actions, the
+    log-probabilities are those of these distributions; otherwise the same pass computes them.
+
+    Args:
+      policy: the policy that collected the trajectory.
+      trajectory: the trajectory.
+      metrics: scalars of the rollout.
+      memory: the policy's memory [B, ...] before the trajectory.
+
+    Returns:
+      The rollout.
     """
     evaluated, values, next_values = _evaluate(
         policy, trajectory.observations, trajectory.successors, trajectory.mask, memory
@@ -40,7 +49,15 @@ def make_rollout(
 
 
 def revalue(policy: ControlPolicy, rollout: Rollout) -> Rollout:
-    """Replaces a rollout's values by those of the policy as it is now."""
+    """Computes the values of a rollout again, with the current weights of the policy.
+
+    Args:
+      policy: the policy.
+      rollout: the rollout.
+
+    Returns:
+      The rollout with the new values.
+    """
     _, values, next_values = _evaluate(
         policy, rollout.all_observations, rollout.successors, rollout.mask, rollout.memory
     )
@@ -48,7 +65,17 @@ def revalue(policy: ControlPolicy, rollout: Rollout) -> Rollout:
 
 
 def to_batch(policy: ControlPolicy, rollout: Rollout, gamma: float | tf.Tensor, gae_lambda: float | tf.Tensor) -> Batch:
-    """Makes a batch of a rollout, with advantages and returns; what an item is, the policy says."""
+    """Computes advantages and returns, and makes a batch for the learner.
+
+    Args:
+      policy: the policy; it defines the items of the batch.
+      rollout: the rollout.
+      gamma: discount factor.
+      gae_lambda: lambda of generalized advantage estimation.
+
+    Returns:
+      The batch.
+    """
     advantages, returns = generalized_advantage_estimation(
         rollout.rewards,
         rollout.values,
@@ -68,7 +95,7 @@ def to_batch(policy: ControlPolicy, rollout: Rollout, gamma: float | tf.Tensor, 
         mask=rollout.mask,
         old_distribution=rollout.distribution,
     )
-    batch = map_tensors(lambda x: finite_outside(x, rollout.mask), batch)  # 0 x NaN would be NaN in the gradient
+    batch = map_tensors(lambda x: finite_outside(x, rollout.mask), batch)  # in the gradient, 0 x NaN would be NaN
     batch = policy.to_items(batch)  # [N, ...]
     return batch._replace(inputs=policy.item_inputs(batch.inputs, batch.mask, rollout.memory))
 
@@ -76,7 +103,11 @@ def to_batch(policy: ControlPolicy, rollout: Rollout, gamma: float | tf.Tensor, 
 def _evaluate(
     policy: ControlPolicy, observations: Observations, successors: Observations, mask: tf.Tensor, memory: Memory
 ) -> tuple[Distribution, tf.Tensor, tf.Tensor]:
-    """Distributions, values and values of the true successors, [T, B, ...], at observations [T + 1, B, ...]."""
+    """Evaluates observations [T + 1, B, ...].
+
+    Returns:
+      Distributions, values, and values of the true next observations, [T, B, ...] each.
+    """
     distribution, values = policy.evaluate_trajectory(observations, mask, memory)  # [T + 1, B, ...]
     next_values = values[1:]
     if tf.nest.flatten(successors):  # [T, B, ...]

@@ -1,4 +1,4 @@
-"""Whole iterations as one program: rollout, advantages, all epochs and minibatches, several iterations a call."""
+"""Iterations as one compiled program: rollout, advantages, and all epochs and minibatches of the update."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -13,10 +13,19 @@ from tfppo.ppo.learner import METRICS, PPOLearner
 def fuse(
     collector: GraphCollector, learner: PPOLearner, mode: str
 ) -> Callable[[tf.Tensor, tf.Tensor], dict[str, tf.Tensor]]:
-    """A program of (first, count), scalar int64 tensors: the iterations from `first` on, `count` of them, by the same
-    functions that `collector.collect` and `learner.update` compile one by one. It gives the last one's metrics.
+    """Makes a program that runs several iterations in one call.
 
-    Nothing is told to the host before the program ends.
+    It uses the same functions that `collector.collect` and `learner.update` compile separately. The host gets no
+    information before the program ends.
+
+    Args:
+      collector: collects the rollouts.
+      learner: does the updates.
+      mode: compilation mode: "xla", "graph" or "eager".
+
+    Returns:
+      A function of two int64 scalars, the number of the first iteration and the number of iterations, which returns the
+      metrics of the last iteration.
     """
 
     def program(first: tf.Tensor, count: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -34,12 +43,24 @@ def fuse(
 def fused_iterations(
     collector: GraphCollector, learner: PPOLearner, stop: int, device: str, mode: str, intervals: tuple[int, ...]
 ) -> Iterator[tuple[int, int, dict[str, float], float]]:
-    """Trains up to iteration `stop`, each call as many iterations as no interval ends within.
+    """Trains up to iteration `stop` with a fused program.
 
-    Yields, after each call: the number of the last iteration, how many there were, its metrics, and their seconds.
+    A call runs until the next multiple of one of the intervals.
+
+    Args:
+      collector: collects the rollouts.
+      learner: does the updates.
+      stop: number of iterations of the run.
+      device: the device of the program.
+      mode: compilation mode: "xla", "graph" or "eager".
+      intervals: intervals of logging and checkpoints, in iterations.
+
+    Yields:
+      After each call, the number of its last iteration, the number of iterations in the call, the metrics of the last
+      one, and the seconds that the call took.
 
     Raises:
-      UsageError: if too many updates in a row were skipped because something was not finite.
+      UsageError: if too many consecutive updates were skipped because of values that are not finite.
     """
     program = fuse(collector, learner, mode)
     first = int(learner.iteration.numpy())

@@ -1,4 +1,4 @@
-"""Rollouts from in-graph environments, each in one compiled program."""
+"""Rollouts from in-graph environments."""
 
 import contextlib
 
@@ -19,19 +19,20 @@ from tfppo.ppo.types import Rollout, Trajectory
 
 
 class GraphCollector(tf.Module):
-    """Collects rollouts from an in-graph environment, all in one compiled program.
+    """Collects rollouts from an in-graph environment, each in one compiled program.
 
-    Environments go on from rollout to rollout; where they are is state of the collector, and part of a checkpoint.
+    Episodes continue from one rollout to the next. The state of the environments belongs to the collector, and to
+    checkpoints.
 
     Args:
-      policy: acts.
-      environment: what it acts in.
-      num_envs: B, copies of it.
-      rollout_length: T, steps of each in a rollout.
-      normalization: of observations and rewards, on the way between the two; None: they stay as they are.
-      seed: of resets and actions; with the iteration it fixes every random number.
-      mode: "xla", "graph" or "eager".
-      replicas: act for a share of the copies each; the rollout and the state are whole everywhere.
+      policy: the policy that acts.
+      environment: the in-graph environment.
+      num_envs: B, the number of copies.
+      rollout_length: T, the steps of each copy in a rollout.
+      normalization: normalization of observations and rewards; None leaves them unchanged.
+      seed: seed of resets and actions; seed and iteration define all random numbers.
+      mode: compilation mode: "xla", "graph" or "eager".
+      replicas: replicas that act for a share of the copies each; each gets the whole rollout and the whole state.
     """
 
     def __init__(
@@ -65,11 +66,18 @@ class GraphCollector(tf.Module):
         self.collect = compiled(self.collect_function, mode)
 
     def raising_own_errors(self) -> contextlib.AbstractContextManager[None]:
-        """Does nothing: a program of TensorFlow alone raises TensorFlow's errors."""
+        """Returns a context that does nothing: there is no Python code whose errors TensorFlow could wrap."""
         return contextlib.nullcontext()
 
     def collect_function(self, iteration: tf.Tensor) -> Rollout:
-        """Collects rollout number `iteration`, a scalar int64 tensor; `collect` is this function, compiled."""
+        """Collects one rollout; `collect` is the compiled version of this function.
+
+        Args:
+          iteration: number of the rollout, an int64 scalar.
+
+        Returns:
+          The rollout.
+        """
         place = [variable.read_value() for variable in self._place]
         episodes, memory = tf.nest.pack_sequence_as(self._start, place)
         seed = fold_in(self.seed, iteration)
@@ -86,8 +94,11 @@ class GraphCollector(tf.Module):
     def _collect_share(
         self, index: int, episodes: Episodes, memory: Memory, noise: Nest, seed: tf.Tensor
     ) -> tuple[tuple[Episodes, Memory], Trajectory]:
-        """Acts for the share of a replica. Random numbers are those of all environments, cut; but stochastic dynamics
-        draw for the share alone."""
+        """Acts for the environments of one replica.
+
+        The replica uses its part of the random numbers of all environments; only those of stochastic dynamics are drawn
+        separately.
+        """
         fresh = fresh_states(self.environment, self.rollout_length, episodes.done.shape[0], fold_in(seed, 0))
         step_seed = fold_in(seed, 1)
         if index:

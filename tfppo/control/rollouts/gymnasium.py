@@ -1,4 +1,4 @@
-"""Rollouts from gymnasium's vector environments: acting is compiled, stepping is Python."""
+"""Rollouts from vector environments that are stepped from Python; acting is compiled."""
 
 import contextlib
 from collections.abc import Callable, Sequence
@@ -27,33 +27,37 @@ from tfppo.execution.replicas import ALONE, Replicas
 from tfppo.ops.random import fold_in
 from tfppo.ppo.types import Rollout, Trajectory
 
-ENVIRONMENTS = "environments.npz"  # in a checkpoint's folder
-LONG_REPLAY = 200_000  # steps
+ENVIRONMENTS = "environments.npz"  # file in the folder of a checkpoint
+LONG_REPLAY = 200_000  # steps; a longer replay is announced
 
 
 class _Columns(NamedTuple):
     """The part of a rollout's arrays that belongs to one stepper."""
 
     trajectory: Trajectory  # [T, B, ...]
-    shown: Observations  # [T + 1, B, ...] as the environment shows them
-    memory: list[np.ndarray]  # [B, ...] the policy's now
-    recorded: list[np.ndarray]  # [T, B, ...] what else acting gives, in its order
+    shown: Observations  # [T + 1, B, ...], as the environment returns them
+    memory: list[np.ndarray]  # [B, ...], the policy's current memory
+    recorded: list[np.ndarray]  # [T, B, ...], the other outputs of the acting program, in its order
 
 
 class GymnasiumCollector(tf.Module):
-    """Collects rollouts from gymnasium vector environments.
+    """Collects rollouts from Gymnasium vector environments.
 
-    Environments go on from rollout to rollout; where they are is saved by `save_environments`, apart from `state`.
+    Episodes continue from one rollout to the next. `save_environments` saves the state of the environments, which is
+    not part of `state`.
 
     Args:
-      policy: acts.
-      environment: gymnasium's vector environment, of any autoreset mode; or several of the same kind, which take turns:
-        while one steps in processes of its own, the policy acts for the next.
-      rollout_length: T, steps of each environment in a rollout.
-      normalization: of observations and rewards, on the way between the two; None: they stay as they are.
-      seed: of resets and actions.
-      mode: "xla", "graph" or "eager": how acting is compiled.
-      replicas: whose processes have a share of the environments each, this one those that are given.
+      policy: the policy that acts.
+      environment: a vector environment with any autoreset mode, or several of the same kind. Several are stepped in
+        turn: while one steps in its processes, the policy acts for the next.
+      rollout_length: T, the steps of each environment in a rollout.
+      normalization: normalization of observations and rewards; None leaves them unchanged.
+      seed: seed of resets and actions.
+      mode: how acting is compiled: "xla", "graph" or "eager".
+      replicas: replicas that share the environments; `environment` is the share of this process.
+
+    Raises:
+      UsageError: if the autoreset mode is unknown, or a recurrent policy does not support it.
     """
 
     def __init__(
@@ -77,8 +81,8 @@ class GymnasiumCollector(tf.Module):
         self._memory = [x.numpy() for x in policy.initial_memory(self.num_envs)]
         if self._memory and self.autoreset != AutoresetMode.NEXT_STEP:
             raise UsageError(
-                f"{self.environments[0]} resets in mode {self.autoreset.name}, but a recurrent policy wants NEXT_STEP: "
-                "make the environment with autoreset_mode=AutoresetMode.NEXT_STEP"
+                f"the autoreset mode of {self.environments[0]} is {self.autoreset.name}; a recurrent policy needs "
+                "NEXT_STEP: make the environment with autoreset_mode=AutoresetMode.NEXT_STEP"
             )
         self.rollout_length = rollout_length
         self.statistics = EpisodeStatistics()
@@ -97,39 +101,49 @@ class GymnasiumCollector(tf.Module):
         self._finish = compiled(self._finish_function, replicas.modes(mode)[0])
 
     def raising_own_errors(self) -> contextlib.AbstractContextManager[None]:
-        """Inside, TensorFlow's report of a failed rollout becomes the exception that an environment raised."""
+        """Returns a context for rollouts: a failed rollout raises the exception of the environment.
+
+        Without it, TensorFlow's report of the exception would be raised.
+        """
         return self._host.reraising()
 
     def collect(self, iteration: tf.Tensor) -> Rollout:
-        """Collects rollout number `iteration`, a scalar int64 tensor."""
+        """Collects one rollout.
+
+        Args:
+          iteration: number of the rollout, an int64 scalar.
+
+        Returns:
+          The rollout.
+        """
         arrays = self._host([iteration], tf.nest.flatten(self._record))
         share = tf.nest.pack_sequence_as(self._record, arrays)
         return self._finish(*self.replicas.gather_processes(share, axes=(1, 0)))
 
     def save_environments(self, folder: Path) -> None:
-        """Writes into a folder where the environments are, their episodes and the policy's memory, between two
-        rollouts."""
+        """Saves the environments, their episodes and the policy's memory to a folder, between two rollouts."""
         parts = [stepper.snapshot() for stepper in self._steppers]
         write_archive(folder / ENVIRONMENTS, {"memory": list(self._memory), "parts": parts})
 
     def restore_environments(self, folder: Path, announce: Callable[[str], None] = print) -> str:
-        """Goes on from what `save_environments` wrote, before the first rollout.
+        """Restores what `save_environments` saved, before the first rollout.
 
-        Environments that are played again, because nothing else says where they were, are exact if they then are where
-        they were, to the last bit; where they are not, or cannot be saved, they start new episodes.
+        Environments without another way to restore their state play their current episode again. If this leads to a
+        different state, or if an environment could not be saved, it starts a new episode.
 
         Args:
-          folder: where it was written.
-          announce: is told before long replays.
+          folder: the folder of `save_environments`.
+          announce: function that gets a line of text before a long replay.
 
-        Returns a sentence that says how many are exact.
+        Returns:
+          A sentence that says how many environments continue in exactly the same state.
 
         Raises:
           UsageError: if the file is damaged.
         """
         path = folder / ENVIRONMENTS
         if not path.exists():
-            return "environments were not saved: episodes that were under way start anew"
+            return "the state of the environments was not saved: all environments start new episodes"
         saved = read_archive(path)
         try:
             memory = expect_like(saved["memory"], list(self._memory))
@@ -138,7 +152,7 @@ class GymnasiumCollector(tf.Module):
             if steps > LONG_REPLAY:
                 announce(f"replaying {steps:,} steps of {self.num_envs} environments ...")
             exact = np.concatenate([stepper.restore(part) for stepper, part in parts.items()])
-        except UsageError:  # of an environment in a process of its own
+        except UsageError:  # an environment failed in its process
             raise
         except (ValueError, TypeError, KeyError) as error:
             raise damaged(path, error) from None
@@ -157,7 +171,7 @@ class GymnasiumCollector(tf.Module):
         return self.replicas.cut_processes(noise, axis=1)
 
     def _finish_function(self, trajectory: Trajectory, memory: Memory) -> Rollout:
-        """Makes a rollout of a trajectory, whose successors are still as the environment shows them."""
+        """Makes a rollout from a trajectory whose `successors` are not normalized yet."""
         self.statistics.update(trajectory)
         if self.autoreset != AutoresetMode.NEXT_STEP:
             trajectory = trajectory._replace(successors=self.normalization.observations(trajectory.successors))
@@ -165,7 +179,11 @@ class GymnasiumCollector(tf.Module):
         return make_rollout(self.policy, trajectory, self.statistics.metrics(), memory)
 
     def _step_through(self, iteration: np.ndarray) -> list[np.ndarray]:
-        """Steps the environments T times. Returns the trajectory and the memory before it as flat arrays."""
+        """Steps the environments T times.
+
+        Returns:
+          The trajectory, and the memory before it, as a flat list of arrays.
+        """
         arrays = [np.zeros(spec.shape, spec.dtype.as_numpy_dtype) for spec in tf.nest.flatten(self._record)]
         trajectory, memory = tf.nest.pack_sequence_as(self._record, arrays)
         for array, x in zip(memory, self._memory, strict=True):
@@ -179,11 +197,11 @@ class GymnasiumCollector(tf.Module):
                     stepper.receive(t - 1, part.trajectory)
                 stepper.observe(t, part.shown)
                 starts = np.concatenate([s.done for s in self._steppers])
-                # All columns act at every turn, whosever it is: the bits of a row depend on how many rows there are.
+                # The policy always acts for all columns, because the last bits of a row depend on the number of rows.
                 outputs = self._acting.act(*[x[t] for x in shown], noise, time, *self._memory, starts)
                 outputs = [x.numpy()[stepper.columns] for x in outputs]
                 targets = [*part.memory, *[x[t] for x in part.recorded]]
-                for target, x in zip(targets, outputs, strict=False):  # what only the environment gets is not recorded
+                for target, x in zip(targets, outputs, strict=False):  # actions for the environment are not recorded
                     target[...] = x
                 stepper.send(outputs[-1])
         for stepper, part in zip(self._steppers, parts, strict=True):
@@ -205,7 +223,7 @@ class GymnasiumCollector(tf.Module):
         )
 
     def _first_turn(self) -> Turn:
-        """A turn of the shapes and types of all turns."""
+        """Returns inputs of the acting program with the shapes and dtypes of all steps."""
         observations = map_space(
             lambda space: tf.zeros([self.num_envs, *observation_shape(space)], observation_dtype(space)),
             self.environments[0].single_observation_space,
@@ -215,7 +233,7 @@ class GymnasiumCollector(tf.Module):
         return Turn(observations, noise, self._times[0], memory, tf.zeros([self.num_envs], tf.bool))
 
     def _record_specs(self) -> tuple[Trajectory, Memory]:
-        """The specs of what `_step_through` fills."""
+        """Returns the specs of the arrays that `_step_through` fills."""
         length, num_envs = self.rollout_length, self.num_envs
         space = self.environments[0].single_observation_space
 
@@ -229,7 +247,7 @@ class GymnasiumCollector(tf.Module):
         trajectory = Trajectory(
             observations=observations,
             actions=spec(actions.dtype, *actions.shape[1:]),
-            distribution=(),  # that of the observations, which `make_rollout` computes in one pass
+            distribution=(),  # `make_rollout` computes it for all observations in one pass
             rewards=spec(tf.float32),
             terminated=spec(tf.bool),
             truncated=spec(tf.bool),
@@ -244,8 +262,8 @@ class GymnasiumCollector(tf.Module):
 
 def _describe(exact: int, num_envs: int) -> str:
     if exact == num_envs:
-        return f"all {num_envs} environments go on exactly where they were"
+        return f"all {num_envs} environments continue exactly where they were"
     return (
-        f"{exact} of {num_envs} environments go on exactly where they were; "
-        "the others cannot be replayed, and start new episodes"
+        f"{exact} of {num_envs} environments continue exactly where they were; the others cannot be replayed and start "
+        "new episodes"
     )

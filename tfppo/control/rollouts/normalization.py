@@ -1,8 +1,8 @@
-"""Running statistics that observations and rewards are normalised by, part of a run's checkpoint.
+"""Normalization of observations and rewards with running statistics, which are part of a checkpoint.
 
-Those of observations stand still during a rollout and the update on it, and take the rollout in afterwards: so the
-policy evaluates exactly what it acted on, and the ratio starts at 1. Those of rewards take a rollout in before its
-rewards are scaled.
+The statistics of observations are constant during a rollout and the update on it, and include the rollout afterwards.
+So the policy evaluates the same normalized observations that it acted on, and the probability ratio starts at 1. The
+statistics of rewards include a rollout before its rewards are scaled.
 """
 
 from typing import NamedTuple
@@ -18,26 +18,34 @@ from tfppo.ppo.types import Trajectory
 
 CLIP = 10.0  # standard deviations
 EPSILON = 1e-8  # added to variances
-WHOLE = "observations"  # the key of observations that are no dictionary
+WHOLE = "observations"  # the key of observations that are not a dictionary
 
 
 class Moments(NamedTuple):
-    """Count, mean and variance of what has been seen."""
+    """Count, mean and variance of the values so far."""
 
     count: tf.Tensor  # [] float64
     mean: tf.Tensor  # [...] float64
-    variance: tf.Tensor  # [...] float64, of the population
+    variance: tf.Tensor  # [...] float64, population variance
 
 
 def initial_moments(shape: tuple[int, ...]) -> Moments:
-    """Returns those of nothing: what is normalised by them stays as it is, but for the clipping."""
+    """Returns the moments of no values; normalization with them changes nothing except clipping."""
     return Moments(tf.zeros([], tf.float64), tf.zeros(shape, tf.float64), tf.ones(shape, tf.float64))
 
 
 def merge_moments(moments: Moments, values: tf.Tensor) -> Moments:
-    """Computes the moments of what was seen and of values [N, ...] together.
+    """Merges moments with those of new values [N, ...].
 
-    Source: Chan, Golub and LeVeque 1979, "Updating formulae and a pairwise algorithm for computing sample variances".
+    Args:
+      moments: the moments of the values so far.
+      values: [N, ...].
+
+    Returns:
+      The moments of all values.
+
+    Source:
+      Chan, Golub and LeVeque 1979, "Updating formulae and a pairwise algorithm for computing sample variances".
     """
     values = tf.cast(values, tf.float64)
     count = tf.cast(tf.shape(values)[0], tf.float64)
@@ -53,7 +61,7 @@ class RunningMoments(tf.Module):
     """Keeps the moments of all values so far.
 
     Args:
-      shape: of one value.
+      shape: the shape of one value.
     """
 
     def __init__(self, shape: tuple[int, ...]):
@@ -62,29 +70,36 @@ class RunningMoments(tf.Module):
 
     @property
     def variance(self) -> tf.Variable:
-        """The variance so far."""
+        """The variance of all values so far."""
         return self.state[2]
 
     def take_in(self, values: tf.Tensor) -> None:
-        """Merges values [N, ...]; values that are not all finite, which the guard skips, are left out."""
+        """Merges values [N, ...], unless one of them is not finite; the guard skips the update on such a rollout."""
         before = Moments(*(variable.read_value() for variable in self.state))
         finite = masked_finite(values)
         for variable, old, new in zip(self.state, before, merge_moments(before, values), strict=True):
             variable.assign(tf.where(finite, new, old))
 
     def normalized(self, x: tf.Tensor) -> tf.Tensor:
-        """Returns x [..., *shape] with mean 0 and standard deviation 1, clipped."""
+        """Normalizes `x` to mean 0 and standard deviation 1, and clips it to [-10, 10].
+
+        Args:
+          x: `[..., *shape]`.
+
+        Returns:
+          The normalized values, `[..., *shape]`.
+        """
         _, mean, variance = self.state
         scale = tf.cast(tf.math.rsqrt(variance + EPSILON), x.dtype)
         return tf.clip_by_value((x - tf.cast(mean, x.dtype)) * scale, -CLIP, CLIP)
 
 
 class RewardScale(tf.Module):
-    """Divides rewards by the standard deviation of the discounted return so far, and clips them.
+    """Divides rewards by the running standard deviation of the discounted return, and clips them to [-10, 10].
 
     Args:
       num_envs: B.
-      gamma: discount of the returns.
+      gamma: discount factor of the return.
     """
 
     def __init__(self, num_envs: int, gamma: float):
@@ -95,13 +110,13 @@ class RewardScale(tf.Module):
 
     @property
     def state(self) -> list[tf.Variable]:
-        """Everything that changes, in a fixed order."""
+        """All variables, in a fixed order."""
         return [*self._moments.state, self._running]
 
     def scaled(self, trajectory: Trajectory) -> tf.Tensor:
-        """Takes a trajectory's returns in, and scales its rewards [T, B]."""
+        """Merges the returns of a trajectory into the statistics, and returns its scaled rewards [T, B]."""
         rewards = tf.cast(trajectory.rewards, tf.float32)
-        counted = tf.where(tf.math.is_finite(rewards), rewards, 0.0)  # one that is not would never leave the total
+        counted = tf.where(tf.math.is_finite(rewards), rewards, 0.0)  # others would stay in the total
         ended = tf.cast(trajectory.terminated | trajectory.truncated, tf.float32)
 
         def step(carried: tuple[tf.Tensor, tf.Tensor], now: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
@@ -113,24 +128,26 @@ class RewardScale(tf.Module):
         start = self._running.read_value()
         ongoing, returns = tf.scan(step, (counted, ended), (start, tf.zeros_like(start)))  # [T, B]
         self._running.assign(ongoing[-1])
-        # Steps that only start an episode count, as zeros, as they do in gymnasium's wrapper.
+        # Steps that only start an episode count as zeros, as in Gymnasium's wrapper.
         self._moments.take_in(tf.reshape(returns, [-1]))
         scale = tf.cast(tf.math.rsqrt(self._moments.variance + EPSILON), tf.float32)
         return tf.clip_by_value(rewards * scale, -CLIP, CLIP)
 
 
 class Normalization(tf.Module):
-    """What stands between environments and the policy: observations and rewards on a common scale.
+    """Normalizes observations and scales rewards between the environments and the policy.
 
     Args:
-      observation_space: of one environment; needed where observations are normalised. What is a Box of floats is
-        normalised; images, choices and masks are not.
+      observation_space: the space of a single environment's observations; needed if `observations` is True. Only float
+        Boxes are normalized: images, discrete observations and action masks are not.
       num_envs: B.
-      gamma: discount of the returns by whose standard deviation rewards are divided.
-      observations: whether to subtract the mean of observations and divide by their standard deviation; clips to +-10.
-      rewards: whether to divide rewards by the standard deviation of the discounted return; clips to +-10.
+      gamma: discount factor of the return whose standard deviation divides the rewards.
+      observations: True normalizes observations to mean 0 and standard deviation 1, and clips them to [-10, 10].
+      rewards: True divides rewards by the standard deviation of the discounted return, and clips them to [-10, 10].
 
-    Source: Huang et al. 2022, details of continuous actions 5 to 8; the mean of rewards stays, for it is what counts.
+    Source:
+      Huang et al. 2022, details 5 to 8 of continuous actions. The mean of the rewards is not subtracted, because that
+      would change the task.
     """
 
     def __init__(
@@ -148,25 +165,25 @@ class Normalization(tf.Module):
 
     @property
     def state(self) -> list[tf.Variable]:
-        """Everything that changes, in a fixed order."""
+        """All variables, in a fixed order."""
         moments = [variable for moments in self._moments.values() for variable in moments.state]
         return moments if self._reward_scale is None else [*moments, *self._reward_scale.state]
 
     def observations(self, observations: Observations) -> Observations:
-        """Normalises observations [..., *shape]: the measured parts, as float32."""
+        """Normalizes observations `[..., *shape]`; normalized parts are float32."""
         measured = self.measured(observations)
         return with_parts(observations, {key: self._moments[key].normalized(x) for key, x in measured.items()})
 
     def measured(self, observations: Observations) -> dict[str, tf.Tensor]:
-        """Picks the parts of observations that statistics are kept of, as they are; those are normalised."""
+        """Returns the parts of observations that are normalized, with their current values."""
         parts = observations if isinstance(observations, dict) else {WHOLE: observations}
         return {key: parts[key] for key in self._moments}
 
     def finish(self, trajectory: Trajectory) -> Trajectory:
-        """Takes a trajectory into the statistics, and returns it with scaled rewards, as the learner gets it."""
+        """Merges a trajectory into the statistics, and returns it with scaled rewards."""
         for key, x in trajectory.raw_observations.items():
-            # The last row comes again, as the first of the next trajectory. For what ends an episode and is not finite
-            # stands the start of the next episode, a row later.
+            # The last row is the first row of the next trajectory, and is merged there. A final observation that is not
+            # finite is replaced by the next row, which is the start of the next episode.
             seen = finite_outside(x[:-1], trajectory.mask, x[1:])  # [T, B, ...]
             self._moments[key].take_in(tf.reshape(seen, [-1, *x.shape[2:]]))
         if self._reward_scale is None:
@@ -180,7 +197,7 @@ def with_parts(observations: Observations, parts: dict[str, tf.Tensor]) -> Obser
 
 
 def _measured_shapes(space: gymnasium.Space | None) -> dict[str, tuple[int, ...]]:
-    """Shapes of the parts of a space that are normalised: Boxes of floats, but for an action mask."""
+    """Returns the shapes of the parts of a space that are normalized: float Boxes, except an action mask."""
     parts = dict(space) if isinstance(space, gymnasium.spaces.Dict) else {WHOLE: space}
     return {
         key: part.shape

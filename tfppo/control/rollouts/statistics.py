@@ -1,14 +1,14 @@
-"""Episode returns and lengths as they finish, kept in the graph: a window over the latest episodes."""
+"""Returns and lengths of the latest finished episodes, computed in the graph."""
 
 import tensorflow as tf
 
 from tfppo.ppo.types import Trajectory
 
-WINDOW = 100  # episodes in the mean that is reported, as in stable-baselines3
+WINDOW = 100  # number of episodes in the reported mean, as in stable-baselines3
 
 
 class EpisodeStatistics(tf.Module):
-    """Keeps the latest finished episodes, oldest first, and counts since the run began."""
+    """Keeps returns and lengths of the latest finished episodes, oldest first, and counts of the whole run."""
 
     def __init__(self) -> None:
         super().__init__(name="episode_statistics")
@@ -20,14 +20,14 @@ class EpisodeStatistics(tf.Module):
 
     @property
     def state(self) -> list[tf.Variable]:
-        """Everything that changes, in a fixed order."""
+        """All variables, in a fixed order."""
         return [self.latest_returns, self.latest_lengths, self.num_episodes, self.env_steps]
 
     def update(self, trajectory: Trajectory) -> None:
-        """Takes one more trajectory in."""
-        finished = tf.reshape(trajectory.terminated | trajectory.truncated, [-1])  # [T * B], in the order of time
-        later = tf.cumsum(tf.cast(finished, tf.int32), exclusive=True, reverse=True)  # how many finish after it
-        slot = tf.where(finished & (later < WINDOW), WINDOW - 1 - later, WINDOW)  # slot WINDOW is thrown away
+        """Adds the finished episodes and the steps of a trajectory."""
+        finished = tf.reshape(trajectory.terminated | trajectory.truncated, [-1])  # [T * B], in order of time
+        later = tf.cumsum(tf.cast(finished, tf.int32), exclusive=True, reverse=True)  # episodes that finish later
+        slot = tf.where(finished & (later < WINDOW), WINDOW - 1 - later, WINDOW)  # slot WINDOW is discarded
         num_finished = tf.math.count_nonzero(finished)
         _push(self.latest_returns, trajectory.episode_returns, slot, num_finished)
         _push(self.latest_lengths, trajectory.episode_lengths, slot, num_finished)
@@ -35,7 +35,7 @@ class EpisodeStatistics(tf.Module):
         self.env_steps.assign_add(tf.math.count_nonzero(trajectory.mask))
 
     def metrics(self) -> dict[str, tf.Tensor]:
-        """Computes means over the latest episodes (NaN before the first one has finished), and reads the counts."""
+        """Returns the counts, and means over the latest episodes (NaN before the first episode has finished)."""
         num_episodes = self.num_episodes.read_value()
         count = tf.minimum(num_episodes, WINDOW)
         held = tf.range(WINDOW, dtype=tf.int64) >= WINDOW - count  # [WINDOW]
@@ -53,7 +53,7 @@ class EpisodeStatistics(tf.Module):
 
 
 def _push(latest: tf.Variable, values: tf.Tensor, slot: tf.Tensor, num_new: tf.Tensor) -> None:
-    """Moves `latest` on by `num_new`, and puts the newest values into their slots."""
+    """Shifts `latest` by `num_new`, and writes the new values into their slots."""
     shift = tf.cast(tf.minimum(num_new, WINDOW), tf.int32)
     padded = tf.concat([latest.read_value(), tf.zeros([WINDOW + 1])], axis=0)
     moved = tf.gather(padded, shift + tf.range(WINDOW + 1))

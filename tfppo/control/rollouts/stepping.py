@@ -1,4 +1,4 @@
-"""Vector environments as a collector steps them: every autoreset mode becomes the same rows of a trajectory."""
+"""Steps of vector environments for a collector; trajectories are the same for every autoreset mode."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,22 +14,22 @@ from tfppo.ppo.types import Trajectory
 
 
 class Stepper:
-    """Steps a vector environment, whose B copies are some columns of a trajectory, and follows their episodes.
+    """Steps a vector environment with B copies, and tracks their episodes.
 
-    A step comes in two halves, `send` and `receive`: in between, environments in processes of their own work on while
-    the policy acts for others.
+    Its copies are consecutive columns of the trajectory. A step has two halves, `send` and `receive`. Between them,
+    environments in their own processes step while the policy acts for other environments.
 
     Args:
-      environment: gymnasium's vector environment.
+      environment: the vector environment.
       autoreset: how it starts new episodes.
       first: its first column.
-      seed: of its first copy; the others have the seeds that follow.
+      seed: seed of its first copy; the next copies use the next seeds.
     """
 
     def __init__(self, environment: VectorEnv, autoreset: AutoresetMode, first: int, seed: int):
         self.environment = environment
         self.columns = slice(first, first + environment.num_envs)
-        self.done = np.zeros(environment.num_envs, bool)  # the episode has ended: another one is to start
+        self.done = np.zeros(environment.num_envs, bool)  # True: the episode has ended, a new one starts
         self._resets_in_a_step = autoreset == AutoresetMode.NEXT_STEP
         self._waits_for_reset = autoreset == AutoresetMode.DISABLED
         self._some_are_done = False
@@ -46,12 +46,12 @@ class Stepper:
             self._result = self.environment.step(actions)
 
     def receive(self, t: int, trajectory: Trajectory) -> None:
-        """Ends the step, and writes it into row t of a trajectory, which holds its columns alone."""
+        """Finishes the step, and writes it to row t of a trajectory that holds only the stepper's columns."""
         environment = self.environment
         result = environment.step_wait() if isinstance(environment, AsyncVectorEnv) else self._result
         observations, rewards, terminated, truncated, infos = result
         counts: np.ndarray | bool = True
-        if self._some_are_done:  # their totals start again, whichever step it is that starts an episode
+        if self._some_are_done:  # totals start at 0 in every autoreset mode
             self._returns[self.done], self._lengths[self.done] = 0.0, 0
         if self._some_are_done and self._resets_in_a_step:
             counts = ~self.done
@@ -70,23 +70,27 @@ class Stepper:
         self._observations = observations
 
     def observe(self, t: int, buffers: Observations) -> None:
-        """Writes what is observed before step t into row t of buffers, which hold its columns alone."""
+        """Writes the observations before step t to row t of buffers that hold only the stepper's columns."""
         _write(buffers, t, self._observations)
 
     def snapshot(self) -> dict[str, Any]:
-        """Where the environments and their episodes are between two rollouts, as plain data."""
+        """Returns the state of the environments and their episodes as plain data, between two rollouts."""
         return {
             "episodes": [self.done, self._returns, self._lengths],
             "environments": take_snapshot(self.environment, self._observations),
         }
 
     def restore(self, snapshot: Any) -> np.ndarray:
-        """Goes on from such a snapshot, where nothing has been stepped yet.
+        """Restores a snapshot, before the first step.
 
-        Returns bool [B], which environments are exactly where they were; the others are at the start of an episode.
+        Args:
+          snapshot: the result of `snapshot`.
+
+        Returns:
+          Bool [B], True where the environment is in exactly the same state; the others are at the start of an episode.
 
         Raises:
-          ValueError, TypeError, KeyError: if it is no such snapshot.
+          ValueError: if the snapshot does not fit; TypeError and KeyError are possible, too.
         """
         done, returns, lengths = expect_like(snapshot["episodes"], [self.done, self._returns, self._lengths])
         exact, self._observations = restore_snapshot(self.environment, snapshot["environments"], self._observations)
@@ -98,18 +102,24 @@ class Stepper:
     def _start_at_once(
         self, t: int, observations: Observations, infos: Mapping[str, np.ndarray], successors: Observations
     ) -> Observations:
-        """First observations of new episodes, where old ones have just ended; completes the true successors of t."""
+        """Returns the first observations of new episodes, where the old ones have just ended.
+
+        The last observations of the ended episodes become the successors of step t.
+        """
         if self._waits_for_reset:
             return self.environment.reset(options={"reset_mask": self.done})[0]
         if "final_obs" not in infos:
-            raise UsageError(f"{self.environment} resets in the same step, but its infos lack final_obs")
+            raise UsageError(
+                f"the infos of {self.environment} have no final_obs; autoreset mode SAME_STEP needs it: add it, or use "
+                "another autoreset mode"
+            )
         for index in np.flatnonzero(self.done):
             _write(successors, (t, int(index)), infos["final_obs"][index])
         return observations
 
 
 def _write(buffers: Observations, index: int | tuple[int, int], observations: Observations) -> None:
-    """Copies observations into a row of each of their buffers."""
+    """Copies observations into one row of their buffers."""
     if isinstance(buffers, dict):
         for key, buffer in buffers.items():
             buffer[index] = observations[key]

@@ -1,4 +1,4 @@
-"""The acting loop in the graph: T steps of B environments, normalised, acted on and recorded."""
+"""The acting loop for in-graph environments: T steps of B environments."""
 
 import tensorflow as tf
 
@@ -21,23 +21,24 @@ def collect_trajectory(
     fresh: Nest,
     step_seed: tf.Tensor,
 ) -> tuple[Episodes, Memory, Trajectory]:
-    """Collects T steps of B environments in one loop, on from where the last trajectory ended.
+    """Collects T steps of B environments in one loop, which continues their episodes.
 
-    All random numbers but those of stochastic dynamics are drawn before the loop, where one draw costs little more than
-    a step's: drawing in every step took more than half of a rollout's time in graph mode.
+    Random numbers are drawn before the loop, because one large draw costs little more than the draw of one step. Draws
+    inside the loop took more than half of a rollout's time in graph mode. Only stochastic dynamics draw inside the
+    loop.
 
     Args:
       environment: the environment.
-      policy: acts in it.
-      normalization: of the observations that the policy sees.
-      episodes: where the B copies are.
-      memory: the policy's, [B, ...].
+      policy: the policy that acts.
+      normalization: normalization of observations.
+      episodes: the episodes of the B copies.
+      memory: the policy's memory, [B, ...].
       noise: random numbers for the policy, a nest of [T, B, ...].
-      fresh: states in which new episodes start, a nest of [T, B, ...].
-      step_seed: of stochastic dynamics.
+      fresh: initial states of new episodes, a nest of [T, B, ...].
+      step_seed: seed of stochastic dynamics.
 
     Returns:
-      the episodes and the memory afterwards, and the trajectory.
+      The episodes and the memory after the last step, and the trajectory.
     """
     length = tf.nest.flatten(noise)[0].shape[0]
 
@@ -63,7 +64,7 @@ def collect_trajectory(
         )  # [B, ...]
         return episodes, forget(memory, ~transition.mask), row
 
-    _, _, example = advance(tf.constant(0), episodes, memory)  # only its shapes are used: the compiler drops the rest
+    _, _, example = advance(tf.constant(0), episodes, memory)  # only for its shapes: the compiler removes it
     arrays = map_tensors(lambda x: tf.TensorArray(x.dtype, size=length, element_shape=x.shape), example)
 
     def body(

@@ -1,4 +1,4 @@
-"""Transitions that somebody else collected, in time order, made ready for the learner."""
+"""Transitions that the user collected, prepared for the learner."""
 
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ from tfppo.settings import check_value
 
 
 class Transitions(NamedTuple):
-    """N transitions in time order, the last ones perhaps only padding."""
+    """N transitions in order of time; the last ones may be padding."""
 
     state: tf.Tensor  # [N, state_dim]
     action: tf.Tensor  # [N] int32
@@ -21,7 +21,7 @@ class Transitions(NamedTuple):
     next_state: tf.Tensor  # [N, state_dim]
     terminated: tf.Tensor  # [N] bool
     truncated: tf.Tensor  # [N] bool
-    mask: tf.Tensor  # [N] bool, False where padded
+    mask: tf.Tensor  # [N] bool, False for padding
     gamma: tf.Tensor  # []
 
 
@@ -39,26 +39,29 @@ def make_transitions(
     action_dim: int,
     multiple: int,
 ) -> Transitions:
-    """Transitions from arrays, padded to a multiple of `multiple`.
+    """Makes transitions from arrays, and pads them to a multiple of `multiple`.
 
-    An episode is cut short where `truncated` says so, after `episode_len` steps, where a successor is not the next
-    state, and at the end.
+    An episode is truncated where `truncated` is True, after `episode_len` steps, where `next_state` differs from the
+    next `state`, and at the end of the arrays.
 
     Args:
       state: [N, state_dim].
       action: int [N], from 0 to action_dim - 1.
       reward: [N].
-      next_state: [N, state_dim], the true successors.
+      next_state: [N, state_dim], the true next states.
       terminated: bool [N].
-      truncated: bool [N]; None: nothing says so.
+      truncated: bool [N]; None means False everywhere.
       gamma: discount factor.
-      episode_len: steps of an episode at most.
-      state_dim: width of a state.
+      episode_len: maximum steps of an episode.
+      state_dim: size of a state.
       action_dim: number of actions.
-      multiple: of which the padded length is one.
+      multiple: the padded length is a multiple of this number.
+
+    Returns:
+      The transitions.
 
     Raises:
-      UsageError: if the shapes do not fit together, or actions, gamma or episode_len are out of range.
+      UsageError: if the shapes do not fit together, or if actions, gamma or episode_len are out of range.
     """
     state, reward, next_state = (np.asarray(x, np.float32) for x in (state, reward, next_state))
     action, terminated = np.asarray(action, np.int32), np.asarray(terminated, bool)
@@ -70,9 +73,15 @@ def make_transitions(
     given |= {"terminated": terminated, "truncated": truncated}
     for name, shape in wanted.items():
         if given[name].shape != shape or not count:
-            raise UsageError(f"{name} has shape {given[name].shape}, but {count} rewards want {shape}, and at least 1")
+            raise UsageError(
+                f"{name} has shape {given[name].shape}; for {count} rewards it must be {shape}, and at least 1 reward "
+                "is needed: check the arrays"
+            )
     if action.min() < 0 or action.max() >= action_dim:
-        raise UsageError(f"actions go from {action.min()} to {action.max()}: they must be from 0 to {action_dim - 1}")
+        raise UsageError(
+            f"actions are between {action.min()} and {action.max()}; they must be between 0 and {action_dim - 1}: "
+            "check action and action_dim"
+        )
     check_value("gamma", gamma, "between 0 and 1", lambda v: 0 <= v <= 1)
     check_value("episode_len", episode_len, "at least 1", lambda v: v >= 1)
     padding = -count % multiple
@@ -84,7 +93,16 @@ def make_transitions(
 
 
 def transitions_to_batch(policy: ActorCriticPolicy, transitions: Transitions, gae_lambda: float) -> Batch:
-    """What the learner trains on. The policy as it is now, before the update, is the old one."""
+    """Makes a batch for the learner, with the current policy as the old policy.
+
+    Args:
+      policy: the policy before the update.
+      transitions: the transitions.
+      gae_lambda: lambda of generalized advantage estimation.
+
+    Returns:
+      The batch.
+    """
     old = policy.evaluate_actions(transitions.state, transitions.action)
     advantages, returns = generalized_advantage_estimation(
         transitions.reward,
@@ -110,7 +128,7 @@ def transitions_to_batch(policy: ActorCriticPolicy, transitions: Transitions, ga
 def _cuts(
     state: np.ndarray, next_state: np.ndarray, terminated: np.ndarray, truncated: np.ndarray, episode_len: int
 ) -> np.ndarray:
-    """Where an episode was cut short, bool [N]."""
+    """Returns where an episode is truncated, bool [N]."""
     cut = np.append(np.any(next_state[:-1] != state[1:], axis=1), True) | truncated
     length = 0
     for t in range(len(cut)):

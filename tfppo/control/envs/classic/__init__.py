@@ -1,4 +1,4 @@
-"""Classic control as tensors: gymnasium's environments step by step, on any device."""
+"""In-graph versions of Gymnasium's classic control environments; importing this package registers them."""
 
 from collections.abc import Callable
 

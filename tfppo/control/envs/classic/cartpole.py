@@ -1,4 +1,4 @@
-"""CartPole-v1 as tensors: equal to gymnasium's, step by step."""
+"""CartPole-v1 as an in-graph environment, equal to Gymnasium's in every step."""
 
 import gymnasium
 import numpy as np
@@ -17,11 +17,13 @@ ANGLE_LIMIT = 12 * 2 * np.pi / 360  # rad
 
 
 class CartPole:
-    """Balance a pole on a cart by pushing the cart left (0) or right (1) [Barto, Sutton & Anderson 1983].
+    """Balance a pole on a cart by pushing the cart left (0) or right (1) [Barto, Sutton and Anderson 1983].
 
-    The state is its own observation, [B, 4] float32: position (m), velocity (m/s), angle (rad), angular velocity
-    (rad/s). Every step gives reward 1; an episode terminates where the cart leaves +-2.4 m or the pole +-12 degrees,
-    and is truncated after 500 steps.
+    State and observation are the same, [B, 4] float32: position (m), velocity (m/s), angle (rad) and angular velocity
+    (rad/s).
+
+    The reward of every step is 1. An episode terminates when the position is outside +-2.4 m or the angle is outside
+    +-12 degrees, and is truncated after 500 steps.
     """
 
     max_episode_steps = 500
@@ -32,14 +34,19 @@ class CartPole:
         self.action_space = gymnasium.spaces.Discrete(2)
 
     def reset(self, num_envs: int, seed: tf.Tensor) -> tf.Tensor:
+        """Draws all entries of the state uniformly from [-0.05, 0.05]."""
         return uniform([num_envs, 4], seed) * 0.1 - 0.05
 
     def observe(self, state: tf.Tensor) -> tf.Tensor:
+        """Returns the state."""
         return state
 
     def step(self, state: tf.Tensor, actions: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Semi-physical Euler step of the equations of motion [Florian 2007, "Correct equations for the dynamics of
-        the cart-pole system"], with friction left out."""
+        """Integrates the equations of motion, without friction, by one Euler step.
+
+        Source:
+          Florian 2007, "Correct equations for the dynamics of the cart-pole system".
+        """
         del seed  # the dynamics are deterministic
         position, velocity, angle, angular_velocity = tf.unstack(state, axis=-1)
         force = tf.where(actions == 1, FORCE, -FORCE)

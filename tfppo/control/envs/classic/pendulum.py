@@ -1,4 +1,4 @@
-"""Pendulum-v1 as tensors: equal to gymnasium's, step by step."""
+"""Pendulum-v1 as an in-graph environment, equal to Gymnasium's in every step."""
 
 import gymnasium
 import numpy as np
@@ -16,13 +16,17 @@ TIME_STEP = 0.05  # s
 
 
 class Pendulum:
-    """Swing a rod up and hold it there, by a torque at its pivot too weak to lift it at once [the task of Doya 2000,
-    "Reinforcement learning in continuous time and space", with a rod for its point mass and no friction].
+    """Swing a rod up and keep it upright, by a torque at its pivot that is too weak to lift it directly.
 
-    The state is [B, 2] float32: angle (rad, 0 upright, counter-clockwise) and angular velocity (rad/s). The angle is
-    not wrapped, and so counts the turns. The observation is [B, 3] float32: cosine and sine of the angle, angular
-    velocity. An action [B, 1] float32 is the torque in N m, clipped to +-2. An episode never terminates, and is
-    truncated after 200 steps.
+    The state is [B, 2] float32: angle (rad, 0 upright, counterclockwise) and angular velocity (rad/s). The angle is not
+    wrapped, so it counts the turns. The observation is [B, 3] float32: cosine and sine of the angle, and angular
+    velocity. An action [B, 1] float32 is the torque in N m; it is clipped to [-2, 2].
+
+    An episode never terminates; it is truncated after 200 steps.
+
+    Source:
+      The task of Doya 2000, "Reinforcement learning in continuous time and space", with a rod in place of the point
+      mass and without friction.
     """
 
     max_episode_steps = 200
@@ -33,19 +37,23 @@ class Pendulum:
         self.action_space = gymnasium.spaces.Box(-MAX_TORQUE, MAX_TORQUE, [1], np.float32)
 
     def reset(self, num_envs: int, seed: tf.Tensor) -> tf.Tensor:
+        """Draws angles uniformly from [-pi, pi] and velocities from [-1, 1]."""
         return (uniform([num_envs, 2], seed) * 2.0 - 1.0) * [np.pi, START_SPEED]
 
     def observe(self, state: tf.Tensor) -> tf.Tensor:
+        """Computes observations [B, 3] of states [B, 2]."""
         angle, speed = tf.unstack(state, axis=-1)
         return tf.stack([tf.cos(angle), tf.sin(angle), speed], axis=-1)  # [B, 3]
 
     def step(self, state: tf.Tensor, actions: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Semi-implicit Euler step of a uniform rod, of moment of inertia m l^2 / 3 about its end:
+        """Computes one semi-implicit Euler step of a uniform rod.
+
+        Its moment of inertia about its end is m l^2 / 3. The equation of motion is::
 
             (m l^2 / 3) angle'' = (m g l / 2) sin(angle) + torque
 
-        The reward is -(angle^2 + 0.1 angle'^2 + 0.001 torque^2) of the state the step starts from, its angle taken
-        from the nearest upright, and of the clipped torque.
+        The reward is -(angle^2 + 0.1 velocity^2 + 0.001 torque^2), with the angle (wrapped to [-pi, pi]) and the
+        velocity before the step, and the clipped torque.
         """
         del seed  # the dynamics are deterministic
         angle, speed = tf.unstack(state, axis=-1)
@@ -59,5 +67,5 @@ class Pendulum:
 
 
 def wrap_angle(angle: tf.Tensor) -> tf.Tensor:
-    """The same angle within [-pi, pi]; one that lies there already is left as it is, to the last bit."""
+    """Wraps angles to [-pi, pi]; angles in this interval do not change at all."""
     return angle - 2.0 * np.pi * tf.round(angle / (2.0 * np.pi))
