@@ -1,5 +1,7 @@
-"""Run folders and presets that version 0.1 wrote: they are evaluated, resumed, exported and plotted as if they were our
-own. All of it by the command line, whatever has become of the modules behind it."""
+"""Run folders and presets that version 0.1 wrote can be evaluated, resumed, exported and plotted.
+
+The tests use the command line only, so they do not depend on module names.
+"""
 
 import csv
 import json
