@@ -42,8 +42,8 @@ class PPOConfig:
     kl_coeff: NotNegative = 0.0
     """Weight of the KL penalty (Schulman et al. 2017, eq. 8) at the start of the run. 0: the KL is only measured."""
     kl_in: Literal["loss", "reward"] = "loss"
-    """Where the KL penalty is applied. loss: as a term of the loss. reward, for text only: subtracted from each reward
-    (Ziegler et al. 2019).
+    """Where the KL penalty is applied. loss: as a term of the loss.
+    reward, for text only: subtracted from each reward (Ziegler et al. 2019).
     """
     kl_controller: Literal["fixed", "schulman", "ziegler"] = "fixed"
     """Rule that changes kl_coeff after each iteration. fixed: no change. schulman: Schulman et al. 2017, section 4.
@@ -52,8 +52,8 @@ class PPOConfig:
     adaptive_kl_target: Positive = 0.01
     """The KL that kl_controller schulman or ziegler aims at."""
     kl_horizon: Count = 10_000
-    """Horizon of kl_controller ziegler, in responses (text) or transitions (control). With a recurrent policy, it is in
-    environments per rollout.
+    """Horizon of kl_controller ziegler, in responses (text) or transitions (control).
+    With a recurrent policy, it is in environments per rollout.
     """
     target_kl: PositiveOrNone = None
     """Ends an iteration at the first minibatch with an approximate KL above 1.5 times this value. None: never."""
@@ -68,8 +68,8 @@ class PPOConfig:
     normalize_advantages: bool = True
     """Whiten the advantages of each minibatch."""
     recompute_advantages: bool = False
-    """Compute advantages and returns again before each epoch, with the current values (Andrychowicz et al. 2021). For
-    control only.
+    """Compute advantages and returns again before each epoch, with the current values (Andrychowicz et al. 2021).
+    For control only.
     """
     num_epochs: Count = 8
     """Number of passes over each rollout."""

@@ -124,8 +124,9 @@ class TextConfig:
     separate_critic: bool = False
     """Compute values with a second language model. False: with a value head on the hidden states of the policy."""
     lora_rank: AtLeastZero = 0
-    """Rank of low-rank adapters on queries and values; then no other weights of the language model are trained (Hu et
-    al. 2021). 0: no adapters."""
+    """Rank of low-rank adapters on queries and values; then no other weights of the language model are trained.
+    0: no adapters (Hu et al. 2021).
+    """
     normalize_scores: bool = True
     """Normalize scores by their mean and standard deviation on reference responses (Ziegler et al. 2019)."""
     score_clip: PositiveOrNone = None
