@@ -29,6 +29,7 @@ def asked(monkeypatch):
     return calls
 
 
+@pytest.mark.slow  # it compiles six programs
 def test_it_prints_a_table_and_a_sentence_and_writes_nothing(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     tiny = "--num-envs 4 --rollout-length 8 --total-steps 64 --minibatch-size 16 --hidden-units 8 --device cpu"
