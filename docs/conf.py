@@ -1,10 +1,13 @@
 """Sphinx builds the site from docs/ and from the docstrings of tfppo: `make docs`."""
 
+import os
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT)]
+sys.path[:0] = [str(ROOT), str(ROOT / "docs" / "extensions")]
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # quiet, before autodoc imports TensorFlow
 
 import tfppo  # noqa: E402  after the path is set
 
@@ -16,14 +19,23 @@ extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
-    "sphinx.ext.mathjax",
+    "sphinx.ext.autosummary",
     "sphinx_copybutton",
+    "docstrings",
+    "faults",
+    "mathml",
+    "metric_table",
+    "renamed",
+    "settings",
 ]
 source_suffix = {".md": "markdown"}
-
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath", "attrs_inline"]
 myst_heading_anchors = 4
 
+default_role = "code"  # docstrings have `single backticks`
+smartquotes = False  # [T, ...] is a shape
+autosummary_generate = False
+autodoc_preserve_defaults = True
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented_params"
@@ -32,5 +44,6 @@ napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 
 html_theme = "furo"
+html_math_renderer = "mathml"  # no script from a network, as MathJax would be
 html_title = f"tfppo {version}"
 copybutton_exclude = ".linenos, .gp"

@@ -144,6 +144,7 @@ def test_all_configs_were_found():
     }
 
 
+@pytest.mark.fault("A setting has an invalid value in Python", "A one-line error names the setting.")
 @every_config
 def test_python(config_class):
     taken = 0
@@ -198,6 +199,7 @@ def test_a_number_that_python_does_not_write_out(config_class):
         assert "whole number of 16610 bits" in refusal(lambda: config_class(**{name: value}))  # noqa: B023
 
 
+@pytest.mark.fault("A setting has an invalid value in YAML", "A one-line error names the setting.")
 @every_config
 def test_yaml_of_any_value(config_class):
     @fuzz(max_examples=200)
@@ -213,6 +215,7 @@ def test_yaml_of_any_value(config_class):
     check()
 
 
+@pytest.mark.fault("A text is no valid YAML", "A one-line error.")
 @every_config
 def test_yaml_of_any_text(config_class):
     odd = st.sampled_from(
@@ -261,6 +264,7 @@ def done(monkeypatch):
     return done
 
 
+@pytest.mark.fault("A setting has an invalid value on the command line", "A one-line error.")
 @pytest.mark.parametrize("command", list(COMMANDS))
 def test_command_line(command, done):
     hints = {name: hint for part in COMMANDS[command] for name, hint in typing.get_type_hints(part).items()}

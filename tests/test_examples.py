@@ -17,21 +17,6 @@ from tfppo.text.tasks import task
 ROOT = Path(__file__).parent.parent
 
 
-def test_the_tests_of_the_readmes_table_of_faults_exist():
-    text = (ROOT / "README.md").read_text()
-    _, rows = text.split("| fault | what happens | test |\n|---|---|---|\n")
-    faults = [line.split(" | ") for line in rows.partition("\n\n")[0].splitlines()]
-    assert len(faults) > 10
-    for fault, _, tests in faults:
-        assert re.match("`[a-z_/]*test_[a-z_]+[.]py`", tests), fault
-        for named in re.findall("`([^`]+)`", tests):
-            if named.endswith(".py"):
-                code = (ROOT / "tests" / named).read_text()
-            else:  # a name of which parts are left out, in the file that was named last
-                name = ".*".join(map(re.escape, named.split("...")))
-                assert re.search(rf"^def (?=test_){name}\(", code, re.MULTILINE), f"{fault}: {named}"
-
-
 def documents_example():
     return runpy.run_path(str(ROOT / "examples" / "document_cartpole.py"))["main"]
 

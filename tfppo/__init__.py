@@ -37,7 +37,7 @@ if TYPE_CHECKING:  # the same names once more, for editors and type checkers
     from tfppo.training.config import RunConfig as RunConfig
     from tfppo.training.pipeline import rollout_dataset as rollout_dataset
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _PUBLIC = {
     "PPO": "tfppo.article",

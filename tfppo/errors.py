@@ -46,3 +46,8 @@ class _Short(reprlib.Repr):
 
 
 _SHORT = _Short()
+
+
+def see(anchor: str) -> str:
+    """Returns a pointer to a section of the page about troubleshooting, for the end of a message."""
+    return f"(docs/troubleshooting.md#{anchor})"

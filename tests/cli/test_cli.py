@@ -310,6 +310,9 @@ CARTPOLE = ["train", "cartpole"]
 LONG = "some/" + "name-that-is-too-long-for-a-narrow-terminal-" * 3
 
 
+@pytest.mark.fault(
+    "A command has an unknown option or an invalid value", "A one-line error, exit code 2. No file is created."
+)
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -432,6 +435,10 @@ def test_a_runs_dir_that_is_a_file_is_refused(tmp_path, capsys):
     assert contents(tmp_path) == {"file": b"in the way"}
 
 
+@pytest.mark.fault(
+    "`tfppo resume`, `evaluate` or `export` on a run with a damaged checkpoint",
+    "A one-line error names the checkpoint. The files stay unchanged.",
+)
 @pytest.mark.parametrize("command", ["resume", "evaluate", "export"])
 def test_a_damaged_checkpoint_is_refused_and_the_run_left_alone(finished, command, capsys):
     data = finished / "checkpoints" / "000001" / "state.npz"
@@ -543,6 +550,10 @@ def test_an_interrupt_is_one_line(monkeypatch, tmp_path, capsys):
     assert capsys.readouterr().err == "tfppo: interrupted\n"
 
 
+@pytest.mark.fault(
+    "Ctrl-C while the curve, the evaluation or the video is made",
+    "A line gives the command to resume, which makes them again.",
+)
 @pytest.mark.parametrize(
     ("module", "where"), [(trainer, "plot_curve"), (evaluate, "episode_returns"), (video, "record_episodes")]
 )
@@ -559,6 +570,7 @@ def test_an_interrupt_behind_the_training_says_how_to_go_on(module, where, heard
     assert all((folder / name).exists() for name in ("evaluation.json", "curve.png", "video.gif"))
 
 
+@pytest.mark.fault("Ctrl-C before the first iteration", "A line gives the command to resume.")
 def test_an_interrupt_before_the_training_says_how_to_go_on(heard_ctrl_c, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(driver, "TensorBoardWriter", lambda *_: signal.raise_signal(signal.SIGINT))
     assert cli.main([*CARTPOLE, *TINY, "--name", "mine", "--runs-dir", str(tmp_path)]) == 130

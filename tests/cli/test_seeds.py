@@ -198,6 +198,9 @@ def test_a_name_that_is_taken_is_refused_before_anything_is_trained(training, tm
     assert [path.name for path in tmp_path.iterdir()] == ["mine-seed2"]
 
 
+@pytest.mark.fault(
+    "Ctrl-C during a run of several seeds", "The current seed is saved. A line names the seeds that did not run."
+)
 @pytest.mark.parametrize("last", [False, True])
 def test_ctrl_c_saves_the_seed_that_is_under_way_and_begins_no_other(last, tmp_path, monkeypatch, capsys):
     class Console(driver.ConsoleWriter):

@@ -277,6 +277,7 @@ def test_a_second_export_takes_the_place_of_the_first(trainers, tmp_path):
     assert [path.name for path in folder.parent.iterdir()] == ["policy"]
 
 
+@pytest.mark.fault("An export is interrupted", "An earlier export stays unchanged.")
 def test_an_export_that_fails_leaves_everything_as_it_was(trainers, tmp_path, monkeypatch):
     real = tf.saved_model.save
 
@@ -304,6 +305,7 @@ def raising(error):
     return fail
 
 
+@pytest.mark.fault("The disk is full during an export", "A one-line error. An earlier export stays unchanged.")
 @pytest.mark.parametrize(
     ("error", "said"),
     [
@@ -329,6 +331,7 @@ def test_a_disk_that_fills_up_is_one_line(trainers, tmp_path, monkeypatch, error
     assert contents(tmp_path) == before and len(list(tmp_path.iterdir())) == earlier
 
 
+@pytest.mark.fault("The folder of an export is not writable", "A one-line error. No file is left behind.")
 def test_a_folder_that_may_not_be_written_to_is_one_line(trainers, tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "mkdtemp", raising(PermissionError(errno.EACCES, "whatever")))
     text = refusal(export_of, trainers["normal"], tmp_path / "policy")
@@ -360,6 +363,7 @@ def test_what_else_goes_wrong_keeps_its_trace(trainers, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.fault("The folder of an export contains other files", "A one-line error. The files stay unchanged.")
 def test_what_is_no_export_is_not_replaced(trainers, tmp_path):
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "thesis").write_text("years of work")

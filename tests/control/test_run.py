@@ -230,6 +230,9 @@ def test_the_video_is_of_the_runs_own_policy_and_seed(copy, monkeypatch, capsys)
     assert "shows 2 greedy episodes" in capsys.readouterr().out
 
 
+@pytest.mark.fault(
+    "The video of a run cannot be recorded", "The run finishes. A line gives the reason and the command to try again."
+)
 def test_a_video_that_cannot_be_made_fails_no_run(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "pygame", None)
     folder = run.train(tiny(tmp_path, iterations=1, video_episodes=3), "cartpole")
@@ -348,6 +351,10 @@ def test_evaluate_uses_the_weights_of_the_latest_checkpoint(copy, monkeypatch):
     assert len(set(weights)) > 2 and set(weights) <= set(state.values())
 
 
+@pytest.mark.fault(
+    "Ctrl-C stops a run, and the run is resumed",
+    "A line gives the command to resume. The resumed run ends with the same bits.",
+)
 def test_a_run_that_is_stopped_goes_on_to_the_same_end(whole, tmp_path, at, handlers, monkeypatch, capsys):
     at(3, lambda: os.kill(os.getpid(), signal.SIGINT))
     folder = run.train(tiny(tmp_path, mode="graph", video_episodes=1), "cartpole")
@@ -364,6 +371,7 @@ def test_a_run_that_is_stopped_goes_on_to_the_same_end(whole, tmp_path, at, hand
     assert (folder / "video.gif").read_bytes() == (whole / "video.gif").read_bytes()
 
 
+@pytest.mark.fault("Ctrl-C or SIGTERM during training", "The current iteration finishes, and a checkpoint is written.")
 @pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
 def test_a_signal_lets_the_iteration_end_and_saves_it(number, tmp_path, at, handlers):
     at(0, lambda: os.kill(os.getpid(), number))
@@ -373,6 +381,9 @@ def test_a_signal_lets_the_iteration_end_and_saves_it(number, tmp_path, at, hand
     assert checkpoints_of(folder) == [1]
 
 
+@pytest.mark.fault(
+    "An exception ends the training", "The latest checkpoint stays. The resumed run ends with the same bits."
+)
 def test_a_run_that_crashed_redoes_what_came_after_its_checkpoint(whole, tmp_path, at, handlers, monkeypatch):
     closed = []
     for name in ("CsvWriter", "TensorBoardWriter"):
@@ -453,6 +464,10 @@ def test_intervals_thin_out_rows_and_checkpoints_and_zero_episodes_the_evaluatio
     assert (folder / "curve.png").exists()
 
 
+@pytest.mark.fault(
+    "Ctrl-C stops a run on gymnasium's environments, and the run is resumed",
+    "The environments continue where they were. The resumed run ends with the same bits.",
+)
 @pytest.mark.parametrize("vectorization", ["auto", "sync"])
 def test_a_gymnasium_run_is_stopped_and_goes_on_to_the_same_end(
     vectorization, tmp_path, at, handlers, monkeypatch, capsys
@@ -470,6 +485,9 @@ def test_a_gymnasium_run_is_stopped_and_goes_on_to_the_same_end(
     assert_same_run(folder, whole)
 
 
+@pytest.mark.fault(
+    "A run dies before its first checkpoint", "`tfppo resume` starts it from the beginning. It ends with the same bits."
+)
 def test_a_run_that_dies_before_its_first_checkpoint_starts_anew_and_doubles_nothing(
     whole, tmp_path, at, monkeypatch, capsys
 ):
@@ -488,6 +506,10 @@ def test_a_run_that_dies_before_its_first_checkpoint_starts_anew_and_doubles_not
     assert len(list(folder.glob("events.*"))) == 2
 
 
+@pytest.mark.fault(
+    "A kill leaves half a row, half an event, or an event file that is newer than the checkpoint",
+    "`tfppo resume` cuts the files back to the checkpoint. No row appears twice.",
+)
 def test_event_files_are_cut_back_to_the_checkpoint(copy, whole):
     """As after a kill in the middle of a row: half an event, half a line, a file of which no checkpoint knows."""
     shutil.rmtree(copy / "checkpoints" / "000007")
@@ -501,6 +523,9 @@ def test_event_files_are_cut_back_to_the_checkpoint(copy, whole):
     assert (copy / "metrics.csv").read_text().count("\n") == ITERATIONS + 1
 
 
+@pytest.mark.fault(
+    "A finished run has lost its checkpoints and is resumed", "A one-line error. The files stay unchanged."
+)
 def test_a_finished_run_without_checkpoints_is_not_trained_over(copy):
     shutil.rmtree(copy / "checkpoints")
     before = {path: path.read_bytes() for path in copy.iterdir() if path.name != ".lock"}
@@ -509,6 +534,10 @@ def test_a_finished_run_without_checkpoints_is_not_trained_over(copy):
     assert {path: path.read_bytes() for path in copy.iterdir() if path.name != ".lock"} == before
 
 
+@pytest.mark.fault(
+    "`tfppo resume` on a run that another process trains",
+    "A one-line error names the other process. `tfppo evaluate` still works.",
+)
 def test_a_run_in_use_is_refused(copy):
     with subprocess.Popen(
         [sys.executable, "-c", LOCKED, str(copy)], stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True
@@ -539,6 +568,10 @@ def no_space(*arguments, **options):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
+@pytest.mark.fault(
+    "The disk is full",
+    "The run ends with a one-line error, and the latest checkpoint stays. The resumed run ends with the same bits.",
+)
 @pytest.mark.parametrize("where", ["events", "metrics", "checkpoint", "fsync", "curve", "evaluation"])
 def test_a_full_disk_ends_a_run_in_one_line_and_its_checkpoint_stays(where, whole, tmp_path, monkeypatch, capfd):
     config = tiny(tmp_path, mode="graph", video_episodes=1)
@@ -578,6 +611,10 @@ def test_a_full_disk_ends_a_run_in_one_line_and_its_checkpoint_stays(where, whol
     assert_same_run(folder, whole)
 
 
+@pytest.mark.fault(
+    "The folder of a run is deleted during training",
+    "The run ends with a one-line error. No folder is put in its place.",
+)
 def test_a_run_whose_folder_is_lost_ends_in_one_line(tmp_path, at):
     folder = tmp_path / "cartpole-seed3"
     at(1, lambda: shutil.rmtree(folder))
@@ -615,6 +652,7 @@ def test_a_run_can_be_trained_in_a_thread(tmp_path):
     assert len(read_rows(folders[0])) == 1
 
 
+@pytest.mark.fault("The environment does not exist or is not supported", "A one-line error. No folder is created.")
 @pytest.mark.parametrize(
     "control",
     [
@@ -633,6 +671,7 @@ def test_an_environment_that_cannot_be_used_leaves_no_folder(tmp_path, control):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.fault("`config.yaml` was edited and does not fit the checkpoint", "A one-line error names the run.")
 def test_settings_of_another_run_do_not_go_with_the_checkpoint(copy):
     text = (copy / "config.yaml").read_text()
     for old, new in [("num_envs: 4", "num_envs: 2"), ("  - 8\n", "  - 9\n"), ("  - 8\n", "  - 8\n  - 8\n")]:

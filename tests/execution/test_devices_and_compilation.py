@@ -53,6 +53,7 @@ def test_device_follows_the_rule_and_says_why(set_gpus, num_gpus, setting, batch
     assert reason in sentence
 
 
+@pytest.mark.fault("`--device gpu` on a machine without a GPU", "A one-line error.")
 def test_a_gpu_that_is_not_there_is_refused(set_gpus):
     set_gpus(0)
     with pytest.raises(UsageError, match="TensorFlow sees no GPU here"):

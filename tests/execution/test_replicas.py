@@ -127,6 +127,9 @@ def rows_of(folder):
     return np.array([[float(v) for k, v in row.items() if not k.startswith("time/")] for row in rows])
 
 
+@pytest.mark.fault(
+    "One of several workers dies", "The others end with a one-line error that names it. All workers can resume the run."
+)
 @pytest.mark.slow
 def test_a_worker_that_dies_ends_the_others_in_one_line_and_resume_goes_on(tmp_path):
     folder = tmp_path / "runs" / "mine"
@@ -153,6 +156,9 @@ def test_a_worker_that_dies_ends_the_others_in_one_line_and_resume_goes_on(tmp_p
     np.testing.assert_allclose(rows_of(folder), rows_of(tmp_path / "alone"), rtol=2e-3, atol=2e-4)
 
 
+@pytest.mark.fault(
+    "Workers are started with different settings", "Every worker ends with a one-line error before the training starts."
+)
 @pytest.mark.slow
 def test_workers_with_other_settings_do_not_begin(tmp_path):
     command = ["-m", "tfppo", "train", "cartpole", *CARTPOLE, "--gamma", "0.9{index}", "--runs-dir", tmp_path]
@@ -162,6 +168,7 @@ def test_workers_with_other_settings_do_not_begin(tmp_path):
         assert "worker 1 of 2 was given other settings than worker 0" in err
 
 
+@pytest.mark.fault("SIGTERM at one of several workers", "All workers stop with a checkpoint.")
 @pytest.mark.slow
 def test_where_one_worker_is_asked_to_stop_all_of_them_do(tmp_path):
     folder = tmp_path / "mine"

@@ -51,6 +51,7 @@ WRONG = {
 }
 
 
+@pytest.mark.fault("`TF_CONFIG` is invalid", "A one-line error gives the reason and an example.")
 @pytest.mark.parametrize(("text", "reason"), WRONG.items(), ids=[str(number) for number in range(len(WRONG))])
 def test_what_is_wrong_is_said_in_one_line_with_an_example(text, reason):
     line = refusal(read_cluster, {"TF_CONFIG": text})

@@ -1,4 +1,4 @@
-"""What is not finite never reaches the weights, is counted and named, and ends a run that it does not leave alone."""
+"""Numbers that are not finite never reach the weights, are counted and named, and end a run if they persist."""
 
 import numpy as np
 import pytest
@@ -36,6 +36,10 @@ def state_of(learner):
     return [np.asarray(v.numpy()).tobytes() for v in variables if "learning_rate" not in v.name]
 
 
+@pytest.mark.fault(
+    "An advantage, a return or an old value is not finite",
+    "The update is skipped and counted. Weights and optimizer keep their values.",
+)
 @pytest.mark.parametrize(
     ("name", "value", "mode"),
     [
@@ -52,7 +56,7 @@ def test_an_update_on_what_is_not_finite_changes_nothing_and_is_counted(name, va
     assert state_of(learner) == before
     assert metrics["guard/skipped_updates"] == 1 and learner.guard.culprit is Quantity[name.upper()]
     assert str(learner.guard.culprit) == name
-    assert int(learner.iteration) == 2  # the schedules go on
+    assert int(learner.iteration) == 2  # the schedules continue
     metrics = learner.update(tensors(make_batch()))
     assert state_of(learner) != before
     assert metrics["guard/skipped_updates"] == 1 and learner.guard.culprit is None
@@ -69,7 +73,7 @@ def test_what_the_masks_leave_out_may_be_anything():
 
 
 class Breaking(LinearPolicy):
-    """Its values are of no use from some evaluation on, as those of a network that has diverged."""
+    """A policy that returns invalid values from some evaluation on, like a network that has diverged."""
 
     def __init__(self, weights, good, factor):
         super().__init__(weights)
@@ -82,11 +86,15 @@ class Breaking(LinearPolicy):
         return evaluation._replace(values=evaluation.values * factor)
 
 
+@pytest.mark.fault(
+    "A loss or a gradient is not finite",
+    "The update stops. Weights and optimizer get their values from before the update.",
+)
 @pytest.mark.parametrize("mode", ["eager", "graph"])
 @pytest.mark.parametrize(("factor", "culprit"), [(NAN, Quantity.LOSS), (INF, Quantity.LOSS), (3e18, Quantity.GRADIENT)])
 @pytest.mark.parametrize("good", [0, 1, 3])
 def test_an_update_that_breaks_on_the_way_leaves_no_trace(good, factor, culprit, mode):
-    """Its metrics are means over the steps that were good."""
+    """The metrics are means over the steps that were finite."""
     batch = tensors(make_batch())
     learner = PPOLearner(Breaking(START, good, factor), PPOConfig(**SETTINGS), 9, mode=mode)
     before = state_of(learner)
@@ -125,7 +133,7 @@ def test_quantities_are_looked_at_in_their_order():
 
 
 def test_the_words_and_places_of_quantities_stay():
-    """Users read the words, and checkpoints hold the places."""
+    """Users read the words, and checkpoints store the indices."""
     assert [quantity.words for quantity in QUANTITIES] == [
         *("an observation", "a reward", "a score", "old_log_probs", "old_values", "reference_log_probs"),
         *("advantages", "returns", "the loss", "the gradient"),
@@ -149,6 +157,7 @@ def test_a_batch_guards_each_field_by_its_own_mask(kind):
         np.testing.assert_array_equal(masked.mask, wanted[quantity.name])
 
 
+@pytest.mark.fault("A score is not finite", "The update is skipped and counted. The weights keep their values.")
 @pytest.mark.parametrize("mode", ["eager", "graph", "xla"])
 def test_what_else_the_data_hold_is_guarded_where_the_learner_is_told(mode):
     data = {"batch": tensors(make_batch()), "scores": tf.constant([1.0, INF])}
@@ -181,13 +190,15 @@ def make_trainer(**settings):
 
 
 def break_from(trainer, iteration, until=10**6, field="rewards"):
-    """Poisons one number of the environment's from an iteration on."""
+    """Makes one number of the environment not finite from an iteration on."""
     environment = trainer.environment
     trainer.broken = tf.Variable(False)
 
     class Broken(type(environment)):
         def step(self, state, actions, seed):
-            actions = tf.where(tf.math.is_finite(actions), actions, 0.0)  # those of a policy that saw NaN
+            actions = tf.where(
+                tf.math.is_finite(actions), actions, 0.0
+            )  # a policy that observes NaN gives such actions
             state, rewards, terminated = super().step(state, actions, seed)
             return state, tf.where(trainer.broken & (field == "rewards"), NAN, rewards), terminated
 
@@ -202,6 +213,13 @@ def break_from(trainer, iteration, until=10**6, field="rewards"):
     return rows
 
 
+@pytest.mark.fault(
+    "A reward or an observation is not finite",
+    "The update is skipped and counted. Weights, optimizer and normalisation statistics stay finite.",
+)
+@pytest.mark.fault(
+    "Five updates in a row are skipped", "The run ends with a one-line error that names the quantity and the iteration."
+)
 @pytest.mark.parametrize("normalize", [False, True])
 @pytest.mark.parametrize(("field", "culprit"), [("rewards", "a reward"), ("observations", "an observation")])
 def test_a_broken_environment_is_named_and_leaves_no_trace_in_what_is_kept(field, culprit, normalize):
@@ -214,7 +232,7 @@ def test_a_broken_environment_is_named_and_leaves_no_trace_in_what_is_kept(field
     trainer = make_trainer(normalize_observations=normalize, normalize_rewards=normalize)
     text = refusal(lambda: break_from(trainer, 3, field=field))
     assert text.startswith(f"{culprit} was not finite in 5 updates in a row") and "iteration 8" in text
-    assert "mend the environment" in text and int(trainer.learner.iteration) == 8
+    assert "fix the environment" in text and int(trainer.learner.iteration) == 8
 
 
 def test_a_fused_run_stops_as_well():
@@ -235,12 +253,13 @@ def test_the_count_starts_again_after_an_update_that_was_good():
     assert int(learner.guard.skipped) == 3 * (MAX_IN_A_ROW - 1)
 
 
+@pytest.mark.fault("A run is resumed while its updates are skipped", "The count of skipped updates continues.")
 def test_a_resumed_run_goes_on_counting_where_it_was():
     before, after = make_learner("graph"), make_learner("graph")
     for _ in range(MAX_IN_A_ROW - 1):
         before.update(tensors(poisoned("returns")))
     for variable, value in zip(after.guard.state, before.guard.state, strict=True):
-        variable.assign(value)  # what a checkpoint does
+        variable.assign(value)  # like a checkpoint
     after.update(tensors(poisoned("returns")))
-    with pytest.raises(UsageError, match=f"returns was not finite in {MAX_IN_A_ROW} updates in a row"):
+    with pytest.raises(UsageError, match=f"returns were not finite in {MAX_IN_A_ROW} updates in a row"):
         after.guard.check(MAX_IN_A_ROW)

@@ -1,11 +1,11 @@
-"""What rows of metrics give away: told in one line, once, and never of a run that is well."""
+"""Tests the diagnoses: one line for each problem, printed once, and no line for a normal run."""
 
 from types import SimpleNamespace
 
 import pytest
 
 from tfppo.ppo.config import PPOConfig
-from tfppo.ppo.guard import Guard
+from tfppo.ppo.guard import Guard, Quantity
 from tfppo.reporting.diagnoses import CONSTANT_ROWS, POOR_ROWS, DiagnosisWriter
 
 NAN = float("nan")
@@ -23,7 +23,7 @@ ADAPTIVE = PPOConfig(kl_controller="schulman", kl_coeff=0.1, adaptive_kl_target=
 
 @pytest.fixture
 def told(capsys):
-    """The lines that are printed for rows, each given as what differs from a run that is well."""
+    """Returns the printed lines for rows. A row is given by its differences from a row of a normal run."""
 
     def told(*rows, ppo=ADAPTIVE, has_choices=True, guard=None):
         writer = DiagnosisWriter(ppo, "loss/kl", "score", has_choices, guard or Guard())
@@ -39,11 +39,14 @@ def told(capsys):
 def test_a_run_that_is_well_is_left_in_peace(told):
     assert told(*[{}] * 50) == []
     assert told(*[{"score": NAN}] * 50) == []  # no episode has finished yet
-    assert told({"policy/entropy": 0.008}, {}) == []  # it had no more to begin with
+    assert told({"policy/entropy": 0.008}, {}) == []  # the entropy was small from the start
     worst = {"loss/kl": 0.09, "policy/first_ratio_max": 9, "policy/entropy": 0.0071, "value/explained_variance": -0.99}
     assert told({}, *[worst] * 30) == []
 
 
+@pytest.mark.fault(
+    "The KL, the first ratio or the entropy leaves its normal range", "One line with the iteration is printed, once."
+)
 @pytest.mark.parametrize(
     ("row", "words"),
     [
@@ -69,6 +72,7 @@ def test_the_entropy_of_a_density_may_be_anything(told):
     assert told({"policy/entropy": 1.4}, {"policy/entropy": -3.0}, has_choices=False) == []
 
 
+@pytest.mark.fault("The explained variance of the values stays below -1", "One line is printed, once.")
 def test_poor_values_are_told_of_when_they_stay_poor(told):
     poor = {"value/explained_variance": -1.5}
     assert told(*[poor] * (POOR_ROWS - 1), {}, *[poor] * (POOR_ROWS - 1)) == []
@@ -76,6 +80,7 @@ def test_poor_values_are_told_of_when_they_stay_poor(told):
     assert line.startswith(f"iteration {POOR_ROWS + 1}: ") and "explained_variance" in line
 
 
+@pytest.mark.fault("The return or the score does not change from the start of the run", "One line is printed, once.")
 def test_a_score_that_never_moved_is_told_of_but_not_one_that_has_arrived(told):
     still = {"score": -200.0}
     (line,) = told({"score": NAN}, *[still] * (CONSTANT_ROWS + 5))
@@ -84,11 +89,13 @@ def test_a_score_that_never_moved_is_told_of_but_not_one_that_has_arrived(told):
 
 
 def test_skipped_updates_are_told_of_by_name_and_not_those_of_before_a_resume(told):
-    guard = SimpleNamespace(skipped=Guard().skipped, culprit="a reward")
+    guard = SimpleNamespace(skipped=Guard().skipped, culprit=Quantity.REWARD)
     rows = [{"guard/skipped_updates": float(count)} for count in (0, 1, 2, 2)]
     (line,) = told(*rows, guard=guard)
     assert line.startswith("iteration 2: a reward was not finite")
     guard.skipped.assign(2)
     assert told(*rows, guard=guard) == []
-    guard.culprit = None  # what was last is fine again
+    guard.culprit = Quantity.RETURNS
+    assert "returns were not finite" in told({"guard/skipped_updates": 3.0}, guard=guard)[0]
+    guard.culprit = None  # the latest update was finite again
     assert "something" in told({"guard/skipped_updates": 3.0}, guard=guard)[0]

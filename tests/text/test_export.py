@@ -112,6 +112,7 @@ def test_the_command_replaces_an_earlier_export(adapted, capsys):
     assert set(contents(adapted)) == set(before) and not list(adapted.glob(".export*"))
 
 
+@pytest.mark.fault("An export is interrupted", "An earlier export stays unchanged.")
 def test_an_export_that_fails_leaves_the_earlier_one(adapted, monkeypatch):
     real, before = export.save_preset, contents(adapted)
 
@@ -125,6 +126,7 @@ def test_an_export_that_fails_leaves_the_earlier_one(adapted, monkeypatch):
     assert contents(adapted) == before and not list(adapted.glob(".export*"))
 
 
+@pytest.mark.fault("The disk is full during an export", "A one-line error. An earlier export stays unchanged.")
 def test_an_export_that_cannot_be_written_is_one_line(adapted, monkeypatch, capsys):
     real, before = export.save_preset, contents(adapted)
 

@@ -173,6 +173,7 @@ def train(config, folder):
     return model
 
 
+@pytest.mark.fault("Pretraining diverges", "A one-line error names the learning rate.")
 def test_training_that_diverges_is_told(small_corpus, tmp_path):
     config = PretrainConfig(model="lstm", **SIZES, learning_rate=1e38, batch_size=64, epochs=3)
     with pytest.raises(UsageError, match="learning_rate = 1e.38"):
@@ -181,6 +182,7 @@ def test_training_that_diverges_is_told(small_corpus, tmp_path):
         assert len(list(csv.DictReader(file))) == 1  # it did not go on
 
 
+@pytest.mark.fault("The disk has no room for a pretrained model", "A one-line error before the training starts.")
 def test_a_disk_without_room_is_told_before_training(monkeypatch, tmp_path):
     full = shutil.disk_usage(tmp_path)._replace(free=0)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: full)

@@ -139,6 +139,9 @@ def test_tensorboard_gets_scalars_tables_and_the_frontier(finished):
     assert len(tables) == 3 and tables[0].startswith("| prompt | reference, with its score |")
 
 
+@pytest.mark.fault(
+    "A reward function fails during a run", "The latest checkpoint stays. The resumed run ends with the same weights."
+)
 def test_a_run_whose_reward_fails_keeps_its_checkpoint_and_resumes_to_the_same_end(any_preset, any_finished, tmp_path):
     whole, calls = any_finished.folder, []
 
@@ -224,6 +227,9 @@ def test_a_finished_run_is_not_trained_further(finished, tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.fault(
+    "Ctrl-C during the evaluation of a text run", "A line gives the command to resume, which evaluates again."
+)
 def test_ctrl_c_in_the_evaluation_says_how_to_go_on(preset, tmp_path, monkeypatch, heard_ctrl_c):
     monkeypatch.setattr(text_trainer, "compare", lambda *_, **__: signal.raise_signal(signal.SIGINT))
     with pytest.raises(KeyboardInterrupt) as caught:

@@ -140,6 +140,9 @@ def test_no_checkpoint_is_none_yet_unless_it_is_to_be_used(tmp_path, exists):
     assert str(folder) in text and "no checkpoint" in text
 
 
+@pytest.mark.fault(
+    "`--checkpoint` names a checkpoint that does not exist", "A one-line error lists the checkpoints that exist."
+)
 @pytest.mark.parametrize("which", ["3", "worst", "", "-1", "1.0", "²"])
 def test_a_checkpoint_that_is_not_there_is_refused_with_those_that_are(saved, which):
     folder, _ = saved
@@ -180,6 +183,10 @@ def test_a_checkpoint_says_how_far_the_run_was_and_holds_what_else_belongs_to_it
     assert (path / "extra").read_text() == "mine"
 
 
+@pytest.mark.fault(
+    "The process dies at any step of writing a checkpoint, as in a loss of power",
+    "The previous checkpoint stays complete.",
+)
 def test_a_process_that_dies_while_it_writes_leaves_what_was_there(saved, monkeypatch):
     """It dies at every single step of the file system in turn, as a loss of power would have it."""
     folder, states = saved
@@ -250,6 +257,10 @@ def damage(folder, how):
         progress.unlink()
 
 
+@pytest.mark.fault(
+    "A file of a checkpoint is truncated, changed, empty or missing",
+    "A one-line error names the checkpoint. No value is restored.",
+)
 @pytest.mark.parametrize(
     "how",
     [
@@ -281,6 +292,9 @@ def test_what_the_message_about_damage_advises_brings_the_older_one_back(saved):
     assert Checkpoints(folder, **make_state(1)).restore() == folder / "000002"
 
 
+@pytest.mark.fault(
+    "A checkpoint belongs to other networks", "A one-line error names the checkpoint. No value is restored."
+)
 @pytest.mark.parametrize("other", ["wider", "deeper", "more", "longer"])
 def test_another_architecture_is_refused(saved, other):
     folder, _ = saved

@@ -79,6 +79,10 @@ def outcome(folder):
     }
 
 
+@pytest.mark.fault(
+    "Control, gymnasium and text runs are killed by `kill -9` at 35 random moments, some of them twice",
+    "The resumed run ends with the same bits.",
+)
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "times", "seed"),

@@ -36,6 +36,10 @@ def enter(folder):
         return True
 
 
+@pytest.mark.fault(
+    "A second process wants to write to the folder of a run",
+    "A one-line error names the first process. The folder is free when that process ends.",
+)
 def test_a_second_process_is_refused_until_the_first_is_dead(tmp_path, holder):
     process, pid = holder
     text = refusal(enter, tmp_path)

@@ -36,6 +36,9 @@ def test_a_given_name_is_taken_as_it_is(tmp_path):
     assert folder == tmp_path / "mine" and folder.is_dir()
 
 
+@pytest.mark.fault(
+    "`--name` is the name of an existing folder", "A one-line error names the folder. Its files stay unchanged."
+)
 def test_a_given_name_that_exists_is_refused_and_left_alone(tmp_path):
     run = RunConfig(name="mine", runs_dir=tmp_path)
     (tmp_path / "mine").mkdir()
@@ -82,6 +85,7 @@ def test_what_is_no_run_is_refused_with_its_name(tmp_path):
         assert str(tmp_path / name) in text and "not the folder of a run" in text
 
 
+@pytest.mark.fault("`config.yaml` is damaged", "A one-line error names the file.")
 @pytest.mark.parametrize(
     ("content", "named"),
     [
@@ -106,6 +110,7 @@ def test_an_evaluation_is_kept_as_json(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["evaluation.json"]
 
 
+@pytest.mark.fault("The process dies while it writes `evaluation.json`", "The previous file stays complete.")
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
     run_folder.write_evaluation(tmp_path, {"mean": 1.0})
     seen = []

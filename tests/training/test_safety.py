@@ -144,6 +144,10 @@ def refused(capsys, *arguments):
     return err
 
 
+@pytest.mark.fault(
+    "`config.yaml` names a Python module as the environment",
+    "The module is imported only if the command line names it too (`--env`).",
+)
 @pytest.mark.parametrize(("name", "backend"), [("CartPole-v1", "gymnasium"), ("Evil-v0", "graph"), ("Evil-v0", "auto")])
 def test_an_environments_module_is_imported_only_if_the_user_names_it(evil, tmp_path, capsys, name, backend):
     env, runs_dir = f"evil:{name}", tmp_path / "runs"
@@ -180,6 +184,10 @@ def test_no_backend_imports_it_otherwise(evil, tmp_path, capsys, backend, vector
     assert not evil.exists()
 
 
+@pytest.mark.fault(
+    "`config.yaml` names a Python function as the reward",
+    "The module is imported only if the command line names it too (`--reward`).",
+)
 @pytest.mark.parametrize("command", ["resume", "evaluate"])
 def test_a_reward_is_imported_only_if_the_user_names_it(evil, tmp_path, capsys, command):
     folder = stranger(tmp_path / "run", "text:\n  task: length\n  reward: evil:score\n")
@@ -191,6 +199,9 @@ def test_a_reward_is_imported_only_if_the_user_names_it(evil, tmp_path, capsys, 
     assert evil.exists()
 
 
+@pytest.mark.fault(
+    "`config.yaml` contains YAML tags that create Python objects", "A one-line error. No object is created."
+)
 @pytest.mark.parametrize("command", ["resume", "evaluate", "generate", "export", "plot"])
 @pytest.mark.parametrize(
     "payload",
@@ -221,6 +232,7 @@ def test_an_option_of_the_other_kind_of_run_is_refused(tmp_path, capsys, command
         assert "has no reward of its own" in refused(capsys, command, text, "--reward", "evil:score")
 
 
+@pytest.mark.fault("The folder of a run contains a Python module", "The module is not imported.")
 def test_what_a_folder_holds_beside_its_files_is_not_imported(evil, tmp_path, capsys):
     """A module that stands in the run's folder is no better than one in the current one."""
     folder = stranger(tmp_path / "run", "control:\n  env: evil:CartPole-v1\n")
@@ -229,6 +241,9 @@ def test_what_a_folder_holds_beside_its_files_is_not_imported(evil, tmp_path, ca
     assert not evil.exists()
 
 
+@pytest.mark.fault(
+    "The folder of a run contains symbolic links", "A one-line error names the link. Its target stays unchanged."
+)
 @pytest.mark.parametrize("command", ["resume", "evaluate", "export", "generate"])
 @pytest.mark.parametrize("name", ["checkpoints", "metrics.csv", "samples.jsonl", ".lock", "events.out.tfevents.1"])
 def test_a_folder_with_links_is_not_written_to(tmp_path, capsys, command, name):

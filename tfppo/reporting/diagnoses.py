@@ -1,27 +1,32 @@
-"""What goes wrong in a run and shows in its metrics, told in one line each."""
+"""Detects common training problems from the metrics of a run, and prints one line for each problem."""
 
 import math
 from collections.abc import Iterator, Mapping
 
+from tfppo.errors import see
 from tfppo.ppo.config import PPOConfig
 from tfppo.ppo.guard import Guard
 
-KL_FACTOR = 10.0  # times its target
-RATIO = 10.0  # in the first minibatch, where sampler and learner are the same policy
-ENTROPY_SHARE = 0.01  # of the first row's
+KL_FACTOR = 10.0  # the largest normal KL, as a multiple of its target
+RATIO = 10.0  # the largest normal ratio in the first minibatch, where new and old policy should be equal
+ENTROPY_SHARE = 0.01  # the smallest normal entropy, as a share of the entropy in the first row
 EXPLAINED_VARIANCE, POOR_ROWS = -1.0, 20
 CONSTANT_ROWS = 20
 
 
 class DiagnosisWriter:
-    """A writer that prints what rows of metrics give away, each kind once.
+    """Prints a diagnosis when a row of metrics shows a problem, each kind of problem once.
+
+    The problems are: skipped updates, a KL far above its target, a first ratio far from 1, a collapsed entropy, a very
+    negative explained variance over many rows, and a score that never changes.
 
     Args:
-      ppo: whose targets the KL is held against.
-      kl: the metric that `ppo.adaptive_kl_target` is about.
-      score: the metric that says how well the policy does; it should change.
-      has_choices: whether actions are discrete, so that an entropy near 0 means that nothing is tried any more.
-      guard: knows which updates were skipped, and why.
+      ppo: Config with the targets of the KL.
+      kl: Name of the metric that `ppo.adaptive_kl_target` applies to.
+      score: Name of the metric that measures the policy's performance. It is expected to change.
+      has_choices: True if actions are discrete. Only then does an entropy near 0 mean that the policy no longer
+        explores.
+      guard: Guard of the learner. It knows which updates were skipped, and why.
     """
 
     def __init__(self, ppo: PPOConfig, kl: str, score: str, has_choices: bool, guard: Guard):
@@ -35,47 +40,60 @@ class DiagnosisWriter:
         self._guard = guard
         self._skipped = float(guard.skipped.numpy())
         self._told: set[str] = set()
-        self._entropy: float | None = None  # in the first row
-        self._poor = 0  # rows in a row
-        self._scores: list[float] = []  # the first ones, until two differ
+        self._entropy: float | None = None  # the first finite entropy
+        self._poor = 0  # number of consecutive rows with a poor explained variance
+        self._scores: list[float] = []  # the first scores, until two of them differ
 
     def write(self, iteration: int, metrics: Mapping[str, float]) -> None:
+        """Prints the problems that the row shows and that were not printed before.
+
+        Args:
+          iteration: Number of the iteration, from 0.
+          metrics: Values by metric name.
+        """
         for kind, line in self._diagnoses(metrics):
             if kind not in self._told:
                 self._told.add(kind)
                 print(f"iteration {iteration + 1}: {line}", flush=True)
 
     def flush(self) -> None:
-        """There is nothing to flush."""
+        """Does nothing: diagnoses are printed at once."""
 
     def close(self) -> None:
-        """There is nothing to close."""
+        """Does nothing: no resource is open."""
 
     def _diagnoses(self, row: Mapping[str, float]) -> Iterator[tuple[str, str]]:
         if row["guard/skipped_updates"] > self._skipped:
             self._skipped = row["guard/skipped_updates"]
-            what = str(self._guard.culprit or "something, a few updates ago,")
-            yield what, f"{what} was not finite: an update was skipped (guard/skipped_updates counts them)"
+            culprit = self._guard.culprit
+            what = "something in an earlier update was" if culprit is None else f"{culprit} {culprit.verb}"
+            yield (
+                what,
+                f"{what} not finite, so the update was skipped; guard/skipped_updates counts these updates "
+                f"{see('an-update-was-skipped')}",
+            )
         for metric, (name, target) in self._targets.items():
             if row[metric] > KL_FACTOR * target:
+                advice = "lower learning_rate" if name == "target_kl" else "lower learning_rate or raise kl_coeff"
                 yield (
                     metric,
-                    f"{metric} is {row[metric]:.3g}, more than {KL_FACTOR:g} times {name} = {target:g}: lower the "
-                    "learning rate, or raise the coefficient that holds it",
+                    f"{metric} is {row[metric]:.3g}, more than {KL_FACTOR:g} times {name} = {target:g}: {advice} "
+                    f"{see('the-kl-is-far-above-its-target')}",
                 )
         if row["policy/first_ratio_max"] > RATIO:
             yield (
                 "ratio",
-                f"policy/first_ratio_max is {row['policy/first_ratio_max']:.3g}, and 1 is right: what samples is not "
-                "what learns",
+                f"policy/first_ratio_max is {row['policy/first_ratio_max']:.3g}, expected 1: the sampler and the "
+                f"learner disagree {see('the-first-ratio-is-not-1')}",
             )
         yield from self._of_entropy(row["policy/entropy"])
         self._poor = self._poor + 1 if row["value/explained_variance"] < EXPLAINED_VARIANCE else 0
         if self._poor >= POOR_ROWS:
             yield (
                 "value",
-                f"value/explained_variance was below {EXPLAINED_VARIANCE:g} in {POOR_ROWS} rows in a row: values are "
-                "worse than none; scale the rewards down, or give the critic more steps",
+                f"value/explained_variance was below {EXPLAINED_VARIANCE:g} in {POOR_ROWS} rows in a row, so the "
+                "values predict worse than a constant: scale the rewards down or raise num_epochs "
+                f"{see('the-values-predict-worse-than-a-constant')}",
             )
         yield from self._of_score(row[self._score])
 
@@ -85,17 +103,17 @@ class DiagnosisWriter:
         if self._has_choices and self._entropy is not None and entropy < ENTROPY_SHARE * self._entropy:
             yield (
                 "entropy",
-                f"policy/entropy has collapsed from {self._entropy:.3g} to {entropy:.2g}: hardly anything else is "
-                "tried; raise entropy_coeff, or lower the learning rate",
+                f"policy/entropy has collapsed from {self._entropy:.3g} to {entropy:.2g}, so the policy hardly "
+                f"explores: raise entropy_coeff or lower learning_rate {see('the-entropy-collapses')}",
             )
 
     def _of_score(self, score: float) -> Iterator[tuple[str, str]]:
-        """It was the same in all rows so far: once it has changed, it may stay where it is."""
+        """Yields a diagnosis if the score was the same in all rows so far. It stops checking after a change."""
         if math.isfinite(score) and len(set(self._scores)) < 2:
             self._scores.append(score)
             if len(self._scores) >= CONSTANT_ROWS and len(set(self._scores)) == 1:
                 yield (
                     "constant",
-                    f"{self._score} was {score:g} in all {len(self._scores)} rows: where every reward is the same "
-                    "there is nothing to learn from; explore more, or shape the reward",
+                    f"{self._score} was {score:g} in all {len(self._scores)} rows, and PPO cannot learn from equal "
+                    f"rewards: explore more or shape the reward {see('the-score-never-changes')}",
                 )

@@ -244,6 +244,10 @@ def test_only_the_running_episode_is_remembered(make):
 # ----- What is not exact
 
 
+@pytest.mark.fault(
+    "An environment cannot be replayed: it uses `random`, NumPy's global generator or the clock",
+    "It starts a new episode. `tfppo resume` prints how many environments continue exactly.",
+)
 @pytest.mark.parametrize("kind", WILD)
 def test_an_environment_that_cannot_be_replayed_starts_a_new_episode(kind, make, tmp_path):
     name = f"Walk{kind.title().replace(' ', '')}-v0"
@@ -405,6 +409,7 @@ class Payload:
         return self.ran.append, (True,)
 
 
+@pytest.mark.fault("The saved environments contain a pickled object", "A one-line error names the file. No code runs.")
 def test_a_file_cannot_run_code(make, tmp_path):
     payload = np.array([Payload()], object)
     collector = make_collector(make("Walk-v0", 2, "sync"))
@@ -490,6 +495,10 @@ def test_a_hostile_episode_is_not_exact(vectorization, change, make, tmp_path):
     collect(resumed, [1])
 
 
+@pytest.mark.fault(
+    "The file of the saved environments is damaged",
+    "A one-line error names the file, or the environments concerned start new episodes.",
+)
 def test_a_file_that_is_cut_or_turned_is_one_line(make, tmp_path):
     collector = make_collector(make("Walk-v0", 2, "sync"))
     collector.save_environments(tmp_path)

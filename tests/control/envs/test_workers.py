@@ -157,6 +157,10 @@ def overheating_run(**run):
     )
 
 
+@pytest.mark.fault(
+    "An environment raises an exception in its own process",
+    "A one-line error shows the exception. All environment processes end.",
+)
 def test_an_exception_in_a_process_is_one_line_and_ends_them_all(recwarn):
     trainer = ControlTrainer(overheating_run())
     processes = [process for part in trainer.collector.environments for process in part.processes]
@@ -176,6 +180,7 @@ def test_the_command_line_says_it_in_one_line_too(tmp_path, capfd):
     assert len(errors) == 1 and "100% of its heat" in errors[0]
 
 
+@pytest.mark.fault("The process of an environment is killed", "A one-line error. All environment processes end.")
 def test_a_process_that_dies_is_reported_and_the_others_end(environments):
     parts = environments("CartPole-v1", 4, "async", True)
     collector = GymnasiumCollector(

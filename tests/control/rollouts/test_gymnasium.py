@@ -224,6 +224,7 @@ def test_same_step_environments_must_tell_their_final_observations(make_counting
         collector._step_through(np.int64(0))
 
 
+@pytest.mark.fault("gymnasium cannot make the environment", "A one-line error gives gymnasium's reason.")
 @pytest.mark.parametrize(
     ("env", "reason"), [("NoSuchGame-v0", "NoSuchGame"), ("Uninstalled-v0", "no_such_package_of_environments")]
 )
@@ -233,6 +234,9 @@ def test_environments_that_cannot_be_made_are_refused_in_one_line(env, reason):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.fault(
+    "A package that the environment needs is not installed", "A one-line error gives the command to install it."
+)
 @pytest.mark.parametrize(
     ("env", "package", "extra"), [("LunarLander-v3", "Box2D", "box2d"), ("Hopper-v5", "mujoco", "mujoco")]
 )
@@ -253,6 +257,7 @@ def test_vector_environments_are_stepped_in_this_process(autoreset):
     environment.close()
 
 
+@pytest.mark.fault("An environment raises an exception in the training process", "The caller gets this exception.")
 @pytest.mark.parametrize(("env", "done"), [("FailingAtOnce-v0", []), ("FailingLater-v0", [0])])
 def test_the_exception_of_an_environment_comes_out_of_the_trainer_as_it_is(env, done, motor_error):
     trainer = ControlTrainer(

@@ -200,6 +200,7 @@ def test_a_file_that_is_missing_is_told(damaged, name):
     assert "cannot be read" in refusal_of(damaged("gpt2", lambda folder: (folder / name).unlink()))
 
 
+@pytest.mark.fault("A file of a preset is damaged", "A one-line error names the preset.")
 @pytest.mark.parametrize(
     ("kind", "change"),
     [

@@ -120,6 +120,10 @@ PLACES = {
 }
 
 
+@pytest.mark.fault(
+    "A file of a preset names a Python object that could run code",
+    "A one-line error names the file. The object is not created.",
+)
 @pytest.mark.parametrize("place", list(PLACES))
 def test_an_object_of_a_strangers_choice_is_not_made(copied, mark, place):
     files = [LSTM_FILE, "tokenizer.json"] if (copied / LSTM_FILE).exists() else JSON_FILES
@@ -134,6 +138,9 @@ def test_an_object_of_a_strangers_choice_is_not_made(copied, mark, place):
     load_preset(copied)  # the files are as they were
 
 
+@pytest.mark.fault(
+    "A preset contains a Lambda layer, and Keras' safe mode is off", "A one-line error. The layer does not run."
+)
 def test_a_lambda_layer_is_not_run_whatever_keras_is_told(copied, mark, monkeypatch):
     """Safe mode can be off for the whole process; the look before it cannot."""
     name = LSTM_FILE if (copied / LSTM_FILE).exists() else "task.json"
@@ -187,6 +194,7 @@ def offline(monkeypatch):
     return asked
 
 
+@pytest.mark.fault("`--preset` is the address of a model on the Internet", "A one-line error. No file is downloaded.")
 @pytest.mark.parametrize(
     "handle",
     ["gpt2_base_en", "kaggle://keras/gpt2/keras/gpt2_base_en", "hf://a/b", "gs://a/b", "modelscope://a/b"],
@@ -278,6 +286,10 @@ def test_scoring_loads_the_reward_that_the_user_names(hostile, mark, capsys):
     assert cli.main(["resume", str(hostile), "--reward", "evil:score"]) == 0
 
 
+@pytest.mark.fault(
+    "The preset of a run names a Python object that could run code",
+    "A one-line error names the preset. The object is not created.",
+)
 @pytest.mark.parametrize("command", ["resume", "evaluate", "generate", "export"])
 def test_a_run_whose_preset_is_hostile_is_refused(finished, preset, mark, tmp_path, capsys, command):
     folder = Path(shutil.copytree(finished, tmp_path / "run"))

@@ -77,6 +77,7 @@ def test_a_reference_without_its_form_is_refused(reference):
     assert repr(reference) in text and "package.module:function" in text
 
 
+@pytest.mark.fault("The module of a reward cannot be imported", "A one-line error gives the reason.")
 @pytest.mark.parametrize(
     ("source", "named"),
     [
@@ -214,6 +215,10 @@ def test_a_reward_gets_lists_of_its_own():
 NAME = f"{__name__}:"
 
 
+@pytest.mark.fault(
+    "A reward function returns the wrong number of scores, or a score that is no finite number",
+    "A one-line error names the function and the value.",
+)
 @pytest.mark.parametrize(
     ("given", "named"),
     [
@@ -260,6 +265,10 @@ def test_wrong_scores_are_refused_by_name_index_and_value(given, named):
     assert "must return" in text and len(text) < 600
 
 
+@pytest.mark.fault(
+    "A reward function raises an exception",
+    "A one-line error names the function and the exception. Python code gets the trace as its cause.",
+)
 @pytest.mark.parametrize(
     ("error", "named"),
     [
