@@ -1,4 +1,4 @@
-# Every target builds .venv first, once: the stamp is newer than what defines the environment.
+# Every target first builds .venv, unless its stamp is newer than the files that define the environment.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -21,14 +21,14 @@ RUN_OPTIONS = --seed $(SEED) --runs-dir $(RUNS) $(if $(NAME),--name $(NAME)) $(A
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
-setup: $(STAMP)  ## build .venv (adds CUDA libraries where nvidia-smi answers; EXTRAS=box2d,mujoco adds environments)
+setup: $(STAMP)  ## build .venv, with CUDA libraries if nvidia-smi finds a GPU (EXTRAS=box2d,mujoco adds environments)
 
 ifneq ($(EXTRAS),)
-.PHONY: $(STAMP)  # extras that are asked for are installed, however new the stamp is
+.PHONY: $(STAMP)  # always install the requested extras, even if the stamp is new
 endif
 $(STAMP): setup.cfg pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else "tfppo needs Python 3.11, 3.12 or 3.13, but $(PYTHON) is %d.%d; try: make setup PYTHON=python3.12" % v)'
-	@echo "building $(VENV): TensorFlow and what goes with it, 2.6 GB on disk, a minute or more ..."
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else "$(PYTHON) is Python %d.%d; tfppo needs 3.11, 3.12 or 3.13: try make setup PYTHON=python3.12" % v)'
+	@echo "building $(VENV) with TensorFlow and its dependencies, 2.6 GB on disk, a minute or more ..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev$(CUDA)$(addprefix $(COMMA),$(EXTRAS))]'
 	@touch $@
@@ -36,55 +36,55 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 train-cartpole: $(STAMP)  ## train PPO on CartPole-v1 (SEED=3 NAME=mine ARGS="--num-envs 128")
 	@$(BIN)/tfppo train cartpole $(RUN_OPTIONS)
 
-train-textgen: $(STAMP)  ## tune a small GPT-2 by PPO to praise films (SEED=3 NAME=mine ARGS="--task length")
+train-textgen: $(STAMP)  ## tune a small GPT-2 with PPO to write positive film reviews (SEED=3 NAME=mine ARGS="--task length")
 	@$(BIN)/tfppo train text $(RUN_OPTIONS)
 
-language-model: $(STAMP)  ## pretrain as the shipped one was, two hours (RUNS=runs)
+language-model: $(STAMP)  ## pretrain the included language model again, takes two hours (RUNS=runs)
 	@$(BIN)/tfppo pretrain --name gpt2 --runs-dir $(RUNS)
 	@$(BIN)/tfppo pretrain --name gpt2-calm --preset $(RUNS)/gpt2/preset --dropout 0.2 --weight-decay 0.1 --learning-rate 5e-4 --epochs 12 --runs-dir $(RUNS)
 
-corpus: $(STAMP)  ## rebuild the vendored sentences from their source archive
+corpus: $(STAMP)  ## rebuild the included sentences from their source archive
 	@$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --no-binary :all: -d build/corpus vaderSentiment==3.3.2
 	@$(BIN)/python -m tfppo.text.data.rebuild build/corpus/vaderSentiment-3.3.2.tar.gz
 
-tensorboard: $(STAMP)  ## look at the runs (PORT=6006 RUNS=runs)
+tensorboard: $(STAMP)  ## show the runs in TensorBoard (PORT=6006 RUNS=runs)
 	@$(BIN)/python -c 'from tfppo.cli import startup; startup.import_tensorflow(); from tensorboard import main; main.run_main()' \
 		--logdir $(RUNS) --port $(PORT)
 
-test: $(STAMP)  ## all quick tests (JOBS=2 processes)
+test: $(STAMP)  ## run all quick tests (JOBS=2 processes)
 	@$(BIN)/python -m pytest -q -m "not slow" -n $(JOBS) --dist worksteal $(ARGS)
 
-coverage: $(STAMP)  ## the same, a sixth slower, with the share of statements that they run: at least 90 %
+coverage: $(STAMP)  ## run the quick tests with coverage: at least 90 %, a sixth slower
 	@$(MAKE) --no-print-directory test ARGS="--cov --cov-report=term --cov-fail-under=90 $(ARGS)"
 
-test-slow: $(STAMP)  ## the learning tests, and the installation of what is built
+test-slow: $(STAMP)  ## run the slow tests: learning, and installing the built package
 	@$(BIN)/python -m pytest -q -m slow $(ARGS)
 
-lint: $(STAMP)  ## ruff and mypy, without changing anything
+lint: $(STAMP)  ## check with ruff and mypy, without changes
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
-format: $(STAMP)  ## ruff, with its fixes
+format: $(STAMP)  ## format with ruff and apply its fixes
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
-docs: $(STAMP)  ## build the documentation into build/docs; a warning is an error
+docs: $(STAMP)  ## build the documentation in build/docs; warnings are errors
 	@$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet --jobs auto docs build/docs
 	@echo "open build/docs/index.html"
 
-# The peers live in an environment of their own: beside TensorFlow they would pay for importing it.
+# The peers have their own environment. If TensorFlow is installed, they import it, which would count in their time.
 $(PEERS)/.stamp: constraints.txt $(STAMP)
 	@$(PYTHON) -m venv $(PEERS)
 	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt stable-baselines3 sb3-contrib torch==2.13.0 trl==1.12.0 jax optax
 	@touch $@
 
-peers: $(PEERS)/.stamp  ## build .venv/peers: what the races are run against
+peers: $(PEERS)/.stamp  ## build .venv/peers with the libraries that `make bench` compares with
 
-bench: peers  ## measure the compiled iteration, and the races with stable-baselines3, JAX and TRL
+bench: peers  ## measure the speed, also against stable-baselines3, JAX and TRL
 	@$(BIN)/python benchmarks/cartpole_iteration.py
 	@$(BIN)/python benchmarks/cartpole_vs_sb3.py --peer-python $(PEERS)/bin/python
 	@$(BIN)/python benchmarks/gymnasium_vs_sb3.py --peer-python $(PEERS)/bin/python
 	@$(BIN)/python benchmarks/cartpole_vs_jax.py --peer-python $(PEERS)/bin/python
 	@$(BIN)/python benchmarks/text_vs_trl.py --peer-python $(PEERS)/bin/python
 
-clean:  ## remove what was built (runs stay)
+clean:  ## remove all build files; keeps runs
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .coverage
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

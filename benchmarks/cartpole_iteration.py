@@ -1,7 +1,7 @@
-"""The compiled iteration of CartPole-v1: environment steps per second, and what tf.data costs.
+"""Measures the speed of the compiled iteration of CartPole-v1, and the cost of tf.data.
 
-64 environments x 128 steps, 4 epochs x 4 minibatches of 2,048, two networks of 2 x 64 tanh. Prints one JSON line a
-measurement (min, median and max over the repetitions), and last the ratios.
+The iteration has 64 environments x 128 steps, 4 epochs x 4 minibatches of 2,048, and two networks of 2 x 64 tanh. The
+script prints one JSON line per measurement (min, median and max over the repetitions), and last the ratios.
 
     python benchmarks/cartpole_iteration.py
 """
@@ -34,7 +34,7 @@ def make_trainer(backend: str, mode: str, num_envs: int, rollout_length: int) ->
 
 
 def measure_iterations(backend: str, mode: str, num_envs: int, rollout_length: int, repetitions: int) -> dict:
-    """Steps per second of whole iterations, after two to warm up."""
+    """Returns the environment steps per second of whole iterations, after two iterations of warm-up."""
     trainer = make_trainer(backend, mode, num_envs, rollout_length)
     rows = []
     for iteration, row in trainer.iterations():
@@ -59,7 +59,7 @@ def measure_iterations(backend: str, mode: str, num_envs: int, rollout_length: i
 
 
 def measure_dataset(repetitions: int) -> dict:
-    """Milliseconds of a rollout through Dataset.map and called directly, turn and turn about."""
+    """Returns the milliseconds of a rollout through Dataset.map and of a direct call. The two alternate."""
     trainer = make_trainer("graph", "xla", 64, 128)
     rollouts = iter(rollout_dataset(trainer.collector.collect))
     times: dict[str, list[float]] = {"dataset": [], "direct": []}

@@ -1,7 +1,7 @@
-"""`make train-cartpole` for several seeds: the table and the picture of README.md.
+"""Trains `make train-cartpole` with several seeds, and writes the table and the picture of README.md.
 
-As control_seeds.py, which it calls, but of `tfppo train cartpole`; writes cartpole_seeds.md, cartpole_seeds.png and
-cartpole_seeds.jsonl into benchmarks/results.
+The script runs control_seeds.py with `tfppo train cartpole`. It writes cartpole_seeds.md, cartpole_seeds.png and
+cartpole_seeds.jsonl to benchmarks/results.
 
     python benchmarks/cartpole_seeds.py --seeds 1 2 3 4 5 6 7 8 9 10
 """

@@ -1,18 +1,20 @@
-"""The compiled iteration of CartPole-v1 beside the same recipe in plain JAX, on the CPU or a GPU.
+"""Compares the compiled iteration of CartPole-v1 with the same recipe in plain JAX, on the CPU or a GPU.
 
-Both sides: an environment that is part of the compiled program, episodes reset by a step of their own and masked, 4
-epochs x 4 minibatches, two networks of 2 x 64 tanh. Each run is a fresh process, and four take turns: "tfppo" (a
-program for the rollout and one for the update), "tfppo-fused" (a block of iterations in one call), "jax" (one iteration
-a call) and "jax-scan" (a block of iterations in one call). Measured are the seconds from the start of the process to
-the end of the first iteration, and the environment steps per second of blocks of further iterations. Prints one JSON
-line a run, and last, for each size, the ratio of the faster of ours to the faster of JAX's: the median over the rounds
-of the ratio within a round, because other work on the machine slows whole rounds down.
+On both sides, the environment is part of the compiled program, an episode is reset by a separate step that is masked
+out, and there are 4 epochs x 4 minibatches and two networks of 2 x 64 tanh. Each run is a new process. Four variants
+alternate: "tfppo" (one program for the rollout and one for the update), "tfppo-fused" (a block of iterations in one
+call), "jax" (one iteration per call) and "jax-scan" (a block of iterations in one call).
+
+The script measures the seconds from the start of the process to the end of the first iteration, and the environment
+steps per second of blocks of further iterations. It prints one JSON line per run. The last lines have, for each size,
+the ratio of the faster variant of tfppo to the faster variant of JAX: the ratio within each round, and its median over
+the rounds, because other work on the machine slows whole rounds down.
 
     python benchmarks/cartpole_vs_jax.py --peer-python .venv/peers/bin/python
     python benchmarks/cartpole_vs_jax.py --peer-python .venv/peers/bin/python --num-envs 256 --rollout-length 64
     JAX_PLATFORMS=cuda python benchmarks/cartpole_vs_jax.py --device gpu --num-envs 16384 --rollout-length 64
 
-`benchmarks/jax_iteration.py` is JAX's side, and says how to install it.
+`benchmarks/jax_iteration.py` is the JAX side, and explains how to install JAX.
 """
 
 import argparse
@@ -27,14 +29,14 @@ from shared import spread
 
 SIZES = ((64, 128), (1024, 128))
 BLOCK_STEPS = 524_288
-OURS, PEERS = ("tfppo", "tfppo-fused"), ("jax", "jax-scan")  # one iteration a call, and a block of them
+OURS, PEERS = ("tfppo", "tfppo-fused"), ("jax", "jax-scan")  # one iteration per call, and a block of iterations
 SIDES = (*OURS, *PEERS)
 
 
 def run_tfppo(
     num_envs: int, rollout_length: int, blocks: int, iterations: int, micro_batches: int, device: str, fused: bool
 ) -> dict[str, object]:
-    """When the first iteration had ended, and the steps per second of each block after it."""
+    """Returns the time at which the first iteration ended, and the steps per second of each block after it."""
     from tfppo.cli.startup import import_tensorflow
 
     import_tensorflow()
@@ -73,7 +75,7 @@ def run_tfppo(
 
 
 def measure(arguments: argparse.Namespace, side: str, num_envs: int, rollout_length: int) -> dict[str, object]:
-    """One run in a fresh process; what it says on standard error is shown."""
+    """Runs one variant in a new process, whose standard error is shown."""
     iterations = max(1, BLOCK_STEPS // (num_envs * rollout_length))
     options = ["--num-envs", num_envs, "--rollout-length", rollout_length, "--blocks", arguments.blocks]
     options += ["--iterations", iterations, "--micro-batches", arguments.micro_batches]
@@ -87,16 +89,16 @@ def measure(arguments: argparse.Namespace, side: str, num_envs: int, rollout_len
     output = subprocess.run([str(word) for word in command], stdout=subprocess.PIPE, text=True, check=True).stdout
     child = json.loads(output.strip().splitlines()[-1])
     first = round(child.pop("first_iteration_at") - started, 2)
-    # Where the first call is a whole block, it says nothing of a first iteration.
+    # If the first call is a whole block, the duration of the first iteration is unknown.
     return {"side": side, "num_envs": num_envs, "rollout_length": rollout_length, **child} | (
         {"first_iteration_s": first} if side in (OURS[0], PEERS[0]) else {}
     )
 
 
 def summarise(rounds: list[dict[str, dict]]) -> dict[str, object]:
-    """Of one size, a run of each side a round; above 1 tfppo is faster, or sooner.
+    """Summarises the runs of one size, one run of each variant per round. A ratio above 1 means that tfppo is faster.
 
-    Speeds are those of all blocks of all rounds.
+    The speeds are over all blocks of all rounds.
     """
     speeds = {side: spread([v for turn in rounds for v in turn[side]["env_steps_per_s"]]) for side in SIDES}
     medians = [{side: statistics.median(turn[side]["env_steps_per_s"]) for side in SIDES} for turn in rounds]
@@ -127,11 +129,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--num-envs", type=int, help="measure this size only")
     parser.add_argument("--rollout-length", type=int, default=128)
-    parser.add_argument("--blocks", type=int, default=3, help="timed blocks of a run")
-    parser.add_argument("--micro-batches", type=int, default=1, help="pieces of a minibatch, on both sides")
-    parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu", help="ours; JAX's is JAX_PLATFORMS")
+    parser.add_argument("--blocks", type=int, default=3, help="timed blocks per run")
+    parser.add_argument("--micro-batches", type=int, default=1, help="micro-batches per minibatch, on both sides")
+    parser.add_argument(
+        "--device", choices=("cpu", "gpu"), default="cpu", help="of tfppo; JAX_PLATFORMS sets that of JAX"
+    )
     parser.add_argument("--fused", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--peer-python", default=sys.executable, help="the Python that has JAX and optax")
+    parser.add_argument("--peer-python", default=sys.executable, help="Python with JAX and optax")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--iterations", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()

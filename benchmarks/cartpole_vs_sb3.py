@@ -1,13 +1,14 @@
-"""How soon CartPole-v1 is learnt: tfppo beside stable-baselines3, each with its own tuned settings.
+"""Compares the time to learn CartPole-v1 with stable-baselines3, each library with its own tuned settings.
 
-Rule for both: seconds from the start of a fresh process until the mean return of the latest 100 TRAINING episodes first
-reaches 475, looked at after each rollout; and the same from the first environment step on, with what import and
-compilation took left out. Seeds alternate between the two. Prints one JSON line a run, and last the ratios.
+For both libraries, the script measures the seconds from the start of a new process until the mean return of the latest
+100 TRAINING episodes first reaches 475. The mean is checked after each rollout. It also measures the seconds from the
+first environment step, which exclude import and compilation. The libraries alternate for each seed. The script prints
+one JSON line per run, and last the ratios.
 
     python benchmarks/cartpole_vs_sb3.py --seeds 1 2 3 --peer-python .venv/peers/bin/python
 
-`make peers` builds that environment. stable-baselines3 comes with the `peers` extra too, but starts faster in one of
-its own, because beside TensorFlow it imports that too.
+`make peers` builds the environment of the peer. The `peers` extra also installs stable-baselines3, but it starts faster
+in an environment without TensorFlow, because it imports TensorFlow if it is installed.
 """
 
 import argparse
@@ -24,7 +25,7 @@ EPISODES = 100
 
 
 def run_tfppo(seed: int) -> dict[str, float]:
-    """The default recipe of `make train-cartpole`, without its files."""
+    """Trains with the default recipe of `make train-cartpole`, without writing files."""
     from tfppo.cli.startup import import_tensorflow
 
     import_tensorflow()
@@ -40,7 +41,7 @@ def run_tfppo(seed: int) -> dict[str, float]:
 
 
 def run_sb3(seed: int) -> dict[str, float]:
-    """stable-baselines3's PPO with the settings of its rl-zoo for CartPole-v1."""
+    """Trains PPO of stable-baselines3 with the settings of its rl-zoo for CartPole-v1."""
     from stable_baselines3.common.callbacks import BaseCallback
 
     class StopWhenSolved(BaseCallback):
@@ -70,7 +71,7 @@ def run_sb3(seed: int) -> dict[str, float]:
 
 
 def measure(python: str, library: str, seed: int) -> dict[str, float | str | int]:
-    """One run in a fresh process."""
+    """Trains one seed in a new process."""
     started = time.time()
     command = [python, __file__, "--child", library, "--seeds", str(seed)]
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
@@ -87,7 +88,7 @@ def measure(python: str, library: str, seed: int) -> dict[str, float | str | int
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--peer-python", default=sys.executable, help="the Python that has stable-baselines3")
+    parser.add_argument("--peer-python", default=sys.executable, help="Python with stable-baselines3")
     parser.add_argument("--child", choices=("tfppo", "sb3"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:

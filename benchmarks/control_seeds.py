@@ -1,9 +1,9 @@
-"""`tfppo train control --env ID` for several seeds: the tables and pictures of what control reaches.
+"""Trains `tfppo train control --env ID` with several seeds, and writes tables and pictures of the results.
 
-Runs the command line in a fresh process for each seed, one after the other, and writes into benchmarks/results:
-control_ID.jsonl (evaluation.json of each seed), control_ID.md (the table of it), control_ID.png (training returns), and
-control.md, a row for every environment that has such a file. `--checkpoint N` judges the runs as they were after N
-iterations, and adds N to the names of the files. What follows `--` goes to tfppo.
+The script runs the command line in a new process for each seed, one after the other. It writes to benchmarks/results:
+control_ID.jsonl (evaluation.json of each seed), control_ID.md (a table of the seeds), control_ID.png (training returns)
+and control.md (one row per environment with results). `--checkpoint N` evaluates the runs after N iterations, and adds
+N to the file names. Arguments after `--` are passed to tfppo.
 
     python benchmarks/control_seeds.py --env Acrobot-v1 --seeds 1 2 3 4 5
     python benchmarks/control_seeds.py --env CartPole-v1 --seeds 1 2 3 --checkpoint 156
@@ -28,7 +28,7 @@ from tfppo.training.run_folder import folder_name
 
 RESULTS = Path(__file__).parent / "results"
 RETURN, STEPS, EPISODES = "rollout/episode_return_mean", "rollout/env_steps", "rollout/episodes"
-WINDOW = 100  # training episodes that the return is the mean of
+WINDOW = 100  # number of training episodes in the mean return
 GOALS = {
     "CartPole-v1": 475,
     "Acrobot-v1": -85,
@@ -39,7 +39,7 @@ GOALS = {
     "MaskedCartPole-v0": 475,
     "HalfBlindCartPole-v0": 475,
 }
-PUBLISHED = {  # by rl-baselines3-zoo (benchmark.md) and CleanRL (docs/rl-algorithms/ppo.md)
+PUBLISHED = {  # sources: rl-baselines3-zoo (benchmark.md) and CleanRL (docs/rl-algorithms/ppo.md)
     "CartPole-v1": "500 (rl-zoo), 490 +- 6 (CleanRL, 500,000 steps)",
     "Acrobot-v1": "-73.5 +- 18 (rl-zoo), -86 (CleanRL)",
     "Pendulum-v1": "-172 +- 104 (rl-zoo)",
@@ -52,8 +52,12 @@ PUBLISHED = {  # by rl-baselines3-zoo (benchmark.md) and CleanRL (docs/rl-algori
 
 
 def train(job: list[str], seed: int, runs: Path, checkpoint: int | None = None) -> tuple[dict, dict[str, list[float]]]:
-    """Trains one seed, unless that was done; returns its evaluation.json and the columns of its metrics.csv: of the
-    whole run, or of its first `checkpoint` iterations."""
+    """Trains one seed, unless a finished run exists.
+
+    Returns:
+      The contents of its evaluation.json, and columns of its metrics.csv. They are those of the whole run, or of its
+      first `checkpoint` iterations.
+    """
     if checkpoint:
         job = [*job, "--checkpoint-interval", str(checkpoint), "--keep-checkpoints", "1000"]
     name = f"{folder_name(job[2] if job[0] == 'control' else job[0])}-seed{seed}"
@@ -61,7 +65,7 @@ def train(job: list[str], seed: int, runs: Path, checkpoint: int | None = None) 
     if not (runs / name / "evaluation.json").exists():
         options = [*command[1:], "--name", name, "--runs-dir", str(runs)]
         if subprocess.run([sys.executable, "-m", "tfppo", *options], stdout=subprocess.DEVNULL).returncode:
-            raise SystemExit(f"seed {seed} was not trained to the end: go on with it, or delete {runs / name}")
+            raise SystemExit(f"seed {seed} was not trained to the end: resume the run, or delete {runs / name}")
     evaluation = json.loads((runs / name / "evaluation.json").read_text())
     with (runs / name / "metrics.csv").open(newline="") as file:
         rows = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
@@ -69,7 +73,7 @@ def train(job: list[str], seed: int, runs: Path, checkpoint: int | None = None) 
         rows = rows[:checkpoint]
         evaluation |= evaluate(runs / name, evaluation["episodes"], str(checkpoint), evaluation["env"])
         evaluation |= {"env_steps": int(rows[-1][STEPS]), "checkpoint": checkpoint}
-    rows = [row for row in rows if row[EPISODES]]  # before the first one ends there is no return
+    rows = [row for row in rows if row[EPISODES]]  # there is no return before the first episode ends
     goal = goal_of(evaluation, np.inf)
     reached = (int(row[STEPS]) for row in rows if row[EPISODES] >= WINDOW and row[RETURN] >= goal)
     evaluation |= {"goal_at": next(reached, None), "command": " ".join(command)}
@@ -77,12 +81,12 @@ def train(job: list[str], seed: int, runs: Path, checkpoint: int | None = None) 
 
 
 def goal_of(evaluation: dict, otherwise: float | None = None) -> float | None:
-    """The return at which an environment, be it a module's own, counts as solved."""
+    """Returns the mean return at which an environment counts as solved, also for the id `module:ID`."""
     return GOALS.get(evaluation["env"].rpartition(":")[2], otherwise)
 
 
 def evaluate(folder: Path, episodes: int, checkpoint: str, env: str) -> dict:
-    """As `tfppo evaluate`."""
+    """Evaluates a checkpoint as `tfppo evaluate` does."""
     import_tensorflow()
     from tfppo.control.trainer import CONTROL
     from tfppo.training import driver
@@ -91,7 +95,7 @@ def evaluate(folder: Path, episodes: int, checkpoint: str, env: str) -> dict:
 
 
 def over_seeds(evaluations: list[dict]) -> dict[str, str]:
-    """What the seeds have in common, as it is printed."""
+    """Returns statistics over the seeds as texts."""
     means = [e["mean"] for e in evaluations]
     spread = f" +- {np.std(means, ddof=1):.1f}" if len(means) > 1 else ""
     return {
@@ -102,7 +106,7 @@ def over_seeds(evaluations: list[dict]) -> dict[str, str]:
 
 
 def write_table(evaluations: list[dict], command: str, path: Path) -> None:
-    """control_ID.md."""
+    """Writes control_ID.md."""
     first, goal = evaluations[0], goal_of(evaluations[0])
     whose = "" if ":" in first["env"] else "gymnasium's "
     lines = [
@@ -110,16 +114,20 @@ def write_table(evaluations: list[dict], command: str, path: Path) -> None:
         "",
         f"`{command}`",
         "",
-        f"Each seed is `{_trained_by(first)} --seed s` in a process of its own.",
-        f"Mean, std, min and max: greedy returns of {first['episodes']} episodes of {whose}{first['env']};",
-        "stochastic: the mean of as many, actions drawn as in training. Seconds of the whole process, beside other",
-        "work on the machine: no measure of speed.",
+        f"Each seed is trained by `{_trained_by(first)} --seed s` in a separate process.",
+        f"Mean, std, min and max are over the greedy returns of {first['episodes']} episodes of {whose}{first['env']}.",
+        f"Stochastic is the mean return of {first['stochastic']['episodes']} episodes with sampled actions, as in "
+        "training. Seconds are those",
+        "of the whole process. Other programs ran on the machine, so they do not measure the speed.",
     ]
     if "checkpoint" in first:
-        lines += [f"Judged by checkpoint {first['checkpoint']}: the weights after so many iterations."]
+        lines += [f"The evaluation uses the checkpoint after {first['checkpoint']} iterations."]
     header = ["seed", "mean", "std", "min", "max", "stochastic", "environment steps", "seconds"]
     if goal is not None:
-        lines += [f"Training at {goal}: environment steps until the latest {WINDOW} training episodes have that mean."]
+        lines += [
+            f"Training at {goal}: environment steps until the mean of the latest {WINDOW} training episodes was at "
+            f"least {goal}."
+        ]
         header.insert(-1, f"training at {goal}")
     lines += ["", f"| {' | '.join(header)} |", "|" + "---|" * len(header)]
     for e in evaluations:
@@ -131,7 +139,7 @@ def write_table(evaluations: list[dict], command: str, path: Path) -> None:
     shared = over_seeds(evaluations)
     lines += [
         "",
-        f"Over {len(evaluations)} seeds, each by the mean of its episodes, +- sample standard deviation (n - 1):",
+        f"Over the means of {len(evaluations)} seeds, +- sample standard deviation (n - 1):",
         f"greedy {shared['greedy']}, interquartile mean {shared['iqm']} (Agarwal et al. 2021), stochastic "
         f"{shared['stochastic']}.",
     ]
@@ -143,24 +151,28 @@ def _trained_by(evaluation: dict) -> str:
 
 
 def draw(evaluations: list[dict], curves: list[dict[str, list[float]]], path: Path) -> None:
-    """Mean of the seeds' training returns, in a band from the lowest to the highest seed."""
+    """Plots the mean of the seeds' training returns, with a band from the lowest to the highest seed."""
     band = band_of([(columns[STEPS], columns[RETURN]) for columns in curves], kind=extremes)
     plot_bands({RETURN: [band]}, path, STEPS, f"{evaluations[0]['env']}, training", goal_of(evaluations[0]))
 
 
 def write_summary(folder: Path) -> None:
-    """control.md, from the evaluations that lie in the folder."""
+    """Writes control.md from the evaluations in the folder."""
     lines = [
-        "# What control reaches",
+        "# Results of control",
         "",
-        "Made by `python benchmarks/control_seeds.py` from the .jsonl files beside it; the tables of the seeds have",
-        "their commands. Greedy: mean +- sample standard deviation (n - 1) over seeds, each by the mean of its",
-        "episodes on gymnasium's own environment; IQM: interquartile mean over seeds (Agarwal et al. 2021);",
-        "stochastic: actions drawn as in training; at it: seeds whose greedy mean is at the goal. Published:",
-        "rl-baselines3-zoo's figures, mean +- standard deviation over the episodes of one run, and CleanRL's, over",
-        "seeds; settings may differ.",
+        "`python benchmarks/control_seeds.py` writes this table from the .jsonl files in this folder. The",
+        "linked tables have the commands.",
         "",
-        "| environment | trained by | steps | seeds | greedy | IQM | stochastic | goal | at it | published |",
+        "- greedy: mean +- sample standard deviation (n - 1) over seeds. The value of a seed is its mean return over",
+        "  episodes of Gymnasium's environment.",
+        "- IQM: interquartile mean over seeds (Agarwal et al. 2021).",
+        "- stochastic: the mean with sampled actions, as in training.",
+        "- goal reached: number of seeds with a greedy mean of at least the goal.",
+        "- published: results of rl-baselines3-zoo, mean +- standard deviation over the episodes of one run, and of",
+        "  CleanRL, over seeds. Their settings may differ.",
+        "",
+        "| environment | command | steps | seeds | greedy | IQM | stochastic | goal | goal reached | published |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for path in [*folder.glob("cartpole_seeds.jsonl"), *sorted(folder.glob("control_*.jsonl"))]:
@@ -181,20 +193,20 @@ def write_summary(folder: Path) -> None:
 
 
 def main(job: list[str] | None = None, name: str | None = None) -> None:
-    """Trains and writes.
+    """Trains all seeds and writes the results.
 
     Args:
-      job: what `tfppo train` does; None: control, with the environment that is asked for.
-      name: of the files; None: control_ID.
+      job: Arguments of `tfppo train`. None: control, with the environment of --env.
+      name: Name of the files. None: control_ID.
     """
     cut = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
     own, options = sys.argv[1:cut], sys.argv[cut + 1 :]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     if job is None:
-        parser.add_argument("--env", required=True, help="the environment's gymnasium id")
+        parser.add_argument("--env", required=True, help="Gymnasium id of the environment")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
-    parser.add_argument("--checkpoint", type=int, metavar="N", help="judge the runs after N iterations")
-    parser.add_argument("--runs-dir", type=Path, help="keeps the runs, and takes finished ones from there")
+    parser.add_argument("--checkpoint", type=int, metavar="N", help="evaluate the runs after N iterations")
+    parser.add_argument("--runs-dir", type=Path, help="folder that keeps the runs; finished runs in it are used")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the tables and pictures")
     arguments = parser.parse_args(own)
     command = ["python", f"benchmarks/{Path(sys.argv[0]).name}"]

@@ -1,24 +1,26 @@
-"""Whole training iterations on gymnasium's CartPole-v1: tfppo beside stable-baselines3, with the same settings.
+"""Compares whole training iterations on Gymnasium's CartPole-v1 with stable-baselines3, with the same settings.
 
-Both sides: 8 environments of gymnasium's, 32 steps of each in a rollout, 20 epochs with minibatches of 256, two
-networks of 2 x 64 tanh, on the CPU: the settings of stable-baselines3's rl-zoo, which are the recipe here. Each run is
-a fresh process, and the sides take turns. Measured are the seconds from the start of the process to the end of the
-first iteration, and the environment steps per second over blocks of further iterations, after a warm-up that is not
-counted. The run is announced as one of --total-steps, which on our side decides how the update is compiled: from 64,000
-on by XLA, which takes seconds at the start (counted in the first iteration only).
+Both sides have 8 Gymnasium environments, rollouts of 32 steps, 20 epochs with minibatches of 256, and two networks of
+2 x 64 tanh, on the CPU. These are the settings of stable-baselines3's rl-zoo, and the recipe of tfppo. Each run is a
+new process, and the sides alternate. The script measures the seconds from the start of the process to the end of the
+first iteration, and the environment steps per second over blocks of further iterations, after a warm-up. On the tfppo
+side, --total-steps decides how the update is compiled: from 64,000 steps on, XLA compiles it, which takes seconds in
+the first iteration.
 
     python benchmarks/gymnasium_vs_sb3.py --peer-python .venv/peers/bin/python
     python benchmarks/gymnasium_vs_sb3.py --peer-python .venv/peers/bin/python --lstm-units 64 --warmup 5 --iterations 5
 
-With --lstm-units both sides have a memory: an LSTM each for actor and critic, and one hidden layer of 64 behind it. The
-peer is then the RecurrentPPO of sb3-contrib, which makes its minibatches of whole sequences as well.
+With --lstm-units, both sides have recurrent policies: one LSTM each for actor and critic, followed by one hidden layer
+of 64. The peer is then RecurrentPPO of sb3-contrib, whose minibatches also consist of whole sequences.
 
-Sides: "native" is the default here, gymnasium's own CartPole-v1 written in NumPy for all environments at once; "sync"
-steps the same eight single environments as the peer does. The peer uses DummyVecEnv, as the zoo does (SubprocVecEnv is
-slower for environments as quick as this one), and one thread of PyTorch: as fast as two on two idle cores, and far
-faster on busy ones. Prints one JSON line a run, and last the ratio of the default to the peer (above 1: tfppo is
-faster), the median over the rounds of the ratio within a round, because other work on the machine slows whole rounds
-down; and beside it the same of "sync".
+The sides of tfppo are "native", the default of tfppo, which is Gymnasium's own CartPole-v1 in NumPy for all
+environments at once, and "sync", which steps the same eight single environments as the peer. The peer uses DummyVecEnv,
+as the zoo does, because SubprocVecEnv is slower for such fast environments. It uses one thread of PyTorch, which is as
+fast as two threads on two idle cores, and much faster on busy cores.
+
+The script prints one JSON line per run. The last line has the ratio of "native" to the peer, and of "sync" to the peer.
+Above 1, tfppo is faster. A ratio is the median over the rounds of the ratio within a round, because other work on the
+machine slows whole rounds down.
 """
 
 import argparse
@@ -38,7 +40,7 @@ SIDES = ("native", "sb3", "sync")
 def run_tfppo(
     vectorization: str, lstm_units: int, total_steps: int, warmup: int, blocks: int, iterations: int
 ) -> dict[str, object]:
-    """When the first iteration had ended, and the steps per second of each block."""
+    """Returns the time at which the first iteration ended, and the steps per second of each block."""
     from tfppo.cli.startup import import_tensorflow
 
     import_tensorflow()
@@ -49,7 +51,7 @@ def run_tfppo(
     config = make_control_config(ENV, total_steps=total_steps, **how, **memory)
     assert (config.control.num_envs, config.control.rollout_length) == (NUM_ENVS, ROLLOUT_LENGTH)
     needed = (1 + warmup + blocks * iterations) * config.control.batch_size
-    assert needed <= total_steps, f"so many blocks want --total-steps of at least {needed}"
+    assert needed <= total_steps, f"--total-steps is {total_steps}; these blocks need at least {needed}"
     trainer = ControlTrainer(config)
     loop = trainer.iterations()
     next(loop)
@@ -71,12 +73,12 @@ def run_tfppo(
 
 
 def run_sb3(threads: int, lstm_units: int, warmup: int, blocks: int, iterations: int) -> dict[str, object]:
-    """The same of stable-baselines3."""
+    """Measures the same for stable-baselines3."""
     import torch
     from stable_baselines3.common.callbacks import BaseCallback
 
     class Clock(BaseCallback):
-        """Notes the end of each iteration: a rollout's start, but for the first, is the end of the update before."""
+        """Records the end of each iteration, which is the start of the next rollout."""
 
         def __init__(self):
             super().__init__()
@@ -102,7 +104,7 @@ def run_sb3(threads: int, lstm_units: int, warmup: int, blocks: int, iterations:
 
 
 def measure(arguments: argparse.Namespace, side: str) -> dict[str, object]:
-    """One run in a fresh process; what it says on standard error is shown."""
+    """Runs one side in a new process, whose standard error is shown."""
     python = arguments.peer_python if side == "sb3" else sys.executable
     names = ("lstm_units", "total_steps", "warmup", "blocks", "iterations", "peer_threads")
     options = {name: getattr(arguments, name) for name in names if side == "sb3" or name != "peer_threads"}
@@ -115,7 +117,7 @@ def measure(arguments: argparse.Namespace, side: str) -> dict[str, object]:
 
 
 def summarise(rounds: list[dict[str, dict]], ours: str) -> dict[str, object]:
-    """One of our sides beside the peer: speeds are those of all blocks of all rounds."""
+    """Compares one side of tfppo with the peer. The speeds are over all blocks of all rounds."""
 
     def median_ratio(key: str, of: tuple[str, str]) -> float:
         above, below = of
@@ -138,13 +140,13 @@ def summarise(rounds: list[dict[str, dict]], ours: str) -> dict[str, object]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--lstm-units", type=int, default=0, help="of a policy with a memory; 0: it has none")
+    parser.add_argument("--lstm-units", type=int, default=0, help="LSTM units of actor and critic; 0: no LSTM")
     parser.add_argument("--total-steps", type=int, default=100_000)
-    parser.add_argument("--warmup", type=int, default=20, help="iterations after the first that are not counted")
+    parser.add_argument("--warmup", type=int, default=20, help="iterations after the first one that are not measured")
     parser.add_argument("--blocks", type=int, default=5)
-    parser.add_argument("--iterations", type=int, default=20, help="of a block")
-    parser.add_argument("--peer-python", default=sys.executable, help="the Python that has stable-baselines3")
-    parser.add_argument("--peer-threads", type=int, default=1, help="of PyTorch")
+    parser.add_argument("--iterations", type=int, default=20, help="iterations per block")
+    parser.add_argument("--peer-python", default=sys.executable, help="Python with stable-baselines3")
+    parser.add_argument("--peer-threads", type=int, default=1, help="threads of PyTorch")
     parser.add_argument("--child", choices=SIDES, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:

@@ -1,17 +1,16 @@
-"""The peer of the compiled iteration: the same PPO for CartPole-v1 in plain JAX, one compiled program, on the CPU
-unless JAX_PLATFORMS says otherwise.
+"""Measures the same PPO for CartPole-v1 in plain JAX, as one compiled program.
 
-An iteration is a rollout (`lax.scan` over time; an episode is reset by a step of its own, masked out of everything),
-advantages, and 4 epochs x 4 minibatches of Adam, all under one `jax.jit` with donated buffers. `--scan K` puts K
-iterations into each call. Prints one JSON line: when the first call had ended (seconds since the epoch), and the
-environment steps per second of each block of iterations after it.
+It runs on the CPU, unless JAX_PLATFORMS is set. An iteration is a rollout (`lax.scan` over time; an episode is reset by
+a separate step that is masked out), the advantages, and 4 epochs x 4 minibatches of Adam, all under one `jax.jit` with
+donated buffers. `--scan K` runs K iterations per call. The script prints one JSON line: the time at which the first
+call ended (seconds since the epoch), and the environment steps per second of each block of iterations after it.
 
     make peers
     .venv/peers/bin/python benchmarks/jax_iteration.py --num-envs 64 --rollout-length 128
     .venv/peers/bin/python benchmarks/jax_iteration.py --learn 524288
 
-`--learn` trains for that many steps, the learning rate falling to 0, and prints the mean return of the training
-episodes that finished in the last tenth of them.
+`--learn STEPS` trains for this number of steps, with a learning rate that decreases to 0. It prints the mean return of
+the training episodes that finished in the last tenth of the steps.
 """
 
 import argparse
@@ -21,7 +20,7 @@ import time
 from functools import partial
 from typing import Any, NamedTuple
 
-os.environ.setdefault("JAX_PLATFORMS", "cpu")  # before the import that reads it
+os.environ.setdefault("JAX_PLATFORMS", "cpu")  # must be set before JAX is imported
 
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
@@ -34,13 +33,13 @@ MAX_EPISODE_STEPS = 500
 
 
 class Settings(NamedTuple):
-    """Hashable: a static argument of the compiled program."""
+    """Settings of PPO. They are hashable, so that they can be a static argument of the compiled program."""
 
     num_envs: int = 64
     rollout_length: int = 128
     num_epochs: int = 4
     num_minibatches: int = 4
-    num_micro_batches: int = 1  # pieces of a minibatch, whose gradients are added up
+    num_micro_batches: int = 1  # parts of a minibatch; their gradients are added
     num_iterations: int = 10_000
     learning_rate: float = 4e-3
     clip_ratio: float = 0.2
@@ -83,7 +82,7 @@ class Batch(NamedTuple):
 
 
 def init_mlp(generator, output_units, output_gain):
-    """Orthogonal weights and zero biases. NumPy makes them: to compile JAX's QR decomposition takes a second."""
+    """Returns orthogonal weights and zero biases, from NumPy, because compiling JAX's QR decomposition takes 1 s."""
     sizes = (4, *HIDDEN_UNITS, output_units)
     gains = (2**0.5,) * len(HIDDEN_UNITS) + (output_gain,)
     return [
@@ -93,7 +92,7 @@ def init_mlp(generator, output_units, output_gain):
 
 
 def orthogonal(generator, rows, columns):
-    """A [rows, columns] matrix whose shorter side is orthonormal."""
+    """Returns a [rows, columns] matrix with orthonormal rows or columns, whichever are fewer."""
     q, r = np.linalg.qr(generator.standard_normal((max(rows, columns), min(rows, columns))))
     q = (q * np.sign(np.diag(r))).astype(np.float32)
     return q if rows >= columns else q.T
@@ -118,7 +117,7 @@ def log_prob_of(logits, actions):
 
 
 def step_cartpole(state, actions):
-    """The next states [B, 4], and whether the episodes terminated [B]."""
+    """Returns the next states [B, 4], and a mask [B] of the episodes that terminated."""
     position, velocity, angle, angular_velocity = state.T
     force = jnp.where(actions == 1, 10.0, -10.0)
     sine, cosine = jnp.sin(angle), jnp.cos(angle)
@@ -132,7 +131,7 @@ def step_cartpole(state, actions):
 
 
 def step_episodes(episodes, actions, fresh):
-    """Steps every environment, or puts it into its `fresh` state where its last episode is done."""
+    """Steps every environment. An environment with a finished episode moves to its `fresh` state instead."""
     starts = episodes.done
     state, terminated = step_cartpole(episodes.state, actions)
     state = jnp.where(starts[:, None], fresh, state)
@@ -148,7 +147,11 @@ def step_episodes(episodes, actions, fresh):
 
 
 def collect(settings, parameters, episodes, key):
-    """A rollout and its advantages as a Batch, the episodes after it, and the returns of those that finished."""
+    """Collects a rollout.
+
+    Returns:
+      The rollout with its advantages as a Batch, the episodes after it, and the returns of the finished episodes.
+    """
     T, B = settings.rollout_length, settings.num_envs
     noise_key, fresh_key = jax.random.split(key)
     noise = jax.random.gumbel(noise_key, (T, B, 2))
@@ -159,7 +162,7 @@ def collect(settings, parameters, episodes, key):
         observations = episodes.state
         logits = apply_mlp(parameters["actor"], observations)  # [B, 2]
         actions = jnp.argmax(logits + noise, axis=-1)
-        values = values_of(parameters, observations)  # here, rather than all at once behind: they stay in the cache
+        values = values_of(parameters, observations)  # here, because the observations are still in the CPU's cache
         episodes, transition = step_episodes(episodes, actions, fresh)
         return episodes, (observations, logits, actions, values, transition)
 
@@ -184,7 +187,7 @@ def collect(settings, parameters, episodes, key):
 
 
 def loss_of(parameters, items, count, settings):
-    """The loss of a micro-batch; `count` is the masked count of its minibatch, whose advantages are normalised."""
+    """Computes the loss of a micro-batch of a minibatch with normalised advantages and `count` masked entries."""
 
     def mean(values):
         return jnp.where(items.mask, values, 0.0).sum() / count
@@ -202,7 +205,7 @@ def loss_of(parameters, items, count, settings):
 
 
 def gradients_of(parameters, minibatch, settings):
-    """Gradients and metrics of a minibatch, the sums of those of its micro-batches."""
+    """Computes the gradients and metrics of a minibatch as sums over its micro-batches."""
     mask = minibatch.mask
     count = jnp.maximum(mask.sum(), 1)
     centred = minibatch.advantages - jnp.where(mask, minibatch.advantages, 0.0).sum() / count
@@ -220,7 +223,7 @@ def gradients_of(parameters, minibatch, settings):
 
 
 def split(batch, pieces):
-    """[N, ...] to [pieces, N / pieces, ...]."""
+    """Reshapes [N, ...] to [pieces, N / pieces, ...]."""
     return jax.tree.map(lambda x: x.reshape(pieces, -1, *x.shape[1:]), batch)
 
 
@@ -236,12 +239,12 @@ def make_optimizer(settings):
 
 
 def permutation(size, key):
-    """The order that sorts random integers: one sort, where `jax.random.permutation` makes two of this many."""
+    """Returns a random permutation by one sort of random integers. `jax.random.permutation` sorts twice."""
     return lax.sort_key_val(jax.random.bits(key, (size,)), jnp.arange(size))[1]
 
 
 def iterate(settings, state):
-    """One iteration: a rollout, then epochs x minibatches."""
+    """Runs one iteration: a rollout, then epochs x minibatches."""
     optimizer = make_optimizer(settings)
     key, rollout_key, update_key = jax.random.split(state.key, 3)
     batch, episodes, finished = collect(settings, state.parameters, state.episodes, rollout_key)
@@ -278,14 +281,14 @@ def init(settings, seed):
 
 @partial(jax.jit, static_argnums=(0, 1), donate_argnums=2)
 def train(settings, iterations, state):
-    """`iterations` of them in one call; metrics have a leading axis of that length, unless it is one iteration."""
+    """Runs `iterations` iterations in one call. If there are several, the metrics have a leading axis over them."""
     if iterations == 1:
         return iterate(settings, state)
     return lax.scan(lambda state, _: iterate(settings, state), state, length=iterations)
 
 
 def measure(settings, scan, blocks, iterations, seed):
-    """Nothing is read back within a block: JAX calls return before their work is done."""
+    """Measures the speed. Results are awaited only at the end of a block, because JAX runs asynchronously."""
     state = init(settings, seed)
     state, _ = jax.block_until_ready(train(settings, scan, state))
     first = time.time()
@@ -300,7 +303,7 @@ def measure(settings, scan, blocks, iterations, seed):
 
 
 def learn(settings, scan, seed):
-    """The mean return of the episodes that finished in the last tenth of the run."""
+    """Returns the mean return of the episodes that finished in the last tenth of the run."""
     state = init(settings, seed)
     rows = []
     for _ in range(exact_div(settings.num_iterations, scan)):
@@ -315,7 +318,7 @@ def learn(settings, scan, seed):
 
 def exact_div(total, part):
     if total % part:
-        raise SystemExit(f"{part} does not divide {total}")
+        raise SystemExit(f"{total} is not a multiple of {part}")
     return total // part
 
 
@@ -324,11 +327,11 @@ def main() -> None:
     parser.add_argument("--num-envs", type=int, default=64)
     parser.add_argument("--rollout-length", type=int, default=128)
     parser.add_argument("--blocks", type=int, default=5)
-    parser.add_argument("--iterations", type=int, default=20, help="iterations of a block")
-    parser.add_argument("--scan", type=int, default=1, help="iterations of a call")
-    parser.add_argument("--micro-batches", type=int, default=1, help="pieces of a minibatch")
+    parser.add_argument("--iterations", type=int, default=20, help="iterations per block")
+    parser.add_argument("--scan", type=int, default=1, help="iterations per call")
+    parser.add_argument("--micro-batches", type=int, default=1, help="micro-batches per minibatch")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--learn", type=int, metavar="STEPS", help="train for so many steps instead")
+    parser.add_argument("--learn", type=int, metavar="STEPS", help="train for STEPS steps instead of measuring")
     arguments = parser.parse_args()
     settings = Settings(arguments.num_envs, arguments.rollout_length, num_micro_batches=arguments.micro_batches)
     if arguments.learn:

@@ -1,10 +1,10 @@
-"""What checkpoints and guards cost: the training loops of `make train-cartpole` and `make train-textgen`, with and
-without, turn and turn about in one process.
+"""Measures the cost of checkpoints and guards in `make train-cartpole` and `make train-textgen`.
 
-Without: no checkpoint is written, nothing is flushed for one, no number is looked at, nothing is undone. Seconds
-are those from the end of the first iteration, which compiles, to the last file closed. Prints one JSON line a run, and
-last the ratio of the medians and its spread over the rounds, each with against without of its own round (1.01: care
-costs 1 %).
+Training loops with and without them alternate in one process. "Without" means that no checkpoint is written, no file is
+flushed for a checkpoint, no value is checked, and no update is undone. The seconds are those from the end of the first
+iteration, which compiles, to the closing of the last file. The script prints one JSON line per run. The last line has
+the ratio of the medians, and the spread over the rounds of the ratio within a round. A ratio of 1.01 means a cost of
+1 %.
 
     python benchmarks/overhead.py --task cartpole
     python benchmarks/overhead.py --task text --iterations 20
@@ -40,7 +40,7 @@ from tfppo.training.checkpoints import Checkpoints  # noqa: E402
 
 @contextlib.contextmanager
 def without_care() -> Iterator[None]:
-    """Everything that is measured does nothing."""
+    """Disables checkpoints, guards and diagnoses during the `with` block."""
 
     def finite(self, *_):
         return tf.constant(NOTHING, tf.int64)
@@ -60,7 +60,7 @@ def without_care() -> Iterator[None]:
 
 @contextlib.contextmanager
 def clock() -> Iterator[list[float]]:
-    """The times of the first row and of the last file closed."""
+    """Yields a list that receives the time of the first row, and the time at which the last file was closed."""
     times: list[float] = []
     write, close = ConsoleWriter.write, ConsoleWriter.close
 
@@ -78,7 +78,7 @@ def clock() -> Iterator[list[float]]:
 
 
 def measure(task: str, iterations: int | None, with_care: bool, folder: Path) -> float:
-    """Seconds of the training loop."""
+    """Returns the seconds of the training loop."""
     where = {"runs_dir": folder, "name": "care" if with_care else "none", "device": "cpu"}
     with contextlib.nullcontext() if with_care else without_care(), clock() as times:
         if task == "cartpole":
@@ -94,7 +94,7 @@ def measure(task: str, iterations: int | None, with_care: bool, folder: Path) ->
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--task", choices=["cartpole", "text"], default="cartpole")
-    parser.add_argument("--iterations", type=int, help="fewer than the run has")
+    parser.add_argument("--iterations", type=int, help="number of iterations, if not that of the run")
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
     seconds: dict[bool, list[float]] = {True: [], False: []}

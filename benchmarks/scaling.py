@@ -1,10 +1,9 @@
-"""How the cost of an iteration grows: environment steps per second over the number of environments and over the width
-of the networks, on the in-graph CartPole-v1.
+"""Measures the speed over the number of environments and over the width of the networks, on CartPole-v1.
 
-Each point is a trainer of its own: 4 epochs x 4 minibatches, two networks of two hidden layers, compiled as "auto"
-would have it in a long run. Points take turns over the rounds. A constant cost a step is a level line; a cost that
-grows with the square of the width, as that of a hidden layer does, is the dashed line. Prints one JSON line a point,
-and writes benchmarks/results/scaling.png.
+Each point is a separate trainer with the in-graph environment, 4 epochs x 4 minibatches, two networks of two hidden
+layers, and the compilation that "auto" chooses for a long run. The points alternate over the rounds. In the picture, a
+constant cost per step is a horizontal line. The dashed line is a cost that grows with the square of the width, as that
+of a hidden layer does. The script prints one JSON line per point, and writes benchmarks/results/scaling.png.
 
     python benchmarks/scaling.py
 """
@@ -27,11 +26,11 @@ from tfppo import ControlConfig, ControlRunConfig, ControlTrainer, PPOConfig, Ru
 PICTURE = Path(__file__).parent / "results" / "scaling.png"
 NUM_ENVS = (8, 32, 128, 512, 2048, 8192, 16384)
 WIDTHS = (16, 32, 64, 128, 256, 512)
-WIDTH, ENVS, LENGTH = 64, 256, 32  # of the other axis
+WIDTH, ENVS, LENGTH = 64, 256, 32  # fixed values: WIDTH while NUM_ENVS varies, ENVS while WIDTHS vary
 
 
 def iterations(num_envs: int, width: int):
-    """The iterations of a trainer, for ever; its device is the one of "auto"."""
+    """Returns the infinite iterations of a trainer on the device that "auto" chooses."""
     batch_size = num_envs * LENGTH
     control = ControlConfig(
         num_envs=num_envs, rollout_length=LENGTH, hidden_units=(width, width), total_steps=100_000 * batch_size
@@ -41,7 +40,7 @@ def iterations(num_envs: int, width: int):
 
 
 def measure(points: list[tuple[int, int]], rounds: int, seconds: float) -> dict[tuple[int, int], list[float]]:
-    """Environment steps per second of each point in each round."""
+    """Returns the environment steps per second of each point in each round."""
     loops = {point: iterations(*point) for point in points}
     speeds: dict[tuple[int, int], list[float]] = {point: [] for point in points}
     for loop in loops.values():
@@ -84,7 +83,7 @@ def draw(speeds: dict[tuple[int, int], list[float]]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=1.5, help="least time of a point in a round")
+    parser.add_argument("--seconds", type=float, default=1.5, help="minimum time per point and round")
     arguments = parser.parse_args()
     points = list(dict.fromkeys([*((n, WIDTH) for n in NUM_ENVS), *((ENVS, w) for w in WIDTHS)]))
     speeds = measure(points, arguments.rounds, arguments.seconds)

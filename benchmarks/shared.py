@@ -1,17 +1,23 @@
-"""What several benchmarks have in common. It is imported by the peers' Python too, and so needs nothing but Python."""
+"""Functions that several benchmarks share.
+
+The Python of the peers imports this module too, so it imports only the standard library at the top.
+"""
 
 import statistics
 from typing import Any
 
 
 def spread(values: list[float]) -> dict[str, float]:
-    """Least, median and most."""
+    """Returns the minimum, the median and the maximum."""
     return {"min": min(values), "median": statistics.median(values), "max": max(values)}
 
 
 def sb3_cartpole(seed: int, lstm_units: int = 0) -> Any:
-    """stable-baselines3's PPO with the settings of its rl-zoo for CartPole-v1, on the CPU. With LSTM units it is the
-    RecurrentPPO of sb3-contrib: an LSTM each for actor and critic, and a hidden layer of 64 behind it."""
+    """Makes the PPO of stable-baselines3 with the settings of its rl-zoo for CartPole-v1, on the CPU.
+
+    With LSTM units, it is the RecurrentPPO of sb3-contrib: one LSTM each for actor and critic, followed by one hidden
+    layer of 64.
+    """
     from stable_baselines3 import PPO
     from stable_baselines3.common.env_util import make_vec_env
 

@@ -1,7 +1,7 @@
-"""`make train-textgen` for several seeds: the table, the curves and the samples of README.md.
+"""Trains `make train-textgen` with several seeds, and writes the table, the curves and the samples of README.md.
 
-Runs the command line in a fresh process for each seed, and writes into benchmarks/results, for task T: text_T.md
-(policy and reference on 200 held-out prompts, and the samples of the first seed as they came) and text_T.png (score and
+The script runs the command line in a new process for each seed. It writes to benchmarks/results, for task T: text_T.md
+(policy and reference on 200 held-out prompts, and the unselected samples of the first seed) and text_T.png (score and
 KL to the reference over the iterations).
 
     python benchmarks/text_seeds.py --task sentiment --seeds 1 2 3
@@ -33,13 +33,17 @@ SHOWN = {
 
 
 def train(task: str, seed: int, runs: Path) -> dict:
-    """Tunes with one seed, unless that was done; returns its evaluation.json, its metrics and its last samples."""
+    """Tunes with one seed, unless a finished run exists.
+
+    Returns:
+      The contents of its evaluation.json, with its metrics and its last samples.
+    """
     name = f"{task}-seed{seed}"
     command = [sys.executable, "-m", "tfppo", "train", "text", "--task", task, "--seed", str(seed)]
     if not (runs / name / "evaluation.json").exists():
         command += ["--name", name, "--runs-dir", str(runs)]
-        if subprocess.run(command, stdout=subprocess.DEVNULL).returncode:  # it has said why
-            raise SystemExit(f"seed {seed} was not tuned to the end: go on with it, or delete {runs / name}")
+        if subprocess.run(command, stdout=subprocess.DEVNULL).returncode:  # the process has printed the reason
+            raise SystemExit(f"seed {seed} was not tuned to the end: resume the run, or delete {runs / name}")
     evaluation = json.loads((runs / name / "evaluation.json").read_text())
     with (runs / name / "metrics.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -51,16 +55,18 @@ def train(task: str, seed: int, runs: Path) -> dict:
 
 def write_table(task: str, evaluations: list[dict], path: Path) -> None:
     seeds = " ".join(str(e["seed"]) for e in evaluations)
-    known = {*SHOWN, "vader_compound"}  # the sentiment task's own measure is the judge
+    known = {*SHOWN, "vader_compound"}  # the sentiment task's own metric is the same as "judge"
     own = [name for name in evaluations[0] if name not in known and isinstance(evaluations[0][name], dict)]
     shown = SHOWN | {name: name for name in own if "policy" in evaluations[0][name]}
     lines = [
         f"# The task {task}, seed by seed",
         "",
-        f"`python benchmarks/text_seeds.py --task {task} --seeds {seeds}` (each is `make train-textgen SEED=s`",
-        f"with this task). {evaluations[0]['prompts']} held-out prompts, one response each at temperature 1,",
-        "reference -> policy; score gained in standard deviations of the reference's scores; KL in nats a response;",
-        "seconds of the whole process on two CPU cores.",
+        f"`python benchmarks/text_seeds.py --task {task} --seeds {seeds}`",
+        "",
+        "Each seed is trained by `make train-textgen SEED=s` with this task. The columns with arrows compare reference",
+        f"-> policy on {evaluations[0]['prompts']} held-out prompts, with one response each at temperature 1. The",
+        "score gained is in standard deviations of the reference's scores, and the KL is in nats per response. Seconds",
+        "are those of the whole process on two CPU cores.",
         "",
         f"| seed | score gained | KL | {' | '.join(shown.values())} | seconds |",
         f"|{'---|' * (len(shown) + 4)}",
@@ -76,7 +82,7 @@ def write_table(task: str, evaluations: list[dict], path: Path) -> None:
     import_tensorflow()
     from tfppo.text.samples import markdown_table
 
-    lines += ["", f"Seed {evaluations[0]['seed']}, the eight prompts that every run shows:", ""]
+    lines += ["", f"Samples of seed {evaluations[0]['seed']} for the eight prompts that every run shows:", ""]
     path.write_text("\n".join([*lines, markdown_table(evaluations[0]["samples"])]) + "\n")
 
 
@@ -99,7 +105,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--task", default="sentiment")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--runs-dir", type=Path, help="keeps the runs, and takes finished ones from there")
+    parser.add_argument("--runs-dir", type=Path, help="folder that keeps the runs; finished runs in it are used")
     arguments = parser.parse_args()
     evaluations = []
     with tempfile.TemporaryDirectory() as temporary:

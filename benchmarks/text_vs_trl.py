@@ -1,15 +1,15 @@
-"""Whole PPO iterations on a language model: tfppo beside TRL's PPOTrainer, float32, on the CPU.
+"""Compares whole PPO iterations on a language model with TRL's PPOTrainer, in float32 on the CPU.
 
-Both sides: a GPT-2 with random weights (4 layers x 256, 4 heads, 5,000 tokens), 64 prompts of 16 tokens, 32 tokens
-sampled for each, and 4 epochs of 2 minibatches with an optimizer step after each. "four" carries what TRL carries: a
-policy, a reference, a critic and a reward model, each a network of its own; "shared", the default here, has the values
-from a head on the policy. Runs alternate between the libraries. Prints one JSON line a run, and last the ratios of the
-response tokens per second.
+Both sides have a GPT-2 with random weights (4 layers x 256, 4 heads, 5,000 tokens), 64 prompts of 16 tokens, 32 sampled
+tokens per prompt, and 4 epochs of 2 minibatches with an optimizer step after each. The side "four" has the same models
+as TRL: policy, reference, critic and reward model, each a separate network. The side "shared", the default of tfppo,
+computes the values with a head on the policy, and has no reward model. The libraries alternate. The script prints one
+JSON line per run, and last the ratios of the response tokens per second.
 
     python benchmarks/text_vs_trl.py --rounds 3 --peer-python .venv/peers/bin/python
 
-TRL clips no gradient and weighs no entropy; it is set to step after every minibatch, as is done here.
-`benchmarks/trl_iteration.py` is its side, and says how to install it.
+TRL does not clip gradients and has no entropy bonus. It is set to one optimizer step per minibatch, as in tfppo.
+`benchmarks/trl_iteration.py` is the TRL side, and explains how to install TRL.
 """
 
 import argparse
@@ -24,7 +24,7 @@ BATCH, PROMPT, RESPONSE, VOCABULARY = 64, 16, 32, 5_000
 
 
 def run_tfppo(carry: str, iterations: int, warmup: int, sampling: str, mode: str) -> dict[str, object]:
-    """Seconds of each iteration, the same parts as `TextTrainer` puts together."""
+    """Returns the seconds of each iteration. It uses the same parts as `TextTrainer`."""
     from tfppo.cli.startup import import_tensorflow
 
     import_tensorflow()
@@ -63,9 +63,9 @@ def run_tfppo(carry: str, iterations: int, warmup: int, sampling: str, mode: str
             scores = np.array([len(set(response)) for response in responses.tolist()], np.float32)
         else:
             scores = reward(tf.constant(np.concatenate([prompts, responses], axis=1))).numpy()
-        return [scores, np.zeros([]), np.zeros([])]  # there are no texts to measure
+        return [scores, np.zeros([]), np.zeros([])]  # no text metrics, because there are no texts
 
-    # No token ends a text, so that every response has its full length.
+    # No token ends a response, so every response has the full length.
     total = warmup + iterations
     learner = PPOLearner(policy, ppo, total, prepare=lambda rollout: to_batch(rollout, text, ppo), mode=mode)
     collector = TextCollector(
@@ -92,7 +92,7 @@ def run_tfppo(carry: str, iterations: int, warmup: int, sampling: str, mode: str
 
 
 def measure(arguments: argparse.Namespace, side: str) -> dict[str, object]:
-    """One run in a fresh process."""
+    """Runs one side in a new process."""
     counts = ["--iterations", str(arguments.iterations), "--warmup", str(arguments.warmup)]
     if side == "trl":
         command = [
@@ -121,11 +121,11 @@ def measure(arguments: argparse.Namespace, side: str) -> dict[str, object]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--iterations", type=int, default=5, help="measured iterations of a run")
+    parser.add_argument("--iterations", type=int, default=5, help="measured iterations per run")
     parser.add_argument("--warmup", type=int, default=2)
     parser.add_argument("--sampling", choices=("xla", "graph"), default="xla")
     parser.add_argument("--mode", choices=("xla", "graph"), default="xla", help="of forward passes and updates")
-    parser.add_argument("--peer-python", help="the Python that has TRL; without it only tfppo is measured")
+    parser.add_argument("--peer-python", help="Python with TRL; without it, only tfppo is measured")
     parser.add_argument("--child", choices=("four", "shared"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:

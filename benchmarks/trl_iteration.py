@@ -1,16 +1,17 @@
-"""The peer of RLHF: whole PPO iterations of TRL's PPOTrainer, on a GPT-2 with random weights, on the CPU.
+"""Measures whole PPO iterations of TRL's PPOTrainer, on a GPT-2 with random weights, on the CPU.
 
-An iteration is a batch of 64 prompts of 16 tokens, 32 tokens sampled for each, the passes of reference, value and
-reward model over them, and 4 epochs of 2 minibatches: four models of 4 layers x 256, 4 heads and 5,000 tokens, float32,
-no dropout. TRL's gradient checkpointing, which computes each forward pass twice, is off. Prints one JSON line a run:
-the seconds of each iteration after the warm-up, and response tokens per second of the median one.
+An iteration has a batch of 64 prompts of 16 tokens, 32 sampled tokens per prompt, forward passes of the reference, the
+value and the reward model, and 4 epochs of 2 minibatches. The four models have 4 layers x 256, 4 heads and 5,000
+tokens, in float32 and without dropout. TRL's gradient checkpointing, which computes each forward pass twice, is off.
+The script prints one JSON line per run: the seconds of each iteration after the warm-up, and the response tokens per
+second of the median iteration.
 
     make peers
     .venv/peers/bin/python benchmarks/trl_iteration.py --iterations 10
 
-trl 1.12.0 is the last release with a PPOTrainer. Set up as usual, with minibatches as device batches, it steps the
-optimizer once an epoch and not once a minibatch (trl issue 5645); the gradient work is the same. `--step-every
-minibatch` makes the whole batch a device batch: the same minibatches, and a step after each.
+trl 1.12.0 is the last release with a PPOTrainer. In its usual configuration, a device batch is a minibatch, and the
+optimizer steps once per epoch instead of once per minibatch (trl issue 5645). The gradient work is the same. With
+`--step-every minibatch`, the whole batch is a device batch: the minibatches are the same, with a step after each.
 """
 
 import argparse
@@ -24,18 +25,18 @@ import tempfile
 import time
 import warnings
 
-# Before the imports that read it: no network, no notices.
+# No network and no notices. The variables must be set before the imports.
 os.environ.update(
     HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", TRL_EXPERIMENTAL_SILENCE="1", TRANSFORMERS_VERBOSITY="error"
 )
-warnings.simplefilter("ignore", FutureWarning)  # transformers', about names that trl uses
+warnings.simplefilter("ignore", FutureWarning)  # transformers warns about names that trl uses
 
 
 def make_tokenizer(vocabulary_size: int):
-    """A tokenizer of two special tokens, both outside the models' vocabulary.
+    """Makes a tokenizer with two special tokens, both outside the models' vocabulary.
 
-    To TRL a response ends before its first padding token, so one that can be sampled would cut some short. TRL masks
-    padding before a model sees it: this one is never looked up in an embedding.
+    TRL ends a response before its first padding token. So if the model could sample that token, some responses would be
+    shorter. TRL masks padding before a model sees it, so no embedding is looked up for the token.
     """
     from tokenizers import Tokenizer
     from tokenizers.models import WordLevel
@@ -46,7 +47,7 @@ def make_tokenizer(vocabulary_size: int):
 
 
 def make_trainer(arguments: argparse.Namespace, output_dir: str, callback):
-    """TRL's trainer with four models of one size; the reference model it copies from the policy itself."""
+    """Makes TRL's trainer with four models of the same size. TRL copies the reference model from the policy."""
     import torch
     from datasets import Dataset
     from transformers import GPT2Config, GPT2ForSequenceClassification, GPT2LMHeadModel, PrinterCallback
@@ -64,7 +65,7 @@ def make_trainer(arguments: argparse.Namespace, output_dir: str, callback):
         num_labels=1,
     )
     episodes = arguments.batch * (arguments.warmup + arguments.iterations)
-    # One batch more than is used: at the last batch of a data set accelerate steps at every minibatch.
+    # One unused batch more, because accelerate steps at every minibatch of the last batch of a dataset.
     prompts = torch.randint(arguments.vocabulary, (episodes + arguments.batch, arguments.prompt))
     dataset = Dataset.from_dict({"input_ids": prompts.tolist()})
     accumulated = arguments.minibatches if arguments.step_every == "epoch" else 1
@@ -79,8 +80,8 @@ def make_trainer(arguments: argparse.Namespace, output_dir: str, callback):
             num_ppo_epochs=arguments.epochs,
             local_rollout_forward_batch_size=arguments.batch,
             response_length=arguments.response,
-            # TRL's default, no stop token: every response has full length, and TRL neither looks for one while it
-            # samples nor truncates afterwards. A minimum length would cost it a mask over the logits at each token.
+            # No stop token, the default of TRL: every response has the full length. TRL does not search for a stop
+            # token and does not truncate. A minimum length would cost TRL a mask over the logits at each token.
             stop_token_id=None,
             temperature=1.0,
             use_cpu=True,

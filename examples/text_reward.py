@@ -1,5 +1,6 @@
-"""Tune a language model with a reward that is a few lines of Python: responses that ask a question. The number of
-iterations may follow.
+"""Tunes a language model with a reward in a few lines of Python: responses should be questions.
+
+The argument is the number of iterations::
 
     python examples/text_reward.py 60
 """
@@ -10,13 +11,13 @@ from tfppo import make_text_config, train_text
 
 
 def asks(prompts: list[str], responses: list[str]) -> list[float]:
-    """1 for a response that ends with a question mark, and a little for every word, up to eight."""
+    """Scores 1 for a question mark at the end, and 1/16 for each word, up to eight words."""
     return [float(response.strip().endswith("?")) + min(len(response.split()), 8) / 16 for response in responses]
 
 
 def main(iterations: int = 60, **settings) -> None:
     run = make_text_config(
-        task="sentiment",  # its prompts: the beginnings of movie reviews
+        task="sentiment",  # gives the prompts, which are the beginnings of movie reviews
         iterations=iterations,
         **{"batch_size": 64, "response_length": 24, "name": "questions", "eval_prompts": 100} | settings,
     )

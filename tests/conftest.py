@@ -1,4 +1,4 @@
-"""What all tests share: quiet TensorFlow, and the `gpu` mark."""
+"""Fixtures of all tests, fewer messages of TensorFlow, and the `gpu` mark."""
 
 import functools
 import os
@@ -19,7 +19,7 @@ def pytest_collection_modifyitems(items):
 
 
 def make_preset(kind, folder):
-    """A tiny language model with a tokenizer learnt from the corpus, as `tfppo pretrain` would leave them."""
+    """Writes a preset as `tfppo pretrain` does: a tiny language model, and a tokenizer trained on the corpus."""
     from tfppo.text.config import PretrainConfig
     from tfppo.text.data.corpus import sentences
     from tfppo.text.data.tokenizer import train_tokenizer
@@ -37,7 +37,7 @@ def make_preset(kind, folder):
 
 @pytest.fixture(scope="session")
 def presets(tmp_path_factory):
-    """`presets(kind)`: the folder of a tiny language model, made once."""
+    """Returns `presets(kind)`, which returns the folder of a tiny language model. It is made once per session."""
     return functools.cache(lambda kind: make_preset(kind, tmp_path_factory.mktemp(kind) / "preset"))
 
 
@@ -53,7 +53,7 @@ def any_preset(request, presets):
 
 @pytest.fixture
 def heard_ctrl_c():
-    """As in a terminal: a shell starts what runs in the background with ears closed to Ctrl-C."""
+    """Enables Ctrl-C as in a terminal. A shell starts background processes with SIGINT ignored."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)

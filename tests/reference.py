@@ -1,4 +1,4 @@
-"""Slow NumPy transcriptions of the papers' equations, one element at a time: what the library is tested against."""
+"""Slow NumPy versions of the equations of the papers, one element at a time, as oracles for the library."""
 
 import functools
 import math
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-# Every function must give the same in all three; the parameter wraps the function under test.
+# The function under test must give the same result in all three modes. The parameter wraps it.
 every_mode = pytest.mark.parametrize(
     "compiled",
     [lambda function: function, tf.function, functools.partial(tf.function, jit_compile=True)],
@@ -16,7 +16,7 @@ every_mode = pytest.mark.parametrize(
 
 
 def counted(values, mask):
-    """The entries of values where mask is true, as a flat list; all of them without a mask."""
+    """Returns the entries of values where mask is true, as a flat list. Without a mask it returns all entries."""
     mask = np.ones(np.shape(values), bool) if mask is None else mask
     return [float(values[i]) for i in np.ndindex(np.shape(values)) if mask[i]]
 
@@ -46,7 +46,7 @@ def explained_variance(values, returns, mask=None):
 
 
 def generalized_advantage_estimation(rewards, values, next_values, terminated, truncated, gamma, gae_lambda):
-    """GAE of one trajectory [T] as the forward sum of Schulman et al. 2016, equation 16, stopped at episode ends."""
+    """Computes GAE of one trajectory [T]: the forward sum of Schulman et al. 2016, equation 16, up to episode ends."""
     num_steps = len(rewards)
     gamma = np.broadcast_to(gamma, [num_steps])
     advantages = np.zeros(num_steps)
@@ -62,7 +62,7 @@ def generalized_advantage_estimation(rewards, values, next_values, terminated, t
 
 
 def discounted_returns(rewards, next_values, terminated, truncated, gamma):
-    """Discounted sum of rewards of one trajectory [T] up to the end of the episode or of the rollout."""
+    """Computes the discounted sums of rewards of one trajectory [T] up to the end of the episode or of the rollout."""
     num_steps = len(rewards)
     gamma = np.broadcast_to(gamma, [num_steps])
     returns = np.zeros(num_steps)
@@ -80,7 +80,7 @@ def discounted_returns(rewards, next_values, terminated, truncated, gamma):
 
 
 def for_each_column(function, *arrays):
-    """Apply a function of trajectories [T] to every column of arrays [T, ...] (scalars are passed on)."""
+    """Applies a function of trajectories [T] to every column of arrays [T, ...]. Scalars are passed unchanged."""
     columns = [a.reshape(len(a), -1) if np.ndim(a) else a for a in arrays]
     results = [function(*(c[:, i] if np.ndim(c) else c for c in columns)) for i in range(columns[0].shape[1])]
     if isinstance(results[0], tuple):
@@ -89,7 +89,7 @@ def for_each_column(function, *arrays):
 
 
 def clipped_surrogate_loss(log_probs, old_log_probs, advantages, clip_ratio, mask=None, dual_clip=None):
-    """Negative of Schulman et al. 2017, equation 7, with the lower bound of Ye et al. 2020 (dual-clip PPO)."""
+    """Computes the negative of Schulman et al. 2017, equation 7, with the bound of Ye et al. 2020 (dual-clip PPO)."""
     objectives, kls, clipped, ratios = [], [], [], []
     for i in np.ndindex(log_probs.shape):
         if mask is not None and not mask[i]:

@@ -1,4 +1,7 @@
-"""PPO's update as plain NumPy loops, and the linear policy it can train: what the learner is tested against."""
+"""Implements PPO's update in slow NumPy loops, and a linear policy that it can train.
+
+Tests compare the learner with this implementation.
+"""
 
 import keras
 import numpy as np
@@ -12,11 +15,14 @@ from tfppo.ppo.types import ActionEvaluation, Batch
 NUM_FEATURES, NUM_ACTIONS = 3, 4
 RNG = np.random.default_rng(5)
 OLD = [RNG.normal(0.0, 0.5, [NUM_FEATURES, NUM_ACTIONS]), RNG.normal(0.0, 0.5, [NUM_FEATURES])]
-START = [weights + RNG.normal(0.0, 0.3, weights.shape) for weights in OLD]  # ratios leave the clip range here
+START = [weights + RNG.normal(0.0, 0.3, weights.shape) for weights in OLD]  # ratios leave the clip range
 
 
 class LinearPolicy:
-    """Logits and values linear in the inputs, [N, F] or [N, T, F]; `inputs` keeps what it was given in eager mode."""
+    """A policy with logits and values that are linear in the inputs, [N, F] or [N, T, F].
+
+    In eager mode, `inputs` records the inputs of each call.
+    """
 
     def __init__(self, weights=START, has_distribution=True):
         self.actor, self.critic = (keras.Variable(np.float32(w), dtype="float32") for w in weights)
@@ -44,7 +50,7 @@ class LinearPolicy:
 
 
 def make_batch(shape=(12,), weights=OLD, seed=0, **fields):
-    """A random batch, ragged, whose actions were taken by a policy with the given weights; float64 NumPy arrays."""
+    """Returns a random masked batch of float64 NumPy arrays. A policy with the given weights took the actions."""
     rng = np.random.default_rng(seed)
     inputs = rng.normal(size=[*shape, NUM_FEATURES])
     actions = rng.integers(NUM_ACTIONS, size=shape)
@@ -63,13 +69,13 @@ def make_batch(shape=(12,), weights=OLD, seed=0, **fields):
 
 
 def tensors(batch):
-    """The batch as the learner wants it: float32, int32 and bool tensors."""
+    """Converts a batch to float32, int32 and bool tensors for the learner."""
     dtypes = {"f": tf.float32, "i": tf.int32, "b": tf.bool}
     return tf.nest.map_structure(lambda x: x if x is None else tf.constant(x, dtypes[x.dtype.kind]), batch)
 
 
 def evaluate(weights, inputs, actions):
-    """(log_probs, entropies, values, logits) of the linear policy."""
+    """Returns (log_probs, entropies, values, logits) of the linear policy."""
     logits = inputs @ weights[0]
     log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
     log_probs = np.take_along_axis(log_p, actions[..., None], -1)[..., 0]
@@ -77,7 +83,7 @@ def evaluate(weights, inputs, actions):
 
 
 def divergences(batch, log_probs, logits):
-    """The penalised KL of each entry: against the reference, exact, or from the samples."""
+    """Returns the penalised KL of each entry: to the reference, exact to the old policy, or estimated from samples."""
     if batch.reference_log_probs is not None:
         return (log_probs - batch.reference_log_probs) ** 2 / 2
     if batch.old_distribution is not None:
@@ -90,7 +96,7 @@ def divergences(batch, log_probs, logits):
 
 
 def loss(weights, batch, config, clip_ratio, kl_coeff):
-    """What is minimised, and the metrics, of one minibatch."""
+    """Returns the loss and the metrics of one minibatch."""
     log_probs, entropies, values, logits = evaluate(weights, batch.inputs, batch.actions)
     advantages = batch.advantages
     if config.normalize_advantages:
@@ -112,7 +118,7 @@ def loss(weights, batch, config, clip_ratio, kl_coeff):
 
 
 def gradient(weights, *arguments, step=1e-5):
-    """Central finite differences of the loss with respect to every weight."""
+    """Computes the gradient of the loss by central finite differences."""
     slopes = [np.zeros_like(w) for w in weights]
     for array, slope in zip(weights, slopes, strict=True):
         for i in np.ndindex(array.shape):
@@ -131,7 +137,7 @@ def global_norm(arrays):
 
 
 class SlowLearner:
-    """The learner, one number at a time. Its minibatches are drawn with the library's `permutation`."""
+    """The learner in plain Python and NumPy loops. It draws minibatches with `permutation` of the package."""
 
     def __init__(self, config, num_iterations, weights=START, seed=0):
         self.config, self.num_iterations, self.seed = config, num_iterations, seed
@@ -142,7 +148,7 @@ class SlowLearner:
         self.kl_coeff = config.kl_coeff
 
     def update(self, batch):
-        """Trains in place; returns the metrics of every minibatch that was evaluated, and the last epoch's KL."""
+        """Trains in place. Returns one row of metrics for each minibatch that was evaluated."""
         config, rows = self.config, []
         left = 1 - self.iteration / self.num_iterations
         learning_rate = config.learning_rate * (left if config.learning_rate_schedule == "linear" else 1)
@@ -168,7 +174,7 @@ class SlowLearner:
         return rows
 
     def apply(self, slopes, learning_rate, beta_1=0.9, beta_2=0.999):
-        """Adam in the form of Kingma and Ba 2015, section 2: epsilon beside the uncorrected root."""
+        """Applies Adam as at the end of section 2 of Kingma and Ba 2015: epsilon is added to the uncorrected root."""
         self.steps += 1
         rate = learning_rate * np.sqrt(1 - beta_2**self.steps) / (1 - beta_1**self.steps)
         for w, m, v, slope in zip(self.weights, self.first_moments, self.second_moments, slopes, strict=True):

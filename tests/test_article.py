@@ -1,4 +1,4 @@
-"""The document's class: its arguments, its checks, and that `train` is PPO on what it is given."""
+"""Tests the class of the article: its arguments, its errors, and that `train` is PPO on the given transitions."""
 
 from types import SimpleNamespace
 
@@ -60,10 +60,10 @@ def test_act_samples_from_the_policy_and_test_is_greedy():
     assert not ppo.test(states).any()
     assert ppo.act(np.zeros(4)).shape == () and ppo.test(np.zeros(4)) == 0
     first, second = ppo.act(states), ppo.act(states)
-    assert (first != second).any()  # a new draw each time
+    assert (first != second).any()  # each call samples again
     twin = PPO(None, 4, 2)
     twin.actor.set_weights(ppo.actor.get_weights())
-    assert (twin.act(states) == first_draw).all()  # the seed says which
+    assert (twin.act(states) == first_draw).all()  # the same seed samples the same actions
 
 
 @pytest.mark.parametrize("episode_len", [4, 10, 1000])
@@ -82,13 +82,13 @@ def test_the_batch_is_gae_on_the_transitions(episode_len):
     advantages, returns = reference.generalized_advantage_estimation(
         given["reward"], values, next_values, given["terminated"], truncated, 0.9, 0.8
     )
-    assert batch.mask.numpy().tolist() == [True] * 50 + [False] * 14  # whole minibatches of 32
+    assert batch.mask.numpy().tolist() == [True] * 50 + [False] * 14  # padded to whole minibatches of 32
     np.testing.assert_allclose(batch.advantages[:50], advantages, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(batch.returns[:50], returns, rtol=1e-4, atol=1e-5)
 
 
 class Constant(gymnasium.Env):
-    """Every state is the same: where an episode ends does not show in them."""
+    """All states are equal, so they do not show where an episode ends."""
 
     observation_space = gymnasium.spaces.Box(-1, 1, (4,))
     action_space = gymnasium.spaces.Discrete(2)
@@ -113,7 +113,7 @@ def test_learn_hands_on_where_the_environment_cut_an_episode_short(monkeypatch):
 def test_without_a_mask_cuts_are_inferred_and_with_one_it_counts_too():
     transitions = random_transitions(8) | {"terminated": np.arange(8) == 5}
     options = {"gamma": 0.9, "episode_len": 100, "state_dim": 4, "action_dim": 2, "multiple": 1}
-    mask = np.isin(np.arange(8), [2, 5])  # where an episode is at its own end it is not cut short
+    mask = np.isin(np.arange(8), [2, 5])  # a terminated episode is not truncated
     for truncated, cuts in ((None, [7]), (mask, [2, 7])):
         made = make_transitions(**transitions, truncated=truncated, **options)
         assert np.flatnonzero(made.truncated).tolist() == cuts
@@ -218,11 +218,11 @@ def test_transitions_that_do_not_fit_are_refused(change, message):
 @pytest.mark.parametrize(
     ("settings", "complaint"),
     [
-        ({"seed": -1}, "seed must be between 0 and 2**31 - 1, not -1"),
-        ({"seed": 2**31}, "seed must be between 0 and 2**31 - 1"),
-        ({"hidden_units": (0,)}, "hidden_units must be positive widths, not (0,)"),
-        ({"state_dim": 0}, "state_dim must be a whole number, at least 1, not 0"),
-        ({"action_dim": None}, "action_dim must be a whole number, at least 1, not None"),
+        ({"seed": -1}, "seed is -1; it must be between 0 and 2**31 - 1"),
+        ({"seed": 2**31}, "seed is 2147483648; it must be between 0 and 2**31 - 1"),
+        ({"hidden_units": (0,)}, "hidden_units is (0,); it must be positive widths"),
+        ({"state_dim": 0}, "state_dim is 0; it must be a whole number, at least 1"),
+        ({"action_dim": None}, "action_dim is None; it must be a whole number, at least 1"),
     ],
 )
 def test_settings_out_of_their_bounds_are_refused(settings, complaint):
@@ -238,16 +238,16 @@ def test_whole_numbers_and_lists_of_others_are_taken():
 @pytest.mark.parametrize(
     ("settings", "complaint"),
     [
-        ({"episode_len": 0}, "episode_len must be a whole number, at least 1, not 0"),
-        ({"episode_len": 2.5}, "episode_len must be a whole number, at least 1, not 2.5"),
-        ({"train_steps": 0}, "train_steps must be a whole number, at least 1, not 0"),
-        ({"batch_size": 0}, "batch_size must be a whole number, at least 2, not 0"),
-        ({"batch_size": 1}, "batch_size must be a whole number, at least 2, not 1"),
-        ({"gamma": 1.5}, "gamma must be between 0 and 1, not 1.5"),
+        ({"episode_len": 0}, "episode_len is 0; it must be a whole number, at least 1"),
+        ({"episode_len": 2.5}, "episode_len is 2.5; it must be a whole number, at least 1"),
+        ({"train_steps": 0}, "train_steps is 0; it must be a whole number, at least 1"),
+        ({"batch_size": 0}, "batch_size is 0; it must be a whole number, at least 2"),
+        ({"batch_size": 1}, "batch_size is 1; it must be a whole number, at least 2"),
+        ({"gamma": 1.5}, "gamma is 1.5; it must be between 0 and 1"),
     ],
 )
 def test_learn_refuses_what_is_out_of_bounds_before_it_acts(settings, complaint):
-    env = gymnasium.make("CartPole-v1")  # which would raise if it were stepped without a reset
+    env = gymnasium.make("CartPole-v1")  # it raises if it is stepped without a reset
     assert refusal(lambda: PPO(env, 4, 2).learn(**{"verbose": False} | settings)) == complaint
 
 

@@ -1,4 +1,4 @@
-"""Settings: validated when they are made, equal after a way through YAML, and every refusal one line with a name."""
+"""Settings are validated when a config is made, survive YAML, and are named in the one-line error if invalid."""
 
 import dataclasses
 import math
@@ -19,10 +19,10 @@ from tfppo.training.config import RunConfig
 
 NAN, INF = math.nan, math.inf
 
-# Another valid value of every setting, and values that it must refuse. A new setting has to be added here.
+# A valid value of every setting that is not its default, and invalid values. Add every new setting here.
 OTHER = {
     PPOConfig: {
-        "learning_rate": 1,  # a whole number will do where a real one is wanted
+        "learning_rate": 1,  # integers are allowed where floats are
         "learning_rate_schedule": "cosine",
         "warmup_iterations": 3,
         "clip_ratio": 0.1,
@@ -72,7 +72,7 @@ OTHER = {
     },
     RunConfig: {
         "seed": 0,
-        "name": "null",  # a text that YAML could take for something else
+        "name": "null",  # a text that YAML could read as None
         "runs_dir": Path("some where") / "else",
         "device": "cpu",
         "compile_rollout": "eager",
@@ -197,7 +197,7 @@ class Constrained:
     ],
 )
 def test_a_constraint_stands_beside_its_field(name, value, wanted):
-    assert refusal(lambda: Constrained(**{name: value})) == f"{name} must be {wanted}, not {value!r}"
+    assert refusal(lambda: Constrained(**{name: value})) == f"{name} is {value!r}; it must be {wanted}"
 
 
 @pytest.mark.parametrize("config_class", CONFIGS)
@@ -248,8 +248,7 @@ def test_yaml_keeps_the_order_of_the_settings_and_needs_only_some_of_them():
 )
 def test_a_wrong_value_is_refused_with_the_name_of_the_setting(config_class, name, value):
     text = refusal(lambda: config_class(**{name: value}))
-    assert text.startswith(f"{name} must be "), text
-    assert text.endswith(f"not {value!r}"), text
+    assert text.startswith(f"{name} is {value!r}; it must be "), text
 
 
 @pytest.mark.parametrize(
@@ -262,7 +261,7 @@ def test_a_wrong_value_is_refused_with_the_name_of_the_setting(config_class, nam
     ],
 )
 def test_texts_of_text_are_refused_too(name, value):
-    assert refusal(lambda: TextConfig(**{name: value})).startswith(f"{name} must be ")
+    assert refusal(lambda: TextConfig(**{name: value})).startswith(f"{name} is {value!r}; it must be ")
     assert TextConfig(stop_token="\n").stop_token == "\n"
 
 

@@ -1,5 +1,7 @@
-"""Every setting of every config, with whatever it could be given: it is taken, and survives YAML, or it is refused in
-one line that names it. In Python, as YAML, and on the command line."""
+"""Random values for every setting of every config: each is accepted and survives YAML, or gives a one-line error.
+
+The values are given in Python, as YAML, and on the command line. The error names the setting.
+"""
 
 import contextlib
 import dataclasses
@@ -41,9 +43,9 @@ every_config = pytest.mark.parametrize("config_class", CONFIGS, ids=lambda confi
 fuzz = functools.partial(
     settings, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck)
 )
-LONGEST = 1500  # characters of a refusal; an unknown setting is answered with all that there are
+LONGEST = 1500  # characters of an error; the error for an unknown setting lists all settings
 
-LETTERS = st.characters(exclude_categories=())  # control characters and lone surrogates, too
+LETTERS = st.characters(exclude_categories=())  # with control characters and lone surrogates
 TEXTS = st.one_of(
     st.text(LETTERS, max_size=8),
     st.sampled_from(
@@ -64,7 +66,7 @@ PLAIN = st.one_of(st.none(), st.booleans(), WHOLE, REAL.map(float), TEXTS)
 NESTED = st.recursive(
     PLAIN, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3), max_leaves=8
 )
-OTHER = st.one_of(  # what YAML does not hold
+OTHER = st.one_of(  # values that YAML cannot represent
     TEXTS.map(Path),
     TEXTS.map(np.str_),
     st.binary(max_size=4),
@@ -76,7 +78,7 @@ ANYTHING = REAL | NESTED | OTHER
 
 @functools.cache
 def plausible(hint):
-    """Values of the type that a setting is annotated with, most of them in its bounds."""
+    """Values of the annotated type of a setting, most of them within its bounds."""
     if typing.get_origin(hint) is typing.Literal:
         return st.sampled_from(typing.get_args(hint))
     if typing.get_origin(hint) is tuple:
@@ -89,7 +91,7 @@ def plausible(hint):
 
 @st.composite
 def arguments(draw, config_class, values):
-    """A few settings of a config, by their names; the others keep their defaults."""
+    """A few settings of a config by name. The others keep their defaults."""
     hints = typing.get_type_hints(config_class)
     names = draw(st.lists(st.sampled_from(list(hints)), min_size=1, max_size=3, unique=True))
     return {name: draw(values(hints[name])) for name in names}
@@ -97,14 +99,13 @@ def arguments(draw, config_class, values):
 
 @functools.cache
 def plausible_or_not(hint):
-    """What is plausible two times out of three."""
+    """Values that are plausible in two of three cases."""
     return st.sampled_from([plausible(hint), plausible(hint), ANYTHING]).flatmap(lambda values: values)
 
 
 @pytest.fixture(autouse=True)
 def the_same_everywhere(monkeypatch, tmp_path):
-    """Hypothesis leaves nothing in the current folder, and draws no constants out of the modules that happen to be
-    loaded."""
+    """Hypothesis writes no files to the current folder, and does not use constants of the loaded modules."""
     set_hypothesis_home_dir(tmp_path)
     monkeypatch.setattr(providers, "is_local_module_file", lambda path: False)
     yield
@@ -122,18 +123,18 @@ def check_refusal(error, names):
 
 
 def parts(config_class):
-    """The configs in a config, by name: of a run. Of others none."""
+    """Returns the configs that are fields of a run's config, by name. Other configs have none."""
     hints = typing.get_type_hints(config_class)
     return {name: hint for name, hint in hints.items() if dataclasses.is_dataclass(hint)}
 
 
 def within(kinds):
-    """The names of the settings of those among some things that are configs."""
+    """Returns the names of the settings of those values that are configs."""
     return [field.name for kind in kinds if dataclasses.is_dataclass(kind) for field in dataclasses.fields(kind)]
 
 
 def settings_of(config_class):
-    """The names of all settings of a config, and of those in it."""
+    """Returns the names of all settings of a config and of the configs in it."""
     return [*within([config_class]), *within(parts(config_class).values())]
 
 
@@ -162,12 +163,12 @@ def test_python(config_class):
             assert from_yaml(config_class, to_yaml(built)) == built
 
     check()
-    assert 5 < taken < 190  # or one of the two was hardly tried
+    assert 5 < taken < 190  # otherwise one of the two was hardly tested
 
 
 @every_config
 def test_runs_of_settings_that_are_each_in_their_bounds(config_class):
-    """Rules over several settings: their refusals name one of those that were given."""
+    """The error of a rule over several settings names one of the given settings."""
     whole = st.integers(1, 64)
 
     def small(hint):
@@ -249,7 +250,7 @@ COMMANDS = {
 
 @pytest.fixture
 def done(monkeypatch):
-    """The settings of what would have been trained."""
+    """Replaces training. Returns the settings of the run."""
     done = []
     for module, name in (
         (tfppo.control.run, "train"),
@@ -274,7 +275,7 @@ def test_command_line(command, done):
 
     @functools.cache
     def spelled(hint):
-        """What stands behind an option: mostly a word; tyro takes long to say what is wrong with the others."""
+        """The words after an option. There is mostly one, because tyro is slow to make the error for other numbers."""
         words = st.lists(plausible(hint).map(str) | TEXTS, min_size=1, max_size=1)
         several = st.lists(TEXTS, max_size=3)
         often = [several] * 5 if typing.get_origin(hint) is tuple else [words] * 9

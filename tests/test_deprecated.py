@@ -1,4 +1,4 @@
-"""Names of version 0.1 still work, and say what they are called now."""
+"""Tests that names of version 0.1 still work, with a warning that has the current name."""
 
 import importlib.util
 import subprocess
@@ -16,7 +16,7 @@ from tfppo.control.recipes import make_control_config
 from tfppo.settings import from_yaml, to_yaml
 from tfppo.text.config import TextRunConfig, make_text_config
 
-USES = {  # a line of a user's, and what its warning says
+USES = {  # a line of a user's program, and the text of its warning
     "from tfppo import control_run": "tfppo.control_run is now called tfppo.make_control_config",
     "import tfppo; tfppo.text_run()": "tfppo.text_run is now called tfppo.make_text_config",
     "import tfppo.random": "tfppo.random is now called tfppo.ops.random",
@@ -45,14 +45,14 @@ def test_users_are_shown_their_own_lines(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     expected = {f"{program}:{line}: DeprecationWarning: {text};" for line, text in enumerate(USES.values(), 1)}
-    expected = {warning for warning in expected if not warning.startswith(f"{program}:4:")}  # line 3 has imported it
+    expected = {warning for warning in expected if not warning.startswith(f"{program}:4:")}  # line 3 imported it
     shown = [line for line in done.stderr.splitlines() if "DeprecationWarning" in line]
     assert {line.partition(";")[0] + ";" for line in shown} == expected and len(shown) == len(expected), done.stderr
 
 
 def test_an_old_module_is_the_new_one():
     with pytest.warns(DeprecationWarning, match="tfppo.text.preferences is now called tfppo.text.rewards.reward_model"):
-        from tfppo.text.preferences import RewardModel  # as README.md of version 0.1 has it
+        from tfppo.text.preferences import RewardModel  # as in README.md of version 0.1
     from tfppo.text.rewards import reward_model
 
     assert RewardModel is reward_model.RewardModel
@@ -74,7 +74,7 @@ def test_every_old_module_has_its_place(old, new):
         warnings.simplefilter("ignore", DeprecationWarning)
         assert importlib.util.find_spec(new) is not None
     folder = Path(tfppo.__file__).parents[1]
-    assert not (folder / (old.replace(".", "/") + ".py")).exists()  # or the old name would be a module of today
+    assert not (folder / (old.replace(".", "/") + ".py")).exists()  # otherwise the old name would be a current module
     assert not (folder / old.replace(".", "/") / "__init__.py").exists()
 
 

@@ -1,4 +1,4 @@
-"""The list of mutations fits the code: what is to be changed is there, once, and so are the tests that shall see it."""
+"""The list of mutations fits the code: the texts to replace occur once, and the named tests exist."""
 
 from collections import Counter
 from pathlib import Path
@@ -22,7 +22,7 @@ def test_every_group_has_mutations_that_are_caught(group):
 
 
 def test_the_tests_that_are_named_are_there():
-    """By their names in the text of their files: nothing is imported."""
+    """Looks for the names in the text of the test files. Nothing is imported."""
     for row in MUTATIONS:
         assert row.tests, row
         for test in row.tests:

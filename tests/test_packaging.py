@@ -1,4 +1,4 @@
-"""The wheel and the source distribution hold the package and its assets, and run where no checkout is."""
+"""Tests that the wheel and the source distribution contain the package and its assets, and work without a checkout."""
 
 import os
 import shutil
@@ -13,7 +13,7 @@ import pytest
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parent.parent
-LARGEST = 20 * 10**6  # bytes of the wheel
+LARGEST = 20 * 10**6  # maximum size of the wheel, in bytes
 CARTPOLE = (
     "train cartpole --num-envs 4 --rollout-length 8 --total-steps 32 --minibatch-size 16 --num-epochs 1 --name control "
     "--eval-episodes 1 --video-episodes 0 --device cpu --compile-rollout eager --compile-update eager"
@@ -32,23 +32,24 @@ def run(*command, **options):
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
-    """The wheel and the source distribution, built from a copy of the sources: building writes beside them."""
+    """Builds the wheel and the source distribution from a copy of the sources, because a build writes files there."""
     source, folder = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("dist")
     shutil.copytree(ROOT / "tfppo", source / "tfppo", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
-    run(sys.executable, "-m", "build", "--outdir", folder, source, cwd=folder)  # the wheel from the other
+    run(sys.executable, "-m", "build", "--outdir", folder, source, cwd=folder)  # the wheel from the sdist
     return {path.suffix: path for path in folder.iterdir()}
 
 
 @pytest.fixture(params=[".whl", ".gz"])
 def installed(request, built, tmp_path):
-    """The folder of the programs of an environment in which one of them is installed."""
+    """Returns the `bin` folder of an environment in which one of the two is installed."""
     venv.create(tmp_path / "venv", with_pip=True)
     (libraries,) = (tmp_path / "venv" / "lib").glob("python*/site-packages")
-    ours = [path for path in sys.path if path.endswith("site-packages")]  # dependencies, which take minutes to install
+    # Reuse the installed dependencies, because installing them takes minutes.
+    ours = [path for path in sys.path if path.endswith("site-packages")]
     (libraries / "dependencies.pth").write_text("\n".join(ours))
-    # The wheel's requirements must be met by these; a source distribution is built with setuptools of the index.
+    # They must meet the requirements of the wheel. A source distribution is built with setuptools of the index.
     option = "--no-index" if request.param == ".whl" else "--no-deps"
     programs = tmp_path / "venv" / "bin"
     run(programs / "python", "-m", "pip", "install", "--quiet", option, built[request.param], cwd=tmp_path)

@@ -1,6 +1,6 @@
 """PPO for control and for language models in TensorFlow 2 and Keras 3.
 
-The public names are imported on first use, so that the command line answers before TensorFlow is loaded.
+The public names are imported on first use, so that the command line can print its help without loading TensorFlow.
 """
 
 import importlib
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from tfppo import deprecated
 
-if TYPE_CHECKING:  # the same names once more, for editors and type checkers
+if TYPE_CHECKING:  # the same names as in _PUBLIC, for editors and type checkers
     from tfppo.article import PPO as PPO
     from tfppo.control.config import ControlConfig as ControlConfig
     from tfppo.control.config import ControlRunConfig as ControlRunConfig
@@ -72,12 +72,12 @@ __all__ = [*_PUBLIC, "__version__"]
 
 sys.meta_path.insert(0, deprecated.MovedModules())
 
-if not TYPE_CHECKING:  # or a type checker would take every name to be there
+if not TYPE_CHECKING:  # with __getattr__, a type checker would accept every name
 
     def __getattr__(name):
         public = name if name in _PUBLIC else deprecated.new_name(name)
         if public is None:
-            raise AttributeError(f"module 'tfppo' has no attribute {name!r}; its public names are {', '.join(_PUBLIC)}")
+            raise AttributeError(f"module 'tfppo' has no attribute {name!r}; the public names are {', '.join(_PUBLIC)}")
         return getattr(importlib.import_module(_PUBLIC[public]), public)
 
 

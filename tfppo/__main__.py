@@ -1,4 +1,4 @@
-"""`python -m tfppo` is `tfppo`."""
+"""Runs the command line with `python -m tfppo`."""
 
 import sys
 

@@ -1,4 +1,7 @@
-"""The document's class, modernised: the same names and meaning, on the same learner as everything else."""
+"""Defines `PPO`, the class of the article's sketch, with the same names and meaning.
+
+It uses the same learner as the rest of the package.
+"""
 
 import dataclasses
 from collections.abc import Callable
@@ -22,23 +25,23 @@ from tfppo.training.config import RunConfig
 
 
 class PPO:
-    """PPO for one gymnasium environment with discrete actions.
+    """PPO for one Gymnasium environment with discrete actions.
 
     Args:
-      env: a gymnasium environment, or None if only `train`, `act` and `test` are used.
-      state_dim: width of an observation.
-      action_dim: number of actions.
-      learning_rate: Adam's step size.
-      clip_ratio: epsilon of the clipped surrogate.
-      entropy_coeff: weight of the entropy bonus.
-      hidden_units: widths of the hidden layers of actor and critic.
-      gae_lambda: lambda of generalised advantage estimation.
-      num_epochs: passes over the transitions in an update.
-      seed: of the weights, the actions, the minibatches and the environment.
+      env: Gymnasium environment. None if only `act`, `test` and `train` are used.
+      state_dim: Width of an observation.
+      action_dim: Number of actions.
+      learning_rate: Step size of Adam.
+      clip_ratio: Epsilon of the clipped surrogate (Schulman et al. 2017, eq. 7).
+      entropy_coeff: Coefficient of the entropy bonus.
+      hidden_units: Widths of the hidden layers of the actor and of the critic.
+      gae_lambda: Lambda of generalized advantage estimation (Schulman et al. 2016).
+      num_epochs: Number of passes over the transitions per update.
+      seed: Seed of the weights, the actions, the minibatches and the environment.
 
     Raises:
-      UsageError: if a number is out of its bounds, or the environment's spaces do not fit state_dim and action_dim,
-        or are of a kind that is not supported.
+      UsageError: If a number is out of its bounds, or the spaces of the environment are not supported or do not match
+        `state_dim` and `action_dim`.
     """
 
     def __init__(
@@ -58,8 +61,8 @@ class PPO:
         hidden_units = tuple(hidden_units) if isinstance(hidden_units, list) else hidden_units
         _check_whole(1, state_dim=state_dim, action_dim=action_dim)
         seed = int(seed) if isinstance(seed, np.integer) else seed
-        RunConfig(seed=seed)  # which checks it
-        ControlConfig(hidden_units=hidden_units)
+        RunConfig(seed=seed)  # raises if the seed is invalid
+        ControlConfig(hidden_units=hidden_units)  # raises if the widths are invalid
         if env is not None:
             _check_environment(env, state_dim, action_dim)
         self.env = env
@@ -80,16 +83,17 @@ class PPO:
         self.critic: keras.Model
         self.build_model()
         self._policy = ActorCriticPolicy(self.actor, self.critic)
-        # One state at a time is all overhead: XLA makes one kernel call of it, half the time of a graph.
+        # With one state at a time, most of the time is overhead. XLA takes half the time of a graph: one kernel call.
         self._num_acts = tf.Variable(0, dtype=tf.int64, trainable=False)
         self._sample = tf.function(self._sample_actions, autograph=False, jit_compile=True)
         self._greedy = tf.function(self._policy.greedy, autograph=False, jit_compile=True)
         self._make_learner(config, 1)
 
     def build_model(self) -> None:
-        """Makes `actor` (states [N, state_dim] to logits [N, action_dim]) and `critic` (states to values [N, 1]).
+        """Builds the Keras models `actor` and `critic`.
 
-        A subclass may make other Keras models of these shapes.
+        The actor maps states [N, state_dim] to logits [N, action_dim]. The critic maps states to values [N, 1]. A
+        subclass can override this method to build other models with these shapes.
         """
         observations = gymnasium.spaces.Box(-np.inf, np.inf, (self.state_dim,))
         actions = gymnasium.spaces.Discrete(self.action_dim)
@@ -97,11 +101,31 @@ class PPO:
         self.critic = make_critic(observations, self.hidden_units, seed=self.seed)
 
     def act(self, state: np.ndarray) -> np.ndarray:
-        """Samples an action for a state [state_dim], or one for each of states [N, state_dim]."""
+        """Samples actions from the policy.
+
+        Args:
+          state: One state [state_dim], or states [N, state_dim].
+
+        Returns:
+          One action (scalar), or actions [N].
+
+        Raises:
+          UsageError: If `state` has another shape.
+        """
         return self._for_states(self._sample, state)
 
     def test(self, state: np.ndarray) -> np.ndarray:
-        """The greedy action for a state [state_dim], or one for each of states [N, state_dim]."""
+        """Returns the greedy actions, those with the highest probability.
+
+        Args:
+          state: One state [state_dim], or states [N, state_dim].
+
+        Returns:
+          One action (scalar), or actions [N].
+
+        Raises:
+          UsageError: If `state` has another shape.
+        """
         return self._for_states(self._greedy, state)
 
     def train(
@@ -116,24 +140,26 @@ class PPO:
         terminated: np.ndarray,
         truncated: np.ndarray | None = None,
     ) -> dict[str, float]:
-        """One PPO update on transitions in time order, collected by `act` since the last update.
+        """Performs one PPO update on transitions in time order, which `act` has collected since the last update.
 
         Args:
-          state: [N, state_dim].
-          action: int [N].
-          reward: [N].
-          next_state: [N, state_dim], the true successors: where an episode ends, not the next one's start.
-          gamma: discount factor.
-          episode_len: steps after which an episode was cut short (truncated). The end of the batch cuts as well, and
-            so does a successor that is not the next state.
-          terminated: bool [N], where an episode came to its own end.
-          truncated: bool [N], where the environment cut an episode short; None: only `episode_len` and the states say.
+          state: States [N, state_dim].
+          action: Actions, int [N].
+          reward: Rewards [N].
+          next_state: True successors of the states, [N, state_dim]. At the end of an episode, it is the final state of
+            that episode, not the first state of the next episode.
+          gamma: Discount factor.
+          episode_len: Number of steps after which an episode is truncated. An episode is also truncated at the end of
+            the batch, and where a successor differs from the next state.
+          terminated: bool [N], True where an episode reached a terminal state.
+          truncated: bool [N], True where the environment truncated an episode. None: only `episode_len` and the states
+            determine it.
 
         Returns:
-          metrics, named as in `metrics.METRICS`.
+          Metrics, by name of `reporting.metrics.METRICS`.
 
         Raises:
-          UsageError: if the shapes do not fit together, or actions, gamma or episode_len are out of range.
+          UsageError: If the shapes do not match, or actions, `gamma` or `episode_len` are out of range.
         """
         transitions = make_transitions(
             state,
@@ -161,26 +187,27 @@ class PPO:
         anneal: bool = False,
         verbose: bool = True,
     ) -> list[float]:
-        """The sketch's outer loop: `train_steps` times, act for `episode_len` steps from a fresh start, then train.
+        """Trains with the outer loop of the sketch.
 
-        An episode that terminates is followed by another one, until the `episode_len` steps are done.
+        Each of the `train_steps` iterations resets the environment, acts for `episode_len` steps and trains on these
+        transitions. If an episode ends earlier, the next episode follows.
 
         Args:
-          train_steps: updates.
-          batch_size: transitions in a minibatch, at least 2: their advantages are whitened.
-          episode_len: steps in an episode at most, and in a batch of transitions.
-          gamma: discount factor.
-          anneal: let the learning rate go linearly to 0 over the updates [Huang et al. 2022, detail 4].
-          verbose: print a line every 100 updates, as the sketch does.
+          train_steps: Number of updates.
+          batch_size: Number of transitions per minibatch. At least 2, because their advantages are whitened.
+          episode_len: Number of steps per update, and the maximum length of an episode.
+          gamma: Discount factor.
+          anneal: Decrease the learning rate linearly to 0 over the updates (Huang et al. 2022, detail 4).
+          verbose: Print a line every 100 updates, as the sketch does.
 
         Returns:
-          total rewards of the episodes that terminated or lasted `episode_len` steps, in time order.
+          Total rewards of the episodes that ended or lasted `episode_len` steps, in time order.
 
         Raises:
-          UsageError: if there is no environment, or a number is out of its bounds.
+          UsageError: If there is no environment, or a number is out of its bounds.
         """
         if self.env is None:
-            raise UsageError("learn needs an environment: PPO(env, ...), with one from gymnasium.make")
+            raise UsageError("env is None, but learn needs an environment: PPO(gymnasium.make(...), ...)")
         _check_whole(1, train_steps=train_steps, episode_len=episode_len)
         _check_whole(2, batch_size=batch_size)
         check_value("gamma", gamma, "between 0 and 1", lambda v: 0 <= v <= 1)
@@ -210,9 +237,9 @@ class PPO:
         return totals
 
     def _collect(self, num_steps: int, seed: int | None, totals: list[float]) -> tuple[np.ndarray, ...]:
-        """`num_steps` transitions from a fresh start; appends the total rewards of whole episodes to `totals`."""
+        """Collects `num_steps` transitions after a reset, and appends the total rewards of episodes to `totals`."""
         rows: list[tuple[Any, ...]] = []
-        assert self.env is not None  # `learn` has looked
+        assert self.env is not None  # checked by `learn`
         state, _ = self.env.reset(seed=seed)
         total, length = 0.0, 0
         for _ in range(num_steps):
@@ -242,11 +269,12 @@ class PPO:
         return self._policy.distribution(states).sample(seed)
 
     def _for_states(self, choose: Callable[[tf.Tensor], tf.Tensor], state: np.ndarray) -> np.ndarray:
-        """Chooses for states [N, state_dim], or for a single state."""
+        """Chooses actions for states [N, state_dim], or for a single state."""
         states = np.asarray(state, np.float32)
         if states.ndim not in (1, 2) or states.shape[-1] != self.state_dim:
             raise UsageError(
-                f"state has shape {states.shape}: give one, ({self.state_dim},), or N of them, (N, {self.state_dim})"
+                f"state has shape {states.shape}; it must be ({self.state_dim},) for one state, or "
+                f"(N, {self.state_dim}) for N states"
             )
         actions = choose(tf.constant(np.atleast_2d(states))).numpy()
         return actions if states.ndim == 2 else actions[0]
@@ -261,10 +289,15 @@ def _check_whole(least: int, **given: int) -> None:
 def _check_environment(env: gymnasium.Env, state_dim: int, action_dim: int) -> None:
     if not isinstance(env.action_space, gymnasium.spaces.Discrete) or env.action_space.start != 0:
         space = one_line(env.action_space)
-        raise UsageError(f"action space {space} is not Discrete from 0; for others: tfppo train control")
+        raise UsageError(
+            f"the action space is {space}; it must be Discrete and start at 0: use `tfppo train control` for others"
+        )
     if env.observation_space.shape != (state_dim,):
         raise UsageError(
-            f"state_dim is {state_dim}, but the environment's states have shape {env.observation_space.shape}"
+            f"state_dim is {state_dim}, but the environment's states have shape {env.observation_space.shape}; give an "
+            "environment with vectors as states, and their width as state_dim"
         )
     if env.action_space.n != action_dim:
-        raise UsageError(f"action_dim is {action_dim}, but the environment has {env.action_space.n} actions")
+        raise UsageError(
+            f"action_dim is {action_dim}; it must be {env.action_space.n}, the number of actions of the environment"
+        )

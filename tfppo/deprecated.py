@@ -1,4 +1,4 @@
-"""Names of version 0.1, which work in version 0.2 with a DeprecationWarning."""
+"""Keeps the names of version 0.1 importable, with a `DeprecationWarning`, until version 0.3."""
 
 import importlib
 import sys
@@ -11,7 +11,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-NAMES = {  # of the package
+NAMES = {  # public names of the package: old to new
     "control_run": "make_control_config",
     "text_run": "make_text_config",
     "ControlRun": "ControlRunConfig",
@@ -19,7 +19,7 @@ NAMES = {  # of the package
     "Evaluation": "ActionEvaluation",
 }
 SETTINGS = {"kl_rule": "kl_controller", "kl_target": "adaptive_kl_target"}
-_KEPT = {  # where modules went, below the package and the old place: those that kept their own names
+_KEPT = {  # (old folder, new folder) of modules that moved but kept their own names
     ("", "ops"): "masking random divergences distributions normals returns losses",
     ("", "execution"): "xla_cache replicas mirrored multiworker distribute",
     ("", "ppo"): "types schedules objective learner",
@@ -63,34 +63,47 @@ MODULES = {_below_package(old): _below_package(new) for old, new in _RENAMED.ite
 
 
 def new_name(name: str) -> str | None:
-    """Returns what a public name of version 0.1 is called now, with a warning; None: it was never public."""
+    """Returns the current name of a public name of version 0.1, and warns if the name is deprecated.
+
+    Args:
+      name: Name of the attribute of `tfppo`.
+
+    Returns:
+      The current name, or None if version 0.1 had no such public name or did not rename it.
+    """
     if name in NAMES:
         _warn(f"tfppo.{name}", f"tfppo.{NAMES[name]}", stacklevel=4)
     return NAMES.get(name)
 
 
 def with_new_names(settings: Mapping[str, T]) -> dict[str, T]:
-    """Returns settings under their present names, with a warning for each that was renamed."""
+    """Returns settings by their current names, and warns about each renamed setting.
+
+    Args:
+      settings: Values by current name or by name of version 0.1.
+    """
     for name in SETTINGS.keys() & settings.keys():
         _warn(f"the setting {name}", SETTINGS[name], stacklevel=5)
     return {SETTINGS.get(name, name): value for name, value in settings.items()}
 
 
 class MovedModules(MetaPathFinder, Loader):
-    """Finds a module under its old name: the import gives the module that there is now, with a warning."""
+    """Imports the current module, with a warning, when a module is imported by its name of version 0.1."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Returns a spec for an old name; None: not one."""
+        """Returns a module spec for an old name, or None for any other name."""
         return ModuleSpec(fullname, self) if fullname in MODULES else None
 
     def exec_module(self, module: ModuleType) -> None:
-        """Puts the present module in the place of the old one."""
+        """Replaces the old module by the current one in `sys.modules`."""
         old = module.__name__
         _warn(old, MODULES[old], stacklevel=3)
         sys.modules[old] = importlib.import_module(MODULES[old])
 
 
 def _warn(old: str, new: str, stacklevel: int) -> None:
-    warnings.warn(f"{old} is now called {new}; the old name goes in version 0.3", DeprecationWarning, stacklevel)
+    warnings.warn(
+        f"{old} is now called {new}; the old name will be removed in version 0.3", DeprecationWarning, stacklevel
+    )

@@ -1,16 +1,20 @@
-"""Errors caused by user input."""
+"""Errors caused by user input, and functions that describe values in one line."""
 
 import reprlib
 import textwrap
 
-LONGEST = 300  # characters of anything that an error repeats
+LONGEST = 300  # the most characters of a value or of another message that an error quotes
 
 
 class UsageError(ValueError):
-    """Invalid input. Its text is one line: what was given, what is allowed, what to do.
+    """An error caused by user input, for example an invalid setting.
 
-    The command line prints the line and exits with code 2; every other exception is a defect, and keeps its trace.
-    Characters that cannot be printed, in a path or in another library's message, are written as escapes.
+    Its text is one line that says what was given, what is allowed and what to do. The command line prints this line and
+    exits with code 2. Any other exception is a defect of tfppo and keeps its traceback.
+
+    Args:
+      text: the message. Characters that cannot be printed, for example in a path or in a message of another library,
+        are replaced by escape sequences.
     """
 
     def __init__(self, text: str) -> None:
@@ -18,18 +22,21 @@ class UsageError(ValueError):
 
 
 def one_line(thing: object) -> str:
-    """Returns the text of an object as one line, cut short: a gymnasium space with arrays prints several."""
+    """Returns the text of an object as one line of at most 300 characters.
+
+    The text of some objects has several lines, for example that of a Gymnasium space with arrays.
+    """
     return textwrap.shorten(str(thing), LONGEST, placeholder=" ...")
 
 
 def kind_and_text(error: BaseException) -> str:
-    """Returns an exception as one line: `RuntimeError: the motor is hot`."""
+    """Returns the type and the text of an exception as one line, for example `RuntimeError: the motor is hot`."""
     text = " ".join(str(error).split())[:LONGEST]
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def shown(value: object) -> str:
-    """Returns the repr of a value, cut short where it is long, deep or endless."""
+    """Returns the `repr` of a value, shortened if it is long, deeply nested or recursive."""
     text = _SHORT.repr(value)
     return text if len(text) <= LONGEST else text[:LONGEST] + " ..."
 
@@ -41,7 +48,7 @@ class _Short(reprlib.Repr):
         self.maxstring = self.maxother = 200
 
     def repr_int(self, x: int, level: int) -> str:
-        large = x.bit_length() > 400  # Python refuses to write out very large ones
+        large = x.bit_length() > 400  # Python refuses to convert very large integers to text
         return f"a whole number of {x.bit_length()} bits" if large else repr(x)
 
 

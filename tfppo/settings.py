@@ -1,4 +1,8 @@
-"""Tools for config dataclasses: constraints beside the fields that they are for, and YAML in and out."""
+"""Tools for config dataclasses: constraints of fields, validation, and conversion to and from YAML.
+
+A field states its constraints in its annotation, for example `num_envs: Annotated[int, Ge(1)]`, and `check_fields`
+checks them. This module does not import TensorFlow, so that the command line starts fast.
+"""
 
 import dataclasses
 import operator
@@ -21,8 +25,8 @@ Config = TypeVar("Config", bound="DataclassInstance")
 T = TypeVar("T")
 
 INT64_MAX = 2**63 - 1
-FLOAT32_MAX = (2 - 2**-23) * 2.0**127  # computations are in float32
-BOUNDS: dict[str, tuple[str, Callable[[Any, Any], bool]]] = {  # in words, and as a comparison
+FLOAT32_MAX = (2 - 2**-23) * 2.0**127  # all computations use float32
+BOUNDS: dict[str, tuple[str, Callable[[Any, Any], bool]]] = {  # the words of the error, and the comparison
     "gt": ("above", operator.gt),
     "ge": ("at least", operator.ge),
     "lt": ("below", operator.lt),
@@ -32,10 +36,10 @@ BOUNDS: dict[str, tuple[str, Callable[[Any, Any], bool]]] = {  # in words, and a
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Must(Predicate):
-    """A constraint with its own words: `Annotated[str, Must(str.isalpha, "letters")]`."""
+    """A constraint that describes itself, for example `Annotated[str, Must(str.isalpha, "letters")]`."""
 
     wanted: str
-    """Ends the sentence "name must be ..."."""
+    """The allowed values in words. They complete the error `name is ...; it must be ...`."""
 
 
 Constraint = Ge | Gt | Le | Lt | Interval | Must
@@ -48,32 +52,54 @@ NotNegative = Annotated[float, Ge(0)]
 Fraction = Annotated[float, Interval(ge=0, le=1)]
 _IS_SEED = Must(lambda seed: 0 <= seed < 2**31, "between 0 and 2**31 - 1")
 Seed = Annotated[int, _IS_SEED]
-"""TensorFlow, NumPy and gymnasium all take such a seed."""
+"""A seed that TensorFlow, NumPy and Gymnasium all accept."""
 SeedOrNone = Annotated[int | None, _IS_SEED]
 
 
 def exact_div(dividend: int, divisor: int, dividend_name: str, divisor_name: str) -> int:
-    """Returns the quotient of two whole numbers. Raises UsageError, which names both, if there is a remainder."""
+    """Divides two integers that must divide without a remainder.
+
+    Args:
+      dividend: the number to divide.
+      divisor: the number to divide by.
+      dividend_name: name of the dividend in the error message.
+      divisor_name: name of the divisor in the error message.
+
+    Returns:
+      The quotient.
+
+    Raises:
+      UsageError: if there is a remainder. The message names both numbers.
+    """
     if dividend % divisor:
-        raise UsageError(f"{dividend_name} = {dividend} is not a multiple of {divisor_name} = {divisor}: change one")
+        raise UsageError(
+            f"{dividend_name} = {dividend} is not a multiple of {divisor_name} = {divisor}: change one of them"
+        )
     return dividend // divisor
 
 
 def to_yaml(config: "DataclassInstance") -> str:
-    """Returns the YAML text of a config dataclass; `from_yaml` reads it back equal."""
+    """Converts a config dataclass to YAML text. `from_yaml` converts the text back to an equal config."""
     return yaml.safe_dump(_to_plain(config), sort_keys=False)
 
 
 def from_yaml(config_class: type[Config], text: str) -> Config:
-    """Reads a config dataclass from its YAML text, which may have the setting names of version 0.1.
+    """Reads a config dataclass from YAML text.
+
+    Args:
+      config_class: the class of the config.
+      text: the YAML text. Omitted settings keep their defaults. The setting names of version 0.1 are accepted too.
+
+    Returns:
+      The config.
 
     Raises:
-      UsageError: if the text is no such config; it names the field.
+      UsageError: if the text is not valid YAML, has an unknown setting or has an invalid value.
     """
     try:
         plain = yaml.safe_load(text)
-    except Exception as error:  # an impossible scalar or a deep nest raises other errors than YAMLError
-        raise UsageError(f"not a YAML text: {one_line(error)}") from None
+    except Exception as error:  # an invalid date or very deep nesting does not raise a YAMLError
+        raise UsageError(f"the text is not valid YAML: {one_line(error)}") from None
     return _from_plain(config_class(), plain, config_class.__name__)
 
 
@@ -82,15 +108,15 @@ def _to_plain(value: object) -> object:
         return {f.name: _to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, tuple):
         return [_to_plain(v) for v in value]
-    if isinstance(value, float):  # YAML does not know NumPy's
+    if isinstance(value, float):  # YAML cannot represent NumPy's floats
         return float(value)
     return str(value) if isinstance(value, Path | str) else value
 
 
 def _from_plain(config: Config, plain: object, where: str) -> Config:
-    """Returns a config with the settings of a mapping in place of its own."""
+    """Returns a copy of a config with the settings of a mapping."""
     if not isinstance(plain, dict):
-        raise UsageError(f"{where} must be a mapping of settings, not {type(plain).__name__}")
+        raise UsageError(f"{where} is of type {type(plain).__name__}; it must be a mapping of settings")
     hints = typing.get_type_hints(type(config))
     given: dict[Any, Any] = {SETTINGS.get(name, name): value for name, value in plain.items()}
     unknown = [shown(name) for name in given if name not in hints]
@@ -109,14 +135,17 @@ def _from_plain(config: Config, plain: object, where: str) -> Config:
 
 
 def with_settings(config: Config, settings: Mapping[str, object]) -> Config:
-    """Returns a run's config with some settings of its parts replaced.
+    """Returns a copy of a run's config in which some settings are replaced.
 
     Args:
-      config: holds other configs, whose fields are all named differently.
-      settings: by field name, of any of the parts.
+      config: a dataclass with config dataclasses as fields, its parts. No two parts have a field of the same name.
+      settings: the new values by field name, for any of the parts.
+
+    Returns:
+      The new config.
 
     Raises:
-      UsageError: if no part has such a name, or a value is invalid.
+      UsageError: if no part has a setting of that name, or if a value is invalid.
     """
     settings = with_new_names(settings)
     parts = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
@@ -129,32 +158,55 @@ def with_settings(config: Config, settings: Mapping[str, object]) -> Config:
 
 
 def check_value(name: str, value: T, wanted: str, holds: Callable[[T], bool]) -> None:
-    """Raises UsageError unless the value that was given under a name is as wanted."""
+    """Checks one value.
+
+    Args:
+      name: name of the value in the error message.
+      value: the value to check.
+      wanted: the allowed values in words. They complete the error `name is ...; it must be ...`.
+      holds: returns true for an allowed value.
+
+    Raises:
+      UsageError: if the value is not allowed.
+    """
     if not holds(value):
-        raise UsageError(f"{name} must be {wanted}, not {shown(value)}")
+        raise UsageError(f"{name} is {shown(value)}; it must be {wanted}")
 
 
 def check_fields(config: "DataclassInstance") -> None:
-    """Raises UsageError unless every field of a config dataclass fits its annotation, and can be computed with,
-    written and printed: numbers are finite and not too large, texts can be encoded, and paths can be printed.
+    """Checks that every field of a config dataclass has a valid value.
 
-    An annotation may carry constraints: `Annotated[int, Ge(1)]`, with Ge, Gt, Le, Lt, Interval or Must. They do
-    not apply to None, where the type allows it.
+    A value must have the type of the field's annotation and meet its constraints: `Ge`, `Gt`, `Le`, `Lt`, `Interval` or
+    `Must`, for example `Annotated[int, Ge(1)]`. Constraints do not apply to None where the type allows None. In
+    addition, floats must be finite in float32, integers must fit in 64 bits, strings must be encodable as UTF-8, and
+    paths must have printable characters only.
+
+    Args:
+      config: the dataclass instance to check.
+
+    Raises:
+      UsageError: if a value is invalid. The message names the first such field.
     """
     plain = typing.get_type_hints(type(config))
     for name, hint in typing.get_type_hints(type(config), include_extras=True).items():
         value = getattr(config, name)
         for wanted in _unmet(value, plain[name], hint):
-            raise UsageError(f"{name} must be {wanted}, not {shown(value)}")
+            raise UsageError(f"{name} is {shown(value)}; it must be {wanted}")
 
 
 def is_printable(text: str) -> bool:
-    """Returns whether a text fits in a line: it is not empty, and all of its characters are visible."""
+    """Returns whether a text is not empty and has printable characters only."""
     return text != "" and text.isprintable()
 
 
 def _unmet(value: object, plain: Any, hint: Any) -> Iterator[str]:
-    """Yields what a value must be and is not, given its annotation without and with constraints."""
+    """Yields descriptions of what a value must be but is not.
+
+    Args:
+      value: the value of a field.
+      plain: the annotation of the field without constraints.
+      hint: the annotation of the field with constraints.
+    """
     if not _is_a(value, plain):
         yield getattr(plain, "__name__", str(plain)) if not typing.get_args(plain) else _wanted(plain)
     parts = value if isinstance(value, tuple) else (value,)
@@ -169,12 +221,12 @@ def _unmet(value: object, plain: Any, hint: Any) -> Iterator[str]:
         else:
             yield from _out_of_bounds(value, dataclasses.asdict(constraint))
     for part in parts:
-        if isinstance(part, int) and abs(part) > INT64_MAX:  # bounds, which say more, come first
+        if isinstance(part, int) and abs(part) > INT64_MAX:  # comes last, because the error of a bound is more specific
             yield "a number of at most 64 bits"
 
 
 def _constraints(hint: Any) -> Iterator[Constraint]:
-    """Yields the constraints that an annotation carries, also inside of `Annotated[...] | None`."""
+    """Yields the constraints of an annotation, also those inside `Annotated[...] | None`."""
     if typing.get_origin(hint) is Annotated:
         yield from (data for data in hint.__metadata__ if isinstance(data, Constraint))
     elif typing.get_origin(hint) in (typing.Union, types.UnionType):
@@ -195,13 +247,13 @@ def _out_of_bounds(value: object, constraint: dict[str, float | None]) -> Iterat
 
 
 def _usable(value: object) -> str | None:
-    """Returns what a value of the right type must be and is not; None: nothing."""
+    """Returns what a value of the right type must be but is not, or None if the value is usable."""
     if isinstance(value, float) and not abs(value) <= FLOAT32_MAX:
-        return "a finite number (of float32)"
+        return "a finite float32 number"
     if isinstance(value, str) and any("\ud800" <= letter <= "\udfff" for letter in value):
-        return "a text that UTF-8 can hold"
+        return "a text that can be encoded as UTF-8"
     if isinstance(value, Path) and not is_printable(str(value)):
-        return "a path whose characters can be printed"
+        return "a path with printable characters only"
     return None
 
 

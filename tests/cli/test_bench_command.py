@@ -1,4 +1,4 @@
-"""`tfppo bench`: what it prints, what it leaves, what it refuses."""
+"""Tests the output and the errors of `tfppo bench`."""
 
 import pytest
 from rich.console import Console
@@ -18,7 +18,7 @@ def comparison(auto, *more):
 
 @pytest.fixture
 def asked(monkeypatch):
-    """What is measured, without measuring."""
+    """Replaces the measurements by fixed values."""
     calls = []
 
     def note(config, modes, repetitions, progress):
@@ -72,7 +72,7 @@ def test_programs_that_were_kept_are_not_read(asked, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        (["--repetitions", "0"], "repetitions must be at least 1, not 0"),
+        (["--repetitions", "0"], "repetitions is 0; it must be at least 1"),
         (["--seeds", "1,2,3"], "--seeds, 1,2,3; perhaps you meant --seed; help: "),
         (["--minibatch-size", "7"], "is not a multiple of minibatch_size = 7"),
         (["--backend", "gymnasium", "--fused", "True"], "fused wants an in-graph environment"),

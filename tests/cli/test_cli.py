@@ -1,4 +1,4 @@
-"""The command line: what works, and that every mistake is one line on stderr, exit code 2, and nothing on the disk."""
+"""Tests the command line. A user's error gives one line on stderr and exit code 2, and writes no files."""
 
 import contextlib
 import io
@@ -31,7 +31,7 @@ TINY = [
 
 
 def tfppo_process(*arguments, python_options=()):
-    """`python -m tfppo`, as a user has it: without this test session's settings for TensorFlow."""
+    """Runs `python -m tfppo` as a user does, without the settings of this test session for TensorFlow."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TF_")}
     environment["PYTHONPATH"] = str(Path(tfppo.__file__).parents[1])
     command = [sys.executable, *python_options, "-m", "tfppo", *arguments]
@@ -46,13 +46,13 @@ def assert_one_line(err):
 
 
 def contents(folder):
-    """Every file below a folder, with what it holds."""
+    """Returns the contents of all files below a folder, by path."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.fixture(scope="module")
 def runs_dir(tmp_path_factory):
-    """Two finished runs under their default names, and one of another environment."""
+    """Returns a folder with two finished runs under their default names, and one of `train control`."""
     folder = tmp_path_factory.mktemp("cli") / "runs"
     assert cli.main(["train", "cartpole", *TINY, "--runs-dir", str(folder)]) == 0
     assert cli.main(["train", "cartpole", *TINY, "--runs-dir", str(folder)]) == 0
@@ -63,7 +63,7 @@ def runs_dir(tmp_path_factory):
 
 @pytest.fixture
 def finished(runs_dir, tmp_path):
-    """A copy of a finished run."""
+    """Returns a copy of a finished run."""
     return Path(shutil.copytree(runs_dir / "cartpole-seed1", tmp_path / "finished"))
 
 
@@ -171,11 +171,11 @@ def test_plot_draws_runs_into_the_current_folder_and_says_what_it_shows(runs_dir
     assert capsys.readouterr().out.splitlines() == [
         f"backend=gymnasium, ...: {folders[0]}",
         f"backend=auto, ...: {folders[1]}, {folders[2]}",
-        "plot.png shows them",
+        "plot.png shows these runs",
     ]
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
     assert cli.main(["plot", "--metric", "loss/policy", "--out", "loss.png", folders[1]]) == 0
-    assert capsys.readouterr().out == f"all: {folders[1]}\nloss.png shows them\n"
+    assert capsys.readouterr().out == f"all: {folders[1]}\nloss.png shows these runs\n"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["loss.png", "plot.png"]
     assert contents(runs_dir) == before
 
@@ -284,7 +284,7 @@ def test_help_names_what_there_is(arguments, words, capsys):
     [
         (["train", "control", "--env", "Pendulum-v1"], "gsde"),
         (["train", "control", "--env=Pendulum-v1"], "gsde"),
-        (["train", "control"], "normal"),  # nothing is left of the last environment
+        (["train", "control"], "normal"),  # not affected by the previous environment
         (["train", "cartpole", "--env", "Pendulum-v1"], "normal"),
         (["bench", "--env", "Pendulum-v1"], "gsde"),
     ],
@@ -301,7 +301,7 @@ def test_help_answers_before_tensorflow_is_imported():
     assert done.returncode == 0
     assert all(word in done.stdout for word in ("train", "resume", "evaluate"))
     imported = {line.split("|")[-1].strip().split(".")[0] for line in done.stderr.splitlines()}
-    assert "tfppo" in imported and "tyro" in imported  # or the list was not read
+    assert "tfppo" in imported and "tyro" in imported  # otherwise the output was not parsed
     assert not imported & {"tensorflow", "keras", "tensorboard", "gymnasium", "matplotlib", "tensorflow_probability"}
 
 
@@ -331,8 +331,8 @@ LONG = "some/" + "name-that-is-too-long-for-a-narrow-terminal-" * 3
         ([*CARTPOLE, "--num-envs", "0"], ["num_envs", "0"]),
         ([*CARTPOLE, "--num-envs", "2.5"], ["--num-envs", "2.5"]),
         ([*CARTPOLE, "--seed", "-1"], ["seed", "-1"]),
-        ([*CARTPOLE, "--seed", "1", "--seeds", "2,3"], ["--seed is", "--seeds"]),
-        ([*CARTPOLE, "--seeds=2,3", "--seed=1"], ["--seed is", "--seeds"]),
+        ([*CARTPOLE, "--seed", "1", "--seeds", "2,3"], ["--seed and --seeds", "give --seed"]),
+        ([*CARTPOLE, "--seeds=2,3", "--seed=1"], ["--seed and --seeds", "give --seed"]),
         ([*CARTPOLE, "--seeds", "1,1"], ["seeds", "1,1", "once"]),
         ([*CARTPOLE, "--seeds", "-1,2"], ["seeds"]),
         ([*CARTPOLE, "--seeds", ""], ["seeds", "1,2,3"]),
@@ -342,7 +342,7 @@ LONG = "some/" + "name-that-is-too-long-for-a-narrow-terminal-" * 3
         ([*CARTPOLE, "--minibatch-size", "100"], ["minibatch_size = 100", "4096"]),
         ([*CARTPOLE, "--minibatch-size", "1024", "--num-micro-batches", "3"], ["num_micro_batches = 3"]),
         ([*CARTPOLE, "--kl-controller", "ziegler"], ["kl_controller", "kl_coeff"]),
-        ([*CARTPOLE, "--warmup-iterations", "64"], ["warmup_iterations = 64"]),
+        ([*CARTPOLE, "--warmup-iterations", "64"], ["warmup_iterations is 64"]),
         ([*CARTPOLE, "--name", "a/b"], ["name", "a/b"]),
         ([*CONTROL, "--env", "Nope-v1"], ["Nope"]),
         ([*CONTROL, "--env", "Nope-v1", "--backend", "graph"], ["Nope-v1", "CartPole-v1"]),
@@ -355,7 +355,7 @@ LONG = "some/" + "name-that-is-too-long-for-a-narrow-terminal-" * 3
         ([*CONTROL, "--env", "FrozenLake-v1", "--fused", "True"], ["fused", "in-graph"]),
         ([*CONTROL, "--env", "FrozenLake-v1", "--vectorization", "native"], ["no natively vectorised form"]),
         ([*CONTROL, "--env", "Blackjack-v1"], ["observation space", "Box"]),
-        (["evaluate"], ["folder"]),
+        (["evaluate"], ["Folder"]),
         (["evaluate", "nowhere"], ["nowhere"]),
         (["generate", "nowhere", "--prompt", "a", "--seed", "9" * 20], ["seed", "2**31", "9" * 20]),
         ([*CARTPOLE, "--vectorization", "async"], ["vectorization async", "--backend gymnasium"]),
@@ -368,10 +368,10 @@ LONG = "some/" + "name-that-is-too-long-for-a-narrow-terminal-" * 3
         (["plot"], ["folders"]),
         (["plot", "nowhere"], ["nowhere"]),
         (["plot", "nowhere", "--out", "curve.txt"], ["curve.txt", ".png"]),
-        (["resume"], ["folder"]),
+        (["resume"], ["Folder"]),
         (["resume", "nowhere"], ["nowhere"]),
         (["resume", "."], ["."]),
-        (["export"], ["folder"]),
+        (["export"], ["Folder"]),
         (["export", "nowhere"], ["nowhere"]),
         (["export", "."], ["."]),
     ],
@@ -394,17 +394,17 @@ KINDS = {"control": "control: {}\n", "text": "text: {}\n"}
 @pytest.mark.parametrize(
     ("kind", "options", "complaint"),
     [
-        ("control", ["--episodes", "0"], "episodes must be at least 1, not 0"),
+        ("control", ["--episodes", "0"], "episodes is 0; it must be at least 1"),
         ("control", ["--prompts", "5"], "is a control run, which has no prompts: leave --prompts out"),
         ("control", ["--prompts", "0"], "is a control run, which has no prompts: leave --prompts out"),
         ("control", ["--reward", "a:b"], "is a control run, which has no reward: leave --reward out"),
-        ("control", ["--seed", "9" * 20], f"seed must be between 0 and 2**31 - 1, not {'9' * 20}"),
-        ("control", ["--seed", "-1"], "seed must be between 0 and 2**31 - 1, not -1"),
-        ("text", ["--prompts", "0"], "prompts must be at least 1, not 0"),
+        ("control", ["--seed", "9" * 20], f"seed is {'9' * 20}; it must be between 0 and 2**31 - 1"),
+        ("control", ["--seed", "-1"], "seed is -1; it must be between 0 and 2**31 - 1"),
+        ("text", ["--prompts", "0"], "prompts is 0; it must be at least 1"),
         ("text", ["--episodes", "5"], "is a text run, which has no episodes: leave --episodes out"),
         ("text", ["--video-episodes", "1"], "is a text run, which has no video_episodes: leave --video-episodes out"),
         ("text", ["--env", "a:b"], "is a text run, which has no env: leave --env out"),
-        ("text", ["--seed", "2147483648"], "seed must be between 0 and 2**31 - 1, not 2147483648"),
+        ("text", ["--seed", "2147483648"], "seed is 2147483648; it must be between 0 and 2**31 - 1"),
     ],
 )
 def test_evaluate_refuses_what_does_not_fit_the_run(kind, options, complaint, tmp_path, capsys, monkeypatch):
@@ -469,7 +469,7 @@ def test_a_damaged_config_is_refused(finished, capsys):
 
 
 def test_a_process_fails_with_one_line_in_spite_of_tensorflow(finished):
-    """The networks of the checkpoint are others: TensorFlow is imported, complains of that, and is not heard."""
+    """The checkpoint has other networks: TensorFlow is imported and prints messages, which are suppressed."""
     config = (finished / "config.yaml").read_text()
     (finished / "config.yaml").write_text(config.replace("hidden_units:\n  - 8\n", "hidden_units:\n  - 9\n"))
     done = tfppo_process("evaluate", str(finished), "--episodes", "2")
@@ -480,7 +480,7 @@ def test_a_process_fails_with_one_line_in_spite_of_tensorflow(finished):
 
 
 class Terminal(io.StringIO):
-    """A stdout that says of itself what decides how tyro draws."""
+    """A standard output with the properties of a terminal that affect tyro's output."""
 
     def __init__(self, encoding):
         super().__init__()
@@ -499,9 +499,15 @@ class Terminal(io.StringIO):
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        ([*CARTPOLE, "--no-such-option", "3"], "Unrecognized options: --no-such-option, 3; help: tfppo --help"),
-        (["train"], "Expected one of {cartpole, control, text}.; help: tfppo --help"),
-        ([*CARTPOLE, "--name", LONG], f"name must be a plain folder name, not {LONG!r}; help: tfppo --help"),
+        (
+            [*CARTPOLE, "--no-such-option", "3"],
+            "unrecognized arguments: --no-such-option, 3; help: tfppo train cartpole --help",
+        ),
+        (["train"], "a command is missing; give one of cartpole, control, text; help: tfppo train --help"),
+        (
+            [*CARTPOLE, "--name", LONG],
+            f"name is {LONG!r}; it must be a plain folder name; help: tfppo train cartpole --help",
+        ),
     ],
     ids=["unknown", "missing", "long"],
 )
@@ -525,20 +531,40 @@ def test_a_terminal_gets_the_same_line(arguments, text, encoding, columns, monke
             "--learning-rat, 0.1; perhaps you meant --learning-rate or --learning-rate-schedule",
         ),
         (["train", "text", "--taks", "length"], "--taks, length; perhaps you meant --task"),
-        (["evaluate", "runs/mine", "--sed", "2"], "--sed, 2; perhaps you meant --seed"),  # not --seeds of others
-        (["pretrain", "--num-env", "2"], "--num-env, 2"),  # --num-envs is for others
+        (["evaluate", "runs/mine", "--sed", "2"], "--sed, 2; perhaps you meant --seed"),  # evaluate has no --seeds
+        (["pretrain", "--num-env", "2"], "--num-env, 2"),  # pretrain has no --num-envs
     ],
 )
 def test_a_misspelt_option_gets_the_names_of_similar_ones(arguments, text, capsys):
     assert cli.main(arguments) == 2
-    assert capsys.readouterr().err == f"tfppo: Unrecognized options: {text}; help: tfppo --help\n"
+    command = " ".join(["tfppo", *arguments[: arguments.index(text.partition(",")[0])]]).removesuffix(" runs/mine")
+    assert capsys.readouterr().err == f"tfppo: unrecognized arguments: {text}; help: {command} --help\n"
 
 
-@pytest.mark.parametrize("arguments", [["evaluate"], [*CARTPOLE, "--backend", "jax"], []], ids=" ".join)
-def test_a_mistake_ends_with_where_help_is(arguments, capsys):
-    assert cli.main(arguments) == 2
-    command = " ".join(["tfppo", *arguments[: 2 if arguments[:1] == ["train"] else 1]])
-    assert capsys.readouterr().err.endswith(f"; help: {command} --help\n")
+@pytest.mark.parametrize(
+    ("command", "arguments"),
+    [
+        ("", []),
+        ("", ["nope"]),
+        ("train", []),
+        ("train", ["chess"]),
+        ("evaluate", []),  # the folder is missing
+        ("evaluate", ["runs/mine", "elsewhere"]),
+        ("generate", ["runs/mine"]),  # the prompt is missing
+        ("generate", ["runs/mine", "--top-p", "2", "--prompt", "a"]),
+        ("train cartpole", ["--backend", "jax"]),
+        ("train cartpole", ["--learning-rate", "fast"]),
+        ("train cartpole", ["--learning-rate", "-1"]),
+        ("train cartpole", ["--learning-rate"]),
+        ("train cartpole", ["--no-such-option", "3"]),
+        ("train control", ["--num-envs", "0"]),
+        ("train text", ["--seeds", "one"]),
+    ],
+)
+def test_a_mistake_ends_with_where_help_is(command, arguments, capsys):
+    assert cli.main([*command.split(), *arguments]) == 2
+    program = " ".join(["tfppo", *command.split()])
+    assert capsys.readouterr().err.endswith(f"; help: {program} --help\n")
 
 
 def test_an_interrupt_is_one_line(monkeypatch, tmp_path, capsys):
@@ -562,7 +588,7 @@ def test_an_interrupt_behind_the_training_says_how_to_go_on(module, where, heard
     monkeypatch.setattr(module, where, lambda *_, **__: signal.raise_signal(signal.SIGINT))
     options = ["--video-episodes", "1", "--name", "mine", "--runs-dir", str(tmp_path)]
     assert cli.main([*CARTPOLE, *TINY, *options]) == 130
-    assert capsys.readouterr().err == f"tfppo: interrupted; go on with: tfppo resume {folder}\n"
+    assert capsys.readouterr().err == f"tfppo: interrupted; resume with: tfppo resume {folder}\n"
     rows = (folder / "metrics.csv").read_bytes()
     monkeypatch.undo()
     assert cli.main(["resume", str(folder)]) == 0
@@ -574,7 +600,7 @@ def test_an_interrupt_behind_the_training_says_how_to_go_on(module, where, heard
 def test_an_interrupt_before_the_training_says_how_to_go_on(heard_ctrl_c, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(driver, "TensorBoardWriter", lambda *_: signal.raise_signal(signal.SIGINT))
     assert cli.main([*CARTPOLE, *TINY, "--name", "mine", "--runs-dir", str(tmp_path)]) == 130
-    assert capsys.readouterr().err == f"tfppo: interrupted; go on with: tfppo resume {tmp_path / 'mine'}\n"
+    assert capsys.readouterr().err == f"tfppo: interrupted; resume with: tfppo resume {tmp_path / 'mine'}\n"
     monkeypatch.undo()
     assert cli.main(["resume", str(tmp_path / "mine")]) == 0
 

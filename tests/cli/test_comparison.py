@@ -1,4 +1,4 @@
-"""Runs side by side: which are one group, what a group is called, what is drawn, and what is refused."""
+"""Tests the comparison of runs: the groups, their labels, the plot and the errors."""
 
 import dataclasses
 
@@ -19,7 +19,7 @@ STEPS, RETURN = "rollout/env_steps", "rollout/episode_return_mean"
 
 @pytest.fixture
 def make_run(tmp_path):
-    """Makes the folder of a run with such settings and rows (x, y, and for text y of the second panel)."""
+    """Creates the folder of a run with settings and rows (x, y, and for text also y of the second panel)."""
 
     def make_run(name, rows=((0, 1.0), (10, 2.0)), make=make_control_config, run=None, **settings):
         config = make(**settings)
@@ -40,7 +40,7 @@ def make_run(tmp_path):
 
 @pytest.fixture
 def drawn(monkeypatch):
-    """The figures that were saved."""
+    """Collects the saved figures."""
     figures = []
     monkeypatch.setattr(Figure, "savefig", lambda figure, path: figures.append(figure))
     return figures
@@ -102,10 +102,10 @@ def test_the_line_is_the_mean_and_the_band_a_sample_standard_deviation(make_run,
     plot_runs([a, b], tmp_path / "plot.png")
     (axes,) = drawn[0].axes
     (line,), (band,) = axes.lines, axes.collections
-    np.testing.assert_array_equal(line.get_xdata(), [10, 20, 30, 40])  # where both have values, at the points of both
+    np.testing.assert_array_equal(line.get_xdata(), [10, 20, 30, 40])  # the common range, at the points of both runs
     np.testing.assert_allclose(line.get_ydata(), [1.5, 3.0, 4.5, 6.0])  # of y = x / 10 and y = x / 5
     corners = band.get_paths()[0].vertices
-    for x, low, high in [(10, 1.0, 2.0), (20, 2.0, 4.0), (30, 3.0, 6.0), (40, 4.0, 8.0)]:  # the runs themselves
+    for x, low, high in [(10, 1.0, 2.0), (20, 2.0, 4.0), (30, 3.0, 6.0), (40, 4.0, 8.0)]:  # the values of both runs
         ys = corners[corners[:, 0] == x, 1]
         middle, std = (low + high) / 2, (high - low) / np.sqrt(2)  # of two values, n - 1
         assert (ys.min(), ys.max()) == pytest.approx((middle - std, middle + std))
@@ -170,7 +170,7 @@ def test_a_runs_own_picture_is_never_written_over(make_run, tmp_path, name):
         text = refusal(plot_runs, [folder], picture)
         assert str(picture) in text and "--out" in text
     assert (folder / name).read_text() == "precious"
-    plot_runs([folder], tmp_path / name)  # which is no run's
+    plot_runs([folder], tmp_path / name)  # the picture does not belong to a run
 
 
 @pytest.mark.parametrize("place", ["nowhere/plot.png", "plot", "plot.txt", "folder.png"])
@@ -191,7 +191,7 @@ def test_control_and_text_are_not_mixed(make_run, tmp_path):
     a, b = make_run("a"), make_run("b", [(0, 1, 2)], make=make_text_config)
     for folders in ([a, b], [b, a]):
         text = refusal(plot_runs, folders, tmp_path / "plot.png")
-        assert f"{a} is a control run" in text and f"{b} a text run" in text
+        assert f"{a} is a control run" in text and f"{b} is a text run" in text
 
 
 def test_what_is_no_run_or_has_nothing_to_show_is_refused(make_run, tmp_path):

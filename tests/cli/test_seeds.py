@@ -1,4 +1,4 @@
-"""Several seeds, one after the other: each is what it would be alone, and what they reach together is summed up."""
+"""Tests --seeds: each run equals the run that is trained alone, and a table and a plot summarise the runs."""
 
 import dataclasses
 import json
@@ -40,7 +40,7 @@ def train_cartpole(*arguments, runs_dir):
 
 
 def state_of(folder):
-    """Every tensor of the last checkpoint, as bytes by name."""
+    """Returns the tensors of the last checkpoint as bytes, by name."""
     with np.load(max((folder / run_folder.CHECKPOINTS).iterdir()) / "state.npz") as file:
         return {name: file[name].tobytes() for name in file.files}
 
@@ -51,7 +51,7 @@ def assert_same_end(ours, theirs):
 
 
 def use_global_state():
-    """Moves on what a careless program would let its numbers hang on: random states and counters of names."""
+    """Changes the global random states and the counters of layer names, which must not affect a run."""
     keras.utils.set_random_seed(123)
     keras.Sequential([keras.layers.Input([3]), keras.layers.Dense(5), keras.layers.Dropout(0.5)])
     tf.random.uniform([7])
@@ -59,8 +59,11 @@ def use_global_state():
 
 @pytest.fixture
 def training(tmp_path):
-    """`training(results, **run)`: trains seeds 1, 2 ... by a function that only leaves a run's files, each with one of
-    the results as its evaluation; gives the folders, and the settings and seconds it was called with."""
+    """Returns `training(results, **run)`, which trains seeds 1, 2, ... with a function that only writes a run's files.
+
+    Each run has one of the results as its evaluation. `training` returns the folders, and the settings and seconds of
+    each call.
+    """
 
     def training(results, config=None, rows=METRICS, **run):
         calls = []
@@ -93,7 +96,7 @@ def test_seeds_are_read():
 
 @pytest.mark.parametrize("given", ["", ",", "1,", "-1", "1,-2", "1.0", "a", "1 2", "1_0", "2147483648", "9" * 5000])
 def test_what_are_no_seeds_is_refused(given):
-    assert "seeds must be whole numbers" in refusal(parse_seeds, given[:100])
+    assert "it must be integers from 0" in refusal(parse_seeds, given[:100])
     with pytest.raises(tfppo.UsageError):
         parse_seeds(given)
 
@@ -104,7 +107,7 @@ def test_a_seed_that_is_named_twice_is_refused():
 
 def test_the_interquartile_mean_leaves_out_a_quarter_at_each_end():
     assert interquartile_mean([7.0]) == 7.0
-    assert interquartile_mean([9.0, 1.0, 2.0]) == 4.0  # of three nothing is left out
+    assert interquartile_mean([9.0, 1.0, 2.0]) == 4.0  # with three scores, none is left out
     assert interquartile_mean([100.0, 1.0, -50.0, 2.0]) == 1.5
     assert interquartile_mean(range(11, 0, -1)) == 6.0 and interquartile_mean([0, 0, 1, 2, 3, 90, 90]) == 96 / 5
 
@@ -164,7 +167,7 @@ def test_the_picture_shows_all_runs_and_takes_no_others_place(training, tmp_path
 def test_without_evaluations_there_is_a_picture_and_no_table(training, tmp_path, capsys):
     training([None, None])
     out = capsys.readouterr().out
-    assert "no seed was evaluated" in out and "greedy mean" not in out
+    assert "the seeds were not evaluated" in out and "greedy mean" not in out
     assert (tmp_path / "plot-task.png").exists()
 
 
@@ -178,18 +181,18 @@ def test_a_stop_is_a_stop_of_all(training, tmp_path, capsys):
     folders, calls = training([NUMBERS, "stopped", NUMBERS, NUMBERS])
     assert [folder.name for folder in folders] == ["task-seed1"] and len(calls) == 2
     out = capsys.readouterr().out
-    assert "stopped in seed 2; not run: --seeds 3,4\n" in out
+    assert "stopped in seed 2; not trained: --seeds 3,4\n" in out
     assert "greedy mean over 1 seeds" in out and not (tmp_path / "plot-task.png").exists()
 
 
 def test_an_interrupt_outside_of_training_is_a_stop_of_all(training, tmp_path, capsys):
     with pytest.raises(KeyboardInterrupt):
         training([KeyboardInterrupt(), NUMBERS])
-    assert capsys.readouterr().out.endswith("stopped in seed 1; not run: --seeds 2\n")
+    assert capsys.readouterr().out.endswith("stopped in seed 1; not trained: --seeds 2\n")
     assert [path.name for path in tmp_path.iterdir()] == ["task-seed1"]
     with pytest.raises(KeyboardInterrupt):
         training([NUMBERS, KeyboardInterrupt()])
-    assert capsys.readouterr().out.endswith("stopped in seed 2, the last\n")
+    assert capsys.readouterr().out.endswith("stopped in seed 2, the last one\n")
 
 
 def test_a_name_that_is_taken_is_refused_before_anything_is_trained(training, tmp_path):
@@ -206,7 +209,7 @@ def test_ctrl_c_saves_the_seed_that_is_under_way_and_begins_no_other(last, tmp_p
     class Console(driver.ConsoleWriter):
         def write(self, number, metrics):
             super().write(number, metrics)
-            if number == last:  # of the two iterations
+            if number == last:  # the first (False) or the second (True) of two iterations
                 os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr(driver, "ConsoleWriter", Console)
@@ -217,7 +220,7 @@ def test_ctrl_c_saves_the_seed_that_is_under_way_and_begins_no_other(last, tmp_p
     assert not run_folder.is_finished(folder) and run_folder.read_evaluation(folder) is None
     out = capsys.readouterr().out
     assert f"tfppo resume {folder}\n" in out
-    assert out.endswith("stopped in seed 5; not run: --seeds 3,4\n")
+    assert out.endswith("stopped in seed 5; not trained: --seeds 3,4\n")
     monkeypatch.undo()
     assert cli.main(["resume", str(folder)]) == 0
     assert run_folder.is_finished(folder) and run_folder.read_evaluation(folder) is not None
@@ -271,7 +274,7 @@ def test_every_kind_of_training_takes_seeds(monkeypatch, tmp_path, capsys):
 
     def train(config, *arguments):
         trained.append((type(config).__name__, config.run.seed))
-        return tmp_path  # which is no finished run
+        return tmp_path  # the folder is not a finished run
 
     monkeypatch.setattr(control, "train", train)
     monkeypatch.setattr(text, "train_text", train)

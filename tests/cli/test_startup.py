@@ -1,4 +1,4 @@
-"""Importing TensorFlow for a person: no noise, but every line that matters."""
+"""Tests that the command line imports TensorFlow without start-up messages, and still prints errors."""
 
 import contextlib
 import io
@@ -57,7 +57,7 @@ def test_the_import_is_silent_and_leaves_matplotlib_to_be_imported():
 
 
 class Terminal(io.StringIO):
-    """A stdout that is one."""
+    """A standard output that is a terminal."""
 
     def isatty(self):
         return True
@@ -73,7 +73,7 @@ def test_a_terminal_shows_that_tensorflow_is_loading_and_then_no_longer():
 
 @pytest.fixture
 def driver(monkeypatch, tmp_path):
-    """Says whether there is an NVIDIA driver."""
+    """Sets whether an NVIDIA driver is installed."""
 
     def exists(answer):
         monkeypatch.setattr(xla_cache, "NVIDIA_DRIVER", (str(tmp_path if answer else tmp_path / "none"),))
@@ -83,13 +83,13 @@ def driver(monkeypatch, tmp_path):
 
 @pytest.fixture
 def stderr(capfd):
-    """Reads what has been written to file descriptor 2."""
+    """Returns a function that reads the output to file descriptor 2."""
     return lambda: capfd.readouterr().err
 
 
 @contextlib.contextmanager
 def python_writes_there():
-    """sys.stderr writes to file descriptor 2 through a buffer: pytest's does not."""
+    """Makes sys.stderr write to file descriptor 2 through a buffer. pytest's sys.stderr does not."""
     with open(2, "w", closefd=False) as stream, contextlib.redirect_stderr(stream):
         yield
 

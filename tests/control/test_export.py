@@ -327,7 +327,7 @@ def test_a_disk_that_fills_up_is_one_line(trainers, tmp_path, monkeypatch, error
     before, real = contents(tmp_path), tf.saved_model.save
     monkeypatch.setattr(tf.saved_model, "save", lambda *arguments: real(*arguments) or raising(error)())
     text = refusal(export_of, trainers["normal"], tmp_path / "policy")
-    assert text.startswith(f"cannot write {tmp_path / 'policy'} {said}: ") and "disk has room" in text
+    assert text.startswith(f"cannot write {tmp_path / 'policy'} {said}: ") and "free disk space" in text
     assert contents(tmp_path) == before and len(list(tmp_path.iterdir())) == earlier
 
 
@@ -335,7 +335,7 @@ def test_a_disk_that_fills_up_is_one_line(trainers, tmp_path, monkeypatch, error
 def test_a_folder_that_may_not_be_written_to_is_one_line(trainers, tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "mkdtemp", raising(PermissionError(errno.EACCES, "whatever")))
     text = refusal(export_of, trainers["normal"], tmp_path / "policy")
-    assert f"cannot write {tmp_path / 'policy'} (Permission denied): see that you may write to {tmp_path}" in text
+    assert f"cannot write {tmp_path / 'policy'} (Permission denied): check the permissions of {tmp_path} " in text
     monkeypatch.undo()
     monkeypatch.setattr(Path, "rename", raising(OSError(errno.EROFS, "whatever")))
     assert "Read-only file system" in refusal(export_of, trainers["normal"], tmp_path / "policy")
@@ -349,7 +349,7 @@ def test_a_disk_without_room_is_seen_before_anything_is_written(trainers, tmp_pa
     saved = []
     monkeypatch.setattr(tf.saved_model, "save", lambda model, path, _: saved.append(path) or Path(path).mkdir())
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=size - 1))
-    assert f"has room for {size - 1:,}: make room" in refusal(export_of, trainer, tmp_path / "policy")
+    assert f"its disk has {size - 1:,} bytes free" in refusal(export_of, trainer, tmp_path / "policy")
     assert saved == [] and list(tmp_path.iterdir()) == []
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=size))
     export_of(trainer, tmp_path / "policy")

@@ -253,7 +253,7 @@ def test_a_video_that_cannot_be_written_fails_no_evaluation(copy, capsys):
 
 def test_so_many_episodes_are_no_video(copy):
     before = (copy / "video.gif").read_bytes()
-    with pytest.raises(UsageError, match="video_episodes must be between 0 and 10, not 11"):
+    with pytest.raises(UsageError, match="video_episodes is 11; it must be between 0 and 10"):
         evaluated(copy, 1, video_episodes=11)
     assert (copy / "video.gif").read_bytes() == before
 
@@ -501,7 +501,7 @@ def test_a_run_that_dies_before_its_first_checkpoint_starts_anew_and_doubles_not
     assert len(read_rows(folder)) == 2 and not (folder / "checkpoints").exists()
     monkeypatch.undo()
     driver.resume(trainer.CONTROL, folder)
-    assert "starts from its beginning" in capsys.readouterr().out
+    assert "starts from the beginning" in capsys.readouterr().out
     assert_same_run(folder, whole)
     assert len(list(folder.glob("events.*"))) == 2
 
@@ -529,7 +529,7 @@ def test_event_files_are_cut_back_to_the_checkpoint(copy, whole):
 def test_a_finished_run_without_checkpoints_is_not_trained_over(copy):
     shutil.rmtree(copy / "checkpoints")
     before = {path: path.read_bytes() for path in copy.iterdir() if path.name != ".lock"}
-    with pytest.raises(UsageError, match="finished, but its checkpoints are gone"):
+    with pytest.raises(UsageError, match="is a finished run, but its checkpoints were deleted"):
         driver.resume(trainer.CONTROL, copy)
     assert {path: path.read_bytes() for path in copy.iterdir() if path.name != ".lock"} == before
 

@@ -1,4 +1,4 @@
-"""Where a phase runs and how it is compiled: the rules, case by case."""
+"""The rules for the device and the compilation mode of a phase, case by case."""
 
 import os
 import subprocess
@@ -39,11 +39,11 @@ def set_gpus(monkeypatch):
     ("num_gpus", "setting", "batch_size", "device", "reason"),
     [
         (0, "auto", GPU_BATCH_SIZE, "/CPU:0", "no GPU is visible"),
-        (0, "cpu", 1, "/CPU:0", "asked for"),
-        (1, "cpu", GPU_BATCH_SIZE, "/CPU:0", "asked for"),
-        (1, "gpu", 1, "/GPU:0", "asked for"),
+        (0, "cpu", 1, "/CPU:0", "set by the user"),
+        (1, "cpu", GPU_BATCH_SIZE, "/CPU:0", "set by the user"),
+        (1, "gpu", 1, "/GPU:0", "set by the user"),
         (1, "auto", GPU_BATCH_SIZE - 1, "/CPU:0", f"{GPU_BATCH_SIZE - 1} transitions are below {GPU_BATCH_SIZE}"),
-        (2, "auto", GPU_BATCH_SIZE, "/GPU:0", f"{GPU_BATCH_SIZE} transitions are at or above"),
+        (2, "auto", GPU_BATCH_SIZE, "/GPU:0", f"{GPU_BATCH_SIZE} transitions are at least"),
     ],
 )
 def test_device_follows_the_rule_and_says_why(set_gpus, num_gpus, setting, batch_size, device, reason):
@@ -56,7 +56,7 @@ def test_device_follows_the_rule_and_says_why(set_gpus, num_gpus, setting, batch
 @pytest.mark.fault("`--device gpu` on a machine without a GPU", "A one-line error.")
 def test_a_gpu_that_is_not_there_is_refused(set_gpus):
     set_gpus(0)
-    with pytest.raises(UsageError, match="TensorFlow sees no GPU here"):
+    with pytest.raises(UsageError, match="TensorFlow sees no GPU: use --device cpu"):
         choose_device("gpu", GPU_BATCH_SIZE)
 
 
@@ -103,11 +103,11 @@ def test_a_language_model_goes_to_the_gpu_where_there_is_one(set_gpus):
     set_gpus(0)
     assert choose_device("auto", None)[0] == "/CPU:0"
     set_gpus(1)
-    assert choose_device("auto", None) == ("/GPU:0", "a language model is faster there")
+    assert choose_device("auto", None) == ("/GPU:0", "language models run faster on a GPU")
 
 
 def test_graph_and_xla_trace_once_and_only_xla_compiles():
-    """XLA has no strings, so it refuses what a graph runs."""
+    """XLA does not support strings, so it fails for a function that a graph can run."""
     traces = []
 
     def function(x):
@@ -123,7 +123,7 @@ def test_graph_and_xla_trace_once_and_only_xla_compiles():
 
 @pytest.mark.parametrize("mode", ["eager", "graph", "xla"])
 def test_a_direct_call_is_the_call(mode):
-    """With arrays or tensors, several results, and the weights of now."""
+    """The arguments are arrays or tensors, there are several results, and the call uses the current weights."""
     weights = tf.Variable([1.0, 2.0])
 
     def function(x, index):
@@ -141,7 +141,7 @@ def test_a_direct_call_is_the_call(mode):
 
 
 def test_a_direct_call_is_compiled_as_asked():
-    """Text is not for XLA: whether it fails shows who runs it."""
+    """XLA does not support strings, so an error shows that XLA compiled the function."""
 
     def function(x):
         return [tf.strings.length(tf.strings.as_string(x))]
@@ -158,7 +158,7 @@ def test_a_direct_call_is_compiled_as_asked():
 REPEATABLE = """
 import sys
 import tensorflow as tf
-from tensorflow.python.framework import config  # who asks has no public name
+from tensorflow.python.framework import config  # is_op_determinism_enabled is not public
 from tfppo.errors import UsageError
 from tfppo.execution.devices import apply_execution_settings
 threads, deterministic = int(sys.argv[1]), sys.argv[2] == "True"
@@ -185,4 +185,4 @@ def test_a_process_runs_as_it_is_told_until_it_has_begun(threads, deterministic)
     kept, *set_to = map(int, counts.split())
     assert kept == chosen and set(set_to) <= {chosen, 0 if threads == 0 else chosen}  # 0: TensorFlow's own default
     assert (is_deterministic, again) == (str(deterministic), "True")
-    assert refused.startswith(f"threads is {chosen + 1}, but TensorFlow runs with {chosen} already")
+    assert refused.startswith(f"threads is {chosen + 1}, but TensorFlow already runs with {chosen} in this process")

@@ -1,4 +1,4 @@
-"""Python functions inside TensorFlow programs, and what they raise."""
+"""Python functions inside TensorFlow programs, and their exceptions."""
 
 import numpy as np
 import pytest
@@ -52,7 +52,7 @@ def test_its_own_exception_comes_through_tf_data(host):
 
 
 def test_its_own_exception_is_raised_again_where_a_pipeline_ran_ahead(host, program):
-    """As tf.data does it that prefetches: the function raises before the block is entered that hears of it."""
+    """`tf.data` prefetches, so the function can raise before the `reraising` block begins."""
     with pytest.raises(tf.errors.OpError) as report:
         program(tf.constant([1.0, -1.0]))
     with pytest.raises(Refused, match="-1 is negative"), host.reraising():

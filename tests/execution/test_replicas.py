@@ -1,4 +1,4 @@
-"""Several devices, and several processes, train to the weights of one; what dies ends the others in one line."""
+"""Runs on several devices or processes reach the weights of a run on one, and end with one line if a worker dies."""
 
 import csv
 import functools
@@ -40,7 +40,7 @@ def free_ports(count):
 
 
 def start_workers(command, count=2):
-    """The same command in `count` processes that know of each other."""
+    """Starts a command in `count` processes, with a TF_CONFIG that names all of them."""
     workers = [f"localhost:{port}" for port in free_ports(count)]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TF_")}
     environment["PYTHONPATH"] = str(Path(tfppo.__file__).parents[1])
@@ -61,7 +61,7 @@ def start_workers(command, count=2):
 
 
 def end(processes):
-    """What each of them printed, once it has ended."""
+    """Waits for the processes. Returns what each of them printed."""
     try:
         return [process.communicate(timeout=240) for process in processes]
     finally:
@@ -71,7 +71,7 @@ def end(processes):
 
 @pytest.fixture(scope="session")
 def alone(preset):
-    """`alone(kind)`: weights and metrics of one process."""
+    """`alone(kind)` returns the weights and metrics of a run in one process."""
     return functools.cache(lambda kind: replica_runs.train(kind, preset))
 
 
@@ -140,7 +140,7 @@ def test_a_worker_that_dies_ends_the_others_in_one_line_and_resume_goes_on(tmp_p
     assert len(err.splitlines()) == 1 and err.startswith("tfppo: worker 1 (localhost:"), err
     assert f"of 2 has died or cannot be reached: start all workers again, with tfppo resume {folder}" in err
     assert "worker 0 of 2" in out and "shared by 2 workers" in out and not run_folder.is_finished(folder)
-    # The other machine needs config.yaml alone: the state is the chief's.
+    # The other machine needs only config.yaml, because the state comes from the chief.
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     (elsewhere / run_folder.CONFIG).write_text((folder / run_folder.CONFIG).read_text())
@@ -165,7 +165,7 @@ def test_workers_with_other_settings_do_not_begin(tmp_path):
     processes = start_workers(command)
     for process, (_, err) in zip(processes, end(processes), strict=True):
         assert process.returncode == 2 and len(err.splitlines()) == 1, err
-        assert "worker 1 of 2 was given other settings than worker 0" in err
+        assert "worker 1 of 2 has other settings than worker 0" in err
 
 
 @pytest.mark.fault("SIGTERM at one of several workers", "All workers stop with a checkpoint.")
@@ -176,7 +176,7 @@ def test_where_one_worker_is_asked_to_stop_all_of_them_do(tmp_path):
     processes = start_workers([MORTAL, "SIGTERM", *command])
     printed = end(processes)
     assert [process.returncode for process in processes] == [0, 0], printed
-    assert f"stopped; go on with: tfppo resume {folder}" in printed[0][0]
+    assert f"stopped; resume with: tfppo resume {folder}" in printed[0][0]
     assert (folder / run_folder.CHECKPOINTS / "000004").is_dir() and len(rows_of(folder)) == 4
 
 
@@ -198,7 +198,7 @@ def test_shares_are_consecutive_and_make_up_the_whole():
     assert three.divide(12, "num_envs") == 4 and three.divide(12, "minibatch_size", 2) == 2
     assert (
         refusal(three.divide, 8, "num_envs")
-        == "num_envs = 8 is not a multiple of the number of replicas = 3: change one"
+        == "num_envs = 8 is not a multiple of the number of replicas = 3: change one of them"
     )
     assert "minibatch_size = 9 is not a multiple of the number of replicas x 2 = 6" in refusal(
         three.divide, 9, "minibatch_size", 2
@@ -209,19 +209,19 @@ def test_shares_are_consecutive_and_make_up_the_whole():
 def test_what_there_is_nothing_to_distribute_over(monkeypatch):
     monkeypatch.setenv("TF_CONFIG", "nonsense")
     assert make_replicas("none", "/CPU:0") is ALONE
-    assert "TF_CONFIG cannot be used" in refusal(make_replicas, "auto", "/CPU:0")
+    assert "TF_CONFIG is invalid" in refusal(make_replicas, "auto", "/CPU:0")
     worker = {"cluster": {"worker": ["localhost:1"]}, "task": {"type": "worker", "index": 0}}
     monkeypatch.setenv("TF_CONFIG", json.dumps(worker))
     assert make_replicas("auto", "/CPU:0") is ALONE
-    assert "no two workers" in refusal(make_replicas, "multiworker", "/CPU:0")
-    assert "there is one" in refusal(make_replicas, "mirrored", "/CPU:0")
+    assert "does not name two or more workers" in refusal(make_replicas, "multiworker", "/CPU:0")
+    assert "only one CPU" in refusal(make_replicas, "mirrored", "/CPU:0")
 
 
 def test_workers_that_have_used_tensorflow_before_are_refused(monkeypatch):
     tf.constant(1)
     workers = {"cluster": {"worker": ["localhost:1", "localhost:2"]}, "task": {"type": "worker", "index": 0}}
     monkeypatch.setenv("TF_CONFIG", json.dumps(workers))
-    assert "before TensorFlow computes" in refusal(make_replicas, "auto", "/CPU:0")
+    assert "TensorFlow has already computed something in this process" in refusal(make_replicas, "auto", "/CPU:0")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A run's state: which variables it has, in which order, and what tells two states apart."""
+"""The state of a run: its variables, their order, and hashes that tell states apart."""
 
 import hashlib
 
@@ -20,7 +20,7 @@ def test_a_state_is_named_part_by_part_without_the_seeds_of_dropout():
     expected |= {"a/0": alone}
     assert list(named) == list(expected) and len(optimizer.variables) >= 2
     assert all(named[name] is variable for name, variable in expected.items())
-    assert len(model.variables) > len(model.weights)  # the seed
+    assert len(model.variables) > len(model.weights)  # the seed of dropout
 
 
 def test_a_part_without_weights_has_no_variables():

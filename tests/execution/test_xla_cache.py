@@ -1,4 +1,4 @@
-"""Keeping compiled programs: what TensorFlow is told, what stays the user's, and that no damage ends a run."""
+"""XLA's persistent cache: the flags that turn it on, the user's own settings, and damaged entries."""
 
 import os
 import shutil
@@ -27,7 +27,7 @@ print(float(tf.function(lambda x: x * 2.0 + 1.0, jit_compile=True)(tf.constant(3
 
 @pytest.fixture(autouse=True)
 def machine(monkeypatch, tmp_path):
-    """A machine with an NVIDIA driver, without flags, whose cache folder is in tmp_path; all of it can be changed."""
+    """A machine with an NVIDIA driver, no flags, and a cache folder in tmp_path. Tests may change each of them."""
     gpus = tmp_path / "gpus"
     gpus.write_text("Model: \t NVIDIA H100\nIRQ: 5\n")
     monkeypatch.setattr(xla_cache, "NVIDIA_DRIVER", (str(gpus),))
@@ -35,7 +35,7 @@ def machine(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     for name in ("TF_XLA_FLAGS", VARIABLE):
         monkeypatch.setenv(name, "")
-        monkeypatch.delenv(name)  # and again at the end, whatever is set in between
+        monkeypatch.delenv(name)  # monkeypatch deletes it again after the test
     return gpus
 
 
@@ -117,8 +117,11 @@ def test_a_folder_that_cannot_be_used_is_done_without_or_refused(tmp_path, monke
     monkeypatch.setenv(VARIABLE, str(place(tmp_path)))
     assert cli.main(["train", "cartpole", "--runs-dir", str(tmp_path / "runs")]) == 2
     err = capsys.readouterr().err
-    assert err.startswith(f"tfppo: {VARIABLE} is {place(tmp_path)}, which cannot be used (") and err.count("\n") == 1
-    assert err.endswith("): name another folder, or off\n")
+    assert (
+        err.startswith(f"tfppo: {VARIABLE} is {place(tmp_path)}, a folder that cannot be used (")
+        and err.count("\n") == 1
+    )
+    assert err.endswith("): set another folder, or off\n")
     assert not (tmp_path / "runs").exists() and "TF_XLA_FLAGS" not in os.environ
 
 
@@ -173,7 +176,7 @@ def test_entries_that_are_not_whole_are_removed(tmp_path, monkeypatch):
 
 @pytest.mark.fault("A compiled program in the XLA cache is damaged", "It is compiled again.")
 def test_programs_are_kept_and_damage_ends_no_run(tmp_path):
-    """TensorFlow itself, on the CPU: it keeps a program, reads it, and compiles anew what was damaged."""
+    """TensorFlow itself, on the CPU, stores a program, reads it, and compiles it again after the entry was damaged."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TF_")}
     environment |= {VARIABLE: str(tmp_path / "mine"), "PYTHONPATH": str(Path(tfppo.__file__).parents[1])}
 

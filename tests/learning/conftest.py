@@ -1,4 +1,4 @@
-"""A training and what comes of it."""
+"""A fixture that trains a policy and evaluates it."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from tfppo.control.evaluate import episode_returns
 
 @pytest.fixture(scope="session")
 def greedy_returns():
-    """Lets a trainer train; returns of 100 greedy episodes afterwards."""
+    """Returns a function that trains a trainer to the end and returns the returns of 100 greedy episodes."""
 
     def greedy_returns(trainer):
         for _ in trainer.iterations():

@@ -1,4 +1,4 @@
-"""CartPole-v1 is learnt: greedy policies on gymnasium's own environment, several seeds."""
+"""Tests that CartPole-v1 is learnt with several seeds, by greedy returns on Gymnasium's environment."""
 
 import pytest
 
@@ -24,8 +24,10 @@ def test_gymnasiums_own_environment_is_solved_by_the_same_code(seed, greedy_retu
 
 @pytest.mark.slow
 def test_the_zoo_recipe_solves_cartpole(greedy_returns):
-    """stable-baselines3's rl-zoo settings: greedy 500 by 20k steps, here within their 100k. One run in twenty ends
-    lower: its learning rate has fallen to 0 behind a setback."""
+    """The recipe has the settings of stable-baselines3's rl-zoo, and its 100,000 steps.
+
+    About one run in twenty ends with a lower return, because its learning rate reaches 0 after a temporary drop.
+    """
     means = [
         greedy_returns(ControlTrainer(make_control_config("CartPole-v1", seed=seed))).mean() for seed in range(1, 6)
     ]

@@ -1,4 +1,4 @@
-"""Control is learnt by the recipes of known environments, under action masks, and where memory is needed."""
+"""Tests that control is learnt with recipes, with action masks, from images, and in tasks that need memory."""
 
 import pytest
 import tensorflow as tf
@@ -56,7 +56,7 @@ def test_a_ball_is_caught_from_its_image(seed, greedy_returns):
 
 @pytest.mark.slow
 def test_no_ball_is_caught_from_a_black_image(greedy_returns, monkeypatch):
-    """One of twelve columns is the ball's: -0.83, wherever the paddle waits."""
+    """The ball falls in one of twelve columns, so a paddle that ignores it has a mean return of -0.83."""
     trainer = ControlTrainer(make_control_config(**PIXELS | {"total_steps": 8192}, seed=1))
     observe = trainer.environment.observe
     monkeypatch.setattr(type(trainer.environment), "observe", lambda self, state: tf.zeros_like(observe(state)))

@@ -1,4 +1,4 @@
-"""Language models are tuned: the shipped one by every task, to the target that the task states."""
+"""Tests that tuning the included language model reaches the target of each task."""
 
 import json
 

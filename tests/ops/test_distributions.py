@@ -1,4 +1,4 @@
-"""Action distributions against TensorFlow Probability, slow NumPy and enumeration."""
+"""Action distributions compared with TensorFlow Probability, slow NumPy and enumeration."""
 
 import math
 import os
@@ -86,7 +86,7 @@ def test_samples_and_modes_are_actions_and_equal_however_compiled(compiled, pair
     dtype = tf.int32 if "Categorical" in type(distribution).__name__ else tf.float32
     assert sample.shape == mode.shape == shape and sample.dtype == mode.dtype == dtype
     assert not np.array_equal(sample, distribution.sample((3, 6)))
-    # No action is more probable than the mode (of the squashed family: than in its normal).
+    # No action is more probable than the mode. The mode of a squashed distribution is that of its normal.
     density = distribution.base if isinstance(distribution, SquashedNormal) else distribution
     assert np.all(density.log_prob(mode) >= density.log_prob(sample))
 
@@ -210,13 +210,13 @@ def test_the_squashed_entropy_estimate_is_unbiased_and_differentiable():
     with tf.GradientTape() as tape:
         tape.watch(log_std)
         estimates = SquashedNormal(mean, log_std).entropy(SEED)
-    # Entropy of a transformed variable: that of the normal plus E log |Jacobian|, by quadrature.
+    # The entropy of a transformed variable is that of the normal plus E log |Jacobian|, here by quadrature.
     nodes, weights = np.polynomial.hermite_e.hermegauss(60)
     x = 0.4 + math.exp(-0.5) * nodes
     expected_log_jacobian = np.sum(weights * np.log(1 - np.tanh(x) ** 2)) / math.sqrt(2 * math.pi)
     exact = -0.5 + (1 + math.log(2 * math.pi)) / 2 + expected_log_jacobian
     np.testing.assert_allclose(np.mean(estimates), exact, atol=4 * np.std(estimates) / math.sqrt(num_rows))
-    # d/d log_std of the same: 1 - 2 E[tanh(x) std * node].
+    # Its derivative with respect to log_std is 1 - 2 E[tanh(x) std * node].
     slope = 1 - 2 * np.sum(weights * np.tanh(x) * math.exp(-0.5) * nodes) / math.sqrt(2 * math.pi)
     np.testing.assert_allclose(np.mean(tape.gradient(estimates, log_std)), slope, atol=0.02)
 
@@ -296,7 +296,7 @@ def test_gumbel_softmax_samples_lie_inside_the_simplex_and_follow_the_logits():
     assert isinstance(relaxed, tfp.distributions.RelaxedOneHotCategorical)
     samples = relaxed.sample(seed=SEED).numpy()
     np.testing.assert_allclose(samples.sum(axis=-1), 1.0, rtol=1e-5)
-    # The largest coordinate is the Gumbel-max sample, whatever the temperature.
+    # The largest coordinate is the Gumbel-max sample for every temperature.
     frequencies = np.bincount(samples.argmax(axis=-1), minlength=3) / 20_000
     np.testing.assert_allclose(frequencies, [0.6, 0.3, 0.1], atol=0.015)
 
@@ -327,7 +327,7 @@ def test_shapes_that_would_broadcast_are_refused(call, first, second):
 
 
 def test_tensorflow_probability_is_imported_on_first_use_which_may_be_while_a_function_is_traced():
-    """Discrete actions never import it; and nothing of the trace that does import it may leak into later calls."""
+    """Discrete actions never import it. After an import during a trace, later calls must still work."""
     program = """
 import sys
 import tensorflow as tf

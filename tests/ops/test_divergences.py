@@ -1,4 +1,4 @@
-"""KL estimators, exact KLs and the coefficient rules."""
+"""Estimates of the KL, exact KLs, and the rules for the penalty coefficient."""
 
 import math
 
@@ -23,7 +23,7 @@ def constants(arrays, dtype=tf.float32):
 
 
 def log_ratios():
-    """log p - log q of one pair of categorical distributions, and p; [A] each, float64."""
+    """Returns log p - log q of two categorical distributions, and p; [A] each, float64."""
     log_p, log_q = (tf.nn.log_softmax(tf.constant(logits[0])) for logits in (LOGITS_P, LOGITS_Q))
     return log_p - log_q, tf.exp(log_p)
 
@@ -68,7 +68,7 @@ def test_k1_and_k3_are_unbiased_on_a_large_sample(estimator):
 
 
 def test_approximate_kl_on_samples_of_old_is_kl_of_old_to_new():
-    """Exactly, by enumeration: p is old, q is new, and the log-ratio has the sign of PPO's, new - old."""
+    """By enumeration, exactly. p is old, q is new, and the log-ratio is new - old as in PPO."""
     d, p = log_ratios()
     new_minus_old = -d
     np.testing.assert_array_equal(divergences.approximate_kl(new_minus_old), divergences.kl_k3(-new_minus_old))
@@ -88,7 +88,7 @@ def test_approximate_kl_on_samples_of_old_is_kl_of_old_to_new():
     ids=["k1: nothing", "k2: KL(policy || reference)", "k3: KL(reference || policy)"],
 )
 def test_the_gradient_an_estimator_gives_as_a_loss_term_on_the_policys_own_samples(estimator, target):
-    """The expectation over samples is taken exactly, by enumerating the actions with the probabilities held fixed."""
+    """The expectation over samples is exact: a sum over all actions, with constant probabilities."""
     policy, reference_policy = (tf.constant(logits[0]) for logits in (LOGITS_P, LOGITS_Q))
     with tf.GradientTape(persistent=True) as tape:
         tape.watch(policy)
@@ -157,7 +157,7 @@ def test_masked_logits_add_nothing_to_the_kl_and_get_no_gradient(compiled):
     for gradient, gradient_without in zip(gradients, expected, strict=True):
         np.testing.assert_array_equal(gradient.numpy()[:, ~mask], 0.0)
         np.testing.assert_allclose(gradient.numpy()[:, mask], gradient_without, rtol=1e-4, atol=1e-6)
-    # Masked in p only (the mask changed between two policies): still finite.
+    # If an action is masked in p only, because the mask changed between two policies, the KL is still finite.
     for part in kl_and_gradients(masked_p, tf.constant(LOGITS_Q, tf.float32)):
         assert np.all(np.isfinite(part))
 

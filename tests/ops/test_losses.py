@@ -1,4 +1,4 @@
-"""The clipped surrogate and the value loss: the loop, their gradients, masks and micro-batches."""
+"""The clipped surrogate loss and the value loss against a slow loop; gradients, masks and micro-batches."""
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ def constants(arrays, dtype=tf.float32):
 
 
 def loss_and_gradient(loss, *arrays, **settings):
-    """The loss, its metrics and its gradient with respect to the first array."""
+    """Returns the loss, its metrics and its gradient with respect to the first array."""
     arrays = [tf.convert_to_tensor(array) for array in arrays]
     with tf.GradientTape() as tape:
         tape.watch(arrays[0])
@@ -74,7 +74,7 @@ def test_value_loss_equals_the_loop(compiled, mask, value_clip, dtype):
 
 
 def test_dual_clip_bounds_the_loss_of_bad_actions_that_became_likely():
-    """ratio 10: A = -1 costs 10 by the surrogate and at most c by the dual clip; A = 1 is untouched."""
+    """With ratio 10, A = -1 costs 10 without the dual clip and at most c with it. A = 1 does not change."""
     ratio, advantages = tf.math.log([10.0, 10.0]), tf.constant([-1.0, 1.0])
     for dual_clip, expected in ((None, (10.0 - 1.2) / 2), (3.0, (3.0 - 1.2) / 2)):
         loss, _, gradient = loss_and_gradient(surrogate, ratio, tf.zeros([2]), advantages, dual_clip=dual_clip)
@@ -95,7 +95,7 @@ def test_the_policy_that_sampled_has_ratio_1_no_kl_and_the_policy_gradient(compi
 
 @every_mode
 def test_the_surrogate_has_no_gradient_exactly_where_it_is_clipped(compiled):
-    """Beyond the range on the side that would gain: ratio > 1.2 with A > 0, ratio < 0.8 with A < 0."""
+    """The gradient is zero outside the range on the side of a gain: ratio > 1.2 with A > 0, ratio < 0.8 with A < 0."""
     log_probs, old_log_probs, advantages = constants(SURROGATE)
     function = compiled(lambda x: loss_and_gradient(surrogate, x, old_log_probs, advantages))
     _, _, gradient = function(log_probs)
@@ -113,7 +113,7 @@ def test_the_value_gradient_is_that_of_the_larger_error(compiled):
     function = compiled(lambda x: loss_and_gradient(value, x, old_values, targets, value_clip=0.3))
     _, _, gradient = function(values)
     near = np.clip(VALUES, OLD_VALUES - 0.3, OLD_VALUES + 0.3)
-    # Where the clipped error is the larger one, the value no longer moves it.
+    # Where the clipped error is larger, the loss does not depend on the value.
     is_stuck = np.abs(near - RETURNS) > np.abs(VALUES - RETURNS)
     assert 3 < is_stuck.sum() < is_stuck.size - 3
     np.testing.assert_allclose(gradient, np.where(is_stuck, 0.0, VALUES - RETURNS) / VALUES.size, rtol=1e-4, atol=1e-7)

@@ -1,4 +1,4 @@
-"""Masked means, whitening and explained variance against slow NumPy, and what must not cross a mask."""
+"""Masked means, whitening and explained variance against slow NumPy; numbers outside a mask have no effect."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ NOTHING = np.zeros([6, 5], bool)
 
 
 def poisoned(values, mask, dtype=np.float32):
-    """The values with NaN outside the mask."""
+    """Returns the values with NaN outside the mask."""
     return tf.constant(np.where(mask, values, np.nan), dtype)
 
 
@@ -50,7 +50,7 @@ def test_parts_divided_by_the_count_of_the_whole_add_up_to_the_mean_of_the_whole
     mean = compiled(masking.masked_mean)
     parts = [mean(tf.constant(VALUES[i : i + 2]), MASK[i : i + 2], count) for i in range(0, 6, 2)]
     np.testing.assert_allclose(sum(parts), mean(tf.constant(VALUES), MASK))
-    # The mean of the parts' own means is another number, which is why normalizer exists.
+    # The mean of the means of the parts differs from it. This is why normalizer exists.
     own = [masking.masked_mean(VALUES[i : i + 2], MASK[i : i + 2]) for i in range(0, 6, 2)]
     assert abs(np.mean(own) - masking.masked_mean(VALUES, MASK)) > 1e-3
 
@@ -58,7 +58,7 @@ def test_parts_divided_by_the_count_of_the_whole_add_up_to_the_mean_of_the_whole
 @every_mode
 @pytest.mark.parametrize("function", [masking.masked_sum, masking.masked_mean, masking.masked_whiten])
 def test_nan_outside_the_mask_reaches_neither_value_nor_gradient(compiled, function):
-    # The plain sum of whitened values has no gradient at all, so weigh them.
+    # The gradient of the plain sum of whitened values is zero, so a weighted sum is used.
     weights = tf.constant(RETURNS, tf.float32)
 
     def value_and_gradient(values):

@@ -1,4 +1,4 @@
-"""Over nests of NamedTuples with holes, and the layouts of their time axis."""
+"""Nests of NamedTuples with None parts, and the layouts of the time axis."""
 
 import numpy as np
 import pytest

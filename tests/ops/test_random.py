@@ -1,4 +1,4 @@
-"""Portable random numbers: the same bits however compiled, and the right distribution."""
+"""Random numbers: the same bits in every compilation mode, and the right distribution."""
 
 import itertools
 import math
@@ -85,7 +85,7 @@ def test_every_permutation_is_equally_likely():
 
 @pytest.fixture(scope="module", params=[1500, 2048, 8192])
 def long_permutations(request):
-    """[S, n]: too long to be drawn by sorting."""
+    """Permutations that are too long to be drawn by sorting, [S, n]."""
     seeds = tf.stack([tf.range(500), tf.zeros([500], tf.int32)], axis=1)
     draw = tf.function(lambda s: tf.map_fn(lambda seed: random.permutation(request.param, seed), s))
     return draw(seeds).numpy()
@@ -102,7 +102,10 @@ def chi_squared_per_degree(cells, num_cells, probabilities=None):
     ids=["the first half", "every second", "one environment", "blocks"],
 )
 def test_minibatches_draw_from_every_subset_as_without_replacement(long_permutations, subset):
-    """How many of a subset come first is hypergeometric: with its mean, and neither too even nor too uneven."""
+    """The number of members of a subset in the first quarter has the mean and variance of its distribution.
+
+    The distribution is hypergeometric.
+    """
     num_draws, n = long_permutations.shape
     drawn, share = n // 4, subset(np.arange(n), n).mean()
     counts = subset(long_permutations[:, :drawn], n).sum(axis=1)

@@ -1,4 +1,4 @@
-"""Generalised advantage estimates and discounted returns: the loop, published numbers, identities, ends of episodes."""
+"""Generalized advantage estimates and discounted returns: slow loops, published numbers, identities, episode ends."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ NO = np.zeros  # NO(shape, bool): no step ends an episode
 
 
 def random_inputs(shape, dtype=np.float32, seed=0):
-    """rewards, values, next_values, terminated, truncated, with all four kinds of step among them."""
+    """Returns rewards, values, next_values, terminated and truncated, with all four kinds of step."""
     rng = np.random.default_rng(seed)
     floats = [rng.normal(size=shape).astype(dtype) for _ in range(3)]
     return *floats, rng.random(shape) < 0.2, rng.random(shape) < 0.2
@@ -41,7 +41,7 @@ def test_both_equal_the_loop(compiled, shape, dtype, per_step):
     np.testing.assert_allclose(discounted, expected, **tolerance)
 
 
-# Published numbers. The other libraries fold termination into a discount per step; here it is a gamma per step.
+# Published numbers. The other libraries express termination by a discount per step, here by a gamma per step.
 RLAX_REWARDS = np.array([[1.0, 0.0, -1.0, 0.0, 1.0], [0.5, 0.8, -0.7, 0.0, 2.1]]).T
 RLAX_DISCOUNTS = np.array([[0.5, 0.9, 1.0, 0.5, 0.8], [0.9, 0.5, 0.3, 0.8, 0.7]]).T
 RLAX_NEXT_VALUES = np.array([[3.0, 1.0, 5.0, -5.0, 3.0], [-1.7, 1.2, 2.3, 2.2, 2.7]]).T
@@ -73,7 +73,7 @@ def test_advantages_match_the_numbers_of_rlax(gae_lambda, golden, as_termination
 def test_lambda_returns_match_the_numbers_of_rlax():
     """google-deepmind/rlax, multistep_test.py, LambdaReturnsTest, lambda = 0.75. R is the lambda-return."""
     golden = [[1.6460547, 0.72281253, 0.7375001, 0.6500001, 3.4], [0.7866317, 0.9913063, 0.1101501, 2.834, 3.99]]
-    # The value of each step is its predecessor's next value; that of the first cancels out.
+    # The value of each step is the next value of the step before. The value of the first step cancels out.
     values = np.concatenate([[[9.0, -9.0]], RLAX_NEXT_VALUES[:-1]])
     _, targets = returns.generalized_advantage_estimation(
         RLAX_REWARDS, values, RLAX_NEXT_VALUES, NO([5, 2], bool), NO([5, 2], bool), RLAX_DISCOUNTS, 0.75
@@ -141,7 +141,7 @@ def test_gamma_0_sees_only_the_reward(gae_lambda):
 @pytest.mark.parametrize("gae_lambda", [0.0, 0.95, 1.0])
 @pytest.mark.parametrize("time_limit", [5, 1000])
 def test_a_perfect_value_function_leaves_no_advantage(gae_lambda, time_limit):
-    """A reward of 1 for ever is worth 1 / (1 - gamma), and a time limit does not change that."""
+    """The return of a reward of 1 in every step is 1 / (1 - gamma). A time limit does not change it."""
     truncated = np.arange(1, 21)[:, np.newaxis] % time_limit == 0
     value = np.full([20, 1], 1 / (1 - 0.99))
     advantages, targets = returns.generalized_advantage_estimation(
@@ -155,7 +155,7 @@ def test_a_perfect_value_function_leaves_no_advantage(gae_lambda, time_limit):
 def test_discounted_returns_are_those_of_lambda_1_and_of_no_other(gae_lambda):
     rewards, values, next_values, terminated, truncated = random_inputs([9, 4], np.float64)
     inside = ~(terminated | truncated)
-    next_values[:-1] = np.where(inside[:-1], values[1:], next_values[:-1])  # what true successors' values look like
+    next_values[:-1] = np.where(inside[:-1], values[1:], next_values[:-1])  # the values of true successors
     _, targets = returns.generalized_advantage_estimation(
         rewards, values, next_values, terminated, truncated, 0.9, gae_lambda
     )
@@ -187,7 +187,7 @@ def test_what_an_end_cuts(terminated, truncated, first_advantage, first_return):
 @every_mode
 @pytest.mark.parametrize("kind", ["terminated", "truncated"])
 def test_nan_beyond_an_end_reaches_neither_the_earlier_episode_nor_its_gradient(compiled, kind):
-    """The next episode is NaN throughout, and so is what follows a terminal state."""
+    """All numbers of the next episode are NaN, and so is the value after a terminal state."""
     inputs = [tf.constant(x) for x in random_inputs([8, 2])[:3]]
     is_end = np.zeros([8, 2], bool)
     is_end[4] = True

@@ -1,4 +1,4 @@
-"""The learner against a slow NumPy update, in every mode; what masks, schedules, stops and penalties do to weights."""
+"""The learner against a slow NumPy update in every mode; the effects of masks, schedules, early stops and penalties."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from tfppo.ppo.learner import METRICS, PPOLearner
 from tfppo.ppo.types import ActionEvaluation
 
 CONFIG = PPOConfig(num_epochs=2, minibatch_size=6, learning_rate=0.05, entropy_coeff=0.01, max_grad_norm=0.5)
-# With so large an epsilon Adam's first step is minus the gradient itself: sqrt(1 - beta_2) learning_rate / epsilon = 1.
+# With this large epsilon the first step of Adam is minus the gradient: sqrt(1 - beta_2) learning_rate / epsilon = 1.
 PLAIN = PPOConfig(num_epochs=1, minibatch_size=12, adam_epsilon=1e4, learning_rate=1e4 / 0.001**0.5, max_grad_norm=None)
 FULL = {"dual_clip": 1.5, "value_clip": 0.1, "num_micro_batches": 2, "target_kl": 0.5, "kl_coeff": 0.3}
 
@@ -26,7 +26,7 @@ def make_learner(config, mode="eager", weights=START, num_iterations=4, **option
 
 
 def run(config, *batches, **options):
-    """The learner after an update on each batch, and the metrics of the last one."""
+    """Returns the learner after an update on each batch, and the metrics of the last update."""
     learner = make_learner(config, **options)
     for batch in batches:
         metrics = learner.update(tensors(batch))
@@ -34,7 +34,7 @@ def run(config, *batches, **options):
 
 
 def gradient(config, batch):
-    """What a single plain step subtracts from the weights, and the metrics."""
+    """Returns what a single plain step subtracts from the weights, and the metrics."""
     learner, metrics = run(config, batch)
     return [np.float32(a) - b for a, b in zip(START, learner.policy.weights, strict=True)], metrics
 
@@ -98,7 +98,7 @@ def test_two_updates_equal_the_slow_ones(shape, settings):
 @pytest.mark.parametrize("shape", [(12,), (12, 3)], ids=["transitions", "sequences"])
 def test_gradient_of_the_kl_term_equals_finite_differences(kind, shape):
     config = replace(PLAIN, kl_coeff=3.0, value_coeff=0.0, entropy_coeff=0.0)
-    batch = make_batch(shape)._replace(advantages=np.zeros(shape))  # the KL is all that is left
+    batch = make_batch(shape)._replace(advantages=np.zeros(shape))  # only the KL is left
     if kind != "exact":
         batch = batch._replace(old_distribution=None)
     if kind == "reference":
@@ -136,7 +136,7 @@ def test_eager_graph_and_xla_give_the_same_weights_and_trace_once():
 
 
 def test_xla_mode_is_compiled_by_xla():
-    """XLA refuses strings, a plain graph takes them: the proof that the mode reaches the compiler."""
+    """XLA does not support strings and a plain graph does, so an error shows that the mode is used."""
 
     def prepare(batch):
         tf.debugging.assert_equal(tf.strings.length(tf.strings.as_string(batch.advantages[0] * 0)), 8)
@@ -156,7 +156,7 @@ def test_update_prepares_what_it_is_given():
 
 
 def test_what_is_no_batch_is_refused_without_a_way_to_prepare_it():
-    with pytest.raises(UsageError, match="was given a dict, not a Batch: give the learner a prepare"):
+    with pytest.raises(UsageError, match="was called with a dict; it must be a Batch: give the learner a prepare"):
         make_learner(CONFIG).update({"batch": tensors(make_batch())})
 
 
@@ -188,7 +188,7 @@ def test_every_epoch_visits_every_index_once(num_micro_batches):
 
     first = orders(0)
     assert (np.sort(first, axis=-1) == np.arange(12)).all()
-    assert len({tuple(order) for order in first.reshape(4, 12)}) == 4  # a fresh order in every epoch
+    assert len({tuple(order) for order in first.reshape(4, 12)}) == 4  # a new order in every epoch
     assert (orders(0) == first).all() and (orders(1) != first).any()
 
 
@@ -221,7 +221,7 @@ def test_minibatches_that_do_not_divide_into_items_are_refused():
 @pytest.mark.parametrize("pieces", [2, 12])
 def test_micro_batches_add_up_to_the_minibatch(shape, pieces):
     batch = make_batch(shape)
-    batch.mask[:3] = False  # pieces of different, and of no, masked count
+    batch.mask[:3] = False  # micro-batches with different numbers of counted entries, one with none
     config = replace(PLAIN, kl_coeff=1.0)
     whole, metrics = gradient(config, batch)
     parts, part_metrics = gradient(replace(config, num_micro_batches=pieces), batch)
@@ -231,7 +231,7 @@ def test_micro_batches_add_up_to_the_minibatch(shape, pieces):
 
 
 class EmbeddingPolicy(LinearPolicy):
-    """Looks its logits up in a table, so that the table's gradient is sparse."""
+    """A policy with a table of logits. The gradient of a table is sparse."""
 
     def evaluate_actions(self, inputs, actions):
         logits = tf.nn.embedding_lookup(self.actor.value, tf.argmax(inputs, axis=-1))
@@ -245,7 +245,7 @@ class EmbeddingPolicy(LinearPolicy):
     [(1, None, "eager"), (1, 0.01, "eager"), (3, None, "eager"), (3, 0.01, "graph")],
 )
 def test_sparse_gradients_are_worth_what_dense_ones_are(num_micro_batches, max_grad_norm, mode):
-    """A row of a table is looked up, some rows several times in a piece, or multiplied by a one-hot vector."""
+    """A lookup of rows, some of them repeated in a micro-batch, equals a product with one-hot vectors."""
     batch = make_batch(inputs=np.eye(3)[[0, 0, 2, 0, 1, 1, 0, 2, 2, 2, 0, 0]])
     config = replace(PLAIN, num_micro_batches=num_micro_batches, max_grad_norm=max_grad_norm, kl_coeff=1.0)
     learners = [PPOLearner(make(), config, 4, mode=mode) for make in (EmbeddingPolicy, LinearPolicy)]
@@ -265,7 +265,7 @@ def test_rows_count_alike_in_any_order():
 
 
 def test_sequences_equal_their_tokens():
-    """[N, T] is a layout: the same tokens as N * T transitions give the same gradient."""
+    """The same tokens give the same gradient as [N, T] and as N * T transitions."""
     sequences = make_batch((12, 3))
     tokens = tf.nest.map_structure(lambda x: x if x is None else x.reshape(36, *x.shape[2:]), sequences)
     expected, metrics = gradient(replace(PLAIN, minibatch_size=36, kl_coeff=1.0), tokens)
@@ -321,7 +321,7 @@ def test_explained_variance_is_that_of_the_masked_rollout():
 
 
 def with_value_mask(shape=(12, 3), seed=0):
-    """A ragged batch whose values count in one more slot than its actions, and in the end in another one."""
+    """A batch with a value mask: that of the first item is the inverse of its mask, the others have one entry more."""
     batch = make_batch(shape, seed=seed)
     value_mask = batch.mask | np.roll(batch.mask, 1, axis=-1)
     value_mask[0] = ~batch.mask[0]
@@ -376,8 +376,10 @@ def test_gradients_are_clipped_by_their_global_norm_and_reported_before():
 
 @pytest.mark.parametrize("mode", ["eager", "graph"])
 def test_target_kl_skips_the_step_that_goes_too_far_and_all_after_it(mode):
-    """From ratio 1 some steps are taken, and a huge learning rate makes the next one go too far, in mid-epoch. The
-    rule for the KL coefficient hears of what was evaluated."""
+    """The first steps are taken, then a step with a very large learning rate exceeds target_kl within an epoch.
+
+    The rule for the KL coefficient uses the minibatches that were evaluated.
+    """
     batch = make_batch(weights=START)
     settings = {"target_kl": 0.01, "kl_coeff": 1e-6, "kl_controller": "schulman", "adaptive_kl_target": 1e-4}
     config = replace(CONFIG, num_epochs=5, minibatch_size=3, learning_rate=1.0, **settings)
@@ -406,7 +408,7 @@ def test_target_kl_stops_only_above_one_and_a_half_times_itself():
 
 
 def test_schedules_follow_the_iteration_and_not_the_steps():
-    """Every iteration stops before its first step, and still the rates go down."""
+    """Every iteration stops before its first step, but the rates still fall."""
     config = replace(
         CONFIG, target_kl=1e-6, learning_rate=0.04, clip_ratio=0.4, clip_ratio_schedule="linear", minibatch_size=12
     )
@@ -419,7 +421,7 @@ def test_schedules_follow_the_iteration_and_not_the_steps():
         clip_ratio = 0.4 * (1 - iteration / 4)
         np.testing.assert_allclose(metrics["policy/clip_fraction"], (distance > clip_ratio).mean(), rtol=1e-6)
     assert learner.optimizer.iterations == 0 and learner.iteration == 4
-    assert len({(distance > 0.1 * k).mean() for k in (1, 2, 3, 4)}) > 2  # the clip ratio showed
+    assert len({(distance > 0.1 * k).mean() for k in (1, 2, 3, 4)}) > 2  # the clip ratio had an effect
 
 
 def test_the_entropy_bonus_follows_its_schedule():
@@ -436,12 +438,12 @@ def test_the_entropy_bonus_follows_its_schedule():
 
 @pytest.mark.parametrize("mode", ["eager", "graph", "xla"])
 def test_each_epoch_has_advantages_and_returns_by_the_values_as_they_then_are(mode):
-    """Two epochs are two updates of one, on the same rollout, whose advantages are recomputed between them."""
+    """Two epochs equal two updates of one epoch on the same rollout, with new advantages for the second update."""
     batch = tensors(make_batch(mask=np.ones(12, bool)))
 
     def recomputed(learner, batch):
         values = learner.policy.evaluate_actions(batch.inputs, batch.actions).values
-        returns = batch.returns - 20.0 * values  # any function of the values will do
+        returns = batch.returns - 20.0 * values  # an arbitrary function of the values
         return batch._replace(advantages=returns - values, returns=returns)
 
     settings = {"minibatch_size": 12, "learning_rate_schedule": "constant", "max_grad_norm": None}
@@ -463,7 +465,7 @@ def test_recomputing_without_a_way_to_is_refused():
 
 
 def test_steps_are_as_long_as_the_schedule_says():
-    """Adam's first step in a new direction is as long as the learning rate, warm-up included."""
+    """Adam's first step in a new direction is as long as the learning rate, also during the warm-up."""
     config = replace(PLAIN, learning_rate=0.04, adam_epsilon=1e-12, warmup_iterations=2)
     learner, metrics = run(config, make_batch(), num_iterations=8)
     np.testing.assert_allclose(metrics["schedule/learning_rate"], 0.04 / 3, rtol=1e-6)
@@ -481,7 +483,7 @@ def test_kl_penalty_keeps_the_policy_near_the_old_one():
     bound, bound_metrics = run(replace(CONFIG, kl_coeff=30.0, **settings), batch)
     distances = [kl_from_old(learner.policy.weights, batch) for learner in (free, bound)]
     assert distances[0] > 4 * distances[1] > 0
-    assert free_metrics["loss/kl"] > 4 * bound_metrics["loss/kl"] > 1e-4  # measured in any case
+    assert free_metrics["loss/kl"] > 4 * bound_metrics["loss/kl"] > 1e-4  # measured in both cases
     assert free_metrics["schedule/kl_coeff"] == 0.0 and bound_metrics["schedule/kl_coeff"] == 30.0
 
 
@@ -523,7 +525,7 @@ def test_kl_coefficient_adapts_after_each_update(rule, target, factor):
 
 
 def test_adapted_kl_coefficient_is_the_one_that_trains():
-    """An update with the coefficient that a rule has reached equals one that starts with it."""
+    """An update with a coefficient that a rule has changed equals one that starts with this coefficient."""
     batch = make_batch()
     learner = make_learner(replace(PLAIN, kl_coeff=0.5))
     learner.kl_coeff.assign(4.0)
@@ -534,7 +536,7 @@ def test_adapted_kl_coefficient_is_the_one_that_trains():
 
 
 def test_kl_rule_sees_the_last_epoch():
-    """The first epochs start at KL 0; the last one's mean decides, which is between the two targets here."""
+    """The first epoch starts at KL 0. The rule uses the mean of the last epoch, which is between the two targets."""
     batch = make_batch(weights=START)
     config = replace(CONFIG, num_epochs=4, kl_coeff=1e-6, kl_controller="schulman", max_grad_norm=None)
     rows = SlowLearner(config, 4).update(batch)
@@ -558,7 +560,7 @@ def test_kl_rule_sees_the_last_epoch():
 )
 @pytest.mark.parametrize("num_micro_batches", [1, 3])
 def test_a_rule_steers_by_the_mean_reference_kl_where_the_batch_has_one(rule, target, factor, num_micro_batches):
-    """Its mean is 3; the KL in the loss is far below every target."""
+    """The mean of `reference_kl` is 3. The KL in the loss is far below every target."""
     reference_kl = np.arange(12.0) - 2.5
     batch = make_batch((12, 3))._replace(reference_kl=reference_kl)
     config = replace(
@@ -571,7 +573,7 @@ def test_a_rule_steers_by_the_mean_reference_kl_where_the_batch_has_one(rule, ta
 
 @pytest.mark.parametrize("with_reference", [False, True])
 def test_kl_in_the_reward_is_no_part_of_the_loss(with_reference):
-    """It is measured all the same, and its coefficient adapts: whoever makes the rewards reads it."""
+    """The KL is still measured and its coefficient still adapts, because the rewards are made with it."""
     batch = make_batch()
     if with_reference:
         batch = batch._replace(reference_log_probs=reference_log_probs(batch))

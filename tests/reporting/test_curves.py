@@ -1,4 +1,4 @@
-"""Pictures of metrics: of a run, and of groups of runs."""
+"""Tests the plots of one run and of groups of runs."""
 
 import statistics
 import struct
@@ -22,7 +22,7 @@ def metrics(tmp_path):
 
 
 def read_png(path):
-    """Width and height of a PNG file that begins and ends as one does."""
+    """Returns the width and height of a complete PNG file."""
     data = path.read_bytes()
     assert data[:8] == b"\x89PNG\r\n\x1a\n" and data[12:16] == b"IHDR"
     assert data[-8:-4] == b"IEND"
@@ -100,7 +100,7 @@ def test_a_band_is_of_a_samples_deviation_or_of_the_extremes():
     runs = [([0, 4], [0.0, 4.0]), ([0, 2, 4], [2.0, 2.0, 8.0]), ([1, 4], [7.0, 7.0])]
     band, wide = band_of(runs), band_of(runs, "lr=1", extremes)
     for shown in (band, wide):
-        np.testing.assert_array_equal(shown.x, [1, 2, 4])  # where all have values, at the points of all
+        np.testing.assert_array_equal(shown.x, [1, 2, 4])  # the common range, at every point of every run
         np.testing.assert_allclose(shown.mean, [10 / 3, 11 / 3, 19 / 3])
     for index, values in enumerate([(1, 2, 7), (2, 2, 7), (4, 8, 7)]):
         std = statistics.stdev(values)
@@ -111,7 +111,7 @@ def test_a_band_is_of_a_samples_deviation_or_of_the_extremes():
     assert wide.label == "lr=1: mean, lowest and highest of 3 runs"
     alone = band_of(runs[:1])
     assert alone.edges is None and alone.label == "1 run"
-    with pytest.raises(ValueError, match="ends at 4, before another begins at 5"):
+    with pytest.raises(ValueError, match="ends at 4, before another run begins at 5"):
         band_of([*runs, ([5], [1.0])])
 
 

@@ -1,4 +1,4 @@
-"""TensorBoard shows a run: its own server, started as `make tensorboard` does, answers with the run's scalars."""
+"""Tests that TensorBoard shows a run: its server, started as by `make tensorboard`, returns the run's scalars."""
 
 import json
 import os
@@ -19,7 +19,7 @@ SECONDS = 120  # until the test gives up on a server that never answers
 
 @pytest.fixture
 def runs_dir(tmp_path):
-    """A folder of runs, of which one has three rows."""
+    """Returns a folder with a run of three rows."""
     folder = tmp_path / "runs" / "cartpole-seed1"
     folder.mkdir(parents=True)
     writer = TensorBoardWriter(folder, "rollout/env_steps")
@@ -34,7 +34,7 @@ def runs_dir(tmp_path):
 
 @pytest.fixture
 def server(runs_dir, tmp_path):
-    """Waits for a question to TensorBoard to have an answer that is wanted; gives the answer."""
+    """Repeats a request to TensorBoard until the answer is as expected, and returns the answer."""
     log = tmp_path / "log"
     with log.open("w") as stderr:
         command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(runs_dir), "--port", "0"]
@@ -42,12 +42,12 @@ def server(runs_dir, tmp_path):
             command, stdout=stderr, stderr=stderr, env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "2"}
         )
     deadline = time.monotonic() + SECONDS
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy does not know this machine
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy for requests to this machine
 
     def wait_for(question, wanted):
         answer = None
         while time.monotonic() < deadline and process.poll() is None:
-            address = re.search(r"http://\S+", log.read_text())  # port 0: it says which one it took
+            address = re.search(r"http://\S+", log.read_text())  # TensorBoard prints the port that it chose
             try:
                 answer = address and json.loads(opener.open(address[0].rstrip("/") + question, timeout=10).read())
             except urllib.error.URLError:

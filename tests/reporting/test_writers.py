@@ -1,4 +1,4 @@
-"""Where metrics go: rows of CSV, events that TensorBoard reads back, lines on the terminal."""
+"""Tests the metric writers: rows of CSV, TensorBoard events, and lines on the terminal."""
 
 import csv
 import math
@@ -20,7 +20,7 @@ COLUMNS = {"rollout/episode_return_mean": "return", "time/env_steps_per_s": "ste
 
 
 def row(iteration):
-    """Some metrics after an iteration of 32 steps."""
+    """Returns metrics of an iteration of 32 steps."""
     return {
         STEPS: 32.0 * (iteration + 1),
         "rollout/episode_return_mean": math.nan if iteration == 0 else 10.5 + iteration,
@@ -59,7 +59,7 @@ def test_csv_of_an_older_version_goes_on_with_what_has_become_a_metric_since(tmp
     path = tmp_path / "metrics.csv"
     path.write_text("iteration,loss/policy,gone\n0,1.5,7\n1,2.5,8\n2,3.5,9\n")
     writer = CsvWriter(path, start=2)
-    assert [r["loss/policy"] for r in read_rows(path)] == ["1.5", "2.5"]  # on the disk before a row is added
+    assert [r["loss/policy"] for r in read_rows(path)] == ["1.5", "2.5"]  # on the disk before the next row is written
     for iteration in (2, 3):
         writer.write(iteration, row(iteration))
     writer.close()
@@ -156,7 +156,7 @@ def test_tensorboard_forgets_what_a_resumed_run_redoes(tmp_path, purge_step, ste
     for iteration in range(5):
         writer.write(iteration, row(iteration))
     writer.close()
-    # Files are read in the order of their names: the second in which each was made, then a counter, compared as text.
+    # TensorBoard reads files in the order of their names, compared as text: the second of creation, then a counter.
     (earlier,) = tmp_path.glob("events.out.tfevents.*")
     earlier.rename(earlier.with_name(re.sub(r"tfevents\.\d+", "tfevents.1000000000", earlier.name)))
     writer = TensorBoardWriter(tmp_path, STEPS, purge_step)
@@ -210,7 +210,7 @@ def test_tensorboard_shows_the_graph(tmp_path):
 
 @pytest.fixture
 def no_terminal(monkeypatch):
-    for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):  # what makes rich take a pipe for a terminal
+    for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):  # they make rich treat a pipe as a terminal
         monkeypatch.delenv(name, raising=False)
 
 

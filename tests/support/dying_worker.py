@@ -1,4 +1,4 @@
-"""`dying_worker.py SIGNAL ...` is `python -m tfppo ...`, whose worker 1 is sent a signal after its third iteration."""
+"""`dying_worker.py SIGNAL ...` runs `python -m tfppo ...`; worker 1 receives the signal after its third iteration."""
 
 import json
 import os

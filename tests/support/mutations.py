@@ -1,28 +1,28 @@
-"""Defects that the tests are known to catch: each row is one wrong operator, bound, mask, sign, index or order.
+"""Defects that the tests must catch. Each row is one wrong operator, bound, mask, sign, index or order.
 
-`run_mutations.py` beside this applies them one at a time to a copy of the tree and runs the tests that a row names.
+`run_mutations.py` applies them one at a time to a copy of the repository and runs the tests that the row names.
 """
 
 from typing import NamedTuple
 
 GROUPS = ("losses", "returns", "masks", "rollouts", "normalisation", "sampling", "resume", "guards", "replicas")
-"""What every list of mutations covers; rows may belong to other groups besides."""
+"""Groups that must have mutations. Rows may belong to other groups too."""
 
 
 class Mutation(NamedTuple):
-    """A defect, and who is to see it."""
+    """A defect, and the tests that must catch it."""
 
     file: str
-    """What is changed, from the root of the repository."""
+    """The file to change, relative to the root of the repository."""
     old: str
-    """Stands in the file exactly once."""
+    """The text to replace. It occurs in the file exactly once."""
     new: str
-    """What stands there instead."""
+    """The new text."""
     tests: tuple[str, ...]
-    """Node ids of quick tests, of which at least one must fail."""
+    """Node ids of fast tests. At least one of them must fail."""
     group: str
     caught: bool = True
-    """False: a known gap, which no quick test sees."""
+    """False marks a known gap: no fast test fails."""
 
 
 CHECKPOINTS = "tests/training/test_checkpoints.py::"

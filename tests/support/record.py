@@ -1,13 +1,14 @@
-"""Records what a checkout of tfppo computes and what it offers, so that two checkouts can be compared.
+"""Records the results and the interfaces of a checkout of tfppo, so that two checkouts can be compared.
 
     python tests/support/record.py --out FILE.json [--only weights|surface] [--checkout FOLDER]
     python tests/support/record.py --compare OLD.json NEW.json [--only weights|surface]
 
-`weights`: hashes of the weights, metrics and evaluations of tiny runs. They are those of one machine: another processor
-has other kernels, which add in another order. `surface`: options, settings, columns, tags, files, names, tests.
+`weights` records hashes of the weights, the metrics and the evaluations of small runs. Compare them on one machine
+only: another processor has other kernels, which add in another order. `surface` records options, settings, columns,
+tags, files, names and tests.
 
-Everything is asked of the command line in processes of their own, so that it does not matter where modules are and what
-classes are called. With --checkout this file records another checkout than its own, an older one say.
+The script uses only the command line of the checkout, in separate processes, so it does not depend on the names of
+modules and classes. With --checkout it records another checkout than its own, for example an older version.
 """
 
 import argparse
@@ -28,7 +29,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 HERE = Path(__file__).resolve()
-VERSION_0_1 = HERE.parents[1] / "data" / "version_0_1"  # runs that it wrote, and tiny presets in its folder `presets`
+VERSION_0_1 = HERE.parents[1] / "data" / "version_0_1"  # runs of version 0.1, and small presets in `presets`
 EVENTS = "events.out.tfevents."
 
 CPU = ["--seed", "3", "--device", "cpu", "--threads", "2"]
@@ -84,21 +85,21 @@ RUNS = {
     ],
     "cartpole, two devices": [*CARTPOLE, *SPLIT, *NORMALIZED],
     "text, two devices": [*LENGTH, *SPLIT],
-}  # what the weights are recorded of, by name
+}  # runs for the record of weights, by name
 ASKED = {
     "cartpole, graph": ["evaluate", "{run}", "--episodes", "2", "--seed", "5"],
     "pendulum, gSDE, gymnasium sync": ["evaluate", "{run}", "--episodes", "1", "--checkpoint", "best"],
     "text, KL in the reward": ["evaluate", "{run}", "--prompts", "4", "--seed", "5"],
     "text, LSTM": ["generate", "{run}", "--prompt", "This film", "--samples", "2", "--seed", "5", "--top-k", "20"],
-}  # what some of them are asked afterwards
-RESUMED = ["control", "gymnasium", "text"]  # runs of version 0.1 that end before their last iteration
+}  # commands on some of these runs after training
+RESUMED = ["control", "gymnasium", "text"]  # unfinished runs of version 0.1
 
 KEPT = ["--checkpoint-interval", "2", "--keep-checkpoints", "2"]
 SURFACE_RUNS = {
     "control": [*CARTPOLE, *GRAPH, *KEPT, "--video-episodes", "1"],
     "gymnasium": [*PENDULUM, *STEPPED, "sync", *KEPT],
     "text": [*LENGTH, *KEPT],
-}  # whose folders are listed
+}  # runs for the record of folders
 COMMANDS = [
     *([], ["train"], ["train", "cartpole"], ["train", "text"], ["pretrain"], ["reward-model"], ["generate"]),
     *(["resume"], ["evaluate"], ["plot"], ["export"], ["bench"], ["bench", "--env", "Acrobot-v1"]),
@@ -107,7 +108,7 @@ COMMANDS = [
 ENVIRONMENTS = [
     *("CartPole-v1", "Acrobot-v1", "Pendulum-v1", "MountainCar-v0", "MountainCarContinuous-v0", "LunarLander-v3"),
     *("HalfCheetah-v5", "Hopper-v5", "Unknown-v0"),
-]  # those with settings of their own, and one without
+]  # environments with a recipe, and one without
 DEFAULT_RUNS = {
     "cartpole": ["train", "cartpole"],
     "control": ["train", "control"],
@@ -115,7 +116,7 @@ DEFAULT_RUNS = {
     "Pendulum-v1": ["train", "control", "--env", "Pendulum-v1"],
     "text": ["train", "text"],
     "text, length": ["train", "text", "--task", "length"],
-}  # whose config.yaml is recorded; they are not trained
+}  # runs for the record of config.yaml; they are not trained
 
 DESCRIBE_PUBLIC_NAMES = """
 import inspect, json, tfppo
@@ -132,11 +133,11 @@ print(json.dumps({name: describe(getattr(tfppo, name)) for name in sorted(tfppo.
 
 
 class Checkout:
-    """A checkout of tfppo, whose command line is called.
+    """A checkout of tfppo and its command line.
 
     Args:
-      folder: of the checkout.
-      presets: folder of the tiny language models.
+      folder: folder of the checkout.
+      presets: folder of the small language models.
       work: folder for runs.
     """
 
@@ -145,12 +146,12 @@ class Checkout:
         self.work = work
         self._presets = presets
         ours = {"PYTHONPATH": str(folder), "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1", "COLUMNS": "120"}
-        foreign = ("TF_", "TFPPO_", "PYTEST_", "XLA_")  # what the caller's shell may say of how it is computed
+        foreign = ("TF_", "TFPPO_", "PYTEST_", "XLA_")  # settings of the caller's shell that could change results
         self.environment = {k: v for k, v in os.environ.items() if not k.startswith(foreign)} | ours
         self.environment |= {"TFPPO_XLA_CACHE": "off"}
 
     def python(self, *arguments: object) -> str:
-        """What Python prints, run in the checkout's folder."""
+        """Runs Python in the folder of the checkout and returns its output."""
         command = [sys.executable, *map(str, arguments)]
         done = subprocess.run(command, cwd=self.folder, env=self.environment, capture_output=True, text=True)
         if done.returncode:
@@ -158,13 +159,13 @@ class Checkout:
         return done.stdout
 
     def train(self, name: str, arguments: list[str]) -> Path:
-        """The folder of a run that is trained."""
+        """Trains a run and returns its folder."""
         program = [HERE, "--on-two-devices"] if "mirrored" in arguments else ["-m", "tfppo"]
         self.python(*program, *self._filled(arguments), "--runs-dir", self.work, "--name", self._plain(name))
         return self.work / self._plain(name)
 
     def copy(self, run: Path) -> Path:
-        """A copy of a run's folder, with the preset where it is now."""
+        """Copies the folder of a run and sets its preset to the current path. Returns the copy."""
         folder = Path(shutil.copytree(run, self.work / run.name))
         path = folder / "config.yaml"
         path.write_text(
@@ -173,12 +174,12 @@ class Checkout:
         return folder
 
     def ask(self, folder: Path, arguments: list[str]) -> list[str]:
-        """The lines that a command prints about a run."""
+        """Runs a command on a run and returns the lines that it prints."""
         printed = self.python("-m", "tfppo", *[part.format(run=folder) for part in arguments])
         return printed.replace(str(folder), "RUN").splitlines()
 
     def begin(self, name: str, arguments: list[str]) -> Path:
-        """The folder of a run that is ended once its settings are there."""
+        """Starts a run and ends it as soon as its config.yaml exists. Returns its folder."""
         folder = self.work / self._plain(name)
         options = ["--threads", "2", "--runs-dir", str(self.work), "--name", folder.name]
         process = subprocess.Popen(
@@ -191,7 +192,7 @@ class Checkout:
             deadline = time.monotonic() + 900
             while not (folder / "config.yaml").exists():
                 if process.poll() is not None or time.monotonic() > deadline:
-                    sys.exit(f"{' '.join(arguments)} made no folder")
+                    sys.exit(f"{' '.join(arguments)} did not write config.yaml")
                 time.sleep(0.1)
         finally:
             with contextlib.suppress(ProcessLookupError):
@@ -200,7 +201,7 @@ class Checkout:
         return folder
 
     def without_paths(self, text: str) -> str:
-        """A text in which the folders of this recording have names that are always the same."""
+        """Replaces the folders of this recording in a text by fixed names."""
         return text.replace(str(self.work), "RUNS").replace(str(self._presets), "PRESETS")
 
     def _filled(self, arguments: list[str]) -> list[str]:
@@ -212,20 +213,20 @@ class Checkout:
 
 
 def metrics_of(folder: Path) -> dict[str, str]:
-    """The columns of a run's metrics.csv, each as a line of its values, but for times."""
+    """Returns the columns of a run's metrics.csv without times, each as one line of its values."""
     with (folder / "metrics.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     return {name: " ".join(row[name] for row in rows) for name in rows[0] if not name.startswith("time/")}
 
 
 def evaluation_of(folder: Path) -> dict:
-    """A run's evaluation, but for times."""
+    """Returns the evaluation of a run without times."""
     evaluation = json.loads((folder / "evaluation.json").read_text())
     return {name: value for name, value in evaluation.items() if name != "seconds"}
 
 
 def record_weights(checkout: Checkout) -> dict:
-    """What tiny runs lead to, by their names."""
+    """Records the results of small runs, by name."""
     record = {}
     for name, arguments in RUNS.items():
         with telling(name):
@@ -246,7 +247,7 @@ def record_weights(checkout: Checkout) -> dict:
 
 
 def record_surface(checkout: Checkout) -> dict:
-    """What the package offers: options, settings, what is in a run's folder, public names, tests."""
+    """Records the interfaces of the package: options, settings, files in a run's folder, public names, tests."""
     record: dict = {}
     with telling("options"):
         commands = [*COMMANDS, *(["train", "control", "--env", env] for env in ENVIRONMENTS)]
@@ -271,8 +272,10 @@ def record_surface(checkout: Checkout) -> dict:
 
 
 def options_in(text: str) -> dict[str, str]:
-    """Options and positional arguments in a command's help: what they take, and their defaults. Of a command that has
-    commands: their names."""
+    """Returns the options and positional arguments in a command's help, with their types and defaults.
+
+    For a command with subcommands it returns the names of the subcommands.
+    """
     lines = [line.rstrip().removesuffix("│").rstrip() for line in text.splitlines()]
     starts = re.compile(r"│ ((?:-\w, )?--[a-z][a-z-]*|[A-Z\[]\S*$|[A-Z\[{][A-Z\[\].| {}]*(?=  |$))(.*)")
     options, name = {}, ""
@@ -291,14 +294,14 @@ def options_in(text: str) -> dict[str, str]:
 
 
 def _takes(rest: str) -> str:
-    """From what stands behind an option in the help: what it takes, and its default."""
+    """Returns the type and the default of an option from the text after its name in the help."""
     takes = rest.strip().split("  ")[0] if rest.startswith(" ") and not rest.startswith("  ") else ""
     default = re.findall(r"\((default: .*?|required|repeatable)\)(?=\s*(?:\(|$))", " ".join(rest.split()))
     return "; ".join(part for part in (takes, *default) if part)
 
 
 def describe_folder(folder: Path) -> dict:
-    """What is in a run's folder: files, columns of metrics, tags of TensorBoard, arrays of a checkpoint, keys."""
+    """Describes a run's folder: files, columns of metrics, tags of TensorBoard, arrays of a checkpoint, keys."""
     import numpy as np
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -321,7 +324,7 @@ def describe_folder(folder: Path) -> dict:
 
 
 def record_tests(checkout: Checkout) -> dict:
-    """The tests that pytest collects, quick and slow: how many each file has, and their names."""
+    """Records the names and numbers of the fast and slow tests that pytest collects."""
     counts: dict = {}
     names: dict = {"quick": {}, "slow": {}}
     for kind, marks in (("quick", "not slow"), ("slow", "slow")):
@@ -334,7 +337,7 @@ def record_tests(checkout: Checkout) -> dict:
 
 
 def about(checkout: Checkout) -> dict:
-    """What was recorded, and on what."""
+    """Describes the checkout and the machine of a record."""
     info = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
     values = dict(re.findall(r"^(model name|flags|Features)\s*: (.*)$", info, re.MULTILINE))
     flags = values.get("flags", values.get("Features", ""))
@@ -350,7 +353,7 @@ def about(checkout: Checkout) -> dict:
 
 
 def differences(old: object, new: object, where: str = "") -> list[str]:
-    """What differs between two records, a line each."""
+    """Returns the differences between two records, one line each."""
     if isinstance(old, dict) and isinstance(new, dict):
         lines = []
         for name in dict.fromkeys([*old, *new]):
@@ -377,7 +380,7 @@ def _short(value: object) -> str:
 
 
 def compare(old: dict, new: dict, parts: list[str]) -> int:
-    """Prints each difference between two records, and returns the exit code: 1 if there is one."""
+    """Prints the differences between two records. Returns the exit code, 1 if there is a difference."""
     for name in ("processor", "instructions", "python", "packages"):
         if old["about"][name] != new["about"][name]:
             print(f"note: {name} was {_short(old['about'][name])} and is {_short(new['about'][name])}")
@@ -394,7 +397,7 @@ def compare(old: dict, new: dict, parts: list[str]) -> int:
 
 @contextlib.contextmanager
 def telling(name: str):
-    """Says on stderr what is recorded, and how long it took."""
+    """Prints to stderr what is being recorded, and how long it took."""
     began = time.monotonic()
     print(f"{name} ...", end=" ", file=sys.stderr, flush=True)
     yield
@@ -402,7 +405,7 @@ def telling(name: str):
 
 
 def main_on_two_devices(arguments: list[str]) -> int:
-    """The command line of tfppo, where the processor is two devices."""
+    """Runs the command line of tfppo with the processor as two devices."""
     import tensorflow as tf
 
     from tfppo.cli import main
@@ -413,7 +416,7 @@ def main_on_two_devices(arguments: list[str]) -> int:
 
 
 def main() -> int:
-    """Records or compares, as the command line says."""
+    """Records or compares, depending on the command line."""
     parser = argparse.ArgumentParser(description="record what a checkout of tfppo computes and offers, or compare two")
     parser.add_argument("--out", type=Path, help="the record that is written")
     parser.add_argument("--compare", type=Path, nargs=2, metavar=("OLD", "NEW"), help="two records")

@@ -1,4 +1,4 @@
-"""What a user is told who gives something wrong."""
+"""A check of the error messages for invalid input."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from tfppo.errors import UsageError
 
 
 def refusal(function: Any, *arguments: Any) -> str:
-    """The text of the UsageError that the call raises, which is one line of bearable length."""
+    """Returns the text of the UsageError that a call raises. Checks that it is one line of reasonable length."""
     with pytest.raises(UsageError) as caught:
         function(*arguments)
     assert isinstance(caught.value, ValueError)

@@ -1,5 +1,8 @@
-"""What tests of replicas train: tiny runs of each kind, whose weights are kept. As a program it is one process of them:
-`replica_runs.py FOLDER PRESET KIND ...`, with `mirrored` in front of a kind on two devices of its own."""
+"""Small runs of each kind for tests of replicas, and a program that trains them in one process.
+
+`replica_runs.py FOLDER PRESET KIND ...` trains runs of the given kinds and saves their weights in FOLDER. With
+`mirrored` before the first kind, the process has two devices.
+"""
 
 import os
 import sys
@@ -13,7 +16,7 @@ SHAPE = {"num_envs": 4, "rollout_length": 16, "total_steps": 192, "hidden_units"
 
 
 def control(distribute="none", control=None, mode="graph", **ppo):
-    """The trainer of a small control run, three iterations long."""
+    """Returns the trainer of a small control run with three iterations."""
     from tfppo.control.config import ControlConfig, ControlRunConfig
     from tfppo.control.trainer import ControlTrainer
     from tfppo.ppo.config import PPOConfig
@@ -30,7 +33,7 @@ def control(distribute="none", control=None, mode="graph", **ppo):
 
 
 def text(preset, distribute="none", **settings):
-    """The trainer of a small text run, two iterations long."""
+    """Returns the trainer of a small text run with two iterations."""
     from tfppo.text.config import make_text_config
     from tfppo.text.trainer import TextTrainer
 
@@ -66,7 +69,7 @@ KINDS = {
 
 
 def train(kind, preset, distribute="none"):
-    """The variables of the trained models, and the metrics of each iteration but for times."""
+    """Returns the variables of the trained models, and the metrics of each iteration without times."""
     from tfppo.training.run_folder import shared_settings
 
     trainer = KINDS[kind](preset, distribute)
@@ -82,7 +85,7 @@ def save(path, weights, rows):
 
 
 def load(path):
-    """What `train` gave."""
+    """Returns what `train` returned."""
     with np.load(path) as arrays:
         *weights, rows = arrays.values()
     return weights, rows

@@ -1,9 +1,9 @@
-"""Applies the mutations one at a time to a copy of the tree, and says whether the tests that they name catch them.
+"""Applies the mutations one at a time to a copy of the repository, and reports whether the named tests catch them.
 
 Usage: python tests/support/run_mutations.py [--group GROUP] [--only N] [--list]
 
-TensorFlow takes longer to import than most of these tests to run: it is imported once, and each row is run by a fork of
-this process, which has computed nothing.
+The import of TensorFlow takes longer than most of these tests. It is therefore imported once, and a fork of this
+process runs the tests of each row. The process computes nothing before the fork.
 """
 
 import argparse
@@ -31,12 +31,12 @@ ROOT = Path(__file__).parents[2]
 COPIED = ("tfppo", "tests", "pyproject.toml", "setup.cfg")
 SHARED = ("hypothesis", "tensorflow", "keras", "keras_hub", "tensorflow_probability", "gymnasium", "matplotlib.pyplot")
 FORK = multiprocessing.get_context("fork")
-SECONDS = 600  # for the tests of a row: one that hangs is no answer
+SECONDS = 600  # time limit for the tests of a row; a test that hangs is an error
 CAUGHT, NOT_CAUGHT, ERROR = "caught", "NOT CAUGHT", "ERROR"
 
 
 def copy_tree(folder: Path) -> None:
-    """Copies what tests need into a folder, and compiles it: of these files most mutations change none."""
+    """Copies the files that tests need into a folder and compiles them, because most mutations change only one file."""
     for name in COPIED:
         if (ROOT / name).is_dir():
             shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -46,9 +46,12 @@ def copy_tree(folder: Path) -> None:
 
 
 def run_tests(folder: Path, tests: Sequence[str], seconds: float = SECONDS) -> tuple[str, str]:
-    """Runs tests in a copy of the tree. Returns what came of it, and what pytest printed.
+    """Runs tests in a copy of the repository.
 
-    Only a test that fails has caught anything: files that cannot be imported, or tests that are not there, are errors.
+    Only a failed test counts as caught. If a file cannot be imported or a test does not exist, the outcome is an error.
+
+    Returns:
+      The outcome, and the output of pytest.
     """
     printed = folder / "printed"
     process = FORK.Process(target=_pytest, args=(folder, tests, printed))
@@ -61,21 +64,22 @@ def run_tests(folder: Path, tests: Sequence[str], seconds: float = SECONDS) -> t
     text = printed.read_text(errors="replace")
     if process.exitcode == 0:
         return NOT_CAUGHT, text
-    collected = not re.search(r"^ERROR \S+\.py( |$)", text, re.MULTILINE)  # of a test it has :: behind the file
+    # In the error of a single test, :: follows the name of the file.
+    collected = not re.search(r"^ERROR \S+\.py( |$)", text, re.MULTILINE)
     return CAUGHT if process.exitcode == 1 and collected else ERROR, text
 
 
 def _pytest(folder: Path, tests: Sequence[str], printed: Path) -> None:
-    """Ends the process, a fork of this one, with pytest's exit code, or another one where it ran on other code."""
+    """Runs pytest in this process, a fork, and exits with its exit code, or with 99 if it tested other code."""
     with printed.open("w") as file:
         for number in (1, 2):
             os.dup2(file.fileno(), number)
     os.chdir(folder)
-    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # those of other packages, which no test here wants
-    os.environ["PYTHONPATH"] = str(folder)  # of the processes that tests start
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # plugins of other packages, which no test needs
+    os.environ["PYTHONPATH"] = str(folder)  # for the processes that tests start
     sys.path[0] = str(folder)
     sys.dont_write_bytecode = True
-    # Eager mode and plain graphs run the same code, and XLA takes most of the time that there is.
+    # XLA takes most of the time. Eager mode and plain graphs run the same code without it.
     code = int(pytest.main(["-q", "-x", "-p", "no:cacheprovider", "-k", "not xla", *tests]))
     package = sys.modules.get("tfppo")
     if code == 1 and package is not None and not Path(package.__file__).is_relative_to(folder):
@@ -84,10 +88,10 @@ def _pytest(folder: Path, tests: Sequence[str], printed: Path) -> None:
 
 
 def run_row(row: Mutation, tree: Path) -> tuple[str, str]:
-    """Runs the tests of a row in a copy of the tree where its mutation is applied."""
+    """Applies the mutation of a row to a copy of the repository and runs its tests."""
     with tempfile.TemporaryDirectory(prefix="mutation-") as name:
         folder = Path(name) / "tree"
-        shutil.copytree(tree, folder)  # times too, by which compiled files are known
+        shutil.copytree(tree, folder)  # keeps file times, so that compiled files stay valid
         path = folder / row.file
         path.write_text(path.read_text().replace(row.old, row.new))
         Path(importlib.util.cache_from_source(str(path))).unlink(missing_ok=True)
@@ -95,24 +99,24 @@ def run_row(row: Mutation, tree: Path) -> tuple[str, str]:
 
 
 def misplaced(rows: Iterable[Mutation]) -> list[str]:
-    """What is to be said of rows whose text does not stand in its file exactly once, or that change nothing."""
+    """Describes the rows with a text that does not occur in its file exactly once, or that change nothing."""
     said = []
     for row in rows:
         path = ROOT / row.file
         count = path.read_text().count(row.old) if path.is_file() else 0
         if count != 1 or row.old == row.new:
-            said.append(f"{row.file} holds {row.old!r} {count} times, and becomes {row.new!r}")
+            said.append(f"{row.file} contains {row.old!r} {count} times, replacement {row.new!r}; expected once")
     return said
 
 
 def last_lines(printed: str, pattern: str = r"^(FAILED|ERROR|E  ) ?.*") -> str:
-    """What pytest's output says of failures, in a few lines."""
+    """Returns the last few lines about failures in the output of pytest."""
     found = [match[0] for match in re.finditer(pattern, printed, re.MULTILINE)]
     return "\n".join(found[-4:] or printed.splitlines()[-4:])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command. Returns 0 if every mutation was caught, but for the gaps that are known."""
+    """Runs the command. Returns 0 if every mutation was caught, excluding known gaps."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--group", help="only the rows of this group")
     parser.add_argument("--only", type=int, nargs="+", metavar="N", help="only the rows of these numbers, from 1")
@@ -139,29 +143,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run_rows(rows: Sequence[tuple[int, Mutation]], tree: Path, skip_unmutated: bool, verbose: bool) -> int:
-    """Runs numbered rows, from a copy of the tree that it makes; says what came of each, and returns as `main` does."""
+    """Makes a copy of the repository and runs numbered rows in it. Prints each outcome. Returns the same as `main`."""
     began = time.perf_counter()
     tree.mkdir()
     copy_tree(tree)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     for module in SHARED:
         importlib.import_module(module)
-    gc.freeze()  # what was imported is not looked through in every fork
+    gc.freeze()  # the garbage collectors of the forks skip imported objects
     if not skip_unmutated:
         tests = list(dict.fromkeys(test for _, row in rows for test in row.tests))
         outcome, printed = run_tests(tree, tests, 10 * SECONDS)
         if outcome != NOT_CAUGHT:
-            print(f"without a mutation the tests do not pass:\n{last_lines(printed)}")
+            print(f"the tests fail without a mutation:\n{last_lines(printed)}")
             return 1
-        print(f"without a mutation all {len(tests)} tests pass  {time.perf_counter() - began:.0f} s", flush=True)
+        print(f"all {len(tests)} tests pass without a mutation  {time.perf_counter() - began:.0f} s", flush=True)
     outcomes = Counter()
     for number, row in rows:
         start = time.perf_counter()
         outcome, printed = run_row(row, tree)
         if outcome != ERROR and (outcome == CAUGHT) != row.caught:
-            outcome = "CAUGHT AFTER ALL" if outcome == CAUGHT else NOT_CAUGHT
+            outcome = "CAUGHT, NO LONGER A GAP" if outcome == CAUGHT else NOT_CAUGHT
         elif outcome == NOT_CAUGHT:
-            outcome = "not caught, as is known"
+            outcome = "not caught, a known gap"
         outcomes[outcome] += 1
         print(f"{number:3}  {row.group:13}  {row.file:32}  {outcome}  {time.perf_counter() - start:.0f} s", flush=True)
         if verbose or outcome == ERROR:

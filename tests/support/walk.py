@@ -1,4 +1,4 @@
-"""An environment in the graph that tests of episodes and trajectories share."""
+"""An in-graph environment for tests of episodes and trajectories."""
 
 import gymnasium
 import numpy as np
@@ -8,7 +8,7 @@ from tfppo.ops.random import normal, uniform
 
 
 class Walk:
-    """A noisy walk with a nested state; an episode terminates after `length` steps, or beyond 2."""
+    """A noisy walk with a nested state. An episode terminates after `length` steps, or if the walk leaves +-1.5."""
 
     max_episode_steps = 5
     observation_space = gymnasium.spaces.Box(-np.inf, np.inf, [2])

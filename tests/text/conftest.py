@@ -1,4 +1,4 @@
-"""Tiny language models with opinions, one of each kind and one whose every probability is written down, and prompts."""
+"""Fixtures: a tiny language model of each kind, a bigram model with a table of logits, and prompts."""
 
 import functools
 
@@ -14,8 +14,8 @@ from tfppo.text.models.reference import as_language_model
 
 VOCABULARY, WIDTH, CONTEXT = 20, 16, 24
 END = 1  # 0 is padding
-KINDS = ["gpt2", "llama", "lstm"]  # the fast path, the generic one, the recurrent one
-SCALES = {"gpt2": 0.3, "llama": 0.3, "lstm": 1.0}  # of the weights, with which the models have opinions
+KINDS = ["gpt2", "llama", "lstm"]  # GPT2LanguageModel, CachedLanguageModel, RecurrentLanguageModel
+SCALES = {"gpt2": 0.3, "llama": 0.3, "lstm": 1.0}  # of the weights; large, so that the probabilities differ clearly
 LENGTHS = [3, 1, 5, 2, 4, 5, 1, 2]
 
 
@@ -34,7 +34,7 @@ def make_gpt2(num_layers=2, dropout=0.3, dtype="float32"):
 
 
 def make_llama(num_layers=2, dropout=0.3, dtype="float32"):
-    """With fewer heads for the keys than for the queries, and other weights for the logits than for the tokens."""
+    """Makes a Llama with fewer key heads than query heads; its output embedding differs from the token embedding."""
     backbone = keras_hub.models.LlamaBackbone(
         vocabulary_size=VOCABULARY,
         num_layers=num_layers,
@@ -58,7 +58,7 @@ def make_lstm(num_layers=2, dropout=0.3, dtype="float32", width=WIDTH):
 
 
 def randomize(keras_model, scale, seed):
-    """Draws every weight anew, so that nothing is uniform, no bias 0 and no normalisation without its own scale."""
+    """Gives all weights random values, biases and normalization scales included."""
     rng = np.random.default_rng(seed)
     for weight in keras_model.weights:
         center = 1.0 if weight.path.endswith(("gamma", "scale")) else 0.0
@@ -66,7 +66,7 @@ def randomize(keras_model, scale, seed):
 
 
 class BigramModel(LanguageModel):
-    """The next token's logits are a row of a table, chosen by the token before; counts its steps in eager mode."""
+    """Takes the logits of the next token from a table, by the last token; counts its steps in eager mode."""
 
     def __init__(self, table):
         self.table = np.float32(table)  # [V, V]
@@ -99,7 +99,7 @@ class BigramModel(LanguageModel):
 
 @pytest.fixture(scope="session")
 def make_model():
-    """A fresh language model of a kind."""
+    """Makes a new language model of a kind."""
 
     def make_model(kind, seed=0, **settings):
         keras_model = {"gpt2": make_gpt2, "llama": make_llama, "lstm": make_lstm}[kind](**settings)
@@ -111,25 +111,25 @@ def make_model():
 
 @pytest.fixture(scope="session")
 def shared_model(make_model):
-    """The language model of a kind, made once: not to be trained."""
+    """Returns the language model of a kind, made once. Tests must not train it."""
     return functools.cache(make_model)
 
 
 @pytest.fixture(scope="session", params=KINDS)
 def model(request, shared_model):
-    """A language model of each kind in turn: not to be trained."""
+    """A language model of each kind in turn. Tests must not train it."""
     return shared_model(request.param)
 
 
 @pytest.fixture(scope="session")
 def bigram():
-    """A model that is a table of logits [V, V]."""
+    """The class of bigram models; its argument is a table of logits [V, V]."""
     return BigramModel
 
 
 @pytest.fixture(scope="session")
 def prompts():
-    """Ragged prompts int32 [B, P], padded on the right, and their lengths [B]."""
+    """Prompts of different lengths, int32 [B, P] and padded on the right, and their lengths [B]."""
     tokens = np.random.default_rng(3).integers(2, VOCABULARY, [len(LENGTHS), max(LENGTHS)])
     lengths = np.int32(LENGTHS)
     tokens[np.arange(max(LENGTHS)) >= lengths[:, None]] = 0

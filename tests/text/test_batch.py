@@ -1,4 +1,4 @@
-"""From rollouts of text to batches: how scores and KL become rewards and advantages; against slow NumPy, row by row."""
+"""Batches from rollouts of text: rewards and advantages from scores and KL, against slow NumPy."""
 
 from dataclasses import replace
 
@@ -26,7 +26,7 @@ def text_config(**settings):
 
 
 def make_rollout(filler=0.0, position="last", seed=0):
-    """A rollout of random numbers, float32 and bool tensors, with `filler` in every slot that does not count."""
+    """Makes a rollout of random numbers, with `filler` in all padded positions."""
     rng = np.random.default_rng(seed)
     mask = np.arange(R) < LENGTHS[:, None]
     value_mask = np.arange(R) < slots_of(position)[:, None]
@@ -50,12 +50,12 @@ def make_rollout(filler=0.0, position="last", seed=0):
 
 
 def slots_of(position):
-    """How many slots of each made-up response have a reward and a value."""
+    """Returns for each made-up response the number of positions with a reward and a value."""
     return np.minimum(LENGTHS + 1, R) if position == "after_end" else LENGTHS
 
 
 def slow_rewards(rollout, beta, text):
-    """A list of rewards a row, one for each of its slots."""
+    """Computes a list of rewards for each row."""
     rows = []
     for n, length in enumerate(rollout.mask.numpy().sum(axis=1)):
         log_probs, others = rollout.log_probs[n].numpy(), rollout.reference_log_probs[n].numpy()
@@ -143,7 +143,7 @@ def test_advantages_and_returns_equal_the_slow_ones(compiled, position, kl_in):
 
 
 def test_undiscounted_advantages_are_the_score_less_the_kl_to_come_less_the_value():
-    """gamma = lambda = 1: A_t = score - beta (KL from t on) - V_t."""
+    """With gamma = lambda = 1: A_t = score - beta (KL from t on) - V_t."""
     rollout = make_rollout(np.nan)
     ppo = replace(PPO, gamma=1.0, gae_lambda=1.0)
     advantages = to_batch(rollout, text_config(missing_end_penalty=0.7), ppo).advantages.numpy()

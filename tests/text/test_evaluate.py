@@ -1,4 +1,4 @@
-"""A policy beside its reference: what is measured, and the language model that is shipped."""
+"""Evaluation of a policy and its reference policy, and the quality of the shipped language model."""
 
 import os
 
@@ -30,7 +30,7 @@ def shipped():
 
 
 def test_a_prompt_is_answered_the_same_whoever_stands_behind_it(tiny):
-    """Prompts are answered in pieces of one size; the last is filled up."""
+    """Prompts are processed in pieces of one size; the last piece is filled up."""
     model, codec = tiny
     responder = Responder(model, codec, TEXT)
     prompts = codec.encode(get_task("length").prompts("test")[: ROWS + 7])

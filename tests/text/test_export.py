@@ -1,4 +1,4 @@
-"""A tuned language model as a preset: it says what the policy says, here and in KerasHub, and can be tuned further."""
+"""Exported presets: the same probabilities as the policy, here and in KerasHub, and further tuning."""
 
 import errno
 import shutil
@@ -22,14 +22,14 @@ TOKENS = np.random.default_rng(1).integers(6, 500, [5, 20]).astype(np.int32)
 
 
 def settings(folder, preset, **others):
-    """Of a short run whose steps are large."""
+    """Makes the config of a short run with a large learning rate."""
     small = {"iterations": 1, "batch_size": 8, "minibatch_size": 4, "response_length": 6, "eval_prompts": 0}
     where = {"runs_dir": folder, "preset": preset, "task": "length", "device": "cpu", "num_epochs": 2}
     return make_text_config(**(small | where | {"learning_rate": 0.1} | others))
 
 
 def log_probs(model):
-    """Of every token at every place, [B, S, V], by the path that PPO takes."""
+    """Computes log-probabilities [B, S, V] of all tokens, as PPO does."""
     return tf.nn.log_softmax(model.logits(model.hidden_states(tf.constant(TOKENS)))).numpy()
 
 
@@ -43,7 +43,7 @@ def contents(folder):
 
 @pytest.fixture(scope="module")
 def adapted(preset, tmp_path_factory):
-    """The folder of an exported run of adapters that are not small, tuned at another temperature than 1."""
+    """The folder of an exported run with adapters and a temperature of 0.7."""
     folder = run.train_text(settings(tmp_path_factory.mktemp("adapted"), preset, lora_rank=3, temperature=0.7))
     run.export(folder)
     return folder
@@ -51,7 +51,7 @@ def adapted(preset, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def policy(adapted):
-    """Its log-probabilities, and what it writes."""
+    """Log-probabilities of the policy of that run, and a response."""
     with driver.restored(run.without_reward(adapted), adapted, "latest") as trainer:
         return log_probs(trainer.policy.model), run.generate(adapted, ["This film"], temperature=0.0)[0]
 
@@ -92,7 +92,7 @@ def test_kerashub_loads_it_and_writes_what_the_policy_writes(adapted, policy):
 
 
 def test_it_can_be_tuned_further(adapted, policy, preset, tmp_path):
-    """The new run's reference is what the old one ended with, and all its weights are trained again."""
+    """The reference of the new run is the policy of the old run, and all weights are trainable."""
     trainer = TextTrainer(settings(tmp_path, adapted / "export"))
     for model in (trainer.policy.model, trainer.reference):
         np.testing.assert_allclose(log_probs(model), policy[0], rtol=1e-4, atol=1e-5)
@@ -142,7 +142,7 @@ def test_an_export_that_cannot_be_written_is_one_line(adapted, monkeypatch, caps
     monkeypatch.undo()
     model, _ = load_preset(adapted / "export")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=4 * model.count_params() - 1))
-    assert ": make room" in refusal(run.export, adapted)
+    assert "free disk space" in refusal(run.export, adapted)
     assert contents(adapted) == before and not list(adapted.glob(".export*"))
 
 

@@ -1,4 +1,4 @@
-"""A policy for text: log-probabilities, entropies and values of ragged responses, against slow NumPy."""
+"""The policy of text: log-probabilities, entropies and values of responses, against slow NumPy."""
 
 import numpy as np
 import pytest
@@ -18,13 +18,13 @@ ACTIONS = tf.constant(RESPONSES, tf.int32)
 
 
 def logits_of(model, inputs=INPUTS):
-    """[N, S, V] of whole sequences, by the Keras model itself."""
+    """Computes logits [N, S, V] of whole sequences with the Keras model itself."""
     ids = inputs.token_ids
     return model.model({"token_ids": ids, "padding_mask": tf.ones_like(ids)}).numpy().astype(np.float64)
 
 
 def slow_evaluation(logits, temperature):
-    """Log-probabilities and entropies [N, R], a token at a time: token i is drawn from the logits of position i - 1."""
+    """Computes log-probabilities and entropies [N, R], one token at a time, from the logits one position before."""
     log_probs, entropies = np.zeros([N, R]), np.zeros([N, R])
     for n in range(N):
         for t in range(R):
@@ -36,7 +36,7 @@ def slow_evaluation(logits, temperature):
 
 
 def set_head(policy, seed=0):
-    """Gives the value head weights, which are returned."""
+    """Gives the value head random weights, and returns them."""
     rng = np.random.default_rng(seed)
     weights = [np.float32(rng.normal(size=w.shape)) for w in policy.value_head.get_weights()]
     policy.value_head.set_weights(weights)
@@ -44,7 +44,7 @@ def set_head(policy, seed=0):
 
 
 def gradient(policy, loss):
-    """Of a function of the policy's evaluation, a tensor a trainable variable; 0 where there is none."""
+    """Computes the gradient of a function of the evaluation, for each trainable variable; 0 if there is none."""
     variables = [variable.value for variable in policy.trainable_variables]
     with tf.GradientTape() as tape:
         value = loss(policy.evaluate_actions(INPUTS, ACTIONS))
@@ -67,7 +67,7 @@ def test_log_probs_and_entropies_equal_the_slow_ones(model, temperature):
 
 
 def test_responses_begin_at_another_place_in_each_row(model):
-    """The columns behind the widest prompt are another response in every row but the one with that prompt."""
+    """The columns after the longest prompt are the response only in the row with that prompt."""
     expected, _ = slow_evaluation(logits_of(model), 1.0)
     every = tf.nn.log_softmax(logits_of(model)[:, :-1]).numpy()
     scores = np.take_along_axis(every, TOKENS[:, 1:, None], axis=-1)[..., 0]  # [N, S - 1] of tokens 1 ..

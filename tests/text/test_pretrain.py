@@ -1,4 +1,4 @@
-"""Pretraining: what a model is given, how it is judged, and runs of tiny models from their first file to their last."""
+"""Pretraining: whole runs of tiny models, with their files, their evaluation and their errors."""
 
 import contextlib
 import csv
@@ -40,7 +40,7 @@ EVERY_KIND = pytest.mark.parametrize("kind", list(CONFIGS))
 
 
 class Finished(NamedTuple):
-    """A run that came to its end."""
+    """A finished run, and its output."""
 
     config: PretrainConfig
     folder: object
@@ -58,7 +58,7 @@ def small_corpus(monkeypatch):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A run of each kind, its output kept; Keras sends its messages to the log, as under the command line."""
+    """Trains a run of each kind, and keeps its output. Keras logs its messages, as with the command line."""
     done = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pretrain, "sentences", small_sentences)
@@ -68,7 +68,7 @@ def finished(tmp_path_factory):
                 printed = io.StringIO()
                 with contextlib.redirect_stdout(printed):
                     folder = pretrain.pretrain_run(config, None, tmp_path_factory.mktemp("runs"))
-                assert not keras.config.is_interactive_logging_enabled()  # as it was
+                assert not keras.config.is_interactive_logging_enabled()  # as before
                 done[kind] = Finished(config, folder, printed.getvalue())
         finally:
             keras.config.enable_interactive_logging()
@@ -76,7 +76,7 @@ def finished(tmp_path_factory):
 
 
 def assert_best(model, folder):
-    """The weights are those that were written when the best epoch ended."""
+    """Asserts that the weights of a model are those of the best epoch."""
     weights = model.get_weights()
     model.load_weights(folder / pretrain.BEST)
     for now, then in zip(weights, model.get_weights(), strict=True):
@@ -93,7 +93,7 @@ def test_a_model_learns(finished, kind):
     assert float(rows[1]["val_loss"]) < float(rows[0]["val_loss"])
     model, tokenizer = load_preset(finished[kind].folder / "preset")
     judged = nats_per_character(model, tokenizer, SMALL["validation"])[1]
-    assert float(rows[1]["val_loss"]) == pytest.approx(judged, rel=0.02)  # padding counts in neither
+    assert float(rows[1]["val_loss"]) == pytest.approx(judged, rel=0.02)  # both exclude padding
 
 
 @EVERY_KIND
@@ -125,7 +125,7 @@ def test_the_evaluation_is_that_of_the_preset(finished, kind):
     for split in ("validation", "test"):
         losses = nats_per_character(model, tokenizer, small_sentences(split, "movie"))
         expected = dict(zip(["nats_per_character", "nats_per_token"], losses, strict=True))
-        assert evaluation[split] == pytest.approx(expected, rel=1e-8)  # closer than its rounded weights are
+        assert evaluation[split] == pytest.approx(expected, rel=1e-8)  # much closer than the rounding of the weights
 
 
 @EVERY_KIND
@@ -138,7 +138,7 @@ def test_a_person_sees_a_line_an_epoch_and_what_to_do_next(finished, kind):
     assert lines[-1].endswith(f"tune it with: tfppo train text --preset {folder / 'preset'}")
     evaluation = json.loads((folder / "evaluation.json").read_text())
     assert f"{evaluation['parameters']:,} parameters, 2 epochs" in lines[-1]
-    assert f"{evaluation['test']['nats_per_character']:.3f} nats a character" in lines[-1]
+    assert f"{evaluation['test']['nats_per_character']:.3f} nats per character" in lines[-1]
 
 
 @pytest.mark.parametrize(("is_terminal", "expected"), [(True, 1), (False, 2)])
@@ -179,14 +179,14 @@ def test_training_that_diverges_is_told(small_corpus, tmp_path):
     with pytest.raises(UsageError, match="learning_rate = 1e.38"):
         train(config, tmp_path)
     with (tmp_path / "metrics.csv").open(newline="") as file:
-        assert len(list(csv.DictReader(file))) == 1  # it did not go on
+        assert len(list(csv.DictReader(file))) == 1  # it stopped after the first epoch
 
 
 @pytest.mark.fault("The disk has no room for a pretrained model", "A one-line error before the training starts.")
 def test_a_disk_without_room_is_told_before_training(monkeypatch, tmp_path):
     full = shutil.disk_usage(tmp_path)._replace(free=0)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
-    with pytest.raises(UsageError, match=r"cannot write .*mine: it takes more than [0-9,]+ bytes.* room for 0"):
+    with pytest.raises(UsageError, match="cannot write .*mine: its disk has 0 bytes free, but more than [0-9,]+"):
         pretrain.pretrain_run(CONFIGS["gpt2"], "mine", tmp_path)
 
 
@@ -195,13 +195,13 @@ def test_a_disk_that_fills_up_is_told(monkeypatch, tmp_path):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(pretrain, "pretrain", no_space)
-    with pytest.raises(UsageError, match="mine .No space left on device.: see that .* start again"):
+    with pytest.raises(UsageError, match="mine .No space left on device.: check that .* start again"):
         pretrain.pretrain_run(CONFIGS["gpt2"], "mine", tmp_path)
 
 
 def test_what_remains_is_the_best_epoch(small_corpus, tmp_path, monkeypatch):
     class Vandal(keras.callbacks.Callback):
-        """Somebody who spoils the second epoch."""
+        """Ruins the weights before the second epoch."""
 
         def on_epoch_begin(self, epoch, logs=None):
             if epoch == 1:
@@ -218,7 +218,7 @@ def test_what_remains_is_the_best_epoch(small_corpus, tmp_path, monkeypatch):
 @pytest.mark.parametrize("epochs_done", [0, 1])
 def test_ctrl_c_ends_training_with_what_was_best(small_corpus, tmp_path, monkeypatch, heard_ctrl_c, epochs_done):
     class Impatient(keras.callbacks.Callback):
-        """A person who presses Ctrl-C in the third batch of an epoch."""
+        """Presses Ctrl-C in the third batch of an epoch."""
 
         def on_train_batch_end(self, batch, logs=None):
             if self.model.optimizer.iterations >= epochs_done * self.params["steps"] + 3:
@@ -238,18 +238,18 @@ def test_ctrl_c_ends_training_with_what_was_best(small_corpus, tmp_path, monkeyp
 @EVERY_KIND
 def test_a_preset_is_gone_on_with(finished, small_corpus, tmp_path, kind):
     before = finished[kind].folder / "preset"
-    other = {"vocabulary_size": 700, "hidden_dim": 16, "num_heads": 4, "context_length": 96}  # the preset's sizes count
+    other = {"vocabulary_size": 700, "hidden_dim": 16, "num_heads": 4, "context_length": 96}  # ignored
     config = PretrainConfig(preset=before, **other, learning_rate=1e-12, dropout=0.6, batch_size=16, epochs=1)
     folder = pretrain.pretrain_run(config, None, tmp_path)
     assert folder.name == "pretrain-preset-seed1"
     (old, old_tokenizer), (new, new_tokenizer) = load_preset(before), load_preset(folder / "preset")
     for now, then in zip(new.get_weights(), old.get_weights(), strict=True):
-        np.testing.assert_allclose(now, then, atol=1e-9)  # so small is the learning rate
+        np.testing.assert_allclose(now, then, atol=1e-9)  # because the learning rate is tiny
     assert new_tokenizer.get_vocabulary() == old_tokenizer.get_vocabulary()
     assert getattr(new, "backbone", new).get_config()["dropout"] == 0.6
     with (folder / "metrics.csv").open(newline="") as file:
         (row,) = csv.DictReader(file)
-    assert float(row["loss"]) > float(row["val_loss"]) + 0.03  # the dropout was there
+    assert float(row["loss"]) > float(row["val_loss"]) + 0.03  # because training has dropout
 
 
 def test_presets_that_cannot_be_gone_on_with_are_refused_before_anything_is_written(finished, tmp_path):

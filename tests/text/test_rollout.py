@@ -1,4 +1,4 @@
-"""Rollouts of text: what is collected, and what the learner makes of it."""
+"""Rollouts of text: their content, and updates of the learner from them."""
 
 from dataclasses import replace
 
@@ -21,7 +21,7 @@ from tfppo.training.pipeline import prompt_dataset, rollout_dataset
 END, B, R = 1, 8, 6
 BETA = 0.3
 PPO = PPOConfig(gamma=0.9, gae_lambda=0.8, kl_in="reward", kl_coeff=BETA, num_epochs=1, minibatch_size=B)
-# With so large an epsilon Adam's first step is minus the gradient itself: sqrt(1 - beta_2) learning_rate / epsilon = 1.
+# With this large epsilon the first step of Adam is minus the gradient: sqrt(1 - beta_2) learning_rate / epsilon = 1.
 PLAIN = {"adam_epsilon": 1e4, "learning_rate": 1e4 / 0.001**0.5, "max_grad_norm": None, "value_clip": 0.2}
 
 
@@ -30,7 +30,7 @@ def text_config(**settings):
 
 
 def score(prompts, responses):
-    """Any score will do that tells texts apart."""
+    """Gives different texts different scores."""
     pairs = zip(prompts, responses, strict=True)
     return np.array([0.3 * len(r) - 0.1 * len(p) + (sum(r) + sum(p)) % 5 for p, r in pairs], float)
 
@@ -43,9 +43,9 @@ def number(k):
 
 
 class Parts:
-    """A policy, another model of the same make as its reference, and their collector.
+    """A policy, a reference policy of the same class, and their collector.
 
-    `scorer` is of tokens without padding, as lists.
+    `scorer` gets lists of tokens without padding.
     """
 
     def __init__(self, model, other=None, scorer=score, mode="eager", chunk=B, seed=0, beta=BETA, **settings):
@@ -69,7 +69,7 @@ class Parts:
         return PPOLearner(self.policy, ppo, num_iterations, prepare=prepare, mode=mode)
 
     def score(self, prompts, prompt_lengths, responses, mask, rows):
-        """On the host; two made-up metrics of the texts."""
+        """Scores on the host, and returns two made-up metrics of the texts."""
         asked = [prompts[row, : prompt_lengths[row]].tolist() for row in rows]
         answers = [responses[row, mask[row]].tolist() for row in rows]
         self.given.append((asked, answers))
@@ -78,7 +78,7 @@ class Parts:
 
 
 def set_head(policy):
-    """Gives the value head weights, so that values differ."""
+    """Gives the value head random weights, so that values differ."""
     rng = np.random.default_rng(0)
     policy.value_head.set_weights([rng.normal(size=w.shape) for w in policy.value_head.get_weights()])
 
@@ -147,7 +147,7 @@ def test_metrics_are_means_over_responses(rollout):
         "text/kl": np.mean([row[kept].sum() for row, kept in zip(log_ratio, mask, strict=True)]),
         "text/response_tokens_mean": count.mean(),
         "text/eos_fraction": np.mean(rollout.ended),
-        "text/response_length_mean": B,  # the scorer's, to the last bit
+        "text/response_length_mean": B,  # the scorer's number, unchanged
         "text/distinct_2": 1 / 3,
     }
     for name in ("text/response_length_mean", "text/distinct_2"):
@@ -167,7 +167,7 @@ def test_the_sampler_gap_is_the_largest_difference_between_sampling_and_the_full
         samples = sampled(*arguments)
         wrong = samples.log_probs.numpy()
         wrong[2, 0] -= 0.5
-        wrong[~samples.mask.numpy()] = 7.0  # this does not count
+        wrong[~samples.mask.numpy()] = 7.0  # outside the mask, so it must not count
         return samples._replace(log_probs=tf.constant(wrong))
 
     parts.collector._sample = slightly_wrong
@@ -221,7 +221,7 @@ def test_what_the_scorer_raises_inside_tf_data_is_raised_again(bigram, prompts, 
     elements = iter(rollout_dataset(collector.collect, source=tf.data.Dataset.from_tensors(prompts).repeat()))
     with pytest.raises((type(error), RuntimeError)) as caught, collector.raising_own_errors():
         next(elements)
-    # Python lets no StopIteration leave a generator, and tells its cause.
+    # A StopIteration that leaves a generator becomes the cause of a RuntimeError.
     assert (caught.value.__cause__ if isinstance(error, StopIteration) else caught.value) is error
 
 
@@ -236,7 +236,7 @@ def test_a_rollout_says_with_which_coefficient_it_is_rewarded(shared_model, prom
 
 
 def make_batch(rollout, position="after_end", kl_in="reward"):
-    """The batch of a rollout whose values and log-probabilities an older policy has left behind."""
+    """Makes the batch of a rollout; changes values and log-probabilities, as if an older policy had computed them."""
     rng = np.random.default_rng(1)
     old = {name: getattr(rollout, name) + rng.normal(0.0, 0.2, [B, R]) for name in ("log_probs", "values")}
     text = text_config(score_position=position)
@@ -244,7 +244,7 @@ def make_batch(rollout, position="after_end", kl_in="reward"):
 
 
 def gradient(make_model, batch, kind="gpt2", **settings):
-    """What a single plain step subtracts from the weights, and the metrics."""
+    """Returns what one step subtracts from the weights, and the metrics."""
     policy = TextPolicy(make_model(kind), 0.8)
     set_head(policy)
     learner = PPOLearner(policy, replace(PPO, **PLAIN | settings), 4, mode="eager")
@@ -264,7 +264,7 @@ def assert_same_step(actual, expected):
 
 
 def wider(batch, slots, columns):
-    """The same batch with more slots for a response, and more columns for all, filled with what does not count."""
+    """Returns the same batch with more padding: `slots` for the responses, `slots + columns` for the sequences."""
     behind = [[0, 0], [0, slots]]
     fields = {
         name: tf.pad(getattr(batch, name), behind, constant_values=0 if name.endswith("mask") else 3)
@@ -316,7 +316,7 @@ def test_more_padding_leaves_the_step_as_it_is(make_model, batch, step, slots, c
 
 
 def test_what_is_padded_leaves_the_step_as_it_is(make_model, batch, step):
-    """Tokens, and the numbers beside them, NaN too."""
+    """Padded tokens are replaced, and padded numbers are NaN."""
     mask, value_mask, lengths = batch.mask, batch.value_mask, batch.inputs.prompt_lengths[:, None]
     ids = batch.inputs.token_ids
     is_text = tf.range(ids.shape[1]) < lengths + tf.reduce_sum(tf.cast(mask, tf.int32), axis=1, keepdims=True)
@@ -355,7 +355,7 @@ def test_the_kl_to_the_reference_has_a_gradient_only_where_it_is_part_of_the_los
     ("kind", "mode"), [("gpt2", "graph"), ("llama", "graph"), ("lstm", "graph"), ("gpt2", "xla"), ("lstm", "xla")]
 )
 def test_three_iterations_of_one_program(make_model, prompts, kind, mode):
-    """From ratio 1 and KL 0 on, through tf.data, in one trace; the reference stays what it was."""
+    """The update is traced once, the first ratio is 1, the first KL 0, and the reference does not change."""
     model = make_model(kind, num_layers=1)
     before = model.model.get_weights()
     parts = Parts(model, mode=mode, chunk=4)
@@ -367,7 +367,7 @@ def test_three_iterations_of_one_program(make_model, prompts, kind, mode):
     assert learner.update.experimental_get_tracing_count() == 1
     assert rows[0]["text/kl"] == 0.0
     assert rows[1]["text/kl"] != 0.0 != rows[2]["text/kl"] != rows[1]["text/kl"]
-    for row in rows:  # a minibatch that is the whole rollout, once: each step starts from the policy that wrote
+    for row in rows:  # the minibatch is the whole rollout and there is one epoch, so the ratios are 1
         assert abs(row["policy/ratio_max"] - 1) < 1e-5 and abs(row["policy/approx_kl"]) < 1e-9
         assert row["text/sampler_gap"] < 1e-4
     for weight, was in zip(parts.reference.model.get_weights(), before, strict=True):
@@ -376,7 +376,7 @@ def test_three_iterations_of_one_program(make_model, prompts, kind, mode):
 
 
 def test_a_policy_learns_what_is_rewarded(make_model, prompts):
-    """Token 7: from one in twenty to most of a response; with a great coefficient it stays nearer to the reference."""
+    """The share of token 7 rises from 1/20 to most of a response; a large KL coefficient keeps the KL smaller."""
     many = [tf.repeat(x, 4, axis=0) for x in prompts]
     runs = []
     for beta in (0.01, 1.0):

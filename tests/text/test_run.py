@@ -1,4 +1,4 @@
-"""A text run from its folder's first file to its last, on a tiny language model but through the real code."""
+"""Whole text runs on a tiny language model: training, evaluation, resume, generation and errors."""
 
 import contextlib
 import csv
@@ -45,7 +45,7 @@ def weights_of(folder):
 
 
 class Finished(NamedTuple):
-    """A run that came to its end, and what it printed."""
+    """The folder of a finished run, and its output."""
 
     folder: Path
     printed: str
@@ -60,7 +60,7 @@ def finish(folder, preset):
 
 @pytest.fixture(scope="session")
 def finished_with(tmp_path_factory):
-    """`finished_with(preset)`: a run on it, trained once; nobody writes into its folder."""
+    """Trains a run from a preset, once for each preset. Tests must not write into its folder."""
     return functools.cache(lambda preset: finish(tmp_path_factory.mktemp("finished"), preset))
 
 
@@ -88,7 +88,7 @@ def test_a_run_leaves_everything_behind_that_the_design_names(any_finished):
     rows = rows_of(folder)
     assert [row["iteration"] for row in rows] == ["0", "1", "2"]
     assert set(rows[0]) - {"iteration"} <= set(METRICS)
-    assert float(rows[0]["text/kl"]) == 0.0  # the policy still is the reference
+    assert float(rows[0]["text/kl"]) == 0.0  # the policy still equals the reference policy
     assert float(rows[2]["text/kl"]) != 0.0
     assert all(float(row["text/sampler_gap"]) < 1e-4 for row in rows)
     assert "held-out prompts" in out and "tensorboard --logdir" in out
@@ -147,7 +147,7 @@ def test_a_run_whose_reward_fails_keeps_its_checkpoint_and_resumes_to_the_same_e
 
     def failing(prompts, responses):
         calls.append(len(responses))
-        if len(calls) == 10:  # two tables, four rollouts for the scale, two iterations, a table
+        if len(calls) == 10:  # after two tables, four rollouts for the normalization, two iterations and a table
             raise KeyError("lost")
         return length_reward()(prompts, responses)
 
@@ -157,7 +157,7 @@ def test_a_run_whose_reward_fails_keeps_its_checkpoint_and_resumes_to_the_same_e
     cut = tmp_path / "cut" / "length-seed1"
     assert [row["iteration"] for row in rows_of(cut)] == ["0", "1"]
     with (cut / run_folder.SAMPLES).open("a") as file:
-        file.write('{"iteration": 1, "pro')  # as a process leaves it that is killed in the middle of a line
+        file.write('{"iteration": 1, "pro')  # as if the process was killed while it wrote a line
     driver.resume(TEXT, cut)
     assert not (cut / run_folder.EVALUATION).exists()
     assert rows_of(cut) == rows_of(whole)
@@ -183,17 +183,17 @@ def test_generate_goes_on_from_prompts(finished, capsys):
         (["generate", "RUN", "--prompt", "long " * 90], "room for 58"),
         (["generate", "RUN", "--prompt", "It", "--top-p", "1.5"], "top_p"),
         (["generate", "elsewhere", "--prompt", "It"], "elsewhere is not the folder of a run"),
-        (["train", "text", "--task", "nonsense"], "no task is called 'nonsense'"),
+        (["train", "text", "--task", "nonsense"], "task is 'nonsense'"),
         (["train", "text", "--preset", "elsewhere"], "elsewhere is not the folder of a preset"),
         (["train", "text", "--preset", "PRESET", "--reward", "nowhere:f"], "nowhere"),
         (["train", "text", "--preset", "PRESET", "--reward", "rewards:breaks"], "breaks raised ValueError: oh"),
-        (["train", "text", "--preset", "PRESET", "--reward", "rewards:short"], "gave 1 scores for"),
+        (["train", "text", "--preset", "PRESET", "--reward", "rewards:short"], "returned 1 scores for"),
         (["train", "text", "--preset", "PRESET", "--reward", "rewards:nan"], "finite"),
-        (["train", "text", "--preset", "PRESET", "--reward", "rewards:words"], "one number a response"),
-        (["train", "text", "--preset", "PRESET", "--response-length", "64"], "response_length = 64 do not fit"),
-        (["train", "text", "--preset", "PRESET", "--prompt-length", "1"], "more than prompt_length = 1"),
+        (["train", "text", "--preset", "PRESET", "--reward", "rewards:words"], "one number for each response"),
+        (["train", "text", "--preset", "PRESET", "--response-length", "64"], "response_length 64 is more than"),
+        (["train", "text", "--preset", "PRESET", "--prompt-length", "1"], "prompt_length is 1"),
         (["train", "text", "--batch-size", "10", "--minibatch-size", "4"], "batch_size = 10 is not a multiple"),
-        (["train", "text", "--recompute-advantages", "True"], "recompute_advantages is for control"),
+        (["train", "text", "--recompute-advantages", "True"], "recompute_advantages is True"),
     ],
 )
 def test_what_is_wrong_is_one_line(arguments, said, preset, finished, tmp_path, monkeypatch, capsys):
@@ -235,7 +235,7 @@ def test_ctrl_c_in_the_evaluation_says_how_to_go_on(preset, tmp_path, monkeypatc
     with pytest.raises(KeyboardInterrupt) as caught:
         run.train_text(tiny(tmp_path, preset, iterations=1))
     folder = tmp_path / "length-seed1"
-    assert str(caught.value) == f"go on with: tfppo resume {folder}" and not (folder / run_folder.EVALUATION).exists()
+    assert str(caught.value) == f"resume with: tfppo resume {folder}" and not (folder / run_folder.EVALUATION).exists()
     monkeypatch.undo()
     driver.resume(TEXT, folder)
     assert run_folder.read_evaluation(folder)["prompts"] == 12

@@ -1,4 +1,4 @@
-"""Tables of samples."""
+"""Tables of sample responses."""
 
 from tfppo.text.samples import markdown_table
 

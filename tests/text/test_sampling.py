@@ -1,4 +1,4 @@
-"""Sampling: what is drawn, with which frequency, and where it ends; eager, in a graph and under XLA alike."""
+"""Sampling: frequencies, log-probabilities and ends of responses, in eager mode, in a graph and with XLA."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from tfppo.text.sampling import StopCondition, gumbel_noise, response_mask, resp
 END, PAD, LENGTH = 1, 0, 8
 SEED = tf.constant([1, 2])
 RNG = np.random.default_rng(11)
-TABLE = RNG.normal(0.0, 0.8, [6, 6])  # of the bigram model: 0 and 1 are drawn like any other
+TABLE = RNG.normal(0.0, 0.8, [6, 6])  # logits of the bigram model; tokens 0 and 1 are sampled like the others
 NEVER = -1e8
 
 
@@ -23,22 +23,22 @@ def draw(model, prompts, lengths, *, length=LENGTH, seed=SEED, end=END, stop=Non
 
 @pytest.fixture(scope="module")
 def samples(model, prompts):
-    """One draw of each kind of model, in eager mode."""
+    """Samples of each kind of model, in eager mode."""
     return draw(model, *prompts)
 
 
 def one_prompt(token, rows):
-    """The same prompt of one token in many rows."""
+    """Returns many rows with the same prompt of one token."""
     return tf.fill([rows, 1], token), tf.ones([rows], tf.int32)
 
 
 def kept(samples):
-    """The response of each row, without padding, as lists."""
+    """Returns the response of each row as a list without padding."""
     return [row[m].tolist() for row, m in zip(samples.responses.numpy(), samples.mask.numpy(), strict=True)]
 
 
 def full_pass(model, samples, lengths, temperature=1.0):
-    """Log-probabilities of what was drawn, [B, R], in one forward pass."""
+    """Computes the log-probabilities [B, R] of the responses in one forward pass."""
     return response_log_probs(model, TokenInputs(samples.token_ids, lengths), samples.responses, temperature).numpy()
 
 
@@ -47,14 +47,14 @@ def frequencies(tokens, size=6):
 
 
 def assert_frequencies(tokens, logits, temperature):
-    """Each token is as frequent as it is probable, within five standard deviations, which are far below each."""
+    """Asserts that each token is as frequent as probable, within five standard deviations."""
     probabilities = np.array(softmax(logits / temperature))
     tolerance = 5 * np.sqrt(probabilities * (1 - probabilities) / np.size(tokens))
-    assert (tolerance < probabilities / 2).all()  # a top-k that left out any token would be seen
+    assert (tolerance < probabilities / 2).all()  # a missing token would be noticed
     assert (np.abs(frequencies(tokens) - probabilities) < tolerance).all()
 
 
-# ----- What is drawn
+# ----- Sampled tokens
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
@@ -67,7 +67,7 @@ def test_tokens_are_as_frequent_as_the_full_softmax_says(bigram, temperature):
 
 
 def test_positions_have_noise_of_their_own(bigram):
-    """Where the logits are always the same, tokens of a row and of a column are independent."""
+    """With constant logits, the tokens of a row and of a column are independent."""
     logits = np.log([0.5, 0.5, 1e-9, 1e-9, 1e-9, 1e-9])
     samples = draw(bigram(np.tile(logits, [6, 1])), *one_prompt(3, 4000), length=6, end=-1)
     tokens = samples.responses.numpy().astype(float)
@@ -126,7 +126,7 @@ def test_log_probs_are_of_the_full_distribution_however_it_was_cut(shared_model,
     assert expected[mask].min() < -0.5
 
 
-# ----- Where a response begins and ends
+# ----- Start and end of a response
 
 
 def test_prompts_are_kept_and_nothing_stands_behind_the_end(samples, prompts):
@@ -136,7 +136,7 @@ def test_prompts_are_kept_and_nothing_stands_behind_the_end(samples, prompts):
         row = samples.token_ids.numpy()[n]
         np.testing.assert_array_equal(row[:length], tokens.numpy()[n, :length])
         response = row[length : length + LENGTH].tolist()
-        assert (row[length + LENGTH :] == PAD).all()  # a short prompt gives no longer response
+        assert (row[length + LENGTH :] == PAD).all()  # a short prompt does not make the response longer
         count = response.index(END) + 1 if END in response else LENGTH
         assert all(token == PAD for token in response[count:])
         np.testing.assert_array_equal(samples.responses[n], response)
@@ -174,7 +174,7 @@ def test_what_is_padded_behind_a_prompt_does_not_matter(model, samples, prompts)
 
 
 def test_a_prompt_is_answered_alone_as_it_is_among_others(shared_model, prompts):
-    """Greedily: noise hangs on the place in the batch."""
+    """Tested with temperature 0, because the noise depends on the row."""
     tokens, lengths = prompts
     together = draw(shared_model("gpt2"), tokens, lengths, temperature=0.0)
     for n, length in enumerate(lengths.numpy()[:2]):
@@ -190,7 +190,7 @@ def test_a_response_of_one_token_and_a_prompt_of_one_token(shared_model):
 
 
 def test_no_step_is_taken_that_draws_nothing(bigram):
-    """From the end of the shortest prompt to the end of the longest response, or until every text has ended."""
+    """Steps go from the end of the shortest prompt to the end of the longest response, or until all have ended."""
     ends_at_once = np.where(np.arange(6) == END, 50.0, np.zeros([6, 6]))
     never_ends = np.where(np.arange(6) == END, NEVER, np.zeros([6, 6]))
     lengths = tf.constant([2, 4])
@@ -200,7 +200,7 @@ def test_no_step_is_taken_that_draws_nothing(bigram):
         assert model.steps == steps
 
 
-# ----- Decoding that is not for training
+# ----- Decoding for evaluation: temperature 0, top-k and top-p
 
 
 def test_temperature_zero_draws_the_most_probable_token(model, prompts):
@@ -240,7 +240,7 @@ def test_top_k_of_more_tokens_than_there_are_leaves_out_none(bigram):
     ("top_p", "count"), [(0.05, 1), (0.39, 1), (0.41, 2), (0.69, 2), (0.71, 3), (0.91, 4), (0.97, 5), (1.0, 6)]
 )
 def test_top_p_draws_among_the_most_probable_that_reach_the_probability(bigram, top_p, count):
-    """Probabilities 0.4, 0.3, 0.2, 0.05, 0.03, 0.02 in a shuffled order."""
+    """The probabilities are 0.4, 0.3, 0.2, 0.05, 0.03 and 0.02 in another order."""
     p = np.array([0.3, 0.02, 0.4, 0.05, 0.2, 0.03])
     model = bigram(np.tile(np.log(p) + 5.0, [6, 1]))
     tokens = draw(model, *one_prompt(3, 2_000), length=1, end=-1, top_p=top_p).responses.numpy()
@@ -251,7 +251,7 @@ def test_top_p_draws_among_the_most_probable_that_reach_the_probability(bigram, 
 
 
 def test_top_p_is_of_the_tempered_distribution(bigram):
-    """0.4 of 0.4, 0.3, 0.3 squared and divided by their sum is 0.47."""
+    """At temperature 0.5 the probabilities 0.4, 0.3, 0.3 are squared and normalized, so that 0.4 becomes 0.47."""
     p = np.array([0.4, 0.3, 0.3, 1e-9, 1e-9, 1e-9])
     model = bigram(np.tile(np.log(p), [6, 1]))
     for temperature, expected in ((1.0, {0, 1, 2}), (0.5, {0})):
@@ -277,9 +277,9 @@ def test_the_mask_reaches_up_to_and_including_the_first_end(compiled):
 @every_mode
 @pytest.mark.parametrize("after", [0, 3, 6])
 def test_a_response_is_cut_at_the_first_stop_token_from_an_index_on(compiled, after):
-    """Statement 36; the end of a text ends it at any index."""
+    """Statement 36. The end token ends a response at any index."""
     responses = RNG.integers(0, 5, [40, 7])
-    responses[0] = 4  # stops everywhere
+    responses[0] = 4  # only stop tokens
     responses[1], responses[2] = 3, [4, 4, END, 4, 4, 4, 4]
     lengths = []
     for row in responses.tolist():
@@ -294,7 +294,7 @@ def test_a_response_is_cut_at_the_first_stop_token_from_an_index_on(compiled, af
 
 @pytest.mark.parametrize("after", [0, 4])
 def test_sampling_stops_at_a_stop_token_from_an_index_on(bigram, after):
-    """Prompts are ragged: the index is that in the response. A stop token in the prompt or too early ends nothing."""
+    """The index counts from the start of the response. A stop token in the prompt or too early ends nothing."""
     likely = np.where(np.arange(6) == END, NEVER, TABLE)
     prompts, lengths = tf.constant([[4, 3, 4], [4, 0, 0]] * 50), tf.constant([3, 1] * 50)
     samples = draw(bigram(likely), prompts, lengths, length=8, stop=4, stop_after=after)

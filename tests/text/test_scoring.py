@@ -1,4 +1,4 @@
-"""Scores and metrics of responses: from tokens to numbers, in one call."""
+"""Scores and text metrics of responses, from tokens."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ def codec(preset):
 
 @pytest.fixture
 def arrays(codec):
-    """Prompts and responses as a rollout has them, with the end behind each response and tokens in what is padded."""
+    """Prompts and responses as in a rollout, with end tokens, and with other tokens as padding."""
     prompts, prompt_lengths = codec.encode(PROMPTS)
     rows = [[*map(int, ids), codec.end] for ids in codec.tokenizer(RESPONSES)]
     mask = np.arange(max(map(len, rows)) + 2) < np.array([len(row) for row in rows])[:, None]
@@ -29,7 +29,7 @@ def arrays(codec):
 
 
 class Reward:
-    """Keeps what it is asked; a response's letters are its score."""
+    """Records its arguments, and scores a response by its number of characters."""
 
     def __init__(self):
         self.asked = []

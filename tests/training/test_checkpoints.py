@@ -1,4 +1,4 @@
-"""Checkpoints: what is restored is what was saved, to the bit, and what cannot be restored is one line."""
+"""Tests that checkpoints restore the saved state bit for bit, and that damaged ones give a one-line error."""
 
 import gc
 import json
@@ -17,7 +17,7 @@ from tfppo.training.checkpoints import Checkpoints, read_progress
 
 
 def make_state(seed, units=3, steps=0):
-    """A model, its Adam, variables and a list of variables, after some steps of training."""
+    """Returns a model, its Adam optimizer, variables and a list of variables, after some training steps."""
     keras.utils.set_random_seed(seed)
     model = keras.Sequential([keras.Input([2]), keras.layers.Dense(units), keras.layers.Dense(1)])
     optimizer = keras.optimizers.Adam(0.1)
@@ -35,7 +35,7 @@ def make_state(seed, units=3, steps=0):
 
 
 def arrays(state):
-    """Everything in the state, as arrays, by name."""
+    """Returns all variables of the state as arrays, by name."""
     named = {}
     for name, value in state.items():
         variables = getattr(value, "variables", None) or (value if isinstance(value, list) else [value])
@@ -52,7 +52,7 @@ def assert_bit_equal(one, other):
 
 @pytest.fixture
 def saved(tmp_path):
-    """A folder with the checkpoints of iterations 1 and 2, and the state at each."""
+    """Returns a folder with the checkpoints of iterations 1 and 2, and the state at each."""
     folder = tmp_path / "checkpoints"
     state = make_state(0, steps=3)
     checkpoints = Checkpoints(folder, **state)
@@ -67,7 +67,7 @@ def saved(tmp_path):
 
 @pytest.fixture
 def warnings_of_tensorflow():
-    """The lines that TensorFlow logs, from here on: what earlier tests left behind is cleared away before."""
+    """Collects the lines that TensorFlow logs, after removing leftovers of earlier tests."""
     gc.collect()
     lines = []
     logger, handler = logging.getLogger("tensorflow"), logging.Handler(logging.WARNING)
@@ -169,7 +169,7 @@ def test_a_checkpoint_can_be_chosen(saved, which, iteration):
 )
 def test_the_best_is_kept_beside_the_latest(tmp_path, scores, best):
     state = make_state(0)
-    for iteration, score in enumerate(scores, 1):  # each by a process of its own
+    for iteration, score in enumerate(scores, 1):  # each by a new object, as in a new process
         Checkpoints(tmp_path, keep=2, **state).save(iteration, score)
     assert [int(path.name) for path in Checkpoints(tmp_path).paths()] == sorted({best, 4, 5})
     assert Checkpoints(tmp_path, **state).restore("best") == tmp_path / f"{best:06d}"
@@ -188,7 +188,7 @@ def test_a_checkpoint_says_how_far_the_run_was_and_holds_what_else_belongs_to_it
     "The previous checkpoint stays complete.",
 )
 def test_a_process_that_dies_while_it_writes_leaves_what_was_there(saved, monkeypatch):
-    """It dies at every single step of the file system in turn, as a loss of power would have it."""
+    """Interrupts saving at each file system operation in turn, as a power failure would."""
     folder, states = saved
 
     class Death(BaseException):
@@ -213,7 +213,7 @@ def test_a_process_that_dies_while_it_writes_leaves_what_was_there(saved, monkey
         with monkeypatch.context() as patch:
             for owner, name in [(os, "fsync"), (os, "rename"), (os, "open"), (Path, "write_text"), (os, "mkdir")]:
                 patch.setattr(owner, name, dying(getattr(owner, name)))
-            for name in ("rmtree", "_rmtree_safe_fd"):  # who is dead cleans nothing up
+            for name in ("rmtree", "_rmtree_safe_fd"):  # a killed process does not clean up
                 patch.setattr(shutil, name, dying(getattr(shutil, name)), raising=False)
             try:
                 checkpoints.save(3)
@@ -224,7 +224,7 @@ def test_a_process_that_dies_while_it_writes_leaves_what_was_there(saved, monkey
         path = Checkpoints(copied, **after).restore()
         assert path in (copied / "000002", copied / "000003")
         assert_bit_equal(arrays(after), states[2] if path.name == "000002" else arrays(state))
-        Checkpoints(copied, keep=2, **state).save(4)  # and what was left lying about goes
+        Checkpoints(copied, keep=2, **state).save(4)  # leftovers are removed
         assert {p.name for p in copied.iterdir()} <= {"000002", "000003", "000004"}
         if done:
             break
@@ -275,7 +275,7 @@ def test_damage_is_refused_with_the_checkpoints_name(saved, how):
     before = arrays(state)
     text = refusal(lambda: Checkpoints(folder, **state).restore())
     assert str(folder / "000002") in text
-    assert_bit_equal(arrays(state), before)  # nothing is restored by half
+    assert_bit_equal(arrays(state), before)  # nothing was restored
 
 
 def test_what_the_message_about_damage_advises_brings_the_older_one_back(saved):

@@ -1,4 +1,4 @@
-"""The same seed is the same run, another seed is another; and however it is compiled, an update is the same update."""
+"""Tests that equal seeds give equal runs, and that all modes of compilation compute the same update."""
 
 import dataclasses
 import json
@@ -37,7 +37,7 @@ def text_config(preset, seed=1, modes=GRAPH):
 
 
 def assert_only_the_seed_counts(train):
-    """`train(seed, name)` gives the hash of the weights at the end."""
+    """Returns `train(seed, name)`, which returns the hash of the final weights."""
     one, same, other = (train(seed, name) for seed, name in ((1, "one"), (1, "same"), (2, "other")))
     assert one == same != other
 
@@ -61,14 +61,14 @@ def test_the_same_seed_is_the_same_run_of_text(preset):
 
 
 def updated(trainer, rollout):
-    """What a single update makes of the weights."""
+    """Returns the weights after one update."""
     before = [v.numpy() for v in trainer.weights]
     trainer.learner.update(rollout)
     return before, [v.numpy() for v in trainer.weights]
 
 
 def assert_modes_agree(make, rollout):
-    """`make(modes)` gives a trainer; all train on the same rollout."""
+    """Returns `make(modes)`, which makes a trainer. All trainers train on the same rollout."""
     results = {}
     for mode in ("eager", "graph", "xla"):
         results[mode] = updated(make({"device": "cpu", "compile_rollout": "graph", "compile_update": mode}), rollout)

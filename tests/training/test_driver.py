@@ -1,4 +1,4 @@
-"""What runs of both kinds have in common at their beginning and end: the timer, the folder, the lock."""
+"""Tests the start and the end of runs: the timer, the folder and the lock."""
 
 import dataclasses
 import os
@@ -17,7 +17,7 @@ from tfppo.training.config import RunConfig
 
 @pytest.fixture
 def make_trainer(tmp_path):
-    """A trainer of one variable, alone or as one of two processes."""
+    """Makes a trainer with one variable, in a single process or as one of two processes."""
 
     def make_trainer(value=0, replicas=None):
         return SimpleNamespace(
@@ -32,7 +32,7 @@ def make_trainer(tmp_path):
 
 
 def told_by_lock(folder):
-    """What another process is told that wants to write to the folder; empty if it gets in."""
+    """Returns the error of another process that locks the folder, or an empty text if it succeeds."""
     enter = (
         "import sys, pathlib, tfppo.training.lock; tfppo.training.lock.locked(pathlib.Path(sys.argv[1])).__enter__()"
     )
@@ -40,7 +40,7 @@ def told_by_lock(folder):
 
 
 def test_the_seconds_of_a_run_are_told_apart_and_add_up(monkeypatch, make_trainer, tmp_path):
-    moments = iter([100.0, 107.0, 110.0])  # the clock is made, training ends, evaluation ends
+    moments = iter([100.0, 107.0, 110.0])  # the timer is created, training ends, evaluation ends
     monkeypatch.setattr(phase_timer.time, "perf_counter", lambda: next(moments))
     timer = phase_timer.PhaseTimer(3.0)
     timer.end_training()
@@ -61,7 +61,7 @@ def test_a_run_goes_on_from_its_latest_checkpoint_or_its_beginning(make_trainer,
     other.restore_extra = other.restored.append
     with driver.resume_run(other, tmp_path) as folder:
         assert folder == tmp_path and other.restored == []
-    assert "the run starts from its beginning" in capsys.readouterr().out
+    assert "the run starts from the beginning" in capsys.readouterr().out
     driver.checkpoints_of(trainer, tmp_path).save(5)
     with driver.resume_run(other, tmp_path) as folder:
         assert folder == tmp_path and other.restored == [tmp_path / run_folder.CHECKPOINTS / "000005"]

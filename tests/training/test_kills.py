@@ -1,4 +1,4 @@
-"""Runs that are killed at any moment, once or twice, and resumed: they end as if nothing had happened, to the bit."""
+"""Tests that runs that are killed at random moments and resumed end with the same bits as uninterrupted runs."""
 
 import csv
 import json
@@ -43,7 +43,7 @@ def finish(*arguments):
 
 
 def kill_after(seconds, *arguments):
-    """Starts a process and kills it with all its children. Returns whether it was still at work."""
+    """Starts a process and kills it with all its children. Returns True if it was still running."""
     process = start(*arguments)
     try:
         process.communicate(timeout=seconds)
@@ -55,7 +55,7 @@ def kill_after(seconds, *arguments):
 
 
 def outcome(folder):
-    """Everything that a run leaves, but for times and the moments of writing."""
+    """Returns all results of a run, excluding times."""
     evaluation = json.loads((folder / run_folder.EVALUATION).read_text())
     del evaluation["seconds"]
     with (folder / run_folder.METRICS).open(newline="") as file:
@@ -100,12 +100,12 @@ def test_whatever_is_killed_goes_on_to_the_same_end(command, times, seed, preset
     for number in range(times):
         folder, options = tmp_path / f"killed-{number}", ["--runs-dir", tmp_path, "--name", f"killed-{number}"]
         killed += kill_after(moments.uniform(0, seconds), *command, *options)
-        if folder.exists() and moments.random() < 0.5:  # and once more while it goes on
+        if folder.exists() and moments.random() < 0.5:  # kill it again while it resumes
             killed += kill_after(moments.uniform(0, seconds), "resume", folder)
         if folder.exists():
             finish("resume", folder)
             resumed += 1
-        else:  # it died before there was a run
+        else:  # it was killed before the run's folder existed
             finish(*command, *options)
         assert outcome(folder) == whole, f"number {number}"
     assert killed >= times * 0.7 and resumed >= times * 0.5

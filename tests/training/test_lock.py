@@ -1,4 +1,4 @@
-"""One process at a time writes to a run's folder, and a dead one is in nobody's way."""
+"""Tests that only one process at a time can lock a run's folder, and that a killed process releases its lock."""
 
 import os
 import signal

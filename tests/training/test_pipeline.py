@@ -1,4 +1,4 @@
-"""The on-policy pipeline: when an element is collected, with which weights, and where it lands."""
+"""Tests when the on-policy pipeline collects an element, with which weights, and on which device."""
 
 from typing import NamedTuple
 
@@ -17,7 +17,7 @@ class Element(NamedTuple):
 
 
 class Collector:
-    """Notes the version of the weights that it reads, and counts in a variable of its own."""
+    """Records the version of the weights that it reads, and counts its calls in a variable."""
 
     def __init__(self, jit_compile=False):
         self.version = tf.Variable(0, dtype=tf.int64)
@@ -31,7 +31,7 @@ class Collector:
 
 
 def train(collector, elements, length=5):
-    """An update after each element, as a trainer does it."""
+    """Updates the weights after each element, as a trainer does."""
     for element in elements:
         yield element
         collector.version.assign_add(1)
@@ -46,7 +46,7 @@ def test_element_k_is_collected_with_the_weights_of_version_k(jit_compile):
     assert [int(e.version) for e in elements] == [0, 1, 2, 3, 4]
     assert [int(e.iteration) for e in elements] == [0, 1, 2, 3, 4]
     assert [int(e.count) for e in elements] == [1, 2, 3, 4, 5]
-    assert collector.count == 5  # nothing was collected that was not asked for
+    assert collector.count == 5  # no element was collected before it was requested
     assert isinstance(elements[-1], Element) and elements[-1].values.numpy().tolist() == [4.0, 4.0, 4.0]
 
 
@@ -76,7 +76,7 @@ def test_prefetching_is_switched_off():
 
 
 class PromptedCollector(Collector):
-    """Is given prompts, and gives them back as values."""
+    """Takes prompts and returns them as values."""
 
     def _collect(self, iteration, prompts, lengths):
         element = super()._collect(iteration)
@@ -84,7 +84,7 @@ class PromptedCollector(Collector):
 
 
 def numbered_prompts():
-    """An endless dataset whose element k is [k], 10 k."""
+    """Returns an infinite dataset with the elements ([k], 10 k)."""
     numbers = tf.data.Dataset.counter(0, dtype=tf.int32)
     return numbers.map(lambda k: (k[None], 10 * k))
 
@@ -118,7 +118,7 @@ def make_prompts():
 
 
 def take(dataset, count):
-    """The first tokens of `count` batches of prompts, which are the prompts' numbers, in one list."""
+    """Returns the first tokens of `count` batches of prompts, which are the prompts' numbers, in one list."""
     return [int(row[0]) for tokens, _ in dataset.take(count) for row in tokens.numpy()]
 
 
@@ -128,7 +128,7 @@ def test_every_prompt_comes_once_before_any_comes_again(batch_size):
     assert len(seen) == 12 * batch_size
     rounds = [seen[i : i + NUM_PROMPTS] for i in range(0, len(seen) - NUM_PROMPTS + 1, NUM_PROMPTS)]
     assert all(sorted(one) == list(range(1, NUM_PROMPTS + 1)) for one in rounds)
-    assert len({tuple(one) for one in rounds}) == len(rounds) > 3  # shuffled anew each time
+    assert len({tuple(one) for one in rounds}) == len(rounds) > 3  # shuffled again in each pass
 
 
 def test_the_order_of_prompts_hangs_on_the_seed():
@@ -139,7 +139,7 @@ def test_the_order_of_prompts_hangs_on_the_seed():
 def test_the_order_of_prompts_hangs_on_nothing_but_the_seed():
     tf.random.set_seed(7)
     dataset = prompt_dataset(*make_prompts(), 5, seed=1)
-    orders = [take(dataset, 6), take(dataset, 6)]  # the same object may be gone through again
+    orders = [take(dataset, 6), take(dataset, 6)]  # the same dataset can be iterated again
     tf.random.set_seed(8)
     orders.append(take(prompt_dataset(*make_prompts(), 5, seed=1), 6))
     assert orders[0] == orders[1] == orders[2]

@@ -1,4 +1,4 @@
-"""A run's folder: names that never collide, files that are whole, and refusals of one line."""
+"""Tests run folders: names that never collide, files that are complete, and one-line errors."""
 
 import dataclasses
 import json
@@ -149,7 +149,7 @@ def test_a_shell_reads_the_folder_in_a_command_as_one_word(name, tmp_path):
     assert shlex.split(run_folder.resume_command(folder)) == ["tfppo", "resume", str(folder)]
     (folder / run_folder.CHECKPOINTS).mkdir(parents=True)
     taken = refusal(run_folder.refuse_taken_name, RunConfig(name=name, runs_dir=tmp_path))
-    assert shlex.split(taken.partition("go on with it: ")[2]) == ["tfppo", "resume", str(folder)]
+    assert shlex.split(taken.partition("resume it with: ")[2]) == ["tfppo", "resume", str(folder)]
 
 
 @pytest.mark.parametrize(

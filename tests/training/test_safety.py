@@ -1,4 +1,4 @@
-"""A run's folder from a stranger runs no code of theirs: modules are imported only if the user names them."""
+"""Tests that a run's folder from somebody else runs no code: modules are imported only if the user names them."""
 
 import ast
 import shutil
@@ -22,7 +22,7 @@ TINY = [
 ]
 MODULES = {path: ast.parse(path.read_text()) for path in sorted(Path(tfppo.__file__).parent.rglob("*.py"))}
 RUN_CODE = {"pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib", "runpy", "code", "subprocess", "ctypes"}
-MAY_IMPORT_BY_NAME = {  # and from what
+MAY_IMPORT_BY_NAME = {  # modules that may import by name, and where the name comes from
     "__init__.py": "_PUBLIC[public]",
     "deprecated.py": "MODULES[old]",
     "cli/runs.py": "'tfppo.text.run' if is_text else 'tfppo.control.run'",
@@ -32,7 +32,7 @@ MAY_IMPORT_BY_NAME = {  # and from what
 
 
 def dangers(tree, name=""):
-    """What in a module could run somebody else's code."""
+    """Returns the calls in a module that could run somebody else's code."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import | ast.ImportFrom):
             named = [alias.name for alias in node.names]
@@ -56,7 +56,7 @@ def dangers(tree, name=""):
                 yield called
             if called.endswith("import_module") and ast.unparse(node.args[0]) != MAY_IMPORT_BY_NAME.get(name):
                 yield called
-            if called.endswith(".from_preset") and name != "text/models/presets.py":  # which looks at it first
+            if called.endswith(".from_preset") and name != "text/models/presets.py":  # which checks it first
                 yield called
 
 
@@ -119,7 +119,7 @@ def test_modules_of_the_users_are_imported_in_these_places_only(function, caller
 
 @pytest.fixture
 def evil(tmp_path, monkeypatch):
-    """A module of the current folder that registers an environment, and what it leaves behind where it is imported."""
+    """Creates a module in the current folder that registers an environment, and writes a file when it is imported."""
     here, mark = tmp_path / "here", tmp_path / "was_here"
     here.mkdir()
     (here / "evil.py").write_text(
@@ -136,7 +136,7 @@ def evil(tmp_path, monkeypatch):
 
 
 def refused(capsys, *arguments):
-    """The one line on stderr of a command that must fail."""
+    """Returns the single line on stderr of a command that must fail."""
     capsys.readouterr()
     assert cli.main([str(argument) for argument in arguments]) == 2
     out, err = capsys.readouterr()
@@ -170,7 +170,7 @@ def test_an_environments_module_is_imported_only_if_the_user_names_it(evil, tmp_
 
 
 def stranger(folder, text):
-    """A run's folder with just its settings, which are read before anything else."""
+    """Creates a run's folder with only its settings, which are read before anything else."""
     folder.mkdir()
     (folder / run_folder.CONFIG).write_text(text)
     return folder
@@ -234,7 +234,7 @@ def test_an_option_of_the_other_kind_of_run_is_refused(tmp_path, capsys, command
 
 @pytest.mark.fault("The folder of a run contains a Python module", "The module is not imported.")
 def test_what_a_folder_holds_beside_its_files_is_not_imported(evil, tmp_path, capsys):
-    """A module that stands in the run's folder is no better than one in the current one."""
+    """A module in the run's folder must not be imported either."""
     folder = stranger(tmp_path / "run", "control:\n  env: evil:CartPole-v1\n")
     shutil.copy("evil.py", folder)
     assert "names the env" in refused(capsys, "export", folder)
@@ -247,12 +247,12 @@ def test_what_a_folder_holds_beside_its_files_is_not_imported(evil, tmp_path, ca
 @pytest.mark.parametrize("command", ["resume", "evaluate", "export", "generate"])
 @pytest.mark.parametrize("name", ["checkpoints", "metrics.csv", "samples.jsonl", ".lock", "events.out.tfevents.1"])
 def test_a_folder_with_links_is_not_written_to(tmp_path, capsys, command, name):
-    """What is cut back or removed on the way would not be the run's."""
+    """Otherwise the command would truncate or remove files that do not belong to the run."""
     home = tmp_path / "home"
     (home / ".ssh").mkdir(parents=True)
     (home / ".profile").write_text("mine")
     folder = stranger(tmp_path / "run", to_yaml(TextRunConfig() if command == "generate" else ControlRunConfig()))
     (folder / name).symlink_to(home if name == "checkpoints" else home / ".profile")
     options = ["--prompt", "It"] if command == "generate" else []
-    assert f"{folder / name} is a link" in refused(capsys, command, folder, *options)
+    assert f"{folder / name} is a symbolic link" in refused(capsys, command, folder, *options)
     assert (home / ".profile").read_text() == "mine" and (home / ".ssh").is_dir()

@@ -1,4 +1,4 @@
-"""The command line."""
+"""Defines the command line, `tfppo ...`."""
 
 from tfppo.cli.command_line import main
 

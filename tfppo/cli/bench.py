@@ -1,4 +1,4 @@
-"""`tfppo bench`: what the modes of compilation cost and gain, on this machine and with the settings that are given."""
+"""Defines the command `tfppo bench`, which measures the modes of compilation on this machine."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -16,20 +16,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Bench(ControlSettings):
-    """Measure how long each phase of a control run takes in each mode of compilation. Nothing is written."""
+    """Measure the duration of each phase of a control run in each mode of compilation. No files are written."""
 
     compile: UseCounterAction[int] = 0
-    """Compare the modes of compilation: the only measurement so far, so that it may be left out."""
+    """Compare the modes of compilation. This is the only measurement, so the option can be omitted."""
     eager: bool = False
-    """Measure eager execution too, which is slow."""
+    """Also measure eager execution, which is slow."""
     repetitions: int = 10
-    """Calls that are timed, behind the first one, which compiles."""
+    """Number of timed calls, after a first call that compiles. At least 1."""
 
     def __call__(self) -> None:
+        """Measures the modes and prints a table and a summary.
+
+        Raises:
+          UsageError: If a setting is invalid.
+        """
         if self.repetitions < 1:
-            raise UsageError(f"repetitions must be at least 1, not {self.repetitions}")
+            raise UsageError(f"repetitions is {self.repetitions}; it must be at least 1")
         config = ControlRunConfig(self.run, self.control, self.ppo)
-        import_tensorflow(keep_programs=False)  # what was compiled before would say nothing
+        import_tensorflow(keep_programs=False)  # cached programs would hide the time of compilation
         from tfppo.control.bench import compare_modes, describe
         from tfppo.reporting.console import progress_bar
 

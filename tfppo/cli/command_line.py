@@ -1,4 +1,7 @@
-"""The command line: `tfppo ...`, read by tyro from the dataclasses of tfppo/cli."""
+"""Defines all commands of `tfppo` and the function `main`, which runs one.
+
+The commands are dataclasses in `tfppo.cli`. Their fields are the options.
+"""
 
 import os
 import sys
@@ -31,19 +34,27 @@ COMMANDS = Group(
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs a command line and returns its exit code. A mistake of the user is one line on stderr, and 2."""
+    """Runs a command and returns its exit code.
+
+    Args:
+      arguments: Words after `tfppo`. None uses `sys.argv`.
+
+    Returns:
+      0 after success, 2 after an error of the user, which is printed to stderr in one line, 130 after Ctrl-C, and 141
+      if the reader of a pipe ended.
+    """
     try:
         arguments = _with_new_options(sys.argv[1:] if arguments is None else arguments)
         try:
             parse(COMMANDS, _defaults(arguments), arguments)()
         finally:
-            sys.stdout.flush()  # here, where a closed pipe is no stack trace
+            sys.stdout.flush()  # flush here, so that a closed pipe raises BrokenPipeError inside this block
     except UsageError as error:
         print(f"tfppo: {error}", file=sys.stderr)
         return 2
-    except BrokenPipeError:  # `tfppo ... | head`: nobody reads on
+    except BrokenPipeError:  # `tfppo ... | head`: the reader has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141  # as a shell says it of SIGPIPE
+        return 141  # the exit code of a shell for SIGPIPE
     except KeyboardInterrupt as error:
         print("; ".join(["tfppo: interrupted", *map(str, error.args)]), file=sys.stderr)
         return 130
@@ -51,14 +62,16 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _defaults(arguments: Sequence[str]) -> dict[type[Command], Command]:
-    """Returns the commands with the settings of the environment or the task that is asked for: help shows them, and
-    what is not given has them.
+    """Returns the commands with the default settings of the environment (--env) or task (--task).
+
+    Options that are not given have these defaults, and `--help` shows them.
 
     Raises:
-      UsageError: if --seed and --seeds are both given: once they are read, defaults do not show any more.
+      UsageError: If --seed and --seeds are both given. It is checked here, because the parsed command does not show
+        whether an option was given or has its default.
     """
     if arguments[:1] == ["train"] and None not in (last_value(arguments, "--seed"), last_value(arguments, "--seeds")):
-        raise UsageError("--seed is for one run, --seeds for several: give one of them")
+        raise UsageError("--seed and --seeds are both given; give --seed for one run, or --seeds for several runs")
     env, task = last_value(arguments, "--env"), last_value(arguments, "--task")
     control = make_control_config(env) if env else make_control_config()
     text = make_text_config()
@@ -74,7 +87,7 @@ def _defaults(arguments: Sequence[str]) -> dict[type[Command], Command]:
 
 
 def _with_new_options(arguments: Sequence[str]) -> list[str]:
-    """Returns the arguments with the present names of options of version 0.1, and says what they are."""
+    """Replaces renamed options of version 0.1 by their current names, and prints each change to stderr."""
     renamed = []
     for argument in arguments:
         name, equals, value = argument.partition("=")

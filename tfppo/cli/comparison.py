@@ -1,4 +1,7 @@
-"""Several runs in one picture: which belong together, what tells the groups apart, and their means over the seeds."""
+"""Plots several runs in one picture, for `tfppo plot` and `--seeds`.
+
+Runs that differ only in their seed form a group. Each group is labelled with the settings in which the groups differ.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,35 +15,39 @@ from tfppo.reporting.curves import Band, band_of, plot_bands, read_metrics
 from tfppo.text.config import TextRunConfig
 from tfppo.training import run_folder
 
-CONTROL_AXES = ("rollout/env_steps", ["rollout/episode_return_mean"])  # horizontal, and a panel each
+CONTROL_AXES = ("rollout/env_steps", ["rollout/episode_return_mean"])  # horizontal axis, and one metric per panel
 TEXT_AXES = ("iteration", ["text/score_mean", "text/kl"])
-SUBJECTS = ("env", "task")  # settings that bring other settings with them: recipes, and a task's defaults
-MAX_NAMED = 3  # settings in a label
+SUBJECTS = ("env", "task")  # settings that change the defaults of other settings
+MAX_NAMED = 3  # largest number of settings in a label
 
 
 class Group(NamedTuple):
-    """Runs that differ only in their seed."""
+    """A group of runs that differ only in their seed."""
 
-    label: str  # the settings that tell it from the other groups; empty where there is no other
+    label: str  # the settings in which it differs from the other groups; empty if it is the only group
     folders: list[Path]
     settings: dict[str, Any]  # without the seed
 
 
 def plot_runs(folders: Sequence[Path], picture: Path, metric: str | None = None) -> list[Group]:
-    """Draws runs over environment steps (control) or iterations (text), and returns their groups.
+    """Plots runs over environment steps (control) or iterations (text).
 
-    Runs that differ only in their seed are one line, their mean, with a band of one standard deviation (of a sample:
-    n - 1) to both sides. Between its rows a run is interpolated linearly; a line is drawn where all its runs have
+    Runs that differ only in their seed are drawn as their mean, with a band of one sample standard deviation (n - 1)
+    on each side. Runs are interpolated linearly between their rows. A line covers the range in which all its runs have
     values.
 
     Args:
-      folders: of the runs, all of control or all of text.
-      picture: the file, as PNG, SVG or PDF by its ending; one that exists is overwritten.
-      metric: a column of metrics.csv; None: the mean return, or the mean score and below it the KL.
+      folders: Folders of the runs, either all of control or all of text.
+      picture: Path of the picture. Its ending, .png, .svg or .pdf, selects the format. An existing file is overwritten.
+      metric: Column of `metrics.csv`. None: the mean return (control), or the mean score and the KL (text).
+
+    Returns:
+      The groups of runs.
 
     Raises:
-      UsageError: if there is no run, one is given twice, is none or has no values, or control is mixed with text; if
-        there is no such metric; or if the picture cannot be written or would take the place of a run's own.
+      UsageError: If there are no runs, a run is given twice, a folder is not a run, a run has no values of the metric,
+        or control and text are mixed. Also if the picture cannot be written, has another ending, or would overwrite a
+        picture that belongs to a run.
     """
     _check_picture(picture)
     groups = group_runs(folders)
@@ -51,31 +58,37 @@ def plot_runs(folders: Sequence[Path], picture: Path, metric: str | None = None)
     try:
         plot_bands(panels, picture, x, subjects.pop() if len(subjects) == 1 else "")
     except OSError as error:
-        raise UsageError(f"cannot write {picture} ({error.strerror}): choose another --out") from None
+        raise UsageError(f"cannot write {picture} ({error.strerror}): choose another file with --out") from None
     return groups
 
 
 def group_runs(folders: Sequence[Path]) -> list[Group]:
-    """Runs that differ only in their seed, their name and where they are kept, put together; in order of appearance.
+    """Groups runs that differ only in their seed, their name and their folder.
+
+    Args:
+      folders: Folders of the runs, either all of control or all of text.
+
+    Returns:
+      The groups, in the order of their first runs.
 
     Raises:
-      UsageError: if there is no run, one is given twice or is none, or control is mixed with text.
+      UsageError: If there are no runs, a run is given twice, a folder is not a run, or control and text are mixed.
     """
     if not folders:
-        raise UsageError("there is no run: give the folders of some, such as runs/cartpole-seed1")
+        raise UsageError("no run is given; give the folders of runs, such as runs/cartpole-seed1")
     kinds: dict[bool, Path] = {}
     seen: set[Path] = set()
     found: dict[tuple[tuple[str, object], ...], list[Path]] = {}
     for folder in folders:
         if folder.resolve() in seen:
-            raise UsageError(f"{folder} is given twice: name each run once")
+            raise UsageError(f"{folder} is given twice; give each run once")
         seen.add(folder.resolve())
         is_text = run_folder.kind_of(folder) == "text"
         kinds.setdefault(is_text, folder)
         if len(kinds) == 2:
             raise UsageError(
-                f"{kinds[False]} is a control run and {kinds[True]} a text run, which have no metric to be compared "
-                "by: plot them apart"
+                f"{kinds[False]} is a control run and {kinds[True]} is a text run, which have no common metric: plot "
+                "them separately"
             )
         config_class: type[TextRunConfig | ControlRunConfig] = TextRunConfig if is_text else ControlRunConfig
         settings = run_folder.flat_settings(run_folder.read_config(folder, config_class))
@@ -86,8 +99,11 @@ def group_runs(folders: Sequence[Path]) -> list[Group]:
 
 
 def _labels(groups: list[dict[str, Any]]) -> list[str]:
-    """What differs between groups of settings: all of it but what hangs on the environment or the task alone. Where
-    that is much, it is as many settings as are needed to tell the groups apart, and dots."""
+    """Returns a label per group with the settings in which the groups differ.
+
+    Settings that depend only on the environment or the task are left out. If more than `MAX_NAMED` settings differ, the
+    label has the few settings that distinguish the groups, and an ellipsis.
+    """
 
     def told_apart(names: Sequence[str]) -> int:
         return len({tuple(group[name] for name in names) for group in groups})
@@ -121,26 +137,26 @@ def _band(group: Group, x: str, metric: str) -> Band:
         return band_of(curves, group.label)
     except ValueError:
         folders = ", ".join(map(str, group.folders))
-        raise UsageError(f"{folders} have {metric} at no {x} in common: plot them apart") from None
+        raise UsageError(f"{folders} have no {x} in common at which all have {metric}: plot them separately") from None
 
 
 def _curve(folder: Path, x: str, metric: str) -> tuple[np.ndarray, np.ndarray]:
-    """Where a run has finite values of a metric, and which: two arrays [N]."""
+    """Returns the finite values of a run's metric as two arrays [N]: the values of `x`, and those of the metric."""
     rows = read_metrics(folder / run_folder.METRICS)
     if not rows:
         raise UsageError(f"{folder / run_folder.METRICS} has no rows: train the run for at least one iteration")
     if metric not in rows[0]:
         raise UsageError(f"{folder} has no metric {metric}; its metrics are {', '.join(rows[0])}")
     points = np.array([(row[x], row[metric]) for row in rows])
-    points = points[np.isfinite(points[:, 1])]  # no episode has finished at first
+    points = points[np.isfinite(points[:, 1])]  # the mean return is NaN until the first episode has finished
     if not len(points):
-        raise UsageError(f"{folder} has no value of {metric} so far: train it for longer, or leave it out")
+        raise UsageError(f"{folder} has no value of {metric} so far: train the run for longer, or omit it")
     return points[:, 0], points[:, 1]
 
 
 def _check_picture(picture: Path) -> None:
     if picture.suffix.lower() not in (".png", ".svg", ".pdf"):
-        raise UsageError(f"the picture must end in .png, .svg or .pdf, not {picture.name!r}: choose another --out")
+        raise UsageError(f"the picture is {picture.name!r}; it must end in .png, .svg or .pdf: choose another --out")
     own = picture.resolve()
     if own.name in (run_folder.CURVE, run_folder.FRONTIER) and (own.parent / run_folder.CONFIG).exists():
-        raise UsageError(f"{picture} is a run's own picture: choose another --out")
+        raise UsageError(f"{picture} belongs to a run and is not overwritten: choose another --out")

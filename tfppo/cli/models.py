@@ -1,4 +1,4 @@
-"""`tfppo pretrain` and `tfppo reward-model`: the language models that PPO for text starts from."""
+"""Defines the commands `tfppo pretrain` and `tfppo reward-model`, which train models that PPO for text uses."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,15 +9,16 @@ from tfppo.text.config import PretrainConfig, RewardModelConfig
 
 @dataclass(frozen=True)
 class Pretrain:
-    """Train a language model on the corpus by maximum likelihood; its preset is what `train text` starts from."""
+    """Train a language model on the corpus by maximum likelihood, and save it as a preset for `tfppo train text`."""
 
     pretrain: PretrainConfig = field(default_factory=PretrainConfig)
     name: str | None = None
-    """Name of the run's folder; None: pretrain, the model and the seed."""
+    """Name of the run's folder. None: pretrain, the model and the seed."""
     runs_dir: Path = Path("runs")
-    """Folder that holds the runs."""
+    """Folder that holds the run folders."""
 
     def __call__(self) -> None:
+        """Trains the language model."""
         import_tensorflow()
         from tfppo.text.pretrain import pretrain_run
 
@@ -26,17 +27,18 @@ class Pretrain:
 
 @dataclass(frozen=True)
 class RewardModel:
-    """Train the reward model of the sentiment task on people's ratings."""
+    """Train the reward model of the sentiment task on human ratings."""
 
     reward_model: RewardModelConfig = field(default_factory=RewardModelConfig)
     preset: Path | None = None
-    """Folder of the pretrained language model that it starts from; None: the one that is shipped."""
+    """Folder of the pretrained language model to start from. None: the language model that tfppo includes."""
     name: str | None = None
-    """Name of the run's folder; None: reward-model and the seed."""
+    """Name of the run's folder. None: reward-model and the seed."""
     runs_dir: Path = Path("runs")
-    """Folder that holds the runs."""
+    """Folder that holds the run folders."""
 
     def __call__(self) -> None:
+        """Trains the reward model."""
         import_tensorflow()
         from tfppo.text.rewards.reward_model import reward_model_run
 

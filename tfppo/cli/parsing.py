@@ -1,4 +1,4 @@
-"""Reads a command line with tyro. A mistake in it becomes one line."""
+"""Parses a command line with tyro, and reports errors in one line."""
 
 import dataclasses
 import difflib
@@ -11,7 +11,7 @@ from typing import Annotated, Any, NamedTuple
 
 import tyro
 
-# tyro has no public way to errors that are not drawn. This hook gets them as data; setup.cfg pins the version for it.
+# tyro has no public API for errors without boxes. This private hook gets them as data, so setup.cfg pins the version.
 from tyro import _errors as errors
 from tyro._arguments import ArgumentDefinition, generate_argument_helptext
 from tyro.conf import FlagConversionOff, OmitArgPrefixes, OmitSubcommandPrefixes, Positional, subcommand
@@ -22,31 +22,35 @@ Command = Callable[[], None]
 
 
 class Group(NamedTuple):
-    """Commands, by name, that one word stands before."""
+    """A group of commands that share the words before them, such as `tfppo train`."""
 
     description: str
-    """What help says about the word."""
+    """Description of the group in the help."""
     commands: "Mapping[str, type[Command] | Group]"
-    """Dataclasses, whose fields are options and whose instances can be called; or groups again."""
+    """Commands by name. A command is a dataclass with options as fields, and calling it runs it. A group can nest."""
 
 
 def parse(group: Group, defaults: Mapping[type[Command], Command], arguments: Sequence[str]) -> Command:
-    """Reads the command that the arguments spell. Prints help and raises SystemExit if they ask for it.
+    """Parses the arguments of a command line.
 
     Args:
-      group: all commands; its description is the program's.
-      defaults: by class, a command whose fields are the defaults, in place of the class's own.
-      arguments: the words after the program's name.
+      group: All commands. Its description is that of the program.
+      defaults: Commands with other default values of their fields than their classes have, by class.
+      arguments: Words after the name of the program.
+
+    Returns:
+      The command with its options. Calling it runs it.
 
     Raises:
-      UsageError: in one line, if the arguments spell no command.
+      UsageError: If the arguments are invalid. It is one line, which ends with the command that shows the help.
+      SystemExit: If the arguments contain --help, after printing the help.
     """
 
     def refuse(event: errors.ParseErrorEvent) -> None:
-        line = _one_line(event, group, arguments)
+        words, reached = _reached(group, arguments)
+        line = _one_line(event, reached)
         if line is not None:
-            program = _program(event) if isinstance(event, errors.MissingArgs) else event.prog
-            raise UsageError(f"{line}; help: {program} --help")
+            raise UsageError(f"{line}; help: {' '.join(['tfppo', *words])} --help")
 
     with errors.on_parse_error(refuse):
         command: Command = tyro.cli(
@@ -60,14 +64,22 @@ def parse(group: Group, defaults: Mapping[type[Command], Command], arguments: Se
 
 
 def last_value(arguments: Sequence[str], option: str) -> str | None:
-    """Returns the last value of an option, given as "--option value" or "--option=value"; None: it is not given."""
+    """Returns the last value of an option, given as `--option value` or `--option=value`.
+
+    Args:
+      arguments: Words of the command line.
+      option: Name of the option, with its dashes.
+
+    Returns:
+      The value, or None if the option is not given.
+    """
     values = [value for name, value in zip(arguments, arguments[1:], strict=False) if name == option]
     values += [argument.removeprefix(f"{option}=") for argument in arguments if argument.startswith(f"{option}=")]
     return values[-1] if values else None
 
 
 def _union(group: Group, defaults: Mapping[type[Command], Command]) -> Any:
-    """Returns the type of which tyro makes subcommands."""
+    """Returns a union type, from which tyro makes subcommands."""
     parts: list[Any] = []
     for name, command in group.commands.items():
         if isinstance(command, Group):
@@ -78,61 +90,60 @@ def _union(group: Group, defaults: Mapping[type[Command], Command]) -> Any:
     return functools.reduce(operator.or_, parts)
 
 
-def _one_line(event: errors.ParseErrorEvent, group: Group, arguments: Sequence[str]) -> str | None:
-    """Returns what is wrong with the arguments; None: tyro draws it in its own way."""
+def _one_line(event: errors.ParseErrorEvent, reached: type[Command] | Group) -> str | None:
+    """Returns an error in one line, or None for the rare kinds of errors that tyro prints itself."""
     match event:
         case errors.UnrecognizedArgs():
-            return _unrecognized(event.tokens, _reached(group, arguments))
+            return _unrecognized(event.tokens, reached)
         case errors.MissingSubcommand():
-            return f"Expected one of {{{', '.join(event.subcommand_spec.parser_from_name)}}}."
+            return f"a command is missing; give one of {', '.join(event.subcommand_spec.parser_from_name)}"
         case errors.MissingArgs():
             missing = ", ".join(_explained(context.arg) for context in event.missing_arguments)
-            return f"Missing from {_program(event)}: {missing}"
+            return f"a required argument is missing: {missing}"
         case errors.InvalidChoice():
             name = event.argument.display_name()
-            return f"invalid choice '{event.value}' for argument '{name}'. Expected one of {event.choices}."
+            return f"{name} is {event.value!r}; it must be one of {', '.join(map(str, event.choices))}"
         case errors.BadValue(reason="too_few_values"):
             name = event.argument.display_name()
-            return f"Missing value for argument '{name}'. Expected {event.argument.lowered.nargs} values."
+            return f"{name} has too few values; it needs {event.argument.lowered.nargs}"
         case errors.InstantiationFailure(argument=ArgumentDefinition() as argument):
             message = re.sub(r"\s*\n\s*", " ", event.message)
-            return f"Error parsing {argument.display_name()}: {message}; Argument helptext: {_explained(argument)}"
+            return f"invalid value of {argument.display_name()}: {message}; usage: {_explained(argument)}"
         case errors.InstantiationFailure():
             return event.message
     return None
 
 
-def _program(event: errors.MissingArgs) -> str:
-    return f"{event.prog} {event.missing_arguments[0].source_parser.prog_suffix}".rstrip()
-
-
 def _explained(argument: ArgumentDefinition) -> str:
+    """Returns the usage of an argument and its help in one line."""
     _, invocation = argument.get_invocation_text()
     text = generate_argument_helptext(argument, argument.lowered).as_str_no_ansi()
     return re.sub(r"\s+", " ", f"{invocation.as_str_no_ansi()} {text}")
 
 
-def _reached(group: Group, arguments: Sequence[str]) -> type[Command] | Group:
-    """Returns the command, or the group, that the first arguments name."""
+def _reached(group: Group, arguments: Sequence[str]) -> tuple[list[str], type[Command] | Group]:
+    """Returns the first arguments that name commands, and the command or group that they name."""
+    words: list[str] = []
     reached: type[Command] | Group = group
     for word in arguments:
         if not isinstance(reached, Group) or word not in reached.commands:
             break
+        words.append(word)
         reached = reached.commands[word]
-    return reached
+    return words, reached
 
 
 def _unrecognized(tokens: Sequence[str], reached: type[Command] | Group) -> str:
-    text = f"Unrecognized options: {', '.join(tokens)}"
+    text = f"unrecognized arguments: {', '.join(tokens)}"
     if isinstance(reached, Group):
-        return f"{text}; Available subcommands: {', '.join(reached.commands)}"
+        return f"{text}; the commands are {', '.join(reached.commands)}"
     options = list(_options(reached))
     similar = [name for token in tokens if token.startswith("--") for name in _similar(token, options)]
     return f"{text}; perhaps you meant {' or '.join(dict.fromkeys(similar))}" if similar else text
 
 
 def _options(command: type) -> Iterator[str]:
-    """Yields the options of a command: the fields of its dataclass and of those in it."""
+    """Yields the options of a command: the fields of its dataclass and of nested dataclasses."""
     for name, hint in typing.get_type_hints(command, include_extras=True).items():
         if dataclasses.is_dataclass(hint) and isinstance(hint, type):
             yield from _options(hint)
@@ -141,7 +152,7 @@ def _options(command: type) -> Iterator[str]:
 
 
 def _similar(token: str, options: Sequence[str]) -> list[str]:
-    """Returns the options that are spelt almost like a word, then those that contain it."""
+    """Returns the options with a similar spelling, then the options that contain the word."""
     name = token.partition("=")[0].replace("_", "-")
     longer = sorted(option for option in options if len(name) > 3 and name.removeprefix("--") in option)
     return [*difflib.get_close_matches(name, options, n=3, cutoff=0.8), *longer][:10]

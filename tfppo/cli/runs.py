@@ -1,4 +1,4 @@
-"""What is done with runs' folders: `tfppo evaluate`, `generate`, `export`, `resume`, `plot`."""
+"""Defines the commands that use existing runs: `tfppo evaluate`, `generate`, `export`, `resume` and `plot`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,26 +15,38 @@ from tfppo.training import run_folder
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Judge a run's checkpoint: greedy episodes (control), or held-out prompts beside the reference (text)."""
+    """Evaluate a checkpoint of a run.
+
+    Control: plays episodes with the greedy policy and with the stochastic policy. Text: scores responses to held-out
+    prompts, and compares them with those of the reference model.
+    """
 
     folder: Positional[Path]
-    """The run's folder."""
+    """Folder of the run."""
     episodes: CountOrNone = None
-    """Control: how many episodes; None: 100."""
+    """Control: number of episodes. None: 100."""
     prompts: CountOrNone = None
-    """Text: how many prompts; None: 200."""
+    """Text: number of prompts. None: 200."""
     seed: SeedOrNone = None
-    """Seed of the episodes or the samples; None: the run's."""
+    """Seed of the episodes or samples. None: the seed of the run."""
     video_episodes: int | None = None
-    """Control: greedy episodes of their own that are recorded as the run's video.gif, 10 at most; None or 0: none."""
+    """Control: number of additional greedy episodes to record as the run's video.gif, at most 10.
+    None or 0: no video."""
     checkpoint: str = "latest"
-    """Which of its checkpoints: latest, best (by training's mean return or reward), or an iteration's number."""
+    """Checkpoint to use: latest, best (highest mean return or reward in training), or the number of an iteration."""
     reward: str | None = None
-    """Text: the run's own package.module:function, which is imported only if you name it; None: the task's."""
+    """Text: the run's own reward, package.module:function. Importing it runs its code, so you must name it here.
+    None: the run uses the reward of its task."""
     env: str | None = None
-    """Control: the run's environment, where it is module:id, which is imported only if you name it."""
+    """Control: the run's environment, if it is module:ID. Importing the module runs its code, so you must name it here.
+    None: the environment needs no module."""
 
     def __call__(self) -> None:
+        """Evaluates the checkpoint and prints the result.
+
+        Raises:
+          UsageError: If an option is invalid, the folder is not a run, or the checkpoint cannot be read.
+        """
         kind = _kind(
             self.folder,
             control={"episodes": self.episodes, "video_episodes": self.video_episodes, "env": self.env},
@@ -54,33 +66,38 @@ class Evaluate:
 
 @dataclass(frozen=True)
 class Generate:
-    """Let a tuned language model go on from a prompt."""
+    """Continue prompts with the language model of a text run."""
 
     folder: Positional[Path]
-    """The run's folder."""
+    """Folder of the run."""
     prompt: UseAppendAction[tuple[str, ...]] = ()
-    """What it goes on from; may be given several times."""
+    """Text to continue. It can be given several times."""
     samples: Count = 1
-    """Responses for each prompt."""
+    """Number of responses per prompt."""
     temperature: NotNegative = 1.0
-    """0: always the most probable token."""
+    """Sampling temperature. 0: always the most probable token."""
     top_k: CountOrNone = None
-    """Draw among the k most probable tokens only."""
+    """Sample only from the k most probable tokens. None: from all tokens."""
     top_p: Annotated[float | None, Interval(gt=0, le=1)] = None
-    """Draw among the most probable tokens that together have this probability."""
+    """Sample only from the most probable tokens whose probabilities sum to this value. None: from all tokens."""
     seed: Seed = 0
     """Seed of the samples."""
     checkpoint: str = "latest"
-    """Which of its checkpoints: latest, best (by training's mean return or reward), or an iteration's number."""
+    """Checkpoint to use: latest, best (highest mean return or reward in training), or the number of an iteration."""
 
     def __post_init__(self) -> None:
         if not self.prompt:
-            raise UsageError("there is no prompt: give one with --prompt 'This film'")
+            raise UsageError("there is no prompt; give at least one, such as --prompt 'This film'")
         check_fields(self)
 
     def __call__(self) -> None:
+        """Prints each prompt with its responses.
+
+        Raises:
+          UsageError: If the folder is not a text run, a prompt is empty or too long, or the checkpoint cannot be read.
+        """
         if run_folder.kind_of(self.folder) != "text":
-            raise UsageError(f"{self.folder} is a control run: generate takes a text run")
+            raise UsageError(f"{self.folder} is a control run; generate needs the folder of a text run")
         import_tensorflow()
         from tfppo.text import run
 
@@ -101,16 +118,22 @@ class Generate:
 
 @dataclass(frozen=True)
 class Export:
-    """Write a run's policy into its folder export, for use elsewhere: a SavedModel (control) or a preset (text)."""
+    """Export the policy of a run to the folder export of the run: a SavedModel (control) or a preset (text)."""
 
     folder: Positional[Path]
-    """The run's folder."""
+    """Folder of the run."""
     checkpoint: str = "latest"
-    """Which of its checkpoints: latest, best (by training's mean return or reward), or an iteration's number."""
+    """Checkpoint to use: latest, best (highest mean return or reward in training), or the number of an iteration."""
     env: str | None = None
-    """Control: the run's environment, where it is module:id, which is imported only if you name it."""
+    """Control: the run's environment, if it is module:ID. Importing the module runs its code, so you must name it here.
+    None: the environment needs no module."""
 
     def __call__(self) -> None:
+        """Exports the policy and prints how to load it.
+
+        Raises:
+          UsageError: If the folder is not a run or cannot be written to, or the checkpoint cannot be read.
+        """
         kind = _kind(self.folder, control={"env": self.env})
         import_tensorflow()
         if kind == "text":
@@ -125,16 +148,23 @@ class Export:
 
 @dataclass(frozen=True)
 class Resume:
-    """Go on with a run from its latest checkpoint."""
+    """Resume a run from its latest checkpoint. A finished run is only evaluated again."""
 
     folder: Positional[Path]
-    """The run's folder."""
+    """Folder of the run."""
     reward: str | None = None
-    """Text: the run's own package.module:function, which is imported only if you name it; None: the task's."""
+    """Text: the run's own reward, package.module:function. Importing it runs its code, so you must name it here.
+    None: the run uses the reward of its task."""
     env: str | None = None
-    """Control: the run's environment, where it is module:id, which is imported only if you name it."""
+    """Control: the run's environment, if it is module:ID. Importing the module runs its code, so you must name it here.
+    None: the environment needs no module."""
 
     def __call__(self) -> None:
+        """Resumes the run.
+
+        Raises:
+          UsageError: If the folder is not a run or is in use, or its latest checkpoint is damaged.
+        """
         tell_whom_it_waits_for()
         kind = _kind(self.folder, control={"env": self.env}, text={"reward": self.reward})
         application = _application(kind)
@@ -145,30 +175,43 @@ class Resume:
 
 @dataclass(frozen=True)
 class Plot:
-    """Draw runs side by side: those that differ only in their seed are one line, their mean, with a band of one
-    sample standard deviation (n - 1)."""
+    """Plot several runs in one picture.
+
+    Runs that differ only in their seed are drawn as their mean, with a band of one sample standard deviation (n - 1) on
+    each side.
+    """
 
     folders: Positional[tuple[Path, ...]] = ()
-    """The runs' folders, all of control or all of text."""
+    """Folders of the runs, either all of control or all of text."""
     out: Path = Path("plot.png")
-    """The picture, a PNG, SVG or PDF by its ending; one that exists is overwritten, but never a run's own."""
+    """Picture to write. Its ending selects the format: .png, .svg or .pdf.
+    An existing file is overwritten, unless it is a picture that belongs to a run."""
     metric: str | None = None
-    """A column of metrics.csv; None: the mean return (control), the mean score and the KL (text)."""
+    """Column of metrics.csv to plot. None: the mean return (control), or the mean score and the KL (text)."""
 
     def __call__(self) -> None:
+        """Draws the picture and prints the groups of runs.
+
+        Raises:
+          UsageError: If the folders cannot be compared, or the picture cannot be written.
+        """
         from tfppo.cli.comparison import plot_runs
 
         groups = plot_runs(self.folders, self.out, self.metric)
         for group in groups:
             print(f"{group.label or 'all'}: {', '.join(map(str, group.folders))}")
-        print(f"{self.out} shows them")
+        print(f"{self.out} shows these runs")
 
 
 def _kind(folder: Path, **options: dict[str, Any]) -> str:
-    """What a run trains, given the options that are for one kind of run alone, by kind; None: not given.
+    """Returns the kind of a run, "control" or "text", and checks the options that only one kind has.
+
+    Args:
+      folder: Folder of the run.
+      **options: Values of these options by name, for each kind. None: the option is not given.
 
     Raises:
-      UsageError: if the folder is no run, or an option is for the other kind.
+      UsageError: If the folder is not a run, or an option of the other kind is given.
     """
     kind = run_folder.kind_of(folder)
     for other, given in options.items():
@@ -180,7 +223,7 @@ def _kind(folder: Path, **options: dict[str, Any]) -> str:
 
 
 def _application(kind: str) -> Any:
-    """What the driver needs to know of a kind of run: the other one is not imported."""
+    """Returns the application of a kind of run. The other application is not imported."""
     import_tensorflow()
     if kind == "text":
         from tfppo.text.trainer import TEXT

@@ -1,4 +1,4 @@
-"""Several seeds of one run, trained one after the other, and what they reach together."""
+"""Trains one run per seed, one after the other, and summarises their results (`tfppo train ... --seeds 1,2,3`)."""
 
 import functools
 import operator
@@ -19,38 +19,51 @@ Settings = TypeVar("Settings", ControlRunConfig, TextRunConfig)
 LARGEST = 2**31 - 1
 CONTROL_SCORES = {"greedy mean": ("mean",), "stochastic mean": ("stochastic", "mean")}
 TEXT_SCORES = {"score": ("score", "policy", "mean"), "gain": ("gain",), "KL": ("kl",)}
-"""Columns of the table that are summarised over the seeds, and where they are in evaluation.json."""
+"""Columns of the table that are summarised over the seeds, and their keys in `evaluation.json`."""
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
-    """Seeds from "1,2,3". Raises UsageError unless they are different whole numbers."""
+    """Parses a list of seeds such as "1,2,3".
+
+    Args:
+      text: Different integers from 0 to 2**31 - 1, separated by commas.
+
+    Returns:
+      The seeds.
+
+    Raises:
+      UsageError: If the text is something else, or a seed appears twice.
+    """
     parts = [part.strip() for part in text.split(",")]
     if not all(re.fullmatch("[0-9]{1,10}", part) and int(part) <= LARGEST for part in parts):
-        raise UsageError(f"seeds must be whole numbers from 0 to {LARGEST} such as 1,2,3, not {text!r}")
+        raise UsageError(f"seeds is {text!r}; it must be integers from 0 to {LARGEST}, such as 1,2,3")
     seeds = tuple(map(int, parts))
     twice = [str(seed) for seed in dict.fromkeys(seeds) if seeds.count(seed) > 1]
     if twice:
-        raise UsageError(f"seeds {text!r} names {', '.join(twice)} more than once: name each seed once")
+        raise UsageError(f"seeds is {text!r}, which has {', '.join(twice)} more than once; give each seed once")
     return seeds
 
 
 def train_seeds(
     train: Callable[[Settings, float], Path | None], config: Settings, seeds: Sequence[int], task: str
 ) -> list[Path]:
-    """Trains a run for each seed, prints a table of what they reached and draws their mean; returns their folders.
+    """Trains one run per seed, prints a table of the results, and plots the mean of the runs.
 
-    The runs are those that would be trained alone, bit for bit. One that is stopped is the last: its checkpoint is
-    written as always, and the others are not begun.
+    Each run gives the same weights, bit for bit, as a run that is trained alone. If the user stops a run, it writes its
+    checkpoint, and the remaining seeds are not trained.
 
     Args:
-      train: trains a run with the settings, after so many seconds of imports, and returns its folder.
-      config: the settings, a ControlRunConfig or a TextRunConfig. With a name in it the folders are
-        `<name>-seed<s>`.
-      seeds: of the runs, in this order.
-      task: the folders are `<task>-seed<s>` where there is no name.
+      train: Function that trains a run. It takes the settings and the seconds spent on imports, and returns the folder
+        of the run.
+      config: Settings of the runs. If they have a name, the folders are `<name>-seed<seed>`.
+      seeds: Seeds of the runs, in the order of training.
+      task: First part of the folders' names, `<task>-seed<seed>`, if the settings have no name.
+
+    Returns:
+      The folders of the finished runs.
 
     Raises:
-      UsageError: before anything is trained if a folder exists under a name that was given; and what `train` raises.
+      UsageError: If `config` has a name and one of the folders exists, before any training. Also if `train` raises it.
     """
     configs = [_with_seed(config, seed) for seed in seeds]
     for one in configs:
@@ -75,11 +88,19 @@ def train_seeds(
 
 
 def interquartile_mean(scores: Iterable[float]) -> float:
-    """The mean of the middle half of n scores: of those in order, the floor(n / 4) lowest and as many highest are left
-    out. With fewer than four it is the mean.
+    """Computes the interquartile mean: the mean of the middle half of the scores.
 
-    Agarwal et al. 2021, "Deep reinforcement learning at the edge of the statistical precipice", there by
-    `scipy.stats.trim_mean(scores, 0.25)`, which this equals.
+    The floor(n / 4) lowest and the floor(n / 4) highest of n scores are left out. With fewer than four scores, the
+    result is the mean.
+
+    Source: Agarwal et al. 2021, "Deep reinforcement learning at the edge of the statistical precipice". The result
+    equals `scipy.stats.trim_mean(scores, 0.25)`.
+
+    Args:
+      scores: At least one score.
+
+    Returns:
+      The interquartile mean.
     """
     ordered = sorted(scores)
     cut = len(ordered) // 4
@@ -93,13 +114,13 @@ def _with_seed(config: Settings, seed: int) -> Settings:
 
 def _tell_stopped(seed: int, rest: Sequence[int]) -> None:
     if rest:
-        print(f"stopped in seed {seed}; not run: --seeds {','.join(map(str, rest))}", flush=True)
+        print(f"stopped in seed {seed}; not trained: --seeds {','.join(map(str, rest))}", flush=True)
     else:
-        print(f"stopped in seed {seed}, the last", flush=True)
+        print(f"stopped in seed {seed}, the last one", flush=True)
 
 
 def _print_table(folders: dict[int, Path]) -> None:
-    """What each seed's evaluation says, and below it means over the seeds."""
+    """Prints a table with the evaluation of each seed, and below it the means over the seeds."""
     from rich.console import Console
     from rich.table import Table
 
@@ -107,7 +128,7 @@ def _print_table(folders: dict[int, Path]) -> None:
     for seed, folder in folders.items():
         evaluation: dict[str, Any] | None = run_folder.read_evaluation(folder)
         if evaluation is None:
-            print("no seed was evaluated, so there is no table")
+            print("the seeds were not evaluated, so there is no table of results")
             return
         evaluations[seed] = evaluation
     is_text = all(run_folder.kind_of(folder) == "text" for folder in folders.values())
@@ -127,8 +148,8 @@ def _print_table(folders: dict[int, Path]) -> None:
         print(f"{name} over {len(values)} seeds: {mean:.2f}{spread}, interquartile mean {middle:.2f}")
     cut = len(evaluations) // 4
     print(
-        "(+-: sample standard deviation over the seeds, n - 1; interquartile mean: the mean of the middle half, "
-        f"without the {cut} lowest and the {cut} highest)"
+        "(+-: sample standard deviation over the seeds, n - 1; interquartile mean: mean of the middle half, without "
+        f"the {cut} lowest and the {cut} highest)"
     )
 
 
@@ -140,12 +161,12 @@ def _at(evaluation: dict[str, Any], path: Sequence[str]) -> float:
 def _draw(folders: Sequence[Path], runs_dir: Path, name: str) -> None:
     from tfppo.cli.comparison import plot_runs
 
-    # Not <name>-seeds.png: `tfppo plot runs/<name>-seed*` would take it for a run.
+    # The name must not match runs/<name>-seed*, a common argument of `tfppo plot`, which accepts only folders of runs.
     pictures = (runs_dir / f"{numbered}.png" for numbered in run_folder.numbered(f"plot-{name}"))
     picture = next(picture for picture in pictures if not picture.exists())
     try:
         plot_runs(folders, picture)
-    except UsageError as error:  # so short that no episode finished: no reason to fail after the training
+    except UsageError as error:  # very short runs have no finished episode; do not fail after the training
         print(f"no picture of the seeds: {error}")
     else:
-        print(f"{picture} shows the seeds' mean and sample standard deviation")
+        print(f"{picture} shows the mean and the sample standard deviation of the seeds")

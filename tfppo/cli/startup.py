@@ -1,5 +1,7 @@
-"""Importing TensorFlow for a person: quickly, and without its start-up noise. Only the command line does this; whoever
-imports the package in Python keeps their own settings."""
+"""Imports TensorFlow for the command line: fast, and without its start-up messages.
+
+Only the command line changes these settings of TensorFlow and Keras. `import tfppo` in Python changes none of them.
+"""
 
 import contextlib
 import gc
@@ -12,24 +14,27 @@ from collections.abc import Iterator
 from tfppo.execution.tf_config import VARIABLE, read_cluster
 from tfppo.execution.xla_cache import has_nvidia_driver, keep_compiled_programs
 
-BEGAN = time.perf_counter()  # when the command line took over from Python's own start
+BEGAN = time.perf_counter()  # when Python imported the command line
 NOISE = ("I0000", "WARNING: All log messages before absl::InitializeLog", "To enable the following instructions")
-NOISE_WITHOUT_DRIVER = "failed call to cuInit"  # an error only where there is a driver to call
+NOISE_WITHOUT_DRIVER = "failed call to cuInit"  # an error only if an NVIDIA driver is installed
 
 
 def seconds_since_start() -> float:
-    """Seconds since the command line took over."""
+    """Returns the seconds since Python imported the command line."""
     return time.perf_counter() - BEGAN
 
 
 def import_tensorflow(keep_programs: bool = True) -> None:
-    """Imports TensorFlow and Keras. XLA's programs are kept for the next run as `xla_cache` says, or not at all.
+    """Imports TensorFlow and Keras.
 
-    Informational lines that TensorFlow's C++ code writes while it is imported are dropped; every other line, errors
-    among them, still appears. Keras would import matplotlib for plots that nothing here draws, at 0.5 s: it is told
-    that there is none, and the curve at the end of a run imports it then.
+    The informational lines that TensorFlow's C++ code prints during the import are dropped. All other lines, such as
+    errors, are printed. During the import matplotlib is hidden, because Keras would import it, which takes 0.5 s. The
+    plot at the end of a run imports it.
+
+    Args:
+      keep_programs: Cache the programs that XLA compiles for later runs, see `execution.xla_cache`.
     """
-    # Of a worker that has died TensorFlow's C++ code tells the others at length; one line of ours does.
+    # If a worker dies, TensorFlow's C++ code prints many lines in the other workers. tfppo prints one line instead.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3" if VARIABLE in os.environ else "1")
     if keep_programs:
         keep_compiled_programs()
@@ -37,13 +42,13 @@ def import_tensorflow(keep_programs: bool = True) -> None:
     if hidden:
         sys.modules["matplotlib"] = None  # type: ignore[assignment]
     _tell("loading TensorFlow ...")
-    gc.disable()  # what is imported stays: to look for garbage in it takes a fifth of the time
+    gc.disable()  # imported objects stay in memory; collecting garbage would take a fifth of the time
     try:
         with _without_noise():
             import keras
             import tensorflow as tf
 
-            tf.config.list_physical_devices()  # the last start-up lines come with the first look at the devices
+            tf.config.list_physical_devices()  # TensorFlow prints its last start-up lines when it lists the devices
             keras.utils.disable_interactive_logging()
     finally:
         if hidden:
@@ -54,26 +59,26 @@ def import_tensorflow(keep_programs: bool = True) -> None:
 
 
 def tell_whom_it_waits_for() -> None:
-    """Says, where TF_CONFIG names several workers, that a run begins once all of them are there.
+    """Prints that the run waits for all workers, if TF_CONFIG names several.
 
     Raises:
-      UsageError: if TF_CONFIG cannot be used.
+      UsageError: If TF_CONFIG is invalid.
     """
     cluster = read_cluster()
     if cluster is not None and len(cluster.workers) > 1:
         count, address = len(cluster.workers), cluster.workers[cluster.index]
-        print(f"worker {cluster.index} of {count} ({address}): begins when all of them are there", flush=True)
+        print(f"worker {cluster.index} of {count} ({address}): waiting for all workers", flush=True)
 
 
 def _tell(text: str) -> None:
-    """Shows a passing line on a terminal, in place of the last one; elsewhere nothing."""
+    """Replaces the current line on a terminal by a temporary text. Prints nothing elsewhere."""
     if sys.stdout.isatty():
         print(f"\r\033[K{text}", end="", flush=True)
 
 
 @contextlib.contextmanager
 def _without_noise() -> Iterator[None]:
-    """Holds back what is written to file descriptor 2, and then lets through all but the noise."""
+    """Captures stderr (file descriptor 2) during the `with` block, and prints it at the end without the noise."""
     sys.stderr.flush()
     terminal = os.dup(2)
     with tempfile.TemporaryFile() as held:

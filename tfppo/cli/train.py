@@ -1,4 +1,4 @@
-"""`tfppo train`: a policy for control, or for a language model."""
+"""Defines the commands `tfppo train cartpole`, `tfppo train control` and `tfppo train text`."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -20,10 +20,11 @@ from tfppo.training.config import RunConfig
 
 @dataclass(frozen=True)
 class _Training:
-    """One run, or one for each of several seeds."""
+    """Trains one run, or one run for each of several seeds."""
 
     seeds: Annotated[str | None, arg(metavar="1,2,3")] = None
-    """Seeds in place of --seed: a run for each, one after the other, then a table and a picture; None: one run."""
+    """Several seeds instead of --seed, separated by commas. None: one run with --seed.
+    One run is trained per seed, one after the other. A table and a picture summarise the runs."""
 
     def __post_init__(self) -> None:
         if self.seeds is not None:
@@ -33,7 +34,10 @@ class _Training:
         if run.distribute in ("auto", "multiworker"):
             cluster = read_cluster()
             if self.seeds is not None and cluster is not None and len(cluster.workers) > 1:
-                raise UsageError("--seeds is for one process, and TF_CONFIG names several: start a run for each --seed")
+                raise UsageError(
+                    "--seeds is given and TF_CONFIG names several workers, but --seeds works only in one process: "
+                    "start one run per seed with --seed"
+                )
             tell_whom_it_waits_for()
 
     def _train(self, train: Callable[[Settings, float], Path | None], config: Settings, task: str) -> None:
@@ -54,14 +58,19 @@ class ControlSettings:
 
 @dataclass(frozen=True)
 class TrainCartpole(ControlSettings, _Training):
-    """Train on CartPole-v1 and evaluate the greedy policy on gymnasium's own."""
+    """Train on CartPole-v1, then evaluate the greedy policy on Gymnasium's CartPole-v1."""
 
     @property
     def task(self) -> str:
-        """The run's name without its seed."""
+        """First part of the name of the run's folder."""
         return "cartpole"
 
     def __call__(self) -> None:
+        """Trains one run, or one run per seed.
+
+        Raises:
+          UsageError: If a setting is invalid, or a folder cannot be used.
+        """
         config = ControlRunConfig(self.run, self.control, self.ppo)
         self._wait(self.run)
         import_tensorflow()
@@ -72,23 +81,35 @@ class TrainCartpole(ControlSettings, _Training):
 
 @dataclass(frozen=True)
 class TrainControl(TrainCartpole):
-    """Train on any gymnasium environment: --env ID, or one of your own that a module registers: --env module:ID. Those
-    that are known bring tuned defaults."""
+    """Train on any Gymnasium environment.
+
+    Give --env ID, or --env module:ID for an environment that your own module registers. Some environments have tuned
+    defaults.
+    """
 
     @property
     def task(self) -> str:
+        """First part of the name of the run's folder."""
         return run_folder.folder_name(self.control.env)
 
 
 @dataclass(frozen=True)
 class TrainText(_Training):
-    """Tune a language model by PPO: --task NAME, or a Python reward of your own. A task brings its own defaults."""
+    """Tune a language model with PPO.
+
+    Give --task NAME, or --reward package.module:function for your own reward. Each task has its own defaults.
+    """
 
     run: RunConfig = field(default_factory=RunConfig)
     text: TextConfig = field(default_factory=TextConfig)
     ppo: PPOConfig = TEXT_PPO
 
     def __call__(self) -> None:
+        """Trains one run, or one run per seed.
+
+        Raises:
+          UsageError: If a setting is invalid, or a folder cannot be used.
+        """
         config = TextRunConfig(self.run, self.text, self.ppo)
         self._wait(self.run)
         import_tensorflow()

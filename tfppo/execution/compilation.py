@@ -1,7 +1,7 @@
-"""How a phase is compiled.
+"""Compilation modes: "xla", "graph" or "eager", chosen for each phase of a run.
 
-"auto" is a rule over device, batch size and length of the run, never a timing: the same settings give the same bits on
-the same machine.
+"auto" is a rule over the device, the batch size and the length of the run. No time is measured, so the same settings
+give the same bits on the same machine.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,30 +13,33 @@ Mode = Literal["xla", "graph", "eager"]
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
 
-# Up to which one XLA thread beats the two of graph mode. A step of environments in Python ("act") never repays the time
-# that it takes to call an XLA program.
+# The most rows for which one XLA thread is faster than the two threads of graph mode. For "act", a step of environments
+# in Python, the call of an XLA program always costs more time than XLA saves.
 XLA_ROWS = {"rollout": 16_384, "update": 4_096, "act": 0}
-XLA_TOKENS = {"rollout": 100_000, "update": 400_000}  # of a text run, from which XLA's compilation is repaid
-XLA_GRADIENT_STEPS = 5_000  # length of a run from which XLA's seconds of compilation are repaid
-XLA_RECURRENT_STEPS = 1_000  # the same, where a step is a loop of small operations, which XLA makes twice as fast
+XLA_TOKENS = {"rollout": 100_000, "update": 400_000}  # tokens in a text run from which XLA saves time
+XLA_GRADIENT_STEPS = 5_000  # gradient steps in a run from which XLA saves more time than it compiles
+XLA_RECURRENT_STEPS = 1_000  # the same for a recurrent policy, a loop of small operations that XLA makes twice as fast
 
 
 def choose_compilation(
     setting: str, phase: str, device: str, rows: int, gradient_steps: int, recurrent: bool = False
 ) -> str:
-    """Returns the mode ("xla", "graph" or "eager") that `setting` stands for; "auto" is a rule.
+    """Chooses the compilation mode of a phase of a control run.
 
-    On a GPU always XLA. On the CPU XLA runs element-wise work on one thread and takes seconds to compile: it is chosen
-    up to `XLA_ROWS[phase]` rows a step (environments in a rollout, items of a minibatch in an update) in runs of
-    at least `XLA_GRADIENT_STEPS` gradient steps (a recurrent policy: `XLA_RECURRENT_STEPS`), plain graphs otherwise.
+    On a GPU, "auto" is XLA. On the CPU, XLA runs element-wise work on one thread and takes seconds to compile. "auto"
+    is XLA there if a step has at most `XLA_ROWS[phase]` rows and the run has at least `XLA_GRADIENT_STEPS` gradient
+    steps (`XLA_RECURRENT_STEPS` for a recurrent policy). Otherwise it is a plain graph.
 
     Args:
-      setting: "auto", or the mode itself.
-      phase: "rollout" (in the graph), "act" (a step of a rollout in Python) or "update".
-      device: where it runs.
-      rows: of a step.
-      gradient_steps: in the whole run.
-      recurrent: whether the policy has a memory.
+      setting: "auto", "xla", "graph" or "eager".
+      phase: "rollout" (a rollout in the graph), "act" (a step of a rollout in Python) or "update".
+      device: the device of the run, for example "/CPU:0".
+      rows: rows per step. These are environments in a rollout and items of a minibatch in an update.
+      gradient_steps: gradient steps in the whole run.
+      recurrent: whether the policy is recurrent.
+
+    Returns:
+      "xla", "graph" or "eager".
     """
     if setting != "auto":
         return setting
@@ -45,11 +48,20 @@ def choose_compilation(
 
 
 def choose_token_compilation(setting: Literal["auto"] | Mode, phase: str, device: str, tokens: int) -> Mode:
-    """The mode that `setting` stands for where a language model samples ("rollout") or is evaluated and trained on
-    ("update") `tokens` tokens in the whole run.
+    """Chooses the compilation mode of a phase of a text run.
 
-    Both are many small operations between the matrix products, which XLA fuses: on two CPU cores it takes about four
-    fifths of the time of a plain graph, and longer to compile.
+    Between their matrix products, language models run many small operations, which XLA fuses. On two CPU cores XLA
+    takes about four fifths of the time of a plain graph, but it compiles for longer. "auto" is XLA on a GPU, and on the
+    CPU from `XLA_TOKENS[phase]` tokens on. Otherwise it is a plain graph.
+
+    Args:
+      setting: "auto", "xla", "graph" or "eager".
+      phase: "rollout" (sampling) or "update" (evaluation and training).
+      device: the device of the run, for example "/CPU:0".
+      tokens: tokens in the phase, over the whole run.
+
+    Returns:
+      "xla", "graph" or "eager".
     """
     if setting != "auto":
         return setting
@@ -57,32 +69,45 @@ def choose_token_compilation(setting: Literal["auto"] | Mode, phase: str, device
 
 
 def compiled(function: Callable[Parameters, Result], mode: str) -> Callable[Parameters, Result]:
-    """Makes a tf.function of a function, compiled by XLA or a plain graph; with "eager" returns it as it is."""
+    """Compiles a function in the given mode.
+
+    Args:
+      function: a function of tensors.
+      mode: "xla", "graph" or "eager".
+
+    Returns:
+      A `tf.function`, or with "eager" the function itself.
+    """
     if mode == "eager":
         return function
     return tf.function(function, autograph=False, jit_compile=mode == "xla")
 
 
 def is_compiled(function: Callable[..., object]) -> TypeGuard[tf.types.experimental.PolymorphicFunction]:
-    """Returns whether a function is a tf.function, which `compiled` makes unless the mode is "eager"."""
+    """Returns whether a function is a `tf.function`. `compiled` returns one in every mode except "eager"."""
     return isinstance(function, tf.types.experimental.PolymorphicFunction)
 
 
 def call_directly(
     function: Callable[..., list[tf.Tensor]], example: Sequence[tf.Tensor]
 ) -> Callable[..., list[tf.Tensor]]:
-    """Specializes what `compiled` returned, of tensors to a list of tensors, to one signature and to many calls.
+    """Specializes a function to one signature, so that a call takes less time.
 
-    A tf.function inspects every argument to find its program, which takes longer than a small network. Here the program
-    is the operand of an op. Arguments may be arrays, and are not checked.
+    A `tf.function` inspects every argument to find its program, which takes longer than to run a small network. The
+    function that is returned here calls the program as an operand of one op. Its arguments may also be arrays. It does
+    not check them.
 
     Args:
-      function: compiled, or eager.
-      example: tensors of the shapes and types that it will be called with.
+      function: the result of `compiled`, a function from tensors to a list of tensors.
+      example: tensors with the shapes and types of the arguments of all calls.
+
+    Returns:
+      A function with the same arguments and results.
     """
     if not is_compiled(function):  # eager
         return lambda *inputs: function(*map(tf.convert_to_tensor, inputs))
-    outer = tf.function(lambda *inputs: function(*inputs), autograph=False)  # the op itself knows nothing of XLA
+    # The op below does not compile its operand with XLA, but a call inside of the operand is compiled.
+    outer = tf.function(lambda *inputs: function(*inputs), autograph=False)
     program = outer.get_concrete_function(*(tf.TensorSpec(x.shape, x.dtype) for x in example))
     captured, types = program.captured_inputs, [x.dtype for x in program.outputs]
     return lambda *inputs: tf.raw_ops.StatefulPartitionedCall(args=[*inputs, *captured], Tout=types, f=program)

@@ -1,7 +1,7 @@
-"""Where a run computes, and how TensorFlow executes it.
+"""The device of a run, and TensorFlow's settings for threads and determinism.
 
-The device is chosen by a rule over the batch size, never by a timing: the same settings give the same bits on the same
-machine.
+The device "auto" is a rule over the batch size. No time is measured, so the same settings give the same bits on the
+same machine.
 """
 
 import os
@@ -10,21 +10,23 @@ import tensorflow as tf
 
 from tfppo.errors import UsageError
 
-GPU_BATCH_SIZE = 65_536  # transitions in a rollout from which a GPU repays its longer compilation
+GPU_BATCH_SIZE = 65_536  # transitions in a rollout from which a GPU saves time in spite of longer compilation
 
 
 def apply_execution_settings(threads: int, deterministic: bool) -> int:
-    """Applies a run's settings to TensorFlow, for the rest of the process; call it before anything is computed.
+    """Applies a run's settings to TensorFlow for the rest of the process.
+
+    Call it before TensorFlow computes anything.
 
     Args:
-      threads: within an operation, and operations side by side; 0: as many as there are cores.
-      deterministic: whether TensorFlow runs its deterministic operations only.
+      threads: number of threads within an operation, and number of operations that run in parallel. 0 uses all cores.
+      deterministic: whether TensorFlow runs deterministic operations only.
 
     Returns:
-      The number of threads, also where `threads` is 0.
+      The number of threads, also if `threads` is 0.
 
     Raises:
-      UsageError: if TensorFlow has computed something already, with another number of threads.
+      UsageError: if TensorFlow already runs with another number of threads.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threading = tf.config.threading
@@ -36,8 +38,8 @@ def apply_execution_settings(threads: int, deterministic: bool) -> int:
             threading.set_inter_op_parallelism_threads(threads)
         except RuntimeError:
             raise UsageError(
-                f"threads is {threads}, but TensorFlow runs with {now[0]} already: start the run in a process of its "
-                "own, or leave threads out"
+                f"threads is {threads}, but TensorFlow already runs with {now[0]} in this process: start the run in a "
+                "new process, or leave threads out"
             ) from None
     if deterministic:
         tf.config.experimental.enable_op_determinism()
@@ -45,24 +47,28 @@ def apply_execution_settings(threads: int, deterministic: bool) -> int:
 
 
 def choose_device(setting: str, batch_size: int | None) -> tuple[str, str]:
-    """Returns the device that "auto", "cpu" or "gpu" stands for, and the sentence that says why.
+    """Chooses the device of a run.
 
     Args:
-      setting: one of the three.
-      batch_size: transitions in a rollout; None: a language model, which a GPU always serves better.
+      setting: "auto", "cpu" or "gpu".
+      batch_size: transitions in a rollout. None stands for a language model, which always runs on a GPU if there is
+        one.
+
+    Returns:
+      A tuple of the device, for example "/CPU:0", and the reason for the choice.
 
     Raises:
-      UsageError: if a GPU is asked for and there is none.
+      UsageError: if the setting is "gpu" and there is no GPU.
     """
     gpus = tf.config.list_physical_devices("GPU")
     if setting == "gpu" and not gpus:
-        raise UsageError("device is gpu, but TensorFlow sees no GPU here: use --device cpu, or install the cuda extra")
+        raise UsageError("device is gpu, but TensorFlow sees no GPU: use --device cpu, or install the cuda extra")
     if setting in ("cpu", "gpu"):
-        return f"/{setting.upper()}:0", "asked for"
+        return f"/{setting.upper()}:0", "set by the user"
     if not gpus:
         return "/CPU:0", "no GPU is visible"
     if batch_size is None:
-        return "/GPU:0", "a language model is faster there"
+        return "/GPU:0", "language models run faster on a GPU"
     if batch_size < GPU_BATCH_SIZE:
-        return "/CPU:0", f"rollouts of {batch_size} transitions are below {GPU_BATCH_SIZE}: a GPU would not pay"
-    return "/GPU:0", f"rollouts of {batch_size} transitions are at or above {GPU_BATCH_SIZE}"
+        return "/CPU:0", f"rollouts of {batch_size} transitions are below {GPU_BATCH_SIZE}, too few for a GPU"
+    return "/GPU:0", f"rollouts of {batch_size} transitions are at least {GPU_BATCH_SIZE}, enough for a GPU"

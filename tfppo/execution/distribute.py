@@ -1,4 +1,4 @@
-"""The choice of what a run is distributed over: nothing, several GPUs, or several processes."""
+"""Chooses how a run is distributed: not at all, over several GPUs, or over several processes."""
 
 import functools
 
@@ -12,17 +12,20 @@ from tfppo.execution.tf_config import VARIABLE, Cluster, read_cluster
 
 
 def make_replicas(setting: str, device: str) -> Replicas:
-    """Makes the replicas that "auto", "none", "mirrored" or "multiworker" stands for.
+    """Makes the replicas of a run.
 
-    "auto" is a rule: multiworker where TF_CONFIG names several workers, mirrored where several GPUs are visible and the
-    run is on a GPU, otherwise none. Workers meet here, and wait until all of them are there.
+    "auto" is a rule: "multiworker" if TF_CONFIG names several workers, "mirrored" if the run is on a GPU and several
+    GPUs are visible, and otherwise "none". With several workers, this call waits until all of them have started.
 
     Args:
-      setting: one of the four.
-      device: of the run: "/GPU:0" or "/CPU:0".
+      setting: "auto", "none", "mirrored" or "multiworker".
+      device: the device of the run, "/GPU:0" or "/CPU:0".
+
+    Returns:
+      The replicas. With "none" there is one.
 
     Raises:
-      UsageError: if there is nothing to distribute over, or TF_CONFIG cannot be used.
+      UsageError: if there is only one worker or device for the setting, or if TF_CONFIG is invalid.
     """
     kind = device[1:4]
     if setting == "none":
@@ -32,17 +35,20 @@ def make_replicas(setting: str, device: str) -> Replicas:
         if cluster is not None and len(cluster.workers) > 1:
             return _join(cluster, device)
         if setting == "multiworker":
-            raise UsageError(f"distribute is multiworker, but {VARIABLE} names no two workers: set it, or leave it out")
+            raise UsageError(
+                f"distribute is multiworker, but {VARIABLE} does not name two or more workers: set {VARIABLE}, or "
+                "leave distribute out"
+            )
     if setting == "mirrored" or kind == "GPU":
         devices = [f"/{kind}:{index}" for index in range(len(tf.config.list_logical_devices(kind)))]
         if len(devices) > 1:
             return MirroredReplicas(devices)
     if setting == "mirrored":
-        raise UsageError(f"distribute is mirrored, but the run is on {kind}, of which there is one: leave it out")
+        raise UsageError(f"distribute is mirrored, but TensorFlow sees only one {kind}: leave distribute out")
     return ALONE
 
 
 @functools.cache
 def _join(cluster: Cluster, device: str) -> WorkerReplicas:
-    """Joins the cluster, once a process, however many runs it trains."""
+    """Joins the cluster. A process does so once, also if it trains several runs."""
     return WorkerReplicas(cluster, device)

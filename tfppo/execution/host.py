@@ -1,4 +1,4 @@
-"""Python functions on the host, called from inside TensorFlow programs."""
+"""Python functions that run on the host and are called inside TensorFlow programs."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -8,14 +8,14 @@ import tensorflow as tf
 
 
 class HostFunction:
-    """Runs a Python function on the host from inside a program that TensorFlow runs.
+    """Runs a Python function on the host inside a TensorFlow program.
 
-    Where the function raises, TensorFlow ends the program with an OpError that holds the text of a trace. Inside
-    `reraising`, which surrounds the call of the program, the function's own exception takes its place.
+    If the function raises an exception, TensorFlow ends the program with an `OpError` that holds the traceback as text.
+    Call the program inside `reraising` to get the original exception instead.
 
     Args:
-      function: NumPy arrays to a list of NumPy arrays.
-      stateful: False where equal inputs give equal outputs, so that TensorFlow may reorder the calls.
+      function: takes NumPy arrays and returns a list of NumPy arrays.
+      stateful: False if equal inputs give equal outputs. TensorFlow may then reorder the calls.
     """
 
     def __init__(self, function: Callable[..., Sequence[np.ndarray]], stateful: bool = True):
@@ -24,7 +24,15 @@ class HostFunction:
         self._raised: Exception | None = None
 
     def __call__(self, inputs: Sequence[tf.Tensor], specs: Sequence[tf.TensorSpec]) -> list[tf.Tensor]:
-        """Calls the function on tensors; `specs` are those of its outputs."""
+        """Calls the function on tensors.
+
+        Args:
+          inputs: the arguments of the function.
+          specs: shapes and types of its results.
+
+        Returns:
+          The results as tensors.
+        """
         outputs = tf.numpy_function(self._run, inputs, [spec.dtype for spec in specs], stateful=self._stateful)
         for output, spec in zip(outputs, specs, strict=True):
             output.set_shape(spec.shape)
@@ -32,9 +40,10 @@ class HostFunction:
 
     @contextmanager
     def reraising(self) -> Iterator[None]:
-        """Inside, TensorFlow's report of an exception becomes the exception that the function raised.
+        """Returns a context in which the function's own exception replaces TensorFlow's `OpError`.
 
-        A tf.data pipeline may run ahead, and the function raise before the block that hears of it is entered.
+        A `tf.data` pipeline may run ahead. The function may therefore have raised the exception before the context
+        begins.
         """
         try:
             yield

@@ -12,12 +12,12 @@ from tfppo.execution.variables import Variable, as_tensorflow_variable
 
 
 class MirroredReplicas(Replicas):
-    """Several devices of this process: variables have a copy on each (tf.distribute.MirroredStrategy).
+    """Several devices of one process, with a copy of the variables on each (`tf.distribute.MirroredStrategy`).
 
-    Python environments are stepped whole, once.
+    Python environments are not divided among the devices.
 
     Args:
-      devices: such as "/GPU:0" and "/GPU:1".
+      devices: names of the devices, for example "/GPU:0" and "/GPU:1".
     """
 
     def __init__(self, devices: Sequence[str]):
@@ -26,12 +26,15 @@ class MirroredReplicas(Replicas):
 
     @property
     def description(self) -> str:
+        """The number of devices, as the end of a log line."""
         return f"; shared by {self.count} devices"
 
     def scope(self) -> contextlib.AbstractContextManager[None]:
+        """Returns a context in which new variables get a copy on every device."""
         return self._strategy.scope()
 
     def reduce(self, function: Callable[[int], tuple[Structure, Maxima]]) -> tuple[Structure, Maxima]:
+        """Calls `function(index)` on every device; see `Replicas.reduce`."""
         (sums, maxima), local = self._run(function)
         count = len(tf.nest.flatten(sums))
         added = [self._strategy.reduce(tf.distribute.ReduceOp.SUM, x, axis=None) for x in local[:count]]
@@ -39,6 +42,7 @@ class MirroredReplicas(Replicas):
         return tf.nest.pack_sequence_as(sums, added), tf.nest.pack_sequence_as(maxima, largest)
 
     def gather(self, function: Callable[[int], Nests], axes: Sequence[int]) -> Nests:
+        """Calls `function(index)` on every device; see `Replicas.gather`."""
         nests, local = self._run(function)
         flat_axes = [axis for nest, axis in zip(nests, axes, strict=True) for _ in tf.nest.flatten(nest)]
         joined = [
@@ -50,12 +54,20 @@ class MirroredReplicas(Replicas):
     def apply(
         self, optimizer: keras.optimizers.Optimizer, gradients: Sequence[tf.Tensor], variables: Sequence[Variable]
     ) -> None:
-        # Inside of `strategy.run` optimizer.apply would add the gradients of all replicas up, which is done already.
+        # Inside `strategy.run`, optimizer.apply would sum the gradients over the replicas. They are already summed.
+        """Takes an optimizer step on every device with the same gradients.
+
+        Raises:
+          UsageError: if a variable has no copy on each device, because its model was made outside of `scope`.
+        """
         with self._strategy.scope():
             for variable, gradient in zip(variables, gradients, strict=True):
                 mirrored = as_tensorflow_variable(variable)
                 if not isinstance(mirrored, tf.distribute.DistributedValues):
-                    raise UsageError("a model that was made beforehand is on one device alone: use distribute none")
+                    raise UsageError(
+                        "the model was made before the run, so its variables are on one device only: use distribute "
+                        "none"
+                    )
                 self._strategy.extended.update(
                     mirrored,
                     lambda copy, slope: optimizer.update_step(slope, copy, optimizer.learning_rate),
@@ -65,7 +77,11 @@ class MirroredReplicas(Replicas):
             optimizer.iterations.assign_add(1)
 
     def _run(self, function: Callable[[int], Structure]) -> tuple[Structure, list[tf.distribute.DistributedValues]]:
-        """Returns what `function` gives in the first replica, and the tensors of all replicas in the same order."""
+        """Calls `function` on every device.
+
+        Returns:
+          The nest of the first replica, and the flat list of tensors over all replicas.
+        """
         nests = []
 
         def replica() -> list[tf.Tensor]:

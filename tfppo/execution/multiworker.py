@@ -1,4 +1,4 @@
-"""Replicas in several processes, on one machine or several."""
+"""Replicas in several processes, on one machine or on several."""
 
 import contextlib
 import functools
@@ -17,6 +17,7 @@ from tfppo.execution.tf_config import VARIABLE, Cluster
 from tfppo.execution.variables import StatePart, named_variables
 
 CARRIERS = {tf.bool: tf.int32, tf.int8: tf.int32, tf.int16: tf.int32, tf.uint8: tf.int32, tf.uint16: tf.int32}
+"""Types for which TensorFlow has no collective operations, and the types that carry their values instead."""
 CARRIERS |= {tf.uint32: tf.int64, tf.bfloat16: tf.float32}
 """Types without collective operations, and those that carry their values."""
 LOST = (
@@ -27,21 +28,23 @@ LOST = (
     tf.errors.InternalError,
     tf.errors.FailedPreconditionError,
 )
-"""The errors that TensorFlow raises in a process that has lost a peer."""
-SECONDS = 2.0  # for a worker to answer
+"""Errors that TensorFlow raises in a process that has lost another worker."""
+SECONDS = 2.0  # how long to wait for the answer of a worker
 
 
 class WorkerReplicas(Replicas):
-    """One replica in each of several processes, on this machine or others
-    (tf.distribute.MultiWorkerMirroredStrategy). Each process has variables of its own, which stay equal because what
-    goes into them is added up.
+    """One replica in each of several processes (`tf.distribute.MultiWorkerMirroredStrategy`).
+
+    The processes run on one machine or on several. Each has its own variables. They stay equal, because every process
+    updates them with the same sums over all processes.
 
     Args:
       cluster: the processes.
-      device: where this one computes.
+      device: the device of this process.
 
     Raises:
-      UsageError: if this process sees several GPUs, has used TensorFlow before, or cannot be reached as TF_CONFIG says.
+      UsageError: if this process sees several GPUs, if TensorFlow has already computed something in it, or if it cannot
+        use its address in TF_CONFIG.
     """
 
     def __init__(self, cluster: Cluster, device: str):
@@ -50,8 +53,8 @@ class WorkerReplicas(Replicas):
         gpus = tf.config.list_physical_devices("GPU")
         if "GPU" in device and len(gpus) > 1:
             raise UsageError(
-                f"a worker computes on one GPU, and this one sees {len(gpus)}: start a worker for each, with "
-                f"CUDA_VISIBLE_DEVICES=0, CUDA_VISIBLE_DEVICES=1, ..., and name them all in {VARIABLE}"
+                f"this worker sees {len(gpus)} GPUs; it must see one: start one worker per GPU, with "
+                f"CUDA_VISIBLE_DEVICES=0, CUDA_VISIBLE_DEVICES=1, ..., and name all workers in {VARIABLE}"
             )
         try:
             if "CPU" in device:
@@ -59,18 +62,23 @@ class WorkerReplicas(Replicas):
             with _interruptible():
                 self._strategy = tf.distribute.MultiWorkerMirroredStrategy()
         except RuntimeError:
-            raise UsageError("workers meet before TensorFlow computes anything: make the trainer first") from None
+            raise UsageError(
+                "TensorFlow has already computed something in this process, so it cannot join the other workers: make "
+                "the trainer first"
+            ) from None
         except tf.errors.OpError as error:
             raise UsageError(
-                f"worker {self.process} cannot be {self._workers[self.process]} ({' '.join(error.message.split())}): "
-                "give it an address of this machine and a port that is free"
+                f"worker {self.process} cannot use the address {self._workers[self.process]} "
+                f"({' '.join(error.message.split())}): give it an address of this machine with a free port"
             ) from None
 
     @property
     def description(self) -> str:
-        return f"; shared by {self.count} workers, of which this is number {self.process}"
+        """The number of workers and the index of this one, as the end of a log line."""
+        return f"; shared by {self.count} workers (this is worker {self.process})"
 
     def reduce(self, function: Callable[[int], tuple[Structure, Maxima]]) -> tuple[Structure, Maxima]:
+        """Calls `function` in every process; see `Replicas.reduce`."""
         sums, maxima = function(self.process)
         mine = tf.one_hot(self.process, self.count, on_value=True, off_value=False)
         slots = tf.nest.map_structure(lambda x: tf.where(mine, x, tf.zeros_like(x)), maxima)  # [R] each
@@ -78,12 +86,16 @@ class WorkerReplicas(Replicas):
         return sums, tf.nest.map_structure(tf.reduce_max, slots)
 
     def gather(self, function: Callable[[int], Nests], axes: Sequence[int]) -> Nests:
+        """Calls `function` in every process; see `Replicas.gather`."""
         return self.gather_processes(function(self.process), axes)
 
     def cut_processes(self, nest: Structure, axis: int = 0) -> Structure:
+        """Returns the share of this process; see `Replicas.cut_processes`."""
         return self.cut(nest, self.process, axis)
 
     def gather_processes(self, nests: Nests, axes: Sequence[int]) -> Nests:
+        """Concatenates the shares of all processes; see `Replicas.gather_processes`."""
+
         def padded(x: tf.Tensor, axis: int) -> tf.Tensor:
             size = x.shape[axis]
             paddings = [[0, 0] for _ in x.shape]
@@ -97,16 +109,22 @@ class WorkerReplicas(Replicas):
         return tf.nest.map_structure(lambda x, like: tf.cast(x, like.dtype), self._added(wide), nests)
 
     def any(self, flag: bool) -> bool:
+        """Returns whether the flag is true in any process. All processes must call this method."""
         return bool(self._added(tf.constant(int(flag))).numpy())
 
     def start(self, settings: str, state: Mapping[str, StatePart]) -> None:
+        """Gives all processes the chief's values of the state; see `Replicas.start`.
+
+        Raises:
+          UsageError: if the processes have different settings.
+        """
         digest = int.from_bytes(hashlib.sha256(settings.encode()).digest()[:7])
         (digests,) = self.gather_processes((tf.constant([digest], tf.int64),), (0,))
         others = [str(index) for index, one in enumerate(digests.numpy()) if one != digests[0]]
         if others:
             raise UsageError(
-                f"worker {' and '.join(others)} of {self.count} was given other settings than worker 0: start all of "
-                "them with the same ones"
+                f"worker {' and '.join(others)} of {self.count} has other settings than worker 0: start all workers "
+                "with the same settings"
             )
         for variable in named_variables(state).values():
             value = _carried(tf.convert_to_tensor(variable))
@@ -115,26 +133,28 @@ class WorkerReplicas(Replicas):
 
     @contextlib.contextmanager
     def watched(self, command: str) -> Iterator[None]:
+        """Returns a context in which the loss of another worker raises a UsageError; see `Replicas.watched`."""
         try:
             yield
         except LOST as error:
             if "ollective" not in error.message and "/job:worker" not in error.message:
-                raise  # not of the cluster
+                raise  # the error does not come from the cluster
             raise UsageError(
                 f"{self._lost(error.message)} of {self.count} has died or cannot be reached: start all workers again, "
                 f"with {command}"
             ) from None
 
     def _lost(self, message: str) -> str:
-        """Names the lost workers: those that do not answer, or that TensorFlow names."""
+        """Names the lost workers: those that do not answer, or else those that TensorFlow's message names."""
         others = [index for index in range(self.count) if index != self.process]
         lost = [index for index in others if not _answers(self._workers[index])]
-        named = {int(number) for number in re.findall(r"task:(\d+)", message)} or {0}  # who keeps watch is not named
+        # A message that names no worker is about worker 0, the coordinator.
+        named = {int(number) for number in re.findall(r"task:(\d+)", message)} or {0}
         lost = lost or [index for index in others if index in named] or others
         return "worker " + " or ".join(f"{index} ({self._workers[index]})" for index in lost)
 
     def _added(self, nest: Structure) -> Structure:
-        """Sums each tensor of a nest over all processes, with one collective for each type."""
+        """Sums each tensor of a nest over all processes, with one collective operation per type."""
         tensors = tf.nest.flatten(nest)
         results = [None] * len(tensors)
         for dtype in dict.fromkeys(x.dtype for x in tensors):
@@ -149,7 +169,7 @@ class WorkerReplicas(Replicas):
 
 @contextlib.contextmanager
 def _interruptible() -> Iterator[None]:
-    """Inside, an interrupt at the keyboard ends the process, even while TensorFlow waits."""
+    """Returns a context in which Ctrl+C ends the process, even while TensorFlow waits."""
     is_main = threading.current_thread() is threading.main_thread()
     previous = signal.signal(signal.SIGINT, signal.SIG_DFL) if is_main else None
     try:

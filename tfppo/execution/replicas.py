@@ -1,8 +1,8 @@
-"""Replicas: several GPUs, or several processes, that train one policy together (tf.distribute).
+"""Replicas: several GPUs or several processes that train one policy together (`tf.distribute`).
 
-A run's settings are those of all replicas together. Each replica acts for its share of the environments or prompts and
-takes the gradient of its share of a minibatch; random numbers are drawn for the whole and then cut. So the run is that
-of one replica, up to the order in which floats are added.
+The settings of a run hold for all replicas together. Each replica acts for its share of the environments or prompts,
+and computes the gradient of its share of a minibatch. Random numbers are drawn for the whole batch and then divided. A
+distributed run therefore gives the same results as a run with one replica, except for the order of float additions.
 """
 
 import contextlib
@@ -22,12 +22,12 @@ Nests = TypeVar("Nests", bound=tuple[object, ...])
 
 
 class Replicas:
-    """One replica, which does everything itself; the base class of several replicas.
+    """One replica, which does all the work. It is also the base class of several replicas.
 
     Args:
-      count: R, how many replicas there are.
-      process: which of the processes this is.
-      processes: how many there are; each has environments of its own where Python steps them.
+      count: R, the number of replicas.
+      process: index of this process.
+      processes: number of processes. Each process has its own share of the Python environments.
     """
 
     def __init__(self, count: int = 1, process: int = 0, processes: int = 1):
@@ -37,25 +37,38 @@ class Replicas:
 
     @property
     def is_chief(self) -> bool:
-        """Whether this process writes the run's folder."""
+        """True in the chief, the process that writes the folder of the run."""
         return self.process == 0
 
     @property
     def description(self) -> str:
-        """The end of a sentence that tells what shares the run; empty for one replica."""
+        """The end of a log line that says how the run is distributed. It is empty for one replica."""
         return ""
 
     def modes(self, mode: str) -> tuple[str, str]:
-        """Returns the modes of a program and of a replica's share within it.
+        """Returns the compilation modes of a program and of the part of it that each replica runs.
 
-        XLA has no collectives, so that with several replicas it compiles the shares only.
+        XLA has no collective operations. With several replicas and "xla", only the parts of the replicas are compiled
+        by XLA.
+
+        Args:
+          mode: "xla", "graph" or "eager".
         """
         if self.count == 1:
-            return mode, "eager"  # as part of the program
+            return mode, "eager"  # the program already contains the part
         return ("graph", "xla") if mode == "xla" else (mode, "eager")
 
     def cut(self, nest: Structure, index: int, axis: int = 0) -> Structure:
-        """Cuts the share of replica `index` out of a nest of tensors, along an axis; what is None stays None."""
+        """Returns the share of one replica.
+
+        Args:
+          nest: a nest of tensors. Parts that are None stay None.
+          index: index of the replica.
+          axis: the axis to divide.
+
+        Returns:
+          A nest of the same structure.
+        """
         if self.count == 1:
             return nest
 
@@ -66,53 +79,97 @@ class Replicas:
         return map_tensors(part, nest)
 
     def divide(self, total: int, name: str, pieces: int = 1) -> int:
-        """Divides a total by the number of replicas and by `pieces`; a remainder is a UsageError with its name."""
+        """Divides a total by the number of replicas and by `pieces`.
+
+        Args:
+          total: the number to divide.
+          name: name of the total in the error message.
+          pieces: number of pieces that each replica divides its share into.
+
+        Returns:
+          The quotient.
+
+        Raises:
+          UsageError: if there is a remainder.
+        """
         suffix = f" x {pieces}" if pieces > 1 else ""
         return exact_div(total, self.count * pieces, name, f"the number of replicas{suffix}")
 
     def scope(self) -> contextlib.AbstractContextManager[None]:
-        """Inside, new variables have a copy on every replica."""
+        """Returns a context in which new variables get a copy on every replica."""
         return contextlib.nullcontext()
 
     def reduce(self, function: Callable[[int], tuple[Structure, Maxima]]) -> tuple[Structure, Maxima]:
-        """Calls `function(index)` in every replica; returns the sums of its first nest and the maxima of its second
-        one, which holds scalars."""
+        """Calls `function(index)` in every replica.
+
+        Args:
+          function: takes the index of a replica and returns two nests. The second one holds scalars.
+
+        Returns:
+          The sums of the first nests and the maxima of the second nests, over all replicas.
+        """
         return function(0)
 
     def gather(self, function: Callable[[int], Nests], axes: Sequence[int]) -> Nests:
-        """Calls `function(index)` in every replica; concatenates the n-th of its nests along axis `axes[n]`."""
+        """Calls `function(index)` in every replica and concatenates the results.
+
+        Args:
+          function: takes the index of a replica and returns a tuple of nests.
+          axes: the axis of concatenation of each nest of the tuple.
+
+        Returns:
+          The tuple of concatenated nests.
+        """
         del axes
         return function(0)
 
     def cut_processes(self, nest: Structure, axis: int = 0) -> Structure:
-        """Cuts the share of this process out of a nest of tensors, along an axis."""
+        """Returns the share of this process.
+
+        Args:
+          nest: a nest of tensors.
+          axis: the axis to divide.
+        """
         del axis
         return nest
 
     def gather_processes(self, nests: Nests, axes: Sequence[int]) -> Nests:
-        """Concatenates nests of tensors of which every process has its share, the n-th along axis `axes[n]`."""
+        """Concatenates the shares of all processes.
+
+        Args:
+          nests: a tuple of nests of tensors, the share of this process.
+          axes: the axis of concatenation of each nest of the tuple.
+        """
         del axes
         return nests
 
     def apply(
         self, optimizer: keras.optimizers.Optimizer, gradients: Sequence[tf.Tensor], variables: Sequence[Variable]
     ) -> None:
-        """Takes a step of the optimizer, with the gradients of all replicas together."""
+        """Takes an optimizer step with the gradients that are summed over all replicas."""
         optimizer.apply(gradients, variables)
 
     def any(self, flag: bool) -> bool:
-        """Returns whether the flag is true in any process; all processes must call it."""
+        """Returns whether the flag is true in any process. All processes must call this method."""
         return flag
 
     def start(self, settings: str, state: Mapping[str, StatePart]) -> None:
-        """Gives all processes the chief's values of the state's variables.
+        """Gives all processes the chief's values of the variables of the state.
+
+        Args:
+          settings: the settings of the run as text. They must be the same in all processes.
+          state: the parts of the state by name.
 
         Raises:
-          UsageError: if they were not given the same settings.
+          UsageError: if the processes have different settings.
         """
 
     def watched(self, command: str) -> contextlib.AbstractContextManager[None]:
-        """Inside, the loss of another process is a UsageError of one line, which names `command` to resume the run."""
+        """Returns a context in which the loss of another process raises a UsageError of one line.
+
+        Args:
+          command: the command that resumes the run. The error names it.
+        """
         del command
         return contextlib.nullcontext()
 

@@ -1,4 +1,4 @@
-"""The processes that train one run together, as the environment variable TF_CONFIG names them."""
+"""Reads the environment variable TF_CONFIG, which names the processes that train a run together."""
 
 import json
 import os
@@ -13,17 +13,23 @@ EXAMPLE = '{"cluster": {"worker": ["10.0.0.1:12345", "10.0.0.2:12345"]}, "task":
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """The workers of a run, and which of them this process is. Worker 0 is the chief, who writes the run's folder."""
+    """The workers of a run. Worker 0 is the chief, which writes the folder of the run."""
 
     workers: tuple[str, ...]  # host:port of each
-    index: int  # of this one
+    index: int  # of this process
 
 
 def read_cluster(environment: Mapping[str, str] = os.environ) -> Cluster | None:
-    """Reads the cluster that TF_CONFIG describes; None: it is not set, or names no cluster.
+    """Reads the cluster from TF_CONFIG.
+
+    Args:
+      environment: the environment variables.
+
+    Returns:
+      The cluster, or None if TF_CONFIG is not set or names no cluster.
 
     Raises:
-      UsageError: if it cannot be used, in one line that says why.
+      UsageError: if TF_CONFIG is invalid. The message says why.
     """
     text = environment.get(VARIABLE, "").strip()
     if not text:
@@ -31,25 +37,25 @@ def read_cluster(environment: Mapping[str, str] = os.environ) -> Cluster | None:
     try:
         config = json.loads(text)
     except ValueError as error:
-        raise _unusable(f"no JSON ({error})") from None
+        raise _unusable(f"it is not valid JSON ({error})") from None
     if not isinstance(config, dict):
-        raise _unusable("no JSON object")
+        raise _unusable("it is not a JSON object")
     jobs = config.get("cluster")
     if not jobs:
         return None
     if not isinstance(jobs, dict) or set(jobs) != {"worker"}:
-        raise _unusable(f"its cluster is {one_line(jobs)}, and must name workers alone")
+        raise _unusable(f"its cluster is {one_line(jobs)}, but it must have workers only")
     workers = jobs["worker"]
     if not isinstance(workers, list) or not workers or not all(map(_is_address, workers)):
-        raise _unusable(f"its workers are {one_line(workers)}, and must be a list of host:port")
+        raise _unusable(f"its workers are {one_line(workers)}, but they must be a list of host:port")
     if len(set(workers)) < len(workers):
-        raise _unusable(f"its workers are {one_line(workers)}, some of them named twice")
+        raise _unusable(f"its workers are {one_line(workers)}, but each must be named once")
     task = config.get("task")
     if not isinstance(task, dict) or task.get("type") != "worker":
-        raise _unusable(f"its task is {one_line(task)}, and must be of type worker")
+        raise _unusable(f"its task is {one_line(task)}, but it must have the type worker")
     index = task.get("index")
     if type(index) is not int or not 0 <= index < len(workers):
-        raise _unusable(f"its task's index is {one_line(index)}, and must be from 0 to {len(workers) - 1}")
+        raise _unusable(f"the index of its task is {one_line(index)}, but it must be from 0 to {len(workers) - 1}")
     return Cluster(tuple(workers), index)
 
 
@@ -61,4 +67,4 @@ def _is_address(worker: object) -> bool:
 
 
 def _unusable(reason: str) -> UsageError:
-    return UsageError(f"{VARIABLE} cannot be used: {' '.join(reason.split())}; it looks like this: {EXAMPLE}")
+    return UsageError(f"{VARIABLE} is invalid: {' '.join(reason.split())}; a valid example: {EXAMPLE}")

@@ -1,4 +1,4 @@
-"""The variables that the state of a run consists of, and a hash that is equal where two states are, bit by bit."""
+"""The variables of the state of a run, and hashes of their values."""
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,17 +13,20 @@ StatePart: TypeAlias = "keras.Layer | keras.optimizers.Optimizer | Variable | li
 
 
 def as_tensorflow_variable(variable: Variable) -> tf.Variable:
-    """Returns the TensorFlow variable of a Keras variable; one of TensorFlow's is returned as it is."""
+    """Returns the TensorFlow variable inside a Keras variable. A TensorFlow variable is returned unchanged."""
     return variable.value if isinstance(variable, keras.Variable) else variable
 
 
 def named_variables(state: Mapping[str, StatePart]) -> dict[str, Variable]:
-    """Names the variables of a state, in a fixed order: those of its part `actor` are "actor/0", "actor/1", ...
+    """Names the variables of a state, in a fixed order. Those of the part `actor` are "actor/0", "actor/1" and so on.
 
-    The seeds of a model's dropout, which is off, are left out: they differ between processes.
+    The seeds of dropout layers are left out. They differ between processes, and dropout is off.
 
     Args:
-      state: models and optimizers of Keras, variables, and lists of variables, by name; their order counts.
+      state: Keras models and optimizers, variables, and lists of variables, by name. Their order matters.
+
+    Returns:
+      The variables by name.
     """
     return {
         f"{name}/{index}": variable for name, part in state.items() for index, variable in enumerate(_variables(part))
@@ -39,7 +42,17 @@ def _variables(part: StatePart) -> Sequence[Variable]:
 
 
 def digest(arrays: Iterable[np.ndarray], text: str = "") -> str:
-    """Computes the SHA-256 of a text and of the types, shapes and bits of arrays, in their order."""
+    """Computes the SHA-256 hash of a text and of arrays.
+
+    The hash depends on the types, shapes, bits and order of the arrays.
+
+    Args:
+      arrays: the arrays.
+      text: the text.
+
+    Returns:
+      The hash as hexadecimal digits.
+    """
     sha = hashlib.sha256(text.encode())
     for x in arrays:
         sha.update(f"{x.dtype.str}{x.shape}".encode())

@@ -1,5 +1,7 @@
-"""XLA's persistent cache: what was compiled in one run is read from the disk in the next. TensorFlow takes its settings
-from the environment when it is imported, so that all of this comes before."""
+"""The persistent cache of XLA: a program that one run compiled is read from disk in the next.
+
+TensorFlow reads the settings of the cache from the environment at import, so this module must not import TensorFlow.
+"""
 
 import contextlib
 import hashlib
@@ -14,33 +16,34 @@ from tfppo.errors import UsageError
 
 VARIABLE = "TFPPO_XLA_CACHE"  # "off", or a folder
 OFF = ("off", "no", "false", "0")
-NVIDIA_DRIVER = ("/proc/driver/nvidia/version", "/dev/nvidiactl", "/dev/dxg")
+NVIDIA_DRIVER = ("/proc/driver/nvidia/version", "/dev/nvidiactl", "/dev/dxg")  # one exists if there is a driver
 MACHINE = ("/proc/driver/nvidia/version", "/proc/driver/nvidia/gpus/*/information", "/proc/cpuinfo")
-MACHINE_LINES = ("NVRM", "Model:", "flags", "Features")  # the driver, each GPU's model, what the processor can do
-LEAST_FREE_BYTES = 2**28  # TensorFlow ends the run when the disk is full
-FIELDS = (b"\x0a", b"\x12", b"\x1a")  # of an entry, a protocol buffer: its key, its program before and after compiling
+MACHINE_LINES = ("NVRM", "Model:", "flags", "Features")  # driver, GPU models, processor features
+LEAST_FREE_BYTES = 2**28  # TensorFlow ends the run if the disk is full
+FIELDS = (b"\x0a", b"\x12", b"\x1a")  # fields of a cache entry (a protocol buffer)
 
 
 def has_nvidia_driver() -> bool:
-    """Returns whether an NVIDIA driver is there."""
+    """Returns whether the machine has an NVIDIA driver."""
     return any(Path(path).exists() for path in NVIDIA_DRIVER)
 
 
 def keep_compiled_programs() -> None:
-    """Tells XLA to keep compiled programs in a folder, by a flag behind those that are in TF_XLA_FLAGS.
+    """Turns on XLA's persistent cache by a flag that is appended to TF_XLA_FLAGS.
 
-    By default the GPU's, where there is an NVIDIA driver, in the user's cache folder; where that cannot be used,
-    everything is compiled again each time. The environment variable TFPPO_XLA_CACHE says otherwise: "off", or a folder,
-    which then keeps the CPU's programs too. A cache that TF_XLA_FLAGS names already is left alone.
+    By default, the cache is on only if there is an NVIDIA driver. It then holds the programs of the GPU, in the user's
+    cache folder. If that folder cannot be used, XLA compiles every program in each run. The environment variable
+    TFPPO_XLA_CACHE changes this: "off" turns the cache off, and a folder holds the programs of the GPU and of the CPU.
+    A cache that TF_XLA_FLAGS already names is not changed.
 
-    TensorFlow ends a run that reads a damaged entry, and reads those of other versions and machines: so each of these
-    has its own folder below, and entries that are not whole are removed.
+    TensorFlow ends a run if it reads a damaged entry, and it also reads the entries of other versions and machines. The
+    cache therefore has a subfolder for each version and machine, and damaged entries are removed.
 
     Raises:
-      UsageError: if a folder is asked for that cannot be written.
+      UsageError: if TFPPO_XLA_CACHE names a folder that cannot be used.
     """
     flags, wanted = os.environ.get("TF_XLA_FLAGS", "").strip(), os.environ.get(VARIABLE, "").strip()
-    is_file = flags and not flags.startswith("-")  # the flags are in a file of the user's
+    is_file = flags and not flags.startswith("-")  # TF_XLA_FLAGS names a file with the flags
     if wanted.lower() in OFF or "persistent_cache" in flags or is_file or not (wanted or has_nvidia_driver()):
         return
     folder = (Path(wanted).expanduser() if wanted else _user_cache() / "tfppo" / "xla").absolute() / _machine()
@@ -48,8 +51,8 @@ def keep_compiled_programs() -> None:
         _prepare(folder)
     except OSError as error:
         if wanted:
-            problem = f"{VARIABLE} is {wanted}, which cannot be used ({error})"
-            raise UsageError(f"{problem}: name another folder, or off") from None
+            problem = f"{VARIABLE} is {wanted}, a folder that cannot be used ({error})"
+            raise UsageError(f"{problem}: set another folder, or off") from None
         return
     cache = f"--tf_xla_persistent_cache_directory='{folder}'"
     devices = [] if wanted else ["--tf_xla_persistent_cache_device_types=GPU"]
@@ -57,13 +60,13 @@ def keep_compiled_programs() -> None:
 
 
 def _user_cache() -> Path:
-    """Returns the cache folder of the XDG base directory specification, which ignores a relative path."""
+    """Returns the user's cache folder by the XDG base directory specification, which ignores relative paths."""
     given = Path(os.environ.get("XDG_CACHE_HOME", ""))
     return given if given.is_absolute() else Path.home() / ".cache"
 
 
 def _machine() -> str:
-    """Names what compiled programs depend on: TensorFlow's version, the GPUs and their driver, the processor."""
+    """Names what compiled programs depend on: TensorFlow's version, the GPUs, their driver and the processor."""
     lines = set()
     for pattern in MACHINE:
         for path in Path("/").glob(pattern.lstrip("/")):
@@ -73,8 +76,12 @@ def _machine() -> str:
 
 
 def _prepare(folder: Path) -> None:
-    """Makes the folder and removes damaged entries. Raises OSError if the folder cannot be used."""
-    if "'" in str(folder):  # no flag could name it
+    """Makes the folder and removes damaged entries.
+
+    Raises:
+      OSError: if the folder cannot be used.
+    """
+    if "'" in str(folder):  # the flag quotes the folder with this character
         raise OSError(f"{folder} has a quotation mark in its name")
     folder.mkdir(parents=True, exist_ok=True)
     tempfile.TemporaryFile(dir=folder).close()
@@ -88,7 +95,7 @@ def _prepare(folder: Path) -> None:
 
 
 def _is_whole(stream: BinaryIO, size: int) -> bool:
-    """Returns whether the fields of an entry follow one another to the end of the file, without reading them."""
+    """Checks that the fields of an entry follow one another to the end of the file. It does not read their contents."""
     for field in FIELDS:
         if stream.read(1) != field:
             return False

@@ -1,0 +1,1 @@
+"""Pure functions of tensors: masking, random numbers, distributions, divergences, returns and losses."""

@@ -1,10 +1,13 @@
-"""Kullback-Leibler divergences: from samples, exact, and the rules that steer a penalty's coefficient.
+"""Kullback-Leibler (KL) divergences, exact and estimated from samples, and rules that adapt a penalty coefficient.
 
-Which one to use. Exact where both distributions' parameters are at hand. From samples, mind who sampled: KL(p || q)
-needs samples of p. For the reference penalty p is the policy that sampled (`kl_k1` .. `kl_k3`); for old against new
-the samples are the OLD policy's (`approximate_kl`). As a LOSS TERM on the policy's own samples, `kl_k1` has zero
-expected gradient and `kl_k3` gives the gradient of KL(reference || policy); `kl_k2` or the exact KL gives that of
-KL(policy || reference).
+Use an exact KL where the parameters of both distributions are known. An estimate of `KL(p || q)` needs samples of p:
+
+- For the penalty against a reference policy, p is the policy that sampled: use `kl_k1`, `kl_k2` or `kl_k3`.
+- For the old against the new policy, the samples come from the old policy: use `approximate_kl`.
+
+As a loss term on samples of the trained policy, the estimators differ in their expected gradient. That of `kl_k1` is
+zero, that of `kl_k3` is the gradient of `KL(reference || policy)`, and that of `kl_k2` and of the exact KL is the
+gradient of `KL(policy || reference)`.
 
 Source: Schulman 2020, "Approximating KL divergence" (http://joschu.net/blog/kl-approx.html).
 """
@@ -19,67 +22,77 @@ Scalar: TypeAlias = "float | tf.Tensor"
 
 
 def kl_k1(log_ratio: tf.Tensor) -> tf.Tensor:
-    """Estimate of KL(p || q) from samples of p: k1 = d. Unbiased, of either sign, high variance.
+    """Estimates `KL(p || q)` from samples of p: `k1 = d`.
 
-    Source: Schulman 2020. Use it in a reward, never as a loss term: its expected gradient is zero.
+    The estimate is unbiased, but its variance is high and it may be negative. Use it in a reward but not as a loss
+    term: the expectation of its gradient is zero. Source: Schulman 2020.
 
     Args:
-      log_ratio: d = log p(x) - log q(x) at samples x of p, [...].
+      log_ratio: `d = log p(x) - log q(x)` at samples x of p, [...].
 
-    Returns: [...].
+    Returns:
+      [...].
     """
     return tf.identity(log_ratio)
 
 
 def kl_k2(log_ratio: tf.Tensor) -> tf.Tensor:
-    """Estimate of KL(p || q) from samples of p: k2 = d^2 / 2. Biased, never negative.
+    """Estimates `KL(p || q)` from samples of p: `k2 = d^2 / 2`.
 
-    Source: Schulman 2020. On samples of p its expected gradient with respect to p is that of KL(p || q).
+    The estimate is biased and never negative. On samples of p, the expectation of its gradient with respect to p is the
+    gradient of `KL(p || q)`. Source: Schulman 2020.
 
     Args:
-      log_ratio: d = log p(x) - log q(x) at samples x of p, [...].
+      log_ratio: `d = log p(x) - log q(x)` at samples x of p, [...].
 
-    Returns: [...].
+    Returns:
+      [...].
     """
     return tf.square(log_ratio) / 2
 
 
 def kl_k3(log_ratio: tf.Tensor) -> tf.Tensor:
-    """Estimate of KL(p || q) from samples of p: k3 = exp(-d) - 1 + d. Unbiased, never negative.
+    """Estimates `KL(p || q)` from samples of p: `k3 = exp(-d) - 1 + d`.
 
-    Source: Schulman 2020. On samples of p its expected gradient with respect to p is that of KL(q || p).
+    The estimate is unbiased and never negative. On samples of p, the expectation of its gradient with respect to p is
+    the gradient of `KL(q || p)`. Source: Schulman 2020.
 
     Args:
-      log_ratio: d = log p(x) - log q(x) at samples x of p, [...]; exp(-d) overflows in float32 below d = -88.
+      log_ratio: `d = log p(x) - log q(x)` at samples x of p, [...]. `exp(-d)` overflows in float32 below d = -88.
 
-    Returns: [...].
+    Returns:
+      [...].
     """
     return tf.math.expm1(-log_ratio) + log_ratio
 
 
 def approximate_kl(log_ratio: tf.Tensor) -> tf.Tensor:
-    """Estimate of KL(old || new) from samples of OLD: ratio - 1 - log ratio with ratio = new / old.
+    """Estimates `KL(old || new)` from samples of the old policy: `ratio - 1 - log ratio` with `ratio = new / old`.
 
-    This is k3 of Schulman 2020 with p = old, written for the log-ratio that PPO has at hand.
+    This is k3 of Schulman 2020 with p = old, written for the log-ratio that PPO uses.
 
     Args:
-      log_ratio: log new(x) - log old(x) at samples x of old, [...]: the opposite sign of the other estimators' d.
+      log_ratio: `log new(x) - log old(x)` at samples x of the old policy, [...]. Its sign is the opposite of the d of
+        the other estimators.
 
-    Returns: [...].
+    Returns:
+      [...].
     """
     return tf.math.expm1(log_ratio) - log_ratio
 
 
 def categorical_kl(logits_p: tf.Tensor, logits_q: tf.Tensor) -> tf.Tensor:
-    """Exact KL(p || q) of two categorical distributions: sum_a p_a (log p_a - log q_a).
+    """Computes the exact `KL(p || q)` of two categorical distributions: `sum_a p_a (log p_a - log q_a)`.
 
-    A logit of -1e8 (`distributions.mask_logits`) in p contributes exactly 0 to the value and to the gradient.
+    An action with a logit of -1e8 in p (see `distributions.mask_logits`) adds exactly 0 to the value and to the
+    gradient.
 
     Args:
       logits_p: [..., A].
       logits_q: [..., A].
 
-    Returns: [...].
+    Returns:
+      [...].
 
     Raises:
       ValueError: if the shapes differ.
@@ -91,10 +104,13 @@ def categorical_kl(logits_p: tf.Tensor, logits_q: tf.Tensor) -> tf.Tensor:
 
 
 def diagonal_normal_kl(mean_p: tf.Tensor, log_std_p: tf.Tensor, mean_q: tf.Tensor, log_std_q: tf.Tensor) -> tf.Tensor:
-    """Exact KL(p || q) of two normal distributions with diagonal covariance.
+    """Computes the exact `KL(p || q)` of two normal distributions with diagonal covariance.
 
-    sum_i log(s_q / s_p) + (s_p^2 + (mu_p - mu_q)^2) / (2 s_q^2) - 1/2, s = exp(log_std).
-    Source: textbook; for q = N(0, 1) it is Kingma and Welling 2014, appendix B.
+    With `s = exp(log_std)`::
+
+        KL(p || q) = sum_i log(s_q / s_p) + (s_p^2 + (mu_p - mu_q)^2) / (2 s_q^2) - 1/2
+
+    Source: textbook. For q = N(0, 1) it is Kingma and Welling 2014, appendix B.
 
     Args:
       mean_p: [..., D].
@@ -102,7 +118,8 @@ def diagonal_normal_kl(mean_p: tf.Tensor, log_std_p: tf.Tensor, mean_q: tf.Tenso
       mean_q: [..., D].
       log_std_q: [..., D].
 
-    Returns: [...].
+    Returns:
+      [...].
 
     Raises:
       ValueError: if the shapes differ.
@@ -110,35 +127,39 @@ def diagonal_normal_kl(mean_p: tf.Tensor, log_std_p: tf.Tensor, mean_q: tf.Tenso
     check_same_shape(mean_p=mean_p, log_std_p=log_std_p, mean_q=mean_q, log_std_q=log_std_q)
     log_scale_ratio = log_std_p - log_std_q
     distance = (mean_p - mean_q) * tf.exp(-log_std_q)
-    # expm1 keeps the small KL of two nearly equal policies, which the textbook form loses to cancellation.
+    # For two nearly equal policies the textbook form loses the small KL to cancellation; expm1 keeps it.
     terms = (tf.math.expm1(2 * log_scale_ratio) + tf.square(distance)) / 2 - log_scale_ratio  # [..., D]
     return tf.reduce_sum(terms, axis=-1)  # [...]
 
 
 def fixed_kl_coefficient(coefficient: Scalar, kl: Scalar) -> tf.Tensor:
-    """The coefficient unchanged: the rule of a penalty that does not adapt.
+    """Returns the penalty coefficient unchanged. This is the rule that does not adapt.
 
     Args:
       coefficient: beta, scalar.
-      kl: ignored; here so that the three rules are interchangeable.
+      kl: ignored. The argument gives all rules the same first two arguments.
 
-    Returns: scalar.
+    Returns:
+      The coefficient, scalar.
     """
     del kl
     return tf.convert_to_tensor(coefficient, dtype_hint=tf.float32)
 
 
 def adaptive_kl_coefficient_schulman(coefficient: Scalar, kl: Scalar, target: Scalar) -> tf.Tensor:
-    """Penalty coefficient after an update: 2 beta if kl > 1.5 target, beta / 2 if kl < target / 1.5, else beta.
+    """Adapts the coefficient of a KL penalty after an update by the rule of Schulman et al. 2017.
+
+    The new coefficient is `2 beta` if `kl > 1.5 target`, `beta / 2` if `kl < target / 1.5`, and otherwise `beta`.
 
     Source: Schulman et al. 2017 (PPO), section 4.
 
     Args:
       coefficient: beta, scalar.
-      kl: mean KL(old || new) of the update, scalar; where it is not finite beta stays.
+      kl: mean `KL(old || new)` of the update, scalar. If it is not finite, the coefficient does not change.
       target: d_targ, scalar.
 
-    Returns: scalar.
+    Returns:
+      The new coefficient, scalar.
     """
     coefficient, kl, target = _scalars(coefficient, kl, target)
     changed = tf.where(kl > 1.5 * target, 2 * coefficient, tf.where(kl < target / 1.5, coefficient / 2, coefficient))
@@ -148,21 +169,26 @@ def adaptive_kl_coefficient_schulman(coefficient: Scalar, kl: Scalar, target: Sc
 def adaptive_kl_coefficient_ziegler(
     coefficient: Scalar, kl: Scalar, target: Scalar, num_episodes: Scalar, horizon: Scalar
 ) -> tf.Tensor:
-    """Penalty coefficient after an update: beta (1 + clip(kl / target - 1, -0.2, 0.2) min(n / horizon, 1)).
+    """Adapts the coefficient of a KL penalty after an update by the rule of Ziegler et al. 2019.
 
-    Source: Ziegler et al. 2019, section 2.2 (a log-space proportional controller), as in their released code. The
-    horizon must fit the length of the run: their 10,000 belongs to a million episodes. They have no minimum, and so an
-    update of more than five horizons could make the coefficient negative.
+    The new coefficient is::
+
+        beta (1 + clip(kl / target - 1, -0.2, 0.2) min(n / horizon, 1))
+
+    Source: Ziegler et al. 2019, section 2.2 (a log-space proportional controller), in the form of their released code.
+    Their horizon of 10,000 is for a run of a million episodes; use a shorter one for a shorter run. The minimum with 1
+    is an addition: without it an update of more than five horizons could make the coefficient negative.
 
     Args:
       coefficient: beta, scalar.
-      kl: mean over sequences of the SUM over tokens of the KL to the reference, scalar; where it is not finite beta
-        stays.
-      target: KL to steer to, scalar.
-      num_episodes: n, how many episodes the update saw.
-      horizon: in episodes.
+      kl: KL to the reference, summed over the tokens of a sequence and averaged over the sequences, scalar. If it is
+        not finite, the coefficient does not change.
+      target: the KL that the rule aims at, scalar.
+      num_episodes: n, the number of episodes in the update.
+      horizon: the horizon, in episodes.
 
-    Returns: scalar.
+    Returns:
+      The new coefficient, scalar.
     """
     coefficient, kl, target, num_episodes, horizon = _scalars(coefficient, kl, target, num_episodes, horizon)
     error = tf.clip_by_value(kl / target - 1, -0.2, 0.2)

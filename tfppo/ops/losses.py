@@ -1,8 +1,9 @@
-"""The losses of PPO: element-wise, then a masked mean.
+"""The losses of PPO: an element-wise loss, then a masked mean.
 
-Each returns (loss, metrics), scalars all, under the names of the documented metric table. With `normalizer` (see
-`masking.masked_mean`) the losses and the mean-like metrics of micro-batches add up to those of the whole minibatch;
-`policy/ratio_max` is a maximum and combines as one. The entropy bonus needs no function: it is a masked mean.
+Each function returns `(loss, metrics)`. The loss and all metrics are scalars, and `tfppo.reporting.metrics` documents
+the names of the metrics. With `normalizer` (see `masking.masked_mean`) the losses of micro-batches add up to the loss
+of the minibatch. So do their metrics, excluding `policy/ratio_max`, which is a maximum. The entropy bonus has no
+function here, because it is a masked mean.
 """
 
 import tensorflow as tf
@@ -10,7 +11,7 @@ import tensorflow as tf
 from tfppo.ops.divergences import approximate_kl
 from tfppo.ops.masking import check_same_shape, masked_mean, zero_outside
 
-# exp(20) = 5e8: far beyond any clip, and its products stay finite in float32.
+# exp(20) = 5e8 is far outside any clip range, and products with it stay finite in float32.
 MAX_LOG_RATIO = 20.0
 
 
@@ -23,33 +24,36 @@ def clipped_surrogate_loss(
     normalizer: tf.Tensor | None = None,
     dual_clip: float | None = None,
 ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-    """PPO's clipped surrogate objective, negated so that it is minimised.
+    """Computes the clipped surrogate loss of PPO, the negative of the objective.
 
-    loss = mean max(-A ratio, -A clip(ratio, 1 - clip_ratio, 1 + clip_ratio)),  ratio = exp(log_prob - old_log_prob)
-    Source: Schulman et al. 2017 (PPO), equation 7. With `dual_clip` = c the terms with A < 0 are at most -c A:
-    Ye et al. 2020, "Mastering complex control in MOBA games with deep reinforcement learning", dual-clip PPO. The
-    log-ratio is clamped to +-20.
+    With `ratio = exp(log_prob - old_log_prob)`::
+
+        loss = mean max(-A ratio, -A clip(ratio, 1 - clip_ratio, 1 + clip_ratio))
+
+    Source: Schulman et al. 2017 (PPO), equation 7. `dual_clip` = c limits the terms with A < 0 to at most -c A: Ye et
+    al. 2020, "Mastering complex control in MOBA games with deep reinforcement learning", dual-clip PPO. The log-ratio
+    is clamped to [-20, 20].
 
     Args:
       log_probs: log pi(a | s), [...].
       old_log_probs: log pi_old(a | s) of the policy that sampled, [...].
-      advantages: A, [...], already normalised if they are to be.
-      clip_ratio: scalar, a Python float or a tensor (schedules).
-      mask: bool [...], true where an entry counts; None counts all.
-      normalizer: scalar to divide by in place of the masked count.
-      dual_clip: Python float > 1, or None for off.
+      advantages: A, [...]. The function does not normalize them.
+      clip_ratio: scalar, a Python float or a tensor (for schedules).
+      mask: bool [...], true where an entry counts. None counts all entries.
+      normalizer: scalar to divide by instead of the number of counted entries.
+      dual_clip: Python float above 1, or None to switch dual clipping off.
 
     Returns:
-      loss: scalar; its gradient flows to log_probs only.
-      metrics: "policy/approx_kl" (estimate of KL(old || new)), "policy/clip_fraction" (share of ratios outside the
-        clip range), "policy/ratio_max".
+      A tuple (loss, metrics). The loss is a scalar, and its gradient flows to `log_probs` only. The metrics are
+      "policy/approx_kl" (an estimate of `KL(old || new)`), "policy/clip_fraction" (the share of ratios outside the clip
+      range) and "policy/ratio_max".
 
     Raises:
-      ValueError: if the shapes differ, or dual_clip is not above 1.
+      ValueError: if the shapes differ, or if dual_clip is not above 1.
     """
     check_same_shape(log_probs=log_probs, old_log_probs=old_log_probs, advantages=advantages, mask=mask)
     if dual_clip is not None and not dual_clip > 1:
-        raise ValueError(f"dual_clip is {dual_clip}; it must be above 1, or None for off")
+        raise ValueError(f"dual_clip is {dual_clip}; it must be above 1, or None to switch it off")
     advantages = tf.stop_gradient(zero_outside(advantages, mask))
     log_ratio = zero_outside(log_probs - tf.stop_gradient(old_log_probs), mask)
     log_ratio = tf.clip_by_value(log_ratio, -MAX_LOG_RATIO, MAX_LOG_RATIO)
@@ -75,23 +79,30 @@ def clipped_value_loss(
     mask: tf.Tensor | None = None,
     normalizer: tf.Tensor | None = None,
 ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-    """Half the mean squared error of the value function, optionally clipped around the old values.
+    """Computes half the mean squared error of the value function, optionally clipped around the old values.
 
-    loss = 1/2 mean max((V - R)^2, (clip(V, V_old - value_clip, V_old + value_clip) - R)^2)
-    without clipping 1/2 mean (V - R)^2. Source: Schulman et al. 2017 (PPO), equation 9 (the squared error); the
-    clipping is that of OpenAI baselines' ppo2, see Huang et al. 2022, detail 9.
+    With clipping::
+
+        loss = 1/2 mean max((V - R)^2, (clip(V, V_old - value_clip, V_old + value_clip) - R)^2)
+
+    and without clipping::
+
+        loss = 1/2 mean (V - R)^2
+
+    Source: Schulman et al. 2017 (PPO), equation 9, for the squared error. The clipping is that of ppo2 in OpenAI
+    baselines; see Huang et al. 2022, detail 9.
 
     Args:
       values: V, [...].
-      old_values: V_old, recorded with the rollout, [...]; unused, and may be None, without clipping.
+      old_values: V_old, the values stored in the rollout, [...]. Without clipping they are unused and may be None.
       returns: R, [...].
-      value_clip: scalar, a Python float or a tensor; None for off.
-      mask: bool [...], true where an entry counts; None counts all.
-      normalizer: scalar to divide by in place of the masked count.
+      value_clip: scalar, a Python float or a tensor. None switches clipping off.
+      mask: bool [...], true where an entry counts. None counts all entries.
+      normalizer: scalar to divide by instead of the number of counted entries.
 
     Returns:
-      loss: scalar; its gradient flows to values only.
-      metrics: "value/clip_fraction" (share of values outside the clip range, 0 without clipping).
+      A tuple (loss, metrics). The loss is a scalar, and its gradient flows to `values` only. The metric is
+      "value/clip_fraction" (the share of values outside the clip range, 0 without clipping).
 
     Raises:
       ValueError: if the shapes differ.

@@ -1,7 +1,8 @@
-"""Masked statistics: what every loss, metric and normalisation divides by.
+"""Masked sums, means and statistics, which all losses, metrics and normalizations use.
 
-A mask is a bool tensor of the shape of the values, true where an entry counts. Entries outside it may hold anything,
-NaN included: `tf.where` removes them before any arithmetic, because NaN * 0 is NaN in the value and in the gradient.
+A mask is a bool tensor with the shape of the values. It is true where an entry counts. Entries outside the mask may
+have any value, including NaN. `tf.where` removes them before any arithmetic, because NaN * 0 is NaN in the value and in
+the gradient.
 """
 
 import tensorflow as tf
@@ -10,13 +11,17 @@ from tfppo.ops.nest import Nest
 
 
 def check_same_shape(**tensors: tf.Tensor | None) -> None:
-    """Raise unless the static shapes of the named tensors agree; None values are skipped.
+    """Checks that the static shapes of the named tensors agree.
 
-    TensorFlow broadcasts [N, 1] against [N] to [N, N] without a word, so every function here that combines tensors
-    calls this first. Unknown dimensions agree with everything.
+    TensorFlow silently broadcasts [N, 1] against [N] to [N, N]. Functions that combine tensors therefore call this
+    check first.
+
+    Args:
+      **tensors: tensors by name. None values are skipped. Unknown dimensions agree with every size.
 
     Raises:
-      ValueError: naming the first two tensors that disagree and their shapes.
+      ValueError: if the shape of a tensor differs from that of the first one. The message names both tensors and
+        shapes.
     """
     given = [(name, tf.convert_to_tensor(tensor).shape) for name, tensor in tensors.items() if tensor is not None]
     for name, shape in given[1:]:
@@ -26,11 +31,16 @@ def check_same_shape(**tensors: tf.Tensor | None) -> None:
 
 
 def zero_outside(values: tf.Tensor, mask: tf.Tensor | None = None) -> tf.Tensor:
-    """`values` where the mask is true, 0 elsewhere; neither value nor gradient sees what was outside.
+    """Replaces the entries outside the mask by 0.
+
+    Values outside the mask affect neither the result nor the gradient.
 
     Args:
       values: [...].
-      mask: bool, the shape of values; None keeps everything.
+      mask: bool, the shape of values. None keeps all entries.
+
+    Returns:
+      The shape of values.
 
     Raises:
       ValueError: if the shapes differ.
@@ -43,12 +53,15 @@ def zero_outside(values: tf.Tensor, mask: tf.Tensor | None = None) -> tf.Tensor:
 
 
 def finite_outside(values: tf.Tensor, mask: tf.Tensor, default: float | tf.Tensor = 0.0) -> tf.Tensor:
-    """`values` with `default` in place of what is not finite outside the mask; what is inside stays as it is.
+    """Replaces numbers outside the mask that are not finite. Numbers inside the mask do not change.
 
     Args:
-      values: [..., *rest]; what are not floats stay as they are.
+      values: `[..., *rest]`. Values that are not floats do not change.
       mask: bool [...].
-      default: broadcast to values.
+      default: the replacement, broadcast to values.
+
+    Returns:
+      The shape of values.
     """
     if not values.dtype.is_floating:
         return values
@@ -56,13 +69,14 @@ def finite_outside(values: tf.Tensor, mask: tf.Tensor, default: float | tf.Tenso
 
 
 def masked_finite(values: Nest, mask: tf.Tensor | None = None) -> tf.Tensor:
-    """Whether every number where the mask is true is finite.
+    """Checks that all numbers inside the mask are finite.
 
     Args:
-      values: a tensor, or a nest of tensors, of which those that are not floats are finite: [..., *rest] each.
-      mask: bool [...]; None counts every entry.
+      values: a tensor or a nest of tensors, each `[..., *rest]`. Values that are not floats count as finite.
+      mask: bool [...]. None counts every entry.
 
-    Returns: bool scalar.
+    Returns:
+      bool scalar.
     """
     finite = tf.constant(True)
     for x in tf.nest.flatten(values):
@@ -73,22 +87,23 @@ def masked_finite(values: Nest, mask: tf.Tensor | None = None) -> tf.Tensor:
 
 
 def _is_finite(x: tf.Tensor) -> tf.Tensor:
-    return tf.abs(x) <= x.dtype.max  # tf.math.is_finite would be moved before a transpose, and oneDNN complain of bools
+    return tf.abs(x) <= x.dtype.max  # TensorFlow moves tf.math.is_finite before a transpose; oneDNN then warns of bools
 
 
 def _over(mask: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
-    """A mask [...] that goes with x [..., *rest]."""
+    """Reshapes a mask [...] so that it broadcasts against x `[..., *rest]`."""
     return tf.reshape(mask, [*mask.shape, *[1] * (x.shape.rank - mask.shape.rank)])
 
 
 def masked_sum(values: tf.Tensor, mask: tf.Tensor | None = None) -> tf.Tensor:
-    """Sum of the entries where the mask is true: sum_i m_i x_i.
+    """Computes the sum of the entries inside the mask, `sum_i m_i x_i`.
 
     Args:
       values: [...].
-      mask: bool, the shape of values; None counts every entry.
+      mask: bool, the shape of values. None counts every entry.
 
-    Returns: scalar.
+    Returns:
+      Scalar.
 
     Raises:
       ValueError: if the shapes differ.
@@ -97,20 +112,22 @@ def masked_sum(values: tf.Tensor, mask: tf.Tensor | None = None) -> tf.Tensor:
 
 
 def masked_mean(values: tf.Tensor, mask: tf.Tensor | None = None, normalizer: tf.Tensor | None = None) -> tf.Tensor:
-    """Mean over the entries where the mask is true: sum_i m_i x_i / max(sum_i m_i, 1).
+    """Computes the mean of the entries inside the mask, `sum_i m_i x_i / max(sum_i m_i, 1)`.
 
-    A minibatch that is cut into micro-batches or spread over replicas passes the masked count of the WHOLE minibatch
-    as `normalizer`; the parts then add up to the mean of the whole, and so do their gradients.
+    If a minibatch is divided into micro-batches or among replicas, pass the number of counted entries of the whole
+    minibatch as `normalizer` for each part. The results and the gradients of the parts then add up to those of the
+    whole minibatch.
 
     Args:
       values: [...].
-      mask: bool, the shape of values; None counts every entry.
-      normalizer: scalar to divide by in place of the count.
+      mask: bool, the shape of values. None counts every entry.
+      normalizer: scalar to divide by instead of the number of counted entries.
 
-    Returns: scalar; 0 where the mask is empty.
+    Returns:
+      Scalar, 0 if the mask is empty.
 
     Raises:
-      ValueError: if the shapes differ or normalizer is not a scalar.
+      ValueError: if the shapes differ, or if normalizer is not a scalar.
     """
     values = tf.convert_to_tensor(values)
     total = masked_sum(values, mask)
@@ -126,18 +143,19 @@ def masked_mean(values: tf.Tensor, mask: tf.Tensor | None = None, normalizer: tf
 def masked_whiten(
     values: tf.Tensor, mask: tf.Tensor | None = None, shift_mean: bool = True, epsilon: float = 1e-8
 ) -> tf.Tensor:
-    """Standardised values, (x - mean) / (std + epsilon), statistics over the masked entries only.
+    """Standardizes values, `(x - mean) / (std + epsilon)`, with the statistics of the entries inside the mask.
 
     The variance is the population variance (divided by n) [Huang et al. 2022; Ziegler et al. 2019]. Constant values
-    become exactly 0 (or keep their mean), never amplified rounding errors.
+    become exactly 0, or keep their mean with `shift_mean=False`. Rounding errors are not amplified.
 
     Args:
       values: [...].
-      mask: bool, the shape of values; None counts every entry.
-      shift_mean: False adds the mean back, which is how rewards are whitened [Ziegler et al. 2019].
+      mask: bool, the shape of values. None counts every entry.
+      shift_mean: False adds the mean again after the division. Rewards are whitened like this [Ziegler et al. 2019].
       epsilon: added to the standard deviation.
 
-    Returns: the shape of values, 0 outside the mask.
+    Returns:
+      The shape of values, 0 outside the mask.
 
     Raises:
       ValueError: if the shapes differ.
@@ -147,7 +165,7 @@ def masked_whiten(
     shifted = zero_outside(values - origin, mask)
     mean = masked_mean(shifted, mask)
     variance = masked_mean(tf.square(shifted - mean), mask)
-    # sqrt has an infinite slope at 0, which would turn a constant input's gradient into NaN.
+    # The slope of sqrt at 0 is infinite. Without this, the gradient of a constant input would be NaN.
     is_positive = variance > 0
     std = tf.where(is_positive, tf.sqrt(tf.where(is_positive, variance, tf.ones_like(variance))), 0)
     whitened = (shifted - mean) / (std + epsilon)
@@ -157,17 +175,18 @@ def masked_whiten(
 
 
 def explained_variance(values: tf.Tensor, returns: tf.Tensor, mask: tf.Tensor | None = None) -> tf.Tensor:
-    """Share of the variance of the returns that the values explain: 1 - Var(R - V) / Var(R).
+    """Computes the share of the variance of the returns that the values explain, `1 - Var(R - V) / Var(R)`.
 
-    1 is a perfect value function, 0 no better than a constant, negative worse than one. Where the returns are constant
-    the ratio is undefined and the result is 0 ("explains nothing"), not NaN.
+    The result is 1 for a perfect value function, 0 for one that is no better than a constant, and negative for a worse
+    one. If the returns are constant, the ratio is undefined and the result is 0, not NaN.
 
     Args:
       values: V, [...].
       returns: R, the shape of values.
-      mask: bool, the shape of values; None counts every entry.
+      mask: bool, the shape of values. None counts every entry.
 
-    Returns: scalar.
+    Returns:
+      Scalar.
 
     Raises:
       ValueError: if the shapes differ.
@@ -187,8 +206,8 @@ def _masked_variance(values: tf.Tensor, mask: tf.Tensor | None) -> tf.Tensor:
 
 
 def _origin(values: tf.Tensor, mask: tf.Tensor | None) -> tf.Tensor:
-    # The rounded mean of N equal numbers is not that number, so x - mean would be noise, which whitening then blows up
-    # to order 1. Statistics about the minimum are exact for constants and the same for everything else.
+    # The rounded mean of N equal numbers may differ from the number. Whitening would amplify the difference to order 1.
+    # After subtraction of the minimum, the statistics are exact for constants and equivalent for all other values.
     values = tf.convert_to_tensor(values)
     counted = values if mask is None else tf.where(mask, values, values.dtype.max)
     return tf.stop_gradient(tf.reduce_min(counted))

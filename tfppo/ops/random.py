@@ -1,11 +1,12 @@
-"""Random numbers that are the same in eager mode, in a tf.function and under XLA.
+"""Random numbers that are the same in eager mode, in a `tf.function` and under XLA.
 
-TensorFlow's float draws differ between XLA and the rest even for one seed and algorithm; its integer draws do not. So
-every number here is made from integers. Uniforms and permutations are equal bit for bit; normals, Gumbels and what is
-sampled from them pass through `log` or the inverse error function, whose last bit may differ between compilers.
+With the same seed and algorithm, TensorFlow draws different floats under XLA than without it, but the same integers.
+All numbers of this module are therefore made from integers. Uniform numbers and permutations are equal bit for bit.
+Normal numbers, Gumbel numbers and samples made from them pass through `log` or the inverse error function, so their
+last bit may differ between compilers.
 
-A seed is an int32 or int64 tensor of shape [2]; the two give the same numbers. It is never consumed: derive a fresh
-one for every draw with `fold_in`.
+A seed is an int32 or int64 tensor of shape [2]. Both dtypes give the same numbers. The same seed always gives the same
+numbers: derive a new seed for every draw with `fold_in`.
 """
 
 from collections.abc import Sequence
@@ -15,42 +16,46 @@ import tensorflow as tf
 
 Shape: TypeAlias = "Sequence[int] | tf.Tensor"
 
-# Named, because the default lets TensorFlow choose by device.
+# Set explicitly: by default TensorFlow chooses the algorithm by device.
 _ALGORITHM = "philox"
-_SORTED = 1024  # up to which a permutation is drawn by sorting
-_ROUNDS = 6  # three leave a pattern that a test finds
+_SORTED = 1024  # the largest permutation that is drawn by sorting
+_ROUNDS = 6  # with three rounds, a test finds a pattern
 
 
 def fold_in(seed: tf.Tensor, data: int | tf.Tensor) -> tf.Tensor:
-    """A new seed from a seed and an integer (a step, an epoch, the number of a head).
+    """Derives a new seed from a seed and an integer, for example a step, an epoch or the index of a head.
 
     Args:
       seed: int [2].
       data: integer scalar, a Python int or a tensor.
 
-    Returns: int64 [2], whatever the dtype of seed, so that equal seeds stay equal.
+    Returns:
+      int64 [2] for both dtypes of `seed`, so that equal seeds stay equal.
     """
     seed, data = (tf.cast(tf.convert_to_tensor(x, dtype_hint=tf.int64), tf.int64) for x in (seed, data))
     return tf.random.experimental.stateless_fold_in(seed, data, alg=_ALGORITHM)
 
 
 def uniform(shape: Shape, seed: tf.Tensor, dtype: tf.DType = tf.float32) -> tf.Tensor:
-    """Uniform numbers in the OPEN interval (0, 1), symmetric about 1/2: (k + 1/2) / 2^b for a random b-bit integer k.
+    """Draws uniform numbers in the open interval (0, 1), symmetric about 1/2.
 
-    b is 23 for float32 and 52 for float64: with one bit more the largest value would round to 1, whose Gumbel noise is
-    infinite.
+    A number is `(k + 1/2) / 2^b` for a random b-bit integer k. b is 23 for float32 and 52 for float64. With one bit
+    more the largest number would round to 1, and the Gumbel noise made from it would be infinite.
 
     Args:
-      shape: of the result.
+      shape: shape of the result.
       seed: int [2].
       dtype: float32 or float64.
 
+    Returns:
+      The numbers.
+
     Raises:
-      ValueError: for another dtype.
+      ValueError: for any other dtype.
     """
     dtype = tf.as_dtype(dtype)
     if dtype not in (tf.float32, tf.float64):
-        raise ValueError(f"dtype is {dtype.name}; uniform draws float32 or float64: draw float32 and cast the result")
+        raise ValueError(f"dtype is {dtype.name}; it must be float32 or float64: draw float32 and cast the result")
     word, word_bits, kept_bits = (tf.uint32, 32, 23) if dtype == tf.float32 else (tf.uint64, 64, 52)
     words = tf.random.stateless_uniform(shape, seed, minval=None, maxval=None, dtype=word, alg=_ALGORITHM)
     integers = tf.bitwise.right_shift(words, tf.constant(word_bits - kept_bits, word))
@@ -58,46 +63,57 @@ def uniform(shape: Shape, seed: tf.Tensor, dtype: tf.DType = tf.float32) -> tf.T
 
 
 def normal(shape: Shape, seed: tf.Tensor, dtype: tf.DType = tf.float32) -> tf.Tensor:
-    """Standard normal numbers by inversion: Phi^-1(u), u uniform.
+    """Draws standard normal numbers by inversion, `Phi^-1(u)` with u uniform.
 
     Args:
-      shape: of the result.
+      shape: shape of the result.
       seed: int [2].
       dtype: float32 or float64.
+
+    Returns:
+      The numbers.
     """
     return tf.math.ndtri(uniform(shape, seed, dtype))
 
 
 def gumbel(shape: Shape, seed: tf.Tensor, dtype: tf.DType = tf.float32) -> tf.Tensor:
-    """Standard Gumbel numbers by inversion: -log(-log u), u uniform; always finite.
+    """Draws standard Gumbel numbers by inversion, `-log(-log u)` with u uniform. They are always finite.
 
     Args:
-      shape: of the result.
+      shape: shape of the result.
       seed: int [2].
       dtype: float32 or float64.
+
+    Returns:
+      The numbers.
     """
     return -tf.math.log(-tf.math.log(uniform(shape, seed, dtype)))
 
 
 def permutation(n: int, seed: tf.Tensor) -> tf.Tensor:
-    """A random permutation of 0 .. n-1.
+    """Draws a random permutation of 0 .. n-1.
 
-    Up to 1,024 it is the order that sorts n random integers: every permutation is equally likely. Beyond, where a sort
-    would cost more than a minibatch's gradient (61 ms under XLA for n = 131,072), it is a keyed bijection of the
-    smallest range of k bits that holds n, applied until it lands below n: six rounds of x <- a x + b (mod 2^k), a odd,
-    x <- x xor (x >> k/2), with fresh random a and b. Who shares a minibatch is then distributed as if sorted; see the
-    tests. Source of the construction: Black and Rogaway 2002, "Ciphers with arbitrary finite domains" (cycle walking).
+    Up to n = 1,024 it is the order that sorts n random integers, so every permutation is equally likely. For a larger
+    n, a sort can take longer than the gradient of a minibatch (61 ms under XLA for n = 131,072). The permutation then
+    is a keyed bijection of the smallest range of k bits that contains n numbers. It is applied repeatedly until the
+    result is below n (cycle walking: Black and Rogaway 2002, "Ciphers with arbitrary finite domains"). The bijection
+    has six rounds, each with its own random a and b::
 
-    `tf.random.experimental.stateless_shuffle` does not compile under XLA.
+        x <- a x + b (mod 2^k), a odd
+        x <- x xor (x >> k/2)
+
+    Tests check that minibatches from it have the same distribution as minibatches from a sort. The function exists
+    because `tf.random.experimental.stateless_shuffle` does not compile under XLA.
 
     Args:
-      n: how many, a Python int.
+      n: length of the permutation, a Python int.
       seed: int [2].
 
-    Returns: int32 [n].
+    Returns:
+      int32 [n].
     """
     if n <= _SORTED:
-        # 64-bit keys never tie in practice, so no compiler's rule for ties matters.
+        # 64-bit keys are never equal in practice, so the order of equal keys does not matter.
         keys = tf.random.stateless_uniform([n], seed, minval=None, maxval=None, dtype=tf.int64, alg=_ALGORITHM)
         return tf.argsort(keys, stable=True)
     bits = (n - 1).bit_length()
@@ -122,20 +138,23 @@ def permutation(n: int, seed: tf.Tensor) -> tf.Tensor:
 
 
 def categorical(logits: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """One sample a row from softmax(logits), by the Gumbel-max trick: argmax_a (logits_a + g_a), g_a Gumbel.
+    """Draws one sample per row from softmax(logits) by the Gumbel-max trick.
 
-    Source: Maddison et al. 2014, "A* sampling". The relaxed form, softmax((logits + g) / temperature), yields points
-    inside the simplex that are no actions: the policy gives them no probability, hence PPO no ratio. It is for
-    differentiating through a sample, which PPO never does; see `distributions.gumbel_softmax`.
+    A sample is `argmax_a (logits_a + g_a)` with Gumbel noise g. Source: Maddison et al. 2014, "A* sampling".
+
+    The relaxed form, `softmax((logits + g) / temperature)`, gives points inside the simplex, which are not actions. The
+    policy gives them no probability, so they have no PPO ratio. The relaxed form is for gradients through a sample,
+    which PPO does not need; see `distributions.gumbel_softmax`.
 
     Args:
       logits: [..., A].
       seed: int [2].
 
-    Returns: int32 [...].
+    Returns:
+      int32 [...].
     """
     logits = tf.convert_to_tensor(logits)
     if logits.dtype != tf.float64:
-        logits = tf.cast(logits, tf.float32)  # the noise would be too coarse in half precision
+        logits = tf.cast(logits, tf.float32)  # noise in half precision would be too coarse
     noise = gumbel(tf.shape(logits), seed, logits.dtype)
     return tf.argmax(logits + noise, axis=-1, output_type=tf.int32)

@@ -1,6 +1,7 @@
-"""The update of PPO, the same for control and text: epochs x minibatches in one compiled loop.
+"""The update of PPO, the same for control and text: epochs and minibatches in one compiled loop.
 
-It returns metrics and never writes."""
+The learner returns metrics. It never logs or writes them.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Generic, NamedTuple, TypeVar
@@ -43,21 +44,21 @@ Data = TypeVar("Data")
 
 
 class Totals(NamedTuple):
-    """Metrics of the minibatches that were evaluated and finite."""
+    """Sums and maxima over the minibatches that were evaluated and are finite."""
 
-    steps: tf.Tensor  # [] how many there were
+    steps: tf.Tensor  # [] number of minibatches
     sums: tf.Tensor  # [len(MEAN_METRICS)]
     largest_ratio: tf.Tensor  # []
-    first_ratio: tf.Tensor  # [] the largest of the first minibatch
+    first_ratio: tf.Tensor  # [] the largest ratio of the first minibatch
 
 
 class UpdateState(NamedTuple):
-    """What the loops over epochs and minibatches carry."""
+    """The state of the loops over epochs and minibatches."""
 
-    proceed: tf.Tensor  # [] bool, False: the update ends here
+    proceed: tf.Tensor  # [] bool, False ends the update
     totals: Totals
-    epoch_kl: tf.Tensor  # [] of the latest epoch: the sum over its minibatches so far; once it is over, their mean
-    found: tf.Tensor  # [] int64, what the guard has found
+    epoch_kl: tf.Tensor  # [] sum of the KL over the minibatches of the current epoch, or its mean after the epoch
+    found: tf.Tensor  # [] int64, index into `guard.QUANTITIES`, or NOTHING
 
 
 def _nothing_else(data: object) -> Mapping[Quantity, Masked]:
@@ -66,29 +67,31 @@ def _nothing_else(data: object) -> Mapping[Quantity, Masked]:
 
 
 class PPOLearner(tf.Module, Generic[Data, Inputs]):
-    """Trains a policy on batches by proximal policy optimisation [Schulman et al. 2017].
+    """Trains a policy on batches by proximal policy optimization [Schulman et al. 2017].
 
-    One `update` is one iteration: `num_epochs` passes over the batch in minibatches, each a step of Adam on the
-    objective (see `objective.Objective`). Numbers that are not finite never reach the weights (see `guard.Guard`).
+    One call of `update` is one iteration: `num_epochs` passes over the batch in minibatches, with one step of Adam on
+    the objective for each minibatch (see `objective.Objective`). Numbers that are not finite never reach the weights
+    (see `guard.Guard`).
 
     Args:
-      policy: what is trained: `evaluate_actions(inputs, actions)` and `trainable_variables`.
-      config: the hyperparameters.
-      num_iterations: updates in the run; the schedules reach their end there.
-      prepare: turns what `update` is given into a Batch inside the compiled program (a rollout into advantages,
-        say); None: `update` is given a Batch.
-      refresh: as `prepare`, but with the values of the policy as it is now: where `recompute_advantages` is on, each
-        epoch takes its advantages and returns [Andrychowicz et al. 2021].
-      guarded: what must be finite in what `update` is given, besides the batch; as a rule nothing else.
-      item_size: transitions that one item of a batch holds: the rollout length where an item is an environment with
-        its whole time. A minibatch has `config.minibatch_size / item_size` items.
-      seed: seeds the order of minibatches.
+      policy: the policy to train.
+      config: the settings of PPO.
+      num_iterations: number of updates in the run. The schedules end there.
+      prepare: converts the argument of `update` to a Batch inside the compiled program, for example a rollout to
+        transitions with advantages. None: the argument is a Batch.
+      refresh: like `prepare`, but with the values of the current policy. If `recompute_advantages` is on, each epoch
+        uses the advantages and returns of its result [Andrychowicz et al. 2021].
+      guarded: returns the quantities of the argument of `update` that must be finite, besides those of the batch. By
+        default there are none.
+      item_size: number of transitions in one item of a batch. It is the rollout length if an item is an environment
+        with all its steps. A minibatch has `config.minibatch_size / item_size` items.
+      seed: seed of the order of the items.
       mode: "xla", "graph" or "eager".
-      replicas: they share each minibatch; all of them are given the same data.
+      replicas: the replicas that share each minibatch. All of them get the same data.
 
     Raises:
-      UsageError: if `recompute_advantages` is on without a `refresh`, or minibatches cannot be divided into items or
-        shared.
+      UsageError: if `recompute_advantages` is on without `refresh`, or if a minibatch cannot be divided into items or
+        among replicas.
     """
 
     def __init__(
@@ -117,7 +120,7 @@ class PPOLearner(tf.Module, Generic[Data, Inputs]):
         self.prepare = prepare
         self.refresh = refresh if config.recompute_advantages else None
         if config.recompute_advantages and refresh is None:
-            raise UsageError("recompute_advantages wants values anew in each epoch, but there is no refresh: give one")
+            raise UsageError("recompute_advantages is on, but refresh is None: give the learner a refresh function")
         self.guarded = guarded
         self.seed = tf.constant([seed, 0x0FF5E7], tf.int32)
         self.learning_rate = make_schedule(
@@ -134,10 +137,14 @@ class PPOLearner(tf.Module, Generic[Data, Inputs]):
         self.update = compiled(self.update_function, mode)
 
     def update_function(self, data: Data) -> Metrics:
-        """Trains on one rollout; `update` is the compiled form.
+        """Trains on one rollout. `update` is the compiled form of this method.
+
+        Args:
+          data: the rollout, in the form that `prepare` takes.
 
         Returns:
-          METRICS: means over the minibatches that were evaluated and finite, where the name says nothing else.
+          The metrics `METRICS`, scalars by name. Unless its name says otherwise, a metric is a mean over the
+          minibatches that were evaluated and are finite.
         """
         batch = self._prepared(data)
         learning_rate = self.learning_rate(self.iteration)
@@ -146,7 +153,7 @@ class PPOLearner(tf.Module, Generic[Data, Inputs]):
         )
         self.optimizer.learning_rate.assign(learning_rate)
         trained = [*self.policy.trainable_variables, *self.optimizer.variables]
-        before = [tf.identity(variable) for variable in trained]  # TensorFlow copies what is about to be written
+        before = [tf.identity(variable) for variable in trained]  # TensorFlow copies a variable when it is assigned
         result = self._run_epochs(data, batch, coefficients)
         is_finite = result.found == NOTHING
         self._undo_unless(is_finite, trained, before)
@@ -173,14 +180,17 @@ class PPOLearner(tf.Module, Generic[Data, Inputs]):
         if self.prepare is not None:
             return self.prepare(data)
         if not isinstance(data, Batch):
-            raise UsageError(f"update was given a {type(data).__name__}, not a Batch: give the learner a prepare")
+            raise UsageError(
+                f"update was called with a {type(data).__name__}; it must be a Batch: give the learner a prepare "
+                "function"
+            )
         return data
 
     def _run_epochs(self, data: Data, batch: Batch[Inputs], coefficients: Coefficients) -> UpdateState:
-        """Takes the gradient steps of an iteration, until the guard finds something or target_kl is exceeded."""
+        """Takes the gradient steps of an iteration, until the guard finds something or target_kl ends the iteration."""
         num_items = batch.actions.shape[0]
         num_minibatches = exact_div(
-            num_items * self.item_size, self.config.minibatch_size, "the batch", "minibatch_size"
+            num_items * self.item_size, self.config.minibatch_size, "the size of the batch", "minibatch_size"
         )
         rows = [num_minibatches, self.items_per_minibatch]
         seed = fold_in(self.seed, self.iteration)
@@ -218,7 +228,7 @@ class PPOLearner(tf.Module, Generic[Data, Inputs]):
         return state
 
     def _train_on(self, minibatch: Batch[Inputs], coefficients: Coefficients, state: UpdateState) -> UpdateState:
-        """Evaluates a minibatch and, where all is finite, takes a gradient step and counts it."""
+        """Evaluates a minibatch. If everything is finite, takes a gradient step and adds the metrics to the totals."""
         metrics, gradients = self.objective.gradients(minibatch, coefficients)
         found = self.guard.of_step(metrics["loss/total"], metrics["policy/grad_norm"])
         is_finite = found == NOTHING
@@ -237,7 +247,7 @@ class PPOLearner(tf.Module, Generic[Data, Inputs]):
         )
 
     def _step(self, gradients: Gradients, approx_kl: tf.Tensor) -> tf.Tensor:
-        """Applies the gradients, unless target_kl forbids it. Returns whether the epochs go on."""
+        """Applies the gradients unless target_kl ends the iteration. Returns whether the iteration continues."""
 
         def apply() -> tf.Tensor:
             self.replicas.apply(self.optimizer, gradients, self.policy.trainable_variables)
@@ -249,9 +259,10 @@ class PPOLearner(tf.Module, Generic[Data, Inputs]):
 
     @staticmethod
     def _undo_unless(is_finite: tf.Tensor, variables: Sequence[Variable], before: list[tf.Tensor]) -> None:
-        """Restores the variables to their values before the update, if something in it was not finite.
+        """Restores the variables to their values before the update if something in it was not finite.
 
-        This happens once an update: to check before each gradient step would cost a plain graph a tenth of its time.
+        This happens once per update. A check before each gradient step would take about a tenth of the time of a plain
+        graph.
         """
 
         def undo() -> tf.Tensor:

@@ -1,4 +1,4 @@
-"""What PPO minimises on a minibatch, and its gradients."""
+"""The objective of PPO on a minibatch, and its gradients."""
 
 from typing import Generic, NamedTuple, TypeAlias
 
@@ -29,11 +29,11 @@ MEAN_METRICS = (
 
 
 Metrics: TypeAlias = dict[str, tf.Tensor]  # scalars
-Gradients: TypeAlias = list[tf.Tensor]  # one of the shape of each trainable variable
+Gradients: TypeAlias = list[tf.Tensor]  # one per trainable variable, of the same shape
 
 
 class Coefficients(NamedTuple):
-    """The weights that schedules and adaptive rules change."""
+    """The coefficients that schedules and adaptive rules change."""
 
     clip_ratio: tf.Tensor  # []
     entropy_coeff: tf.Tensor  # []
@@ -41,24 +41,29 @@ class Coefficients(NamedTuple):
 
 
 class Normalizers(NamedTuple):
-    """The counts of a whole minibatch, by which every mean over a piece of it divides."""
+    """The numbers of counted entries in a whole minibatch. A mean over a part of the minibatch divides by them."""
 
-    actions: tf.Tensor  # [] entries of the mask, at least 1
-    values: tf.Tensor  # [] entries of the value mask, at least 1
+    actions: tf.Tensor  # [] true entries of the mask, at least 1
+    values: tf.Tensor  # [] true entries of the value mask, at least 1
 
 
 class Objective(Generic[Inputs]):
-    """policy loss + value_coeff * value loss - entropy_coeff * entropy + kl_coeff * KL [Schulman et al. 2017, eq. 9].
+    """The loss that PPO minimizes.
 
-    KL is KL(old || new), exact where the batch holds the old distribution, or KL(policy || reference) where it holds
-    the reference's log-probabilities. With `kl_in` "reward" the last term is left out, because the
-    batch has kl_coeff * KL taken off its rewards.
+    The loss is::
+
+        policy loss + value_coeff * value loss - entropy_coeff * entropy + kl_coeff * KL
+
+    Source: Schulman et al. 2017, equation 9 with the KL penalty of equation 8. KL is `KL(policy || reference)` if the
+    batch has log-probabilities of a reference, and otherwise `KL(old || new)`. The latter is exact if the batch has the
+    old distribution. With `kl_in` "reward" the last term is left out, because the rewards of the batch already contain
+    it.
 
     Args:
-      policy: what is trained: `evaluate_actions(inputs, actions)` and `trainable_variables`.
-      config: the hyperparameters.
-      replicas: they share each minibatch.
-      mode: "xla", "graph" or "eager": how a replica's share is compiled.
+      policy: the policy to train.
+      config: the settings of PPO.
+      replicas: the replicas that share each minibatch.
+      mode: "xla", "graph" or "eager", the compilation mode of the share of a replica.
     """
 
     def __init__(self, policy: Policy[Inputs], config: PPOConfig, replicas: Replicas = ALONE, mode: str = "eager"):
@@ -68,10 +73,17 @@ class Objective(Generic[Inputs]):
         self._of_share = compiled(self._accumulated, mode)
 
     def gradients(self, minibatch: Batch[Inputs], coefficients: Coefficients) -> tuple[Metrics, Gradients]:
-        """Computes the metrics of a minibatch and its clipped gradients, summed over replicas and micro-batches.
+        """Computes the metrics and the clipped gradients of a minibatch.
 
-        Advantages are whitened over the whole minibatch, and every mean divides by the whole minibatch's count, so that
-        the pieces add up to the same gradient.
+        Advantages are whitened over the whole minibatch. Every mean divides by the number of counted entries of the
+        whole minibatch, so the gradients of replicas and micro-batches add up to the gradient of the minibatch.
+
+        Args:
+          minibatch: the minibatch, with M items.
+          coefficients: the current coefficients.
+
+        Returns:
+          A tuple of metrics, scalars by name, and gradients, one per trainable variable.
         """
         if self.config.normalize_advantages:
             minibatch = minibatch._replace(advantages=masked_whiten(minibatch.advantages, minibatch.mask))
@@ -96,7 +108,7 @@ class Objective(Generic[Inputs]):
     def _accumulated(
         self, minibatch: Batch[Inputs], coefficients: Coefficients, normalizers: Normalizers
     ) -> tuple[Metrics, Gradients]:
-        """Computes metrics and gradients of a minibatch or a share of it, micro-batch by micro-batch."""
+        """Computes metrics and gradients of a minibatch, or of a replica's share, one micro-batch after another."""
         pieces = self.config.num_micro_batches
         if pieces == 1:
             metrics, gradients = self._loss_and_gradients(minibatch, coefficients, normalizers)
@@ -150,10 +162,12 @@ class Objective(Generic[Inputs]):
             entropy = masked_mean(evaluation.entropies, batch.mask, normalizers.actions)
             kl = masked_mean(_divergence(batch, evaluation), batch.mask, normalizers.actions)
             total = policy_loss + config.value_coeff * value_loss - coefficients.entropy_coeff * entropy
-            if config.kl_coeff > 0 and config.kl_in == "loss":  # elsewhere its gradient is not paid for
+            if config.kl_coeff > 0 and config.kl_in == "loss":  # otherwise its gradient is not computed
                 total += coefficients.kl_coeff * kl
         gradients = tape.gradient(total, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-        gradients = [tf.convert_to_tensor(gradient) for gradient in gradients]  # an embedding's may be sparse
+        gradients = [
+            tf.convert_to_tensor(gradient) for gradient in gradients
+        ]  # the gradient of an embedding may be sparse
         losses = {
             "loss/policy": policy_loss,
             "loss/value": value_loss,
@@ -166,11 +180,12 @@ class Objective(Generic[Inputs]):
 
 
 def _divergence(batch: Batch[Inputs], evaluation: ActionEvaluation) -> tf.Tensor:
-    """Computes the element-wise KL that is penalised: [N] or [N, T].
+    """Computes the KL of each entry, [N] or [N, T].
 
-    Against a reference, on the policy's own samples, k2 is the estimator whose gradient is that of
-    KL(policy || reference). Against the old policy, which sampled, it is exact where its distribution was kept, and
-    otherwise k3, whose samples and gradient then fit [Schulman 2020].
+    - With a reference, it is k2 on samples of the policy. The expectation of its gradient is the gradient of
+      `KL(policy || reference)` [Schulman 2020].
+    - Without a reference, it is the exact `KL(old || new)` if the old and the new distribution are given.
+    - Otherwise it is k3 on samples of the old policy, an estimate of `KL(old || new)` [Schulman 2020].
     """
     if batch.reference_log_probs is not None:
         return kl_k2(zero_outside(evaluation.log_probs - batch.reference_log_probs, batch.mask))
@@ -179,7 +194,7 @@ def _divergence(batch: Batch[Inputs], evaluation: ActionEvaluation) -> tf.Tensor
         return approximate_kl(tf.clip_by_value(log_ratio, -MAX_LOG_RATIO, MAX_LOG_RATIO))
 
     def inside(old: tf.Tensor, new: tf.Tensor) -> tf.Tensor:
-        # What is masked may be NaN, which times 0 is NaN: it is given a divergence of 0.
+        # Masked entries may be NaN, and NaN * 0 is NaN. Equal distributions give these entries a divergence of 0.
         mask = tf.reshape(batch.mask, [*batch.mask.shape, *[1] * (old.shape.rank - batch.mask.shape.rank)])
         return tf.where(mask, old, tf.stop_gradient(new))
 

@@ -1,4 +1,7 @@
-"""The data that flows between the rooms, with a shape comment a field, and what the learner asks of a policy."""
+"""The data types of PPO, and the interface of a policy that the learner needs.
+
+Data are NamedTuples with a shape comment for each field.
+"""
 
 from collections.abc import Sequence
 from typing import Generic, NamedTuple, Protocol, TypeVar
@@ -16,13 +19,15 @@ Inputs_contra = TypeVar("Inputs_contra", contravariant=True)
 
 
 class Trajectory(NamedTuple):
-    """T steps of B environments, time-major, before any value is computed.
+    """T steps of B environments, time-major, without values and log-probabilities.
 
-    `observations` are what the policy saw: normalised, where a run normalises them. They have one row more than the
-    rest: the last one is where the next trajectory starts. Where an environment starts a new episode in a step of its
-    own (gymnasium's NEXT_STEP autoreset, and every in-graph environment), `observations[t + 1]` is the true successor
-    of step t and `successors` is empty; where it starts at once, `successors` holds the observations that really
-    followed.
+    `observations` are the inputs of the policy. They are normalized if the run normalizes them. They have one row more
+    than the other fields: the last row is the start of the next trajectory. `successors` depends on how environments
+    start a new episode:
+
+    - In a separate step (Gymnasium's NEXT_STEP autoreset, and every in-graph environment): `observations[t + 1]` is the
+      true successor of step t, and `successors` is empty.
+    - In the same step: `successors` holds the true successors.
     """
 
     observations: Nest  # [T + 1, B, ...]
@@ -32,14 +37,14 @@ class Trajectory(NamedTuple):
     terminated: tf.Tensor  # [T, B] bool
     truncated: tf.Tensor  # [T, B] bool
     mask: tf.Tensor  # [T, B] bool, False where the step only started a new episode
-    episode_returns: tf.Tensor  # [T, B] float32, sum of the rewards of the running episode, up to each step
-    episode_lengths: tf.Tensor  # [T, B] int64, steps of the running episode, up to each step
-    raw_observations: dict[str, tf.Tensor]  # [T + 1, B, ...] the normalised parts, as the environment shows them
+    episode_returns: tf.Tensor  # [T, B] float32, sum of the rewards of the current episode, up to each step
+    episode_lengths: tf.Tensor  # [T, B] int64, steps of the current episode, up to each step
+    raw_observations: dict[str, tf.Tensor]  # [T + 1, B, ...] the normalized parts, before normalization
     successors: Nest = ()  # [T, B, ...], or empty
 
 
 class Rollout(NamedTuple):
-    """A trajectory with the values and log-probabilities of the policy that collected it: one element of tf.data."""
+    """A trajectory with the values and log-probabilities of the policy that collected it, one element of `tf.data`."""
 
     all_observations: Nest  # [T + 1, B, ...], as in a Trajectory
     actions: tf.Tensor  # [T, B, ...]
@@ -52,20 +57,20 @@ class Rollout(NamedTuple):
     truncated: tf.Tensor  # [T, B] bool
     mask: tf.Tensor  # [T, B] bool
     metrics: dict[str, tf.Tensor]  # scalars, named as in metrics.METRICS
-    memory: tuple[tf.Tensor, ...] = ()  # [B, ...] what a recurrent policy remembered before the first step
+    memory: tuple[tf.Tensor, ...] = ()  # [B, ...] state of a recurrent policy before the first step
     successors: Nest = ()  # [T, B, ...], or empty, as in a Trajectory
 
     @property
     def observations(self) -> Nest:
-        """Observations [T, B, ...] that were acted on."""
+        """The observations of the T steps, [T, B, ...]."""
         return map_tensors(lambda x: x[:-1], self.all_observations)
 
     def guarded(self) -> dict[Quantity, Masked]:
-        """Returns what must be finite, besides what the batch holds."""
+        """Returns the quantities that must be finite, besides those of the batch."""
         successors = self.successors
         if not tf.nest.flatten(successors):
             successors = map_tensors(lambda x: x[1:], self.all_observations)
-        # What an episode ended in counts for nothing.
+        # The observation after a terminal step is not used.
         successors = map_tensors(lambda x: finite_outside(x, ~self.terminated), successors)
         return {
             Quantity.OBSERVATION: Masked((self.observations, successors), self.mask),
@@ -74,22 +79,25 @@ class Rollout(NamedTuple):
 
 
 class Batch(NamedTuple, Generic[Inputs]):
-    """What the learner trains on: N items along the leading axis, each a transition, a sequence or an environment."""
+    """The training data of the learner: N items along the leading axis.
 
-    inputs: Inputs  # [N, ...] what `Policy.evaluate_actions` takes
+    An item is a transition, a sequence, or an environment with all its steps.
+    """
+
+    inputs: Inputs  # [N, ...] inputs of `Policy.evaluate_actions`
     actions: tf.Tensor  # [N, ...]
     old_log_probs: tf.Tensor  # [N] or [N, T]
     old_values: tf.Tensor  # [N] or [N, T]
     advantages: tf.Tensor  # [N] or [N, T]
     returns: tf.Tensor  # [N] or [N, T]
     mask: tf.Tensor  # [N] or [N, T] bool
-    old_distribution: Distribution | None = None  # raw parameters, [N, ...]: with them KL(old || new) is exact
-    reference_log_probs: tf.Tensor | None = None  # [N] or [N, T]: with them the KL term is KL(policy || reference)
-    value_mask: tf.Tensor | None = None  # like mask, where other entries count for the value than for the policy
-    reference_kl: tf.Tensor | None = None  # [N] KL(policy || reference) of each item as sampled, for an adaptive rule
+    old_distribution: Distribution | None = None  # raw parameters, [N, ...], for an exact KL(old || new)
+    reference_log_probs: tf.Tensor | None = None  # [N] or [N, T], for a KL term KL(policy || reference)
+    value_mask: tf.Tensor | None = None  # bool [N] or [N, T], mask of the value loss if it differs from mask
+    reference_kl: tf.Tensor | None = None  # [N] KL(policy || reference) of the sampled items, for an adaptive rule
 
     def guarded(self) -> dict[Quantity, Masked]:
-        """Returns what must be finite."""
+        """Returns the quantities that must be finite."""
         value_mask = value_mask_of(self)
         quantities = {
             Quantity.OLD_LOG_PROBS: Masked(self.old_log_probs, self.mask),
@@ -103,12 +111,12 @@ class Batch(NamedTuple, Generic[Inputs]):
 
 
 def value_mask_of(batch: Batch[Inputs]) -> tf.Tensor:
-    """Returns the mask of the entries that count for the value, bool [N] or [N, T]."""
+    """Returns the mask of the value loss, bool [N] or [N, T]."""
     return batch.mask if batch.value_mask is None else batch.value_mask
 
 
 class ActionEvaluation(NamedTuple):
-    """What a policy says about given actions at given inputs."""
+    """Log-probabilities, entropies, values and distributions of a policy for given actions."""
 
     log_probs: tf.Tensor  # [N] or [N, T]
     entropies: tf.Tensor  # [N] or [N, T]
@@ -117,11 +125,16 @@ class ActionEvaluation(NamedTuple):
 
 
 class Policy(Protocol, Generic[Inputs_contra]):
-    """All that the learner asks of a policy; how it acts is not the learner's concern."""
+    """The interface that the learner needs of a policy. It does not include how the policy acts."""
 
     @property
     def trainable_variables(self) -> Sequence[Variable]:
-        """What is trained, in a fixed order."""
+        """The trainable variables, in a fixed order."""
 
     def evaluate_actions(self, inputs: Inputs_contra, actions: tf.Tensor) -> ActionEvaluation:
-        """Evaluates actions [N, ...] at inputs [N, ...], differentiably."""
+        """Evaluates actions differentiably.
+
+        Args:
+          inputs: [N, ...].
+          actions: [N, ...].
+        """

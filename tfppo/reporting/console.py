@@ -1,4 +1,7 @@
-"""The terminal: a live line of metrics, and bars of progress."""
+"""Progress bars and a live line of metrics for the terminal.
+
+If the standard output is not a terminal, `ConsoleWriter` prints a plain line every few seconds.
+"""
 
 import contextlib
 import math
@@ -8,13 +11,13 @@ from typing import Any
 
 
 class ConsoleWriter:
-    """A live progress bar on a terminal; elsewhere a line every few seconds.
+    """Shows metrics in a live progress bar on a terminal, or as a line every few seconds elsewhere.
 
     Args:
-      num_iterations: of the run.
-      columns: metrics that are shown, and what they are called.
-      step_metric: the metric that counts steps; None: steps are not shown.
-      start: iterations that are already done.
+      num_iterations: Number of iterations of the whole run.
+      columns: Labels of the metrics to show, by metric name.
+      step_metric: Name of the metric that counts steps. None shows no steps.
+      start: Number of iterations that are already done.
     """
 
     SECONDS_BETWEEN_LINES = 5.0
@@ -30,6 +33,12 @@ class ConsoleWriter:
         self._unprinted = ""
 
     def write(self, iteration: int, metrics: Mapping[str, float]) -> None:
+        """Shows the metrics of an iteration.
+
+        Args:
+          iteration: Number of the iteration, from 0.
+          metrics: Values by metric name.
+        """
         done = iteration + 1
         shown = [] if self._step_metric is None else [f"{int(metrics[self._step_metric]):,} steps"]
         shown += [f"{label} {_readable(metrics[name])}" for name, label in self._columns.items()]
@@ -41,14 +50,15 @@ class ConsoleWriter:
             self._print()
 
     def flush(self) -> None:
-        """There is nothing to flush."""
+        """Does nothing: output to the terminal is not buffered."""
 
     def close(self) -> None:
+        """Stops the progress bar, and prints the latest line if there is no progress bar."""
         self._progress.stop()
         self._print()
 
     def _print(self) -> None:
-        """Prints the latest line, once, where there is no live display."""
+        """Prints the latest line once, if there is no live display."""
         if self._progress.disable and self._unprinted:
             print(self._unprinted, flush=True)
         self._unprinted = ""
@@ -62,7 +72,15 @@ def _readable(value: float) -> str:
 
 @contextlib.contextmanager
 def progress_bar(description: str, total: int) -> Iterator[Callable[[float], None]]:
-    """A progress bar on a terminal, moved by calling what it yields with how much is done; nothing elsewhere."""
+    """Shows a progress bar on a terminal, and nothing elsewhere.
+
+    Args:
+      description: Text in front of the bar.
+      total: Amount of work at which the bar is full.
+
+    Yields:
+      A function that moves the bar: call it with the amount of work that is done.
+    """
     with _make_progress() as progress:
         task = progress.add_task(description, total=total, note="")
         yield lambda completed: progress.update(task, completed=completed)

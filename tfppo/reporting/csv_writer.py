@@ -1,4 +1,4 @@
-"""metrics.csv: a row an iteration."""
+"""Writes and reads the file `metrics.csv` of a run, which has one row per recorded iteration."""
 
 import csv
 import os
@@ -8,12 +8,14 @@ from typing import IO
 
 
 class CsvWriter:
-    """metrics.csv: a column `iteration`, then one for each metric.
+    """Writes rows of metrics to a CSV file: a column `iteration`, then one column per metric.
+
+    If a resumed run has metrics that the existing file lacks, the existing rows get "nan" in the new columns.
 
     Args:
-      path: of the file.
-      start: a resumed run's first iteration: rows from it on belong to what is redone, and are dropped. Rows of a
-        version that had fewer metrics get "nan" for the others.
+      path: Path of the file.
+      start: First iteration of a resumed run, 0 for a new run. Existing rows from this iteration on are dropped,
+        because the resumed run computes them again.
     """
 
     def __init__(self, path: Path, start: int = 0):
@@ -21,10 +23,16 @@ class CsvWriter:
         self._kept: list[dict[str, str]] = []
         if start > 0 and path.exists():
             self._kept = [row for row in csv.DictReader(whole_lines(path)) if int(row["iteration"]) < start]
-        self._is_new = True  # nothing was written yet but what is kept
+        self._is_new = True  # until the first call of `write`
         self._rewrite(list(self._kept[0]) if self._kept else [])
 
     def write(self, iteration: int, metrics: Mapping[str, float]) -> None:
+        """Appends a row, which other processes can read at once.
+
+        Args:
+          iteration: Number of the iteration, from 0.
+          metrics: Values by metric name. The first call fixes the names.
+        """
         row = {"iteration": iteration, **{name: _plain(value) for name, value in metrics.items()}}
         if self._is_new:
             columns = list(dict.fromkeys([*self._writer.fieldnames, *row]))
@@ -36,7 +44,7 @@ class CsvWriter:
         self._file.flush()
 
     def _rewrite(self, names: list[str]) -> None:
-        """Writes the header, and below it the rows that are kept, in place of the file, and goes on behind them."""
+        """Replaces the file with a header and the kept rows, and opens it to append rows."""
         new = self._path.with_name(self._path.name + ".tmp")
         self._file: IO[str] = new.open("w", newline="")
         self._writer = csv.DictWriter(self._file, names, restval="nan")
@@ -47,18 +55,23 @@ class CsvWriter:
         new.replace(self._path)
 
     def flush(self) -> None:
+        """Writes buffered rows to the disk, so that they survive a power failure."""
         self._file.flush()
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
+        """Closes the file."""
         self._file.close()
 
 
 def whole_lines(path: Path) -> list[str]:
-    """The lines of a text file, without one that a process was killed in the middle of."""
+    """Returns the complete lines of a text file.
+
+    A last line without a line break is left out: a process may have been killed while it wrote that line.
+    """
     return [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
 
 
 def _plain(value: float) -> str:
-    """Seven digits, which is all that float32 has; counts in full."""
+    """Formats a float with seven digits, the precision of float32, and a whole number with all its digits."""
     return str(int(value)) if float(value).is_integer() else f"{value:.7g}"

@@ -1,4 +1,4 @@
-"""Pictures of metrics: of one run, and of several in groups."""
+"""Plots metrics of one run, or of groups of runs, into picture files."""
 
 import csv
 from collections.abc import Callable, Mapping, Sequence
@@ -10,22 +10,33 @@ import numpy as np
 from tfppo.errors import UsageError
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000")
-"""Colours that colour-blind people tell apart too (Okabe and Ito 2008), without the yellow, which is faint on white."""
+"""Palette for colour-blind readers (Okabe and Ito 2008), without yellow, which is hard to see on white."""
 Floats = Sequence[float] | np.ndarray  # [N]
-LINES = ("-", "--", ":", "-.")  # where there are more lines than colours
+LINES = ("-", "--", ":", "-.")  # a plot with more lines than colours uses the next line style
 
 
 class Band(NamedTuple):
-    """A line with a band about it: what a group of runs did."""
+    """The mean of a group of runs, with an optional band around it."""
 
     label: str
     x: np.ndarray  # [N]
     mean: np.ndarray  # [N], over the runs
-    edges: tuple[np.ndarray, np.ndarray] | None  # [N] and [N], below and above; None: there is no band
+    edges: tuple[np.ndarray, np.ndarray] | None  # lower [N] and upper [N] edge; None: no band
 
 
 def plot_curve(metrics: Path, picture: Path, x: str, y: str | Sequence[str], title: str) -> None:
-    """Draws columns of a metrics.csv over its column `x` into a PNG file: one panel, or one below the other."""
+    """Plots columns of a `metrics.csv` over its column `x` into a PNG file.
+
+    Args:
+      metrics: Path of the `metrics.csv`.
+      picture: Path of the PNG file to write.
+      x: Column of the horizontal axis.
+      y: Column of the vertical axis. Several columns get one panel each, stacked vertically.
+      title: Title of the plot.
+
+    Raises:
+      UsageError: If the `metrics.csv` cannot be read.
+    """
     names = [y] if isinstance(y, str) else list(y)
     rows = read_metrics(metrics)
     figure, panels = _figure(len(names))
@@ -38,7 +49,20 @@ def plot_curve(metrics: Path, picture: Path, x: str, y: str | Sequence[str], tit
 
 
 def plot_frontier(metrics: Path, picture: Path, x: str, y: str, title: str) -> None:
-    """Draws one column of a metrics.csv against another, a point a row, from the first (light) to the last (dark)."""
+    """Draws a scatter plot of two columns of a `metrics.csv` into a PNG file.
+
+    Each row is one point. The colour goes from light (first row) to dark (last row).
+
+    Args:
+      metrics: Path of the `metrics.csv`.
+      picture: Path of the PNG file to write.
+      x: Column of the horizontal axis.
+      y: Column of the vertical axis.
+      title: Title of the plot.
+
+    Raises:
+      UsageError: If the `metrics.csv` cannot be read.
+    """
     rows = read_metrics(metrics)
     figure, (axes,) = _figure(1)
     axes.scatter([row[x] for row in rows], [row[y] for row in rows], c=range(len(rows)), cmap="Oranges", s=18)
@@ -49,14 +73,27 @@ def plot_frontier(metrics: Path, picture: Path, x: str, y: str, title: str) -> N
 
 
 def deviation(values: np.ndarray) -> tuple[str, tuple[np.ndarray, np.ndarray]]:
-    """A band of one standard deviation, that of a sample (n - 1), to both sides of the mean of runs' values [runs, N]:
-    what it is called, and its edges [N], below and above."""
+    """Computes a band of one sample standard deviation (n - 1) on each side of the mean.
+
+    Args:
+      values: Values [runs, N] of at least two runs.
+
+    Returns:
+      A description of the band, and its lower and upper edges, each [N].
+    """
     mean, std = values.mean(axis=0), values.std(axis=0, ddof=1)
     return f"mean ± sample standard deviation of {len(values)} runs", (mean - std, mean + std)
 
 
 def extremes(values: np.ndarray) -> tuple[str, tuple[np.ndarray, np.ndarray]]:
-    """A band from the lowest to the highest of the runs, as `deviation`."""
+    """Computes a band from the lowest to the highest value of the runs.
+
+    Args:
+      values: Values [runs, N].
+
+    Returns:
+      A description of the band, and its lower and upper edges, each [N].
+    """
     return f"mean, lowest and highest of {len(values)} runs", (values.min(axis=0), values.max(axis=0))
 
 
@@ -65,20 +102,26 @@ def band_of(
     label: str = "",
     kind: Callable[[np.ndarray], tuple[str, tuple[np.ndarray, np.ndarray]]] = deviation,
 ) -> Band:
-    """The mean of runs with a band about it, where all of them have values; one run is drawn without a band.
+    """Computes the mean of runs, and a band around it if there are several runs.
+
+    The result covers the range of x in which every run has values. Runs are interpolated linearly between their
+    points.
 
     Args:
-      curves: x and y of each run, in the order of x; between its points a run is interpolated linearly.
-      label: what the runs are, if that is to be said.
-      kind: `deviation` or `extremes`.
+      curves: One pair (x, y) per run. x is sorted in ascending order.
+      label: Name of the group. An empty string shows only the description of the band.
+      kind: Function that computes the band, `deviation` or `extremes`.
+
+    Returns:
+      The mean and the band. A single run has no band.
 
     Raises:
-      ValueError: if the runs have values at no x in common.
+      ValueError: If there is no x at which all runs have values.
     """
     first, last = max(x[0] for x, _ in curves), min(x[-1] for x, _ in curves)
     if first > last:
-        raise ValueError(f"the first of these runs ends at {last}, before another begins at {first}")
-    # All of the runs' own points: between two of them every run is a straight line, and so is their mean.
+        raise ValueError(f"one run ends at {last}, before another run begins at {first}; they must overlap")
+    # Every x of every run: the mean is a straight line between two neighbouring points of this grid.
     grid = np.unique(np.concatenate([x for x, _ in curves]))
     grid = grid[(first <= grid) & (grid <= last)]
     values = np.stack([np.interp(grid, *curve) for curve in curves])  # [runs, N]
@@ -89,14 +132,21 @@ def band_of(
 def plot_bands(
     panels: Mapping[str, Sequence[Band]], picture: Path, x: str, title: str, goal: float | None = None
 ) -> None:
-    """Draws lines with their bands: for each metric a panel of the groups, which have one colour in all panels; and a
-    dashed line at the goal. The kind of picture hangs on the file's ending."""
+    """Plots the means and bands of groups of runs into a picture file.
+
+    Args:
+      panels: Bands by metric name. Each metric gets one panel, and a group has the same colour in all panels.
+      picture: Path of the picture to write. Its ending selects the format, such as .png, .svg or .pdf.
+      x: Name of the horizontal axis.
+      title: Title of the plot.
+      goal: Height of a dashed horizontal line in every panel. None draws no line.
+    """
     figure, axes_of_panels = _figure(len(panels))
     for axes, (name, bands) in zip(axes_of_panels, panels.items(), strict=True):
         for number, (label, steps, mean, edges) in enumerate(bands):
             row, column = divmod(number, len(COLOURS))
             colour, line = COLOURS[column], LINES[row % len(LINES)]
-            point = "o" if len(steps) == 1 else None  # which no line would show
+            point = "o" if len(steps) == 1 else None  # a line through one point is invisible
             axes.plot(steps, mean, color=colour, linestyle=line, marker=point, linewidth=2, label=label)
             if edges is not None:
                 axes.fill_between(steps, *edges, color=colour, alpha=0.2, linewidth=0)
@@ -110,14 +160,26 @@ def plot_bands(
 
 
 def read_metrics(metrics: Path) -> list[dict[str, float]]:
-    """The rows of a metrics.csv. Raises UsageError if it cannot be read."""
+    """Reads the rows of a `metrics.csv`.
+
+    Args:
+      metrics: Path of the file.
+
+    Returns:
+      One dictionary per row, from column name to value.
+
+    Raises:
+      UsageError: If the file cannot be read or contains something other than numbers.
+    """
     try:
         with metrics.open(newline="") as file:
             return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
     except OSError as error:
-        raise UsageError(f"{metrics} cannot be read ({error.strerror}): the first iteration writes it") from None
-    except (ValueError, TypeError, csv.Error):  # no text, no number, or a row of another length
-        raise UsageError(f"{metrics} is damaged: it is no table of numbers") from None
+        raise UsageError(
+            f"{metrics} cannot be read ({error.strerror}); train the run for at least one iteration, which writes it"
+        ) from None
+    except (ValueError, TypeError, csv.Error):  # not UTF-8, not a number, or a row with too few or too many columns
+        raise UsageError(f"{metrics} is damaged; it must be a table of numbers: restore it or train again") from None
 
 
 def _figure(count: int) -> tuple[Any, Sequence[Any]]:

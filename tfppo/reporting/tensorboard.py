@@ -1,4 +1,4 @@
-"""A run on TensorBoard: its event files, what is written into them, and how they are cut back to a checkpoint."""
+"""Writes the TensorBoard event files of a run, and truncates them to the state of a checkpoint."""
 
 import os
 import threading
@@ -11,15 +11,16 @@ EVENTS = "events.out.tfevents.*"
 
 
 class TensorBoardWriter:
-    """An event file: scalars over environment steps (or what `step_metric` names), hparams, a graph.
+    """Writes an event file with scalars, hyperparameters, a graph, texts and pictures.
 
-    All scalars of a row travel in one event, handed to a thread that writes it: a summary call for each would cost
-    more than an iteration of CartPole.
+    All scalars of a row go into one event, which a background thread writes. One summary call per scalar would take
+    longer than an iteration of CartPole.
 
     Args:
-      folder: of the event file.
-      step_metric: the metric that is the horizontal axis; None: the iteration.
-      purge_step: a resumed run's first step: TensorBoard forgets what earlier event files say from it on.
+      folder: Folder of the event file.
+      step_metric: Name of the metric for the horizontal axis. None uses the iteration.
+      purge_step: First step of a resumed run. TensorBoard ignores points of earlier event files from this step on.
+        None for a new run.
     """
 
     def __init__(self, folder: Path, step_metric: str | None = None, purge_step: int | None = None):
@@ -35,12 +36,23 @@ class TensorBoardWriter:
             self._add(step=purge_step, session_log=self._session_log(status=self._session_log.START))
 
     def write(self, iteration: int, metrics: Mapping[str, float]) -> None:
+        """Writes the metrics of an iteration as scalars.
+
+        Args:
+          iteration: Number of the iteration, from 0.
+          metrics: Values by metric name.
+        """
         step = iteration if self._step_metric is None else int(metrics[self._step_metric])
         values = [self._summary.Value(tag=name, simple_value=value) for name, value in metrics.items()]
         self._add(step=step, summary=self._summary(value=values))
 
     def write_hparams(self, hparams: Mapping[str, Any], metrics: list[str]) -> None:
-        """The run's settings, for TensorBoard's HPARAMS page, beside the metrics it is judged by."""
+        """Writes the run's settings for TensorBoard's HPARAMS page.
+
+        Args:
+          hparams: Settings by name.
+          metrics: Names of the metrics that the page shows beside the settings.
+        """
         from tensorboard.plugins.hparams import api
 
         plain = {k: v if isinstance(v, (bool, int, float, str)) else str(v) for k, v in hparams.items()}
@@ -51,17 +63,23 @@ class TensorBoardWriter:
         self._add(step=0, summary=api.hparams_pb(plain))
 
     def write_graph(self, graph_def: bytes) -> None:
-        """A serialised GraphDef, for TensorBoard's GRAPHS page."""
+        """Writes a serialised `GraphDef` for TensorBoard's GRAPHS page."""
         self._add(step=0, graph_def=graph_def)
 
     def write_text(self, tag: str, markdown: str, step: int) -> None:
-        """A text, for TensorBoard's TEXT page."""
+        """Writes a Markdown text for TensorBoard's TEXT page."""
         from tensorboard.plugins.text.summary_v2 import text_pb
 
         self._add(step=step, summary=text_pb(tag, markdown))
 
     def write_image(self, tag: str, picture: bytes, step: int) -> None:
-        """A picture, the bytes of a PNG or of a GIF (which plays), for TensorBoard's IMAGES page."""
+        """Writes a picture for TensorBoard's IMAGES page, which plays an animated GIF.
+
+        Args:
+          tag: Name of the picture.
+          picture: Bytes of a PNG or GIF file.
+          step: Position on the horizontal axis.
+        """
         image = self._summary.Image(encoded_image_string=picture)
         self._add(step=step, summary=self._summary(value=[self._summary.Value(tag=tag, image=image)]))
 
@@ -69,14 +87,16 @@ class TensorBoardWriter:
         self._writer.add_event(self._event(wall_time=time.time(), **fields))
 
     def flush(self) -> None:
+        """Waits until the background thread has written all events to the file."""
         self._writer.flush()
 
     def close(self) -> None:
+        """Writes all events and closes the file."""
         self._writer.close()
 
 
 def event_sizes(folder: Path) -> dict[str, int]:
-    """The sizes of a run's event files, in bytes, by name; waits until so much is on the disk."""
+    """Returns the sizes of a run's event files in bytes, by file name, once their contents are on the disk."""
     sizes = {}
     for path in sorted(folder.glob(EVENTS)):
         with path.open("rb") as file:
@@ -86,7 +106,12 @@ def event_sizes(folder: Path) -> dict[str, int]:
 
 
 def cut_back(folder: Path, sizes: Mapping[str, int]) -> None:
-    """Makes a run's event files what they were when they had these sizes: what was added since is redone."""
+    """Truncates a run's event files to earlier sizes, because a resumed run writes the later events again.
+
+    Args:
+      folder: Folder of the event files.
+      sizes: Sizes in bytes by file name, from `event_sizes`. Files that are not listed are deleted.
+    """
     for path in folder.glob(EVENTS):
         size = sizes.get(path.name, 0)
         if size <= 0:
@@ -96,13 +121,16 @@ def cut_back(folder: Path, sizes: Mapping[str, int]) -> None:
 
 
 def _leave_failures_to_the_caller() -> None:
-    """TensorBoard's writing thread keeps what it fails with for the next call; Python need not print its trace too."""
+    """Stops Python from printing the traceback of a failure in TensorBoard's writing thread.
+
+    TensorBoard raises the failure again in the next call of the writer, so that the caller can handle it.
+    """
     if not isinstance(threading.excepthook, _QuietHook):
         threading.excepthook = _QuietHook(threading.excepthook)
 
 
 class _QuietHook:
-    """Hands on what other threads fail with."""
+    """Passes failures to the previous hook, except those of TensorBoard's writing thread."""
 
     def __init__(self, previous: Callable[[threading.ExceptHookArgs], object]):
         self._previous = previous

@@ -1,14 +1,22 @@
-"""What takes a row of metrics after an iteration."""
+"""Defines the interface of metric writers."""
 
 from collections.abc import Mapping
 from typing import Protocol
 
 
 class Writer(Protocol):
-    """Takes a row of metrics after an iteration."""
+    """Records a row of metrics after an iteration."""
 
-    def write(self, iteration: int, metrics: Mapping[str, float]) -> None: ...
+    def write(self, iteration: int, metrics: Mapping[str, float]) -> None:
+        """Records the metrics of an iteration.
 
-    def flush(self) -> None: ...  # to the disk
+        Args:
+          iteration: Number of the iteration, from 0.
+          metrics: Values by metric name.
+        """
 
-    def close(self) -> None: ...
+    def flush(self) -> None:
+        """Writes buffered rows to the disk."""
+
+    def close(self) -> None:
+        """Ends writing and releases resources."""

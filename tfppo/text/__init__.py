@@ -1,0 +1,1 @@
+"""PPO for language models: models, data, rewards, tasks, rollouts, training and evaluation."""

@@ -1,4 +1,4 @@
-"""What a text run is made of: the policy and its reference, the reward, and the prompts."""
+"""Makes the parts of a text run from its settings: policy, reference policy, reward and training prompts."""
 
 import keras
 import numpy as np
@@ -15,7 +15,21 @@ from tfppo.text.tasks import Task
 
 
 def make_models(model: LanguageModel, config: TextRunConfig) -> tuple[TextPolicy, LanguageModel]:
-    """The policy and its reference."""
+    """Makes the policy and its reference policy.
+
+    The reference is a frozen copy of the model. With adapters (`lora_rank`) it is the same model with the adapters
+    switched off, so that no copy is needed.
+
+    Args:
+      model: the language model before tuning; the policy changes its weights.
+      config: settings of the run.
+
+    Returns:
+      The policy and the reference policy.
+
+    Raises:
+      UsageError: if the model cannot have adapters.
+    """
     text = config.text
     critic = copy_of(model) if text.separate_critic else None
     if text.lora_rank:
@@ -25,7 +39,15 @@ def make_models(model: LanguageModel, config: TextRunConfig) -> tuple[TextPolicy
 
 
 def make_reward(task: Task, setting: str | None, given: Reward | keras.Model | None) -> Reward:
-    """Returns the reward that is given, else the one that the setting names, else the task's.
+    """Chooses the reward of a run.
+
+    Args:
+      task: task of the run.
+      setting: the setting `reward`, as `package.module:function`; None if there is none.
+      given: a reward that was passed in Python; None if there is none.
+
+    Returns:
+      `given` if it is not None, else the reward that `setting` names, else the reward of the task.
 
     Raises:
       UsageError: if the reward that the setting names cannot be loaded.
@@ -38,13 +60,16 @@ def make_reward(task: Task, setting: str | None, given: Reward | keras.Model | N
 def training_prompts(
     task: Task, codec: PromptCodec, text: TextConfig, context: int | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A task's training prompts of at most prompt_length tokens: int32 [N, P], padded on the right, and lengths [N].
+    """Encodes the training prompts of a task; prompts of more than `prompt_length` tokens are left out.
 
     Args:
-      task: of the run.
-      codec: makes tokens of the prompts.
+      task: task of the run.
+      codec: encodes the prompts.
       text: the lengths of prompts and responses.
-      context: tokens that the language model can look at; None: any.
+      context: context length of the language model, in tokens; None if it has no limit.
+
+    Returns:
+      Token ids int32 [N, P], padded on the right, and lengths int32 [N].
 
     Raises:
       UsageError: if no prompt is short enough, or prompt and response do not fit into the context.
@@ -53,12 +78,12 @@ def training_prompts(
     kept = lengths <= text.prompt_length
     if not kept.any():
         raise UsageError(
-            f"all {len(lengths)} training prompts of task {task.name} have more than prompt_length = "
-            f"{text.prompt_length} tokens, the shortest {lengths.min()}: make prompt_length larger"
+            f"prompt_length is {text.prompt_length}; the shortest of the {len(lengths)} training prompts of task "
+            f"{task.name} has {lengths.min()} tokens: increase prompt_length"
         )
     if context is not None and text.prompt_length + text.response_length > context:
         raise UsageError(
-            f"prompt_length = {text.prompt_length} and response_length = {text.response_length} do not fit "
-            f"into the language model's context of {context} tokens: make one of them smaller"
+            f"prompt_length {text.prompt_length} + response_length {text.response_length} is more than the language "
+            f"model's context of {context} tokens: decrease one of them"
         )
     return ids[kept, : lengths[kept].max()], lengths[kept]

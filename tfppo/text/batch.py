@@ -1,4 +1,4 @@
-"""From a rollout of text to the learner's batch: rewards of tokens, and their advantages."""
+"""Turns a rollout of text into the learner's batch: rewards, advantages and returns of tokens."""
 
 import tensorflow as tf
 
@@ -12,16 +12,20 @@ from tfppo.text.rollout import TextRollout
 
 
 def token_rewards(rollout: TextRollout, kl_coeff: tf.Tensor, text: TextConfig) -> tuple[tf.Tensor, tf.Tensor]:
-    """Computes the rewards of tokens, and the mask of the slots that have a value; [B, R] each.
+    """Computes the rewards of response tokens.
 
-    reward_t = -beta (log pi(y_t) - log pi_ref(y_t)), and at the last token of the response the score is added
-    [Ziegler et al. 2019, section 2.2; Stiennon et al. 2020]; with `score_position` "after_end" in the slot behind it,
-    where there is one. A response that does not end has `missing_end_penalty` subtracted from its score.
+    The reward of token `t` is `-beta (log pi(y_t) - log pi_ref(y_t))`. The last token of the response also gets the
+    score (Ziegler et al. 2019, section 2.2; Stiennon et al. 2020). With `score_position` "after_end" the position
+    after that token gets the score instead, if the response is shorter than R. `missing_end_penalty` is subtracted
+    from the score of a response that does not end.
 
     Args:
       rollout: B responses.
-      kl_coeff: beta, scalar; 0 where the KL is part of the loss.
-      text: the shaping's settings.
+      kl_coeff: beta, scalar; 0 if the KL is part of the loss.
+      text: settings of the rewards.
+
+    Returns:
+      Rewards float32 [B, R], and the bool mask [B, R] of the positions that have a reward and a value.
     """
     mask = rollout.mask
     slots = tf.range(mask.shape[1])  # [R]
@@ -34,18 +38,27 @@ def token_rewards(rollout: TextRollout, kl_coeff: tf.Tensor, text: TextConfig) -
     rewards = tf.where(is_last, scores[:, None], 0.0) - kl_coeff * rollout.log_ratio
     value_mask = slots <= last[:, None]
     if text.whiten_rewards:
-        rewards = masked_whiten(rewards, value_mask, shift_mean=False)  # keeps their mean
+        rewards = masked_whiten(rewards, value_mask, shift_mean=False)
     return zero_outside(rewards, value_mask), value_mask
 
 
 def to_batch(rollout: TextRollout, text: TextConfig, ppo: PPOConfig) -> Batch:
-    """Makes what the learner trains on: rewards a token, advantages over the response, a sequence an item."""
+    """Makes the learner's batch from a rollout.
+
+    Args:
+      rollout: B responses.
+      text: settings of the rewards.
+      ppo: gamma, gae_lambda, and whether the KL is part of the reward or of the loss.
+
+    Returns:
+      A batch of B sequences, with advantages and returns [B, R].
+    """
     in_reward = ppo.kl_in == "reward"
     rewards, value_mask = token_rewards(rollout, rollout.kl_coeff if in_reward else tf.zeros([]), text)
     values = zero_outside(rollout.values, value_mask)
     next_values = tf.concat([values[:, 1:], tf.zeros_like(values[:, :1])], axis=1)  # [B, R]
     rewards, old_values, next_values = map(tf.transpose, (rewards, values, next_values))  # [R, B]
-    never = tf.zeros(rewards.shape, tf.bool)  # behind its last slot a response is worth 0, also one that was cut
+    never = tf.zeros(rewards.shape, tf.bool)  # no flags: the value after a response is 0, even if it was cut
     advantages, returns = generalized_advantage_estimation(
         rewards, old_values, next_values, never, never, ppo.gamma, ppo.gae_lambda
     )

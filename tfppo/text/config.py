@@ -1,5 +1,7 @@
-"""The settings of text: pretraining, and tuning by PPO. No TensorFlow here, so that the command line can answer at
-once."""
+"""Settings of text runs: pretraining, reward models and tuning by PPO.
+
+This module imports no TensorFlow, so that the command line answers at once.
+"""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,39 +28,43 @@ from tfppo.settings import (
 from tfppo.training.config import RunConfig
 
 Length = Annotated[int, Ge(8)]
-VocabularySize = Annotated[int, Must(lambda v: v >= 512, "at least 512 (256 bytes, special tokens, and some pairs)")]
+VocabularySize = Annotated[int, Must(lambda v: v >= 512, "at least 512 (special tokens, 256 bytes and byte pairs)")]
 
 
 @dataclass(frozen=True, slots=True)
 class PretrainConfig:
-    """A language model and how it learns the corpus. The shipped one began with these defaults (data/NOTICE)."""
+    """Settings of a language model and of its pretraining on the corpus.
+
+    The first training run of the shipped model used these defaults (see `tfppo/assets/NOTICE`).
+    """
 
     model: Literal["gpt2", "lstm"] = "gpt2"
-    """gpt2: a small GPT-2 of KerasHub's parts; lstm: the document's recurrent one (section 4.3)."""
+    """Architecture: gpt2 is a small GPT-2 made of KerasHub layers, lstm is the LSTM of the document (section 4.3)."""
     preset: Path | None = None
-    """Folder of a language model to go on with; its kind, its sizes and its tokenizer count then."""
+    """Folder of a language model to continue with; its architecture, sizes and tokenizer replace the settings.
+    None: train a new model."""
     vocabulary_size: VocabularySize = 2048
-    """Tokens of the byte-pair tokenizer that is learnt from the corpus."""
+    """Largest vocabulary of the byte-pair tokenizer, which is trained on the corpus; at least 512."""
     num_layers: Count = 4
-    """Transformer or LSTM layers."""
+    """Number of transformer or LSTM layers."""
     num_heads: Count = 4
-    """Attention heads of the transformer; they divide hidden_dim exactly."""
+    """Number of attention heads of the transformer; hidden_dim must be a multiple of it."""
     hidden_dim: Count = 256
-    """Width of the model."""
+    """Width of the embeddings and of the hidden states."""
     context_length: Length = 128
-    """Tokens that the transformer can look at; longer sentences are cut."""
+    """Largest number of tokens that the transformer attends to, at least 8; longer sentences are cut."""
     dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.1
-    """Dropout while it is pretrained; in PPO it is off."""
+    """Dropout rate of pretraining, at least 0 and below 1; PPO uses no dropout."""
     learning_rate: Positive = 1e-3
-    """AdamW's step size at its highest, after a warm-up over 5 % of the steps; then a cosine to 0."""
+    """Peak learning rate of AdamW: a linear warm-up over the first 5 % of the steps, then a cosine decay to 0."""
     weight_decay: NotNegative = 0.01
-    """AdamW's weight decay."""
+    """Weight decay of AdamW."""
     batch_size: Count = 32
-    """Sentences a step."""
+    """Sentences in a gradient step."""
     epochs: Count = 20
-    """Passes over the corpus at most."""
+    """Largest number of passes over the corpus."""
     patience: Count = 3
-    """Epochs without a better validation loss after which training stops."""
+    """Training stops after this many epochs without a better validation loss."""
     seed: Seed = 1
     """Seed of the weights, the dropout and the order of the sentences."""
 
@@ -70,20 +76,20 @@ class PretrainConfig:
 
 @dataclass(frozen=True, slots=True)
 class RewardModelConfig:
-    """A reward model and how it learns people's ratings. Defaults are those of the one that is shipped."""
+    """Settings of a reward model and of its training on human ratings. The shipped model used these defaults."""
 
     difference: Positive = 1.0
-    """Points (of -4 to 4) by which the mean ratings of a pair must differ."""
+    """Two sentences form a pair if their mean ratings, from -4 to 4, differ by more than this."""
     learning_rate: Positive = 2e-4
-    """AdamW's step size at its highest, after a warm-up over 10 % of the steps; then a cosine to 0."""
+    """Peak learning rate of AdamW: a linear warm-up over the first 10 % of the steps, then a cosine decay to 0."""
     weight_decay: NotNegative = 0.01
-    """AdamW's weight decay."""
+    """Weight decay of AdamW."""
     batch_size: Count = 32
-    """Sentences a step; all their pairs count."""
+    """Sentences in a gradient step; the loss is over all pairs of them."""
     epochs: Count = 3
-    """Passes over the rated sentences."""
+    """Number of passes over the rated sentences."""
     length: Length = 96
-    """Tokens of a sentence that are read."""
+    """Largest number of tokens of a sentence, at least 8; longer sentences are cut."""
     seed: Seed = 1
     """Seed of the head, the dropout and the order of the sentences."""
 
@@ -93,48 +99,49 @@ class RewardModelConfig:
 
 @dataclass(frozen=True, slots=True)
 class TextConfig:
-    """A task, the language model that is tuned for it, and how much it writes."""
+    """Settings of the task, of the language model and of the rollouts."""
 
     task: Annotated[str, Must(is_printable, "the name of a task")] = "sentiment"
-    """The task's name."""
+    """Name of the task: sentiment, length, keywords, or a task that Python code registered."""
     preset: Path | None = None
-    """Folder of the language model (`tfppo pretrain` makes one); None: the one that is shipped."""
+    """Folder of the language model to tune, such as the preset of `tfppo pretrain`. None: the shipped model."""
     reward: Annotated[str | None, Must(is_printable, "package.module:function")] = None
-    """A Python reward in place of the task's, as package.module:function."""
+    """Python reward function, as package.module:function. None: the reward of the task."""
     iterations: Count = 160
-    """Rollouts, each followed by an update."""
+    """Number of iterations; each is a rollout and an update."""
     batch_size: Count = 64
-    """Prompts in a rollout, one response each."""
+    """Prompts in a rollout; each gets one response."""
     prompt_length: Count = 12
-    """Tokens of a training prompt at most; longer prompts of the task are left out."""
+    """Largest number of tokens of a training prompt; longer prompts of the task are left out."""
     response_length: Count = 40
-    """Tokens of a response at most, its end included."""
+    """Largest number of tokens of a response, including the end token."""
     stop_token: str | None = None
-    """A token that ends a response too, like "." [Ziegler et al. 2019]; None: only the end of the text does."""
+    """Text of a token that also ends a response, such as "." (Ziegler et al. 2019). None: only the end token does."""
     stop_after: int = 0
-    """Tokens at the start of a response that stop_token does not end it at."""
+    """Index in the response from which on stop_token ends it; from 0 to response_length - 1."""
     temperature: Positive = 1.0
-    """Logits are divided by it in sampling and in every log-probability."""
+    """Divides the logits, both in sampling and in all log-probabilities."""
     separate_critic: bool = False
-    """Values from a language model of their own, in place of a head on the policy's trunk."""
+    """Compute values with a second language model. False: with a value head on the hidden states of the policy."""
     lora_rank: AtLeastZero = 0
-    """Rank of adapters on queries and values, which alone are trained [Hu et al. 2021]; 0: all weights are."""
+    """Rank of low-rank adapters on queries and values; then no other weights of the language model are trained (Hu et
+    al. 2021). 0: no adapters."""
     normalize_scores: bool = True
-    """Scale scores to mean 0 and standard deviation 1 on the reference's responses [Ziegler et al. 2019]."""
+    """Normalize scores by their mean and standard deviation on reference responses (Ziegler et al. 2019)."""
     score_clip: PositiveOrNone = None
-    """Largest magnitude of a score, after normalisation; None: unlimited."""
+    """Largest absolute value of a score after normalization. None: no clipping."""
     score_position: Literal["last", "after_end"] = "last"
-    """Where the score goes: to the response's last token, or to the slot behind its end."""
+    """Position that gets the score: last is the last token of the response, after_end is the position after it."""
     missing_end_penalty: NotNegative = 0.0
     """Subtracted from the score of a response that does not end within response_length tokens."""
     whiten_rewards: bool = False
-    """Scale the rewards of a rollout to standard deviation 1, keeping their mean [Ziegler et al. 2019]."""
+    """Scale the rewards of a rollout to standard deviation 1 without changing their mean (Ziegler et al. 2019)."""
     dtype: Literal["float32", "mixed_bfloat16"] = "float32"
-    """Precision of the language models' matrix products."""
+    """Precision: float32, or mixed_bfloat16 (layers compute in bfloat16, weights are float32)."""
     sample_interval: Count = 10
-    """Iterations between two tables of samples."""
+    """Iterations between two tables of sample responses."""
     eval_prompts: AtLeastZero = 200
-    """Held-out prompts of the evaluation at the end; 0: none."""
+    """Number of held-out prompts of the evaluation at the end. 0: no evaluation."""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -158,12 +165,12 @@ TEXT_PPO = PPOConfig(
     num_epochs=2,
     minibatch_size=32,
 )
-"""Where text differs from control: Ziegler et al. 2019 in the main, at the size of the shipped model."""
+"""Defaults of `PPOConfig` for text: mostly those of Ziegler et al. 2019, adapted to the size of the shipped model."""
 
 
 @dataclass(frozen=True, slots=True)
 class TextRunConfig:
-    """Everything that defines a text run: what config.yaml holds."""
+    """All settings of a text run, as in its `config.yaml`."""
 
     run: RunConfig = field(default_factory=RunConfig)
     text: TextConfig = field(default_factory=TextConfig)
@@ -173,11 +180,17 @@ class TextRunConfig:
         check_fields(self)
         exact_div(self.text.batch_size, self.ppo.minibatch_size, "batch_size", "minibatch_size")
         if self.ppo.recompute_advantages:
-            raise UsageError("recompute_advantages is for control; text keeps the rollout's values: leave it out")
+            raise UsageError("recompute_advantages is True; text runs do not support it: leave it out")
 
 
 def make_text_config(**settings: object) -> TextRunConfig:
-    """Makes the config of a text run: the defaults of text, except for the settings that are given by field name.
+    """Makes the config of a text run from the text defaults and some settings.
+
+    Args:
+      **settings: values by field name, of `RunConfig`, `TextConfig` or `PPOConfig`.
+
+    Returns:
+      The config.
 
     Raises:
       UsageError: if no setting has such a name, or a value is invalid.

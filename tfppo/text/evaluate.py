@@ -1,4 +1,4 @@
-"""How good a tuned language model is, beside the reference that it came from: held-out prompts, answered by both."""
+"""Evaluation of a tuned language model: it and its reference policy respond to the same held-out prompts."""
 
 import functools
 import math
@@ -23,11 +23,11 @@ from tfppo.text.sampling import Samples, gumbel_noise, sample
 from tfppo.text.tasks import Task
 
 ROWS = 50  # sequences in a forward pass
-SEED_OFFSET = 1_000_003  # keeps evaluation's samples apart from those of training
+SEED_OFFSET = 1_000_003  # the evaluation's seeds differ from those of training
 
 
 class Responses(NamedTuple):
-    """Responses to N prompts; NumPy arrays, and their texts."""
+    """Responses to N prompts as NumPy arrays and as texts."""
 
     token_ids: np.ndarray  # [N, P + R] int32
     prompt_lengths: np.ndarray  # [N] int32
@@ -37,16 +37,18 @@ class Responses(NamedTuple):
 
 
 class Responder:
-    """A language model that responds to prompts, and gives probabilities to responses; its programs are compiled once.
+    """Samples responses from a language model, and computes the log-probabilities of given responses.
+
+    Prompts are processed in batches of one size, so that each program is compiled only once.
 
     Args:
-      model: the language model.
-      codec: its tokenizer.
-      text: its response_length, its temperature, and what ends a response.
-      mode: "xla", "graph" or "eager".
-      temperature: of its own responses; None: that of `text`.
-      top_k: as in `sampling.sample`, for its own responses.
-      top_p: as in `sampling.sample`, for its own responses.
+      model: language model.
+      codec: encodes prompts and decodes responses.
+      text: response_length, temperature and stop token.
+      mode: compilation: "xla", "graph" or "eager".
+      temperature: temperature of the sampling; None uses that of `text`.
+      top_k: as in `sampling.sample`.
+      top_p: as in `sampling.sample`.
     """
 
     def __init__(
@@ -80,11 +82,14 @@ class Responder:
         self._log_probs = compiled(functools.partial(response_log_probs, model), mode)
 
     def respond(self, prompts: tuple[np.ndarray, np.ndarray], seed: int) -> Responses:
-        """Samples a response for each prompt, and decodes it. Two models with the same seed get the same noise.
+        """Samples a response to each prompt, and decodes it.
 
         Args:
           prompts: int32 [N, P], padded on the right, and their lengths int32 [N].
-          seed: of the noise.
+          seed: seed of the sampling noise, which does not depend on the model.
+
+        Returns:
+          The responses.
         """
         root = tf.constant([seed, 0xE7A1], tf.int32)
         parts = [
@@ -95,7 +100,15 @@ class Responder:
         return Responses(ids, prompts[1], responses, mask, self.codec.decode_masked(responses, mask))
 
     def total_log_probs(self, given: Responses, temperature: float = 1.0) -> np.ndarray:
-        """Computes the log-probability of each whole response, float [N]: the sum over its tokens."""
+        """Computes the log-probability of each response, which is the sum over its tokens.
+
+        Args:
+          given: N responses, of any language model with this tokenizer.
+          temperature: divides the logits.
+
+        Returns:
+          Log-probabilities, float [N], in nats.
+        """
         parts = []
         for ids, lengths, responses, mask in _chunks(
             given.token_ids, given.prompt_lengths, given.responses, given.mask
@@ -107,8 +120,17 @@ class Responder:
 
 
 def most_likely_domains(reference: Responder, texts: Sequence[str]) -> list[Domain] | None:
-    """Finds the domain whose control token makes each text most probable to the language model that knows them all:
-    Bayes' rule with equal priors. None where the tokenizer has no control tokens."""
+    """Classifies texts by domain, with Bayes' rule and equal priors.
+
+    The domain of a text is the one with the control token after which the text is most probable.
+
+    Args:
+      reference: a language model that was pretrained with the control tokens.
+      texts: N texts.
+
+    Returns:
+      The N domains, or None if the tokenizer has no control tokens.
+    """
     codec = reference.codec
     vocabulary = codec.tokenizer.get_vocabulary()
     if any(control_token(domain) not in vocabulary for domain in DOMAINS):
@@ -130,14 +152,24 @@ def most_likely_domains(reference: Responder, texts: Sequence[str]) -> list[Doma
 
 
 def held_out_prompts(task: Task, count: int) -> list[str]:
-    """Chooses test prompts of a task, the same for every seed.
+    """Chooses test prompts of a task. The choice does not depend on the seed of the run.
+
+    Args:
+      task: task of the run.
+      count: largest number of prompts.
+
+    Returns:
+      The prompts; fewer than `count` if the task has fewer.
 
     Raises:
-      UsageError: if the task has none.
+      UsageError: if the task has no test prompts.
     """
     prompts = task.prompts("test")
     if not prompts:
-        raise UsageError(f"task {task.name} has no test prompts: give it some, or train with --eval-prompts 0")
+        raise UsageError(
+            f"task {task.name} has no test prompts; an evaluation needs at least one: add some to the task, or train "
+            "with --eval-prompts 0"
+        )
     return [prompts[index] for index in np.random.default_rng(0).permutation(len(prompts))[:count]]
 
 
@@ -153,19 +185,40 @@ def compare(
     text: TextConfig,
     progress: Callable[[int], None] = lambda done: None,
 ) -> tuple[dict[str, Any], dict[str, list[str]]]:
-    """Evaluates a policy beside its reference (see README for each number). Returns the numbers, and the responses of
-    both.
+    """Evaluates a policy and its reference policy on the same prompts.
+
+    The numbers are, for each of the two models:
+
+    - `score`: mean and standard deviation of the reward's scores, not normalized
+    - `judge`: mean VADER compound sentiment of prompt and response
+    - `distinct_2`: distinct word bigrams over all word bigrams of the responses
+    - `length`: mean number of words of a response
+    - `domain`: share of texts that the reference policy assigns to the task's domain, or None
+    - `perplexity`: perplexity of the responses under the reference policy, per token
+    - the metric of the task, under its own name
+
+    and once:
+
+    - `prompts`: N
+    - `kl`: mean over the policy's responses of `log pi - log pi_ref`, in nats per response
+    - `gain`: increase of the mean score, in standard deviations of the reference policy's scores
 
     Args:
       prompts: N held-out prompts.
-      seed: of the samples.
-      policy: the tuned language model.
-      reference: what it was tuned from.
-      codec: the tokenizer of both.
-      task: gives the metric.
-      reward: scores, unscaled.
+      seed: seed of the responses.
+      policy: tuned language model.
+      reference: language model before tuning.
+      codec: encodes and decodes for both models.
+      task: gives the metric and the domain.
+      reward: scores the responses.
       text: length and temperature of the responses.
-      progress: told how many of the two models are done.
+      progress: called with the number of models done, 1 and 2.
+
+    Returns:
+      The numbers, and the responses by model ("reference" and "policy").
+
+    Raises:
+      UsageError: if a prompt is invalid or too long, or if the reward fails.
     """
     encoded = codec.encode(prompts)
     judge = Responder(reference, codec, text)
@@ -192,7 +245,20 @@ def _measure(
     task: Task,
     reward: Reward,
 ) -> dict[str, Any]:
-    """Measures responses to N prompts, whose log-probabilities [N] are `own` under the model that gave them."""
+    """Measures the responses of one model to N prompts.
+
+    Args:
+      prompts: N prompts.
+      given: the responses.
+      own: log-probabilities [N] of the responses under the model that sampled them.
+      under_reference: log-probabilities [N] of the responses under the reference policy.
+      reference: the reference policy.
+      task: gives the metric and the domain.
+      reward: scores the responses.
+
+    Returns:
+      The numbers of one model, see `compare`.
+    """
     whole = [prompt + response for prompt, response in zip(prompts, given.texts, strict=True)]
     scores = checked_scores(reward, prompts, given.texts)
     domains = None if task.domain is None else most_likely_domains(reference, whole)
@@ -209,7 +275,7 @@ def _measure(
 
 
 def _chunks(*arrays: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
-    """Pieces of ROWS rows of arrays [N, ...], all of one shape: the last is filled up with the last row."""
+    """Cuts arrays [N, ...] into pieces of ROWS rows; the last row is repeated until the last piece is full."""
     count = len(arrays[0])
     rows = np.minimum(np.arange(-(-count // ROWS) * ROWS), count - 1).reshape(-1, ROWS)
     for piece in rows:
@@ -217,7 +283,14 @@ def _chunks(*arrays: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
 
 
 def describe(evaluation: dict[str, Any]) -> str:
-    """An evaluation as a small table."""
+    """Formats an evaluation as a small table.
+
+    Args:
+      evaluation: the numbers of `compare`, and `weights`, the checksum of the policy's weights.
+
+    Returns:
+      A text of several lines.
+    """
 
     def number(value: float | None) -> str:
         return "-" if value is None else f"{value:.3f}"
@@ -228,6 +301,6 @@ def describe(evaluation: dict[str, Any]) -> str:
             old, new = (v["mean"] if isinstance(v, dict) else v for v in (value["reference"], value["policy"]))
             lines.append(f"{name:<22}{number(old):>12}{number(new):>10}")
     gain, kl = evaluation["gain"], evaluation["kl"]
-    lines.append(f"score {gain:+.2f} standard deviations of the reference's, at a KL of {kl:.2f} nats a response")
+    lines.append(f"gain {gain:+.2f} standard deviations of the reference scores, KL {kl:.2f} nats per response")
     lines.append(f"weights {evaluation['weights']} (SHA-256)")
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""A language model as a preset, for use elsewhere."""
+"""Export of a tuned language model as a preset, for use with KerasHub or for further tuning."""
 
 from pathlib import Path
 
@@ -11,17 +11,20 @@ from tfppo.training.run_folder import quoted
 
 
 def export_preset(folder: Path, model: keras.Model, codec: PromptCodec, temperature: float) -> str:
-    """Writes a language model into a folder as a preset, in place of an earlier one; returns how to load it.
+    """Writes a language model into a folder as a preset, and replaces an earlier preset there.
 
-    The weights are in full precision, and adapters are merged into them. KerasHub's own `generate` puts the end token
-    before a prompt, which the model has never seen there, whatever the preset's add_start_token says (release 0.32):
-    load it with preprocessor=None, and give it tokens.
+    The weights are float32, and adapters are merged into them. Load the preset with `preprocessor=None`, and pass
+    tokens to `generate`: with its preprocessor KerasHub (release 0.32) puts the end token before each prompt, even if
+    the preset says `add_start_token: false`, and the model has never seen it there.
 
     Args:
-      folder: of the preset.
-      model: the language model.
-      codec: its tokenizer, and what stands before its prompts.
-      temperature: that it was tuned at.
+      folder: folder of the preset.
+      model: language model.
+      codec: holds the tokenizer, and the control token before prompts.
+      temperature: temperature at which the model was tuned.
+
+    Returns:
+      A line that says how to load the preset.
 
     Raises:
       UsageError: if the folder holds something else or cannot be written to.
@@ -30,8 +33,8 @@ def export_preset(folder: Path, model: keras.Model, codec: PromptCodec, temperat
     with replacing(folder, TOKENIZER_FILE, 4 * model.count_params()) as new:
         save_preset(new, model, tokenizer, "float32")
     load = "tfppo.load_preset" if (folder / LSTM_FILE).exists() else "keras_hub.models.CausalLM.from_preset"
-    notes = [f"outside of tfppo begin prompts with {tokenizer.id_to_token(token)}" for token in codec.before]
+    notes = [f"with other tools, start prompts with {tokenizer.id_to_token(token)}" for token in codec.before]
     notes += [f"it was tuned at temperature {temperature}"] if temperature != 1.0 else []
-    return f'{folder} holds a preset; load it with {load}("{folder}"), or go on with it: ' + "; ".join(
+    return f'{folder} holds a preset; load it with {load}("{folder}"), or tune it further: ' + "; ".join(
         [f"tfppo train text --preset {quoted(folder)}", *notes]
     )

@@ -1,4 +1,4 @@
-"""A policy for text: a language model, and a value for every token."""
+"""The policy of text runs: a language model with a value head."""
 
 from typing import NamedTuple
 
@@ -11,19 +11,19 @@ from tfppo.text.sampling import response_positions
 
 
 class TokenInputs(NamedTuple):
-    """What a policy evaluates responses in: whole sequences, and where their responses begin."""
+    """N token sequences, and the lengths of their prompts; the responses follow the prompts directly."""
 
-    token_ids: tf.Tensor  # [N, S] int32, prompt, response, padding on the right
+    token_ids: tf.Tensor  # [N, S] int32: prompt, response, padding on the right
     prompt_lengths: tf.Tensor  # [N] int32
 
 
 class TextPolicy:
-    """Writes with a language model; values states by a linear head on the same trunk, or on a critic of its own.
+    """A language model as policy, with a linear value head on its hidden states or on those of a separate critic.
 
     Args:
-      model: the language model that acts.
-      temperature: of sampling; log-probabilities are those of the tempered distribution everywhere.
-      critic: a language model of its own for the values; None: they come from `model`'s hidden states.
+      model: language model of the policy.
+      temperature: divides the logits, in sampling and in all log-probabilities.
+      critic: language model whose hidden states give the values; None uses those of `model`.
     """
 
     def __init__(self, model: LanguageModel, temperature: float = 1.0, critic: LanguageModel | None = None):
@@ -32,19 +32,28 @@ class TextPolicy:
         self.critic = critic
         trunk = model if critic is None else critic
         self.value_head = keras.layers.Dense(1, kernel_initializer="zeros", dtype="float32", name="value_head")
-        self.value_head.build((None, trunk.hidden_dim))  # values start at 0 [Ziegler et al. 2019]
+        self.value_head.build((None, trunk.hidden_dim))  # all values are 0 at first (Ziegler et al. 2019)
 
     @property
     def trainable_variables(self) -> list[keras.Variable]:
-        """The weights of the language model, of the critic if there is one, and of the value head."""
+        """Trainable weights of the language model, of the critic if there is one, and of the value head."""
         variables = list(self.model.trainable_variables)
         if self.critic is not None:
             variables += self.critic.trainable_variables
         return variables + self.value_head.trainable_variables
 
     def evaluate_actions(self, inputs: TokenInputs, actions: tf.Tensor) -> ActionEvaluation:
-        """Log-probabilities and entropies [N, R] of the response tokens `actions` int [N, R], and values [N, R] of the
-        states before them. What is padded gets numbers that mean nothing: the mask is the caller's."""
+        """Evaluates responses in a full forward pass.
+
+        Numbers at padded positions have no meaning; the caller must mask them.
+
+        Args:
+          inputs: N sequences.
+          actions: response tokens, int [N, R].
+
+        Returns:
+          Log-probabilities and entropies of the tokens, and values of the states before them, [N, R] each.
+        """
         length = actions.shape[1]
         hidden = response_states(self.model, inputs, length)  # [N, R, D]
         log_probs, entropies = token_log_probs(self.model.logits(hidden), actions, self.temperature)
@@ -55,9 +64,18 @@ class TextPolicy:
 
 
 def response_states(model: LanguageModel, inputs: TokenInputs, response_length: int) -> tf.Tensor:
-    """The hidden states [N, R, D] that a response's tokens are drawn from.
+    """Computes the hidden states from which the logits of the response tokens are computed.
 
-    A token's logits come from the position BEFORE it, which is another one in each row, since prompts are ragged.
+    These are the states one position before each token. The position differs from row to row, because prompts have
+    different lengths.
+
+    Args:
+      model: language model.
+      inputs: N sequences.
+      response_length: R.
+
+    Returns:
+      Hidden states [N, R, D].
     """
     hidden = model.hidden_states(inputs.token_ids)  # [N, S, D]
     before = response_positions(inputs.prompt_lengths, response_length) - 1  # [N, R]
@@ -65,14 +83,15 @@ def response_states(model: LanguageModel, inputs: TokenInputs, response_length: 
 
 
 def token_log_probs(logits: tf.Tensor, tokens: tf.Tensor, temperature: float) -> tuple[tf.Tensor, tf.Tensor]:
-    """log softmax(logits / temperature)[token] and the entropy of softmax(logits / temperature), in nats.
+    """Computes log-probabilities of tokens and entropies, both of `softmax(logits / temperature)` and in nats.
 
     Args:
       logits: float32 [..., V].
       tokens: int [...].
       temperature: above 0.
 
-    Returns: ([...], [...]).
+    Returns:
+      Log-probabilities [...] and entropies [...].
     """
     if temperature != 1.0:
         logits /= temperature
@@ -84,7 +103,17 @@ def token_log_probs(logits: tf.Tensor, tokens: tf.Tensor, temperature: float) ->
 def response_log_probs(
     model: LanguageModel, inputs: TokenInputs, responses: tf.Tensor, temperature: float
 ) -> tf.Tensor:
-    """Log-probabilities [N, R] of response tokens int [N, R] under a language model, in one full forward pass."""
+    """Computes log-probabilities of response tokens in one full forward pass.
+
+    Args:
+      model: language model.
+      inputs: N sequences.
+      responses: response tokens, int [N, R].
+      temperature: divides the logits; above 0.
+
+    Returns:
+      Log-probabilities float32 [N, R].
+    """
     logits = model.logits(response_states(model, inputs, responses.shape[1]))
     if temperature != 1.0:
         logits /= temperature

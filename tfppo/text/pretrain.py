@@ -1,4 +1,4 @@
-"""Pretraining: a language model learns the corpus by maximum likelihood, with Keras' own `fit`."""
+"""Pretraining of a language model on the corpus, by maximum likelihood with Keras' `fit`."""
 
 import sys
 import time
@@ -29,18 +29,26 @@ PRESET = "preset"
 
 
 def pretrain_run(config: PretrainConfig, name: str | None, runs_dir: Path) -> Path:
-    """Pretrains a language model in a run's folder of its own, and returns the folder.
+    """Pretrains a language model in a new run.
 
-    It holds config.yaml, metrics.csv, TensorBoard's events, the model as preset/, and evaluation.json: the losses of
-    that preset on the movie sentences of the validation and the test split. Ctrl-C ends the training early, once an
-    epoch is done.
+    The folder of the run gets `config.yaml`, `metrics.csv`, TensorBoard event files, the model as `preset/`, and
+    `evaluation.json` with the losses of the preset on the movie sentences of the validation and the test split.
+    Ctrl-C ends the training early and keeps the best model, if at least one epoch is done.
+
+    Args:
+      config: settings of the model and of its training.
+      name: name of the run's folder; None makes one from the model and the seed.
+      runs_dir: folder of all runs.
+
+    Returns:
+      The folder of the run.
 
     Raises:
-      UsageError: on settings that do not fit together, training that diverges, or a folder that cannot be used.
+      UsageError: if the preset cannot be used, training diverges, or the folder cannot be used.
     """
     began = time.perf_counter()
     kind = config.model if config.preset is None else config.preset.resolve().name
-    model, tokenizer = initial_model(config)  # may refuse, so before anything is written
+    model, tokenizer = initial_model(config)  # may raise UsageError, so before anything is written
     run = RunConfig(seed=config.seed, name=name, runs_dir=runs_dir)
     folder = run_folder.create_run_folder(run, f"pretrain-{kind}")
     run_folder.write_config(folder, config)
@@ -50,13 +58,13 @@ def pretrain_run(config: PretrainConfig, name: str | None, runs_dir: Path) -> Pa
     with fitting(folder, 8 * model.count_params()):
         pretrain(config, model, tokenizer, folder, verbose=1 if sys.stdout.isatty() else 2)
         save_preset(preset, model, tokenizer)
-        (folder / BEST).unlink()  # it was there in case the process died
+        (folder / BEST).unlink()  # only needed if the process dies during training
     trained = time.perf_counter()
     evaluation = {
         "seed": config.seed,
         "epochs": len(model.history.epoch),
         "parameters": model.count_params(),
-        **_evaluate(*load_preset(preset)),  # as it will be used: the weights of a preset are rounded
+        **_evaluate(*load_preset(preset)),  # the saved model, because a preset rounds the weights
     }
     ended = time.perf_counter()
     seconds = {"train": trained - began, "evaluate": ended - trained, "total": ended - began}
@@ -67,21 +75,30 @@ def pretrain_run(config: PretrainConfig, name: str | None, runs_dir: Path) -> Pa
 
 
 def describe(evaluation: dict[str, Any]) -> str:
-    """The evaluation of a pretrained model in a line."""
+    """Formats the evaluation of a pretrained model as one line.
+
+    Args:
+      evaluation: content of `evaluation.json`.
+    """
     test, epochs = evaluation["test"], evaluation["epochs"]
     return (
-        f"{evaluation['parameters']:,} parameters, {epochs} epoch{'s' * (epochs != 1)}: "
-        f"{test['nats_per_character']:.3f} nats a character, {test['nats_per_token']:.3f} a token on movie sentences "
-        "that it has not seen"
+        f"{evaluation['parameters']:,} parameters, {epochs} epoch{'s' * (epochs != 1)}: loss on the test split "
+        f"{test['nats_per_character']:.3f} nats per character, {test['nats_per_token']:.3f} nats per token"
     )
 
 
 def initial_model(config: PretrainConfig) -> tuple[keras.Model, keras_hub.models.GPT2Tokenizer]:
-    """The language model that training begins with, and its tokenizer: new ones, the tokenizer learnt from the corpus,
-    or those of a preset. Sets the seed of Keras.
+    """Makes the language model that training starts from, and its tokenizer. Sets the seed of Keras.
+
+    Args:
+      config: settings of the model. With a preset, model and tokenizer are loaded from it; else they are new, and the
+        tokenizer is trained on the corpus.
+
+    Returns:
+      The model and its tokenizer.
 
     Raises:
-      UsageError: if the preset is none, or its tokenizer does not know the corpus' control tokens.
+      UsageError: if the preset cannot be loaded, or its tokenizer lacks the control tokens of the corpus.
     """
     keras.utils.set_random_seed(config.seed)
     if config.preset is not None:
@@ -98,20 +115,20 @@ def pretrain(
     folder: Path,
     verbose: int = 1,
 ) -> None:
-    """Trains a language model on the corpus, leaves it as it was when its validation loss was least, and calibrates its
-    logits. Into `folder` go metrics.csv, TensorBoard's events, and weights.
+    """Trains a language model on the corpus, restores the weights of its best epoch, and calibrates its logits.
 
-    Ctrl-C ends the training early, once an epoch is done; before that it is a KeyboardInterrupt as ever.
+    The best epoch is the one with the lowest validation loss. Ctrl-C ends the training early if an epoch is done.
 
     Args:
-      config: how the model learns.
-      model: as `initial_model` makes it.
-      tokenizer: the model's.
-      folder: exists.
-      verbose: as in Keras: 0 silent, 1 a progress bar, 2 a line an epoch.
+      config: settings of the training.
+      model: a model of `initial_model`.
+      tokenizer: tokenizer of the model.
+      folder: an existing folder; gets `metrics.csv`, TensorBoard event files and the best weights.
+      verbose: as in Keras: 0 is silent, 1 shows a progress bar, 2 prints a line per epoch.
 
     Raises:
       UsageError: if training diverges.
+      KeyboardInterrupt: if Ctrl-C is pressed in the first epoch.
     """
     length = min(config.context_length, context_length(model) or config.context_length)
     train, validation = (encode(tokenizer, sentences(split), length) for split in ("train", "validation"))
@@ -123,13 +140,13 @@ def pretrain(
 
 
 def _load_to_go_on(preset: Path, dropout: float) -> tuple[keras.Model, keras_hub.models.GPT2Tokenizer]:
-    """The model of a preset, with another dropout, and its tokenizer."""
+    """Loads the model of a preset, with another dropout rate, and its tokenizer."""
     model, tokenizer = load_preset(preset)
     missing = {control_token(domain) for domain in DOMAINS} - set(tokenizer.get_vocabulary())
     if missing:
         raise UsageError(
-            f"the tokenizer of preset {preset} has no {', '.join(sorted(missing))}, which begin the sentences of the "
-            "corpus: give a preset that tfppo pretrain made"
+            f"the tokenizer of preset {preset} has no {', '.join(sorted(missing))}; pretraining needs these control "
+            "tokens: give a preset that tfppo pretrain made"
         )
     if isinstance(model, LSTMLanguageModel):
         twin = LSTMLanguageModel.from_config(model.get_config() | {"dropout": dropout})
@@ -140,7 +157,10 @@ def _load_to_go_on(preset: Path, dropout: float) -> tuple[keras.Model, keras_hub
 
 
 def _compile(model: keras.Model, config: PretrainConfig, steps: int) -> None:
-    """AdamW over so many steps: its rate rises over the first 5 %, and falls to 0 as a cosine."""
+    """Compiles the model with AdamW.
+
+    The learning rate rises linearly over the first 5 % of the steps, and then falls to 0 as a cosine.
+    """
     warmup_steps = steps // 20
     learning_rate = keras.optimizers.schedules.CosineDecay(
         0.0, max(1, steps - warmup_steps), warmup_target=config.learning_rate, warmup_steps=warmup_steps
@@ -148,8 +168,8 @@ def _compile(model: keras.Model, config: PretrainConfig, steps: int) -> None:
     model.compile(
         optimizer=keras.optimizers.AdamW(learning_rate, weight_decay=config.weight_decay, global_clipnorm=1.0),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=0),
-        weighted_metrics=[],  # KerasHub would add an accuracy that counts padding
-        jit_compile=False,  # batches differ in length, and XLA would compile each anew
+        weighted_metrics=[],  # without it KerasHub adds an accuracy that includes padding
+        jit_compile=False,  # batches differ in length, and XLA would compile for each length
     )
 
 
@@ -161,7 +181,7 @@ def _fit(
     folder: Path,
     verbose: int,
 ) -> None:
-    """Trains a compiled model, and leaves it as it was when its validation loss was least."""
+    """Trains a compiled model, and restores the weights of the epoch with the lowest validation loss."""
     stopping = keras.callbacks.EarlyStopping("val_loss", patience=config.patience, restore_best_weights=True)
     callbacks = [
         keras.callbacks.TensorBoard(str(folder)),
@@ -177,19 +197,22 @@ def _fit(
             epochs=config.epochs,
             verbose=verbose,
             callbacks=callbacks,
-            shuffle=False,  # the dataset does it; with True, which is Keras' default, Keras would warn of that
+            shuffle=False,  # the dataset shuffles; Keras warns if this is left at True
         )
     except KeyboardInterrupt:
         if stopping.best_weights is None:
             raise
-        for callback in callbacks:  # what `fit` would have done
+        for callback in callbacks:  # `fit` does this at its end
             callback.on_train_end()
     refuse_divergence([stopping.best], config.learning_rate)
 
 
 def _calibrate(model: keras.Model, held_out: tf.data.Dataset) -> None:
-    """Divides the logits by the temperature that suits held-out text best (Guo et al. 2017): a model that has read its
-    corpus many times is too sure. What scales logits here is the last normalisation; an LSTM has none, and stays."""
+    """Divides the logits by the temperature with the lowest loss on held-out text (Guo et al. 2017).
+
+    A model that was trained for many epochs is overconfident. The temperature goes into the weights of the final
+    layer normalization, which scale the logits. An LSTM has no such layer and is not changed.
+    """
     normalization = final_normalization(model)
     if normalization is not None:
         temperature = best_temperature(model, held_out)
@@ -197,7 +220,7 @@ def _calibrate(model: keras.Model, held_out: tf.data.Dataset) -> None:
 
 
 def _evaluate(model: keras.Model, tokenizer: keras_hub.models.GPT2Tokenizer) -> dict[str, dict[str, float]]:
-    """The losses on the movie sentences of the two splits that were not trained on."""
+    """Computes the losses on the movie sentences of the validation and the test split."""
     evaluation = {}
     for split in ("validation", "test"):
         losses = nats_per_character(model, tokenizer, sentences(split, "movie"))
@@ -206,18 +229,34 @@ def _evaluate(model: keras.Model, tokenizer: keras_hub.models.GPT2Tokenizer) -> 
 
 
 def refuse_divergence(results: np.ndarray | Sequence[float], learning_rate: float) -> None:
-    """Raises UsageError unless what training has led to is finite."""
+    """Checks that training has not diverged.
+
+    Args:
+      results: losses or weights after training.
+      learning_rate: learning rate of the training, for the error.
+
+    Raises:
+      UsageError: if a result is not finite.
+    """
     if not np.isfinite(results).all():
-        raise UsageError(f"training diverged with learning_rate = {learning_rate}: choose a smaller one")
+        raise UsageError(f"training diverged with learning_rate = {learning_rate}: choose a smaller learning_rate")
 
 
 @contextmanager
 def fitting(folder: Path, size: int) -> Iterator[None]:
-    """Inside, Keras shows its progress to a person (the command line has sent its messages to the log, where they get
-    lost), and what cannot be written to a run's folder is a UsageError of one line.
+    """Shows Keras' progress on the console, and turns write errors into a UsageError, within a `with` block.
+
+    The command line sends Keras' messages to the log, where its progress would not be visible.
+
+    Args:
+      folder: folder of the run, which the block writes to.
+      size: number of bytes that the block writes at least.
+
+    Yields:
+      None.
 
     Raises:
-      UsageError: also where the disk has no room for so many bytes, before anything begins.
+      UsageError: if the disk has less than `size` bytes free, before the block begins; or if the block cannot write.
     """
     files.check_room(folder, folder, size)
     was_on = keras.config.is_interactive_logging_enabled()
@@ -226,8 +265,8 @@ def fitting(folder: Path, size: int) -> Iterator[None]:
         yield
     except (OSError, tf.errors.OpError) as error:
         raise UsageError(
-            f"cannot write to {folder} ({files.why_not_written(error)}): see that it is there and that its disk "
-            "has room, and start again"
+            f"cannot write to {folder} ({files.why_not_written(error)}): check that the folder exists and that its "
+            "disk has free space, then start again"
         ) from None
     finally:
         if not was_on:

@@ -1,4 +1,4 @@
-"""Rollouts for text: prompts are answered, and the responses scored and evaluated."""
+"""Rollouts of text: samples responses to prompts, scores them, and computes log-probabilities and values."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -20,48 +20,50 @@ from tfppo.text.scoring import Scorer
 
 
 class TextRollout(NamedTuple):
-    """B prompts with their responses, scores and log-probabilities: one element of tf.data."""
+    """B prompts with their responses, scores, log-probabilities and values; one element of the tf.data pipeline."""
 
     token_ids: tf.Tensor  # [B, P + R] int32
     prompt_lengths: tf.Tensor  # [B] int32
     responses: tf.Tensor  # [B, R] int32
-    mask: tf.Tensor  # [B, R] bool, up to and including the end of the text
-    log_probs: tf.Tensor  # [B, R] of the policy that wrote
-    reference_log_probs: tf.Tensor  # [B, R]
+    mask: tf.Tensor  # [B, R] bool, True up to and including the token that ends the response
+    log_probs: tf.Tensor  # [B, R] under the policy that sampled
+    reference_log_probs: tf.Tensor  # [B, R] under the reference policy
     values: tf.Tensor  # [B, R]
     scores: tf.Tensor  # [B]
     ended: tf.Tensor  # [B] bool, False where the response was cut at R tokens
-    kl_coeff: tf.Tensor  # scalar, beta of the rewards
-    metrics: dict[str, tf.Tensor]  # scalars, named as in metrics.METRICS
+    kl_coeff: tf.Tensor  # scalar, beta in the rewards
+    metrics: dict[str, tf.Tensor]  # scalars, named as in reporting.metrics.METRICS
 
     def guarded(self) -> dict[Quantity, Masked]:
-        """Returns what must be finite, besides what the batch holds."""
+        """Returns the quantities that the learner's guard must check in addition to those of the batch."""
         return {Quantity.SCORE: Masked(self.scores)}
 
     @property
     def log_ratio(self) -> tf.Tensor:
-        """log pi - log pi_ref of each token, [B, R]; 0 outside the mask."""
+        """Log-ratio `log pi - log pi_ref` of each token, [B, R]; 0 outside the mask."""
         return zero_outside(self.log_probs - self.reference_log_probs, self.mask)
 
 
 class TextCollector(tf.Module):
-    """Collects rollouts: samples responses, has them scored in Python, and evaluates them in full forward passes.
+    """Collects rollouts: samples responses, scores them in Python, and evaluates them in full forward passes.
 
-    The log-probabilities that PPO's ratio starts from are those of the full pass that also gives the values, so that
-    the first ratio is exactly 1; those recorded while sampling are compared with them (`text/sampler_gap`).
+    PPO's ratios start from the log-probabilities of the full forward pass that also computes the values, so that the
+    first ratio is exactly 1. The metric `text/sampler_gap` compares them with the log-probabilities of the sampler.
 
     Args:
-      policy: writes the responses.
-      reference: the language model that the KL is measured to.
+      policy: samples the responses.
+      reference: reference policy, to which the KL is measured.
       scorer: scores the responses on the host.
       text: lengths and temperature.
-      kl_coeff: beta of the iteration, scalar.
-      stop_condition: what ends a response.
-      chunk: sequences in a forward pass, which bounds the memory; it divides the batch, or the share of a replica.
-      seed: with the iteration it fixes every random number.
-      sampling_mode: of the sampling, "xla", "graph" or "eager".
-      mode: of the full forward passes.
-      replicas: each answers a share of the prompts, and each process scores one; the rollout is whole everywhere.
+      kl_coeff: beta of the current iteration, scalar.
+      stop_condition: decides which token ends a response.
+      chunk: number of sequences in a full forward pass, which bounds the memory. It must divide the number of
+        prompts of a replica.
+      seed: together with the iteration it determines all random numbers.
+      sampling_mode: compilation of the sampling: "xla", "graph" or "eager".
+      mode: compilation of the full forward passes.
+      replicas: each replica samples responses to its share of the prompts, and each process scores a share. Every
+        replica gets the whole rollout.
     """
 
     def __init__(
@@ -94,26 +96,32 @@ class TextCollector(tf.Module):
         self._evaluate_reference = compiled(self._reference_share, mode)
 
     def raising_own_errors(self) -> AbstractContextManager[None]:
-        """Inside, an exception of the scorer is raised as it was, where TensorFlow would report only its text."""
+        """Returns a context in which an exception of the scorer is raised unchanged.
+
+        Without it TensorFlow raises an error of its own, which holds only the text of the exception.
+        """
         return self._scorer.reraising()
 
     def collect(self, iteration: tf.Tensor, prompts: tf.Tensor, prompt_lengths: tf.Tensor) -> TextRollout:
-        """Collects rollout number `iteration` (int64 scalar).
+        """Collects the rollout of an iteration.
 
         Args:
-          iteration: int64 scalar.
+          iteration: number of the iteration, int64 scalar.
           prompts: int32 [B, P], padded on the right.
           prompt_lengths: int32 [B].
+
+        Returns:
+          The rollout.
         """
         # ----- Sample
         samples = self.sample_responses(iteration, prompts, prompt_lengths)
         slots = tf.range(self.text.response_length)
         ended = tf.reduce_any(self.stop_condition(samples.responses, slots) & samples.mask, axis=1)  # [B]
 
-        # ----- Score. No forward pass depends on it: the reward's Python runs while they do
+        # ----- Score. The forward passes do not depend on it, so the Python reward runs at the same time
         scores, text_metrics = self.score_responses(prompts, prompt_lengths, samples)
 
-        # ----- Evaluate with the policy and with the reference
+        # ----- Evaluate with the policy and the reference policy
         def evaluate(index: int) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
             inputs = TokenInputs(samples.token_ids, prompt_lengths)
             share = self.replicas.cut((inputs, samples.responses), index)
@@ -121,7 +129,7 @@ class TextCollector(tf.Module):
 
         log_probs, values, reference_log_probs = self.replicas.gather(evaluate, axes=(0, 0, 0))  # [B, R] each
 
-        # ----- Put together
+        # ----- Assemble
         rollout = TextRollout(
             token_ids=samples.token_ids,
             prompt_lengths=prompt_lengths,
@@ -138,7 +146,16 @@ class TextCollector(tf.Module):
         return rollout._replace(metrics=_metrics(rollout, samples.log_probs))
 
     def sample_responses(self, iteration: tf.Tensor, prompts: tf.Tensor, prompt_lengths: tf.Tensor) -> Samples:
-        """Samples the responses of rollout number `iteration`; arguments as in `collect`."""
+        """Samples the responses of an iteration.
+
+        Args:
+          iteration: number of the iteration, int64 scalar; determines the random numbers.
+          prompts: int32 [B, P], padded on the right.
+          prompt_lengths: int32 [B].
+
+        Returns:
+          The samples of all replicas.
+        """
         seed = fold_in(self.seed, iteration)
 
         def share(index: int) -> tuple[Samples]:
@@ -150,7 +167,16 @@ class TextCollector(tf.Module):
     def score_responses(
         self, prompts: tf.Tensor, prompt_lengths: tf.Tensor, samples: Samples
     ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-        """Scores [B] of the responses to B prompts, and the metrics of their texts."""
+        """Scores responses, and computes the metrics of their texts.
+
+        Args:
+          prompts: int32 [B, P], padded on the right.
+          prompt_lengths: int32 [B].
+          samples: the responses.
+
+        Returns:
+          Scores float32 [B], and the metrics by name.
+        """
         rows = self.replicas.cut_processes(tf.range(prompts.shape[0]))
         scalar = tf.TensorSpec([], tf.float64)
         share, words, distinct = self._scorer(
@@ -161,7 +187,10 @@ class TextCollector(tf.Module):
         return scores, {"text/response_length_mean": words, "text/distinct_2": distinct}
 
     def _sample_share(self, index: int, prompts: tf.Tensor, prompt_lengths: tf.Tensor, seed: tf.Tensor) -> Samples:
-        """The responses to a replica's prompts. It draws the noise of all replicas, and takes its share."""
+        """Samples responses to the prompts of a replica.
+
+        The noise is drawn for all replicas and then cut, so that the number of replicas does not change the samples.
+        """
         noise = gumbel_noise(seed, self.replicas.count * prompts.shape[0], self.policy.model.vocabulary_size)
         return sample(
             self.policy.model,
@@ -174,7 +203,7 @@ class TextCollector(tf.Module):
         )
 
     def _policy_share(self, inputs: TokenInputs, responses: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Log-probabilities and values by the policy, [N, R] each."""
+        """Returns the policy's log-probabilities and values, [N, R] each."""
 
         def evaluate(inputs: TokenInputs, responses: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             evaluation = self.policy.evaluate_actions(inputs, responses)
@@ -184,7 +213,7 @@ class TextCollector(tf.Module):
         return log_probs, values
 
     def _reference_share(self, inputs: TokenInputs, responses: tf.Tensor) -> tf.Tensor:
-        """Log-probabilities by the reference, [N, R]."""
+        """Returns the reference policy's log-probabilities [N, R]."""
 
         def evaluate(inputs: TokenInputs, responses: tf.Tensor) -> tuple[tf.Tensor]:
             return (response_log_probs(self.reference, inputs, responses, self.text.temperature),)
@@ -200,7 +229,18 @@ def in_chunks(
     chunk: int,
     outputs: int,
 ) -> tuple[tf.Tensor, ...]:
-    """Evaluates N responses, `chunk` at a time, which divides N; `outputs` tensors [N, R]."""
+    """Applies a function to N responses in chunks, to bound the memory.
+
+    Args:
+      evaluate: function of the inputs and responses of a chunk; returns float32 tensors [chunk, R].
+      inputs: of N sequences.
+      responses: int [N, R].
+      chunk: number of sequences in a chunk; must divide N.
+      outputs: number of tensors that `evaluate` returns.
+
+    Returns:
+      The results for all responses, [N, R] each.
+    """
     count, length = responses.shape
     if count == chunk:
         return evaluate(inputs, responses)
@@ -211,8 +251,12 @@ def in_chunks(
 
 
 def _metrics(rollout: TextRollout, sampled_log_probs: tf.Tensor) -> dict[str, tf.Tensor]:
-    """The metrics of the texts, means over the responses, and how far sampling's log-probabilities [B, R] are from
-    those of the full pass."""
+    """Returns the metrics of a rollout: means over responses, and the sampler gap.
+
+    Args:
+      rollout: holds the metrics of the texts, and the log-probabilities of the full forward pass.
+      sampled_log_probs: log-probabilities [B, R] of the sampler.
+    """
     gap = zero_outside(sampled_log_probs - rollout.log_probs, rollout.mask)
     return rollout.metrics | {
         "text/score_mean": tf.reduce_mean(rollout.scores),

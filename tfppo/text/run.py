@@ -1,4 +1,4 @@
-"""Text runs for Python: train one, and let it write."""
+"""Text runs from Python: train a run, generate responses with it, and export its language model."""
 
 from pathlib import Path
 
@@ -21,18 +21,20 @@ def train_text(
     reward: Reward | keras.Model | None = None,
     model: tuple[keras.Model, keras_hub.models.Tokenizer] | None = None,
 ) -> Path | None:
-    """Tunes a language model in a new run, evaluates it, and returns the run's folder; None in a worker that is not
-    the chief.
+    """Tunes a language model in a new run, then evaluates it.
 
     Args:
-      config: the settings.
-      import_seconds: seconds that went by before, for evaluation.json.
-      task: in place of the registered task that the config names.
-      reward: in place of the task's.
-      model: a Keras language model with its tokenizer, in place of the config's preset.
+      config: settings of the run.
+      import_seconds: seconds that imports took before this call, for `evaluation.json`.
+      task: replaces the registered task that the config names.
+      reward: replaces the reward of the config and of the task.
+      model: a Keras language model and its tokenizer, which replace the config's preset.
+
+    Returns:
+      The folder of the run, or None in a worker process that is not the chief.
 
     Raises:
-      UsageError: on settings that do not fit together, a reward that fails, or a folder that cannot be used.
+      UsageError: if settings do not fit together, the reward fails, or the folder cannot be used.
     """
 
     def make_trainer(config: TextRunConfig) -> TextTrainer:
@@ -52,10 +54,23 @@ def generate(
     samples: int = 1,
     checkpoint: str = "latest",
 ) -> list[str]:
-    """Returns the responses of a run's checkpoint to prompts, `samples` a prompt, one after the other.
+    """Generates responses to prompts with the policy of a run.
+
+    Args:
+      folder: folder of the run.
+      prompts: texts to respond to.
+      temperature: divides the logits; 0 always takes the most probable token.
+      top_k: samples from the k most probable tokens; None samples from all.
+      top_p: samples from the most probable tokens whose probabilities sum to p; None samples from all.
+      seed: seed of the sampling noise.
+      samples: number of responses to each prompt.
+      checkpoint: "latest", "best" or the number of an iteration.
+
+    Returns:
+      The responses without their prompts, `samples` of them in a row for each prompt.
 
     Raises:
-      UsageError: if the folder is no run, or a prompt is empty or too long.
+      UsageError: if the folder is not a run, its checkpoint cannot be read, or a prompt is empty or too long.
     """
     with driver.restored(without_reward(folder), folder, checkpoint) as trainer:
         encoded = trainer.encode([prompt for prompt in prompts for _ in range(samples)])
@@ -65,19 +80,36 @@ def generate(
 
 
 def export(folder: Path, checkpoint: str = "latest") -> Path:
-    """Writes the language model of a run's checkpoint as a preset (see `text.export`), and returns its folder.
+    """Writes the language model of a run as a preset into its folder `export` (see `export_preset`).
+
+    Args:
+      folder: folder of the run.
+      checkpoint: "latest", "best" or the number of an iteration.
+
+    Returns:
+      The folder of the preset.
 
     Raises:
-      UsageError: if the folder is no run, has no checkpoint that can be read, or cannot be written to.
+      UsageError: if the folder is not a run, its checkpoint cannot be read, or the folder cannot be written to.
     """
     return driver.export(without_reward(folder), folder, checkpoint)
 
 
 def without_reward(folder: Path) -> TextTrainer:
-    """Makes the trainer of a run where nothing is scored: no reward is loaded."""
+    """Makes the trainer of a run for uses that score nothing, and does not import the run's reward.
+
+    Args:
+      folder: folder of the run.
+
+    Returns:
+      The trainer; its reward raises an AssertionError when it is called.
+
+    Raises:
+      UsageError: if the folder is not a run, or its preset cannot be read.
+    """
     config = run_folder.read_config(folder, TextRunConfig)
     return TextTrainer(driver.for_inference(config), reward=_unscored)
 
 
 def _unscored(prompts: list[str], responses: list[str]) -> list[float]:
-    raise AssertionError("something was scored")
+    raise AssertionError("this trainer has no reward, but responses were scored")

@@ -1,4 +1,7 @@
-"""Tables of samples: the same prompts every time, answered by the reference once and by the policy as it learns."""
+"""Tables of sample responses, which show how the policy changes during a run.
+
+All tables of a run have the same prompts. The reference policy responds once, the policy again for each table.
+"""
 
 import json
 from collections.abc import Sequence
@@ -14,17 +17,18 @@ from tfppo.training.files import write_text
 
 
 class SampleTable:
-    """Writes samples.jsonl, and the same as Markdown.
+    """Writes tables of samples to `samples.jsonl`, and formats them as Markdown.
 
     Args:
-      path: of samples.jsonl.
-      prompts: that are answered every time.
-      encoded: the same as tokens, int32 [N, P], and their lengths [N].
-      policy: answers as it is at the time.
-      reference: answers once.
-      reward: scores the answers.
-      seed: of the samples.
-      start: a resumed run's first iteration: samples after it belong to what is redone, and are dropped.
+      path: path of `samples.jsonl`.
+      prompts: N prompts of every table.
+      encoded: the prompts as token ids int32 [N, P], and their lengths int32 [N].
+      policy: responds for each table.
+      reference: responds once.
+      reward: scores the responses.
+      seed: seed of the responses.
+      start: iteration at which the run starts or resumes. Rows of later iterations are removed from the file, because
+        the resumed run writes them again.
     """
 
     def __init__(
@@ -52,7 +56,17 @@ class SampleTable:
         write_text(path, "".join(kept))
 
     def write(self, iteration: int) -> str:
-        """Appends the samples after so many iterations; returns them as a Markdown table."""
+        """Lets the policy respond, and appends a table to the file.
+
+        Args:
+          iteration: number of iterations done.
+
+        Returns:
+          The table as Markdown.
+
+        Raises:
+          UsageError: if the reward fails.
+        """
         rows = [
             {"iteration": iteration, "prompt": prompt, "reference": old[0], "policy": new[0]}
             | {"reference_score": old[1], "policy_score": new[1]}
@@ -63,15 +77,23 @@ class SampleTable:
         return markdown_table(rows)
 
     def _answer(self, responder: Responder) -> list[tuple[str, float | None]]:
-        """The texts of a model's answers, and their scores; None: not finite."""
+        """Returns the responses of a model and their scores; a score that is not finite becomes None."""
         texts = responder.respond(self._encoded, self._seed).texts
         scores = checked_scores(self._reward, self._prompts, texts, must_be_finite=False)
         return [(text, round(float(x), 4) if np.isfinite(x) else None) for text, x in zip(texts, scores, strict=True)]
 
 
 def markdown_table(rows: Sequence[dict[str, Any]]) -> str:
-    """Rows of samples.jsonl as a Markdown table. Scores share a cell with their texts: TensorBoard breaks columns as
-    narrow as a number."""
+    """Formats rows of `samples.jsonl` as a Markdown table.
+
+    Each score shares a cell with its text, because TensorBoard wraps the digits of a narrow column.
+
+    Args:
+      rows: as in `samples.jsonl`.
+
+    Returns:
+      The table.
+    """
 
     def cell(text: str, score: float | None = None) -> str:
         text = " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")

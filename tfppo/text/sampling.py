@@ -1,4 +1,4 @@
-"""Sampling from a language model, token by token, as one compiled program."""
+"""Sampling from a language model: one `tf.while_loop` over tokens, which can be compiled."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -9,30 +9,38 @@ from tfppo.ops.random import fold_in, gumbel
 from tfppo.text.models.language_model import LanguageModel, State
 
 Noise = Callable[[tf.Tensor], tf.Tensor]
-"""Gumbel noise [B, V] for the tokens drawn from a column (int32 scalar) of the token buffer."""
+"""A function from a column of the token buffer (int32 scalar) to the Gumbel noise [B, V] of the next token."""
 
 
 class Samples(NamedTuple):
     """B prompts and their responses of at most R tokens."""
 
-    token_ids: tf.Tensor  # [B, P + R] int32: prompt, response up to its end, padding
-    responses: tf.Tensor  # [B, R] int32, padded
-    log_probs: tf.Tensor  # [B, R] as sampled, 0 outside the mask
-    mask: tf.Tensor  # [B, R] bool: up to and including the end of the text
+    token_ids: tf.Tensor  # [B, P + R] int32: prompt, response, padding
+    responses: tf.Tensor  # [B, R] int32, padded on the right
+    log_probs: tf.Tensor  # [B, R] computed by the sampler, 0 outside the mask
+    mask: tf.Tensor  # [B, R] bool, True up to and including the token that ends the response
 
 
 class StopCondition(NamedTuple):
-    """What ends a response; the token that does belongs to it still."""
+    """Decides which token ends a response. That token is part of the response."""
 
     end: int
-    """The token that ends a text."""
+    """Id of the end token."""
     stop: int | None = None
-    """Another token that ends a response, like the full stop [Ziegler et al. 2019, section 2.3]; None: none does."""
+    """Id of one more token that ends a response, such as the full stop (Ziegler et al. 2019, section 2.3), or None."""
     stop_after: int = 0
-    """The first index at which it does."""
+    """First index in a response where `stop` ends it; `end` does so at any index."""
 
     def __call__(self, tokens: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
-        """bool, the shape of both: whether tokens at an index of their response end it."""
+        """Tests which tokens end their response.
+
+        Args:
+          tokens: token ids, int.
+          index: index of each token in its response, int; broadcasts with `tokens`.
+
+        Returns:
+          A bool tensor in the broadcast shape of both.
+        """
         is_end = tokens == self.end
         if self.stop is not None:
             is_end |= (tokens == self.stop) & (index >= self.stop_after)
@@ -40,7 +48,16 @@ class StopCondition(NamedTuple):
 
 
 def gumbel_noise(seed: tf.Tensor, rows: int, vocabulary_size: int) -> Noise:
-    """Noise [rows, vocabulary_size] that depends on the seed (int [2]) and the column alone."""
+    """Makes noise that depends only on the seed and the column.
+
+    Args:
+      seed: int32 [2].
+      rows: B.
+      vocabulary_size: V.
+
+    Returns:
+      A function from a column to Gumbel noise [B, V].
+    """
     return lambda column: gumbel([rows, vocabulary_size], fold_in(seed, column))
 
 
@@ -57,33 +74,39 @@ def sample(
     top_k: int | None = None,
     top_p: float | None = None,
 ) -> Samples:
-    """Draws a response for every prompt, until its end or `response_length` tokens.
+    """Samples a response to every prompt, until its end or `response_length` tokens.
 
-    A token is drawn by the Gumbel-max trick: argmax_a (log pi(a) + g_a) is a sample of pi [Maddison et al. 2014]. The
-    article's Gumbel-softmax relaxes the argmax to a softmax; its samples are points between tokens, to which the
-    policy gives no probability, so PPO would have no ratio. It is for differentiating through a sample, which PPO
-    never does (`distributions.gumbel_softmax`).
+    A token is drawn by the Gumbel-max trick: the `argmax` over `a` of `log pi(a) + g_a`, with Gumbel noise `g`, is a
+    sample of `pi` (Maddison et al. 2014). The article's Gumbel-softmax replaces the argmax by a softmax. Its samples
+    are mixtures of tokens, which have no probability under the policy, so that PPO would have no ratio. It serves to
+    differentiate through a sample, which PPO does not do (see `distributions.gumbel_softmax`).
 
-    PPO wants the full distribution: with `top_k` or `top_p`, which are for evaluation, the log-probabilities are those
-    of the full distribution still, and the estimate of the KL to a reference could be negative.
+    Use `top_k` and `top_p` for evaluation only. PPO needs samples of the full distribution: the log-probabilities are
+    always those of the full distribution, and with truncated samples the estimate of the KL to a reference policy can
+    be negative.
 
     Args:
-      model: whose tokens are drawn.
-      prompts: int32 [B, P], ragged, padded on the right.
+      model: language model to sample from.
+      prompts: int32 [B, P], of different lengths, padded on the right.
       prompt_lengths: int32 [B], each at least 1.
-      response_length: R.
-      noise: see `gumbel_noise`; unused where the temperature is 0.
-      stop_condition: what ends a response.
-      pad: token that fills what is behind the end.
-      temperature: logits are divided by it, for the draw and the log-probabilities alike; 0: the most probable token.
-      top_k: draw among the k most probable tokens only.
-      top_p: draw among the most probable tokens that together have this probability (Holtzman et al. 2020).
+      response_length: R, the largest number of tokens of a response.
+      noise: Gumbel noise, see `gumbel_noise`; not used if the temperature is 0.
+      stop_condition: decides which token ends a response.
+      pad: token id for the padding.
+      temperature: divides the logits, for sampling and for the log-probabilities. With 0 the most probable token is
+        taken and the log-probabilities are those at temperature 1.
+      top_k: samples only from the k most probable tokens; None samples from all.
+      top_p: samples only from the most probable tokens whose probabilities sum to at least p (Holtzman et al. 2020);
+        None samples from all.
+
+    Returns:
+      The prompts and responses with the sampler's log-probabilities.
     """
     batch, prompt_width = prompts.shape
     total = prompt_width + response_length
     token_ids = tf.pad(prompts, [[0, 0], [0, response_length]], constant_values=pad)  # [B, P + R]
     first, state = model.begin(token_ids, prompt_lengths)
-    last = prompt_lengths + response_length - 1  # [B] index of the last token that may be drawn
+    last = prompt_lengths + response_length - 1  # [B] largest index of a response token
     columns = tf.range(total)
 
     def proceed(
@@ -106,7 +129,7 @@ def sample(
             chosen += noise(column)
         drawn = tf.argmax(chosen, axis=-1, output_type=tf.int32)  # [B]
         log_prob = tf.gather(logits, drawn, axis=1, batch_dims=1) - tf.reduce_logsumexp(logits, axis=-1)
-        is_prompt = column + 1 < prompt_lengths  # there the prompt says what comes next
+        is_prompt = column + 1 < prompt_lengths  # the next token is part of the prompt, which stays as it is
         is_drawn = ~is_prompt & ~done
         here = columns == column + 1  # [P + R]
         token_ids = tf.where(here & is_drawn[:, None], drawn[:, None], token_ids)
@@ -129,12 +152,29 @@ def sample(
 
 
 def response_positions(prompt_lengths: tf.Tensor, response_length: int) -> tf.Tensor:
-    """Where each row's response lies behind its prompt, int [B, R]: prompts are ragged."""
+    """Computes the columns of the response tokens in the token buffer; each response follows its prompt directly.
+
+    Args:
+      prompt_lengths: int32 [B].
+      response_length: R.
+
+    Returns:
+      Columns int32 [B, R].
+    """
     return prompt_lengths[:, None] + tf.range(response_length)
 
 
 def response_mask(responses: tf.Tensor, stop_condition: StopCondition) -> tf.Tensor:
-    """bool [B, R], true up to and including the first token that ends a response; all true where there is none."""
+    """Computes the mask of response tokens.
+
+    Args:
+      responses: int32 [B, R].
+      stop_condition: decides which token ends a response.
+
+    Returns:
+      A bool mask [B, R], True up to and including the first token that ends the response. A row without such a token
+      is all True.
+    """
     ends = tf.cast(stop_condition(responses, tf.range(responses.shape[1])), tf.int32)
     return tf.cumsum(ends, axis=1, exclusive=True) == 0
 
@@ -146,6 +186,6 @@ def _keep_top_k(logits: tf.Tensor, k: int) -> tf.Tensor:
 
 def _keep_top_p(logits: tf.Tensor, p: float) -> tf.Tensor:
     ordered = tf.sort(logits, axis=-1, direction="DESCENDING")
-    before = tf.cumsum(tf.nn.softmax(ordered), axis=-1, exclusive=True)  # probability of all that is likelier
+    before = tf.cumsum(tf.nn.softmax(ordered), axis=-1, exclusive=True)  # total probability of the likelier tokens
     smallest = tf.reduce_min(tf.where(before < p, ordered, float("inf")), axis=-1, keepdims=True)  # [B, 1]
     return tf.where(logits >= smallest, logits, -1e9)

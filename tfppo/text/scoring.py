@@ -1,4 +1,4 @@
-"""Scores of responses: the part of a rollout that is Python, and runs on the host."""
+"""Scores of responses. This part of a rollout is Python code and runs on the host."""
 
 from collections.abc import Callable, Sequence
 
@@ -14,12 +14,12 @@ Scorer = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray], 
 
 
 class TextScorer:
-    """Decodes responses once; a reward scores the texts, and their words are counted.
+    """Decodes responses, scores them with a reward, and computes the metrics of their texts.
 
     Args:
-      codec: turns tokens into text.
+      codec: decodes tokens.
       reward: scores texts.
-      clip: the largest magnitude of a scaled score; None: unlimited.
+      clip: largest absolute value of a normalized score; None does not clip.
     """
 
     def __init__(self, codec: PromptCodec, reward: Reward, clip: float | None = None):
@@ -31,17 +31,22 @@ class TextScorer:
     def __call__(
         self, prompts: np.ndarray, prompt_lengths: np.ndarray, responses: np.ndarray, mask: np.ndarray, rows: np.ndarray
     ) -> Sequence[np.ndarray]:
-        """Scores some of B responses, and measures all of them.
+        """Scores N of B responses, and computes the text metrics of all of them.
 
         Args:
           prompts: int32 [B, P], padded on the right.
           prompt_lengths: int32 [B].
           responses: int32 [B, R].
-          mask: bool [B, R], the tokens of each response.
-          rows: int32 [N], the responses to score.
+          mask: bool [B, R], True for the tokens of each response.
+          rows: int32 [N], indices of the responses to score; with several processes each scores a share.
 
-        Returns: scores float32 [N], scaled and clipped, which the learner's guard checks; the mean number of words and
-          distinct-2 of all B responses, float64 scalars.
+        Returns:
+          Three arrays. The first is the scores, float32 [N], normalized and clipped. They may be NaN or infinite; the
+          learner's guard checks them. The others are the mean number of words and distinct-2 of all B responses,
+          float64 scalars.
+
+        Raises:
+          UsageError: if the reward fails.
         """
         texts = self.codec.decode_masked(responses, mask)
         beginnings = self.codec.decode(prompts[row, : prompt_lengths[row]] for row in rows)
@@ -51,7 +56,14 @@ class TextScorer:
         return [scaled, np.array(mean_words(texts), np.float64), np.array(distinct_2(texts), np.float64)]
 
     def fit_scale(self, scores: np.ndarray) -> None:
-        """Scales scores from now on such that these [N] have mean 0 and standard deviation 1."""
+        """Normalizes all later scores by the mean and the standard deviation of the given ones.
+
+        Args:
+          scores: float [N], not normalized.
+
+        Raises:
+          UsageError: if a score is not finite.
+        """
         scale = ScoreScale.fit(scores)
         for variable, value in zip(self.scale, (scale.mean, scale.std), strict=True):
             variable.assign(value)

@@ -1,4 +1,4 @@
-"""Tuning a language model by PPO."""
+"""The trainer of text runs: tunes a language model by PPO (Ziegler et al. 2019)."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -36,21 +36,25 @@ from tfppo.training.pipeline import prompt_dataset
 from tfppo.training.trainer import Application, Display, Evaluation, Metrics
 
 SCORE, KL = "text/score_mean", "text/kl"
-SAMPLES = 8  # prompts in the tables of samples
-SCALE_ROLLOUTS = 4  # of the reference, from which the scores' mean and standard deviation are taken
+SAMPLES = 8  # prompts in a table of samples
+SCALE_ROLLOUTS = 4  # rollouts of the reference policy that the scores are normalized by
 
 
 class TextTrainer:
-    """Tunes a language model that writes, near a reference, for a reward; a `training.trainer.Trainer`.
+    """Tunes a language model by PPO to get higher scores and to stay near a reference policy.
+
+    The driver (`training.driver`) uses it through the protocol `training.trainer.Trainer`.
 
     Args:
-      config: the settings of the run.
-      task: in place of the registered task that the config names.
-      reward: `reward(prompts, responses)` or a Keras model, in place of the task's.
-      model: a Keras language model with its tokenizer, in place of the config's preset.
+      config: settings of the run.
+      task: replaces the registered task that the config names.
+      reward: a function `reward(prompts, responses)` or a Keras model; replaces the reward of the config and of the
+        task.
+      model: a Keras language model and its tokenizer, which replace the config's preset.
 
     Raises:
-      UsageError: on an unknown task, a preset that is none, prompts that do not fit, or a reward that cannot be loaded.
+      UsageError: if the task is unknown, the preset or the reward cannot be loaded, or prompts and responses do not
+        fit into the model's context.
     """
 
     def __init__(
@@ -72,9 +76,9 @@ class TextTrainer:
         kept: dict[str, object] = {"compile_rollout": self.rollout_mode, "compile_update": self.update_mode}
         if reward is not None:
             kept["reward"] = reward_name(as_reward(reward))
-        if text.preset is not None:  # the run is to be found again from any folder
+        if text.preset is not None:  # an absolute path, so that the run can be resumed from any folder
             kept["preset"] = text.preset.resolve()
-        self.config = with_settings(config, kept)  # what a resumed run goes on with
+        self.config = with_settings(config, kept)  # goes into config.yaml, from which a run is resumed
         self.replicas.divide(text.batch_size, "batch_size")
         with tf.device(self.device):
             with self.replicas.scope():
@@ -112,10 +116,12 @@ class TextTrainer:
 
     @property
     def name(self) -> str:
+        """Start of the default name of the run's folder: the name of the task."""
         return self.task.name
 
     @property
     def subject(self) -> str:
+        """One line that describes the task, the model and the batch size."""
         model = self.policy.model.model
         trained = sum(variable.shape.num_elements() for variable in self.policy.trainable_variables)
         return (
@@ -126,42 +132,53 @@ class TextTrainer:
 
     @property
     def modes(self) -> Mapping[str, str]:
+        """Compilation mode of the rollout and of the update."""
         return {"rollout": self.rollout_mode, "update": self.update_mode}
 
     @property
     def display(self) -> Display:
+        """Metrics that the console and TensorBoard show."""
         columns = {SCORE: "score", KL: "KL", "text/response_length_mean": "words", "time/tokens_per_s": "tokens/s"}
         return Display(columns, None, [SCORE, KL], SCORE, KL, "text/reward_mean", has_choices=True)
 
     @property
     def iteration(self) -> int:
+        """Number of iterations done."""
         return int(self.learner.iteration.numpy())
 
     @property
     def num_iterations(self) -> int:
+        """Number of iterations of the whole run."""
         return self.config.text.iterations
 
     @property
     def next_step(self) -> int:
+        """Next step on TensorBoard's horizontal axis, which counts iterations."""
         return self.iteration
 
     @property
     def metrics(self) -> Metrics:
+        """Metrics for `is_solved`; empty for text."""
         return {}
 
     @property
     def models(self) -> dict[str, keras.Layer]:
-        """What is trained, by name."""
+        """The trained models by name: the language model, the value head and the critic if there is one."""
         models = {"model": self.policy.model.model, "value_head": self.policy.value_head}
         return models if self.policy.critic is None else models | {"critic": self.policy.critic.model}
 
     @property
     def weights(self) -> list[tf.Variable]:
+        """All weights of `models`, in a fixed order."""
         return [weight for model in self.models.values() for weight in model.weights]
 
     @property
     def state(self) -> dict[str, object]:
-        """See `Trainer`: random numbers and prompts depend on seed and iteration; the reference is the preset."""
+        """Everything that a checkpoint must hold.
+
+        Random numbers and prompts are not part of it, because they depend only on the seed and the iteration. The
+        reference policy is not part of it either, because a resumed run loads it from the preset again.
+        """
         return self.models | {
             "optimizer": self.learner.optimizer,
             "iteration": self.learner.iteration,
@@ -172,13 +189,23 @@ class TextTrainer:
 
     @property
     def eval_size(self) -> int:
+        """Number of held-out prompts of the evaluation at the end; 0 means no evaluation."""
         return self.config.text.eval_prompts
 
     def is_solved(self, metrics: Metrics) -> bool:
-        return False  # a task has no score that would be enough
+        """Returns False: no score ends a text run early."""
+        return False
 
     def recorded_iterations(self, folder: Path, tensorboard: TensorBoardWriter) -> Iterator[tuple[int, Metrics]]:
-        """Trains as `iterations`; tables of samples go into the folder and to TensorBoard."""
+        """Trains like `iterations`, and writes tables of samples.
+
+        Args:
+          folder: folder of the run; gets `samples.jsonl`.
+          tensorboard: gets the same tables.
+
+        Yields:
+          The number and the metrics of each iteration.
+        """
         text, start = self.config.text, self.iteration
         with writing(folder):
             table = self._sample_table(folder / run_folder.SAMPLES, start)
@@ -205,11 +232,14 @@ class TextTrainer:
         )
 
     def iterations(self) -> Iterator[tuple[int, Metrics]]:
-        """Tunes from where the learner is to the end of the run; yields each iteration's number and metrics.
+        """Trains from the learner's current iteration to the end of the run.
+
+        Yields:
+          The number and the metrics of each iteration.
 
         Raises:
-          UsageError: if the reward fails, in one line that names it; or if too many updates in a row were skipped
-            because something was not finite.
+          UsageError: if the reward fails, or if too many updates in a row were skipped because a number was not
+            finite.
         """
         began = time.perf_counter()
         text = self.config.text
@@ -221,12 +251,13 @@ class TextTrainer:
             yield iteration.number, iteration.metrics | self._text_metrics(iteration)
 
     def save_extra(self, folder: Path) -> None:
-        """Writes nothing: `state` is all."""
+        """Does nothing: `state` holds everything."""
 
     def restore_extra(self, folder: Path) -> None:
-        """Restores nothing: `state` is all."""
+        """Does nothing: `state` holds everything."""
 
     def draw(self, folder: Path) -> None:
+        """Draws the learning curve and the frontier (score against KL) into the run's folder and for TensorBoard."""
         metrics, frontier = folder / run_folder.METRICS, folder / run_folder.FRONTIER
         title = f"{self.task.name}, {folder.name}"
         plot_curve(metrics, folder / run_folder.CURVE, "iteration", [SCORE, KL], title)
@@ -236,7 +267,18 @@ class TextTrainer:
         writer.close()
 
     def judge(self, size: int, seed: int) -> Evaluation:
-        """Answers so many held-out prompts with the policy and with the reference."""
+        """Evaluates the policy and the reference policy on held-out prompts.
+
+        Args:
+          size: number of prompts.
+          seed: seed of the responses.
+
+        Returns:
+          The numbers of `evaluate.compare`, with the task and the seed.
+
+        Raises:
+          UsageError: if the task has no test prompts, or the reward fails.
+        """
         with progress_bar("evaluating", 2) as advance:
             evaluation, _ = compare(
                 held_out_prompts(self.task, size),
@@ -252,27 +294,46 @@ class TextTrainer:
         return {"task": self.task.name, "seed": seed} | evaluation
 
     def describe(self, evaluation: Evaluation) -> str:
+        """Formats an evaluation as a small table."""
         return describe(evaluation)
 
     def record(self, folder: Path, seed: int) -> None:
-        """Leaves nothing: the tables of samples are there already."""
+        """Does nothing: `recorded_iterations` writes the samples."""
 
     def farewell(self, folder: Path) -> str:
+        """Lists the files of a finished run and the commands that use them."""
         return (
-            f"{folder} holds {run_folder.SAMPLES}, {run_folder.CURVE}, {run_folder.METRICS} and the rest; see it with: "
-            f"tensorboard --logdir {run_folder.quoted(folder.parent)}\ntalk to it with: tfppo generate "
+            f"{folder} holds {run_folder.SAMPLES}, {run_folder.CURVE}, {run_folder.METRICS} and more; view it with: "
+            f"tensorboard --logdir {run_folder.quoted(folder.parent)}\ngenerate responses with: tfppo generate "
             f"{run_folder.quoted(folder)} --prompt 'This film'"
         )
 
     def export(self, folder: Path) -> str:
-        """Writes the language model as a preset, adapters merged; returns how to load it (see `text.export`)."""
+        """Writes the language model as a preset, with adapters merged into its weights (see `export_preset`).
+
+        Args:
+          folder: folder of the preset.
+
+        Returns:
+          A line that says how to load the preset.
+        """
         return export_preset(folder, self.policy.model.model, self.codec, self.config.text.temperature)
 
     def close(self) -> None:
-        """Closes nothing: there are no environments."""
+        """Does nothing: a text run has no environments to close."""
 
     def encode(self, prompts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Prompts as tokens, checked against the context: int32 [N, P] and their lengths [N]."""
+        """Encodes prompts and checks that each fits into the context together with a response.
+
+        Args:
+          prompts: N texts.
+
+        Returns:
+          Token ids int32 [N, P], padded on the right, and lengths int32 [N].
+
+        Raises:
+          UsageError: if a prompt is empty, not a text, or too long.
+        """
         context = self.policy.model.context_length
         return self.codec.encode(prompts, None if context is None else context - self.config.text.response_length)
 
@@ -287,7 +348,7 @@ class TextTrainer:
         }
 
     def _fit_scale(self) -> None:
-        """Takes the scores' mean and standard deviation from responses of the reference, which the policy still is."""
+        """Fits the normalization of scores on responses of the policy, which still equals the reference policy."""
         batches = prompt_dataset(*self.prompts, self.config.text.batch_size, self.config.run.seed + 1)
         scores = []
         with self.collector.raising_own_errors():

@@ -1,4 +1,8 @@
-"""Checkpoints: everything that a run needs to go on, each of them whole or not there."""
+"""Saves and restores checkpoints, which hold everything that a run needs to resume.
+
+A checkpoint is a folder such as `checkpoints/000020`. It is either complete or does not exist, because it is written
+under a temporary name and renamed at the end.
+"""
 
 import json
 import math
@@ -16,27 +20,27 @@ from tfppo.execution.variables import named_variables
 
 STATE = "state.npz"
 PROGRESS = "progress.json"
-HIDDEN = "."  # what begins with it is being written or removed
+HIDDEN = "."  # prefix of folders that are being written or removed
 
 
 class Progress(NamedTuple):
-    """How far a run was at a checkpoint."""
+    """The progress of a run at a checkpoint."""
 
-    iteration: int  # iterations that were done
-    score: float | None  # by which the best checkpoint is chosen; None: there was none yet
-    sizes: dict[str, int]  # bytes of the run's event files
+    iteration: int  # number of finished iterations
+    score: float | None  # selects the best checkpoint; None: no score was known yet
+    sizes: dict[str, int]  # sizes of the run's event files, in bytes
 
 
 class Checkpoints:
-    """The checkpoints of a run: the latest few, and the one of the best score.
+    """Keeps the latest checkpoints of a run, and the checkpoint with the best score.
 
-    Each is a folder named by its iteration. It is written under another name, brought to the disk, and renamed: what
-    has its name is whole, whenever the process or the machine stops.
+    Each checkpoint is a folder named after its iteration. It is written under a temporary name, flushed to the disk and
+    then renamed. So a folder with the final name is complete, even if the process is killed or the power fails.
 
     Args:
-      folder: where they live.
-      keep: how many of the latest.
-      **state: as for `named_variables`.
+      folder: Folder that holds the checkpoints.
+      keep: Number of latest checkpoints to keep.
+      **state: Variables to save, in the form that `execution.variables.named_variables` takes.
     """
 
     def __init__(self, folder: Path, keep: int = 3, **state: object):
@@ -51,13 +55,13 @@ class Checkpoints:
         sizes: dict[str, int] | None = None,
         extra: Callable[[Path], None] | None = None,
     ) -> None:
-        """Writes the state after `iteration` iterations, then removes what is not to be kept.
+        """Writes a checkpoint, then removes the checkpoints that are no longer kept.
 
         Args:
-          iteration: its name.
-          score: how well the run does; NaN or None: nobody knows.
-          sizes: bytes of the files that a resumed run goes on from.
-          extra: writes more files into the folder that it is given.
+          iteration: Number of finished iterations, after which the checkpoint is named.
+          score: Score of the run, higher is better. NaN or None: the score is unknown.
+          sizes: Sizes of the run's event files in bytes, by name. A resumed run truncates the files to them.
+          extra: Function that writes more files into the checkpoint. It takes the folder.
         """
         self._folder.mkdir(exist_ok=True)
         score = None if score is None or math.isnan(score) else score
@@ -72,26 +76,30 @@ class Checkpoints:
             (new / PROGRESS).write_text(json.dumps(Progress(iteration, score, sizes or {})._asdict()))
             for written in [*new.iterdir(), new]:
                 _to_disk(written)
-            if path.exists():  # of a run that goes on from an older one
+            if path.exists():  # the run resumed from an older checkpoint
                 path.rename(Path(stage) / "old")
             new.rename(path)
         _to_disk(self._folder)
         self._remove_old()
 
     def paths(self) -> list[Path]:
-        """The checkpoints' folders, oldest first."""
+        """Returns the folders of the checkpoints, oldest first."""
         if not self._folder.is_dir():
             return []
         return sorted((p for p in self._folder.iterdir() if p.name.isdecimal()), key=lambda p: int(p.name))
 
     def restore(self, which: str = "latest") -> Path | None:
-        """Restores a checkpoint and returns its folder; None: there is none yet.
+        """Restores a checkpoint.
 
         Args:
-          which: "latest", "best" or an iteration's number.
+          which: "latest", "best" or the number of an iteration.
+
+        Returns:
+          The folder of the checkpoint, or None if `which` is "latest" or "best" and there is no checkpoint yet.
 
         Raises:
-          UsageError: if it does not exist, or is damaged or of another shape; in one line.
+          UsageError: If the checkpoint does not exist, is damaged, or does not match the names, shapes and dtypes of
+            the state. Nothing is restored then.
         """
         paths = self.paths()
         if not paths and which in ("latest", "best"):
@@ -108,28 +116,33 @@ class Checkpoints:
         try:
             read_progress(path)
             arrays = self._read(path / STATE)
-        except Exception as error:  # damage is answered with whatever the readers stumble over
+        except Exception as error:  # a damaged file can make the readers raise almost anything
             raise UsageError(
-                f"checkpoint {path} cannot be read ({_short(error)}): delete it to go on from an older one"
+                f"checkpoint {path} cannot be read ({_short(error)}): delete it to resume from an older one"
             ) from None
         for name, array in arrays.items():
             self._variables[name].assign(array)
         return path
 
     def restore_for_use(self, which: str) -> None:
-        """Restores a checkpoint that must be there: its policy is to be judged, talked to or exported.
+        """Restores a checkpoint in order to evaluate, sample from or export its policy.
+
+        Args:
+          which: "latest", "best" or the number of an iteration.
 
         Raises:
-          UsageError: as `restore` does, and if there is none yet.
+          UsageError: If there is no checkpoint, or `restore` raises it.
         """
         if self.restore(which) is None:
-            raise UsageError(f"{self._folder} holds no checkpoint: the run ended before its first one; go on with it")
+            raise UsageError(
+                f"{self._folder} holds no checkpoint, because the run stopped before its first one: resume the run"
+            )
 
     def _path(self, iteration: int) -> Path:
         return self._folder / f"{iteration:06d}"
 
     def _best(self, paths: list[Path]) -> Path:
-        """That of the highest score, the latest of several; without any score the latest of all."""
+        """Returns the checkpoint with the highest score. Of several, or without any score, it is the latest."""
         return max(paths, key=lambda path: (_score(path), path))
 
     def _remove_old(self) -> None:
@@ -137,13 +150,16 @@ class Checkpoints:
         kept = {*paths[-self._keep :], self._best(paths)}
         for path in paths:
             if path not in kept:
-                path.rename(path.with_name(f"{HIDDEN}{path.name}-old"))  # what is half removed has no name
+                path.rename(path.with_name(f"{HIDDEN}{path.name}-old"))  # a half removed folder must not look complete
         for leftover in self._folder.glob(f"{HIDDEN}*"):
             shutil.rmtree(leftover, ignore_errors=True)
 
     def _read(self, path: Path) -> dict[str, object]:
-        """All arrays of a checkpoint. Raises some error unless they are just what is wanted: nothing is restored by
-        half."""
+        """Reads all arrays of a checkpoint, before any of them is restored.
+
+        Raises:
+          Exception: If the file is damaged, or its names, shapes and dtypes differ from those of the state.
+        """
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         kinds = {name: f"{tuple(x.shape)} of {x.dtype}" for name, x in arrays.items()}
@@ -151,12 +167,22 @@ class Checkpoints:
         for name in sorted({*kinds, *wanted}):
             if kinds.get(name) != wanted.get(name):
                 there, here = kinds.get(name, "missing"), wanted.get(name, "missing")
-                raise ValueError(f"{name} is {there} there and {here} here")
+                raise ValueError(f"{name} is {there} in the checkpoint, but {here} in this run")
         return arrays
 
 
 def read_progress(path: Path) -> Progress:
-    """How far a run was at the checkpoint in this folder. Raises some error if that is damaged."""
+    """Reads the progress of a run from the folder of a checkpoint.
+
+    Args:
+      path: Folder of the checkpoint.
+
+    Returns:
+      The iteration, the score and the sizes of the event files.
+
+    Raises:
+      Exception: If the file is missing or damaged. The kind depends on the damage.
+    """
     progress = Progress(**json.loads((path / PROGRESS).read_text()))
     sizes = {str(name): int(size) for name, size in progress.sizes.items()}
     return Progress(int(progress.iteration), None if progress.score is None else float(progress.score), sizes)
@@ -165,13 +191,13 @@ def read_progress(path: Path) -> Progress:
 def _score(path: Path) -> float:
     try:
         score = read_progress(path).score
-    except Exception:  # a damaged one is not the best
+    except Exception:  # a damaged checkpoint is never the best
         return -math.inf
     return -math.inf if score is None else score
 
 
 def _to_disk(path: Path) -> None:
-    """Waits until a file, or the names in a folder, would survive a loss of power."""
+    """Flushes a file, or the entries of a folder, to the disk, so that they survive a power failure."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,7 @@
-"""The settings that every run has. No TensorFlow here, so that the command line can answer at once."""
+"""Defines `RunConfig`, the settings that every run has.
+
+This module does not import TensorFlow, so that the command line responds fast.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,34 +20,37 @@ def _is_folder_name(name: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class RunConfig:
-    """Where a run lives, what it is seeded with, and how it is executed and kept."""
+    """The settings of a run's folder, seed, device, compilation, distribution, metrics and checkpoints."""
 
     seed: Seed = 1
-    """Seed of everything random in the run."""
+    """Seed of all random numbers in the run."""
     name: Annotated[str | None, Must(_is_folder_name, "a plain folder name")] = None
-    """Name of the run's folder; None: the task's name and the seed."""
+    """Name of the run's folder. None: the name of the task or environment, and the seed."""
     runs_dir: Path = Path("runs")
-    """Folder that holds the runs."""
+    """Folder that holds the run folders."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
-    """Where it runs; auto: by a rule that the run prints."""
+    """Device of the run. auto: chosen by a rule; the run prints the choice and the reason."""
     compile_rollout: CompileMode = "auto"
-    """How the rollout is compiled; auto: by a rule over device, batch size and length of the run."""
+    """Mode of compilation of the rollout.
+    auto: chosen by a rule from the device, the batch size and the length of the run."""
     compile_update: CompileMode = "auto"
-    """How the update is compiled; auto: by a rule over device, batch size and length of the run."""
+    """Mode of compilation of the update.
+    auto: chosen by a rule from the device, the batch size and the length of the run."""
     deterministic: bool = True
-    """Whether TensorFlow runs its deterministic operations only (tf.config.experimental.enable_op_determinism)."""
+    """Use only deterministic TensorFlow operations (tf.config.experimental.enable_op_determinism)."""
     threads: Annotated[int, Interval(ge=0, le=1024)] = 0
-    """CPU threads within an operation, and operations side by side; 0: as many as there are cores. Sums are split by
-    it: the same bits want the same number, which a run keeps."""
+    """Number of CPU threads within an operation, and of operations that run in parallel. 0: the number of CPU cores.
+    Results are bit-identical only with the same number. A resumed run uses the number it started with."""
     distribute: Literal["auto", "none", "mirrored", "multiworker"] = "auto"
-    """What shares the rollout and each minibatch: mirrored: all GPUs of this process; multiworker: the processes that
-    TF_CONFIG names; auto: those if it names several, or else all GPUs if the run is on one."""
+    """Distribution of the rollout and of each minibatch. none: one device.
+    mirrored: all GPUs of this process. multiworker: the processes that TF_CONFIG names.
+    auto: multiworker if TF_CONFIG names several, otherwise mirrored if the run is on a GPU and there are several."""
     log_interval: Count = 1
-    """Iterations between two rows of metrics."""
+    """Number of iterations between two rows of metrics."""
     checkpoint_interval: Count = 20
-    """Iterations between two checkpoints; one more is written at the end."""
+    """Number of iterations between two checkpoints. One more checkpoint is written at the end."""
     keep_checkpoints: Count = 3
-    """Checkpoints that are kept: the latest ones, and beside them the best by training's score."""
+    """Number of latest checkpoints to keep. The checkpoint with the best training score is kept in addition."""
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -1,6 +1,6 @@
-"""Runs from their first file to their last, whatever they train.
+"""Trains, resumes, evaluates and exports runs of any application.
 
-A `folder` is None in a process that trains along with another one, which writes the run.
+With several worker processes, only the chief writes the run. In the other workers, `folder` is None.
 """
 
 from collections.abc import Callable, Iterator
@@ -29,16 +29,19 @@ T = TypeVar("T", bound=Trainer)
 def train(
     make_trainer: Callable[[C], Trainer], config: C, import_seconds: float = 0.0, name: str | None = None
 ) -> Path | None:
-    """Trains a new run, evaluates it, and returns its folder; None in a worker that is not the chief.
+    """Trains a new run and evaluates it.
 
     Args:
-      make_trainer: of the settings.
-      config: the settings.
-      import_seconds: seconds that went by before, for evaluation.json.
-      name: begins the name of the run's folder where the settings have none; None: the trainer's.
+      make_trainer: Function that makes a trainer from the settings.
+      config: Settings of the run.
+      import_seconds: Seconds that the process spent on imports, for `evaluation.json`.
+      name: First part of the folder's name if the settings have no name. None uses the trainer's name.
+
+    Returns:
+      The folder of the run, or None in a worker that is not the chief.
 
     Raises:
-      UsageError: if settings do not fit together, or a folder cannot be used.
+      UsageError: If settings contradict each other, or the folder cannot be used.
     """
     timer = PhaseTimer(import_seconds)
     with closing(make_trainer(_executed(config))) as trainer, start_run(trainer, name or trainer.name) as folder:
@@ -48,16 +51,21 @@ def train(
 def resume(
     application: Application[C], folder: Path, import_seconds: float = 0.0, named: str | None = None
 ) -> Path | None:
-    """Goes on with a run from its latest checkpoint, or else from its beginning; returns what `train` does.
+    """Resumes a run from its latest checkpoint, or from its beginning if there is no checkpoint.
+
+    A finished run is only evaluated again.
 
     Args:
-      application: of the run.
-      folder: of the run.
-      import_seconds: as for `train`.
-      named: as `given` of `run_folder.read_confirmed`.
+      application: Application of the run.
+      folder: Folder of the run.
+      import_seconds: Seconds that the process spent on imports, for `evaluation.json`.
+      named: The user's --env or --reward, which allows the import of a module, see `run_folder.read_confirmed`.
+
+    Returns:
+      The folder of the run, or None in a worker that is not the chief.
 
     Raises:
-      UsageError: if the folder is no run or in use, or its latest checkpoint is damaged.
+      UsageError: If the folder is not a run or is in use, or its latest checkpoint is damaged.
     """
     timer = PhaseTimer(import_seconds)
     config = _executed(run_folder.read_confirmed(folder, application.config_class, application.imported, named))
@@ -74,19 +82,22 @@ def evaluate(
     named: str | None = None,
     **settings: object,
 ) -> tuple[Evaluation, str]:
-    """Evaluates a checkpoint of a run; gives the evaluation, and the same in a few lines.
+    """Evaluates a checkpoint of a run.
 
     Args:
-      application: of the run.
-      folder: of the run.
-      size: how many episodes or prompts.
-      seed: of the episodes or samples; None: the run's.
-      checkpoint: "latest", "best" or an iteration's number.
-      named: as `given` of `run_folder.read_confirmed`.
-      **settings: replace the run's, by field name.
+      application: Application of the run.
+      folder: Folder of the run.
+      size: Number of episodes or prompts.
+      seed: Seed of the episodes or samples. None uses the seed of the run.
+      checkpoint: "latest", "best" or the number of an iteration.
+      named: The user's --env or --reward, which allows the import of a module, see `run_folder.read_confirmed`.
+      **settings: Settings that replace those of the run, by field name.
+
+    Returns:
+      The evaluation, and a text of a few lines that describes it.
 
     Raises:
-      UsageError: if the folder is no run, or has no checkpoint that can be read.
+      UsageError: If the folder is not a run, or the checkpoint does not exist or cannot be read.
     """
     config = run_folder.read_confirmed(folder, application.config_class, application.imported, named)
     config = with_settings(config, settings)
@@ -98,10 +109,18 @@ def evaluate(
 
 
 def export(trainer: Trainer, folder: Path, checkpoint: str = "latest") -> Path:
-    """Writes the policy of a run's checkpoint into its folder `export`, says how to use it, and returns that folder.
+    """Exports the policy of a run's checkpoint to the folder `export` of the run, and prints how to use it.
+
+    Args:
+      trainer: Trainer of the run. It is closed at the end.
+      folder: Folder of the run.
+      checkpoint: "latest", "best" or the number of an iteration.
+
+    Returns:
+      The folder `export`.
 
     Raises:
-      UsageError: if the run has no checkpoint that can be read, or its folder cannot be written to.
+      UsageError: If the checkpoint does not exist or cannot be read, or the folder cannot be written to.
     """
     path = folder / run_folder.EXPORT
     with restored(trainer, folder, checkpoint):
@@ -111,10 +130,18 @@ def export(trainer: Trainer, folder: Path, checkpoint: str = "latest") -> Path:
 
 @contextmanager
 def restored(trainer: T, folder: Path, checkpoint: str) -> Iterator[T]:
-    """Gives the trainer as a checkpoint of a run left it, and closes it.
+    """Restores a checkpoint into a trainer, and closes the trainer at the end of the `with` block.
+
+    Args:
+      trainer: Trainer of the run.
+      folder: Folder of the run.
+      checkpoint: "latest", "best" or the number of an iteration.
+
+    Yields:
+      The trainer.
 
     Raises:
-      UsageError: if there is no such checkpoint, or it cannot be read.
+      UsageError: If the checkpoint does not exist or cannot be read.
     """
     with closing(trainer):
         checkpoints_of(trainer, folder).restore_for_use(checkpoint)
@@ -122,21 +149,28 @@ def restored(trainer: T, folder: Path, checkpoint: str) -> Iterator[T]:
 
 
 def for_inference(config: C) -> C:
-    """The settings of a run for using what it has learnt: in one process, on whatever device there is."""
+    """Returns the settings of a run for inference: one process, and an automatically chosen device."""
     return with_settings(config, {"device": "auto", "distribute": "none"})
 
 
 def checkpoints_of(trainer: Trainer, folder: Path) -> Checkpoints:
-    """The checkpoints of a run, which hold the trainer's state."""
+    """Returns the checkpoints of a run, which save and restore the trainer's state."""
     return Checkpoints(folder / run_folder.CHECKPOINTS, trainer.config.run.keep_checkpoints, **trainer.state)
 
 
 @contextmanager
 def start_run(trainer: Trainer, name: str) -> Iterator[Path | None]:
-    """Gives the folder of a new run, which is locked inside.
+    """Creates the folder of a new run, and locks it during the `with` block.
+
+    Args:
+      trainer: Trainer of the run.
+      name: First part of the folder's name if the settings have no name.
+
+    Yields:
+      The folder, or None in a worker that is not the chief.
 
     Raises:
-      UsageError: if the folder cannot be made.
+      UsageError: If the folder cannot be created.
     """
     if not trainer.replicas.is_chief:
         yield None
@@ -148,10 +182,17 @@ def start_run(trainer: Trainer, name: str) -> Iterator[Path | None]:
 
 @contextmanager
 def resume_run(trainer: Trainer, folder: Path) -> Iterator[Path | None]:
-    """Takes a run back to its latest checkpoint, or else to its beginning; gives its folder, which is locked inside.
+    """Restores the latest checkpoint of a run if there is one, and locks the folder during the `with` block.
+
+    Args:
+      trainer: Trainer of the run.
+      folder: Folder of the run.
+
+    Yields:
+      The folder, or None in a worker that is not the chief.
 
     Raises:
-      UsageError: if the folder is in use, or as `go_back` does.
+      UsageError: If the folder is in use, or `go_back` raises it.
     """
     if not trainer.replicas.is_chief:
         yield None
@@ -159,19 +200,23 @@ def resume_run(trainer: Trainer, folder: Path) -> Iterator[Path | None]:
     with locked(folder):
         checkpoint = go_back(folder, checkpoints_of(trainer, folder))
         if checkpoint is None:
-            print("no checkpoint was written yet: the run starts from its beginning")
+            print("there is no checkpoint yet: the run starts from the beginning")
         else:
             trainer.restore_extra(checkpoint)
         yield folder
 
 
 def _executed(config: C) -> C:
-    """The settings, once TensorFlow executes as they say: call it before anything is computed."""
+    """Applies the threads and the determinism of a run to TensorFlow, before TensorFlow computes anything.
+
+    Returns:
+      The settings, with the number of threads that is used.
+    """
     return with_settings(config, {"threads": apply_execution_settings(config.run.threads, config.run.deterministic)})
 
 
 def _run(trainer: Trainer, folder: Path | None, timer: PhaseTimer) -> Path | None:
-    """Trains to the end or to a signal, then evaluates."""
+    """Trains until the end of the run or a signal to stop, then evaluates a finished run."""
     with _telling_how_to_resume(folder):
         with closing(trainer), _training(trainer, folder):
             is_finished = _train(trainer, folder)
@@ -179,16 +224,16 @@ def _run(trainer: Trainer, folder: Path | None, timer: PhaseTimer) -> Path | Non
         if folder and is_finished:
             _finish(trainer, folder, timer)
         elif folder:
-            print(f"stopped; go on with: {run_folder.resume_command(folder)}")
+            print(f"stopped; resume with: {run_folder.resume_command(folder)}")
     return folder
 
 
 @contextmanager
 def _training(trainer: Trainer, folder: Path | None) -> Iterator[None]:
-    """Says what is trained, where and how; begins alike in all processes, and tells the loss of one of them.
+    """Prints what is trained on which device, and starts all processes from the same state.
 
     Raises:
-      UsageError: if another process has other settings, or is lost.
+      UsageError: If the settings of another process differ, or another process is lost during the `with` block.
     """
     print(f"{trainer.subject}, seed {trainer.config.run.seed} -> {folder or 'worker 0'}")
     modes = " and ".join(f"{mode} ({phase})" for phase, mode in trainer.modes.items())
@@ -202,8 +247,8 @@ def _training(trainer: Trainer, folder: Path | None) -> Iterator[None]:
 
 
 def _train(trainer: Trainer, folder: Path | None) -> bool:
-    """Runs the loop with what is written on the way. Returns whether the run came to its end."""
-    if trainer.iteration == trainer.num_iterations or trainer.is_solved(trainer.metrics):  # a finished run was resumed
+    """Runs the training loop with all writers. Returns True if the run is finished."""
+    if trainer.iteration == trainer.num_iterations or trainer.is_solved(trainer.metrics):  # resumed a finished run
         return True
     if folder is None:
         return write_iterations(trainer, trainer.iterations())
@@ -222,7 +267,7 @@ def _train(trainer: Trainer, folder: Path | None) -> bool:
 
 
 def _finish(trainer: Trainer, folder: Path, timer: PhaseTimer) -> None:
-    """Writes what a run leaves behind when it is trained, and says it."""
+    """Writes the pictures, the evaluation and the recordings of a finished run, and prints the results."""
     seed = trainer.config.run.seed
     with writing(folder):
         trainer.draw(folder)
@@ -238,16 +283,16 @@ def _judge(trainer: Trainer, size: int, seed: int) -> Evaluation:
 
 
 def _keep_evaluation(trainer: Trainer, folder: Path, timer: PhaseTimer, evaluation: Evaluation) -> Evaluation:
-    """Writes a finished run's evaluation with the seconds of its phases, and returns it.
+    """Writes the evaluation of a finished run with the seconds of its phases, and returns it.
 
-    They are those of the process that trained last: one that only judges the run again leaves them as they are.
+    The seconds are those of the last process that trained. A process that only evaluates the run again keeps them.
 
     Raises:
-      UsageError: if it cannot be written.
+      UsageError: If the evaluation cannot be written.
     """
     seconds: object = timer.phases(trainer.compile_seconds)
-    if not trainer.compile_seconds:  # nothing was trained
-        with suppress(OSError, ValueError, TypeError, KeyError):  # the evaluation before is missing or damaged
+    if not trainer.compile_seconds:  # this process did not train
+        with suppress(OSError, ValueError, TypeError, KeyError):  # the previous evaluation is missing or damaged
             seconds = (run_folder.read_evaluation(folder) or {})["seconds"]
     evaluation = evaluation | {"seconds": seconds}
     with writing(folder):
@@ -257,10 +302,13 @@ def _keep_evaluation(trainer: Trainer, folder: Path, timer: PhaseTimer, evaluati
 
 @contextmanager
 def _telling_how_to_resume(folder: Path | None) -> Iterator[None]:
-    """Inside, Ctrl-C outside of the loop, which would finish its iteration, becomes one that says how to go on."""
+    """Adds the command that resumes the run to a `KeyboardInterrupt`.
+
+    Ctrl-C during the training loop does not raise: the loop finishes its iteration and stops.
+    """
     try:
         yield
     except KeyboardInterrupt as error:
         if folder is None:
             raise
-        raise KeyboardInterrupt(f"go on with: {run_folder.resume_command(folder)}") from error
+        raise KeyboardInterrupt(f"resume with: {run_folder.resume_command(folder)}") from error

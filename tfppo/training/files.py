@@ -1,4 +1,4 @@
-"""Files and folders that are written whole or not at all."""
+"""Writes files and folders atomically: either completely or not at all."""
 
 import os
 import re
@@ -13,22 +13,25 @@ from tfppo.errors import UsageError, one_line
 
 @contextmanager
 def replacing(folder: Path, mark: str, size: int, *failures: type[Exception]) -> Iterator[Path]:
-    """Gives the path of a folder that is to be written; once it is whole, it takes the place of `folder`.
+    """Replaces a folder atomically: the caller writes a temporary folder, which then takes the place of `folder`.
 
-    If writing fails, everything stays as it was.
+    If writing fails, the existing folder stays unchanged.
 
     Args:
-      folder: that is to be there; it is replaced if it is empty, or holds a file called `mark`.
-      mark: a file that such a folder has.
-      size: bytes that the new one takes at least: where there is no room for them, nothing is begun.
-      *failures: what a library raises, besides OSError, where it cannot write.
+      folder: Folder to create or replace. An existing folder is replaced if it is empty or holds the file `mark`.
+      mark: Name of a file that every folder of this kind holds.
+      size: Minimum size of the new folder, in bytes. If the disk has less free space, nothing is written.
+      *failures: Exceptions, besides `OSError`, that a library raises if it cannot write.
+
+    Yields:
+      The path of the temporary folder, which the caller creates and fills.
 
     Raises:
-      UsageError: if there is something else in its place, or it cannot be written.
+      UsageError: If `folder` exists, is not empty and does not hold `mark`, or the new folder cannot be written.
     """
     if os.path.lexists(folder) and not (folder / mark).exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise UsageError(
-            f"{folder} exists and holds no {mark}: it is not replaced; move it away, or choose another folder"
+            f"{folder} exists and holds no {mark}, so it is not replaced: move it away, or choose another folder"
         )
     unwritten: tuple[type[Exception], ...] = (OSError, *failures)
     try:
@@ -42,30 +45,40 @@ def replacing(folder: Path, mark: str, size: int, *failures: type[Exception]) ->
             new.rename(folder)
     except unwritten as error:
         raise UsageError(
-            f"cannot write {folder} ({why_not_written(error)}): see that you may write to {folder.parent} and that its "
-            "disk has room, or choose another folder; what was there before is as it was"
+            f"cannot write {folder} ({why_not_written(error)}): check the permissions of {folder.parent} and the free "
+            "disk space, or choose another folder; an existing folder is unchanged"
         ) from None
 
 
 def check_room(folder: Path, place: Path, size: int) -> None:
-    """Raises UsageError unless there are so many free bytes at a place, for what will be `folder`: before libraries run
-    into it, of which some print traces that nobody can catch."""
+    """Checks the free disk space before a folder is written.
+
+    Some libraries print tracebacks that cannot be caught if the disk becomes full while they write.
+
+    Args:
+      folder: Folder that will be written. It is named in the error.
+      place: Existing folder on the same disk.
+      size: Minimum size of the new folder, in bytes.
+
+    Raises:
+      UsageError: If there is less free space.
+    """
     free = shutil.disk_usage(place).free
     if free < size:
         raise UsageError(
-            f"cannot write {folder}: it takes more than {size:,} bytes, and its disk has room for {free:,}: make room, "
-            "or choose another folder"
+            f"cannot write {folder}: its disk has {free:,} bytes free, but more than {size:,} bytes are needed; free "
+            "disk space, or choose another folder"
         )
 
 
 def why_not_written(error: Exception) -> str:
-    """What a file system says, or a library for it, in a few words."""
+    """Returns the reason of a failure to write, in a few words, from an `OSError` or a TensorFlow error."""
     number = getattr(error, "errno", None)
     return os.strerror(number) if number else one_line(re.sub(r"{{.*?}} |\[Op:.*?\]", "", str(error)))  # TensorFlow's
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a file whole or not at all."""
+    """Writes a text file atomically: a reader sees either the old or the new content."""
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(text)
     os.replace(temporary, path)

@@ -1,4 +1,4 @@
-"""The loop of a run: rollouts and updates in turn, and what is kept on the way."""
+"""Runs the training loop: it alternates rollouts and updates, and writes metrics and checkpoints."""
 
 import signal
 import threading
@@ -25,10 +25,10 @@ from tfppo.training.trainer import Collector, Metrics, Rollout, Trainer
 
 
 class Iteration(NamedTuple):
-    """One rollout and the update on it."""
+    """A rollout and the update on it."""
 
-    number: int
-    metrics: dict[str, float]  # those of both, with time/rollout_s and time/update_s
+    number: int  # from 0
+    metrics: dict[str, float]  # of the rollout and the update, with time/rollout_s and time/update_s
     seconds: float  # from the request for the rollout to the end of the update
 
 
@@ -39,18 +39,21 @@ def train_iterations(
     device: str = "/CPU:0",
     source: tf.data.Dataset | None = None,
 ) -> Iterator[Iteration]:
-    """Lets the policy act and learn in turn, from where the learner is to the end of the run.
+    """Collects rollouts and trains on them, from the learner's current iteration to the end of the run.
 
     Args:
-      collector: what the elements of an on-policy dataset come from.
-      learner: trains on each of them.
-      num_iterations: of the whole run.
-      device: where both run.
-      source: as for `rollout_dataset`: prompts.
+      collector: Collects the rollouts.
+      learner: Trains on each rollout.
+      num_iterations: Number of iterations of the whole run.
+      device: TensorFlow device of the rollouts and the updates.
+      source: Dataset of prompts, see `rollout_dataset`. None for control.
+
+    Yields:
+      One iteration at a time, after its update.
 
     Raises:
-      UsageError: if too many updates in a row were skipped because something was not finite.
-      Exception: what a failure on the host raised there.
+      UsageError: If too many consecutive updates were skipped because a value was not finite.
+      Exception: The original exception of an environment or a reward that failed in Python.
     """
     start = int(learner.iteration.numpy())
     make_rollouts = rollout_dataset if learner.replicas.count == 1 else rollouts_one_by_one
@@ -61,10 +64,10 @@ def train_iterations(
         if number == start and isinstance(dataset, tf.data.Dataset):
             rollout = _first(dataset, rollouts, learner, device, collector)
         else:
-            rollout = _next(rollouts, collector)  # the current policy acts
+            rollout = _next(rollouts, collector)  # collected with the current weights
         clock.append(time.perf_counter())
         with tf.device(device):
-            metrics = learner.update(rollout)  # advantages, then epochs x minibatches
+            metrics = learner.update(rollout)  # advantages, then num_epochs passes over the minibatches
         row = {name: float(value) for name, value in {**rollout.metrics, **metrics}.items()}
         clock.append(time.perf_counter())
         if row["guard/skipped_updates"]:
@@ -77,7 +80,7 @@ def train_iterations(
 def _first(
     dataset: tf.data.Dataset, rollouts: Iterator[Rollout], learner: PPOLearner, device: str, collector: Collector
 ) -> Rollout:
-    """The first rollout. While XLA compiles and runs it in one thread, another traces the update."""
+    """Returns the first rollout. It traces the update while another thread compiles and runs the rollout."""
     with ThreadPoolExecutor(1) as background:
         first = background.submit(_next, rollouts, collector)
         if is_compiled(learner.update):
@@ -98,22 +101,24 @@ def write_iterations(
     writers: Sequence[Writer] = (),
     checkpoints: Checkpoints | None = None,
 ) -> bool:
-    """Runs the loop: writes rows, keeps checkpoints, and stops at the last iteration or when a signal asks for it.
+    """Runs the training loop, writes metrics and checkpoints, and stops at the last iteration or after a signal.
 
-    What an iteration raises ends the loop; the checkpoints stay, and the writers are closed.
+    SIGINT and SIGTERM stop the loop after the current iteration, with a checkpoint. If an iteration raises an
+    exception, the writers are closed and the existing checkpoints stay.
 
     Args:
-      trainer: of the run.
-      iterations: its numbers and metrics.
-      folder: the run's; None in a worker that is not the chief, which only stops when all do.
-      writers: of rows.
-      checkpoints: of the run; None where there is no folder.
+      trainer: Trainer of the run.
+      iterations: Numbers and metrics of the iterations.
+      folder: Folder of the run. None in a worker that is not the chief: it writes nothing and stops with the others.
+      writers: Writers of the metrics.
+      checkpoints: Checkpoints of the run. None if there is no folder.
 
     Returns:
-      whether the run came to its end and nobody asked it to stop, not even in its last iteration.
+      True if the run is finished and no signal was received, not even in the last iteration.
 
     Raises:
-      UsageError: if something cannot be written, besides what the iterations raise.
+      UsageError: If something cannot be written.
+      Exception: Any exception that an iteration raises.
     """
     run, best = trainer.config.run, trainer.display.best
     is_last = False
@@ -137,15 +142,24 @@ def write_iterations(
 
 
 def go_back(folder: Path, checkpoints: Checkpoints) -> Path | None:
-    """Takes a run back to its latest checkpoint, its state and its event files alike, and returns the checkpoint's
-    folder; None: there is none, and the run starts from its beginning.
+    """Restores the latest checkpoint of a run, and truncates its event files to the same iteration.
+
+    Args:
+      folder: Folder of the run.
+      checkpoints: Checkpoints of the run.
+
+    Returns:
+      The folder of the checkpoint, or None if there is no checkpoint and the run starts from the beginning.
 
     Raises:
-      UsageError: if the checkpoint is damaged, a finished run has none any more, or something cannot be written.
+      UsageError: If the checkpoint is damaged, the checkpoints of a finished run were deleted, or something cannot be
+        written.
     """
     path = checkpoints.restore()
     if path is None and is_finished(folder):
-        raise UsageError(f"{folder} is finished, but its checkpoints are gone: train it again under another --name")
+        raise UsageError(
+            f"{folder} is a finished run, but its checkpoints were deleted: train it again under another --name"
+        )
     with writing(folder):
         cut_back(folder, {} if path is None else read_progress(path).sizes)
     return path
@@ -153,19 +167,22 @@ def go_back(folder: Path, checkpoints: Checkpoints) -> Path | None:
 
 @contextmanager
 def writing(folder: Path | None) -> Iterator[None]:
-    """Inside, what cannot be written to a run's folder, for whatever reason, is a UsageError of one line."""
+    """Turns a failure to write to a run's folder during the `with` block into a `UsageError` of one line."""
     try:
         yield
     except (OSError, tf.errors.OpError) as error:
         raise UsageError(
-            f"cannot write to {folder} ({why_not_written(error)}): see that it is there and that its disk has room; "
-            f"what the latest checkpoint holds is safe, go on with: {resume_command(folder)}"
+            f"cannot write to {folder} ({why_not_written(error)}): check that the folder exists and that its disk has "
+            f"free space; the latest checkpoint is safe, resume with: {resume_command(folder)}"
         ) from None
 
 
 @contextmanager
 def _closing(writers: Sequence[Writer]) -> Iterator[None]:
-    """Closes writers in any case; that they cannot be closed is told only where nothing worse has happened."""
+    """Closes the writers at the end of the `with` block.
+
+    If the block fails, errors from closing are suppressed, so that they do not hide the original exception.
+    """
     try:
         yield
     except BaseException:
@@ -179,10 +196,13 @@ def _closing(writers: Sequence[Writer]) -> Iterator[None]:
 
 @contextmanager
 def _stop_requests(replicas: Replicas) -> Iterator[Callable[[], bool]]:
-    """SIGINT and SIGTERM no longer end the process, but are remembered: the iteration that runs is finished first, and
-    all processes stop when one of them is asked to."""
+    """Records SIGINT and SIGTERM during the `with` block instead of ending the process.
+
+    Yields:
+      A function that returns True once any of the processes of the run has received a signal.
+    """
     received: list[int] = []
-    is_main = threading.current_thread() is threading.main_thread()  # which alone handles signals
+    is_main = threading.current_thread() is threading.main_thread()  # only the main thread can set signal handlers
     signals = [signal.SIGINT, signal.SIGTERM] if is_main else []
     previous = {number: signal.signal(number, lambda number, _: received.append(number)) for number in signals}
     try:

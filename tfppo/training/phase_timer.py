@@ -1,13 +1,15 @@
-"""The seconds of a run, by phase."""
+"""Measures the seconds that a run spends in each phase."""
 
 import time
 
 
 class PhaseTimer:
-    """Measures how a run's time divides into phases, from when its process began.
+    """Measures the duration of importing, compiling, training and evaluating.
+
+    Create it when the imports are done. The training phase begins then.
 
     Args:
-      import_seconds: that went by before.
+      import_seconds: Seconds that the process has already spent on imports.
     """
 
     def __init__(self, import_seconds: float):
@@ -16,11 +18,18 @@ class PhaseTimer:
         self._trained = self._began
 
     def end_training(self) -> None:
-        """Ends the phase of training; what follows is evaluation."""
+        """Ends the training phase and begins the evaluation phase."""
         self._trained = time.perf_counter()
 
     def phases(self, compile_seconds: float) -> dict[str, float]:
-        """The seconds of evaluation.json up to now, of which so many before the end of training went into compiling."""
+        """Returns the seconds of each phase up to now, for `evaluation.json`.
+
+        Args:
+          compile_seconds: Seconds of the training phase that went into compilation. They are reported separately.
+
+        Returns:
+          Seconds by phase: "import", "compile", "train", "evaluate" and "total".
+        """
         now = time.perf_counter()
         phases = {
             "import": self._import_seconds,

@@ -1,4 +1,7 @@
-"""The on-policy tf.data pipeline: element k is collected with the weights of version k, when it is asked for."""
+"""Builds on-policy datasets with tf.data.
+
+Element k is collected when it is requested, after update k - 1, so that the rollout uses the current weights.
+"""
 
 import itertools
 from collections.abc import Iterator
@@ -12,9 +15,18 @@ R_co = TypeVar("R_co", covariant=True)
 
 
 class Collect(Protocol[R_co]):
-    """Makes element `iteration` (int64 scalar) of an on-policy dataset; TensorFlow can trace it."""
+    """A function that collects one rollout. TensorFlow must be able to trace it."""
 
-    def __call__(self, iteration: tf.Tensor, *given: tf.Tensor) -> R_co: ...
+    def __call__(self, iteration: tf.Tensor, *given: tf.Tensor) -> R_co:
+        """Collects a rollout.
+
+        Args:
+          iteration: int64 scalar, the number of the rollout.
+          *given: Components of the source's element, such as prompts and their lengths.
+
+        Returns:
+          The rollout, a nest of tensors.
+        """
 
 
 def rollout_dataset(
@@ -23,26 +35,29 @@ def rollout_dataset(
     device: str = "/CPU:0",
     source: tf.data.Dataset | None = None,
 ) -> tf.data.Dataset:
-    """An endless tf.data.Dataset whose element k is `collect(k)`, k = start, start + 1, ...
+    """Makes an infinite `tf.data.Dataset` with the elements `collect(k)` for k = start, start + 1, ...
 
-    tf.data would prefetch behind the last map, and collect rollout k + 1 with the weights of version k: that is
-    switched off, and a `.prefetch` must not be added behind it.
+    Do not add `.prefetch` to the dataset: it would collect rollout k + 1 before update k, with outdated weights. The
+    automatic prefetching of tf.data is switched off for the same reason.
 
     Args:
-      collect: a function of the iteration, a scalar int64 tensor, that TensorFlow can trace; it may read and assign
-        variables.
-      start: the first iteration, where a resumed run goes on.
-      device: where `collect` runs and where its element is left.
-      source: an endless dataset (prompts) whose element k is given to `collect` behind k, its components one by one.
+      collect: Function of the iteration (int64 scalar) that TensorFlow can trace. It may read and assign variables.
+      start: First iteration. A resumed run starts at its next iteration.
+      device: TensorFlow device that runs `collect` and holds its result.
+      source: Infinite dataset, for example of prompts. The components of its element k become further arguments of
+        `collect`. None passes only the iteration.
+
+    Returns:
+      The dataset.
     """
     options = tf.data.Options()
     options.experimental_optimization.inject_prefetch = False
     options.autotune.enabled = False
     options.deterministic = True
 
-    @tf.autograph.experimental.do_not_convert  # there is nothing to convert, and looking for it takes a second
+    @tf.autograph.experimental.do_not_convert  # the function needs no conversion, and the attempt takes a second
     def element(iteration: tf.Tensor, *given: tf.Tensor) -> R_co:
-        with tf.device(device):  # inside the map: outside it would not reach the function that tf.data runs
+        with tf.device(device):  # inside the mapped function, because tf.data ignores the device around it
             return collect(iteration, *given)
 
     dataset = tf.data.Dataset.counter(start)
@@ -57,28 +72,43 @@ def rollout_dataset(
 def rollouts_one_by_one(
     collect: Collect[R_co], start: int = 0, device: str = "/CPU:0", source: tf.data.Dataset | None = None
 ) -> Iterator[R_co]:
-    """Yields what `rollout_dataset` would, without it: replicas cannot meet inside of tf.data."""
+    """Yields the elements of `rollout_dataset` without tf.data, in which replicas cannot communicate.
+
+    Args:
+      collect: As for `rollout_dataset`.
+      start: As for `rollout_dataset`.
+      device: As for `rollout_dataset`.
+      source: As for `rollout_dataset`.
+
+    Yields:
+      One rollout at a time, without end.
+    """
     program = tf.function(collect, autograph=False)
     given = itertools.repeat(()) if source is None else source.skip(start)
-    for number, components in zip(itertools.count(start), given):  # noqa: B905 (endless)
+    for number, components in zip(itertools.count(start), given):  # noqa: B905 (infinite)
         with tf.device(device):
             rollout = program(tf.constant(number, tf.int64), *components)
         yield rollout
 
 
 def prompt_dataset(prompts: tf.Tensor, lengths: tf.Tensor, batch_size: int, seed: int) -> tf.data.Dataset:
-    """Endless batches of prompts: (int32 [B, P], int32 [B]), every prompt once before any comes again, shuffled anew
-    each time; element k is the same in every run with the same seed.
+    """Makes an infinite dataset of batches of prompts.
+
+    The order is a sequence of random permutations: every prompt appears once before any prompt appears again. Element k
+    is the same in every run with the same seed.
 
     Args:
-      prompts: int32 [N, P], padded on the right.
-      lengths: int32 [N].
-      batch_size: B.
-      seed: of the order.
+      prompts: Token ids, int32 [N, P], padded on the right.
+      lengths: Number of tokens of each prompt, int32 [N].
+      batch_size: Number of prompts per batch, B.
+      seed: Seed of the order.
+
+    Returns:
+      A dataset of pairs (prompts, lengths), int32 [B, P] and int32 [B].
     """
     root = tf.constant([seed, 0x9804], tf.int32)
 
-    def one_pass(number: tf.Tensor) -> tf.data.Dataset:  # tf.data's own shuffle also hangs on TensorFlow's global seed
+    def one_pass(number: tf.Tensor) -> tf.data.Dataset:  # Dataset.shuffle would depend on TensorFlow's global seed
         return tf.data.Dataset.from_tensor_slices(permutation(len(lengths), fold_in(root, number)))
 
     rows = tf.data.Dataset.counter().flat_map(one_pass).batch(batch_size, drop_remainder=True)

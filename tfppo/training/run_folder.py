@@ -1,4 +1,4 @@
-"""A run's folder: its name, its config, its results."""
+"""Manages a run's folder: its name, its settings in `config.yaml`, and its evaluation."""
 
 import dataclasses
 import itertools
@@ -26,20 +26,30 @@ METRICS = "metrics.csv"
 EVALUATION = "evaluation.json"
 CHECKPOINTS = "checkpoints"
 CURVE = "curve.png"
-VIDEO = "video.gif"  # control
-FRONTIER = "frontier.png"  # text: score against KL
-SAMPLES = "samples.jsonl"  # text
+VIDEO = "video.gif"  # control only
+FRONTIER = "frontier.png"  # text only: score against KL
+SAMPLES = "samples.jsonl"  # text only
 EXPORT = "export"
 IMPORTED = {"control": "env", "text": "reward"}
-"""For each kind of run, the setting of its own section that may name a module to be imported."""
+"""Setting that may name a module to import, by kind of run. It is in the section of `config.yaml` of the same name."""
 
 
 def create_run_folder(run: RunConfig, name: str, config: "DataclassInstance | None" = None) -> Path:
-    """Makes the folder of a new run: the name that was given, or `<name>-seed<seed>`, with -2, -3 ... where taken. A
-    config is in it from its first moment, so that the run can be resumed whenever it stops.
+    """Creates the folder of a new run, which contains the config from the start.
+
+    The folder is named `run.name` if that is set. Otherwise it is named `<name>-seed<seed>`, with -2, -3, ... appended
+    if the name is taken.
+
+    Args:
+      run: Settings with the name, the seed and the folder of all runs.
+      name: First part of the default name.
+      config: All settings, which are written to `config.yaml`. None writes no file.
+
+    Returns:
+      The new folder.
 
     Raises:
-      UsageError: if the folder exists under a name that was given, or cannot be made or written to.
+      UsageError: If `run.name` is taken, or the folder cannot be created or written to.
     """
     names = numbered(run.name or f"{name}-seed{run.seed}")
     while True:
@@ -57,49 +67,68 @@ def create_run_folder(run: RunConfig, name: str, config: "DataclassInstance | No
             return folder
         except OSError as error:
             if os.path.lexists(run.runs_dir) and not run.runs_dir.is_dir():
-                raise UsageError(f"{run.runs_dir} is not a folder: choose another --runs-dir") from None
+                raise UsageError(f"{run.runs_dir} is not a folder: choose another folder with --runs-dir") from None
             if os.path.lexists(folder):
                 if not run.name:
-                    continue  # with the next number
+                    continue  # try the next number
                 raise _taken(folder) from None
-            raise UsageError(f"cannot make run folder {folder} ({error.strerror}): choose another --runs-dir") from None
+            raise UsageError(
+                f"cannot create the run folder {folder} ({error.strerror}): choose another folder with --runs-dir"
+            ) from None
 
 
 def folder_name(text: str) -> str:
-    """A text as it can stand in the name of a folder: what cannot (the / of an environment's id) becomes -."""
+    """Returns a text as part of a folder name. Invalid characters, such as the / of `ALE/Pong-v5`, become -."""
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", text)
 
 
 def numbered(name: str) -> Iterator[str]:
-    """The name, then with -2, -3 ... behind it: for what must not take another's place."""
+    """Yields the name, then the name with -2, -3, ... appended, in order to find one that is not taken."""
     yield name
     yield from (f"{name}-{number}" for number in itertools.count(2))
 
 
 def refuse_taken_name(run: RunConfig) -> None:
-    """Raises UsageError if a name was given to the run, and there is a folder of that name already."""
+    """Checks that the name of a run, if it is set, is not taken.
+
+    Raises:
+      UsageError: If a folder with the name exists.
+    """
     if run.name and os.path.lexists(folder := run.runs_dir / run.name):
         raise _taken(folder)
 
 
 def is_finished(folder: Path) -> bool:
-    """Whether a run came to its end: only then is its curve drawn."""
-    return (folder / CURVE).exists()
+    """Returns True if a run is finished."""
+    return (folder / CURVE).exists()  # only a finished run draws its curve
 
 
 def _taken(folder: Path) -> UsageError:
-    go_on = f", or go on with it: {resume_command(folder)}" if (folder / CHECKPOINTS).is_dir() else ""
+    go_on = f", or resume it with: {resume_command(folder)}" if (folder / CHECKPOINTS).is_dir() else ""
     return UsageError(f"{folder} exists: choose another --name or delete it{go_on}")
 
 
 def write_config(folder: Path, config: "DataclassInstance") -> None:
-    """Keeps the settings of a run."""
+    """Writes the settings of a run to `config.yaml`."""
     write_text(folder / CONFIG, to_yaml(config))
 
 
 def read_config(folder: Path, config_class: type[Config]) -> Config:
-    """The settings of a run. Raises UsageError if the folder is no run, they are damaged, or the folder holds a link:
-    what is written or removed there would be somebody's who has nothing to do with the run."""
+    """Reads the settings of a run from `config.yaml`.
+
+    A folder with a symbolic link is refused: tfppo would overwrite or delete the file that the link points to, which
+    need not belong to the run.
+
+    Args:
+      folder: Folder of the run.
+      config_class: Class of the settings.
+
+    Returns:
+      The settings.
+
+    Raises:
+      UsageError: If the folder is not a run or contains a symbolic link, or its settings are damaged or invalid.
+    """
     path = folder / CONFIG
     try:
         text = path.read_text()
@@ -107,9 +136,12 @@ def read_config(folder: Path, config_class: type[Config]) -> Config:
     except OSError as error:
         raise UsageError(f"{folder} is not the folder of a run: {path} cannot be read ({error.strerror})") from None
     except UnicodeDecodeError:
-        raise UsageError(f"{path} is damaged: it is no text") from None
+        raise UsageError(f"{path} is damaged; it must be a UTF-8 text: restore it from a copy") from None
     if linked:
-        raise UsageError(f"{folder / linked[0]} is a link to something else: put the thing itself in its place")
+        raise UsageError(
+            f"{folder / linked[0]} is a symbolic link, which is not allowed in a run's folder: replace it by the file "
+            "or folder that it points to"
+        )
     try:
         return from_yaml(config_class, text)
     except (ValueError, TypeError) as error:
@@ -117,68 +149,91 @@ def read_config(folder: Path, config_class: type[Config]) -> Config:
 
 
 def read_confirmed(folder: Path, config_class: type[Config], option: str, given: str | None) -> Config:
-    """The settings of a run, for whoever imports the module that one of them may name, as "module:name".
+    """Reads the settings of a run, and checks that the user allows the import of a module that they name.
 
-    Importing a module runs it, and the settings may be a stranger's: the user must have named it, too.
+    A setting such as `env` can name a module, as "module:name". Importing a module runs its code, and the run's folder
+    may come from somebody else. So the user must repeat the name on the command line.
 
     Args:
-      folder: of the run.
-      config_class: of its settings.
-      option: the setting, and the command line's option of the same name.
-      given: what the user gave for it; None: nothing.
+      folder: Folder of the run.
+      config_class: Class of the settings.
+      option: Name of the setting, and of the command line's option: "env" or "reward".
+      given: The user's value of the option. None: the user did not give it.
+
+    Returns:
+      The settings.
 
     Raises:
-      UsageError: as `read_config`, or if a module was not named, or something else was than the settings have.
+      UsageError: If `read_config` raises it, the settings name a module and `given` is None, or `given` differs from
+        the settings.
     """
     config = read_config(folder, config_class)
     named = flat_settings(config)[option]
     assert named is None or isinstance(named, str)
     if given is not None and given != named:
         has = f"no {option} of its own" if named is None else f"the {option} {shown(named)}"
-        raise UsageError(f"{folder} has {has}, not {shown(given)}: leave --{option} out, or give that of the run")
+        raise UsageError(
+            f"--{option} is {shown(given)}, but {folder} has {has}: omit --{option}, or give the {option} of the run"
+        )
     if given is None and named is not None and ":" in named:
         raise UsageError(
-            f"{folder / CONFIG} names the {option} {shown(named)}, for which a module would be imported: if you trust "
-            f"it, name it too, with --{option} {shlex.quote(named)}"
+            f"{folder / CONFIG} names the {option} {shown(named)}, which imports a module and runs its code: if you "
+            f"trust the module, add --{option} {shlex.quote(named)}"
         )
     return config
 
 
 def confirmed(folder: Path, option: str, named: str | None) -> str:
-    """A run's folder as an argument of the command line, with what `read_confirmed` wants to be given."""
+    """Returns a run's folder for use in a shell command, with the option that `read_confirmed` needs.
+
+    Args:
+      folder: Folder of the run.
+      option: Name of the setting that may name a module, "env" or "reward".
+      named: Value of the setting. None: it is not set.
+
+    Returns:
+      The words after `tfppo resume` or another command, quoted for a shell.
+    """
     return quoted(folder) + (f" --{option} {shlex.quote(named)}" if named is not None and ":" in named else "")
 
 
 def quoted(path: Path) -> str:
-    """A path as a word of a command that can be copied into a shell."""
+    """Returns a path quoted for a shell."""
     return shlex.quote(str(path))
 
 
 def resume_command(folder: Path | None) -> str:
-    """The command that goes on with a run, whatever is left of its settings; None: of one whose folder others know."""
+    """Returns the shell command that resumes a run. It does not fail if the settings are damaged.
+
+    Args:
+      folder: Folder of the run. None: this worker does not know it, and the command contains RUN instead.
+    """
     if folder is None:
         return "tfppo resume RUN"
     try:
         settings = yaml.safe_load((folder / CONFIG).read_text())
         named = [(option, settings[part][option]) for part, option in IMPORTED.items() if part in settings]
-    except Exception:  # who reads them to go on with the run says what is wrong with them
+    except Exception:  # damaged settings: `tfppo resume` explains what is wrong
         named = []
     return "tfppo resume " + (confirmed(folder, *named[0]) if named else quoted(folder))
 
 
 def kind_of(folder: Path) -> str:
-    """What a run trains: the section of its settings that only such runs have, "control" or "text".
+    """Returns the kind of a run, "control" or "text", which is the name of a section in `config.yaml`.
+
+    Args:
+      folder: Folder of the run.
 
     Raises:
-      UsageError: if the folder is no run, or its settings are damaged.
+      UsageError: If the folder is not a run, or its settings are damaged.
     """
     path = folder / CONFIG
     try:
         settings = yaml.safe_load(path.read_text(errors="replace"))
     except OSError as error:
         raise UsageError(f"{folder} is not the folder of a run: {path} cannot be read ({error.strerror})") from None
-    except Exception as error:  # what a scalar cannot be, or too deep a nest, is no YAMLError
-        raise UsageError(f"{path}: not a YAML text: {one_line(error)}") from None
+    except Exception as error:  # an invalid scalar or too deep nesting does not raise a YAMLError
+        raise UsageError(f"{path} is not valid YAML ({one_line(error)}): restore it from a copy") from None
     kinds = [kind for kind in IMPORTED if isinstance(settings, dict) and kind in settings]
     if not kinds:
         raise UsageError(f"{path} has no section {' or '.join(IMPORTED)}: give the folder of a run of tfppo train")
@@ -186,23 +241,26 @@ def kind_of(folder: Path) -> str:
 
 
 def flat_settings(config: "DataclassInstance") -> dict[str, object]:
-    """The settings of a run by field name, without those that only say where it is kept."""
+    """Returns the settings of a run by field name, without `name` and `runs_dir`, which do not affect training."""
     settings = {name: value for part in dataclasses.asdict(config).values() for name, value in part.items()}
     return {name: value for name, value in settings.items() if name not in ("name", "runs_dir")}
 
 
 def shared_settings(config: "DataclassInstance") -> str:
-    """The settings that all processes of a run must have in common: all but where things are."""
+    """Returns the settings that must be equal in all processes of a run, as JSON.
+
+    The settings that may differ between machines are left out: `name`, `runs_dir`, `device`, `preset` and `threads`.
+    """
     settings = flat_settings(config)
     return json.dumps({k: v for k, v in settings.items() if k not in ("device", "preset", "threads")}, default=str)
 
 
 def read_evaluation(folder: Path) -> dict[str, object] | None:
-    """Reads the evaluation of a run; None: it was not evaluated."""
+    """Reads the evaluation of a run. Returns None if the run was not evaluated."""
     path = folder / EVALUATION
     return json.loads(path.read_text()) if path.exists() else None
 
 
 def write_evaluation(folder: Path, evaluation: dict[str, object]) -> None:
-    """Keeps the evaluation of a run."""
+    """Writes the evaluation of a run to `evaluation.json`."""
     write_text(folder / EVALUATION, json.dumps(evaluation, indent=2) + "\n")

@@ -1,4 +1,7 @@
-"""Seams between the driver, which every run shares, and the applications, which it knows nothing of."""
+"""Defines the interfaces between the driver and the applications, control and text.
+
+The driver (`training.driver`) trains, evaluates and exports any application that implements these protocols.
+"""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -18,13 +21,13 @@ if TYPE_CHECKING:
 else:
 
     class DataclassInstance(Protocol):
-        """A dataclass."""
+        """Any dataclass."""
 
 
 Metrics = Mapping[str, float]
-"""A row: a number for each name of `reporting.metrics.METRICS` that an application has."""
+"""A row of metrics: values by name. The names are in `reporting.metrics.METRICS`."""
 Evaluation = dict[str, object]
-"""What evaluation.json holds."""
+"""Contents of `evaluation.json`."""
 
 
 class Rollout(Protocol):
@@ -32,142 +35,175 @@ class Rollout(Protocol):
 
     @property
     def metrics(self) -> Mapping[str, tf.Tensor]:
-        """Scalars, named as in `reporting.metrics.METRICS`."""
+        """Metrics of the rollout, scalars by name of `reporting.metrics.METRICS`."""
 
 
 class Collector(Protocol):
-    """Lets the current policy act."""
+    """Collects rollouts with the current policy."""
 
     def collect(self, iteration: tf.Tensor, *prompts: tf.Tensor) -> Rollout:
-        """Collects rollout number `iteration` (int64 scalar); TensorFlow can trace it."""
+        """Collects a rollout. TensorFlow must be able to trace this method.
+
+        Args:
+          iteration: int64 scalar, the number of the rollout.
+          *prompts: Components of the element of the prompt dataset. None for control.
+
+        Returns:
+          The rollout.
+        """
 
     def raising_own_errors(self) -> AbstractContextManager[None]:
-        """Inside, a failure on the host is the exception that was raised there, and no report of TensorFlow's."""
+        """Returns a context manager that raises the original exception of a failure in Python.
+
+        Without it, TensorFlow would raise its own error instead of the exception of an environment or a reward.
+        """
 
 
 class RunSettings(DataclassInstance, Protocol):
-    """The settings of a run, whatever it trains: a frozen dataclass with these parts, and some of its own."""
+    """The settings of a run: a frozen dataclass with these parts and one part of its application."""
 
     @property
-    def run(self) -> RunConfig: ...
+    def run(self) -> RunConfig:
+        """Settings that every run has."""
 
     @property
-    def ppo(self) -> PPOConfig: ...
+    def ppo(self) -> PPOConfig:
+        """Settings of the algorithm."""
 
 
 C = TypeVar("C", bound=RunSettings)
 
 
 class Display(NamedTuple):
-    """The metrics by which a run is watched and judged, by name."""
+    """The metrics that are shown during a run and that measure its success, by name."""
 
-    columns: Mapping[str, str]  # of the console, and what they are called there
-    step: str | None  # horizontal axis of TensorBoard and the count on the console; None: iterations
-    scores: Sequence[str]  # beside the settings on TensorBoard's HPARAMS page
-    score: str  # says how well the policy does
-    kl: str  # what `ppo.adaptive_kl_target` is about
-    best: str  # by which the best checkpoint is chosen
-    has_choices: bool  # whether actions are discrete, so that an entropy near 0 means that nothing is tried any more
+    columns: Mapping[str, str]  # labels of the console's columns, by metric name
+    step: str | None  # horizontal axis of TensorBoard, and the step count on the console; None: iterations
+    scores: Sequence[str]  # shown beside the settings on TensorBoard's HPARAMS page
+    score: str  # measures the policy's performance
+    kl: str  # the KL that `ppo.adaptive_kl_target` applies to
+    best: str  # selects the best checkpoint
+    has_choices: bool  # actions are discrete, so an entropy near 0 means that the policy no longer explores
 
 
 class Trainer(Protocol):
-    """An application as the driver sees it: what is trained, how it is watched, judged, kept and handed over."""
+    """The interface of an application for the driver: training, evaluation, checkpoints and export."""
 
     device: str  # "/CPU:0" or "/GPU:0"
-    device_reason: str
+    device_reason: str  # why this device was chosen
     replicas: Replicas
     learner: PPOLearner
-    compile_seconds: float  # until the first iteration was done
+    compile_seconds: float  # seconds until the end of the first iteration
 
     @property
     def config(self) -> RunSettings:
-        """The settings that a resumed run goes on with: "auto" is what it stood for."""
+        """Settings that are saved for a resumed run. The choice replaces "auto" if a resumed run must repeat it."""
 
     @property
     def name(self) -> str:
-        """Begins the name of the run's folder, unless the user gives one."""
+        """First part of the default name of the run's folder."""
 
     @property
     def subject(self) -> str:
-        """What is trained, in a line."""
+        """Description of the training in one line."""
 
     @property
     def modes(self) -> Mapping[str, str]:
-        """How each program is compiled, by what it does."""
+        """Mode of compilation of each program, by phase."""
 
     @property
     def display(self) -> Display:
-        """What is shown of the metrics."""
+        """Metrics that are shown during the run."""
 
     @property
     def iteration(self) -> int:
-        """Iterations that are done."""
+        """Number of finished iterations."""
 
     @property
     def num_iterations(self) -> int:
-        """Iterations of the whole run."""
+        """Number of iterations of the whole run."""
 
     @property
     def next_step(self) -> int:
-        """The first step on TensorBoard's axis that is not done yet."""
+        """Next step on the horizontal axis of TensorBoard."""
 
     @property
     def metrics(self) -> Metrics:
-        """What `is_solved` looks at, as it stands between two iterations."""
+        """Current values of the metrics that `is_solved` uses, between two iterations."""
 
     @property
     def weights(self) -> Sequence[tf.Variable]:
-        """The weights of the models in a fixed order, without seeds of dropout."""
+        """Weights of the models in a fixed order, without the seeds of dropout layers."""
 
     @property
     def state(self) -> dict[str, object]:
-        """Everything that the run needs to go on, by name, as `execution.variables.named_variables` takes it."""
+        """State of the run for checkpoints, by name, in the form that `execution.variables.named_variables` takes."""
 
     @property
     def eval_size(self) -> int:
-        """Episodes or prompts of the evaluation at the end; 0: none."""
+        """Number of episodes or prompts of the final evaluation. 0: no evaluation."""
 
     def is_solved(self, metrics: Metrics) -> bool:
-        """Whether a goal that ends the run early is reached."""
+        """Returns True if a goal is reached that ends the run early."""
 
     def recorded_iterations(self, folder: Path, tensorboard: TensorBoardWriter) -> Iterator[tuple[int, Metrics]]:
-        """Trains as `iterations`, and writes what the application alone has into the folder and to TensorBoard."""
+        """Trains as `iterations` does, and writes the application's own records, such as samples.
+
+        Args:
+          folder: Folder of the run.
+          tensorboard: Writer of the run's event file.
+
+        Yields:
+          The number and the metrics of each iteration.
+        """
 
     def iterations(self) -> Iterator[tuple[int, Metrics]]:
-        """Trains from where the learner is to the end of the run; yields each iteration's number and metrics."""
+        """Trains from the learner's current iteration to the end of the run.
+
+        Yields:
+          The number and the metrics of each iteration.
+        """
 
     def save_extra(self, folder: Path) -> None:
-        """Writes what a checkpoint holds besides `state` into its folder."""
+        """Writes further data of a checkpoint, besides `state`, into the checkpoint's folder."""
 
     def restore_extra(self, folder: Path) -> None:
-        """Goes on from what `save_extra` wrote."""
+        """Restores the data that `save_extra` wrote."""
 
     def draw(self, folder: Path) -> None:
         """Draws the pictures of a finished run into its folder."""
 
     def judge(self, size: int, seed: int) -> Evaluation:
-        """Evaluates the policy on so many episodes or prompts."""
+        """Evaluates the policy.
+
+        Args:
+          size: Number of episodes or prompts.
+          seed: Seed of the episodes or samples.
+
+        Returns:
+          The evaluation.
+        """
 
     def describe(self, evaluation: Evaluation) -> str:
-        """Tells an evaluation in a few lines."""
+        """Describes an evaluation in a few lines."""
 
     def record(self, folder: Path, seed: int) -> None:
-        """Leaves a video or the like in the folder, or says why there is none."""
+        """Writes recordings, such as a video, into the run's folder, or prints why there are none."""
 
     def farewell(self, folder: Path) -> str:
-        """Says what a finished run's folder holds, and what can be done with it."""
+        """Returns the last lines that a finished run prints: its files, and useful commands."""
 
     def export(self, folder: Path) -> str:
-        """Writes the policy into a folder for use elsewhere; returns a line that says how to use it."""
+        """Writes the policy into a folder for use without tfppo. Returns a line that explains how to use it."""
 
     def close(self) -> None:
-        """Ends what training needed (environments); may be called twice."""
+        """Releases resources such as environments. It may be called twice."""
 
 
 class Application(NamedTuple, Generic[C]):
-    """What the driver needs to make a trainer of a run's folder."""
+    """What the driver needs to make a trainer from a run's folder."""
 
-    kind: str  # the section of config.yaml that only its runs have
-    config_class: type[C]  # of the settings
-    imported: str  # the setting that may name a module of the user's, and its option
-    make_trainer: Callable[[C], Trainer]  # of the settings
+    kind: str  # name of the section of config.yaml that only this application has
+    config_class: type[C]  # class of the settings
+    imported: str  # name of the setting that may name a user's module, and of its option
+    make_trainer: Callable[[C], Trainer]  # makes a trainer from the settings

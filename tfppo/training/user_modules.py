@@ -1,5 +1,8 @@
-"""Modules of the user's own, which the command line or a setting names: imported in one place, with every failure in a
-line. Importing runs them: whoever reads the name from a file asks first (`runs.read_confirmed`)."""
+"""Imports the user's own modules, which the command line or a setting names.
+
+Importing a module runs its code. If the name comes from a file, the user must confirm it first, see
+`run_folder.read_confirmed`.
+"""
 
 import importlib
 import sys
@@ -10,25 +13,28 @@ from tfppo.errors import UsageError, kind_and_text
 
 
 def import_named(module_name: str, what: str) -> ModuleType:
-    """The module that is in the current folder or installed, by its dotted name.
+    """Imports a module that is installed or in the current folder.
 
-    As with `python -m`, the current folder is put on the path, and stays there for what the module itself may import
-    later.
+    As with `python -m`, the current folder is added to `sys.path`. It stays there, because the module may import other
+    modules later.
 
     Args:
-      module_name: the module.
-      what: was given and names it, such as "env 'mine:Spring-v0'", for the error.
+      module_name: Dotted name of the module.
+      what: The setting that names the module, such as "env 'mine:Spring-v0'". It is the beginning of the error.
+
+    Returns:
+      The module.
 
     Raises:
-      UsageError: if it cannot be imported, for whatever reason.
+      UsageError: If the import fails for any reason.
     """
     if not {"", str(Path.cwd())} & set(sys.path):
         sys.path.insert(0, str(Path.cwd()))
-    importlib.invalidate_caches()  # the module may have been written a moment ago, from a notebook
+    importlib.invalidate_caches()  # a notebook may have written the module a moment ago
     try:
         return importlib.import_module(module_name)
-    except (Exception, SystemExit) as error:  # whatever the user's module does when it is imported
+    except (Exception, SystemExit) as error:  # the user's module can raise anything
         raise UsageError(
-            f"{what}: module {module_name} cannot be imported ({kind_and_text(error)}); give a module that is in this "
-            "folder or installed, by its dotted name"
+            f"{what}: module {module_name} cannot be imported ({kind_and_text(error)}); give the dotted name of a "
+            "module that is installed or in the current folder"
         ) from error

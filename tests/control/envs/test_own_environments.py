@@ -173,7 +173,7 @@ def test_ctrl_c_in_the_evaluation_says_how_to_go_on(here, heard_ctrl_c, monkeypa
         patch.setattr(evaluate, "episode_returns", lambda *_, **__: signal.raise_signal(signal.SIGINT))
         assert train("mine_own:Spring-v0", "--name", "a") == 130
     command = "resume runs/a --env mine_own:Spring-v0"
-    assert capsys.readouterr().err == f"tfppo: interrupted; go on with: tfppo {command}\n"
+    assert capsys.readouterr().err == f"tfppo: interrupted; resume with: tfppo {command}\n"
     assert tfppo(*command.split()) == 0
     assert (here / "runs" / "a" / run_folder.EVALUATION).exists()
 
@@ -271,4 +271,4 @@ def test_a_run_wants_the_module_named_again(here, capsys):
     assert train("mine_own:Spring-v0", "--name", "a", "--eval-episodes", "0") == 0
     for command in ("resume", "evaluate", "export"):
         assert "--env mine_own:Spring-v0" in refused(capsys, command, here / "runs" / "a")
-        assert "not 'Spring-v0'" in refused(capsys, command, here / "runs" / "a", "--env", "Spring-v0")
+        assert "--env is 'Spring-v0'" in refused(capsys, command, here / "runs" / "a", "--env", "Spring-v0")

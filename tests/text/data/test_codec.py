@@ -1,4 +1,4 @@
-"""Prompts to tokens and back: control tokens, padding, and what a user is told who gives something else."""
+"""Encoding and decoding of prompts: control tokens, padding, and errors for invalid prompts."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ def codec(tokenizer):
 
 
 class Fake:
-    """Of a tokenizer what a codec asks for: each letter is a token."""
+    """A tokenizer with only what a codec needs; each letter is a token."""
 
     unsplittable_tokens = None
 
@@ -45,7 +45,7 @@ class Fake:
         return ["".join(self.letters[token] for token in row) for row in rows]
 
 
-# ----- What ends a response
+# ----- Stop condition
 
 
 def test_a_stop_token_is_one_token():
@@ -56,7 +56,7 @@ def test_a_stop_token_is_one_token():
         assert f"stop_token {text!r} is {count} tokens" in refusal(codec.stop_condition, TextConfig(stop_token=text))
 
 
-# ----- There
+# ----- Encoding
 
 
 def test_a_prompt_becomes_its_control_token_its_tokens_and_padding(codec, tokenizer):
@@ -122,7 +122,7 @@ def test_no_prompts_are_refused(codec):
     assert "no prompts" in refusal(codec.encode, [])
 
 
-# ----- And back
+# ----- Decoding
 
 
 def test_texts_come_back(codec):
@@ -148,7 +148,7 @@ def test_rows_without_words_are_empty_texts_in_their_places(codec, tokenizer):
 
 
 def test_any_tokens_are_some_text(codec, tokenizer):
-    """A model may draw half of a letter."""
+    """A sampled token may be only some of the bytes of a letter."""
     everything = [[token] for token in range(tokenizer.vocabulary_size())]
     texts = codec.decode(everything)
     assert len(texts) == len(everything) and all(type(text) is str for text in texts)

@@ -1,4 +1,4 @@
-"""The corpus as it is shipped, and how it is made from its source."""
+"""The shipped corpus, and how it is made from its source."""
 
 import gzip
 import hashlib
@@ -20,13 +20,13 @@ COUNTS = {  # train, validation, test
     "nyt": (4649, 188, 279),
     "tweet": (3769, 138, 233),
 }
-# Documents 1 and 2 of every domain are for training; 12 of movie and 70 of tweet are for validation, 13 of movie and
-# 11 of nyt for the test. This must never change: what was trained on once may not be tested on later.
+# Documents 1 and 2 of every domain are in the train split; 12 of movie and 70 of tweet in validation; 13 of movie and
+# 11 of nyt in test. This must never change, because the shipped models were trained on the train split.
 ROWS = {
     "movie": [
         "1_1\t2.5\tTom &amp; Jerry:  ''a   hoot''",
         "1_2\t-1.0\tSeen before.",
-        "2_1\t3.0\tseen BEFORE.",  # the first of equal sentences stays
+        "2_1\t3.0\tseen BEFORE.",  # a duplicate: only the first is kept
         "2_2\t0.0\t   ",
         "12_1\t0.12345\tAn open question",
         "13_1\t-3.9\tClich\u00e9s, it's all clich\u00e9s",
@@ -47,7 +47,7 @@ LINES = [
 
 
 def tarred(files):
-    """A .tar.gz of files by name, as bytes."""
+    """Returns a .tar.gz archive of files by name, as bytes."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz") as tar:
         for name, content in files.items():
@@ -59,14 +59,14 @@ def tarred(files):
 
 @pytest.fixture
 def archive(tmp_path, monkeypatch):
-    """A small archive of the source's form, pinned; with what the rebuilt file is to hold, pinned too."""
+    """A small archive like the source; its checksum and that of the corpus made from it replace the real ones."""
     members = {rebuild.MEMBERS[domain]: "\r\n".join([*rows, ""]).encode() for domain, rows in ROWS.items()}
     path = tmp_path / "source.tar.gz"
     path.write_bytes(tarred({rebuild.INNER: tarred(members)}))
     monkeypatch.setattr(rebuild, "ARCHIVE_SHA256", hashlib.sha256(path.read_bytes()).hexdigest())
     expected = "".join(line + "\n" for line in LINES).encode()
     monkeypatch.setattr(rebuild, "CORPUS_SHA256", hashlib.sha256(expected).hexdigest())
-    monkeypatch.setattr(rebuild, "__file__", str(tmp_path / "rebuild.py"))  # the rebuilt file lies beside it
+    monkeypatch.setattr(resources, "files", lambda package: tmp_path)  # the package's assets
     return path
 
 
@@ -88,7 +88,7 @@ def test_whole_documents_are_in_one_split():
         splits[document].add(sentence.split)
         parts[document] += 1
     assert all(len(found) == 1 for found in splits.values())
-    assert sum(count > 1 for count in parts.values()) > 200  # amazon and nyt: the question was worth asking
+    assert sum(count > 1 for count in parts.values()) > 200  # amazon and nyt have many such documents
 
 
 def test_ratings_and_texts_are_in_order():
@@ -115,10 +115,9 @@ def test_an_archive_becomes_lines(archive):
     assert rebuild.build_corpus(archive).decode().splitlines() == LINES
 
 
-def test_the_rebuilt_file_is_what_load_corpus_reads(archive, tmp_path, monkeypatch, capsys):
+def test_the_rebuilt_file_is_what_load_corpus_reads(archive, capsys):
     assert rebuild.main([str(archive)]) == 0
     assert "7 sentences" in (printed := capsys.readouterr().out) and ", as pinned" in printed
-    monkeypatch.setattr(resources, "files", lambda package: tmp_path)
     read = load_corpus.__wrapped__()
     assert ["\t".join((s.domain, s.id, s.split, f"{s.rating:.3f}", s.text)) for s in read] == LINES
     assert read[0] == Sentence("movie", "1_1", "train", 2.5, 'Tom & Jerry: "a hoot"')

@@ -1,4 +1,4 @@
-"""What a language model is given to learn from, and how it is judged, against a slow computation."""
+"""Batches of tokens, and the loss of a language model against a slow computation."""
 
 import math
 from collections import Counter
@@ -26,7 +26,7 @@ def tokenizer():
 
 
 def random_model(kind, vocabulary_size):
-    """A fresh model whose opinions are made strong, so that losses differ from token to token."""
+    """Makes a model with larger weights than new ones, so that losses differ from token to token."""
     make = {"gpt2": make_transformer, "lstm": make_lstm}[kind]
     model = make(vocabulary_size, PretrainConfig(**SIZES))
     rng, scale = np.random.default_rng(3), {"gpt2": 0.2, "lstm": 0.6}[kind]
@@ -35,7 +35,7 @@ def random_model(kind, vocabulary_size):
 
 
 def slow_losses(model, tokenizer, corpus, context_length):
-    """(nats per character, nats per token), a sentence after the other."""
+    """Computes nats per character and nats per token, one sentence at a time."""
     total, characters, tokens = 0.0, 0.0, 0
     logits_of = tf.function(model, reduce_retracing=True)
     for sentence in corpus:
@@ -53,13 +53,13 @@ def slow_losses(model, tokenizer, corpus, context_length):
 
 
 def rows_of(dataset):
-    """Each sentence of a dataset, put together again without its padding, as tuples in their order."""
+    """Returns the sentences of a dataset as tuples of tokens without padding, in their order."""
     rows = []
     for inputs, targets in dataset:
         token_ids, mask, targets = (x.numpy() for x in (inputs["token_ids"], inputs["padding_mask"], targets))
         assert token_ids.shape == mask.shape == targets.shape
         assert token_ids.dtype == mask.dtype == targets.dtype == np.int32
-        np.testing.assert_array_equal(token_ids[:, 1:], targets[:, :-1])  # what comes next
+        np.testing.assert_array_equal(token_ids[:, 1:], targets[:, :-1])  # the next tokens
         np.testing.assert_array_equal(mask, token_ids != 0)
         lengths = (targets != 0).sum(axis=1)
         assert token_ids.shape[1] == lengths.max()  # no batch is wider than its longest sentence
@@ -69,7 +69,7 @@ def rows_of(dataset):
 
 
 def some_rows(count=101):
-    """Sentences of all lengths, with none that occurs twice."""
+    """Makes different sentences of all lengths."""
     rng = np.random.default_rng(4)
     lengths = [2, 15, 16, 17, 63, 64, 65, 90, *rng.integers(2, 90, count - 8)]
     return [np.array([*rng.integers(1, 500, length - 1), 1000 + n], np.int32) for n, length in enumerate(lengths)]
@@ -122,10 +122,10 @@ def test_the_order_is_another_one_in_every_epoch_and_the_same_for_a_seed():
 
 @EVERY_KIND
 def test_nats_equal_the_slow_computation(tokenizer, kind):
-    corpus = TEST[:19] + [Sentence("nyt", "1", "test", 0.0, "word after word " * 20)]  # too long
+    corpus = TEST[:19] + [Sentence("nyt", "1", "test", 0.0, "word after word " * 20)]  # longer than the context
     model = random_model(kind, tokenizer.vocabulary_size())
     expected = slow_losses(model, tokenizer, corpus, SIZES["context_length"] if kind == "gpt2" else 10**6)
-    assert expected[1] > math.log(tokenizer.vocabulary_size()) + 0.1  # opinions, and wrong ones
+    assert expected[1] > math.log(tokenizer.vocabulary_size()) + 0.1  # worse than a uniform distribution
     np.testing.assert_allclose(likelihood.nats_per_character(model, tokenizer, corpus), expected, rtol=1e-5)
 
 

@@ -1,4 +1,4 @@
-"""What is counted in texts, against counting by hand."""
+"""Metrics of texts, against counts by hand."""
 
 from statistics import StatisticsError
 
@@ -35,7 +35,7 @@ def test_mean_words_is_a_mean_over_texts():
 
 
 def counted(texts):
-    """Distinct-2 with indices and a list, slowly, for texts without capitals and punctuation."""
+    """Computes distinct-2 slowly, for texts without capitals and punctuation."""
     seen, number = [], 0
     for text in texts:
         parts = text.split(" ")
@@ -51,7 +51,7 @@ def test_distinct_2_by_hand():
     assert distinct_2(["a a a a"]) == 1 / 3
     assert distinct_2(["a b", "a b"]) == 1 / 2  # over the texts together
     assert distinct_2(["a b", "b a"]) == 1.0  # the order counts
-    assert distinct_2(["a b", "c d"]) == 1.0  # and no bigram reaches from one text to the next:
+    assert distinct_2(["a b", "c d"]) == 1.0  # no bigram extends over two texts:
     assert distinct_2(["a", "a", "a"]) == 0.0
     assert distinct_2(["Good film.", "(good) -- FILM"]) == 1 / 2
     assert distinct_2([]) == distinct_2([""]) == distinct_2(["... --"]) == 0.0

@@ -1,4 +1,4 @@
-"""The tokenizer: texts come back, special tokens stay special, and KerasHub's two paths agree."""
+"""The tokenizer: decoding restores texts, special tokens are never split, and graph and eager tokens agree."""
 
 import keras_hub
 import pytest
@@ -33,7 +33,7 @@ def tokenizer():
 
 @pytest.fixture(scope="module")
 def in_graph(tokenizer):
-    """2,000 texts, each with its tokens in a tf.data graph and outside."""
+    """2,000 texts, each with its tokens from a tf.data graph and from outside."""
     texts = [sentence.text for sentence in load_corpus()][::11][:2000]
     assert len(texts) == 2000
     dataset = tf.data.Dataset.from_tensor_slices(texts).batch(500).map(tokenizer)
@@ -45,7 +45,7 @@ def test_texts_come_back(tokenizer):
     texts = TEST_TEXTS + STRANGE
     tokens = tokenizer(texts)
     assert list(tokenizer.detokenize(tokens)) == texts
-    assert sum(map(len, tokens)) < sum(map(len, texts)) / 3  # and it was worth learning pairs
+    assert sum(map(len, tokens)) < sum(map(len, texts)) / 3  # the byte pairs make texts shorter
 
 
 def test_the_vocabulary_has_the_size_that_was_asked_for(tokenizer):
@@ -66,7 +66,7 @@ def test_learning_gives_the_same_again():
 def test_special_tokens_come_first(tokenizer):
     assert [tokenizer.token_to_id(token) for token in SPECIAL] == list(range(6))
     assert tokenizer.pad_token_id == tokenizer.token_to_id(PAD) == 0
-    assert tokenizer.end_token_id == tokenizer.token_to_id(END) == 1  # another one: an end is learnt, padding is not
+    assert tokenizer.end_token_id == tokenizer.token_to_id(END) == 1  # differs from padding, which is masked
 
 
 def test_special_tokens_never_arise_from_text(tokenizer):
@@ -85,7 +85,7 @@ def test_a_special_token_that_is_spelt_out_is_one_token(tokenizer, token):
 def test_no_token_reaches_over_the_end_of_a_word(tokenizer):
     assert WORDS == SPLIT_PATTERN_TOKENIZERS
     tokens = tokenizer.detokenize([[token] for token in range(len(SPECIAL), 2048)])
-    whole = [token for token in tokens if "\ufffd" not in token]  # others are parts of a letter
+    whole = [token for token in tokens if "\ufffd" not in token]  # the others are only part of a letter
     assert len(whole) > 1800
     assert [token for token in whole for words in (WORDS, GPT2_WORDS) if len(regex.findall(words, token)) != 1] == []
 

@@ -1,4 +1,4 @@
-"""Adapters: what they train, and that without them the model is what it was (statement 37)."""
+"""Adapters: only they are trained, and with them off the model is unchanged (statement 37)."""
 
 import keras
 import numpy as np
@@ -22,7 +22,7 @@ def logits(model):
 
 
 def adapted(model, rank=2, seed=3):
-    """A copy of a language model, with adapters that have opinions; and those variables."""
+    """Copies a language model, and gives the copy adapters with random weights."""
     copy = copy_of(model)
     add_adapters(copy.model, rank, seed)
     rng = np.random.default_rng(5)
@@ -63,7 +63,7 @@ def test_without_its_adapters_a_model_is_what_it_was(shared_model, prompts, kind
 
     for expected, given in zip(tf.nest.flatten(run(before)), tf.nest.flatten(run(reference)), strict=True):
         np.testing.assert_allclose(given, expected, atol=1e-5)
-    assert np.abs(run(model)[0] - run(before)[0]).max() > 0.1  # and they are on again
+    assert np.abs(run(model)[0] - run(before)[0]).max() > 0.1  # the adapters are on again
     assert reference.model is model.model and reference.trainable_variables == []
     sizes = ("vocabulary_size", "hidden_dim", "context_length")
     assert [getattr(reference, size) for size in sizes] == [getattr(before, size) for size in sizes]
@@ -86,14 +86,14 @@ def test_the_seed_fixes_the_adapters(shared_model):
     one, same, other = map(first_factors, (3, 3, 4))
     np.testing.assert_array_equal(np.stack(one), np.stack(same))
     assert np.abs(np.stack(one) - np.stack(other)).min() > 0
-    assert np.abs(one[0] - one[1]).min() > 0  # and each layer has its own
+    assert np.abs(one[0] - one[1]).min() > 0  # each layer has other values
 
 
 def test_tuning_moves_the_policy_and_leaves_the_reference(preset, tmp_path):
     settings = {"iterations": 2, "batch_size": 8, "minibatch_size": 8, "response_length": 6, "learning_rate": 1e-2}
     run = make_text_config(task="length", preset=preset, lora_rank=4, **settings)
     trainer = TextTrainer(run)
-    assert trainer.reference.model is trainer.policy.model.model  # no second copy
+    assert trainer.reference.model is trainer.policy.model.model  # not a copy
     metrics = [metrics for _, metrics in trainer.iterations()]
     assert metrics[0]["text/kl"] == 0.0 and metrics[1]["text/kl"] != 0.0
     np.testing.assert_allclose(logits(trainer.reference), logits(as_language_model(load_preset(preset)[0])), atol=1e-6)

@@ -1,4 +1,4 @@
-"""What backbones may have, in one place."""
+"""Attributes that only some backbones have."""
 
 import keras
 import pytest

@@ -1,4 +1,4 @@
-"""GPT-2's faster path against KerasHub's own two: the backbone's forward pass, and `call_with_cache`."""
+"""The faster GPT-2 against KerasHub: the forward pass of the backbone, and `call_with_cache`."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ def fast(shared_model):
 
 @pytest.fixture
 def slow(fast):
-    """The same Keras model on the generic path."""
+    """The same Keras model, computed by KerasHub."""
     return CachedLanguageModel(fast.model)
 
 
@@ -58,7 +58,7 @@ def test_steps_are_those_of_call_with_cache(fast, slow):
 
 
 def test_the_cache_holds_kerashubs_keys_and_values(fast, slow):
-    """[B, L, 2, S, H, D / H] there, each layer's keys and values [B, H, S, D / H] here."""
+    """KerasHub's cache is [B, L, 2, S, H, D / H]; here keys and values of a layer are [B, H, S, D / H] each."""
     _, state = fast.begin(TOKENS, LENGTHS)
     _, (cache,) = slow.begin(TOKENS, LENGTHS)
     expected = np.transpose(cache, [1, 2, 0, 4, 3, 5]).reshape(4, 4, 4, 9, 4)
@@ -82,7 +82,7 @@ def test_the_same_tokens_are_drawn_on_both_paths(fast, slow, prompts):
 
 
 def test_half_precision_is_that_of_kerashub(make_model):
-    """Of two passes in half precision the fast one is no farther from full precision than twice KerasHub's own."""
+    """In half precision, its error is at most twice that of KerasHub."""
     full, half = make_model("gpt2"), make_model("gpt2", dtype="mixed_bfloat16")
     expected = full.hidden_states(TOKENS)
     fast, slow = half.hidden_states(TOKENS), CachedLanguageModel(half.model).hidden_states(TOKENS)

@@ -1,4 +1,4 @@
-"""Language models behind one interface: whole sequences and single steps agree, and neither looks at padding."""
+"""The interface of language models: whole sequences and single steps agree, and padding changes nothing."""
 
 import numpy as np
 import pytest
@@ -15,14 +15,14 @@ def logits(model, token_ids):
 
 
 def walk(model, token_ids, lengths):
-    """Logits [B, S, V] of single steps, and the index that they begin at; NaN before it."""
+    """Returns logits [B, S, V] of single steps, and the index of the first step; logits before it are NaN."""
     token_ids = tf.convert_to_tensor(token_ids)
     first, state = model.begin(token_ids, lengths)
     rows = [np.full([len(token_ids), model.vocabulary_size], np.nan)] * int(first)
     for index in range(int(first), token_ids.shape[1]):
         before = [x.dtype for x in state]
         row, state = model.step(token_ids[:, index], tf.constant(index), state)
-        assert row.dtype == tf.float32 and [x.dtype for x in state] == before  # as a loop in a graph wants it
+        assert row.dtype == tf.float32 and [x.dtype for x in state] == before  # a loop in a graph needs this
         rows.append(row.numpy())
     return np.stack(rows, axis=1), int(first)
 
@@ -52,12 +52,12 @@ def test_logits_of_one_vector_or_of_many(model):
 
 def test_single_steps_equal_the_whole_sequence(model):
     steps, first = walk(model, TOKENS, LENGTHS)
-    assert first in (0, 1)  # at the last token of the shortest prompt, or at the very beginning
+    assert first in (0, 1)  # the first token, or the last token of the shortest prompt
     np.testing.assert_allclose(steps[:, first:], logits(model, TOKENS)[:, first:], atol=1e-5)
 
 
 def test_what_lies_behind_the_prompts_at_the_beginning_does_not_matter(model):
-    """The buffer that the state is made from holds other tokens there than those that come."""
+    """The state is made from a buffer with other tokens after the prompts than those that follow."""
     _, state = model.begin(tf.where(IS_REAL, TOKENS, 7), LENGTHS)
     first, expected_state = model.begin(TOKENS, LENGTHS)
     for index in range(int(first), 9):
@@ -86,7 +86,7 @@ def test_every_real_token_matters_to_those_behind_it_and_to_no_other(model):
 
 
 def test_dropout_is_off(model, make_model, request):
-    """With the same weights, a model that has dropout says what one without it says."""
+    """With the same weights, a model with a dropout rate gives the same logits as one without."""
     kind = request.node.callspec.params["model"]
     calm = make_model(kind, dropout=0.0)
     assert getattr(model.model, "backbone", model.model).dropout == 0.3
@@ -102,7 +102,7 @@ def test_every_variable_gets_a_gradient(model):
         loss = tf.reduce_mean(tf.nn.log_softmax(model.logits(model.hidden_states(TOKENS)))[..., 5])
     for variable, slope in zip(model.trainable_variables, tape.gradient(loss, variables), strict=True):
         size = float(tf.linalg.global_norm([tf.convert_to_tensor(slope)]))
-        assert size > 1e-4 or variable.path.endswith("key/bias"), variable.path  # softmax does not see a shift
+        assert size > 1e-4 or variable.path.endswith("key/bias"), variable.path  # a shift does not change the softmax
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama", "lstm"])

@@ -12,7 +12,7 @@ TOKENS = np.random.default_rng(2).integers(1, 40, [3, 9])
 
 @pytest.fixture
 def model():
-    """A model with opinions: its weights are larger than fresh ones."""
+    """A model with larger weights than new ones, so that its probabilities differ clearly."""
     model = LSTMLanguageModel(40, num_layers=2, hidden_dim=8, dropout=0.5)
     rng = np.random.default_rng(1)
     model.set_weights([rng.normal(0.0, 0.5, weight.shape) for weight in model.get_weights()])
@@ -35,7 +35,7 @@ def lstm_step(x, hidden, cell, kernel, recurrent_kernel, bias):
 
 
 def slow_logits(model, sentence):
-    """[S, V] of tokens [S], a token after the other."""
+    """Computes logits [S, V] of tokens [S], one token at a time."""
     embeddings, *weights = (weight.astype(np.float64) for weight in model.get_weights())
     layers = [weights[3 * n : 3 * n + 3] for n in range(model.num_layers)]
     states = [(np.zeros(model.hidden_dim), np.zeros(model.hidden_dim)) for _ in layers]

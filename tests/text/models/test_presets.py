@@ -1,4 +1,4 @@
-"""Language models on disk: they come back, they are half as large, and damage is told in a line."""
+"""Saving and loading of presets: equal models, half the size, and one-line errors for damaged files."""
 
 import json
 import os
@@ -32,7 +32,7 @@ def tokenizer():
 
 @pytest.fixture(scope="module")
 def models(tokenizer):
-    """A model of each kind, compiled as after training: its optimizer has weights, too."""
+    """A model of each kind, compiled and with the weights of an optimizer, as after training."""
     models = {}
     for kind, make in (("gpt2", make_transformer), ("lstm", make_lstm)):
         model = make(tokenizer.vocabulary_size(), CONFIG)
@@ -53,7 +53,7 @@ def presets(tmp_path_factory, models, tokenizer):
 
 @pytest.fixture
 def damaged(tmp_path, presets):
-    """Copies a preset and changes something in the copy."""
+    """Copies a preset, and damages the copy."""
 
     def damage(kind, change):
         folder = tmp_path / "damaged"
@@ -65,10 +65,10 @@ def damaged(tmp_path, presets):
 
 
 def refusal_of(folder):
-    """What loading a folder is answered with: it names the folder, and what to do."""
+    """Returns the error of loading a folder; it must name the folder and the command that makes a preset."""
     text = refusal(load_preset, folder)
     assert str(folder) in text and "tfppo pretrain" in text
-    assert len(text.replace(str(folder), "")) < 320  # Keras can be long-winded
+    assert len(text.replace(str(folder), "")) < 320  # errors of Keras can be long
     return text
 
 
@@ -86,7 +86,7 @@ def cut_short(name):
 
 
 def with_lambda(folder):
-    """An LSTM's file in whose place stands a model that would run code."""
+    """Replaces the file of an LSTM by a model that runs code."""
     x, mark = keras.Input([2]), str(folder / "was_here")
     spy = keras.layers.Lambda(lambda v: (open(mark, "w").close(), v)[1], output_shape=(2,))
     keras.Model(x, spy(x)).save(folder / LSTM_FILE)
@@ -144,13 +144,13 @@ def test_an_lstm_in_another_precision_is_refused(presets):
 
 
 def test_files_hold_the_weights_once_and_the_transformers_halved(presets, models):
-    overhead = 120_000  # of HDF5, a group a layer
+    overhead = 120_000  # bytes of HDF5, which has a group for each layer
     floats = {kind: 4 * model.count_params() for kind, model in models.items()}
     assert min(floats.values()) > 3 * overhead
     size = (presets["gpt2"] / WEIGHTS_FILE).stat().st_size
     assert floats["gpt2"] / 2 < size < floats["gpt2"] / 2 + overhead
     size = (presets["lstm"] / LSTM_FILE).stat().st_size
-    assert floats["lstm"] < size < floats["lstm"] + overhead  # its optimizer would treble it
+    assert floats["lstm"] < size < floats["lstm"] + overhead  # with its optimizer it would be three times as large
     assert not list(presets["gpt2"].rglob("*.tmp"))
 
 
@@ -231,7 +231,7 @@ def test_a_lambda_layer_is_refused_and_not_run(damaged):
     folder = damaged("lstm", with_lambda)
     assert "Lambda" in refusal_of(folder)
     assert not (folder / "was_here").exists()
-    keras.saving.load_model(folder / LSTM_FILE, safe_mode=False)(np.zeros([1, 2]))  # whoever insists can run it
+    keras.saving.load_model(folder / LSTM_FILE, safe_mode=False)(np.zeros([1, 2]))  # without safe mode it does run
     assert (folder / "was_here").exists()
 
 

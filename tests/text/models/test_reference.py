@@ -1,4 +1,4 @@
-"""Which Keras models can be tuned, and what a copy and a frozen model are."""
+"""Conversion of Keras models to language models, copies, and frozen models."""
 
 import keras
 import keras_hub
@@ -35,7 +35,7 @@ def test_each_kind_of_model_goes_by_its_fastest_path(shared_model, kind):
 @pytest.mark.parametrize("make", [lambda: keras.Sequential([keras.layers.Dense(3)]), lambda: "gpt2", lambda: None])
 def test_what_is_no_language_model_is_refused_in_one_line_that_names_it(make):
     given = make()
-    with pytest.raises(UsageError, match=f"{type(given).__name__} is no language model") as caught:
+    with pytest.raises(UsageError, match=f"model is a {type(given).__name__}; it must be a language model") as caught:
         as_language_model(given)
     assert len(str(caught.value).splitlines()) == 1
 

@@ -1,4 +1,4 @@
-"""A preset from a stranger runs no code of theirs, fetches nothing, and is refused in a line."""
+"""A malicious preset runs no code, downloads nothing, and gives a one-line error."""
 
 import json
 import shutil
@@ -26,7 +26,10 @@ JSON_FILES = ["config.json", "task.json", "preprocessor.json", "tokenizer.json"]
 
 @pytest.fixture
 def mark(tmp_path, monkeypatch):
-    """The file that an attack leaves behind: also importing evil, or a module of packages that Keras trusts by name."""
+    """A file that exists after a successful attack.
+
+    It is also written by the import of the package `evil`, or of packages with names that Keras trusts.
+    """
     mark, packages = tmp_path / "was_here", tmp_path / "packages"
     for name in ("evil", "keras_nlp", "keras_cv"):
         (packages / name).mkdir(parents=True)
@@ -45,7 +48,7 @@ def copied(any_preset, tmp_path):
 
 
 def a_lambda(mark):
-    """A serialised layer that leaves the mark where it is made or called, as Keras writes it."""
+    """A serialized layer that writes the mark when it is created or called."""
     code = f"open({str(mark)!r}, 'w').close() or x"
     return keras.saving.serialize_keras_object(keras.layers.Lambda(eval(f"lambda x: {code}")))
 
@@ -97,7 +100,7 @@ def payloads(mark):
 
 
 def rewrite(path, change):
-    """Changes the JSON of a file, or of a .keras archive's config."""
+    """Changes the JSON of a file, or of the config in a .keras archive."""
     if path.suffix != ".keras":
         path.write_text(json.dumps(change(json.loads(path.read_text()))))
         return
@@ -135,14 +138,14 @@ def test_an_object_of_a_strangers_choice_is_not_made(copied, mark, place):
             assert f"{name} names" in text and "tfppo pretrain" in text, text
             (copied / name).write_bytes(intact)
     assert not mark.exists() and not {"evil", "keras_nlp", "keras_cv"} & set(sys.modules)
-    load_preset(copied)  # the files are as they were
+    load_preset(copied)  # the files are intact again
 
 
 @pytest.mark.fault(
     "A preset contains a Lambda layer, and Keras' safe mode is off", "A one-line error. The layer does not run."
 )
 def test_a_lambda_layer_is_not_run_whatever_keras_is_told(copied, mark, monkeypatch):
-    """Safe mode can be off for the whole process; the look before it cannot."""
+    """Keras' safe mode can be switched off for the whole process; vetting cannot."""
     name = LSTM_FILE if (copied / LSTM_FILE).exists() else "task.json"
     rewrite(copied / name, lambda config: a_lambda(mark))
     keras.config.enable_unsafe_deserialization()
@@ -163,12 +166,12 @@ def test_a_model_with_a_lambda_layer_is_no_reward_model_and_no_preset(copied, ma
     assert "keras.layers.Lambda" in refusal(load_preset, copied)
     assert "keras.layers.Lambda" in refusal(RewardModel.load, copied)
     assert not mark.exists()
-    keras.saving.load_model(copied / LSTM_FILE, safe_mode=False)(np.zeros([1, 2]))  # whoever insists can run it
+    keras.saving.load_model(copied / LSTM_FILE, safe_mode=False)(np.zeros([1, 2]))  # without safe mode it does run
     assert mark.exists()
 
 
 def test_the_folder_of_a_saved_model_is_no_archive(copied, mark):
-    """Keras would load a folder with a config.json, which was not looked at."""
+    """Keras would load a folder with a config.json, which vetting does not check."""
     (copied / LSTM_FILE).unlink(missing_ok=True)
     (copied / LSTM_FILE).mkdir()
     (copied / LSTM_FILE / "config.json").write_text(json.dumps(a_lambda(mark)))
@@ -178,7 +181,7 @@ def test_the_folder_of_a_saved_model_is_no_archive(copied, mark):
 
 @pytest.fixture
 def offline(monkeypatch):
-    """What would be fetched, and is not."""
+    """Replaces all downloads by an error, and lists what was requested."""
     asked = []
 
     def fetch(*arguments, **options):
@@ -210,7 +213,7 @@ def test_a_handle_of_a_model_elsewhere_is_not_fetched(offline, handle, capsys):
 def test_a_folder_that_is_called_like_a_known_model_is_that_folder(preset, offline, tmp_path, monkeypatch):
     shutil.copytree(preset, tmp_path / "gpt2_base_en")
     monkeypatch.chdir(tmp_path)
-    keras_hub.models.CausalLM.presets  # noqa: B018 (KerasHub knows its own names)
+    keras_hub.models.CausalLM.presets  # noqa: B018 (loads KerasHub's list of known presets)
     model, _ = load_preset("gpt2_base_en")
     assert model.backbone.hidden_dim == 16 and offline == []
 
@@ -235,14 +238,14 @@ def test_language_models_of_kerashub_pass(name, tmp_path):
 
 def test_what_is_shipped_passes(any_preset):
     for folder in (default_preset(), default_preset().with_name("movie-reward"), any_preset):
-        vet_folder(folder)  # raises UsageError where it refuses something
+        vet_folder(folder)  # raises no UsageError
     if (any_preset / LSTM_FILE).exists():
         vet_archive(any_preset / LSTM_FILE)
 
 
 @pytest.fixture(scope="module")
 def finished(preset, tmp_path_factory):
-    """A run with a Python reward of the user's own."""
+    """A run with a Python reward."""
     return run.train_text(tiny(tmp_path_factory.mktemp("finished"), preset), reward=as_reward(fair))
 
 
@@ -258,7 +261,7 @@ def tiny(folder, preset, **settings):
 
 @pytest.fixture
 def hostile(finished, mark, tmp_path):
-    """The run, its reward a module that leaves the mark."""
+    """A copy of the run with a reward in a module that writes the mark."""
     folder = Path(shutil.copytree(finished, tmp_path / "run"))
     path = folder / run_folder.CONFIG
     named = f"reward: {__name__}:fair"

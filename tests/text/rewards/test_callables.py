@@ -1,4 +1,4 @@
-"""Rewards of the user: found by name, and every mistake in them told in one line that names them."""
+"""Reward functions of the user: loading by name, checks of their results, and normalization of scores."""
 
 import functools
 import math
@@ -21,7 +21,7 @@ PROMPTS, RESPONSES = ["The film", "The cast", "A plot"], [" is good.", "", " tha
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """An empty current folder; what is imported from it, and its place on the path, are forgotten afterwards."""
+    """Makes an empty current folder; afterwards removes its modules and its entry in `sys.path`."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
     before = set(sys.modules)
@@ -44,7 +44,7 @@ def test_a_reward_is_found_in_the_current_folder(folder):
     (folder / "mine_late.py").write_text("ONE = 1.0\n")
     reward = load_reward("mine_a:score")
     assert reward is sys.modules["mine_a"].score
-    assert checked_scores(reward, PROMPTS, RESPONSES).tolist() == [1, 1, 1]  # and may import later
+    assert checked_scores(reward, PROMPTS, RESPONSES).tolist() == [1, 1, 1]  # it imports a module when it is called
     assert load_reward("mine_a:Scores.zero")(PROMPTS, RESPONSES) == [0, 0, 0]
     assert sys.path.count(str(folder)) == 1
 
@@ -118,7 +118,7 @@ def test_a_function_is_a_reward_as_it_is():
 
 
 class Lengths(keras.Model):
-    """The bytes of each text, [B] or [B, 1]."""
+    """Scores each text by its number of bytes, as [B] or [B, 1]."""
 
     def __init__(self, ranks, **arguments):
         super().__init__(**arguments)
@@ -222,7 +222,7 @@ NAME = f"{__name__}:"
 @pytest.mark.parametrize(
     ("given", "named"),
     [
-        (None, "None (NoneType) for 3 responses"),
+        (None, "returned None (NoneType) for 3 responses"),
         (1.0, "1.0 (float)"),
         (np.float32(1), "1.0 (float)"),
         (np.array(1.0), "1.0 (float)"),
@@ -304,7 +304,7 @@ def test_an_object_and_a_partial_are_named_by_what_they_are_made_of():
         def __call__(self, prompts, responses):
             return None
 
-    assert "Judge gave None" in refusal(lambda: checked_scores(Judge(), PROMPTS, RESPONSES))
+    assert "Judge returned None" in refusal(lambda: checked_scores(Judge(), PROMPTS, RESPONSES))
     partial = functools.partial(functools.partial(lambda scale, prompts, responses: None, 2))
     assert f"{NAME}test_an_object" in refusal(lambda: checked_scores(partial, PROMPTS, RESPONSES))
 
@@ -315,7 +315,7 @@ def test_reference_samples_get_mean_0_and_standard_deviation_1():
     scaled = scale(scores)
     assert scaled.dtype == np.float32 and scaled.shape == (1000,)
     assert scaled.mean() == pytest.approx(0, abs=1e-5) and scaled.std() == pytest.approx(1, abs=1e-5)
-    assert scale(scale.mean + 2 * scale.std) == pytest.approx(2.0)  # other scores lie on the same scale
+    assert scale(scale.mean + 2 * scale.std) == pytest.approx(2.0)
 
 
 def test_a_scale_by_hand():
@@ -328,7 +328,7 @@ def test_a_scale_by_hand():
 
 @pytest.mark.parametrize("value", [0.0, 0.1, -7.3, 1e30])
 def test_constant_scores_are_only_moved(value):
-    scores = np.full(777, value)  # in float64, where the mean of 0.1 is a little beside 0.1
+    scores = np.full(777, value)  # in float64 the mean of many 0.1 differs slightly from 0.1
     scale = ScoreScale.fit(scores)
     assert scale.std == 1.0
     assert np.abs(scale(scores)).max() <= 1e-6 * max(1.0, abs(value))

@@ -1,4 +1,4 @@
-"""The reward model: its loss, its reading of texts, and the one that is shipped."""
+"""The reward model: its loss, its scores, its files, and the shipped one."""
 
 import json
 
@@ -28,7 +28,7 @@ RATINGS, SCORES = [2.5, -0.2, 0.9, -3.0, 1.6], [0.3, 1.2, -0.7, 0.1, 2.0]
 
 
 def slow_pair_loss(ratings, scores, difference):
-    ratings, scores = [*ratings, 0.0], [*scores, 0.0]  # the imagined neutral sentence
+    ratings, scores = [*ratings, 0.0], [*scores, 0.0]  # the added neutral sentence
     losses = [
         -np.log(1 / (1 + np.exp(-(scores[a] - scores[b]))))
         for a in range(len(ratings))
@@ -167,7 +167,7 @@ def test_accuracies_count_neither_what_is_rated_0_nor_pairs_rated_alike():
     assert accuracy(np.array([5.0, 1.0, -1.0, -1.0]), ratings) == 2 / 3
     assert (
         pair_accuracy(np.array([0.0, 3.0, -2.0, -1.0]), ratings) == 2 / 4
-    )  # 1.5 is the wrong way round to 0 and to -1
+    )  # the pairs (1.5, 0) and (1.5, -1) are in the wrong order
 
 
 def test_the_shipped_reward_model_agrees_with_people():

@@ -1,4 +1,4 @@
-"""Tasks: their register, their prompts, and rewards that are checked word by word."""
+"""Tasks: registry, prompts, rewards and metrics."""
 
 import subprocess
 import sys
@@ -31,12 +31,12 @@ print(*tfppo.text.tasks.task_names())
 
 @pytest.fixture
 def register(monkeypatch):
-    """A register whose new tasks are forgotten afterwards."""
+    """Removes newly registered tasks after the test."""
     monkeypatch.setattr(task, "_TASKS", dict(task._TASKS))
 
 
 def rate(name, responses, prompts=None):
-    """Scores and measure of a task's responses."""
+    """Returns the scores of responses, and the metric of the task."""
     chosen = get_task(name)
     prompts = prompts or ["A plot"] * len(responses)
     scores = checked_scores(chosen.make_reward(), prompts, responses)
@@ -101,7 +101,7 @@ def test_each_task_has_defaults_of_its_own():
 
 
 def test_prompts_are_the_beginnings_of_long_movie_sentences():
-    seen = []  # no prompt of a split occurs in an earlier one, or it would not be held out
+    seen = []  # prompts of earlier splits, which must not occur again
     for split in ("train", "validation", "test"):
         expected = []
         for sentence in sentences(split, "movie"):

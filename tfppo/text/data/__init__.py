@@ -1,0 +1,1 @@
+"""Corpus, tokenizer, encoding of prompts, and metrics of texts."""

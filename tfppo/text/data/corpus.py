@@ -1,12 +1,14 @@
-"""Sentences with human ratings, from Hutto and Gilbert 2014: the real text that everything here is trained on.
+"""The corpus: sentences with human sentiment ratings (Hutto and Gilbert 2014).
 
-The file is vendored (tfppo/assets/NOTICE names its source); `python -m tfppo.text.data.rebuild` makes it again.
+The shipped models were trained on it. The file is part of the package; `tfppo/assets/NOTICE` names its source and
+licence, and the module `rebuild` makes it from the source.
 """
 
 import csv
 import gzip
 from functools import cache
 from importlib import resources
+from pathlib import Path
 from typing import Literal, NamedTuple, cast
 
 Domain = Literal["movie", "amazon", "nyt", "tweet"]
@@ -18,21 +20,28 @@ FILE = "sentences.tsv.gz"
 
 
 class Sentence(NamedTuple):
-    """A sentence as people rated it."""
+    """A sentence with its rating."""
 
     domain: Domain
-    id: str  # as in the source; what stands before an underscore is the document
+    id: str  # as in the source; the part before an underscore is the document
     split: Split
-    rating: float  # mean of 15 to 20 raters (tweets: more), from -4 (extremely negative) to 4
+    rating: float  # mean of 15 to 20 raters (tweets: more), from -4 (extremely negative) to 4 (extremely positive)
     text: str
+
+
+def corpus_path() -> Path:
+    """Returns the path of the corpus file, which is one of the package's assets."""
+    return Path(str(resources.files("tfppo.assets").joinpath(FILE)))
 
 
 @cache
 def load_corpus() -> tuple[Sentence, ...]:
-    """All sentences, in the order of the source. Domains: movie (Rotten Tomatoes snippets), amazon (product reviews),
-    nyt (editorials), tweet."""
-    path = resources.files("tfppo.assets").joinpath(FILE)
-    with path.open("rb") as packed, gzip.open(packed, "rt", encoding="utf-8", newline="") as file:
+    """Loads all sentences, in the order of the source.
+
+    The domains are movie (snippets of Rotten Tomatoes reviews), amazon (product reviews), nyt (editorials of the New
+    York Times) and tweet.
+    """
+    with gzip.open(corpus_path(), "rt", encoding="utf-8", newline="") as file:
         rows = csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
         return tuple(
             Sentence(cast(Domain, domain), id, cast(Split, split), float(rating), text)
@@ -41,5 +50,10 @@ def load_corpus() -> tuple[Sentence, ...]:
 
 
 def sentences(split: Split, domain: Domain | None = None) -> list[Sentence]:
-    """The sentences of a split, of one domain or of all."""
+    """Returns the sentences of a split.
+
+    Args:
+      split: "train", "validation" or "test".
+      domain: returns only sentences of this domain; None returns those of all.
+    """
     return [s for s in load_corpus() if s.split == split and domain in (None, s.domain)]

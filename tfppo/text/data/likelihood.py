@@ -1,4 +1,4 @@
-"""The corpus as batches of tokens, and how probable a language model finds it."""
+"""Batches of tokens from the corpus, and the loss of a language model on it."""
 
 from collections.abc import Sequence
 
@@ -11,19 +11,23 @@ from tfppo.text.data.corpus import Sentence
 from tfppo.text.data.tokenizer import END, control_token
 from tfppo.text.models.backbones import context_length
 
-LENGTHS = (16, 24, 32, 40, 48, 64)  # tokens: sentences of about one length share a batch, so little is padding
+LENGTHS = (16, 24, 32, 40, 48, 64)  # limits of the length buckets, in tokens; similar lengths need little padding
 TEMPERATURES = np.arange(80, 152, 2) / 100
 
 
 def encode(
     tokenizer: keras_hub.models.GPT2Tokenizer, corpus: Sequence[Sentence], length: int | None = None
 ) -> list[np.ndarray]:
-    """Each sentence as int32 [at most length + 1]: its domain's control token, its tokens, the end.
+    """Encodes sentences as the control token of their domain, their tokens and the end token.
 
     Args:
-      tokenizer: has the control tokens.
+      tokenizer: a tokenizer with the control tokens.
       corpus: the sentences.
-      length: tokens that a model can look at; it predicts one more. None: any.
+      length: context length of the model, in tokens; longer sentences are cut to `length + 1` tokens, because the
+        model predicts one more. None cuts nothing.
+
+    Returns:
+      One int32 array [at most length + 1] for each sentence.
     """
     end = tokenizer.token_to_id(END)
     limit = None if length is None else length + 1
@@ -35,12 +39,16 @@ def encode(
 
 
 def make_dataset(encoded: Sequence[np.ndarray], batch_size: int, seed: int | None = None) -> tf.data.Dataset:
-    """Batches of ({"token_ids", "padding_mask"}, next tokens), int32 [B, S] each, of sentences of about one length.
+    """Makes batches for the training of a language model. A batch has sentences of similar length.
 
     Args:
-      encoded: N sentences, int32 [at least 2], without 0, which is what they are padded with on the right.
-      batch_size: B; the last batch of each length may be smaller.
-      seed: of an order that is another one in every epoch; None: as they come.
+      encoded: N sentences, int32 arrays of at least 2 tokens. They must not contain 0, which is the padding.
+      batch_size: B; the last batch of each length bucket may be smaller.
+      seed: shuffles with this seed, differently in every epoch; None keeps the order.
+
+    Returns:
+      A dataset of pairs (inputs, next tokens). The inputs are a dict of "token_ids" and "padding_mask". All tensors are
+      int32 [B, S] and padded on the right.
     """
     lengths = [len(ids) for ids in encoded]
     padded = keras.utils.pad_sequences(encoded, padding="post")  # [N, longest]
@@ -56,18 +64,26 @@ def make_dataset(encoded: Sequence[np.ndarray], batch_size: int, seed: int | Non
         return {"token_ids": inputs, "padding_mask": tf.cast(inputs != 0, tf.int32)}, ids[:, 1:]
 
     buckets = np.bincount(np.searchsorted(LENGTHS, lengths, side="right"))
-    batches = int(np.sum(-(-buckets // batch_size)))  # Keras wants to know, and tf.data cannot
+    batches = int(np.sum(-(-buckets // batch_size)))  # tf.data cannot compute it, and Keras needs it
     return dataset.map(split).apply(tf.data.experimental.assert_cardinality(batches)).prefetch(2)
 
 
 def nats_per_character(
     model: keras.Model, tokenizer: keras_hub.models.GPT2Tokenizer, corpus: Sequence[Sentence], batch_size: int = 64
 ) -> tuple[float, float]:
-    """Held-out loss: (nats per character, nats per token).
+    """Computes the loss of a language model on sentences.
 
-    The negative log-likelihood of all tokens, the end of the text included, given the domain's control token; over the
-    characters of the texts, or over the tokens. Sentences longer than the context are judged on what fits, and count
-    the characters of that share.
+    The loss is the negative log-likelihood of all tokens, including the end token, given the control token of the
+    domain. A sentence that is longer than the context is cut, and only the same share of its characters counts.
+
+    Args:
+      model: a Keras language model.
+      tokenizer: tokenizer of the model.
+      corpus: the sentences.
+      batch_size: sentences in a forward pass; does not change the result.
+
+    Returns:
+      The loss in nats per character, and in nats per token.
     """
     whole = encode(tokenizer, corpus)
     context = context_length(model)
@@ -89,7 +105,15 @@ def nats_per_character(
 
 
 def best_temperature(model: keras.Model, batches: tf.data.Dataset) -> float:
-    """The one of TEMPERATURES by which a model's logits are to be divided for the least loss on batches of text."""
+    """Finds the temperature that gives the lowest loss, if the logits are divided by it.
+
+    Args:
+      model: a Keras language model.
+      batches: a dataset of `make_dataset`.
+
+    Returns:
+      One of TEMPERATURES.
+    """
 
     @tf.function(input_signature=batches.element_spec, autograph=False)
     def losses(inputs: dict[str, tf.Tensor], targets: tf.Tensor) -> tf.Tensor:

@@ -1,6 +1,6 @@
-"""What can be counted in texts without a model: words, variety, and the sentiment of a lexicon.
+"""Metrics of texts that need no model: number of words, diversity, and sentiment by a lexicon.
 
-A word is a piece between white space that holds a letter or a digit; what is neither does not count at its ends.
+A word is a part between white space with at least one letter or digit. Other characters at its ends are removed.
 """
 
 from collections.abc import Sequence
@@ -16,45 +16,75 @@ if TYPE_CHECKING:
 
 
 def words(text: str) -> list[str]:
-    """The words of a text in their order, casefolded: "It's GOOD -- (really)." -> ["it's", "good", "really"]."""
+    """Splits a text into words, and converts them to lower case (casefold).
+
+    For example, "It's GOOD -- (really)." has the words "it's", "good" and "really".
+
+    Args:
+      text: any text.
+
+    Returns:
+      The words in their order.
+    """
     return [word for piece in text.split() if (word := _bare(piece.casefold()))]
 
 
 def word_count(text: str) -> int:
-    """How many words a text has."""
+    """Returns the number of words in a text."""
     return len(words(text))
 
 
 def mean_words(texts: Sequence[str]) -> float:
-    """Words a text, on average over the texts, of which there must be one (statistics.StatisticsError)."""
+    """Returns the mean number of words in a text.
+
+    Args:
+      texts: at least one text.
+
+    Raises:
+      statistics.StatisticsError: if there are no texts.
+    """
     return fmean(map(word_count, texts))
 
 
 def distinct_2(texts: Sequence[str]) -> float:
-    """Distinct bigrams over all bigrams of the texts together, in (0, 1]: low where they repeat each other.
+    """Computes distinct-2, the number of distinct word bigrams over the number of all word bigrams.
 
-    After Li et al. 2016, "A Diversity-Promoting Objective Function for Neural Conversation Models", who divide by the
-    number of words; by the number of bigrams, as is now usual, 1 says that none occurs twice. A bigram lies within
-    one text. Without any bigram: 0.
+    A low value means that the texts repeat themselves or each other; 1 means that no bigram occurs twice.
+
+    Source: Li et al. 2016, "A Diversity-Promoting Objective Function for Neural Conversation Models". They divide by
+    the number of words; today it is common to divide by the number of bigrams.
+
+    Args:
+      texts: texts that are counted together; no bigram extends over two texts.
+
+    Returns:
+      A number in (0, 1], or 0 if there is no bigram.
     """
     bigrams = [bigram for text in texts for bigram in pairwise(words(text))]
     return len(set(bigrams)) / len(bigrams) if bigrams else 0.0
 
 
 def vader_compound(texts: Sequence[str]) -> np.ndarray:
-    """VADER's compound sentiment of each text (Hutto and Gilbert 2014), from -1 (negative) to 1: [B] float64."""
+    """Computes the compound sentiment of VADER (Hutto and Gilbert 2014).
+
+    Args:
+      texts: B texts.
+
+    Returns:
+      A float64 array [B] from -1 (negative) to 1 (positive).
+    """
     analyzer = _vader()
     return np.array([analyzer.polarity_scores(text)["compound"] for text in texts], np.float64)  # [B]
 
 
 @cache
 def _vader() -> "SentimentIntensityAnalyzer":
-    from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer  # reads its lexicon: only where it is used
+    from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer  # here, so that other uses do not load it
 
     return SentimentIntensityAnalyzer()
 
 
 def _bare(piece: str) -> str:
-    """The piece from its first to its last letter or digit."""
+    """Returns the part from the first to the last letter or digit."""
     places = [place for place, character in enumerate(piece) if character.isalnum()]
     return piece[places[0] : places[-1] + 1] if places else ""

@@ -1,7 +1,9 @@
-"""Makes sentences.tsv.gz from the source distribution of vaderSentiment 3.3.2: `make corpus`, or
+"""Makes `sentences.tsv.gz` from the source distribution of vaderSentiment 3.3.2.
 
-pip download --no-deps --no-binary :all: vaderSentiment==3.3.2
-python -m tfppo.text.data.rebuild vaderSentiment-3.3.2.tar.gz
+Run `make corpus`, or::
+
+    pip download --no-deps --no-binary :all: vaderSentiment==3.3.2
+    python -m tfppo.text.data.rebuild vaderSentiment-3.3.2.tar.gz
 """
 
 import gzip
@@ -13,10 +15,10 @@ import tarfile
 from pathlib import Path
 
 from tfppo.errors import UsageError
-from tfppo.text.data.corpus import DOMAINS, FILE
+from tfppo.text.data.corpus import DOMAINS, corpus_path
 
 ARCHIVE_SHA256 = "5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9"
-# Of the unpacked lines: gzip's own bytes depend on the zlib that packed them.
+# Checksum of the unpacked lines; the bytes of the gzip file depend on the version of zlib.
 CORPUS_SHA256 = "c6ae89441bf11a72df04d5e2b391c0e2ba09458d727924ce7c7f9f9b61a5b732"
 INNER = "vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz"
 MEMBERS = {
@@ -28,10 +30,17 @@ MEMBERS = {
 
 
 def build_corpus(archive: Path) -> bytes:
-    """The tab-separated lines (domain, id, split, rating, text), UTF-8.
+    """Makes the lines of the corpus.
+
+    Args:
+      archive: path of the source distribution.
+
+    Returns:
+      Tab-separated lines (domain, id, split, rating, text) in UTF-8. Of sentences that differ only in case the first is
+      kept.
 
     Raises:
-      UsageError: if the file is not the pinned archive.
+      UsageError: if the file cannot be read, or its checksum differs.
     """
     try:
         packed = archive.read_bytes()
@@ -39,7 +48,10 @@ def build_corpus(archive: Path) -> bytes:
         raise UsageError(f"{archive} cannot be read ({error.strerror}): give the path of the archive") from None
     found = hashlib.sha256(packed).hexdigest()
     if found != ARCHIVE_SHA256:
-        raise UsageError(f"{archive} has SHA-256 {found}, not {ARCHIVE_SHA256}: get vaderSentiment 3.3.2's sdist")
+        raise UsageError(
+            f"{archive} has the SHA-256 {found}; it must be {ARCHIVE_SHA256}: download the source distribution of "
+            "vaderSentiment 3.3.2"
+        )
     with tarfile.open(fileobj=io.BytesIO(packed)) as outer:
         inner = _read(outer, INNER)
     seen: set[str] = set()
@@ -49,7 +61,7 @@ def build_corpus(archive: Path) -> bytes:
             for row in _read(files, MEMBERS[domain]).decode().splitlines():
                 identity, rating, text = row.split("\t")
                 text = " ".join(html.unescape(text).replace("''", '"').split())
-                if text and text.casefold() not in seen:  # the first of equal sentences stays
+                if text and text.casefold() not in seen:
                     seen.add(text.casefold())
                     split = split_of(domain, identity)
                     lines.append(f"{domain}\t{identity}\t{split}\t{float(rating):.3f}\t{text}\n")
@@ -63,14 +75,29 @@ def _read(archive: tarfile.TarFile, member: str) -> bytes:
 
 
 def split_of(domain: str, identity: str) -> str:
-    """The split of a sentence, fixed for ever by its document: 92 % train, 3 % validation, 5 % test."""
+    """Chooses the split of a sentence: 92 % of the documents are train, 3 % validation, 5 % test.
+
+    A hash of the document decides, so that the split never changes and a document is never in two splits.
+
+    Args:
+      domain: domain of the sentence.
+      identity: id of the sentence; the part before an underscore is the document.
+    """
     document = identity.split("_")[0]
     bucket = int(hashlib.sha256(f"{domain}/{document}".encode()).hexdigest(), 16) % 100
     return "validation" if bucket < 3 else "test" if bucket < 8 else "train"
 
 
 def main(arguments: list[str]) -> int:
-    """Rebuilds the file beside this module; returns the exit code."""
+    """Writes the corpus into a file beside this module.
+
+    Args:
+      arguments: the path of the source distribution.
+
+    Returns:
+      The exit code, which is 0 if the checksum of the corpus is the expected one, 1 if it differs, and 2 after an
+      error.
+    """
     try:
         if len(arguments) != 1:
             raise UsageError("usage: python -m tfppo.text.data.rebuild vaderSentiment-3.3.2.tar.gz")
@@ -79,7 +106,7 @@ def main(arguments: list[str]) -> int:
         print(f"tfppo: {error}", file=sys.stderr)
         return 2
     found = hashlib.sha256(lines).hexdigest()
-    path = Path(__file__).with_name(FILE)
+    path = corpus_path()
     path.write_bytes(gzip.compress(lines, 9, mtime=0))
     is_pinned = found == CORPUS_SHA256
     print(f"{path}: {len(lines.splitlines()):,} sentences, SHA-256 {found}, {'as' if is_pinned else 'NOT as'} pinned")

@@ -1,8 +1,9 @@
-"""Words to numbers and back: KerasHub's GPT-2 tokenizer, its byte pairs learnt with `tokenizers`.
+"""The tokenizer: KerasHub's GPT-2 tokenizer with byte pairs that the package `tokenizers` learns.
 
-In a tf.data graph KerasHub splits text into words by GPT-2's pattern, outside by Llama 3's; or means to: release 0.32
-hands that pattern on as a literal, and splits nothing. Byte pairs learnt here cross the boundaries of neither, so
-that it hardly matters: 'tis and 1984 are what may differ. Text is always encoded outside the graph.
+KerasHub splits text into words before it applies the byte pairs. In a tf.data graph it uses GPT-2's pattern. Outside it
+should use Llama 3's, but release 0.32 passes that pattern as a literal text and does not split at all. The byte pairs
+learnt here cross the word boundaries of neither pattern, so that the tokens rarely differ (for example in 'tis and
+1984). All other modules encode text outside the graph.
 """
 
 import json
@@ -15,26 +16,30 @@ from tfppo.text.data.corpus import DOMAINS
 
 PAD = "<|pad|>"
 END = "<|endoftext|>"
-WORDS = (  # Llama 3's pattern, as KerasHub has it; ByteLevel adds GPT-2's
+WORDS = (  # Llama 3's pattern, as in KerasHub; ByteLevel (below) also splits by GPT-2's
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 
 
 def control_token(domain: str) -> str:
-    """The token that stands before a text and says of what kind it is (Keskar et al. 2019, "CTRL")."""
+    """Returns the control token of a domain, which is put before each text of it ("CTRL", Keskar et al. 2019)."""
     return f"<|{domain}|>"
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary_size: int) -> keras_hub.models.GPT2Tokenizer:
-    """A byte-level byte-pair tokenizer [Sennrich et al. 2016] learnt from texts.
+    """Trains a byte-level byte-pair tokenizer (Sennrich et al. 2016).
 
-    Its first tokens are padding (0, as KerasHub's GPT-2 has it), the end of a text, and a control token a domain. A
-    text gets them only where it spells one out, like "<|movie|>".
+    The first six tokens are special: padding (0, as in KerasHub's GPT-2), the end token, and a control token for each
+    domain. A text is encoded with one of them only if it contains its name, such as `<|movie|>`. The next 256 tokens
+    stand for bytes.
 
     Args:
-      texts: what is learnt from.
-      vocabulary_size: tokens at most; texts with fewer pairs give fewer. The first 6 are those, 256 stand for bytes.
+      texts: texts to train on.
+      vocabulary_size: largest number of tokens; few texts may have fewer byte pairs.
+
+    Returns:
+      The tokenizer.
     """
     special = [PAD, END, *map(control_token, DOMAINS)]
     learner = Tokenizer(models.BPE())

@@ -1,4 +1,7 @@
-"""Low-rank adapters (Hu et al. 2021, "LoRA"): few weights are tuned; without them the model is its own reference."""
+"""Low-rank adapters ("LoRA", Hu et al. 2021): only few weights are tuned.
+
+With its adapters switched off, the tuned model is its own reference policy, so that no copy is needed.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,36 +15,50 @@ from tfppo.text.models.language_model import LanguageModel, State
 
 
 def add_adapters(model: keras.Model, rank: int, seed: int = 0) -> None:
-    """Gives a language model adapters, on queries and values as KerasHub does, and freezes everything else.
+    """Adds adapters to the queries and values of a language model, and freezes all other weights.
 
-    They change nothing until they are trained: the second factor is 0.
+    The second factor of each adapter starts at 0, so that new adapters do not change the model's output.
 
     Args:
       model: a KerasHub CausalLM without adapters.
-      rank: of the adapters.
-      seed: of the first factor.
+      rank: rank of the adapters.
+      seed: seed of the first factor of each adapter.
 
     Raises:
-      UsageError: if the model can have none.
+      UsageError: if the model cannot have adapters, or has some already.
     """
     if not isinstance(model, keras_hub.models.CausalLM):
-        raise UsageError(f"lora_rank is {rank}, but a {type(model).__name__} can have no adapters: leave lora_rank out")
+        raise UsageError(
+            f"lora_rank is {rank}; {type(model).__name__} can have no adapters, only a KerasHub CausalLM can: leave "
+            "lora_rank out"
+        )
     if _adapted_layers(model):
-        raise UsageError(f"lora_rank is {rank}, but the model has adapters already: merge them, or leave lora_rank out")
+        raise UsageError(f"lora_rank is {rank}; the model has adapters already: merge them, or leave lora_rank out")
     model.backbone.enable_lora(rank)
     layers = _adapted_layers(model)
     if not layers:
-        raise UsageError(f"lora_rank is {rank}, but KerasHub knows no layers of {type(model).__name__} to adapt")
+        raise UsageError(
+            f"lora_rank is {rank}; KerasHub supports no adapters for {type(model).__name__}: leave lora_rank out"
+        )
     for number, layer in enumerate(layers):
-        for variable in layer.trainable_variables:  # KerasHub leaves the biases trainable: "off" would drift
+        for variable in layer.trainable_variables:  # KerasHub leaves biases trainable, which would change the reference
             variable.trainable = variable is layer.lora_kernel_a or variable is layer.lora_kernel_b
-        initializer = keras.initializers.HeUniform(seed=seed + number)  # KerasHub's own hangs on a global seed
+        initializer = keras.initializers.HeUniform(seed=seed + number)  # KerasHub's initializer uses the global seed
         layer.lora_kernel_a.assign(initializer(layer.lora_kernel_a.shape))
 
 
 @contextmanager
 def adapters_off(model: keras.Model) -> Iterator[None]:
-    """What is computed, or traced into a graph, in here is computed as if there were no adapters."""
+    """Switches the adapters of a model off within a `with` block.
+
+    This also holds for what the block traces into a graph.
+
+    Args:
+      model: a model with adapters.
+
+    Yields:
+      None.
+    """
     layers = _adapted_layers(model)
     for layer in layers:
         layer.lora_enabled = False
@@ -53,10 +70,10 @@ def adapters_off(model: keras.Model) -> Iterator[None]:
 
 
 class WithoutAdapters(LanguageModel):
-    """What a language model was before its adapters were trained. It has the same weights: there is no second copy.
+    """A language model as it was before its adapters were trained; shares its weights with the adapted model.
 
     Args:
-      adapted: the language model whose adapters are off here.
+      adapted: language model with adapters.
     """
 
     def __init__(self, adapted: LanguageModel):
@@ -65,38 +82,46 @@ class WithoutAdapters(LanguageModel):
 
     @property
     def trainable_variables(self) -> list[keras.Variable]:
+        """An empty list: the reference policy is not trained."""
         return []
 
     @property
     def vocabulary_size(self) -> int:
+        """V, the number of tokens in the vocabulary."""
         return self._adapted.vocabulary_size
 
     @property
     def hidden_dim(self) -> int:
+        """D, the width of the hidden states."""
         return self._adapted.hidden_dim
 
     @property
     def context_length(self) -> int | None:
+        """The largest length of a sequence, in tokens; None if there is no limit."""
         return self._adapted.context_length
 
     def hidden_states(self, token_ids: tf.Tensor) -> tf.Tensor:
+        """Computes hidden states without the adapters; see `LanguageModel.hidden_states`."""
         with adapters_off(self.model):
             return self._adapted.hidden_states(token_ids)
 
     def logits(self, hidden: tf.Tensor) -> tf.Tensor:
+        """Computes logits without the adapters; see `LanguageModel.logits`."""
         with adapters_off(self.model):
             return self._adapted.logits(hidden)
 
     def begin(self, token_ids: tf.Tensor, prompt_lengths: tf.Tensor) -> tuple[tf.Tensor, State]:
+        """Starts decoding without the adapters; see `LanguageModel.begin`."""
         with adapters_off(self.model):
             return self._adapted.begin(token_ids, prompt_lengths)
 
     def step(self, token_ids: tf.Tensor, index: tf.Tensor, state: State) -> tuple[tf.Tensor, State]:
+        """Decodes one token without the adapters; see `LanguageModel.step`."""
         with adapters_off(self.model):
             return self._adapted.step(token_ids, index, state)
 
 
 def _adapted_layers(model: keras.Model) -> list[keras.layers.Layer]:
-    """The layers that have adapters: Keras gives `lora_enabled` only to the kinds of layers that can have them."""
+    """Returns the layers with adapters; Keras layers that cannot have adapters lack the attribute `lora_enabled`."""
     layers = model._flatten_layers()
     return [layer for layer in layers if hasattr(layer, "lora_enabled") and layer.lora_enabled]

@@ -1,7 +1,7 @@
-"""GPT-2 by a faster path: the weights of KerasHub's layers, fewer operations.
+"""A faster implementation of GPT-2, with the weights of KerasHub's layers.
 
-Queries, keys and values come from one matrix product, and each layer caches its keys and values by themselves, so that
-a step writes one row of each in place. The numbers are those of KerasHub's own path, which the tests compare.
+One matrix product computes queries, keys and values together. Each layer caches its keys and values in tensors of
+their own, so that a step writes only one row of each. Tests compare the numbers with those of KerasHub.
 """
 
 import keras
@@ -12,16 +12,19 @@ from tfppo.text.models.language_model import CachedLanguageModel, State
 
 
 class GPT2LanguageModel(CachedLanguageModel):
-    """KerasHub's GPT2CausalLM."""
+    """A KerasHub GPT2CausalLM, computed by this module."""
 
     def hidden_states(self, token_ids: tf.Tensor) -> tf.Tensor:
+        """Computes the hidden states of whole sequences; see `LanguageModel.hidden_states`."""
         return self._hidden_states(token_ids)[0]
 
     def begin(self, token_ids: tf.Tensor, prompt_lengths: tf.Tensor) -> tuple[tf.Tensor, State]:
-        _, cache = self._hidden_states(token_ids)  # what lies behind a prompt is overwritten before it is looked at
+        """Fills the cache of keys and values; see `LanguageModel.begin`."""
+        _, cache = self._hidden_states(token_ids)  # entries after a prompt are overwritten before they are used
         return tf.reduce_min(prompt_lengths) - 1, tuple(cache)
 
     def step(self, token_ids: tf.Tensor, index: tf.Tensor, state: State) -> tuple[tf.Tensor, State]:
+        """Decodes one token with the cache; see `LanguageModel.step`."""
         backbone = self.model.backbone
         embeddings, positions = _embeddings(backbone)
         x = tf.gather(embeddings, token_ids) + tf.gather(positions, index)  # [B, D]
@@ -38,7 +41,7 @@ class GPT2LanguageModel(CachedLanguageModel):
         return self.logits(_normalize(backbone.layer_norm, x)), tuple(cache)
 
     def _hidden_states(self, token_ids: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        """[B, S, D], and each layer's keys and values [B, H, S, D / H]."""
+        """Returns hidden states [B, S, D], and the keys and values of each layer, [B, H, S, D / H] each."""
         backbone = self.model.backbone
         embeddings, positions = _embeddings(backbone)
         length = token_ids.shape[1]
@@ -59,7 +62,7 @@ def _embeddings(backbone: keras_hub.models.GPT2Backbone) -> tuple[tf.Tensor, tf.
 
 
 def _project(layer: keras.Layer, x: tf.Tensor, num_heads: int) -> list[tf.Tensor]:
-    """Queries, keys and values, [B, H, S, D / H] each, of [B, S, D]."""
+    """Computes queries, keys and values, [B, H, S, D / H] each, from [B, S, D]."""
     attention = layer._self_attention_layer
     dense = (attention.query_dense, attention.key_dense, attention.value_dense)
     batch, length, width = x.shape
@@ -71,7 +74,7 @@ def _project(layer: keras.Layer, x: tf.Tensor, num_heads: int) -> list[tf.Tensor
 
 
 def _attend(query: tf.Tensor, keys: tf.Tensor, values: tf.Tensor, is_past: tf.Tensor) -> tf.Tensor:
-    """[B, Q, D] from queries [B, H, Q, D / H] and what they may look at, bool [Q, S] or [S]."""
+    """Computes attention [B, Q, D] of queries [B, H, Q, D / H]; `is_past`, bool [Q, S] or [S], masks the keys."""
     batch, num_heads, length, head_dim = query.shape
     scores = tf.matmul(query * tf.cast(head_dim**-0.5, query.dtype), keys, transpose_b=True)  # [B, H, Q, S]
     scores = tf.where(is_past, tf.cast(scores, tf.float32), -1e9)
@@ -80,7 +83,7 @@ def _attend(query: tf.Tensor, keys: tf.Tensor, values: tf.Tensor, is_past: tf.Te
 
 
 def _finish(layer: keras.Layer, x: tf.Tensor, attended: tf.Tensor) -> tf.Tensor:
-    """The rest of a layer, [B, S, D], after its attention [B, S, D]."""
+    """Computes the rest of a layer after its attention: output projection, residuals and feed-forward block."""
     output = layer._self_attention_layer.output_dense
     width = x.shape[-1]
     x += _dense(attended, tf.reshape(output.kernel, [width, width]), output.bias)
@@ -90,14 +93,14 @@ def _finish(layer: keras.Layer, x: tf.Tensor, attended: tf.Tensor) -> tf.Tensor:
 
 
 def _dense(x: tf.Tensor, kernel: tf.Tensor | keras.Variable, bias: tf.Tensor | keras.Variable) -> tf.Tensor:
-    """x kernel + bias over the last axis, as one product of two matrices."""
+    """Computes `x kernel + bias` over the last axis, as one product of two matrices."""
     kernel, bias = (tf.cast(tf.convert_to_tensor(w), x.dtype) for w in (kernel, bias))
     flat = tf.reshape(x, [-1, x.shape[-1]])
     return tf.reshape(tf.nn.bias_add(tf.matmul(flat, kernel), bias), [*x.shape[:-1], kernel.shape[-1]])
 
 
 def _normalize(layer: keras.Layer, x: tf.Tensor) -> tf.Tensor:
-    """Layer normalisation, computed in float32."""
+    """Applies a layer normalization, in float32."""
     wide = tf.cast(x, tf.float32)
     mean, variance = tf.nn.moments(wide, axes=[-1], keepdims=True)
     gamma, beta = (tf.cast(tf.convert_to_tensor(w), tf.float32) for w in (layer.gamma, layer.beta))

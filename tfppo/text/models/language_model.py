@@ -1,7 +1,7 @@
-"""Language models behind one interface: whole sequences for scoring and training, one token at a time for sampling.
+"""The interface of language models: whole sequences for training, one token at a time for sampling.
 
-Three kinds: any KerasHub CausalLM through its `call_with_cache`, GPT-2 by a faster path of its own (`gpt2.py`), and
-the document's LSTM with its carried state.
+There are three implementations: `CachedLanguageModel` for any KerasHub CausalLM, `GPT2LanguageModel` (in `gpt2.py`),
+which is faster for GPT-2, and `RecurrentLanguageModel` for the LSTM of the document.
 """
 
 from abc import ABC, abstractmethod
@@ -17,13 +17,14 @@ State = tuple[tf.Tensor, ...]
 
 
 class LanguageModel(ABC):
-    """What sampling and PPO ask of a language model. B sequences of S tokens, V tokens in the vocabulary, width D.
+    """The interface that sampling and PPO need of a language model.
 
-    Prompts are ragged and padded on the RIGHT: a causal model never looks to the right, so what is padded, and how
-    much, changes nothing that counts.
+    Shapes: B sequences of S tokens, a vocabulary of V tokens, hidden states of width D. Prompts have different lengths
+    and are padded on the right. A causal model does not attend to later tokens, so padding does not change the results
+    for real tokens.
 
     Args:
-      model: the Keras model, which owns the weights.
+      model: the Keras model that owns the weights.
     """
 
     def __init__(self, model: keras.Model):
@@ -31,113 +32,153 @@ class LanguageModel(ABC):
 
     @property
     def trainable_variables(self) -> list[keras.Variable]:
-        """The weights that training changes, in a fixed order."""
+        """The trainable weights, in a fixed order."""
         return self.model.trainable_variables
 
     @property
     @abstractmethod
     def vocabulary_size(self) -> int:
-        """V."""
+        """V, the number of tokens in the vocabulary."""
 
     @property
     @abstractmethod
     def hidden_dim(self) -> int:
-        """D."""
+        """D, the width of the hidden states."""
 
     @property
     @abstractmethod
     def context_length(self) -> int | None:
-        """The longest sequence, in tokens; None: any."""
+        """The largest length of a sequence, in tokens; None if there is no limit."""
 
     @abstractmethod
     def hidden_states(self, token_ids: tf.Tensor) -> tf.Tensor:
-        """int [B, S] -> [B, S, D], what the logits of the NEXT tokens are made from. Dropout is off."""
+        """Computes hidden states in a full forward pass, without dropout.
+
+        Args:
+          token_ids: int [B, S].
+
+        Returns:
+          Hidden states [B, S, D]. The state of a token gives the logits of the next token.
+        """
 
     @abstractmethod
     def logits(self, hidden: tf.Tensor) -> tf.Tensor:
-        """[..., D] -> float32 [..., V]."""
+        """Computes logits from hidden states.
+
+        Args:
+          hidden: [..., D].
+
+        Returns:
+          Logits float32 [..., V].
+        """
 
     @abstractmethod
     def begin(self, token_ids: tf.Tensor, prompt_lengths: tf.Tensor) -> tuple[tf.Tensor, State]:
-        """The index of the first token that `step` is to be given, and the state before it.
+        """Starts decoding after prompts.
 
         Args:
-          token_ids: int [B, S], prompts in a buffer of the final length.
+          token_ids: int [B, S], the prompts in a buffer of the final length.
           prompt_lengths: int [B].
+
+        Returns:
+          The index of the first token to pass to `step`, an int scalar, and the state before this token.
         """
 
     @abstractmethod
     def step(self, token_ids: tf.Tensor, index: tf.Tensor, state: State) -> tuple[tf.Tensor, State]:
-        """Logits [B, V] of the tokens at index + 1, from the tokens [B] at `index` and the state before them."""
+        """Decodes one token of each sequence.
+
+        Args:
+          token_ids: int [B], the tokens at `index`.
+          index: int scalar, position of the tokens in their sequences.
+          state: the state before the tokens.
+
+        Returns:
+          Logits float32 [B, V] of the tokens at `index + 1`, and the state after the tokens at `index`.
+        """
 
 
 class CachedLanguageModel(LanguageModel):
-    """A KerasHub CausalLM, its keys and values cached by its own `call_with_cache`."""
+    """Any KerasHub CausalLM; its own `call_with_cache` caches keys and values."""
 
     model: keras_hub.models.CausalLM
 
     def __init__(self, model: keras_hub.models.CausalLM):
         super().__init__(model)
-        model.backbone.token_embedding.reverse_dtype = "float32"  # of the logits, whatever the layers compute in
+        model.backbone.token_embedding.reverse_dtype = "float32"  # logits are float32 in mixed precision, too
 
     @property
     def vocabulary_size(self) -> int:
+        """V, the number of tokens in the vocabulary."""
         return self.model.backbone.vocabulary_size
 
     @property
     def hidden_dim(self) -> int:
+        """D, the width of the hidden states."""
         return self.model.backbone.output.shape[-1]
 
     @property
     def context_length(self) -> int | None:
+        """The largest length of a sequence, in tokens; None if the model has no limit."""
         return backbones.context_length(self.model)
 
     def hidden_states(self, token_ids: tf.Tensor) -> tf.Tensor:
+        """Computes the hidden states of whole sequences; see `LanguageModel.hidden_states`."""
         inputs = {"token_ids": token_ids, "padding_mask": tf.ones_like(token_ids)}
         return self.model.backbone(inputs, training=False)
 
     def logits(self, hidden: tf.Tensor) -> tf.Tensor:
+        """Computes logits with the output embedding; see `LanguageModel.logits`."""
         return tf.cast(self.model.backbone.token_embedding(hidden, reverse=True), tf.float32)
 
     def begin(self, token_ids: tf.Tensor, prompt_lengths: tf.Tensor) -> tuple[tf.Tensor, State]:
-        # What is cached for positions behind a prompt is overwritten before anything looks at it.
+        """Fills the cache of keys and values; see `LanguageModel.begin`."""
+        # Entries after a prompt are overwritten before they are used.
         _, cache = self.model._build_cache(token_ids)  # [B, L, 2, S, heads, D / heads]
         return tf.reduce_min(prompt_lengths) - 1, (cache,)
 
     def step(self, token_ids: tf.Tensor, index: tf.Tensor, state: State) -> tuple[tf.Tensor, State]:
+        """Decodes one token with the cache; see `LanguageModel.step`."""
         logits, _, cache = self.model.call_with_cache(token_ids[:, None], state[0], index)
         cache.set_shape(state[0].shape)
         return tf.cast(tf.squeeze(logits, axis=1), tf.float32), (cache,)
 
 
 class RecurrentLanguageModel(LanguageModel):
-    """The LSTM: its state is carried from token to token, prompts included."""
+    """An `LSTMLanguageModel`; its hidden and cell states pass from token to token, through the prompts as well."""
 
     model: LSTMLanguageModel
 
     @property
     def vocabulary_size(self) -> int:
+        """V, the number of tokens in the vocabulary."""
         return self.model.vocabulary_size
 
     @property
     def hidden_dim(self) -> int:
+        """D, the width of the hidden states."""
         return self.model.hidden_dim
 
     @property
     def context_length(self) -> int | None:
+        """None: an LSTM has no limit."""
         return None
 
     def hidden_states(self, token_ids: tf.Tensor) -> tf.Tensor:
+        """Computes the hidden states of whole sequences; see `LanguageModel.hidden_states`."""
         return self.model.hidden_states(token_ids)
 
     def logits(self, hidden: tf.Tensor) -> tf.Tensor:
+        """Computes logits with the token embedding; see `LanguageModel.logits`."""
         return tf.cast(self.model.token_embedding(hidden, reverse=True), tf.float32)
 
     def begin(self, token_ids: tf.Tensor, prompt_lengths: tf.Tensor) -> tuple[tf.Tensor, State]:
+        """Starts at the first token of the prompts with states of zeros; see `LanguageModel.begin`."""
         zeros = tf.zeros([token_ids.shape[0], self.hidden_dim], self.model.lstm_layers[0].compute_dtype)  # [B, D]
         return tf.zeros_like(prompt_lengths[0]), (zeros,) * (2 * self.model.num_layers)
 
     def step(self, token_ids: tf.Tensor, index: tf.Tensor, state: State) -> tuple[tf.Tensor, State]:
+        """Decodes one token with the LSTM states; see `LanguageModel.step`."""
         del index
         x = self.model.token_embedding(token_ids)  # [B, D]
         carried = []

@@ -1,4 +1,4 @@
-"""Language models on disk: KerasHub presets, which `from_preset(folder)` loads. Weights may be halved."""
+"""Saving and loading of language models as KerasHub presets: folders with configs, tokenizer and weights."""
 
 import json
 import warnings
@@ -19,11 +19,11 @@ from tfppo.text.models.vetting import vet_archive, vet_folder
 LSTM_FILE = "lstm.keras"
 TOKENIZER_FILE = "tokenizer.json"
 WEIGHTS_FILE = "model.weights.h5"
-LONGEST = 1024  # tokens that KerasHub's `generate` may write with a model that has no limit of its own
+LONGEST = 1024  # sequence length of KerasHub's preprocessor, for a model without a limit
 
 
 def default_preset() -> Path:
-    """The folder of the language model that is shipped."""
+    """Returns the folder of the shipped language model."""
     return Path(str(resources.files("tfppo.assets").joinpath("movie-gpt2")))
 
 
@@ -33,10 +33,18 @@ def save_preset(
     tokenizer: keras_hub.models.Tokenizer,
     weights_dtype: Literal["float16", "float32"] = "float16",
 ) -> None:
-    """Writes a language model and its tokenizer into a new folder, which must not exist yet.
+    """Writes a language model and its tokenizer into a new folder.
 
-    The weights of a KerasHub model are kept in `weights_dtype`; the LSTM's in float32. Adapters are merged into the
-    weights that they adapt. Optimizers stay out.
+    Adapters are merged into the weights. The optimizer is not saved.
+
+    Args:
+      folder: must not exist.
+      model: a KerasHub CausalLM or an `LSTMLanguageModel`.
+      tokenizer: tokenizer of the model.
+      weights_dtype: precision of the saved weights of a KerasHub model; an LSTM is always saved in float32.
+
+    Raises:
+      FileExistsError: if the folder exists.
     """
     folder.mkdir(parents=True)
     if isinstance(model, LSTMLanguageModel):
@@ -48,7 +56,7 @@ def save_preset(
     preprocessor = model.preprocessor_cls(
         tokenizer,
         sequence_length=context_length(model) or LONGEST,
-        add_start_token=False,  # KerasHub would begin texts with the end token, which ours never saw there
+        add_start_token=False,  # KerasHub would put the end token first, where our models have never seen it
     )
     type(model)(model.backbone, preprocessor=preprocessor).save_to_preset(str(folder))
     if weights_dtype == "float16":
@@ -56,37 +64,46 @@ def save_preset(
 
 
 def load_preset(folder: Path | str, dtype: str = "float32") -> tuple[keras.Model, keras_hub.models.Tokenizer]:
-    """A language model and its tokenizer from a folder. No code that the folder may hold is run (see `vetting`), and
-    nothing is fetched from elsewhere.
+    """Loads a language model and its tokenizer from a folder.
+
+    Code in the folder is not run (see the module `vetting`), and nothing is downloaded.
 
     Args:
-      folder: of the preset.
-      dtype: "float32" or "mixed_bfloat16", whatever the weights are kept in; an LSTM is float32.
+      folder: folder of the preset.
+      dtype: precision of the loaded model, "float32" or "mixed_bfloat16"; it does not depend on the saved precision.
+        An LSTM supports only "float32".
+
+    Returns:
+      The model and its tokenizer.
 
     Raises:
-      UsageError: if the folder is no preset, or damaged, or an LSTM for which another precision is asked.
+      UsageError: if the folder is not a preset, is damaged, or holds an LSTM and another precision was requested.
     """
-    folder = Path(folder).absolute()  # KerasHub takes a relative one for a model to download where it knows the name
+    folder = Path(folder).absolute()  # KerasHub downloads a model if a relative path is the name of a known preset
     if (folder / LSTM_FILE).exists() and dtype != "float32":
-        raise UsageError(f"dtype is {dtype}, but {folder} holds an LSTM, which computes in float32: leave dtype out")
+        raise UsageError(f"dtype is {dtype}; {folder} holds an LSTM, which supports only float32: leave dtype out")
     if not (folder / TOKENIZER_FILE).is_file():
         raise UsageError(
-            f"{folder} is not the folder of a preset: it has no {TOKENIZER_FILE}; make one: tfppo pretrain"
+            f"{folder} is not the folder of a preset: it has no {TOKENIZER_FILE}; make one with: tfppo pretrain"
         )
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("error", "Skipping nested container")  # weights are missing, Keras would say
+            warnings.filterwarnings("error", "Skipping nested container")  # Keras' warning about missing weights
             vet_folder(folder)
             return _load_lstm(folder) if (folder / LSTM_FILE).exists() else _load_causal_lm(folder, dtype)
-    except Exception as error:  # Keras answers damage with whatever its readers stumble over
+    except Exception as error:  # for a damaged file Keras raises errors of many types
         raise UsageError(
-            f"preset {folder} cannot be read ({' '.join(str(error).split())[:200]}): it is damaged, or no language "
-            "model; make one: tfppo pretrain"
+            f"preset {folder} cannot be read ({' '.join(str(error).split())[:200]}): it is damaged or not a language "
+            "model; make one with: tfppo pretrain"
         ) from error
 
 
 def halve_weights(path: Path) -> None:
-    """Rewrites the float32 weights of an HDF5 file in float16; Keras casts them back when it loads them."""
+    """Converts the float32 weights in an HDF5 file to float16; Keras converts them back when it loads them.
+
+    Args:
+      path: the file, which is replaced.
+    """
     halved = path.with_name(path.name + ".tmp")
     with h5py.File(path) as source, h5py.File(halved, "w") as target:
 
@@ -112,7 +129,7 @@ def _load_causal_lm(folder: Path, dtype: str) -> tuple[keras.Model, keras_hub.mo
 
 
 def _load_lstm(folder: Path) -> tuple[keras.Model, keras_hub.models.Tokenizer]:
-    """As KerasHub would, which wants a backbone of its own beside a tokenizer."""
+    """Loads an LSTM and its tokenizer without `from_preset`, which only loads KerasHub backbones."""
     vet_archive(folder / LSTM_FILE)
     model = keras.saving.load_model(folder / LSTM_FILE, compile=False, safe_mode=True)
     if not isinstance(model, LSTMLanguageModel):

@@ -1,4 +1,4 @@
-"""Keras models as language models, and the reference: what a policy was before PPO touched it."""
+"""Conversion of Keras models to language models, and frozen copies as reference policies."""
 
 import keras
 import keras_hub
@@ -10,10 +10,16 @@ from tfppo.text.models.lstm import LSTMLanguageModel
 
 
 def as_language_model(model: keras.Model) -> LanguageModel:
-    """The fastest form of a Keras language model that there is here.
+    """Wraps a Keras model in the fastest available implementation of `LanguageModel`.
+
+    Args:
+      model: a KerasHub CausalLM or an `LSTMLanguageModel`.
+
+    Returns:
+      The language model, which uses the weights of `model`.
 
     Raises:
-      UsageError: if it is neither a KerasHub CausalLM nor an LSTMLanguageModel.
+      UsageError: if the model is of another class.
     """
     if isinstance(model, LSTMLanguageModel):
         return RecurrentLanguageModel(model)
@@ -22,19 +28,30 @@ def as_language_model(model: keras.Model) -> LanguageModel:
     if isinstance(model, keras_hub.models.CausalLM):
         return CachedLanguageModel(model)
     raise UsageError(
-        f"{type(model).__name__} is no language model that can be tuned here: give a keras_hub.models.CausalLM, "
-        "or an LSTMLanguageModel"
+        f"model is a {type(model).__name__}; it must be a language model: give a keras_hub.models.CausalLM or an "
+        "LSTMLanguageModel"
     )
 
 
 def copy_of(model: LanguageModel) -> LanguageModel:
-    """A language model of the same make and weights, with variables of its own."""
+    """Copies a language model.
+
+    Args:
+      model: language model to copy.
+
+    Returns:
+      A language model of the same class with the same weights in variables of its own.
+    """
     twin = type(model.model).from_config(model.model.get_config())
     twin.set_weights(model.model.get_weights())
     return as_language_model(twin)
 
 
 def freeze(model: LanguageModel) -> LanguageModel:
-    """The same model, none of whose variables is trainable."""
+    """Makes all variables of a language model not trainable, and returns the same model.
+
+    Args:
+      model: language model to freeze.
+    """
     model.model.trainable = False
     return model

@@ -1,4 +1,4 @@
-"""The small transformer: GPT-2 [Radford et al. 2019] made of KerasHub's own parts."""
+"""The small transformer: a GPT-2 (Radford et al. 2019) made of KerasHub's classes."""
 
 import keras_hub
 
@@ -7,10 +7,17 @@ from tfppo.text.config import PretrainConfig
 
 
 def make_transformer(vocabulary_size: int, config: PretrainConfig) -> keras_hub.models.GPT2CausalLM:
-    """A GPT-2 with fresh weights. Its feed-forward layers are four times as wide as the model.
+    """Makes a GPT-2 with new weights. Its feed-forward layers have a width of `4 * hidden_dim`.
+
+    Args:
+      vocabulary_size: V, the number of tokens in the vocabulary.
+      config: sizes and dropout.
+
+    Returns:
+      The model.
 
     Raises:
-      UsageError: if the heads do not divide the width.
+      UsageError: if `hidden_dim` is not a multiple of `num_heads`.
     """
     exact_div(config.hidden_dim, config.num_heads, "hidden_dim", "num_heads")
     backbone = keras_hub.models.GPT2Backbone(

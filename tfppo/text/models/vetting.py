@@ -1,8 +1,9 @@
-"""What the files of a preset may name: looked at before Keras makes objects of it.
+"""Checks which classes the files of a preset name, before Keras creates objects from them.
 
-Keras' safe mode runs no Python code that is stored in a file. But a name alone makes it import any module of a package
-that is called keras, keras_hub, keras_nlp or keras_cv, wherever such a package is found, and make any layer, those that
-load further files among them. Here only what language models are made of passes, found among what is already imported.
+Keras' safe mode does not run Python code that a file contains. But a class name in a file makes Keras import any module
+of a package called keras, keras_hub, keras_nlp or keras_cv, from anywhere on the path, and create any layer, also
+layers that load other files. This module accepts only classes that language models consist of, and only if they are
+already imported.
 """
 
 import functools
@@ -18,19 +19,33 @@ import keras_hub  # noqa: F401 (registers its classes)
 from tfppo.errors import UsageError, one_line
 from tfppo.text.models import lstm  # noqa: F401 (registers its class)
 
-PACKAGES = ("keras_hub", "tfppo")  # whose models, preprocessors, tokenizers and layers a preset may name
-PLAIN = (keras.DTypePolicy, keras.Initializer)  # what it may name of Keras itself
-ARCHIVED = "config.json"  # of a .keras file
+PACKAGES = ("keras_hub", "tfppo")  # a preset may name models, preprocessors, tokenizers and layers of these packages
+PLAIN = (keras.DTypePolicy, keras.Initializer)  # of Keras itself a preset may name only subclasses of these
+ARCHIVED = "config.json"  # name of the config in a .keras file
 
 
 def vet_folder(folder: Path) -> None:
-    """Raises UsageError if a JSON file of a KerasHub preset names what no language model is made of."""
+    """Checks the JSON files of a KerasHub preset.
+
+    Args:
+      folder: folder of the preset.
+
+    Raises:
+      UsageError: if a file names a class or function that is not part of a language model.
+    """
     for path in sorted(folder.glob("*.json")):
         _vet(json.loads(path.read_text(encoding="utf-8")), path.name)
 
 
 def vet_archive(path: Path) -> None:
-    """Raises UsageError if a .keras file names what no language model is made of."""
+    """Checks a `.keras` file.
+
+    Args:
+      path: path of the file.
+
+    Raises:
+      UsageError: if the file names a class or function that is not part of a language model.
+    """
     with zipfile.ZipFile(path) as archive:
         _vet(json.loads(archive.read(ARCHIVED)), path.name)
 
@@ -38,18 +53,18 @@ def vet_archive(path: Path) -> None:
 def _vet(plain: object, where: str) -> None:
     refused = sorted(set(_refused(plain)))
     if refused:
-        raise UsageError(f"{where} names {one_line(', '.join(refused))}, which is no part of a language model")
+        raise UsageError(f"{where} names {one_line(', '.join(refused))}, which is not part of a language model")
 
 
 def _refused(plain: object) -> Iterator[str]:
-    """Every class or function in JSON that may not be made, by module and name, and what would be fetched for one."""
+    """Yields the names of all refused classes and functions in a JSON value, and all URLs in their settings."""
     if isinstance(plain, dict):
         if "class_name" in plain:
             if not _is_part(plain):
                 yield ".".join(str(plain.get(key)) for key in ("module", "class_name") if plain.get(key) is not None)
             settings = plain.get("config")
             values = settings.values() if isinstance(settings, dict) else ()
-            yield from (value for value in values if isinstance(value, str) and "://" in value)  # tokenizers take paths
+            yield from (value for value in values if isinstance(value, str) and "://" in value)  # a tokenizer loads it
         plain = list(plain.values())
     if isinstance(plain, list):
         for part in plain:
@@ -57,7 +72,7 @@ def _refused(plain: object) -> Iterator[str]:
 
 
 def _is_part(config: dict[str, Any]) -> bool:
-    """Whether whatever Keras could make of a serialised object belongs into a language model."""
+    """Returns True if every object that Keras could create from a serialized config is part of a language model."""
     name, module, registered = (config.get(key) or "" for key in ("class_name", "module", "registered_name"))
     if not all(isinstance(text, str) for text in (name, module, registered)):
         return False
@@ -75,7 +90,7 @@ def _is_harmless(kind: type) -> bool:
 
 
 def _public(name: str) -> object:
-    """What Keras calls by a public name, like keras.layers.Dense; None: nothing. Imports nothing."""
+    """Returns the object with a public name of Keras, such as `keras.layers.Dense`, or None. Imports nothing."""
     package, *path = name.split(".")
     try:
         return functools.reduce(getattr, path, keras) if package == "keras" else None

@@ -1,4 +1,4 @@
-"""Reward functions from outside: found by name, called with care, and put on a scale."""
+"""Reward functions of the user: loading by name, checked calls, and normalization of scores."""
 
 import functools
 import math
@@ -16,26 +16,29 @@ if TYPE_CHECKING:
     import keras
 
 Reward = Callable[[list[str], list[str]], Sequence[float] | np.ndarray]
-"""reward(prompts, responses) -> one number a response, the higher the better."""
+"""A function `reward(prompts, responses)` that returns one number for each response; higher is better."""
 
-SHOWN = 200  # characters of somebody else's value that an error repeats
+SHOWN = 200  # largest number of characters of a value in an error message
 ROUNDING = np.finfo(np.float32).eps
 
 
 def load_reward(reference: str) -> Reward:
-    """The reward function (or Keras model, see `as_reward`) that "package.module:function" names.
+    """Loads a reward function (or a Keras model, see `as_reward`) by its name.
 
-    What stands after the colon may be dotted.
+    Args:
+      reference: "package.module:function"; the part after the colon may contain dots.
+
+    Returns:
+      The reward function.
 
     Raises:
-      UsageError: if the reference has no such form, the module cannot be imported, or the name in it is missing or
-        not callable.
+      UsageError: if the reference has another form, the module cannot be imported, or it has no such callable.
     """
     module_name, _, attribute = reference.partition(":")
     if not (module_name and attribute):
         raise UsageError(
-            f"reward {reference!r} must be package.module:function: give a module that can be imported, a colon, and "
-            "the name of a function in it"
+            f"reward is {reference!r}; it must have the form package.module:function: give a module that can be "
+            "imported, a colon, and the name of a function in it"
         )
     module = import_named(module_name, f"reward {reference!r}")
     try:
@@ -47,104 +50,137 @@ def load_reward(reference: str) -> Reward:
         ) from None
     if not callable(found):
         raise UsageError(
-            f"reward {reference!r} is {_short(found)} ({type(found).__name__}), which cannot be called; give a "
-            "function of (prompts, responses)"
+            f"reward {reference!r} is {_short(found)} ({type(found).__name__}), which is not callable; give a function "
+            "of (prompts, responses)"
         )
     return as_reward(found)
 
 
 def as_reward(reward: object) -> Reward:
-    """A callable as it is; a keras.Model as the reward function that calls it.
+    """Converts a reward to a reward function.
 
-    The model gets a tf.string tensor [B], each prompt with its response right behind it, and gives [B] or [B, 1].
+    Args:
+      reward: a function of (prompts, responses), which is returned unchanged, or a `keras.Model`. The model is called
+        with a `tf.string` tensor [B] of prompts joined with their responses, and must return scores [B] or [B, 1].
+
+    Returns:
+      The reward function.
 
     Raises:
-      UsageError: if it is neither.
+      UsageError: if it is neither of the two.
     """
-    # A Keras model exists only where Keras has been imported; the others need not wait for it.
+    # If Keras has not been imported, the reward is no Keras model, and the slow import is not needed.
     if "keras" in sys.modules and isinstance(reward, sys.modules["keras"].Model):
         return _model_reward(reward)
     if callable(reward):
         return reward
     raise UsageError(
-        f"a reward must be a function of (prompts, responses) or a keras.Model, not {_short(reward)} "
-        f"({type(reward).__name__}): give one of the two, or load_reward('package.module:function')"
+        f"reward is {_short(reward)} ({type(reward).__name__}); it must be a function of (prompts, responses) or a "
+        "keras.Model: give one of the two, or load_reward('package.module:function')"
     )
 
 
 def checked_scores(
     reward: Reward, prompts: Sequence[str], responses: Sequence[str], must_be_finite: bool = True
 ) -> np.ndarray:
-    """What a reward function gives for B responses, [B] float32; unless it is left to the learner's guard, all finite.
+    """Calls a reward function and checks its result.
 
-    The function may give a list, a tuple, an array or a tensor, [B] or [B, 1]; a bool is a number. It gets lists of
-    its own, which it may change.
+    The function may return a list, a tuple, an array or a tensor of numbers or bools, [B] or [B, 1]. It gets copies of
+    the lists, which it may change.
+
+    Args:
+      reward: the reward function.
+      prompts: B prompts.
+      responses: B responses.
+      must_be_finite: raises an error for a NaN or infinite score; False leaves this check to the learner's guard.
+
+    Returns:
+      Scores, float32 [B].
 
     Raises:
-      UsageError: naming the reward, if it raised, or gave anything but B (finite) numbers.
+      UsageError: if the function raises an exception, or does not return B (finite) numbers.
     """
     name = reward_name(reward)
     try:
         values = _plain(reward(list(prompts), list(responses)))
-    except Exception as error:  # whatever the user's function does; its trace hangs on this one
-        raise UsageError(f"reward {name} raised {kind_and_text(error)}; mend it or give another") from error
+    except Exception as error:  # the user's function may raise anything; its traceback is kept as the cause
+        raise UsageError(f"reward {name} raised {kind_and_text(error)}; fix it or give another reward") from error
     if not isinstance(values, Sequence) or isinstance(values, (str, bytes)):
         raise UsageError(
-            f"reward {name} gave {_short(values)} ({type(values).__name__}) for {len(responses)} responses: "
-            "it must return a list, an array or a tensor with one number a response"
+            f"reward {name} returned {_short(values)} ({type(values).__name__}) for {len(responses)} responses; "
+            "it must return a list, an array or a tensor with one number for each response"
         )
     if len(values) != len(responses):
         raise UsageError(
-            f"reward {name} gave {len(values)} scores for {len(responses)} responses: it must return one "
-            "number a response"
+            f"reward {name} returned {len(values)} scores for {len(responses)} responses; it must return one "
+            "number for each response"
         )
     scores = np.empty(len(values), np.float32)  # [B]
     for index, value in enumerate(values):
-        with np.errstate(over="ignore"):  # beyond float32 is infinite, and told below
+        with np.errstate(over="ignore"):  # too large for float32 becomes infinite, which is checked below
             scores[index] = _number(name, index, value)
         if must_be_finite and not np.isfinite(scores[index]):
             raise UsageError(
-                f"reward {name} gave {_short(value)} for response {index} ({_short(responses[index], 40)}): "
-                "it must return finite numbers (of float32)"
+                f"reward {name} returned {_short(value)} for response {index} ({_short(responses[index], 40)}); "
+                "it must return numbers that are finite in float32"
             )
     return scores
 
 
 @dataclass(frozen=True, slots=True)
 class ScoreScale:
-    """Scores on a scale where reference samples have mean 0 and standard deviation 1 (Ziegler et al. 2019)."""
+    """Normalizes scores so that responses of the reference policy have mean 0 and standard deviation 1.
+
+    Source: Ziegler et al. 2019.
+    """
 
     mean: float = 0.0
-    """What becomes 0."""
+    """Mean of the scores before normalization."""
     std: float = 1.0
-    """What becomes a distance of 1; positive."""
+    """Standard deviation of the scores before normalization; positive."""
     clip: float | None = None
-    """Scaled scores end at plus and minus this; None: nowhere."""
+    """Largest absolute value of a normalized score; None: no clipping."""
 
     def __post_init__(self) -> None:
         for name in ("mean", "std", "clip"):
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and (value > 0 or name == "mean")):
                 wanted = "a finite number" if name == "mean" else "positive and finite"
-                raise UsageError(f"{name} of a score scale must be {wanted}, not {value!r}")
+                raise UsageError(f"{name} of a score scale is {value!r}; it must be {wanted}")
 
     @classmethod
     def fit(cls, scores: Sequence[float] | np.ndarray, clip: float | None = None) -> "ScoreScale":
-        """Takes the scale from reference samples' scores [N]: their mean and (population) standard deviation.
+        """Makes the scale that normalizes the given scores.
 
-        Scores that differ by no more than float32's rounding get standard deviation 1.
+        Args:
+          scores: scores [N] of the reference policy's responses.
+          clip: largest absolute value of a normalized score; None does not clip.
+
+        Returns:
+          A scale with their mean and their (population) standard deviation. The standard deviation is 1 if the scores
+          differ by no more than the rounding of float32.
 
         Raises:
-          UsageError: if there is no score, or one that is not finite.
+          UsageError: if there is no score, or a score is not finite.
         """
         wide = np.asarray(scores, np.float64)
         if wide.size == 0 or not np.isfinite(wide).all():
-            raise UsageError(f"a score scale needs finite scores of reference samples, not {_short(wide.tolist())}")
+            raise UsageError(
+                f"scores of the reference policy are {_short(wide.tolist())}; normalization needs at least one score "
+                "and only finite ones: fix the reward, or train with --normalize-scores False"
+            )
         mean, std = float(wide.mean()), float(wide.std())
         return cls(mean, std if std > ROUNDING * np.abs(wide).max() else 1.0, clip)
 
     def __call__(self, scores: Sequence[float] | np.ndarray) -> np.ndarray:
-        """Computes (scores - mean) / std, clipped: float32, in the shape of the scores."""
+        """Normalizes and clips scores.
+
+        Args:
+          scores: scores in any shape.
+
+        Returns:
+          `(scores - mean) / std`, clipped, as float32 in the same shape.
+        """
         scaled = (np.asarray(scores, np.float64) - self.mean) / self.std
         return (scaled if self.clip is None else np.clip(scaled, -self.clip, self.clip)).astype(np.float32)
 
@@ -157,37 +193,43 @@ def _model_reward(model: "keras.Model") -> Reward:
         scores = np.asarray(model(tf.constant(texts, tf.string, [len(texts)])))  # [B] or [B, 1]
         return scores[:, 0] if scores.ndim == 2 and scores.shape[1] == 1 else scores
 
-    score.__module__, score.__qualname__ = type(model).__module__, model.name  # by which errors call it
+    score.__module__, score.__qualname__ = type(model).__module__, model.name  # for error messages
     return score
 
 
 def _plain(values: Any) -> Any:
-    """An array or a tensor as Python's lists and numbers; anything else as it is."""
-    if hasattr(values, "__array__") and not hasattr(values, "tolist"):  # TensorFlow's
+    """Converts an array or a tensor to lists and numbers; returns anything else unchanged."""
+    if hasattr(values, "__array__") and not hasattr(values, "tolist"):  # a tensor of TensorFlow
         values = np.asarray(values)
     return values.tolist() if hasattr(values, "tolist") else values
 
 
 def _number(name: str, index: int, value: Any) -> float:
-    """A float from a number, from [number], or from an array or a tensor of one."""
+    """Converts a number, or a list, an array or a tensor of one number, to a float."""
     number = _plain(value)
     if isinstance(number, (list, tuple)) and len(number) == 1:
         number = number[0]
     try:
         if not isinstance(number, (str, bytes)):
             return float(number)
-    except OverflowError:  # a whole number beyond float64
+    except OverflowError:  # an integer that is too large for float64
         return math.inf
     except (TypeError, ValueError):
         pass
     raise UsageError(
-        f"reward {name} gave {_short(value)} ({type(value).__name__}) for response {index}: it must return "
-        "one number a response"
+        f"reward {name} returned {_short(value)} ({type(value).__name__}) for response {index}; it must return "
+        "one number for each response"
     )
 
 
 def reward_name(reward: object) -> str:
-    """A reward as package.module:function, which `load_reward` finds again if it can be imported."""
+    """Returns the name of a reward as "package.module:function".
+
+    `load_reward` can load the reward by this name if it is importable; a lambda or a local function is not.
+
+    Args:
+      reward: a function, a partial of one, or another callable object, which is named by its class.
+    """
     while isinstance(reward, functools.partial):
         reward = reward.func
     named = reward if hasattr(reward, "__qualname__") else type(reward)

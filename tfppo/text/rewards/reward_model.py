@@ -1,4 +1,4 @@
-"""The reward model: how much people like what a sentence says, learnt from their ratings."""
+"""The reward model: scores the sentiment of sentences, trained on human ratings."""
 
 import json
 import sys
@@ -27,13 +27,13 @@ from tfppo.training import run_folder
 from tfppo.training.config import RunConfig
 
 HEAD_FILE = "head.json"
-NUMBERS = ("bias", "words_slope", "words_mean")  # in it, beside the kernel
+NUMBERS = ("bias", "words_slope", "words_mean")  # the numbers in this file, besides the kernel
 ROWS = 64  # sentences in a forward pass
-WIDTHS = (32, 64, 128)  # tokens that they are padded to, so that few programs are compiled
+WIDTHS = (32, 64, 128)  # padded lengths in tokens; few of them, because each is compiled
 
 
 class Head(TypedDict):
-    """The linear head, and the line that is subtracted from its scores; JSON holds it as it is."""
+    """The linear head, and the line over the number of words that is subtracted from its scores; saved as JSON."""
 
     kernel: list[float]  # [D]
     bias: float
@@ -42,17 +42,22 @@ class Head(TypedDict):
 
 
 def pair_loss(ratings: tf.Tensor, scores: tf.Tensor, difference: float = 1.0) -> tf.Tensor:
-    """-log sigmoid(r_a - r_b), the mean over all pairs whose a people rated higher by more than `difference`.
+    """Computes the pairwise loss of a reward model.
 
-    Source: Bradley and Terry 1952; as a reward model's loss Stiennon et al. 2020, section 3.4 ([Ziegler et al. 2019]
-    took the softmax over four). An imagined sentence that is rated 0 and scored 0 takes part, so that 0 means neutral.
+    The loss is the mean of `-log sigmoid(r_a - r_b)` over all pairs in which sentence `a` was rated higher than
+    sentence `b` by more than `difference`. One more sentence with rating 0 and score 0 is added, so that a score of 0
+    means neutral.
+
+    Source: Bradley and Terry 1952; as the loss of a reward model: Stiennon et al. 2020, section 3.4. Ziegler et al.
+    2019 used a softmax over four responses instead.
 
     Args:
-      ratings: float [N], people's means.
-      scores: r, float [N] or [N, 1].
-      difference: in points of the ratings.
+      ratings: mean human ratings, float [N].
+      scores: `r`, float [N] or [N, 1].
+      difference: smallest difference of the ratings of a pair, exclusive.
 
-    Returns: scalar; 0 without such a pair.
+    Returns:
+      The loss, a scalar; 0 if there is no such pair.
     """
     ratings, scores = (tf.pad(tf.reshape(x, [-1]), [[0, 1]]) for x in (ratings, scores))  # [N + 1]
     is_pair = ratings[:, None] - ratings[None, :] > difference  # [N + 1, N + 1]
@@ -62,14 +67,15 @@ def pair_loss(ratings: tf.Tensor, scores: tf.Tensor, difference: float = 1.0) ->
 
 
 class RewardModel:
-    """Scores texts: a language model read to the end of the text, and a linear head on its last hidden state.
+    """Scores texts with a language model and a linear head on the hidden state of the last token.
 
-    Neutral to length: what the number of words alone predicts of a score, over human sentences, is taken off.
+    A line over the number of words is subtracted from the scores. It was fitted on human sentences, so that longer
+    texts do not score higher for their length.
 
     Args:
-      model: the Keras language model under the head.
-      tokenizer: its tokenizer.
-      head: turns the hidden state into a score.
+      model: Keras language model.
+      tokenizer: tokenizer of the model.
+      head: weights of the linear head and of the line.
     """
 
     def __init__(self, model: keras.Model, tokenizer: keras_hub.tokenizers.Tokenizer, head: Head):
@@ -81,7 +87,14 @@ class RewardModel:
         self._compiled = tf.function(self._last_scores, autograph=False)
 
     def scores(self, texts: Sequence[str]) -> np.ndarray:
-        """float32 [N], higher is friendlier; a text that is longer than the context is read from its beginning."""
+        """Scores texts.
+
+        Args:
+          texts: N texts; only the first 128 tokens (or the model's context, if it is shorter) are read.
+
+        Returns:
+          Scores float32 [N]; higher is more positive.
+        """
         longest = min(self._language_model.context_length or max(WIDTHS), max(WIDTHS))
         rows = encode(self.tokenizer, [Sentence("movie", "", "test", 0.0, text) for text in texts], longest - 1)
         scores = np.empty(len(rows), np.float32)
@@ -98,7 +111,15 @@ class RewardModel:
         return scores - self.head["words_slope"] * (words - self.head["words_mean"])
 
     def __call__(self, prompts: Sequence[str], responses: Sequence[str]) -> np.ndarray:
-        """Scores of prompts with their responses, float32 [N]: a `rewards.Reward`."""
+        """Scores prompts joined with their responses, as a reward function does.
+
+        Args:
+          prompts: N prompts.
+          responses: N responses.
+
+        Returns:
+          Scores float32 [N].
+        """
         return self.scores([prompt + response for prompt, response in zip(prompts, responses, strict=True)])
 
     def _last_scores(self, ids: tf.Tensor, last: tf.Tensor) -> tf.Tensor:
@@ -107,38 +128,49 @@ class RewardModel:
         return tf.linalg.matvec(tf.cast(final, tf.float32), self._kernel) + self.head["bias"]
 
     def save(self, folder: Path) -> None:
-        """Writes the model into a new folder: a preset with head.json beside it."""
+        """Writes the model into a new folder, as a preset and `head.json`.
+
+        Args:
+          folder: must not exist.
+        """
         save_preset(folder, self.model, self.tokenizer)
         (folder / HEAD_FILE).write_text(json.dumps(self.head))
 
     @classmethod
     def load(cls, folder: Path) -> "RewardModel":
-        """Raises UsageError if the folder holds no reward model."""
+        """Loads a reward model that `save` wrote.
+
+        Args:
+          folder: folder of the reward model.
+
+        Raises:
+          UsageError: if the folder holds no reward model, or a damaged one.
+        """
         path = folder / HEAD_FILE
         try:
             head = json.loads(path.read_text())
         except (OSError, ValueError, RecursionError) as error:
             raise UsageError(
                 f"{folder} is not the folder of a reward model: {HEAD_FILE} cannot be read ({one_line(error)}); make "
-                "one: tfppo reward-model"
+                "one with: tfppo reward-model"
             ) from None
         model, tokenizer = load_preset(folder)
         width = as_language_model(model).hidden_dim
         if not _is_head(head, width):
             raise UsageError(
-                f"{path} is damaged, or of another model: it must hold {width} finite numbers as kernel, and one each "
-                f"as {', '.join(NUMBERS)}; make one: tfppo reward-model"
+                f"{path} is damaged or belongs to another model; it must hold a kernel of {width} finite numbers and a "
+                f"finite number for each of {', '.join(NUMBERS)}: make a reward model with tfppo reward-model"
             )
         return cls(model, tokenizer, head)
 
 
 def _at(hidden: tf.Tensor, last: tf.Tensor) -> tf.Tensor:
-    """The hidden states [N, S, D] of each row's last token [N]: [N, D]."""
+    """Takes the hidden states of the last tokens: [N, S, D] and indices [N] give [N, D]."""
     return tf.gather(hidden, last, axis=1, batch_dims=1)
 
 
 def _is_head(head: object, width: int) -> TypeGuard[Head]:
-    """Whether what a file held is the head of a language model of that width."""
+    """Returns True if the content of a JSON file is a head for hidden states of this width."""
     if not isinstance(head, dict) or not isinstance(kernel := head.get("kernel"), list) or len(kernel) != width:
         return False
     numbers = [*kernel, *(head.get(name) for name in NUMBERS)]
@@ -147,20 +179,28 @@ def _is_head(head: object, width: int) -> TypeGuard[Head]:
 
 @cache
 def sentiment_reward() -> RewardModel:
-    """The reward model that is shipped."""
+    """Loads the shipped reward model; later calls return the same object."""
     return RewardModel.load(Path(str(resources.files("tfppo.assets").joinpath("movie-reward"))))
 
 
 def train_reward_model(config: RewardModelConfig, preset: Path, verbose: int = 1) -> RewardModel:
-    """Learns the ratings of the movie sentences by pairs, starting from a pretrained language model.
+    """Trains a reward model on the ratings of the movie sentences, starting from a pretrained language model.
+
+    Args:
+      config: settings of the training.
+      preset: folder of the language model.
+      verbose: as in Keras: 0 is silent, 1 shows a progress bar, 2 prints a line per epoch.
+
+    Returns:
+      The reward model. Its line over the number of words is fitted on the validation split.
 
     Raises:
-      UsageError: if the preset is none, or training diverges.
+      UsageError: if the preset cannot be loaded, or training diverges.
     """
     keras.utils.set_random_seed(config.seed)
     language_model, tokenizer = load_preset(preset)
     dense = keras.layers.Dense(
-        1,  # normal, standard deviation 1 / sqrt(D + 1), bias 0 [Ziegler et al. 2019, section 2.1]
+        1,  # initial kernel N(0, 1 / (D + 1)) and bias 0 (Ziegler et al. 2019, section 2.1)
         kernel_initializer=keras.initializers.RandomNormal(
             stddev=(language_model.backbone.hidden_dim + 1) ** -0.5, seed=config.seed
         ),
@@ -184,7 +224,7 @@ def _fit(
     config: RewardModelConfig,
     verbose: int,
 ) -> None:
-    """Trains a language model, and a layer on its last hidden state, on the pairs of the movie sentences."""
+    """Trains a language model, and a layer on its last hidden state, on pairs of movie sentences."""
     inputs = language_model.input
     last = keras.Input((), dtype="int32", name="last")
     hidden = language_model.backbone(inputs)
@@ -212,14 +252,23 @@ def _fit(
 
 
 def reward_model_run(config: RewardModelConfig, preset: Path | None, name: str | None, runs_dir: Path) -> Path:
-    """Trains a reward model in a run's folder of its own, judges it, and returns the folder.
+    """Trains a reward model in a new run, and evaluates it.
+
+    Args:
+      config: settings of the training.
+      preset: folder of the language model to start from; None uses the shipped one.
+      name: name of the run's folder; None makes one from the seed.
+      runs_dir: folder of all runs.
+
+    Returns:
+      The folder of the run, with the model in `reward-model`.
 
     Raises:
-      UsageError: if the preset is none, or the folder cannot be used.
+      UsageError: if the preset cannot be loaded, training diverges, or the folder cannot be used.
     """
     began = time.perf_counter()
     source = default_preset() if preset is None else preset
-    language_model, _ = load_preset(source)  # before anything is written
+    language_model, _ = load_preset(source)  # may raise UsageError, so before anything is written
     folder = run_folder.create_run_folder(RunConfig(seed=config.seed, name=name, runs_dir=runs_dir), "reward-model")
     run_folder.write_config(folder, config)
     print(f"reward model from {source}, seed {config.seed}, {config.epochs} epochs -> {folder}", flush=True)
@@ -230,15 +279,23 @@ def reward_model_run(config: RewardModelConfig, preset: Path | None, name: str |
     evaluation["seconds"] = {"total": round(time.perf_counter() - began, 3)}
     run_folder.write_evaluation(folder, evaluation)
     print(
-        f"on {evaluation['sentences']} movie sentences that it has not seen: {evaluation['accuracy']:.3f} of their "
-        f"signs, {evaluation['pair_accuracy']:.3f} of their pairs right; correlation with length "
-        f"{evaluation['length']:+.3f}"
+        f"{evaluation['sentences']} movie sentences of the test split: accuracy of the sign "
+        f"{evaluation['accuracy']:.3f}, accuracy of pairs {evaluation['pair_accuracy']:.3f}, correlation of score and "
+        f"length {evaluation['length']:+.3f}"
     )
     return folder
 
 
 def judge(model: RewardModel) -> dict[str, Any]:
-    """Accuracies on the test split's movie sentences, and the correlation of scores with numbers of words."""
+    """Evaluates a reward model on the movie sentences of the test split.
+
+    Args:
+      model: the reward model.
+
+    Returns:
+      The number of `sentences`, `accuracy` and `pair_accuracy` (see the functions of these names), and `length`, the
+      correlation of the scores with the numbers of words.
+    """
     rated = sentences("test", "movie")
     texts = [sentence.text for sentence in rated]
     scores, ratings = model.scores(texts), np.array([sentence.rating for sentence in rated])
@@ -251,12 +308,25 @@ def judge(model: RewardModel) -> dict[str, Any]:
 
 
 def accuracy(scores: np.ndarray, ratings: np.ndarray) -> float:
-    """Share of sentences whose score has the sign of their rating; those rated exactly 0 are left out."""
+    """Computes the share of sentences with a score of the same sign as their rating.
+
+    Sentences with a rating of exactly 0 are left out.
+
+    Args:
+      scores: float [N].
+      ratings: float [N].
+    """
     return float(np.mean((scores > 0)[ratings != 0] == (ratings > 0)[ratings != 0]))
 
 
 def pair_accuracy(scores: np.ndarray, ratings: np.ndarray, difference: float = 1.0) -> float:
-    """Share of all pairs rated more than `difference` apart that the scores put in the order of the ratings."""
+    """Computes the share of pairs that the scores put in the same order as the ratings.
+
+    Args:
+      scores: float [N].
+      ratings: float [N].
+      difference: only pairs with ratings that differ by more than this count.
+    """
     is_pair = ratings[:, None] - ratings[None, :] > difference
     return float((scores[:, None] > scores[None, :])[is_pair].mean())
 

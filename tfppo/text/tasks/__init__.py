@@ -1,4 +1,4 @@
-"""Text tasks. Importing this registers those that come with the package, and loads no model."""
+"""Text tasks: prompts, a reward and a metric each. Importing this package registers its tasks and loads no model."""
 
 from tfppo.text.tasks.keywords import KEYWORDS
 from tfppo.text.tasks.length import LENGTH, length_task

@@ -1,4 +1,4 @@
-"""The task "length": responses of eight words. Its reward needs no model, so it can be verified word by word."""
+"""The task "length": responses of eight words. Its reward needs no model and is easy to verify."""
 
 from functools import partial
 from statistics import fmean
@@ -9,20 +9,29 @@ from tfppo.text.rewards.callables import Reward
 from tfppo.text.tasks.task import Task, movie_prompts, register_task
 
 WORDS = 8
-PROMPT_WORDS = (3,)  # nothing marks where a prompt ends: were its length not known, nor would the response's be
+PROMPT_WORDS = (3,)  # no token marks the end of a prompt; with a fixed length the model knows where the response starts
 SETTINGS = {
     "iterations": 150,
     "response_length": 24,
     "learning_rate": 4e-4,
     "num_epochs": 4,
-    "value_coeff": 0.5,  # each token depends on how many words there are, which the values must learn to see
-    "entropy_coeff": 0.0,  # a response cannot be cheated short here
+    "value_coeff": 0.5,  # the return depends on the number of words so far, which the values must learn
+    "entropy_coeff": 0.0,  # short responses score low, so no bonus is needed to prevent them
     "adaptive_kl_target": 12.0,
 }
 
 
 def length_reward(words: int = WORDS) -> Reward:
-    """1 - |n - words| / words, at least -1, where n is the number of words of the response (without the prompt)."""
+    """Makes a reward for responses of a given number of words.
+
+    The score of a response with `n` words is `max(-1, 1 - |n - words| / words)`; the words of the prompt do not count.
+
+    Args:
+      words: the wanted number of words.
+
+    Returns:
+      The reward function.
+    """
 
     def score(prompts: list[str], responses: list[str]) -> list[float]:
         return [max(-1.0, 1.0 - abs(word_count(response) - words) / words) for response in responses]
@@ -31,13 +40,19 @@ def length_reward(words: int = WORDS) -> Reward:
 
 
 def length_task(words: int = WORDS) -> Task:
-    """The task of responding in so many words: "length" with eight, "length-12" with twelve.
+    """Makes the task of responding in a given number of words.
+
+    Args:
+      words: the wanted number of words.
+
+    Returns:
+      The task, which is not registered. Its name is "length" for eight words, else for example "length-12".
 
     Raises:
-      UsageError: if `words` is no whole number of at least 1.
+      UsageError: if `words` is not an integer of at least 1.
     """
     if not isinstance(words, int) or isinstance(words, bool) or words < 1:
-        raise UsageError(f"words of a length task must be a whole number of at least 1, not {words!r}")
+        raise UsageError(f"words is {words!r}; it must be an integer of at least 1")
 
     def share_within_one_word(prompts: list[str], responses: list[str]) -> float:
         return fmean(abs(word_count(response) - words) <= 1 for response in responses)

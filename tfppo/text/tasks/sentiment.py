@@ -1,6 +1,7 @@
-"""The task "sentiment", the default: friendly movie sentences, by a reward model that was learnt from people's ratings.
+"""The task "sentiment", the default: positive sentences about movies.
 
-VADER, a lexicon, measures it: a judge that the reward model has never seen. Both read the prompt with its response.
+The reward is a reward model that was trained on human ratings. The metric is VADER, a sentiment lexicon, which was not
+used to train the reward model. Both read the prompt together with its response.
 """
 
 from collections.abc import Sequence
@@ -9,21 +10,28 @@ from tfppo.text.data.metrics import vader_compound, word_count
 from tfppo.text.rewards.callables import Reward
 from tfppo.text.tasks.task import Task, movie_prompts, register_task
 
-WORDS = 10  # of a response that is not short; the reference writes about 14 (benchmarks/results)
-SHORT_COST = 5.0  # points of the reward model, whose scores of the reference's responses spread by about 2
+WORDS = 10  # shorter responses are penalized; the reference policy writes about 14 words (benchmarks/results)
+SHORT_COST = 5.0  # the scores of the reference policy's responses have a standard deviation of about 2
 
 
 def shortfall(responses: Sequence[str]) -> list[float]:
-    """The share of WORDS words that each response lacks: 0 for one that is long enough, 1 for an empty one.
+    """Computes the share of WORDS words that each response lacks: 0 if it is long enough, 1 if it is empty.
 
-    Words that are not written cost no KL and cannot displease: without this, tuning ends in a few words of praise.
+    Without a penalty for it the policy learns to write only a few words of praise, because a short response costs
+    little KL and has little that could lower its score.
+
+    Args:
+      responses: N responses.
+
+    Returns:
+      N numbers from 0 to 1.
     """
     return [max(0.0, 1.0 - word_count(response) / WORDS) for response in responses]
 
 
 def make_reward() -> Reward:
-    """Returns the shipped reward model's score, less SHORT_COST for the words that a response lacks."""
-    from tfppo.text.rewards.reward_model import sentiment_reward  # TensorFlow, for nobody who only lists tasks
+    """Makes the reward: the score of the shipped reward model minus SHORT_COST times the shortfall."""
+    from tfppo.text.rewards.reward_model import sentiment_reward  # here, because listing tasks needs no TensorFlow
 
     model = sentiment_reward()
 
@@ -35,7 +43,15 @@ def make_reward() -> Reward:
 
 
 def mean_compound(prompts: Sequence[str], responses: Sequence[str]) -> float:
-    """VADER's compound sentiment of prompt and response, from -1 to 1, on average."""
+    """Computes the mean VADER compound sentiment of prompt and response.
+
+    Args:
+      prompts: N prompts.
+      responses: N responses.
+
+    Returns:
+      A number from -1 to 1.
+    """
     texts = [prompt + response for prompt, response in zip(prompts, responses, strict=True)]
     return float(vader_compound(texts).mean())
 
@@ -43,7 +59,7 @@ def mean_compound(prompts: Sequence[str], responses: Sequence[str]) -> float:
 SENTIMENT = register_task(
     Task(
         name="sentiment",
-        description="continue the beginning of a movie review in a friendly way",
+        description="continue the beginning of a movie review in a positive way",
         prompts=movie_prompts,
         make_reward=make_reward,
         measure=mean_compound,

@@ -1,4 +1,4 @@
-"""What a text task is, the register of all tasks, and the beginnings of movie sentences that they prompt with."""
+"""The class `Task`, the registry of tasks, and prompts from the beginnings of movie sentences."""
 
 import re
 import zlib
@@ -10,78 +10,105 @@ from tfppo.errors import UsageError
 from tfppo.text.data.corpus import DOMAINS, SPLITS, Domain, Split, sentences
 from tfppo.text.rewards.callables import Reward
 
-MIN_WORDS = 8  # of a sentence whose beginning is a prompt
+MIN_WORDS = 8  # shorter sentences give no prompt
 PROMPT_WORDS = (2, 3, 4, 5)
 
 
 @dataclass(frozen=True)
 class Task:
-    """What a language model is to learn: prompts, a reward for its responses, and how to tell that it has learnt."""
+    """A task for a language model: prompts, a reward for the responses, and a metric."""
 
     name: str
-    """What it is called on the command line and in the names of runs."""
+    """Name on the command line and in the names of runs: letters, digits, `-` and `_`."""
     description: str
     """One line for the list of tasks."""
     prompts: Callable[[Split], list[str]]
-    """The prompts of a split of the corpus."""
+    """Returns the prompts of a split: "train", "validation" or "test"."""
     make_reward: Callable[[], Reward]
-    """Makes the reward function; only this may load a model."""
+    """Makes the reward function. If the reward needs a model, it is loaded here and not before."""
     measure: Callable[[list[str], list[str]], float]
-    """The task's metric, a mean over prompts and responses, of which there must be one."""
+    """Computes the metric of the task, a mean over at least one prompt with its response."""
     metric: str
-    """Name of what `measure` gives."""
+    """Name of the metric in `evaluation.json`."""
     target: float
-    """What `measure` must reach after training."""
+    """Value that the metric should reach after training."""
     domain: Domain | None = "movie"
-    """Domain whose control token stands before the prompt; None: no token."""
+    """Domain of the control token before each prompt; None: no control token."""
     defaults: Mapping[str, Any] = field(default_factory=dict, hash=False)
-    """Settings (field name -> value) that differ from the text defaults of the config."""
+    """Settings of this task (by field name) that differ from the text defaults."""
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", self.name):
-            raise UsageError(f"a task's name must be letters, digits, - and _, for folders: not {self.name!r}")
+            raise UsageError(
+                f"task name is {self.name!r}; it must consist of letters, digits, - and _, and start with a letter or "
+                "a digit"
+            )
         if self.domain is not None and self.domain not in DOMAINS:
-            raise UsageError(f"domain of task {self.name} must be one of {', '.join(DOMAINS)}, not {self.domain!r}")
+            raise UsageError(
+                f"domain of task {self.name} is {self.domain!r}; it must be one of {', '.join(DOMAINS)}, or None"
+            )
 
 
 _TASKS: dict[str, Task] = {}
 
 
 def register_task(task: Task) -> Task:
-    """Makes a task known by its name, and returns it; the same object may be registered again.
+    """Registers a task, so that its name can be used as the setting `task`.
+
+    Args:
+      task: the task. Registering the same object twice is allowed.
+
+    Returns:
+      The same task.
 
     Raises:
-      UsageError: if another task has its name.
+      UsageError: if another task has the same name.
     """
     if _TASKS.setdefault(task.name, task) is not task:
-        raise UsageError(f"task name {task.name} is taken ({_TASKS[task.name].description}): give another name")
+        raise UsageError(
+            f"task name {task.name} is already used by another task ({_TASKS[task.name].description}): give another "
+            "name"
+        )
     return task
 
 
 def get_task(name: str) -> Task:
-    """The task of a name. Raises UsageError, with the names that there are, if it is not known."""
+    """Returns a registered task.
+
+    Args:
+      name: name of the task.
+
+    Raises:
+      UsageError: if no task has this name.
+    """
     if name not in _TASKS:
-        raise UsageError(f"no task is called {name!r}; give one of {', '.join(task_names())}")
+        raise UsageError(f"task is {name!r}; it must be one of {', '.join(task_names())}")
     return _TASKS[name]
 
 
 def task_names() -> tuple[str, ...]:
-    """The names of all tasks, sorted."""
+    """Returns the names of all registered tasks, sorted."""
     return tuple(sorted(_TASKS))
 
 
 def movie_prompts(split: Split, words: Sequence[int] = PROMPT_WORDS) -> list[str]:
-    """The first words of the movie sentences of a split, in the order of the corpus; no prompt comes twice, in the
-    split or in an earlier one.
+    """Makes prompts from the first words of the movie sentences of a split.
 
-    Which of the numbers `words` is decided by a checksum of the sentence's id, the same on every machine. Sentences of
-    fewer than 8 words are left out.
+    A checksum of the sentence's id chooses the number of words, so that the prompts are the same on every machine.
+    Sentences of fewer than 8 words are left out.
+
+    Args:
+      split: "train", "validation" or "test".
+      words: possible numbers of words.
+
+    Returns:
+      The prompts in the order of the corpus, without duplicates and without prompts of an earlier split.
 
     Raises:
       UsageError: if there is no such split.
     """
     if split not in SPLITS:
-        raise UsageError(f"no split is called {split!r}; give one of {', '.join(SPLITS)}")
+        raise UsageError(f"split is {split!r}; it must be one of {', '.join(SPLITS)}")
     seen = {prompt for earlier in SPLITS[: SPLITS.index(split)] for prompt in _beginnings(earlier, words)}
     return [prompt for prompt in dict.fromkeys(_beginnings(split, words)) if prompt not in seen]
 
