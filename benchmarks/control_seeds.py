@@ -129,7 +129,8 @@ def write_table(evaluations: list[dict], command: str, path: Path) -> None:
             f"least {goal}."
         ]
         header.insert(-1, f"training at {goal}")
-    lines += ["", f"| {' | '.join(header)} |", "|" + "---|" * len(header)]
+    # docs/results/ includes the table between the two marks.
+    lines += ["", "<!-- table -->", "", f"| {' | '.join(header)} |", "|" + "---|" * len(header)]
     for e in evaluations:
         cells = [str(e["seed"]), *(f"{e[column]:.1f}" for column in ("mean", "std", "min", "max"))]
         cells += [f"{e['stochastic']['mean']:.1f}", f"{e['env_steps']:,}", f"{e['seconds']['total']:.0f}"]
@@ -138,6 +139,8 @@ def write_table(evaluations: list[dict], command: str, path: Path) -> None:
         lines.append(f"| {' | '.join(cells)} |")
     shared = over_seeds(evaluations)
     lines += [
+        "",
+        "<!-- table ends -->",
         "",
         f"Over the means of {len(evaluations)} seeds, +- sample standard deviation (n - 1):",
         f"greedy {shared['greedy']}, interquartile mean {shared['iqm']} (Agarwal et al. 2021), stochastic "

@@ -68,6 +68,8 @@ def write_table(task: str, evaluations: list[dict], path: Path) -> None:
         "score gained is in standard deviations of the reference's scores, and the KL is in nats per response. Seconds",
         "are those of the whole process on two CPU cores.",
         "",
+        "<!-- table -->",  # docs/results/ includes the parts between such marks
+        "",
         f"| seed | score gained | KL | {' | '.join(shown.values())} | seconds |",
         f"|{'---|' * (len(shown) + 4)}",
     ]
@@ -82,7 +84,8 @@ def write_table(task: str, evaluations: list[dict], path: Path) -> None:
     import_tensorflow()
     from tfppo.text.samples import markdown_table
 
-    lines += ["", f"Samples of seed {evaluations[0]['seed']} for the eight prompts that every run shows:", ""]
+    intro = f"Samples of seed {evaluations[0]['seed']} for the eight prompts that every run shows:"
+    lines += ["", "<!-- table ends -->", "", intro, "", "<!-- samples -->", ""]
     path.write_text("\n".join([*lines, markdown_table(evaluations[0]["samples"])]) + "\n")
 
 
