@@ -67,7 +67,7 @@ format: $(STAMP)  ## format with ruff and apply its fixes
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
 docs: $(STAMP)  ## build the documentation in build/docs; warnings are errors
-	@$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet --jobs auto docs build/docs
+	@$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet docs build/docs
 	@echo "open build/docs/index.html"
 
 # The peers have their own environment. If TensorFlow is installed, they import it, which would count in their time.

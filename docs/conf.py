@@ -1,15 +1,15 @@
 """Sphinx builds the site from docs/ and from the docstrings of tfppo: `make docs`."""
 
-import os
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "docs" / "extensions")]
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # quiet, before autodoc imports TensorFlow
-
 import tfppo  # noqa: E402  after the path is set
+from tfppo.cli import startup  # noqa: E402
+
+startup.import_tensorflow()  # autodoc needs TensorFlow, which would print lines about CUDA
 
 project = "tfppo"
 author = "the authors of tfppo"
