@@ -44,6 +44,8 @@ napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 
 html_theme = "furo"
+html_static_path = ["static"]
+html_css_files = ["site.css"]
 html_math_renderer = "mathml"  # no script from a network, as MathJax would be
 html_title = f"tfppo {version}"
 copybutton_exclude = ".linenos, .gp"
