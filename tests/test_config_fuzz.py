@@ -43,6 +43,7 @@ every_config = pytest.mark.parametrize("config_class", CONFIGS, ids=lambda confi
 fuzz = functools.partial(
     settings, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck)
 )
+every_amount = pytest.mark.parametrize("examples", [25, pytest.param(200, marks=pytest.mark.slow)])
 LONGEST = 1500  # characters of an error; the error for an unknown setting lists all settings
 
 LETTERS = st.characters(exclude_categories=())  # with control characters and lone surrogates
@@ -146,11 +147,12 @@ def test_all_configs_were_found():
 
 
 @pytest.mark.fault("A setting has an invalid value in Python", "A one-line error names the setting.")
+@every_amount
 @every_config
-def test_python(config_class):
+def test_python(config_class, examples):
     taken = 0
 
-    @fuzz(max_examples=200)
+    @fuzz(max_examples=examples)
     @given(arguments(config_class, plausible_or_not))
     def check(given_settings):
         nonlocal taken
@@ -163,18 +165,19 @@ def test_python(config_class):
             assert from_yaml(config_class, to_yaml(built)) == built
 
     check()
-    assert 5 < taken < 190  # otherwise one of the two was hardly tested
+    assert examples // 40 < taken < examples - 1  # otherwise one of the two was hardly tested
 
 
+@every_amount
 @every_config
-def test_runs_of_settings_that_are_each_in_their_bounds(config_class):
+def test_runs_of_settings_that_are_each_in_their_bounds(config_class, examples):
     """The error of a rule over several settings names one of the given settings."""
     whole = st.integers(1, 64)
 
     def small(hint):
         return whole if hint is int else st.floats(0.01, 0.99) if hint is float else plausible(hint)
 
-    @fuzz(max_examples=200)
+    @fuzz(max_examples=examples)
     @given(st.data())
     def check(data):
         default = config_class()
@@ -201,9 +204,10 @@ def test_a_number_that_python_does_not_write_out(config_class):
 
 
 @pytest.mark.fault("A setting has an invalid value in YAML", "A one-line error names the setting.")
+@every_amount
 @every_config
-def test_yaml_of_any_value(config_class):
-    @fuzz(max_examples=200)
+def test_yaml_of_any_value(config_class, examples):
+    @fuzz(max_examples=examples)
     @given(arguments(config_class, lambda hint: NESTED))
     def check(given_settings):
         try:
@@ -217,8 +221,9 @@ def test_yaml_of_any_value(config_class):
 
 
 @pytest.mark.fault("A text is no valid YAML", "A one-line error.")
+@every_amount
 @every_config
-def test_yaml_of_any_text(config_class):
+def test_yaml_of_any_text(config_class, examples):
     odd = st.sampled_from(
         ["9" * 5000, "!!int x", "!!float x", "!!bool x", "!!timestamp x", "!!binary x", "!!python/name:os.system"]
         + ["!!set {a, b}", "!!omap [a: 1]", "!!pairs [a: 1]", "2026-13-45", "0x_", "&a [*a]", "&a {b: *a}", "*a"]
@@ -226,7 +231,7 @@ def test_yaml_of_any_text(config_class):
         + ["[&a [x], &b [*a, *a], &c [*b, *b], &d [*c, *c], &e [*d, *d], &f [*e, *e], &g [*f, *f], [*g, *g]]"]
     )
 
-    @fuzz(max_examples=200)
+    @fuzz(max_examples=examples)
     @given(st.sampled_from(settings_of(config_class)), odd | TEXTS)
     def check(name, text):
         try:
@@ -266,8 +271,9 @@ def done(monkeypatch):
 
 
 @pytest.mark.fault("A setting has an invalid value on the command line", "A one-line error.")
+@pytest.mark.parametrize("examples", [12, pytest.param(200, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("command", list(COMMANDS))
-def test_command_line(command, done):
+def test_command_line(command, examples, done):
     hints = {name: hint for part in COMMANDS[command] for name, hint in typing.get_type_hints(part).items()}
     more = {"runs_dir": Path, "name": str} | ({"seeds": str} if command.startswith("train") else {"preset": Path})
     hints |= more
@@ -281,7 +287,7 @@ def test_command_line(command, done):
         often = [several] * 5 if typing.get_origin(hint) is tuple else [words] * 9
         return st.sampled_from([several, *often]).flatmap(lambda values: values)
 
-    @fuzz(max_examples=200 if command in ("train control", "train text") else 60)
+    @fuzz(max_examples=examples)
     @given(st.data())
     def check(data):
         words = command.split()
@@ -304,4 +310,4 @@ def test_command_line(command, done):
             assert len("tfppo: \n") < len(said) and not set(said) & set("╭│╰─"), said
 
     check()
-    assert min(counts.values()) > 5
+    assert min(counts.values()) > examples // 40

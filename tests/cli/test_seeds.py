@@ -243,6 +243,7 @@ def test_a_second_seed_is_bit_for_bit_what_it_is_alone_in_a_fresh_process(tmp_pa
     assert state_of(tmp_path / "cartpole-seed1") != state_of(tmp_path / "cartpole-seed2")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [["--lstm-units", "4"], ["--env", "Pendulum-v1", "--box-policy", "gsde"]], ids=str)
 def test_other_policies_do_not_hang_on_what_came_before_either(options, tmp_path):
     arguments = ["train", "control", *TINY, *options, "--eval-episodes", "0"]

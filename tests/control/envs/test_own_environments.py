@@ -181,6 +181,7 @@ def test_ctrl_c_in_the_evaluation_says_how_to_go_on(here, heard_ctrl_c, monkeypa
     assert (here / "runs" / "a" / run_folder.EVALUATION).exists()
 
 
+@pytest.mark.slow
 def test_seeds_and_the_bench_know_it_too(here, monkeypatch, capsys):
     whole = bench.compare_modes
     monkeypatch.setattr(
@@ -196,7 +197,10 @@ def test_seeds_and_the_bench_know_it_too(here, monkeypatch, capsys):
     assert (here / "imported_by").read_text().split() == [str(os.getpid())]
 
 
-@pytest.mark.parametrize("vectorization", ["auto", "sync", "async"])
+@pytest.mark.parametrize(
+    "vectorization",
+    ["auto", pytest.param("sync", marks=pytest.mark.slow), pytest.param("async", marks=pytest.mark.slow)],
+)
 def test_gymnasiums_environment_goes_all_the_way(here, capsys, vectorization):
     env, folder = "mine_own:Lever-v0", here / "runs" / "mine_own-Lever-v0-seed1"
     assert train(env, "--vectorization", vectorization) == 0
@@ -208,6 +212,7 @@ def test_gymnasiums_environment_goes_all_the_way(here, capsys, vectorization):
     assert tfppo("export", folder, "--env", env) == 0
 
 
+@pytest.mark.slow
 def test_a_process_that_knows_nothing_imports_the_module(here, monkeypatch):
     method = multiprocessing.get_start_method()
     multiprocessing.set_start_method("spawn", force=True)

@@ -142,7 +142,9 @@ def metrics(rows):
     [
         ("CartPole-v1", {"vectorization": "sync", "normalize_observations": True, "normalize_rewards": True}),
         ("CartPole-v1", {"vectorization": "native"}),
-        ("CartPole-v1", {"vectorization": "async", "double_buffer": True, "lstm_units": 3}),
+        pytest.param(
+            "CartPole-v1", {"vectorization": "async", "double_buffer": True, "lstm_units": 3}, marks=pytest.mark.slow
+        ),
         ("Pendulum-v1", {"vectorization": "async"}),
     ],
     ids=["sync normalised", "native", "async halves LSTM", "async"],
