@@ -35,6 +35,7 @@ PAGES = [*sorted(ROOT.glob("README*.md")), *sorted((ROOT / "docs").rglob("*.md")
 GUIDE = [page for page in PAGES if page.parent.name == "guide" or page.name == "getting-started.md"]
 SHELL = ("sh", "bash", "shell", "console")
 MAX_SKIPPED = 0.1  # of all Python blocks
+SLOW = ("language-models.md", "rewards.md")  # several text runs each; README.md and getting-started.md have one
 PARSER = MarkdownIt("commonmark").enable("table")
 
 
@@ -174,7 +175,7 @@ def every_option(group=command_line.COMMANDS):
 def test_every_option_that_the_guide_names_exists(page):
     options = {*every_option(), "--help"}
     for token in inline_tokens(page):
-        if token.type == "code_inline":
+        if token.type == "code_inline" and token.content.startswith(("tfppo ", "--")):
             named = re.findall(r"(?<!\S)--[a-z0-9-]+", token.content)
             assert set(named) <= options, f"`{token.content}` is no option of tfppo"
 
@@ -208,9 +209,9 @@ def trained(monkeypatch, preset):
 
 
 CONTROL = {"num_envs": 4, "rollout_length": 32, "minibatch_size": 64, "num_epochs": 1, "total_steps": 256}
-CONTROL |= {"eval_episodes": 2, "video_episodes": 0}
+CONTROL |= {"eval_episodes": 2, "video_episodes": 0, "compile_rollout": "eager", "compile_update": "eager"}
 TEXT = {"batch_size": 4, "minibatch_size": 4, "num_epochs": 1, "iterations": 2, "eval_prompts": 4}
-TEXT |= {"prompt_length": 40, "response_length": 6, "stop_after": 0}
+TEXT |= {"prompt_length": 40, "response_length": 4, "stop_after": 0, "compile_update": "eager"}
 
 
 @pytest.fixture
@@ -249,16 +250,19 @@ def run_page(page, folder):
 
 
 def pages_with_python():
-    """Pages whose Python is run; a translation with the same blocks as another page is not."""
+    """Pages whose Python is run, as parameters; a translation with the same blocks as another page is none."""
     pages = {}
     for page in PAGES:
         code = tuple(block.code for block in blocks(page) if block.language == "python")
         if code:
             pages.setdefault(code, page)
-    return list(pages.values())
+    return [
+        pytest.param(page, id=str(page.relative_to(ROOT)), marks=[pytest.mark.slow] * (page.name in SLOW))
+        for page in pages.values()
+    ]
 
 
-@pytest.mark.parametrize("page", pages_with_python(), ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize("page", pages_with_python())
 def test_the_python_of_a_page_runs(page, folder, trained):
     run_page(page, folder)
     if page == ROOT / "README.md":
