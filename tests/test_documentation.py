@@ -21,7 +21,7 @@ import gymnasium
 import pytest
 from markdown_it import MarkdownIt
 
-from tfppo import PPO, ControlTrainer, TextTrainer, cli
+from tfppo import PPO, ControlTrainer, PPOLearner, TextTrainer, cli
 from tfppo.cli import command_line
 from tfppo.control.config import ControlRunConfig
 from tfppo.control.envs.environment import IN_GRAPH_ENVIRONMENTS
@@ -185,7 +185,8 @@ def test_every_option_that_the_guide_names_exists(page):
 
 @pytest.fixture
 def trained(monkeypatch, preset):
-    """Makes every run small, once its settings as written have been accepted; gives the kinds of trainers made."""
+    """Makes every run small and compiles less, once its settings as written have been accepted; gives the kinds of
+    trainers that are made."""
     kinds = []
 
     def shrink(kind, settings):
@@ -201,14 +202,16 @@ def trained(monkeypatch, preset):
         given = options.get("model") or config.text.preset
         return TEXT | ({} if given else {"preset": preset})
 
-    learn = PPO.learn
+    learn, make_learner = PPO.learn, PPOLearner.__init__
     shrink(ControlTrainer, lambda config, options: CONTROL)
     shrink(TextTrainer, small_text)
     monkeypatch.setattr(PPO, "learn", lambda self, **settings: learn(self, **settings | {"train_steps": 2}))
+    eager = {"mode": "eager"}
+    monkeypatch.setattr(PPOLearner, "__init__", lambda *args, **options: make_learner(*args, **eager | options))
     return kinds
 
 
-CONTROL = {"num_envs": 4, "rollout_length": 32, "minibatch_size": 64, "num_epochs": 1, "total_steps": 256}
+CONTROL = {"num_envs": 4, "rollout_length": 16, "minibatch_size": 32, "num_epochs": 1, "total_steps": 128}
 CONTROL |= {"eval_episodes": 2, "video_episodes": 0, "compile_rollout": "eager", "compile_update": "eager"}
 TEXT = {"batch_size": 4, "minibatch_size": 4, "num_epochs": 1, "iterations": 2, "eval_prompts": 4}
 TEXT |= {"prompt_length": 40, "response_length": 4, "stop_after": 0, "compile_update": "eager"}
