@@ -25,7 +25,7 @@ from tfppo import PPO, ControlTrainer, PPOLearner, TextTrainer, cli
 from tfppo.cli import command_line
 from tfppo.control.config import ControlRunConfig
 from tfppo.control.envs.environment import IN_GRAPH_ENVIRONMENTS
-from tfppo.errors import UsageError
+from tfppo.reporting.metrics import METRICS
 from tfppo.settings import with_settings
 from tfppo.text.config import TextRunConfig
 from tfppo.text.tasks import task
@@ -84,7 +84,7 @@ def links_of(page):
 
 
 def anchors_of(page):
-    """The anchors of a page's headings, as GitHub and MyST make them, and those that are written as HTML."""
+    """The anchors of a page's headings, as GitHub and MyST make them, and those that are written out."""
     anchors, tokens = set(), PARSER.parse(page.read_text())
     for opening, inline in itertools.pairwise(tokens):
         if opening.type == "heading_open":
@@ -92,7 +92,8 @@ def anchors_of(page):
             slug = re.sub(r"[^\w\- ]", "", text.strip().lower()).replace(" ", "-")
             names = itertools.chain([slug], (f"{slug}-{number}" for number in itertools.count(1)))
             anchors.add(next(name for name in names if name not in anchors))
-    return anchors | set(re.findall(r'(?:id|name)="([^"]+)"', page.read_text()))
+    written = re.findall(r"""(?:id|name)=["']([^"']+)|^\(([\w-]+)\)=$""", page.read_text(), re.MULTILINE)
+    return anchors | {name for names in written for name in names if name}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -180,13 +181,27 @@ def test_every_option_that_the_guide_names_exists(page):
             assert set(named) <= options, f"`{token.content}` is no option of tfppo"
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_files_and_metrics_that_a_page_names_exist(page):
+    for token in inline_tokens(page):
+        if token.type == "code_inline":
+            path, _, test = token.content.partition("::")
+            if re.fullmatch(r"(tfppo|tests|examples|benchmarks|docs)/[\w/.-]+\.[a-z]+", path):
+                assert (ROOT / path).exists(), f"{path}: no such file"
+                assert not test or f"def {test}(" in (ROOT / path).read_text(), f"{path} has no {test}"
+            if re.fullmatch(rf"({'|'.join({name.split('/')[0] for name in METRICS})})/[a-z0-9_]+", token.content):
+                assert token.content in METRICS, f"{token.content} is no metric"
+
+
 # Python
 
 
 @pytest.fixture
 def trained(monkeypatch, preset):
-    """Makes every run small and compiles less, once its settings as written have been accepted; gives the kinds of
-    trainers that are made."""
+    """Makes every run small and compiles less; gives the kinds of trainers that are made.
+
+    A config is made as it is written, so its settings are checked at full size.
+    """
     kinds = []
 
     def shrink(kind, settings):
@@ -301,35 +316,3 @@ def test_the_environment_of_the_guide_learns(folder, capsys):
     evaluation = json.loads((folder / "runs" / "catch-Catch-v0-seed1" / "evaluation.json").read_text())
     assert evaluation["mean"] >= 0.95 and evaluation["stochastic"]["mean"] >= 0.9
     assert f"of catch:Catch-v0: {evaluation['mean']:.1f}" in capsys.readouterr().out
-
-
-# Tables that name tests
-
-
-def rows_with_tests(page):
-    """The last cells of the tables that have a column "test" there."""
-    is_named = False
-    for line in page.read_text().splitlines():
-        cells = [cell.strip() for cell in line.strip().strip("|").split(" | ")]
-        if not line.startswith("|"):
-            is_named = False
-        elif cells[-1] == "test":
-            is_named = True
-        elif is_named and not set(line) <= set("|-: "):
-            yield cells[-1]
-
-
-def test_the_tests_that_tables_name_exist():
-    """Each cell names files below tests/ and, behind a file, tests in it; `...` stands for a part left out."""
-    cells = [cell for page in PAGES for cell in rows_with_tests(page)]
-    assert len(cells) > 10
-    for cell in cells:
-        code = None
-        for named in re.findall("`([^`]+)`", cell):
-            for part in named.removeprefix("tests/").split("::"):
-                if part.endswith(".py"):
-                    code = (ROOT / "tests" / part).read_text()
-                else:
-                    name = ".*".join(map(re.escape, part.split("...")))
-                    assert code and re.search(rf"^def (?=test_){name}\(", code, re.MULTILINE), f"{cell}: {part}"
-        assert code is not None, f"{cell} names no file"
