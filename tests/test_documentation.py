@@ -35,7 +35,7 @@ PAGES = [*sorted(ROOT.glob("README*.md")), *sorted((ROOT / "docs").rglob("*.md")
 GUIDE = [page for page in PAGES if page.parent.name == "guide" or page.name == "getting-started.md"]
 SHELL = ("sh", "bash", "shell", "console")
 MAX_SKIPPED = 0.1  # of all Python blocks
-SLOW = ("language-models.md", "rewards.md")  # several text runs each; README.md and getting-started.md have one
+SLOW = ("language-models.md", "rewards.md", "evaluation-and-export.md")  # several runs of text, or of an LSTM policy
 PARSER = MarkdownIt("commonmark").enable("table")
 
 
