@@ -13,6 +13,7 @@ startup.import_tensorflow()  # autodoc needs TensorFlow, which would print lines
 
 project = "tfppo"
 author = "the authors of tfppo"
+copyright = f"2026, {author}"
 release = version = tfppo.__version__
 
 extensions = [
