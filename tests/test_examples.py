@@ -23,6 +23,7 @@ def test_the_documents_example_learns(capsys):
     assert "of 100" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_tenth_of_the_documents_example_learns_something(capsys):
     assert documents_example()(train_steps=40) >= 40  # chance: 22
     out = capsys.readouterr().out
@@ -32,6 +33,7 @@ def test_a_tenth_of_the_documents_example_learns_something(capsys):
 TINY = {"iterations": 2, "batch_size": 8, "minibatch_size": 8, "response_length": 6, "eval_prompts": 6}
 
 
+@pytest.mark.slow
 def test_the_text_example_runs(preset, tmp_path, capsys):
     main = runpy.run_path(str(ROOT / "examples" / "text_reward.py"))["main"]
     main(**TINY, preset=preset, runs_dir=tmp_path)

@@ -239,6 +239,7 @@ def test_export_says_how_to_load_what_it_wrote(finished, capsys):
     assert (finished / "export" / "saved_model.pb").exists()
 
 
+@pytest.mark.slow
 def test_a_video_wants_no_window_and_makes_no_noise(finished, monkeypatch):
     for name in ("SDL_VIDEODRIVER", "SDL_AUDIODRIVER", "PYGAME_HIDE_SUPPORT_PROMPT", "DISPLAY", "XDG_RUNTIME_DIR"):
         monkeypatch.delenv(name, raising=False)

@@ -226,6 +226,7 @@ def test_ctrl_c_saves_the_seed_that_is_under_way_and_begins_no_other(last, tmp_p
     assert run_folder.is_finished(folder) and run_folder.read_evaluation(folder) is not None
 
 
+@pytest.mark.slow
 def test_a_second_seed_is_bit_for_bit_what_it_is_alone_in_a_fresh_process(tmp_path):
     arguments = ["train", "cartpole", *TINY, *COMPILED, "--seed", "2", "--runs-dir", "alone"]
     command = [sys.executable, "-m", "tfppo", *arguments]

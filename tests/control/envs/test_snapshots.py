@@ -145,7 +145,7 @@ def metrics(rows):
         pytest.param(
             "CartPole-v1", {"vectorization": "async", "double_buffer": True, "lstm_units": 3}, marks=pytest.mark.slow
         ),
-        ("Pendulum-v1", {"vectorization": "async"}),
+        pytest.param("Pendulum-v1", {"vectorization": "async"}, marks=pytest.mark.slow),
     ],
     ids=["sync normalised", "native", "async halves LSTM", "async"],
 )

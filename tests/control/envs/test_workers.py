@@ -86,10 +86,10 @@ def assert_equal(rollouts, others):
     ("env", "mode", "lstm_units", "num_envs"),
     [
         ("CartPole-v1", "graph", 0, 5),
-        ("CartPole-v1", "graph", 4, 2),
+        pytest.param("CartPole-v1", "graph", 4, 2, marks=pytest.mark.slow),
         ("CartPole-v1", "graph", 4, 5),
         ("Pendulum-v1", "graph", 0, 2),
-        ("Pendulum-v1", "xla", 0, 3),
+        pytest.param("Pendulum-v1", "xla", 0, 3, marks=pytest.mark.slow),
     ],
 )
 def test_halves_collect_what_a_whole_does_bit_for_bit(environments, env, mode, lstm_units, num_envs):

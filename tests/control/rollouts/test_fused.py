@@ -41,7 +41,9 @@ def state_of(trainer):
 @pytest.mark.parametrize(
     ("env", "mode"),  # with gSDE; with normalization
     [
-        *(("Pendulum-v1", "graph"), ("Acrobot-v1", "graph"), ("Pendulum-v1", "xla")),
+        ("Pendulum-v1", "graph"),
+        pytest.param("Acrobot-v1", "graph", marks=pytest.mark.slow),
+        pytest.param("Pendulum-v1", "xla", marks=pytest.mark.slow),
         pytest.param("Acrobot-v1", "xla", marks=pytest.mark.slow),
     ],
 )

@@ -44,7 +44,7 @@ def test_new_adapters_change_nothing_and_they_alone_are_trained(shared_model, ki
 @EVERY_KIND
 @pytest.mark.parametrize(
     "options",
-    [None, {}, pytest.param({"jit_compile": True}, marks=pytest.mark.slow)],
+    [None, pytest.param({}, marks=pytest.mark.slow), pytest.param({"jit_compile": True}, marks=pytest.mark.slow)],
     ids=["eager", "graph", "xla"],
 )
 def test_without_its_adapters_a_model_is_what_it_was(shared_model, prompts, kind, options):
