@@ -46,7 +46,7 @@ def preset(presets):
     return presets("gpt2")
 
 
-@pytest.fixture(scope="session", params=["gpt2", "lstm"])
+@pytest.fixture(scope="session", params=["gpt2", pytest.param("lstm", marks=pytest.mark.slow)])
 def any_preset(request, presets):
     return presets(request.param)
 

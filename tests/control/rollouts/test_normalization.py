@@ -278,7 +278,7 @@ def raw_moments(rows):
     return Moments(len(rows), rows.mean(axis=0), rows.var(axis=0))
 
 
-@pytest.mark.parametrize("mode", ["eager", "graph", "xla"])
+@pytest.mark.parametrize("mode", ["eager", "graph", pytest.param("xla", marks=pytest.mark.slow)])
 def test_statistics_stand_still_during_a_rollout_and_move_after_it(mode):
     """Rollout k is normalized with the raw observations of rollouts 0 to k - 1.
 
