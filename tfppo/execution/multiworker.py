@@ -39,11 +39,11 @@ class WorkerReplicas(Replicas):
     updates them with the same sums over all processes.
 
     Args:
-      cluster: the processes.
-      device: the device of this process.
+      cluster: The processes.
+      device: The device of this process.
 
     Raises:
-      UsageError: if this process sees several GPUs, if TensorFlow has already computed something in it, or if it cannot
+      UsageError: If this process sees several GPUs, if TensorFlow has already computed something in it, or if it cannot
         use its address in TF_CONFIG.
     """
 
@@ -116,7 +116,7 @@ class WorkerReplicas(Replicas):
         """Gives all processes the chief's values of the state; see `Replicas.start`.
 
         Raises:
-          UsageError: if the processes have different settings.
+          UsageError: If the processes have different settings.
         """
         digest = int.from_bytes(hashlib.sha256(settings.encode()).digest()[:7])
         (digests,) = self.gather_processes((tf.constant([digest], tf.int64),), (0,))

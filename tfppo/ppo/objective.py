@@ -60,9 +60,9 @@ class Objective(Generic[Inputs]):
     it.
 
     Args:
-      policy: the policy to train.
-      config: the settings of PPO.
-      replicas: the replicas that share each minibatch.
+      policy: The policy to train.
+      config: The settings of PPO.
+      replicas: The replicas that share each minibatch.
       mode: "xla", "graph" or "eager", the compilation mode of the share of a replica.
     """
 
@@ -79,8 +79,8 @@ class Objective(Generic[Inputs]):
         whole minibatch, so the gradients of replicas and micro-batches add up to the gradient of the minibatch.
 
         Args:
-          minibatch: the minibatch, with M items.
-          coefficients: the current coefficients.
+          minibatch: The minibatch, with M items.
+          coefficients: The current coefficients.
 
         Returns:
           A tuple of metrics, scalars by name, and gradients, one per trainable variable.

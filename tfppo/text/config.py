@@ -188,12 +188,12 @@ def make_text_config(**settings: object) -> TextRunConfig:
     """Makes the config of a text run from the text defaults and some settings.
 
     Args:
-      **settings: values by field name, of `RunConfig`, `TextConfig` or `PPOConfig`.
+      **settings: Values by field name, of `RunConfig`, `TextConfig` or `PPOConfig`.
 
     Returns:
       The config.
 
     Raises:
-      UsageError: if no setting has such a name, or a value is invalid.
+      UsageError: If no setting has such a name, or a value is invalid.
     """
     return with_settings(TextRunConfig(), settings)

@@ -18,16 +18,16 @@ def export_preset(folder: Path, model: keras.Model, codec: PromptCodec, temperat
     the preset says `add_start_token: false`, and the model has never seen it there.
 
     Args:
-      folder: folder of the preset.
-      model: language model.
-      codec: holds the tokenizer, and the control token before prompts.
-      temperature: temperature at which the model was tuned.
+      folder: Folder of the preset.
+      model: Language model.
+      codec: Holds the tokenizer, and the control token before prompts.
+      temperature: Temperature at which the model was tuned.
 
     Returns:
       A line that says how to load the preset.
 
     Raises:
-      UsageError: if the folder holds something else or cannot be written to.
+      UsageError: If the folder holds something else or cannot be written to.
     """
     tokenizer = codec.tokenizer
     with replacing(folder, TOKENIZER_FILE, 4 * model.count_params()) as new:

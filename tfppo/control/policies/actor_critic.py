@@ -18,9 +18,9 @@ class ActorCriticPolicy(ControlPolicy):
     Ontanon 2020].
 
     Args:
-      actor: maps observations [B, ...] to the inputs of the head, such as logits [B, A].
-      critic: maps observations [B, ...] to values [B, 1].
-      head: the action head; None uses a `DiscreteHead` with one action for each output of the actor.
+      actor: Maps observations [B, ...] to the inputs of the head, such as logits [B, A].
+      critic: Maps observations [B, ...] to values [B, 1].
+      head: The action head; None uses a `DiscreteHead` with one action for each output of the actor.
     """
 
     actor_memory_specs = ()

@@ -54,6 +54,6 @@ def sentences(split: Split, domain: Domain | None = None) -> list[Sentence]:
 
     Args:
       split: "train", "validation" or "test".
-      domain: returns only sentences of this domain; None returns those of all.
+      domain: Returns only sentences of this domain; None returns those of all.
     """
     return [s for s in load_corpus() if s.split == split and domain in (None, s.domain)]

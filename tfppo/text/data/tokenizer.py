@@ -35,8 +35,8 @@ def train_tokenizer(texts: Iterable[str], vocabulary_size: int) -> keras_hub.mod
     stand for bytes.
 
     Args:
-      texts: texts to train on.
-      vocabulary_size: largest number of tokens; few texts may have fewer byte pairs.
+      texts: Texts to train on.
+      vocabulary_size: Largest number of tokens; few texts may have fewer byte pairs.
 
     Returns:
       The tokenizer.

@@ -24,7 +24,7 @@ class LanguageModel(ABC):
     for real tokens.
 
     Args:
-      model: the Keras model that owns the weights.
+      model: The Keras model that owns the weights.
     """
 
     def __init__(self, model: keras.Model):
@@ -91,7 +91,7 @@ class LanguageModel(ABC):
         Args:
           token_ids: int [B], the tokens at `index`.
           index: int scalar, position of the tokens in their sequences.
-          state: the state before the tokens.
+          state: The state before the tokens.
 
         Returns:
           Logits float32 [B, V] of the tokens at `index + 1`, and the state after the tokens at `index`.

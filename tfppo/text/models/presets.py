@@ -38,13 +38,13 @@ def save_preset(
     Adapters are merged into the weights. The optimizer is not saved.
 
     Args:
-      folder: must not exist.
-      model: a KerasHub CausalLM or an `LSTMLanguageModel`.
-      tokenizer: tokenizer of the model.
-      weights_dtype: precision of the saved weights of a KerasHub model; an LSTM is always saved in float32.
+      folder: Must not exist.
+      model: A KerasHub CausalLM or an `LSTMLanguageModel`.
+      tokenizer: Tokenizer of the model.
+      weights_dtype: Precision of the saved weights of a KerasHub model; an LSTM is always saved in float32.
 
     Raises:
-      FileExistsError: if the folder exists.
+      FileExistsError: If the folder exists.
     """
     folder.mkdir(parents=True)
     if isinstance(model, LSTMLanguageModel):
@@ -69,15 +69,15 @@ def load_preset(folder: Path | str, dtype: str = "float32") -> tuple[keras.Model
     Code in the folder is not run (see the module `vetting`), and nothing is downloaded.
 
     Args:
-      folder: folder of the preset.
-      dtype: precision of the loaded model, "float32" or "mixed_bfloat16"; it does not depend on the saved precision.
+      folder: Folder of the preset.
+      dtype: Precision of the loaded model, "float32" or "mixed_bfloat16"; it does not depend on the saved precision.
         An LSTM supports only "float32".
 
     Returns:
       The model and its tokenizer.
 
     Raises:
-      UsageError: if the folder is not a preset, is damaged, or holds an LSTM and another precision was requested.
+      UsageError: If the folder is not a preset, is damaged, or holds an LSTM and another precision was requested.
     """
     folder = Path(folder).absolute()  # KerasHub downloads a model if a relative path is the name of a known preset
     if (folder / LSTM_FILE).exists() and dtype != "float32":
@@ -102,7 +102,7 @@ def halve_weights(path: Path) -> None:
     """Converts the float32 weights in an HDF5 file to float16; Keras converts them back when it loads them.
 
     Args:
-      path: the file, which is replaced.
+      path: The file, which is replaced.
     """
     halved = path.with_name(path.name + ".tmp")
     with h5py.File(path) as source, h5py.File(halved, "w") as target:

@@ -32,7 +32,7 @@ def load_reward(reference: str) -> Reward:
       The reward function.
 
     Raises:
-      UsageError: if the reference has another form, the module cannot be imported, or it has no such callable.
+      UsageError: If the reference has another form, the module cannot be imported, or it has no such callable.
     """
     module_name, _, attribute = reference.partition(":")
     if not (module_name and attribute):
@@ -60,14 +60,14 @@ def as_reward(reward: object) -> Reward:
     """Converts a reward to a reward function.
 
     Args:
-      reward: a function of (prompts, responses), which is returned unchanged, or a `keras.Model`. The model is called
+      reward: A function of (prompts, responses), which is returned unchanged, or a `keras.Model`. The model is called
         with a `tf.string` tensor [B] of prompts joined with their responses, and must return scores [B] or [B, 1].
 
     Returns:
       The reward function.
 
     Raises:
-      UsageError: if it is neither of the two.
+      UsageError: If it is neither of the two.
     """
     # If Keras has not been imported, the reward is no Keras model, and the slow import is not needed.
     if "keras" in sys.modules and isinstance(reward, sys.modules["keras"].Model):
@@ -89,16 +89,16 @@ def checked_scores(
     the lists, which it may change.
 
     Args:
-      reward: the reward function.
+      reward: The reward function.
       prompts: B prompts.
       responses: B responses.
-      must_be_finite: raises an error for a NaN or infinite score; False leaves this check to the learner's guard.
+      must_be_finite: Raises an error for a NaN or infinite score; False leaves this check to the learner's guard.
 
     Returns:
       Scores, float32 [B].
 
     Raises:
-      UsageError: if the function raises an exception, or does not return B (finite) numbers.
+      UsageError: If the function raises an exception, or does not return B (finite) numbers.
     """
     name = reward_name(reward)
     try:
@@ -153,15 +153,15 @@ class ScoreScale:
         """Makes the scale that normalizes the given scores.
 
         Args:
-          scores: scores [N] of the reference policy's responses.
-          clip: largest absolute value of a normalized score; None does not clip.
+          scores: Scores [N] of the reference policy's responses.
+          clip: Largest absolute value of a normalized score; None does not clip.
 
         Returns:
           A scale with their mean and their (population) standard deviation. The standard deviation is 1 if the scores
           differ by no more than the rounding of float32.
 
         Raises:
-          UsageError: if there is no score, or a score is not finite.
+          UsageError: If there is no score, or a score is not finite.
         """
         wide = np.asarray(scores, np.float64)
         if wide.size == 0 or not np.isfinite(wide).all():
@@ -176,7 +176,7 @@ class ScoreScale:
         """Normalizes and clips scores.
 
         Args:
-          scores: scores in any shape.
+          scores: Scores in any shape.
 
         Returns:
           `(scores - mean) / std`, clipped, as float32 in the same shape.
@@ -228,7 +228,7 @@ def reward_name(reward: object) -> str:
     `load_reward` can load the reward by this name if it is importable; a lambda or a local function is not.
 
     Args:
-      reward: a function, a partial of one, or another callable object, which is named by its class.
+      reward: A function, a partial of one, or another callable object, which is named by its class.
     """
     while isinstance(reward, functools.partial):
         reward = reward.func
