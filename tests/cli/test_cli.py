@@ -42,7 +42,7 @@ def assert_one_line(err):
     assert err.startswith("tfppo: "), err
     assert err.endswith("\n") and len(err.splitlines()) == 1, err
     assert len(err) > len("tfppo: \n") and "Traceback" not in err
-    assert err[:-1].isprintable() and not set(err) & set("╭│╰─") and "---" not in err, err  # no box, no colours
+    assert err[:-1].isprintable() and not set(err) & set("╭│╰─") and "---" not in err, err  # no box, no colors
 
 
 def contents(folder):

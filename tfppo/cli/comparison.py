@@ -1,6 +1,6 @@
 """Plots several runs in one picture, for `tfppo plot` and `--seeds`.
 
-Runs that differ only in their seed form a group. Each group is labelled with the settings in which the groups differ.
+Runs that differ only in their seed form a group. Each group is labeled with the settings in which the groups differ.
 """
 
 from collections.abc import Sequence

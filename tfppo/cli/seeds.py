@@ -1,4 +1,4 @@
-"""Trains one run per seed, one after the other, and summarises their results (`tfppo train ... --seeds 1,2,3`)."""
+"""Trains one run per seed, one after the other, and summarizes their results (`tfppo train ... --seeds 1,2,3`)."""
 
 import functools
 import operator
@@ -19,7 +19,7 @@ Settings = TypeVar("Settings", ControlRunConfig, TextRunConfig)
 LARGEST = 2**31 - 1
 CONTROL_SCORES = {"greedy mean": ("mean",), "stochastic mean": ("stochastic", "mean")}
 TEXT_SCORES = {"score": ("score", "policy", "mean"), "gain": ("gain",), "KL": ("kl",)}
-"""Columns of the table that are summarised over the seeds, and their keys in `evaluation.json`."""
+"""Columns of the table that are summarized over the seeds, and their keys in `evaluation.json`."""
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:

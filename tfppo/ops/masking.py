@@ -145,13 +145,13 @@ def masked_whiten(
 ) -> tf.Tensor:
     """Standardizes values, `(x - mean) / (std + epsilon)`, with the statistics of the entries inside the mask.
 
-    The variance is the population variance (divided by n) [Huang et al. 2022; Ziegler et al. 2019]. Constant values
+    The variance is the population variance (divided by n) (Huang et al. 2022; Ziegler et al. 2019). Constant values
     become exactly 0, or keep their mean with `shift_mean=False`. Rounding errors are not amplified.
 
     Args:
       values: [...].
       mask: bool, the shape of values. None counts every entry.
-      shift_mean: False adds the mean again after the division. Rewards are whitened like this [Ziegler et al. 2019].
+      shift_mean: False adds the mean again after the division. Rewards are whitened like this (Ziegler et al. 2019).
       epsilon: Added to the standard deviation.
 
     Returns:

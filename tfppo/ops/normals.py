@@ -16,7 +16,7 @@ from tfppo.ops.masking import check_same_shape
 class DiagonalNormal(NamedTuple):
     """Independent normal actions. Actions are float [..., D].
 
-    Log-probability and entropy are sums over D [Huang et al. 2022]. `log_std` has the shape of `mean`. If it does not
+    Log-probability and entropy are sums over D (Huang et al. 2022). `log_std` has the shape of `mean`. If it does not
     depend on the state, the network broadcasts it.
     """
 

@@ -67,7 +67,7 @@ def _nothing_else(data: object) -> Mapping[Quantity, Masked]:
 
 
 class PPOLearner(tf.Module, Generic[Data, Inputs]):
-    """Trains a policy on batches by proximal policy optimization [Schulman et al. 2017].
+    """Trains a policy on batches by proximal policy optimization (Schulman et al. 2017).
 
     One call of `update` is one iteration: `num_epochs` passes over the batch in minibatches, with one step of Adam on
     the objective for each minibatch (see `objective.Objective`). Numbers that are not finite never reach the weights
@@ -80,7 +80,7 @@ class PPOLearner(tf.Module, Generic[Data, Inputs]):
       prepare: Converts the argument of `update` to a Batch inside the compiled program, for example a rollout to
         transitions with advantages. None: the argument is a Batch.
       refresh: Like `prepare`, but with the values of the current policy. If `recompute_advantages` is on, each epoch
-        uses the advantages and returns of its result [Andrychowicz et al. 2021].
+        uses the advantages and returns of its result (Andrychowicz et al. 2021).
       guarded: Returns the quantities of the argument of `update` that must be finite, besides those of the batch. By
         default there are none.
       item_size: Number of transitions in one item of a batch. It is the rollout length if an item is an environment

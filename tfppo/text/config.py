@@ -35,7 +35,7 @@ VocabularySize = Annotated[int, Must(lambda v: v >= 512, "at least 512 (special 
 class PretrainConfig:
     """Settings of a language model and of its pretraining on the corpus.
 
-    The first training run of the shipped model used these defaults (see `tfppo/assets/NOTICE`).
+    The first training run of the included model used these defaults (see `tfppo/assets/NOTICE`).
     """
 
     model: Literal["gpt2", "lstm"] = "gpt2"
@@ -76,7 +76,7 @@ class PretrainConfig:
 
 @dataclass(frozen=True, slots=True)
 class RewardModelConfig:
-    """Settings of a reward model and of its training on human ratings. The shipped model used these defaults."""
+    """Settings of a reward model and of its training on human ratings. The included model used these defaults."""
 
     difference: Positive = 1.0
     """Two sentences form a pair if their mean ratings, from -4 to 4, differ by more than this."""
@@ -104,7 +104,7 @@ class TextConfig:
     task: Annotated[str, Must(is_printable, "the name of a task")] = "sentiment"
     """Name of the task: sentiment, length, keywords, or a task that Python code registered."""
     preset: Path | None = None
-    """Folder of the language model to tune, such as the preset of `tfppo pretrain`. None: the shipped model."""
+    """Folder of the language model to tune, such as the preset of `tfppo pretrain`. None: the language model that tfppo includes."""
     reward: Annotated[str | None, Must(is_printable, "package.module:function")] = None
     """Python reward function, as package.module:function. None: the reward of the task."""
     iterations: Count = 160
@@ -166,7 +166,7 @@ TEXT_PPO = PPOConfig(
     num_epochs=2,
     minibatch_size=32,
 )
-"""Defaults of `PPOConfig` for text: mostly those of Ziegler et al. 2019, adapted to the size of the shipped model."""
+"""Defaults of `PPOConfig` for text: mostly those of Ziegler et al. 2019, adapted to the size of the included model."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,8 @@ from tfppo.ppo.types import ActionEvaluation, Distribution
 class ActorCriticPolicy(ControlPolicy):
     """A policy of two Keras models: an actor and a critic, which may share layers.
 
-    Observations may be a dictionary with an entry "action_mask". Actions whose mask is 0 are never sampled [Huang and
-    Ontanon 2020].
+    Observations may be a dictionary with an entry "action_mask". Actions whose mask is 0 are never sampled (Huang and
+    Ontanon 2020).
 
     Args:
       actor: Maps observations [B, ...] to the inputs of the head, such as logits [B, A].

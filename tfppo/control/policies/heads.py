@@ -135,8 +135,8 @@ class MultiDiscreteHead(ActionHead):
 class NormalHead(ActionHead):
     """The head of a Box space: D normal distributions, from means and log standard deviations [B, 2 D].
 
-    The environment gets actions that are clipped to the space. The rollout stores the actions before clipping [Huang et
-    al. 2022, details of continuous actions].
+    The environment gets actions that are clipped to the space. The rollout stores the actions before clipping (Huang et
+    al. 2022, details of continuous actions).
 
     Args:
       space: The action space.
@@ -170,7 +170,7 @@ class SquashedNormalHead(NormalHead):
     """The head of a bounded Box space: tanh of D normal distributions, scaled to the space.
 
     The rollout stores the actions before tanh, because their log-probability is finite even where tanh saturates
-    [Haarnoja et al. 2018, appendix C].
+    (Haarnoja et al. 2018, appendix C).
 
     Args:
       space: The action space.
@@ -202,7 +202,7 @@ class StateDependentNormalHead(NormalHead):
     """The head of a Box space with generalized state-dependent exploration (gSDE).
 
     The noise of an action is a linear function of the actor's features, and stays the same for several steps. This
-    explores smoothly [Raffin et al. 2022, "Smooth exploration for robotic reinforcement learning"].
+    explores smoothly (Raffin et al. 2022, "Smooth exploration for robotic reinforcement learning").
 
     The actor returns means and log standard deviations [B, 2 D], and scales [B, L, D], where L is the number of
     features. With standard normal noise z [L, D], the action is mean + sum_l scale_l z_l. At a given state this is a

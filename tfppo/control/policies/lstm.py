@@ -1,4 +1,4 @@
-"""LSTMs over trajectories of several episodes [Hochreiter and Schmidhuber 1997; forget gates: Gers et al. 2000].
+"""LSTMs over trajectories of several episodes (Hochreiter and Schmidhuber 1997; forget gates: Gers et al. 2000).
 
 The loop over time contains only what depends on the previous step: the recurrent product and the gates. The product
 with the inputs is computed for all steps at once, before the loop. The gradients of the weights are computed for all

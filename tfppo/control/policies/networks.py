@@ -37,7 +37,7 @@ class _LogStdLayer(keras.layers.Layer):
 class WithLogStd(_LogStdLayer):
     """Appends log standard deviations to means: [B, D] to [B, 2 D].
 
-    The log standard deviations are D weights that do not depend on the state [Huang et al. 2022].
+    The log standard deviations are D weights that do not depend on the state (Huang et al. 2022).
 
     Args:
       initial_value: Initial log standard deviation.
@@ -89,8 +89,8 @@ def make_actor(
 ) -> keras.Model:
     """Makes a network from observations [B, ...] to the inputs of an action head.
 
-    Weights are orthogonal, with gain sqrt(2) in the hidden layers and 0.01 at the output; biases are 0 [Huang et al.
-    2022, detail 2].
+    Weights are orthogonal, with gain sqrt(2) in the hidden layers and 0.01 at the output; biases are 0 (Huang et al.
+    2022, detail 2).
 
     Args:
       observation_space: The space of a single environment's observations.

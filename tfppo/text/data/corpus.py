@@ -1,7 +1,7 @@
 """The corpus: sentences with human sentiment ratings (Hutto and Gilbert 2014).
 
-The shipped models were trained on it. The file is part of the package; `tfppo/assets/NOTICE` names its source and
-licence, and the module `rebuild` makes it from the source.
+The included models were trained on it. The file is part of the package; `tfppo/assets/NOTICE` names its source and
+license, and the module `rebuild` makes it from the source.
 """
 
 import csv

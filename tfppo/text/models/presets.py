@@ -23,7 +23,7 @@ LONGEST = 1024  # sequence length of KerasHub's preprocessor, for a model withou
 
 
 def default_preset() -> Path:
-    """Returns the folder of the shipped language model."""
+    """Returns the folder of the included language model."""
     return Path(str(resources.files("tfppo.assets").joinpath("movie-gpt2")))
 
 

@@ -179,7 +179,7 @@ def _is_head(head: object, width: int) -> TypeGuard[Head]:
 
 @cache
 def sentiment_reward() -> RewardModel:
-    """Loads the shipped reward model; later calls return the same object."""
+    """Loads the included reward model; later calls return the same object."""
     return RewardModel.load(Path(str(resources.files("tfppo.assets").joinpath("movie-reward"))))
 
 
@@ -256,7 +256,7 @@ def reward_model_run(config: RewardModelConfig, preset: Path | None, name: str |
 
     Args:
       config: Settings of the training.
-      preset: Folder of the language model to start from; None uses the shipped one.
+      preset: Folder of the language model to start from; None uses the included one.
       name: Name of the run's folder; None makes one from the seed.
       runs_dir: Folder of all runs.
 

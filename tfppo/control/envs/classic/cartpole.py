@@ -17,7 +17,7 @@ ANGLE_LIMIT = 12 * 2 * np.pi / 360  # rad
 
 
 class CartPole:
-    """Balance a pole on a cart by pushing the cart left (0) or right (1) [Barto, Sutton and Anderson 1983].
+    """Balance a pole on a cart by pushing the cart left (0) or right (1) (Barto, Sutton and Anderson 1983).
 
     State and observation are the same, [B, 4] float32: position (m), velocity (m/s), angle (rad) and angular velocity
     (rad/s).
