@@ -99,7 +99,7 @@ def from_yaml(config_class: type[Config], text: str) -> Config:
     try:
         plain = yaml.safe_load(text)
     except Exception as error:  # an invalid date or very deep nesting does not raise a YAMLError
-        raise UsageError(f"the text is not valid YAML: {one_line(error)}") from None
+        raise UsageError(f"the text is not valid YAML ({one_line(error)}): correct it") from None
     return _from_plain(config_class(), plain, config_class.__name__)
 
 

@@ -200,7 +200,7 @@ def describe(evaluation: dict[str, Any]) -> str:
     """Returns an evaluation as text: one line with the returns, and one with the hash of the weights."""
     shown = "{mean:.1f} +- {std:.1f}, from {min:g} to {max:g}"
     drawn = evaluation["stochastic"]
-    whose = "gymnasium's " if evaluation["env"] in gymnasium.registry else ""
+    whose = "Gymnasium's " if evaluation["env"] in gymnasium.registry else ""
     return (
         f"greedy return over {evaluation['episodes']} episodes of {whose}{evaluation['env']}: "
         f"{shown.format(**evaluation)}; with actions sampled as in training: {shown.format(**drawn)}\n"

@@ -277,8 +277,8 @@ class ControlTrainer:
     def farewell(self, folder: Path) -> str:
         """Returns a line that names the results of a finished run and the command that shows them."""
         return (
-            f"{folder} holds {run_folder.CURVE}, {run_folder.METRICS} and the other results; to view them: tensorboard "
-            f"--logdir {run_folder.quoted(folder.parent)}"
+            f"{folder} holds {run_folder.CURVE}, {run_folder.METRICS} and the other results; view them with: "
+            f"tensorboard --logdir {run_folder.quoted(folder.parent)}"
         )
 
     def export(self, folder: Path) -> str:
@@ -287,7 +287,7 @@ class ControlTrainer:
         specs = input_specs(self.policy, self.observation_space)
         inputs = ", ".join(f"{name}=..." for name in specs)
         line = (
-            f'{folder} holds a SavedModel; to use it: policy = tf.saved_model.load("{folder}"), then '
+            f'{folder} holds a SavedModel; use it with: policy = tf.saved_model.load("{folder}"), then '
             f'policy.signatures["act"]({inputs})["actions"]'
         )
         if MEMORY[0] not in specs:

@@ -117,7 +117,7 @@ def leave_video(
         writer.close()
     except (UsageError, OSError) as error:
         command = run_folder.confirmed(folder, "env", env)
-        print(f"no video: {error}; after fixing this: tfppo evaluate {command} --video-episodes {episodes}")
+        print(f"no video: {error}; fix this, then record it with: tfppo evaluate {command} --video-episodes {episodes}")
     else:
         shown = "a greedy episode" if episodes == 1 else f"{episodes} greedy episodes"
         print(f"{folder / run_folder.VIDEO} shows {shown} of {env}")

@@ -65,8 +65,8 @@ class MirroredReplicas(Replicas):
                 mirrored = as_tensorflow_variable(variable)
                 if not isinstance(mirrored, tf.distribute.DistributedValues):
                     raise UsageError(
-                        "the model was made before the run, so its variables are on one device only: use distribute "
-                        "none"
+                        "the model was made before the run, so its variables are on one device only: set distribute "
+                        "to none"
                     )
                 self._strategy.extended.update(
                     mirrored,

@@ -123,8 +123,8 @@ class WorkerReplicas(Replicas):
         others = [str(index) for index, one in enumerate(digests.numpy()) if one != digests[0]]
         if others:
             raise UsageError(
-                f"worker {' and '.join(others)} of {self.count} has other settings than worker 0: start all workers "
-                "with the same settings"
+                f"worker {' and '.join(others)} of {self.count} and worker 0 have different settings: start all "
+                "workers with the same settings"
             )
         for variable in named_variables(state).values():
             value = _carried(tf.convert_to_tensor(variable))
@@ -169,7 +169,7 @@ class WorkerReplicas(Replicas):
 
 @contextlib.contextmanager
 def _interruptible() -> Iterator[None]:
-    """Returns a context in which Ctrl+C ends the process, even while TensorFlow waits."""
+    """Returns a context in which Ctrl-C ends the process, even while TensorFlow waits."""
     is_main = threading.current_thread() is threading.main_thread()
     previous = signal.signal(signal.SIGINT, signal.SIG_DFL) if is_main else None
     try:

@@ -66,9 +66,9 @@ class PPOConfig:
     gae_lambda: Fraction = 0.9
     """Lambda of generalized advantage estimation (Schulman et al. 2016)."""
     normalize_advantages: bool = True
-    """Whiten the advantages of each minibatch."""
+    """Whitens the advantages of each minibatch."""
     recompute_advantages: bool = False
-    """Compute advantages and returns again before each epoch, with the current values (Andrychowicz et al. 2021).
+    """Computes advantages and returns again before each epoch, with the current values (Andrychowicz et al. 2021).
     For control only.
     """
     num_epochs: Count = 8
@@ -82,7 +82,7 @@ class PPOConfig:
         check_fields(self)
         if self.kl_controller != "fixed" and self.kl_coeff == 0:
             raise UsageError(
-                f"kl_coeff is 0; with kl_controller {self.kl_controller} it must be above 0, because the controller "
-                "multiplies it"
+                f"kl_coeff is 0; kl_controller {self.kl_controller} multiplies it, so it must be above 0: raise "
+                "kl_coeff, or set kl_controller to fixed"
             )
         exact_div(self.minibatch_size, self.num_micro_batches, "minibatch_size", "num_micro_batches")

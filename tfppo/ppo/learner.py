@@ -120,7 +120,7 @@ class PPOLearner(tf.Module, Generic[Data, Inputs]):
         self.prepare = prepare
         self.refresh = refresh if config.recompute_advantages else None
         if config.recompute_advantages and refresh is None:
-            raise UsageError("recompute_advantages is on, but refresh is None: give the learner a refresh function")
+            raise UsageError("recompute_advantages is True and refresh is None: give the learner a refresh function")
         self.guarded = guarded
         self.seed = tf.constant([seed, 0x0FF5E7], tf.int32)
         self.learning_rate = make_schedule(

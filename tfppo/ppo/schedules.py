@@ -64,7 +64,8 @@ def make_schedule(
     """
     if warmup_iterations >= num_iterations:
         raise UsageError(
-            f"warmup_iterations is {warmup_iterations}; it must be below the {num_iterations} iterations of the run"
+            f"warmup_iterations is {warmup_iterations}; it must be below the {num_iterations} iterations of the run: "
+            "lower it, or train for longer"
         )
     decay_steps = num_iterations - warmup_iterations
     curves = {

@@ -176,7 +176,7 @@ def read_metrics(metrics: Path) -> list[dict[str, float]]:
             return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
     except OSError as error:
         raise UsageError(
-            f"{metrics} cannot be read ({error.strerror}); train the run for at least one iteration, which writes it"
+            f"{metrics} cannot be read ({error.strerror}): train the run for at least one iteration, which writes it"
         ) from None
     except (ValueError, TypeError, csv.Error):  # not UTF-8, not a number, or a row with too few or too many columns
         raise UsageError(f"{metrics} is damaged; it must be a table of numbers: restore it or train again") from None

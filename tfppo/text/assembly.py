@@ -79,11 +79,11 @@ def training_prompts(
     if not kept.any():
         raise UsageError(
             f"prompt_length is {text.prompt_length}; the shortest of the {len(lengths)} training prompts of task "
-            f"{task.name} has {lengths.min()} tokens: increase prompt_length"
+            f"{task.name} has {lengths.min()} tokens: raise prompt_length"
         )
     if context is not None and text.prompt_length + text.response_length > context:
         raise UsageError(
             f"prompt_length {text.prompt_length} + response_length {text.response_length} is more than the language "
-            f"model's context of {context} tokens: decrease one of them"
+            f"model's context of {context} tokens: lower one of them"
         )
     return ids[kept, : lengths[kept].max()], lengths[kept]

@@ -1,6 +1,6 @@
 """Settings of text runs: pretraining, reward models and tuning by PPO.
 
-This module imports no TensorFlow, so that the command line answers at once.
+This module does not import TensorFlow, so that the command line starts fast.
 """
 
 from dataclasses import dataclass, field
@@ -39,7 +39,7 @@ class PretrainConfig:
     """
 
     model: Literal["gpt2", "lstm"] = "gpt2"
-    """Architecture: gpt2 is a small GPT-2 made of KerasHub layers, lstm is the LSTM of the document (section 4.3)."""
+    """Architecture: gpt2 is a small GPT-2 made of KerasHub layers, lstm is the LSTM of the article (section 4.3)."""
     preset: Path | None = None
     """Folder of a language model to continue with; its architecture, sizes and tokenizer replace the settings.
     None: train a new model."""
@@ -104,7 +104,8 @@ class TextConfig:
     task: Annotated[str, Must(is_printable, "the name of a task")] = "sentiment"
     """Name of the task: sentiment, length, keywords, or a task that Python code registered."""
     preset: Path | None = None
-    """Folder of the language model to tune, such as the preset of `tfppo pretrain`. None: the language model that tfppo includes."""
+    """Folder of the language model to tune, such as the preset of `tfppo pretrain`. None: the language model that
+    tfppo includes."""
     reward: Annotated[str | None, Must(is_printable, "package.module:function")] = None
     """Python reward function, as package.module:function. None: the reward of the task."""
     iterations: Count = 160
@@ -122,13 +123,13 @@ class TextConfig:
     temperature: Positive = 1.0
     """Divides the logits, both in sampling and in all log-probabilities."""
     separate_critic: bool = False
-    """Compute values with a second language model. False: with a value head on the hidden states of the policy."""
+    """Computes values with a second language model. False: with a value head on the hidden states of the policy."""
     lora_rank: AtLeastZero = 0
     """Rank of low-rank adapters on queries and values; then no other weights of the language model are trained.
     0: no adapters (Hu et al. 2021).
     """
     normalize_scores: bool = True
-    """Normalize scores by their mean and standard deviation on reference responses (Ziegler et al. 2019)."""
+    """Normalizes scores by their mean and standard deviation on reference responses (Ziegler et al. 2019)."""
     score_clip: PositiveOrNone = None
     """Largest absolute value of a score after normalization. None: no clipping."""
     score_position: Literal["last", "after_end"] = "last"
@@ -136,7 +137,7 @@ class TextConfig:
     missing_end_penalty: NotNegative = 0.0
     """Subtracted from the score of a response that does not end within response_length tokens."""
     whiten_rewards: bool = False
-    """Scale the rewards of a rollout to standard deviation 1 without changing their mean (Ziegler et al. 2019)."""
+    """Scales the rewards of a rollout to standard deviation 1 without changing their mean (Ziegler et al. 2019)."""
     dtype: Literal["float32", "mixed_bfloat16"] = "float32"
     """Precision: float32, or mixed_bfloat16 (layers compute in bfloat16, weights are float32)."""
     sample_interval: Count = 10

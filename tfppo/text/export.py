@@ -35,6 +35,6 @@ def export_preset(folder: Path, model: keras.Model, codec: PromptCodec, temperat
     load = "tfppo.load_preset" if (folder / LSTM_FILE).exists() else "keras_hub.models.CausalLM.from_preset"
     notes = [f"with other tools, start prompts with {tokenizer.id_to_token(token)}" for token in codec.before]
     notes += [f"it was tuned at temperature {temperature}"] if temperature != 1.0 else []
-    return f'{folder} holds a preset; load it with {load}("{folder}"), or tune it further: ' + "; ".join(
+    return f'{folder} holds a preset; load it with {load}("{folder}"), or tune it further with: ' + "; ".join(
         [f"tfppo train text --preset {quoted(folder)}", *notes]
     )

@@ -239,7 +239,7 @@ def refuse_divergence(results: np.ndarray | Sequence[float], learning_rate: floa
       UsageError: If a result is not finite.
     """
     if not np.isfinite(results).all():
-        raise UsageError(f"training diverged with learning_rate = {learning_rate}: choose a smaller learning_rate")
+        raise UsageError(f"training diverged with learning_rate = {learning_rate}: lower learning_rate")
 
 
 @contextmanager

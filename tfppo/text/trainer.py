@@ -303,9 +303,9 @@ class TextTrainer:
     def farewell(self, folder: Path) -> str:
         """Lists the files of a finished run and the commands that use them."""
         return (
-            f"{folder} holds {run_folder.SAMPLES}, {run_folder.CURVE}, {run_folder.METRICS} and more; view it with: "
-            f"tensorboard --logdir {run_folder.quoted(folder.parent)}\ngenerate responses with: tfppo generate "
-            f"{run_folder.quoted(folder)} --prompt 'This film'"
+            f"{folder} holds {run_folder.SAMPLES}, {run_folder.CURVE}, {run_folder.METRICS} and the other results; "
+            f"view them with: tensorboard --logdir {run_folder.quoted(folder.parent)}\n"
+            f"generate responses with: tfppo generate {run_folder.quoted(folder)} --prompt 'This film'"
         )
 
     def export(self, folder: Path) -> str:

@@ -1,6 +1,6 @@
 """Defines `RunConfig`, the settings that every run has.
 
-This module does not import TensorFlow, so that the command line responds fast.
+This module does not import TensorFlow, so that the command line starts fast.
 """
 
 from dataclasses import dataclass
@@ -31,13 +31,13 @@ class RunConfig:
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """Device of the run. auto: chosen by a rule; the run prints the choice and the reason."""
     compile_rollout: CompileMode = "auto"
-    """Mode of compilation of the rollout.
+    """Compilation mode of the rollout.
     auto: chosen by a rule from the device, the batch size and the length of the run."""
     compile_update: CompileMode = "auto"
-    """Mode of compilation of the update.
+    """Compilation mode of the update.
     auto: chosen by a rule from the device, the batch size and the length of the run."""
     deterministic: bool = True
-    """Use only deterministic TensorFlow operations (tf.config.experimental.enable_op_determinism)."""
+    """Uses only deterministic TensorFlow operations (tf.config.experimental.enable_op_determinism)."""
     threads: Annotated[int, Interval(ge=0, le=1024)] = 0
     """Number of CPU threads within an operation, and of operations that run in parallel. 0: the number of CPU cores.
     Results are bit-identical only with the same number. A resumed run uses the number it started with."""

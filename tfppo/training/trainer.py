@@ -109,7 +109,7 @@ class Trainer(Protocol):
 
     @property
     def modes(self) -> Mapping[str, str]:
-        """Mode of compilation of each program, by phase."""
+        """Compilation mode of each program, by phase."""
 
     @property
     def display(self) -> Display:

@@ -183,8 +183,8 @@ class SquashedNormalHead(NormalHead):
         super().__init__(space)
         if not (np.isfinite(self.low).all() and np.isfinite(self.high).all()):
             raise UsageError(
-                f"box_policy is squashed and the action space is {one_line(space)}; squashed needs finite bounds: use "
-                "box_policy normal"
+                f"box_policy is squashed and the action space is {one_line(space)}; squashed needs finite bounds: set "
+                "box_policy to normal"
             )
 
     def distribution(self, outputs: tf.Tensor, action_mask: tf.Tensor | None = None) -> SquashedNormal:

@@ -179,7 +179,7 @@ def fit_actor(model: keras.Model, head: ActionHead, log_std_init: float = 0.0) -
         shapes = [(None, head.num_outputs), (None, head.num_features, head.num_actions)]
         if isinstance(shape, list | tuple) and list(shape) == shapes:
             return model
-        wanted = f"{shapes}: end the actor with networks.WithStateDependentStd"
+        wanted = f"{shapes}: end the actor with tfppo.control.policies.networks.WithStateDependentStd"
         raise UsageError(f"the actor's outputs have shape {shape}; with box_policy gsde they must have {wanted}")
     if shape == (None, head.num_outputs):
         return model

@@ -1,4 +1,4 @@
-"""Recurrent policies: an actor and a critic with an LSTM as the memory of the episode (the document's section 4.3).
+"""Recurrent policies: an actor and a critic with an LSTM as the memory of the episode (the article, section 4.3).
 
 An item of the learner's batch is one environment with all steps of a rollout, which is unrolled from the memory before
 its first step.

@@ -74,21 +74,21 @@ class PromptCodec:
           UsageError: If a prompt is empty, not a text, not valid UTF-8, or longer than `room` tokens.
         """
         if not prompts:
-            raise UsageError("no prompts were given; at least one is needed")
+            raise UsageError("no prompt is given: give at least one")
         for number, prompt in enumerate(prompts):
             if not isinstance(prompt, str):
                 raise UsageError(f"prompt {number} is {prompt!r}; it must be a string")
             if not prompt.strip():
                 raise UsageError(f"prompt {number} is empty; it must have at least one word")
             if any("\ud800" <= letter <= "\udfff" for letter in prompt):  # Python's form of bytes that are not UTF-8
-                raise UsageError(f"prompt {number} ({prompt[:40]!r}) has bytes that are not UTF-8: give it in UTF-8")
+                raise UsageError(f"prompt {number} ({prompt[:40]!r}) has bytes that are not UTF-8: encode it in UTF-8")
         rows = [[*self.before, *map(int, ids)] for ids in self.tokenizer(list(prompts))]
         lengths = np.array([len(row) for row in rows], np.int32)
         longest = int(lengths.argmax())
         if room is not None and lengths[longest] > room:
             raise UsageError(
                 f"prompt {longest} ({prompts[longest][:40]!r} ...) has {lengths[longest]} tokens; the context has room "
-                f"for {room} besides the response: shorten the prompt, or decrease response_length"
+                f"for {room} besides the response: shorten the prompt, or lower response_length"
             )
         padded = np.full([len(rows), lengths[longest]], self.pad, np.int32)
         for row, ids in zip(padded, rows, strict=True):

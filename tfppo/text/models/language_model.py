@@ -1,7 +1,7 @@
 """The interface of language models: whole sequences for training, one token at a time for sampling.
 
 There are three implementations: `CachedLanguageModel` for any KerasHub CausalLM, `GPT2LanguageModel` (in `gpt2.py`),
-which is faster for GPT-2, and `RecurrentLanguageModel` for the LSTM of the document.
+which is faster for GPT-2, and `RecurrentLanguageModel` for the LSTM of the article.
 """
 
 from abc import ABC, abstractmethod

@@ -1,4 +1,4 @@
-"""The LSTM language model of the document (section 4.3), as a Keras model."""
+"""The LSTM language model of the article (section 4.3), as a Keras model."""
 
 import keras
 import tensorflow as tf

@@ -84,7 +84,7 @@ def load_preset(folder: Path | str, dtype: str = "float32") -> tuple[keras.Model
         raise UsageError(f"dtype is {dtype}; {folder} holds an LSTM, which supports only float32: leave dtype out")
     if not (folder / TOKENIZER_FILE).is_file():
         raise UsageError(
-            f"{folder} is not the folder of a preset: it has no {TOKENIZER_FILE}; make one with: tfppo pretrain"
+            f"{folder} is not the folder of a preset ({TOKENIZER_FILE} is missing): make one with tfppo pretrain"
         )
     try:
         with warnings.catch_warnings():
@@ -93,8 +93,8 @@ def load_preset(folder: Path | str, dtype: str = "float32") -> tuple[keras.Model
             return _load_lstm(folder) if (folder / LSTM_FILE).exists() else _load_causal_lm(folder, dtype)
     except Exception as error:  # for a damaged file Keras raises errors of many types
         raise UsageError(
-            f"preset {folder} cannot be read ({' '.join(str(error).split())[:200]}): it is damaged or not a language "
-            "model; make one with: tfppo pretrain"
+            f"preset {folder} cannot be read ({' '.join(str(error).split())[:200]}); it is damaged or not a language "
+            "model: make one with tfppo pretrain"
         ) from error
 
 
@@ -133,7 +133,7 @@ def _load_lstm(folder: Path) -> tuple[keras.Model, keras_hub.models.Tokenizer]:
     vet_archive(folder / LSTM_FILE)
     model = keras.saving.load_model(folder / LSTM_FILE, compile=False, safe_mode=True)
     if not isinstance(model, LSTMLanguageModel):
-        raise UsageError(f"{LSTM_FILE} holds a {type(model).__name__}, not an LSTMLanguageModel")
+        raise UsageError(f"{LSTM_FILE} holds a {type(model).__name__}; it must hold an LSTMLanguageModel")
     tokenizer = keras.saving.deserialize_keras_object(json.loads((folder / TOKENIZER_FILE).read_text()))
     tokenizer.load_preset_assets(str(folder))
     return model, tokenizer

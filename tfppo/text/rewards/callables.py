@@ -46,11 +46,11 @@ def load_reward(reference: str) -> Reward:
     except AttributeError:
         raise UsageError(
             f"reward {reference!r}: module {module_name} ({getattr(module, '__file__', None) or 'no file'}) has no "
-            f"{attribute}; give the name of a function that it defines"
+            f"{attribute}: give the name of a function that it defines"
         ) from None
     if not callable(found):
         raise UsageError(
-            f"reward {reference!r} is {_short(found)} ({type(found).__name__}), which is not callable; give a function "
+            f"reward {reference!r} is {_short(found)} ({type(found).__name__}), which is not callable: give a function "
             "of (prompts, responses)"
         )
     return as_reward(found)
@@ -104,7 +104,7 @@ def checked_scores(
     try:
         values = _plain(reward(list(prompts), list(responses)))
     except Exception as error:  # the user's function may raise anything; its traceback is kept as the cause
-        raise UsageError(f"reward {name} raised {kind_and_text(error)}; fix it or give another reward") from error
+        raise UsageError(f"reward {name} raised {kind_and_text(error)}: fix it or give another reward") from error
     if not isinstance(values, Sequence) or isinstance(values, (str, bytes)):
         raise UsageError(
             f"reward {name} returned {_short(values)} ({type(values).__name__}) for {len(responses)} responses; "

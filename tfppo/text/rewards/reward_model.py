@@ -151,8 +151,8 @@ class RewardModel:
             head = json.loads(path.read_text())
         except (OSError, ValueError, RecursionError) as error:
             raise UsageError(
-                f"{folder} is not the folder of a reward model: {HEAD_FILE} cannot be read ({one_line(error)}); make "
-                "one with: tfppo reward-model"
+                f"{folder} is not the folder of a reward model ({HEAD_FILE} cannot be read: {one_line(error)}): make "
+                "one with tfppo reward-model"
             ) from None
         model, tokenizer = load_preset(folder)
         width = as_language_model(model).hidden_dim

@@ -14,7 +14,7 @@ START_POSITION, START_WIDTH = -0.5, 0.2
 
 
 class MountainCar:
-    """Drive a car out of a valley that is too steep for its engine, by swinging back and forth.
+    """The task of driving a car out of a valley that is too steep for its engine, by swinging back and forth.
 
     The actions 0, 1 and 2 push the car to the left, not at all, and to the right.
 
