@@ -198,8 +198,8 @@ class PPO:
           batch_size: Number of transitions per minibatch. At least 2, because their advantages are whitened.
           episode_len: Number of steps per update, and the maximum length of an episode.
           gamma: Discount factor.
-          anneal: Decrease the learning rate linearly to 0 over the updates (Huang et al. 2022, detail 4).
-          verbose: Print a line every 100 updates, as the sketch does.
+          anneal: Decreases the learning rate linearly to 0 over the updates (Huang et al. 2022, detail 4).
+          verbose: Prints a line every 100 updates, as the sketch does.
 
         Returns:
           Total rewards of the episodes that ended or lasted `episode_len` steps, in time order.

@@ -506,7 +506,7 @@ class Terminal(io.StringIO):
         (["train"], "a command is missing; give one of cartpole, control, text; help: tfppo train --help"),
         (
             [*CARTPOLE, "--name", LONG],
-            f"name is {LONG!r}; it must be a plain folder name; help: tfppo train cartpole --help",
+            f"name is {LONG!r}; it must be a folder name without slashes; help: tfppo train cartpole --help",
         ),
     ],
     ids=["unknown", "missing", "long"],

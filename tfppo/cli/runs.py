@@ -18,7 +18,7 @@ class Evaluate:
     """Evaluate a checkpoint of a run.
 
     Control: plays episodes with the greedy policy and with the stochastic policy. Text: scores responses to held-out
-    prompts, and compares them with those of the reference model.
+    prompts, and compares them with those of the reference policy.
     """
 
     folder: Positional[Path]

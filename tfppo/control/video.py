@@ -50,7 +50,7 @@ def record_episodes(
     normalization: Normalization | None = None,
     progress: Callable[[float], None] = lambda finished: None,
 ) -> bytes:
-    """Records greedy episodes as a GIF in real time; these are the first episodes of the seed, whatever their returns.
+    """Records greedy episodes as a GIF in real time: the first ones of the seed, not the best ones.
 
     They need not be episodes that `evaluate.episode_returns` counts: it uses native vector environments, which start
     episodes differently.

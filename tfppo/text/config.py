@@ -119,7 +119,7 @@ class TextConfig:
     stop_token: str | None = None
     """Text of a token that also ends a response, such as "." (Ziegler et al. 2019). None: only the end token does."""
     stop_after: int = 0
-    """Index in the response from which on stop_token ends it; from 0 to response_length - 1."""
+    """First index in a response at which stop_token ends it, from 0 to response_length - 1."""
     temperature: Positive = 1.0
     """Divides the logits, both in sampling and in all log-probabilities."""
     separate_critic: bool = False
@@ -135,13 +135,13 @@ class TextConfig:
     score_position: Literal["last", "after_end"] = "last"
     """Position that gets the score: last is the last token of the response, after_end is the position after it."""
     missing_end_penalty: NotNegative = 0.0
-    """Subtracted from the score of a response that does not end within response_length tokens."""
+    """Penalty that is subtracted from the score of a response that does not end within response_length tokens."""
     whiten_rewards: bool = False
     """Scales the rewards of a rollout to standard deviation 1 without changing their mean (Ziegler et al. 2019)."""
     dtype: Literal["float32", "mixed_bfloat16"] = "float32"
     """Precision: float32, or mixed_bfloat16 (layers compute in bfloat16, weights are float32)."""
     sample_interval: Count = 10
-    """Iterations between two tables of sample responses."""
+    """Number of iterations between two tables of sample responses."""
     eval_prompts: AtLeastZero = 200
     """Number of held-out prompts of the evaluation at the end. 0: no evaluation."""
 

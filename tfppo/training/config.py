@@ -24,7 +24,7 @@ class RunConfig:
 
     seed: Seed = 1
     """Seed of all random numbers in the run."""
-    name: Annotated[str | None, Must(_is_folder_name, "a plain folder name")] = None
+    name: Annotated[str | None, Must(_is_folder_name, "a folder name without slashes")] = None
     """Name of the run's folder. None: the name of the task or environment, and the seed."""
     runs_dir: Path = Path("runs")
     """Folder that holds the run folders."""
@@ -44,7 +44,8 @@ class RunConfig:
     distribute: Literal["auto", "none", "mirrored", "multiworker"] = "auto"
     """Distribution of the rollout and of each minibatch. none: one device.
     mirrored: all GPUs of this process. multiworker: the processes that TF_CONFIG names.
-    auto: multiworker if TF_CONFIG names several, otherwise mirrored if the run is on a GPU and there are several."""
+    auto: multiworker if TF_CONFIG names several processes, otherwise mirrored if the run is on a GPU and this process
+    sees several GPUs, otherwise none."""
     log_interval: Count = 1
     """Number of iterations between two rows of metrics."""
     checkpoint_interval: Count = 20

@@ -1,4 +1,4 @@
-"""The way from a trajectory to a batch for the learner: values and log-probabilities, then advantages and returns."""
+"""Makes batches for the learner from trajectories: values and log-probabilities, then advantages and returns."""
 
 import tensorflow as tf
 

@@ -53,7 +53,7 @@ class MountainCar:
 
 
 class MountainCarContinuous(MountainCar):
-    """The valley of MountainCar with an engine whose force is continuous and has a cost.
+    """The task of MountainCar with a continuous force of the engine, which has a cost.
 
     An action [B, 1] float32 is the throttle, which is clipped to [-1, 1] before it drives the car. The reward is -0.1
     throttle^2, with the throttle before clipping, plus 100 at the goal.
