@@ -503,10 +503,11 @@ class Terminal(io.StringIO):
             [*CARTPOLE, "--no-such-option", "3"],
             "unrecognized arguments: --no-such-option, 3; help: tfppo train cartpole --help",
         ),
-        (["train"], "a command is missing; give one of cartpole, control, text; help: tfppo train --help"),
+        (["train"], "a command is missing: give one of cartpole, control, text; help: tfppo train --help"),
         (
             [*CARTPOLE, "--name", LONG],
-            f"name is {LONG!r}; it must be a folder name without slashes; help: tfppo train cartpole --help",
+            f"name is {LONG!r}; it must be a folder name of printable characters without slashes; "
+            "help: tfppo train cartpole --help",
         ),
     ],
     ids=["unknown", "missing", "long"],

@@ -33,7 +33,7 @@ METRICS = {  # meaning by name; a run has the metrics of its application
     "schedule/entropy_coeff": "coefficient of the entropy bonus in the iteration",
     "schedule/kl_coeff": "coefficient of the KL penalty in the iteration",
     "guard/skipped_updates": "number of updates skipped so far because a value in them was not finite",
-    "time/env_steps_per_s": "transitions collected and trained on per second in the latest iteration (with fused: call)",
+    "time/env_steps_per_s": "transitions collected and trained on per second in the latest iteration, or fused call",
     "time/tokens_per_s": "response tokens sampled and trained on per second in the latest iteration",
     "time/rollout_s": "seconds that the iteration waited for its rollout",
     "time/update_s": "seconds that the iteration spent in its update",

@@ -24,7 +24,7 @@ class RunConfig:
 
     seed: Seed = 1
     """Seed of all random numbers in the run."""
-    name: Annotated[str | None, Must(_is_folder_name, "a folder name without slashes")] = None
+    name: Annotated[str | None, Must(_is_folder_name, "a folder name of printable characters without slashes")] = None
     """Name of the run's folder. None: the name of the task or environment, and the seed."""
     runs_dir: Path = Path("runs")
     """Folder that holds the run folders."""
