@@ -172,7 +172,7 @@ def _updates(trainer: ControlTrainer, mode: str, rollout: Rollout) -> Iterator[t
 
 
 def _fused_iterations(trainer: ControlTrainer, mode: str, _: Any) -> Iterator[tuple[dict[str, float], int]]:
-    """Yields as many iterations a call as a run does, except one in the first call."""
+    """Yields as many iterations per call as a run does, except one in the first call."""
     run, program = trainer.config.run, fuse(trainer.collector, trainer.learner, mode)
     count = 1
     while True:

@@ -52,8 +52,9 @@ class PPOConfig:
     adaptive_kl_target: Positive = 0.01
     """The KL that kl_controller schulman or ziegler aims at."""
     kl_horizon: Count = 10_000
-    """Horizon of kl_controller ziegler. text: in responses. control: in transitions. control with lstm_units: in
-    environments, of which each rollout has num_envs."""
+    """Horizon of kl_controller ziegler, in responses (text) or transitions (control).
+    With lstm_units, it is in environments, of which each rollout has num_envs.
+    """
     target_kl: PositiveOrNone = None
     """Ends an iteration at the first minibatch with an approximate KL above 1.5 times this value. None: never."""
     max_grad_norm: PositiveOrNone = 0.5

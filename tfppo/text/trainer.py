@@ -127,7 +127,7 @@ class TextTrainer:
         return (
             f"task {self.task.name} ({self.task.description}), {type(model).__name__} of "
             f"{model.count_params() / 1e6:.1f}M parameters ({trained / 1e6:.2f}M trained), "
-            f"{self.config.text.batch_size} responses an iteration"
+            f"{self.config.text.batch_size} responses per iteration"
         )
 
     @property
