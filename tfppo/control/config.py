@@ -37,7 +37,7 @@ class ControlConfig:
     auto: graph if the environment has an in-graph form, gymnasium otherwise.
     """
     vectorization: Literal["auto", "native", "sync", "async", "envpool"] = "auto"
-    """How Gymnasium environments are vectorized. native: one NumPy program for all of them.
+    """Vectorization of Gymnasium environments. native: one NumPy program for all of them.
     sync: one after the other in this process. async: each in its own process.
     envpool: EnvPool's environments, in threads (needs the envpool extra).
     auto: native if the environment has a native form, sync otherwise.

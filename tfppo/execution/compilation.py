@@ -36,7 +36,7 @@ def choose_compilation(
       device: The device of the run, for example "/CPU:0".
       rows: Rows per step. These are environments in a rollout and items of a minibatch in an update.
       gradient_steps: Gradient steps in the whole run.
-      recurrent: Whether the policy is recurrent.
+      recurrent: True if the policy is recurrent.
 
     Returns:
       "xla", "graph" or "eager".

@@ -20,7 +20,7 @@ def apply_execution_settings(threads: int, deterministic: bool) -> int:
 
     Args:
       threads: Number of threads within an operation, and number of operations that run in parallel. 0 uses all cores.
-      deterministic: Whether TensorFlow runs deterministic operations only.
+      deterministic: True if TensorFlow must run only deterministic operations.
 
     Returns:
       The number of threads, also if `threads` is 0.

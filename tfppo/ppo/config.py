@@ -21,13 +21,13 @@ class PPOConfig:
     learning_rate: Positive = 4e-3
     """Step size of Adam at the start of the run."""
     learning_rate_schedule: Schedule = "linear"
-    """How the learning rate changes over the run; linear and cosine end at 0 (Huang et al. 2022, detail 4)."""
+    """Schedule of the learning rate over the run; linear and cosine end at 0 (Huang et al. 2022, detail 4)."""
     warmup_iterations: AtLeastZero = 0
     """Number of iterations at the start in which the learning rate rises linearly (the article, Q2)."""
     clip_ratio: Positive = 0.2
     """Epsilon of the clipped surrogate loss (Schulman et al. 2017, eq. 7)."""
     clip_ratio_schedule: Schedule = "constant"
-    """How the clip ratio changes over the run; linear and cosine end at 0."""
+    """Schedule of the clip ratio over the run; linear and cosine end at 0."""
     dual_clip: Annotated[float | None, Gt(1)] = None
     """Bound c > 1 of dual clipping: where A < 0, the surrogate objective is at least c A (Ye et al. 2020). None: off.
     """
@@ -38,11 +38,11 @@ class PPOConfig:
     entropy_coeff: NotNegative = 0.01
     """Weight of the entropy bonus at the start of the run."""
     entropy_coeff_schedule: Schedule = "constant"
-    """How the weight of the entropy bonus changes over the run; linear and cosine end at 0."""
+    """Schedule of the weight of the entropy bonus over the run; linear and cosine end at 0."""
     kl_coeff: NotNegative = 0.0
     """Weight of the KL penalty (Schulman et al. 2017, eq. 8) at the start of the run. 0: the KL is only measured."""
     kl_in: Literal["loss", "reward"] = "loss"
-    """Where the KL penalty is applied. loss: as a term of the loss.
+    """Place of the KL penalty. loss: a term of the loss.
     reward, for text only: subtracted from each reward (Ziegler et al. 2019).
     """
     kl_controller: Literal["fixed", "schulman", "ziegler"] = "fixed"

@@ -201,7 +201,7 @@ class Trainer(Protocol):
 
 
 class Application(NamedTuple, Generic[C]):
-    """What the driver needs to make a trainer from a run's folder."""
+    """The parts that the driver needs to make a trainer from a run's folder."""
 
     kind: str  # name of the section of config.yaml that only this application has
     config_class: type[C]  # class of the settings

@@ -32,7 +32,7 @@ class ControlPolicy(Policy, Protocol):
 
     @property
     def is_recurrent(self) -> bool:
-        """Whether the policy has a memory of the episode."""
+        """True if the policy has a memory of the episode."""
         return bool(self.actor_memory_specs)
 
     @property
