@@ -96,7 +96,7 @@ def measure(arguments: argparse.Namespace, side: str, num_envs: int, rollout_len
 
 
 def summarise(rounds: list[dict[str, dict]]) -> dict[str, object]:
-    """Summarises the runs of one size, one run of each variant per round. A ratio above 1 means that tfppo is faster.
+    """Summarizes the runs of one size, one run of each variant per round. A ratio above 1 means that tfppo is faster.
 
     The speeds are over all blocks of all rounds.
     """

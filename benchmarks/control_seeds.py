@@ -108,7 +108,7 @@ def over_seeds(evaluations: list[dict]) -> dict[str, str]:
 def write_table(evaluations: list[dict], command: str, path: Path) -> None:
     """Writes control_ID.md."""
     first, goal = evaluations[0], goal_of(evaluations[0])
-    whose = "" if ":" in first["env"] else "gymnasium's "
+    whose = "" if ":" in first["env"] else "Gymnasium's "
     lines = [
         f"# {first['env']}, seed by seed",
         "",

@@ -187,7 +187,7 @@ def collect(settings, parameters, episodes, key):
 
 
 def loss_of(parameters, items, count, settings):
-    """Computes the loss of a micro-batch of a minibatch with normalised advantages and `count` masked entries."""
+    """Computes the loss of a micro-batch of a minibatch with normalized advantages and `count` masked entries."""
 
     def mean(values):
         return jnp.where(items.mask, values, 0.0).sum() / count

@@ -1,4 +1,4 @@
-"""Catch with image observations [bsuite; Osband et al. 2020].
+"""Catch with image observations (bsuite; Osband et al. 2020).
 
 A ball falls through a grid, and a paddle at the bottom must catch it. The environment draws its images in the graph,
 and the policy reads them with NatureCNN. The command that trains it::

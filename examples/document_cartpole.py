@@ -3,7 +3,7 @@
 It keeps the article's hyperparameters: learning_rate 0.01, clip_ratio 0.2, entropy_coeff 0.01, gamma 0.99,
 batch_size 32, episode_len 100. Three settings differ, because 0.01 is a high learning rate for Adam:
 
-- The learning rate goes linearly to 0 (`anneal`). Otherwise a policy that has learnt is sometimes lost again.
+- The learning rate goes linearly to 0 (`anneal`). Otherwise a policy that has learned is sometimes lost again.
 - Each rollout of 100 transitions is used for one epoch, where `PPO` has four. With four, seed 1 ended at 63 of 100.
 - 400 train_steps are enough, where the article takes 1000.
 

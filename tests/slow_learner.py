@@ -83,7 +83,7 @@ def evaluate(weights, inputs, actions):
 
 
 def divergences(batch, log_probs, logits):
-    """Returns the penalised KL of each entry: to the reference, exact to the old policy, or estimated from samples."""
+    """Returns the penalized KL of each entry: to the reference, exact to the old policy, or estimated from samples."""
     if batch.reference_log_probs is not None:
         return (log_probs - batch.reference_log_probs) ** 2 / 2
     if batch.old_distribution is not None:

@@ -1,6 +1,7 @@
-"""Defines `PPO`, the class of the article's sketch, with the same names and meaning.
+"""Defines `PPO`, the class of the article's sketch (section 5.2), with the same names and meaning.
 
-It uses the same learner as the rest of the package.
+The article is the Chinese text that tfppo began with; docs/article/sketch.md compares its sketch with this class. The
+class uses the same learner as the rest of the package.
 """
 
 import dataclasses
@@ -197,8 +198,8 @@ class PPO:
           batch_size: Number of transitions per minibatch. At least 2, because their advantages are whitened.
           episode_len: Number of steps per update, and the maximum length of an episode.
           gamma: Discount factor.
-          anneal: Decrease the learning rate linearly to 0 over the updates (Huang et al. 2022, detail 4).
-          verbose: Print a line every 100 updates, as the sketch does.
+          anneal: Decreases the learning rate linearly to 0 over the updates (Huang et al. 2022, detail 4).
+          verbose: Prints a line every 100 updates, as the sketch does.
 
         Returns:
           Total rewards of the episodes that ended or lasted `episode_len` steps, in time order.
@@ -207,7 +208,7 @@ class PPO:
           UsageError: If there is no environment, or a number is out of its bounds.
         """
         if self.env is None:
-            raise UsageError("env is None, but learn needs an environment: PPO(gymnasium.make(...), ...)")
+            raise UsageError("env is None; learn needs an environment: give one, as in PPO(gymnasium.make(...), ...)")
         _check_whole(1, train_steps=train_steps, episode_len=episode_len)
         _check_whole(2, batch_size=batch_size)
         check_value("gamma", gamma, "between 0 and 1", lambda v: 0 <= v <= 1)
@@ -294,8 +295,8 @@ def _check_environment(env: gymnasium.Env, state_dim: int, action_dim: int) -> N
         )
     if env.observation_space.shape != (state_dim,):
         raise UsageError(
-            f"state_dim is {state_dim}, but the environment's states have shape {env.observation_space.shape}; give an "
-            "environment with vectors as states, and their width as state_dim"
+            f"state_dim is {state_dim} and the environment's states have shape {env.observation_space.shape}; they "
+            "must be vectors with state_dim numbers: change state_dim, or use another environment"
         )
     if env.action_space.n != action_dim:
         raise UsageError(

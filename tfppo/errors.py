@@ -13,7 +13,7 @@ class UsageError(ValueError):
     exits with code 2. Any other exception is a defect of tfppo and keeps its traceback.
 
     Args:
-      text: the message. Characters that cannot be printed, for example in a path or in a message of another library,
+      text: The message. Characters that cannot be printed, for example in a path or in a message of another library,
         are replaced by escape sequences.
     """
 

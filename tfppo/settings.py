@@ -60,16 +60,16 @@ def exact_div(dividend: int, divisor: int, dividend_name: str, divisor_name: str
     """Divides two integers that must divide without a remainder.
 
     Args:
-      dividend: the number to divide.
-      divisor: the number to divide by.
-      dividend_name: name of the dividend in the error message.
-      divisor_name: name of the divisor in the error message.
+      dividend: The number to divide.
+      divisor: The number to divide by.
+      dividend_name: Name of the dividend in the error message.
+      divisor_name: Name of the divisor in the error message.
 
     Returns:
       The quotient.
 
     Raises:
-      UsageError: if there is a remainder. The message names both numbers.
+      UsageError: If there is a remainder. The message names both numbers.
     """
     if dividend % divisor:
         raise UsageError(
@@ -87,19 +87,19 @@ def from_yaml(config_class: type[Config], text: str) -> Config:
     """Reads a config dataclass from YAML text.
 
     Args:
-      config_class: the class of the config.
-      text: the YAML text. Omitted settings keep their defaults. The setting names of version 0.1 are accepted too.
+      config_class: The class of the config.
+      text: The YAML text. Omitted settings keep their defaults. The setting names of version 0.1 are accepted too.
 
     Returns:
       The config.
 
     Raises:
-      UsageError: if the text is not valid YAML, has an unknown setting or has an invalid value.
+      UsageError: If the text is not valid YAML, has an unknown setting or has an invalid value.
     """
     try:
         plain = yaml.safe_load(text)
     except Exception as error:  # an invalid date or very deep nesting does not raise a YAMLError
-        raise UsageError(f"the text is not valid YAML: {one_line(error)}") from None
+        raise UsageError(f"the text is not valid YAML ({one_line(error)}): correct it") from None
     return _from_plain(config_class(), plain, config_class.__name__)
 
 
@@ -138,14 +138,14 @@ def with_settings(config: Config, settings: Mapping[str, object]) -> Config:
     """Returns a copy of a run's config in which some settings are replaced.
 
     Args:
-      config: a dataclass with config dataclasses as fields, its parts. No two parts have a field of the same name.
-      settings: the new values by field name, for any of the parts.
+      config: A dataclass with config dataclasses as fields, its parts. No two parts have a field of the same name.
+      settings: The new values by field name, for any of the parts.
 
     Returns:
       The new config.
 
     Raises:
-      UsageError: if no part has a setting of that name, or if a value is invalid.
+      UsageError: If no part has a setting of that name, or if a value is invalid.
     """
     settings = with_new_names(settings)
     parts = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
@@ -161,13 +161,13 @@ def check_value(name: str, value: T, wanted: str, holds: Callable[[T], bool]) ->
     """Checks one value.
 
     Args:
-      name: name of the value in the error message.
-      value: the value to check.
-      wanted: the allowed values in words. They complete the error `name is ...; it must be ...`.
-      holds: returns true for an allowed value.
+      name: Name of the value in the error message.
+      value: The value to check.
+      wanted: The allowed values in words. They complete the error `name is ...; it must be ...`.
+      holds: Returns true for an allowed value.
 
     Raises:
-      UsageError: if the value is not allowed.
+      UsageError: If the value is not allowed.
     """
     if not holds(value):
         raise UsageError(f"{name} is {shown(value)}; it must be {wanted}")
@@ -182,10 +182,10 @@ def check_fields(config: "DataclassInstance") -> None:
     paths must have printable characters only.
 
     Args:
-      config: the dataclass instance to check.
+      config: The dataclass instance to check.
 
     Raises:
-      UsageError: if a value is invalid. The message names the first such field.
+      UsageError: If a value is invalid. The message names the first such field.
     """
     plain = typing.get_type_hints(type(config))
     for name, hint in typing.get_type_hints(type(config), include_extras=True).items():
@@ -203,9 +203,9 @@ def _unmet(value: object, plain: Any, hint: Any) -> Iterator[str]:
     """Yields descriptions of what a value must be but is not.
 
     Args:
-      value: the value of a field.
-      plain: the annotation of the field without constraints.
-      hint: the annotation of the field with constraints.
+      value: The value of a field.
+      plain: The annotation of the field without constraints.
+      hint: The annotation of the field with constraints.
     """
     if not _is_a(value, plain):
         yield getattr(plain, "__name__", str(plain)) if not typing.get_args(plain) else _wanted(plain)

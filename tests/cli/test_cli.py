@@ -42,7 +42,7 @@ def assert_one_line(err):
     assert err.startswith("tfppo: "), err
     assert err.endswith("\n") and len(err.splitlines()) == 1, err
     assert len(err) > len("tfppo: \n") and "Traceback" not in err
-    assert err[:-1].isprintable() and not set(err) & set("╭│╰─") and "---" not in err, err  # no box, no colours
+    assert err[:-1].isprintable() and not set(err) & set("╭│╰─") and "---" not in err, err  # no box, no colors
 
 
 def contents(folder):
@@ -504,10 +504,11 @@ class Terminal(io.StringIO):
             [*CARTPOLE, "--no-such-option", "3"],
             "unrecognized arguments: --no-such-option, 3; help: tfppo train cartpole --help",
         ),
-        (["train"], "a command is missing; give one of cartpole, control, text; help: tfppo train --help"),
+        (["train"], "a command is missing: give one of cartpole, control, text; help: tfppo train --help"),
         (
             [*CARTPOLE, "--name", LONG],
-            f"name is {LONG!r}; it must be a plain folder name; help: tfppo train cartpole --help",
+            f"name is {LONG!r}; it must be a folder name of printable characters without slashes; "
+            "help: tfppo train cartpole --help",
         ),
     ],
     ids=["unknown", "missing", "long"],

@@ -181,14 +181,14 @@ def test_a_stop_is_a_stop_of_all(training, tmp_path, capsys):
     folders, calls = training([NUMBERS, "stopped", NUMBERS, NUMBERS])
     assert [folder.name for folder in folders] == ["task-seed1"] and len(calls) == 2
     out = capsys.readouterr().out
-    assert "stopped in seed 2; not trained: --seeds 3,4\n" in out
+    assert "stopped in seed 2; train the remaining seeds with --seeds 3,4\n" in out
     assert "greedy mean over 1 seeds" in out and not (tmp_path / "plot-task.png").exists()
 
 
 def test_an_interrupt_outside_of_training_is_a_stop_of_all(training, tmp_path, capsys):
     with pytest.raises(KeyboardInterrupt):
         training([KeyboardInterrupt(), NUMBERS])
-    assert capsys.readouterr().out.endswith("stopped in seed 1; not trained: --seeds 2\n")
+    assert capsys.readouterr().out.endswith("stopped in seed 1; train the remaining seeds with --seeds 2\n")
     assert [path.name for path in tmp_path.iterdir()] == ["task-seed1"]
     with pytest.raises(KeyboardInterrupt):
         training([NUMBERS, KeyboardInterrupt()])
@@ -220,7 +220,7 @@ def test_ctrl_c_saves_the_seed_that_is_under_way_and_begins_no_other(last, tmp_p
     assert not run_folder.is_finished(folder) and run_folder.read_evaluation(folder) is None
     out = capsys.readouterr().out
     assert f"tfppo resume {folder}\n" in out
-    assert out.endswith("stopped in seed 5; not trained: --seeds 3,4\n")
+    assert out.endswith("stopped in seed 5; train the remaining seeds with --seeds 3,4\n")
     monkeypatch.undo()
     assert cli.main(["resume", str(folder)]) == 0
     assert run_folder.is_finished(folder) and run_folder.read_evaluation(folder) is not None

@@ -465,7 +465,7 @@ def test_intervals_thin_out_rows_and_checkpoints_and_zero_episodes_the_evaluatio
 
 
 @pytest.mark.fault(
-    "Ctrl-C stops a run on gymnasium's environments, and the run is resumed",
+    "Ctrl-C stops a run on Gymnasium's environments, and the run is resumed",
     "The environments continue where they were. The resumed run ends with the same bits.",
 )
 @pytest.mark.parametrize("vectorization", ["auto", "sync"])

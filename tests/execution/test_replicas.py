@@ -165,7 +165,7 @@ def test_workers_with_other_settings_do_not_begin(tmp_path):
     processes = start_workers(command)
     for process, (_, err) in zip(processes, end(processes), strict=True):
         assert process.returncode == 2 and len(err.splitlines()) == 1, err
-        assert "worker 1 of 2 has other settings than worker 0" in err
+        assert "worker 1 of 2 and worker 0 have different settings" in err
 
 
 @pytest.mark.fault("SIGTERM at one of several workers", "All workers stop with a checkpoint.")

@@ -1,4 +1,4 @@
-"""Tests that CartPole-v1 is learnt with several seeds, by greedy returns on Gymnasium's environment."""
+"""Tests that CartPole-v1 is learned with several seeds, by greedy returns on Gymnasium's environment."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Tests that control is learnt with recipes, with action masks, from images, and in tasks that need memory."""
+"""Tests that control is learned with recipes, with action masks, from images, and in tasks that need memory."""
 
 import pytest
 import tensorflow as tf

@@ -215,7 +215,7 @@ def break_from(trainer, iteration, until=10**6, field="rewards"):
 
 @pytest.mark.fault(
     "A reward or an observation is not finite",
-    "The update is skipped and counted. Weights, optimizer and normalisation statistics stay finite.",
+    "The update is skipped and counted. Weights, optimizer and normalization statistics stay finite.",
 )
 @pytest.mark.fault(
     "Five updates in a row are skipped", "The run ends with a one-line error that names the quantity and the iteration."

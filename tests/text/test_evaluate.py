@@ -1,4 +1,4 @@
-"""Evaluation of a policy and its reference policy, and the quality of the shipped language model."""
+"""Evaluation of a policy and its reference policy, and the quality of the included language model."""
 
 import os
 

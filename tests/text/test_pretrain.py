@@ -186,7 +186,7 @@ def test_training_that_diverges_is_told(small_corpus, tmp_path):
 def test_a_disk_without_room_is_told_before_training(monkeypatch, tmp_path):
     full = shutil.disk_usage(tmp_path)._replace(free=0)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
-    with pytest.raises(UsageError, match="cannot write .*mine: its disk has 0 bytes free, but more than [0-9,]+"):
+    with pytest.raises(UsageError, match="cannot write .*mine .its disk has 0 bytes free, but more than [0-9,]+"):
         pretrain.pretrain_run(CONFIGS["gpt2"], "mine", tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""Tests that equal seeds give equal runs, and that all modes of compilation compute the same update."""
+"""Tests that equal seeds give equal runs, and that all compilation modes compute the same update."""
 
 import dataclasses
 import json

@@ -1,1 +1,1 @@
-"""Data and models that are part of the package; NOTICE names their sources and licences."""
+"""Data and models that are part of the package; NOTICE names their sources and licenses."""

@@ -1,4 +1,4 @@
-"""Defines the command `tfppo bench`, which measures the modes of compilation on this machine."""
+"""Defines the command `tfppo bench`, which measures the compilation modes on this machine."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Bench(ControlSettings):
-    """Measure the duration of each phase of a control run in each mode of compilation. No files are written."""
+    """Measure the duration of each phase of a control run in each compilation mode. No files are written."""
 
     compile: UseCounterAction[int] = 0
-    """Compare the modes of compilation. This is the only measurement, so the option can be omitted."""
+    """Compares the compilation modes. This is the only measurement, so the option can be left out."""
     eager: bool = False
-    """Also measure eager execution, which is slow."""
+    """Also measures eager execution, which is slow."""
     repetitions: int = 10
     """Number of timed calls, after a first call that compiles. At least 1."""
 

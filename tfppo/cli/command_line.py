@@ -71,7 +71,7 @@ def _defaults(arguments: Sequence[str]) -> dict[type[Command], Command]:
         whether an option was given or has its default.
     """
     if arguments[:1] == ["train"] and None not in (last_value(arguments, "--seed"), last_value(arguments, "--seeds")):
-        raise UsageError("--seed and --seeds are both given; give --seed for one run, or --seeds for several runs")
+        raise UsageError("--seed and --seeds are both given: give --seed for one run, or --seeds for several runs")
     env, task = last_value(arguments, "--env"), last_value(arguments, "--task")
     control = make_control_config(env) if env else make_control_config()
     text = make_text_config()

@@ -1,6 +1,6 @@
 """Plots several runs in one picture, for `tfppo plot` and `--seeds`.
 
-Runs that differ only in their seed form a group. Each group is labelled with the settings in which the groups differ.
+Runs that differ only in their seed form a group. Each group is labeled with the settings in which the groups differ.
 """
 
 from collections.abc import Sequence
@@ -75,13 +75,13 @@ def group_runs(folders: Sequence[Path]) -> list[Group]:
       UsageError: If there are no runs, a run is given twice, a folder is not a run, or control and text are mixed.
     """
     if not folders:
-        raise UsageError("no run is given; give the folders of runs, such as runs/cartpole-seed1")
+        raise UsageError("no run is given: give the folders of runs, such as runs/cartpole-seed1")
     kinds: dict[bool, Path] = {}
     seen: set[Path] = set()
     found: dict[tuple[tuple[str, object], ...], list[Path]] = {}
     for folder in folders:
         if folder.resolve() in seen:
-            raise UsageError(f"{folder} is given twice; give each run once")
+            raise UsageError(f"{folder} is given twice: give each run once")
         seen.add(folder.resolve())
         is_text = run_folder.kind_of(folder) == "text"
         kinds.setdefault(is_text, folder)
@@ -146,11 +146,11 @@ def _curve(folder: Path, x: str, metric: str) -> tuple[np.ndarray, np.ndarray]:
     if not rows:
         raise UsageError(f"{folder / run_folder.METRICS} has no rows: train the run for at least one iteration")
     if metric not in rows[0]:
-        raise UsageError(f"{folder} has no metric {metric}; its metrics are {', '.join(rows[0])}")
+        raise UsageError(f"{folder} has no metric {metric}: choose one of {', '.join(rows[0])}")
     points = np.array([(row[x], row[metric]) for row in rows])
     points = points[np.isfinite(points[:, 1])]  # the mean return is NaN until the first episode has finished
     if not len(points):
-        raise UsageError(f"{folder} has no value of {metric} so far: train the run for longer, or omit it")
+        raise UsageError(f"{folder} has no value of {metric} so far: train the run for longer, or leave it out")
     return points[:, 0], points[:, 1]
 
 

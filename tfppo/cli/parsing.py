@@ -96,7 +96,7 @@ def _one_line(event: errors.ParseErrorEvent, reached: type[Command] | Group) -> 
         case errors.UnrecognizedArgs():
             return _unrecognized(event.tokens, reached)
         case errors.MissingSubcommand():
-            return f"a command is missing; give one of {', '.join(event.subcommand_spec.parser_from_name)}"
+            return f"a command is missing: give one of {', '.join(event.subcommand_spec.parser_from_name)}"
         case errors.MissingArgs():
             missing = ", ".join(_explained(context.arg) for context in event.missing_arguments)
             return f"a required argument is missing: {missing}"

@@ -18,7 +18,7 @@ class Evaluate:
     """Evaluate a checkpoint of a run.
 
     Control: plays episodes with the greedy policy and with the stochastic policy. Text: scores responses to held-out
-    prompts, and compares them with those of the reference model.
+    prompts, and compares them with those of the reference policy.
     """
 
     folder: Positional[Path]
@@ -77,9 +77,9 @@ class Generate:
     temperature: NotNegative = 1.0
     """Sampling temperature. 0: always the most probable token."""
     top_k: CountOrNone = None
-    """Sample only from the k most probable tokens. None: from all tokens."""
+    """Samples only from the k most probable tokens. None: from all tokens."""
     top_p: Annotated[float | None, Interval(gt=0, le=1)] = None
-    """Sample only from the most probable tokens whose probabilities sum to this value. None: from all tokens."""
+    """Samples only from the most probable tokens whose probabilities sum to this value. None: from all tokens."""
     seed: Seed = 0
     """Seed of the samples."""
     checkpoint: str = "latest"
@@ -87,7 +87,7 @@ class Generate:
 
     def __post_init__(self) -> None:
         if not self.prompt:
-            raise UsageError("there is no prompt; give at least one, such as --prompt 'This film'")
+            raise UsageError("no prompt is given: give at least one, such as --prompt 'This film'")
         check_fields(self)
 
     def __call__(self) -> None:
@@ -97,7 +97,7 @@ class Generate:
           UsageError: If the folder is not a text run, a prompt is empty or too long, or the checkpoint cannot be read.
         """
         if run_folder.kind_of(self.folder) != "text":
-            raise UsageError(f"{self.folder} is a control run; generate needs the folder of a text run")
+            raise UsageError(f"{self.folder} is a control run; generate needs a text run: give the folder of one")
         import_tensorflow()
         from tfppo.text import run
 

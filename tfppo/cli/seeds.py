@@ -1,4 +1,4 @@
-"""Trains one run per seed, one after the other, and summarises their results (`tfppo train ... --seeds 1,2,3`)."""
+"""Trains one run per seed, one after the other, and summarizes their results (`tfppo train ... --seeds 1,2,3`)."""
 
 import functools
 import operator
@@ -19,7 +19,7 @@ Settings = TypeVar("Settings", ControlRunConfig, TextRunConfig)
 LARGEST = 2**31 - 1
 CONTROL_SCORES = {"greedy mean": ("mean",), "stochastic mean": ("stochastic", "mean")}
 TEXT_SCORES = {"score": ("score", "policy", "mean"), "gain": ("gain",), "KL": ("kl",)}
-"""Columns of the table that are summarised over the seeds, and their keys in `evaluation.json`."""
+"""Columns of the table that are summarized over the seeds, and their keys in `evaluation.json`."""
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
@@ -40,7 +40,7 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     seeds = tuple(map(int, parts))
     twice = [str(seed) for seed in dict.fromkeys(seeds) if seeds.count(seed) > 1]
     if twice:
-        raise UsageError(f"seeds is {text!r}, which has {', '.join(twice)} more than once; give each seed once")
+        raise UsageError(f"seeds is {text!r}, which has {', '.join(twice)} more than once: give each seed once")
     return seeds
 
 
@@ -114,7 +114,7 @@ def _with_seed(config: Settings, seed: int) -> Settings:
 
 def _tell_stopped(seed: int, rest: Sequence[int]) -> None:
     if rest:
-        print(f"stopped in seed {seed}; not trained: --seeds {','.join(map(str, rest))}", flush=True)
+        print(f"stopped in seed {seed}; train the remaining seeds with --seeds {','.join(map(str, rest))}", flush=True)
     else:
         print(f"stopped in seed {seed}, the last one", flush=True)
 

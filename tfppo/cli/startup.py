@@ -32,7 +32,7 @@ def import_tensorflow(keep_programs: bool = True) -> None:
     plot at the end of a run imports it.
 
     Args:
-      keep_programs: Cache the programs that XLA compiles for later runs, see `execution.xla_cache`.
+      keep_programs: Caches the programs that XLA compiles for later runs, see `execution.xla_cache`.
     """
     # If a worker dies, TensorFlow's C++ code prints many lines in the other workers. tfppo prints one line instead.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3" if VARIABLE in os.environ else "1")

@@ -24,7 +24,7 @@ class _Training:
 
     seeds: Annotated[str | None, arg(metavar="1,2,3")] = None
     """Several seeds instead of --seed, separated by commas. None: one run with --seed.
-    One run is trained per seed, one after the other. A table and a picture summarise the runs."""
+    One run is trained per seed, one after the other. A table and a picture summarize the runs."""
 
     def __post_init__(self) -> None:
         if self.seeds is not None:

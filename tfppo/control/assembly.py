@@ -28,8 +28,8 @@ def make_environment(
     """Makes the environment of a run.
 
     Args:
-      control: the settings.
-      num_envs: number of copies of a Gymnasium environment; in-graph environments do not use it.
+      control: The settings.
+      num_envs: Number of copies of a Gymnasium environment; in-graph environments do not use it.
       in_graph: True makes the in-graph environment, False makes Gymnasium's vector environments.
 
     Returns:
@@ -37,7 +37,7 @@ def make_environment(
       copy.
 
     Raises:
-      UsageError: if there is no such environment, or it cannot be made.
+      UsageError: If there is no such environment, or it cannot be made.
     """
     if not in_graph:
         environments = make_vector_environments(control.env, num_envs, control.vectorization, control.double_buffer)
@@ -64,18 +64,18 @@ def make_policy(
     """Makes the policy of a run: recurrent, or an actor and a critic with shared or separate layers.
 
     Args:
-      observation_space: the space of a single environment's observations.
-      action_space: the space of a single environment's actions.
-      control: the settings.
-      seed: seed of the initial weights.
-      actor: the user's actor; None makes one from the settings.
-      critic: the user's critic; None makes one from the settings.
+      observation_space: The space of a single environment's observations.
+      action_space: The space of a single environment's actions.
+      control: The settings.
+      seed: Seed of the initial weights.
+      actor: The user's actor; None makes one from the settings.
+      critic: The user's critic; None makes one from the settings.
 
     Returns:
       The policy.
 
     Raises:
-      UsageError: if a space is not supported, or if the settings and the given models do not fit together.
+      UsageError: If a space is not supported, or if the settings and the given models do not fit together.
     """
     features = control.hidden_units[-1] if control.hidden_units else 0
     head = make_head(action_space, control.box_policy, features, control.gsde_interval)
@@ -115,13 +115,13 @@ def make_collector(
     """Makes the collector that acts in an environment; all episodes start from the beginning.
 
     Args:
-      policy: the policy that acts.
-      environment: an in-graph environment, or a list of vector environments.
-      normalization: normalization of observations and rewards.
-      control: the settings.
-      seed: seed of resets and actions.
-      mode: compilation mode: "xla", "graph" or "eager".
-      replicas: the replicas that share the environments.
+      policy: The policy that acts.
+      environment: An in-graph environment, or a list of vector environments.
+      normalization: Normalization of observations and rewards.
+      control: The settings.
+      seed: Seed of resets and actions.
+      mode: Compilation mode: "xla", "graph" or "eager".
+      replicas: The replicas that share the environments.
 
     Returns:
       A `GraphCollector` for an in-graph environment, a `GymnasiumCollector` for vector environments.

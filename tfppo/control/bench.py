@@ -83,16 +83,16 @@ def compare_modes(
     rollout. Before every call, the weights and all other state are set to their initial values.
 
     Args:
-      config: the settings of the run; `compile_rollout` and `compile_update` have no effect.
-      modes: the modes to measure; the rule of "auto" chooses between "xla" and "graph".
-      repetitions: number of calls after the first one, at least 1.
-      progress: function that gets the finished share of the work, up to 1.
+      config: The settings of the run; `compile_rollout` and `compile_update` have no effect.
+      modes: The modes to measure; the rule of "auto" chooses between "xla" and "graph".
+      repetitions: Number of calls after the first one, at least 1.
+      progress: Function that gets the finished share of the work, up to 1.
 
     Returns:
       The comparison.
 
     Raises:
-      UsageError: as `ControlTrainer` does.
+      UsageError: As `ControlTrainer` does.
     """
     run = dataclasses.replace(config.run, compile_rollout="auto", compile_update="auto", distribute="none")
     trainer = ControlTrainer(dataclasses.replace(config, run=run))
@@ -172,7 +172,7 @@ def _updates(trainer: ControlTrainer, mode: str, rollout: Rollout) -> Iterator[t
 
 
 def _fused_iterations(trainer: ControlTrainer, mode: str, _: Any) -> Iterator[tuple[dict[str, float], int]]:
-    """Yields as many iterations a call as a run does, except one in the first call."""
+    """Yields as many iterations per call as a run does, except one in the first call."""
     run, program = trainer.config.run, fuse(trainer.collector, trainer.learner, mode)
     count = 1
     while True:

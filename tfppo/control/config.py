@@ -1,6 +1,6 @@
 """The settings of a control run.
 
-This module imports no TensorFlow, so that the command line starts fast.
+This module does not import TensorFlow, so that the command line starts fast.
 """
 
 from dataclasses import dataclass, field
@@ -37,7 +37,7 @@ class ControlConfig:
     auto: graph if the environment has an in-graph form, gymnasium otherwise.
     """
     vectorization: Literal["auto", "native", "sync", "async", "envpool"] = "auto"
-    """How Gymnasium environments are vectorized. native: one NumPy program for all of them.
+    """Vectorization of Gymnasium environments. native: one NumPy program for all of them.
     sync: one after the other in this process. async: each in its own process.
     envpool: EnvPool's environments, in threads (needs the envpool extra).
     auto: native if the environment has a native form, sync otherwise.
@@ -97,7 +97,7 @@ class ControlConfig:
         if self.box_policy == "gsde" and not self.hidden_units:
             raise UsageError(
                 "box_policy is gsde and hidden_units is empty; gsde needs the features of a hidden layer: set "
-                "hidden_units, or use box_policy normal"
+                "hidden_units, or set box_policy to normal"
             )
         if self.double_buffer and self.vectorization != "async":
             raise UsageError(
@@ -107,7 +107,7 @@ class ControlConfig:
         if self.total_steps < self.batch_size:
             raise UsageError(
                 f"total_steps is {self.total_steps}; it must be at least one rollout of num_envs x rollout_length = "
-                f"{self.batch_size} steps: raise total_steps, or reduce num_envs or rollout_length"
+                f"{self.batch_size} steps: raise total_steps, or lower num_envs or rollout_length"
             )
 
     @property

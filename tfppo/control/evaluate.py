@@ -28,9 +28,9 @@ class Player:
     It normalizes observations, keeps the policy's memory, and converts actions to the form that the environment takes.
 
     Args:
-      policy: the policy that acts.
-      environment: a vector environment with B copies and autoreset mode NEXT_STEP.
-      normalization: normalization of observations; None leaves them unchanged.
+      policy: The policy that acts.
+      environment: A vector environment with B copies and autoreset mode NEXT_STEP.
+      normalization: Normalization of observations; None leaves them unchanged.
       greedy: True takes the most probable actions; False samples actions as in training.
     """
 
@@ -53,7 +53,7 @@ class Player:
         """Resets the environment, and steps it without end.
 
         Args:
-          seed: seed of the environment and of sampled actions.
+          seed: Seed of the environment and of sampled actions.
 
         Yields:
           Rewards, float [B], and whether an episode has just ended, bool [B]. The first pair belongs to the reset: its
@@ -110,14 +110,14 @@ def episode_returns(
     short episodes.
 
     Args:
-      policy: the policy that acts.
-      env: the environment ID, as for `vector.make_vector_environment`.
-      episodes: number of episodes.
-      seed: seed of the environment and of sampled actions.
-      vectorization: as for `vector.make_vector_environment`.
-      normalization: normalization of observations; None leaves them unchanged.
+      policy: The policy that acts.
+      env: The environment ID, as for `vector.make_vector_environment`.
+      episodes: Number of episodes.
+      seed: Seed of the environment and of sampled actions.
+      vectorization: As for `vector.make_vector_environment`.
+      normalization: Normalization of observations; None leaves them unchanged.
       greedy: True takes the most probable actions; False samples actions as in training.
-      progress: function that gets the number of finished episodes, after the reset and after each step.
+      progress: Function that gets the number of finished episodes, after the reset and after each step.
 
     Returns:
       Returns of the episodes, float [episodes].
@@ -156,13 +156,13 @@ def judge(
     """Evaluates a policy with greedy and with sampled actions, and shows progress bars.
 
     Args:
-      policy: the policy that acts.
-      env: the environment ID. If Gymnasium does not have it and the policy was trained in EnvPool's environment,
+      policy: The policy that acts.
+      env: The environment ID. If Gymnasium does not have it and the policy was trained in EnvPool's environment,
         EnvPool's environment is used.
-      episodes: number of episodes for each kind of actions.
-      seed: as for `episode_returns`.
-      vectorization: vectorization of the training.
-      normalization: normalization of observations; None leaves them unchanged.
+      episodes: Number of episodes for each kind of actions.
+      seed: As for `episode_returns`.
+      vectorization: Vectorization of the training.
+      normalization: Normalization of observations; None leaves them unchanged.
 
     Returns:
       The summary of the greedy episodes, with that of the sampled ones under "stochastic".
@@ -200,7 +200,7 @@ def describe(evaluation: dict[str, Any]) -> str:
     """Returns an evaluation as text: one line with the returns, and one with the hash of the weights."""
     shown = "{mean:.1f} +- {std:.1f}, from {min:g} to {max:g}"
     drawn = evaluation["stochastic"]
-    whose = "gymnasium's " if evaluation["env"] in gymnasium.registry else ""
+    whose = "Gymnasium's " if evaluation["env"] in gymnasium.registry else ""
     return (
         f"greedy return over {evaluation['episodes']} episodes of {whose}{evaluation['env']}: "
         f"{shown.format(**evaluation)}; with actions sampled as in training: {shown.format(**drawn)}\n"

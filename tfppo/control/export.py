@@ -48,13 +48,13 @@ def export_policy(
     policy acts.
 
     Args:
-      policy: the policy.
-      observation_space: the space of a single environment's observations.
-      folder: the folder to write; its parents are created.
-      normalization: normalization of observations; None leaves them unchanged.
+      policy: The policy.
+      observation_space: The space of a single environment's observations.
+      folder: The folder to write; its parents are created.
+      normalization: Normalization of observations; None leaves them unchanged.
 
     Raises:
-      UsageError: if the folder contains something else, if it cannot be written to, or if two inputs would have the
+      UsageError: If the folder contains something else, if it cannot be written to, or if two inputs would have the
         same name.
     """
     exported = _Exported(policy, observation_space, normalization or Normalization())
@@ -72,14 +72,14 @@ def input_specs(policy: ControlPolicy, observation_space: gymnasium.Space) -> di
     """Returns the inputs of an exported policy's signature `act`, by name.
 
     Args:
-      policy: the policy.
-      observation_space: the space of a single environment's observations.
+      policy: The policy.
+      observation_space: The space of a single environment's observations.
 
     Returns:
       The specs of the inputs, by name.
 
     Raises:
-      UsageError: if two inputs would have the same name.
+      UsageError: If two inputs would have the same name.
     """
     specs = [(name, _spec(part)) for name, part in _parts(observation_space)]
     if policy.actor_memory_specs:

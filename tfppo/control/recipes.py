@@ -115,13 +115,13 @@ def make_control_config(env: str = "CartPole-v1", **settings: object) -> Control
     The settings of a known environment are its recipe; those of any other environment are the defaults.
 
     Args:
-      env: the environment ID.
-      **settings: replace the settings of the recipe, by field name.
+      env: The environment ID.
+      **settings: Replace the settings of the recipe, by field name.
 
     Returns:
       The config.
 
     Raises:
-      UsageError: if a setting does not exist or its value is invalid.
+      UsageError: If a setting does not exist or its value is invalid.
     """
     return with_settings(ControlRunConfig(), {"env": env} | RECIPES.get(env, {}) | settings)

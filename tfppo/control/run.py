@@ -11,15 +11,15 @@ def train(config: ControlRunConfig, name: str | None = None, import_seconds: flo
     """Trains a policy in a new run and evaluates it.
 
     Args:
-      config: the settings.
-      name: start of the run folder's name if the settings give no name; None uses the environment ID.
-      import_seconds: seconds spent on imports before this call, for evaluation.json.
+      config: The settings.
+      name: Start of the run folder's name if the settings give no name; None uses the environment ID.
+      import_seconds: Seconds spent on imports before this call, for evaluation.json.
 
     Returns:
       The folder of the run, or None in a worker that is not the chief.
 
     Raises:
-      UsageError: if settings do not fit together, or a folder cannot be used.
+      UsageError: If settings do not fit together, or a folder cannot be used.
     """
     return driver.train(ControlTrainer, config, import_seconds, name)
 
@@ -28,15 +28,15 @@ def export(folder: Path, checkpoint: str = "latest", env: str | None = None) -> 
     """Exports the policy of a run's checkpoint as a SavedModel; see `export_policy`.
 
     Args:
-      folder: the folder of the run.
+      folder: The folder of the run.
       checkpoint: "latest", "best" or the number of an iteration.
-      env: environment ID that confirms a module import; see `given` of `run_folder.read_confirmed`.
+      env: Environment ID that confirms a module import; see `given` of `run_folder.read_confirmed`.
 
     Returns:
       The folder of the SavedModel.
 
     Raises:
-      UsageError: if the folder is not a run, has no readable checkpoint, or cannot be written to.
+      UsageError: If the folder is not a run, has no readable checkpoint, or cannot be written to.
     """
     config = run_folder.read_confirmed(folder, CONTROL.config_class, CONTROL.imported, env)
     return driver.export(ControlTrainer(driver.for_inference(config)), folder, checkpoint)

@@ -40,14 +40,14 @@ class ControlTrainer:
     """Trains a policy for control; implements `training.trainer.Trainer`.
 
     Args:
-      config: the settings of the run.
-      actor: a Keras model that replaces the default actor. It maps observations [B, ...] to logits [B, A] (those of all
+      config: The settings of the run.
+      actor: A Keras model that replaces the default actor. It maps observations [B, ...] to logits [B, A] (those of all
         choices, concatenated), to the means [B, D] of continuous actions, or to means and log standard deviations [B, 2
         D].
-      critic: a Keras model that replaces the default critic. It maps observations [B, ...] to values [B, 1].
+      critic: A Keras model that replaces the default critic. It maps observations [B, ...] to values [B, 1].
 
     Raises:
-      UsageError: if the environment does not exist, if a space is not supported, if the given models do not fit the
+      UsageError: If the environment does not exist, if a space is not supported, if the given models do not fit the
         spaces, or if the run cannot be distributed as `distribute` asks.
     """
 
@@ -212,8 +212,8 @@ class ControlTrainer:
           The number and the metrics of each iteration. With `fused`, only the last iteration of each call is yielded.
 
         Raises:
-          UsageError: if too many consecutive updates were skipped because of values that are not finite.
-          Exception: the exception that an environment raised.
+          UsageError: If too many consecutive updates were skipped because of values that are not finite.
+          Exception: The exception that an environment raised.
         """
         control = self.config.control
         if control.fused:
@@ -277,8 +277,8 @@ class ControlTrainer:
     def farewell(self, folder: Path) -> str:
         """Returns a line that names the results of a finished run and the command that shows them."""
         return (
-            f"{folder} holds {run_folder.CURVE}, {run_folder.METRICS} and the other results; to view them: tensorboard "
-            f"--logdir {run_folder.quoted(folder.parent)}"
+            f"{folder} holds {run_folder.CURVE}, {run_folder.METRICS} and the other results; view them with: "
+            f"tensorboard --logdir {run_folder.quoted(folder.parent)}"
         )
 
     def export(self, folder: Path) -> str:
@@ -287,7 +287,7 @@ class ControlTrainer:
         specs = input_specs(self.policy, self.observation_space)
         inputs = ", ".join(f"{name}=..." for name in specs)
         line = (
-            f'{folder} holds a SavedModel; to use it: policy = tf.saved_model.load("{folder}"), then '
+            f'{folder} holds a SavedModel; use it with: policy = tf.saved_model.load("{folder}"), then '
             f'policy.signatures["act"]({inputs})["actions"]'
         )
         if MEMORY[0] not in specs:

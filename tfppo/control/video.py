@@ -50,25 +50,25 @@ def record_episodes(
     normalization: Normalization | None = None,
     progress: Callable[[float], None] = lambda finished: None,
 ) -> bytes:
-    """Records greedy episodes as a GIF in real time; these are the first episodes of the seed, whatever their returns.
+    """Records greedy episodes as a GIF in real time: the first ones of the seed, not the best ones.
 
     They need not be episodes that `evaluate.episode_returns` counts: it uses native vector environments, which start
     episodes differently.
 
     Args:
-      policy: the policy that acts.
-      env: the environment ID, as for `vector.make_vector_environment`.
-      episodes: number of episodes, at most `evaluate.MAX_ENVS`.
-      seed: seed of the first episode; each next episode uses the next seed.
-      normalization: normalization of observations; None leaves them unchanged.
-      progress: function that gets the number of finished episodes; the current episode counts as a fraction of its time
+      policy: The policy that acts.
+      env: The environment ID, as for `vector.make_vector_environment`.
+      episodes: Number of episodes, at most `evaluate.MAX_ENVS`.
+      seed: Seed of the first episode; each next episode uses the next seed.
+      normalization: Normalization of observations; None leaves them unchanged.
+      progress: Function that gets the number of finished episodes; the current episode counts as a fraction of its time
         limit.
 
     Returns:
       The GIF.
 
     Raises:
-      UsageError: if the environment cannot be rendered; it says why, in one line.
+      UsageError: If the environment cannot be rendered; it says why, in one line.
     """
     with _off_screen():
         _check_renders(env)
@@ -97,13 +97,13 @@ def leave_video(
     """Writes a video to a run's folder and to TensorBoard, or prints why there is none.
 
     Args:
-      folder: the folder of the run.
-      policy: the policy that acts.
-      env: the environment ID.
-      episodes: number of episodes.
-      seed: as for `record_episodes`.
-      step: the step of the video on TensorBoard's axis.
-      normalization: as for `record_episodes`.
+      folder: The folder of the run.
+      policy: The policy that acts.
+      env: The environment ID.
+      episodes: Number of episodes.
+      seed: As for `record_episodes`.
+      step: The step of the video on TensorBoard's axis.
+      normalization: As for `record_episodes`.
     """
     if is_only_in_graph(env):
         print(f"no video: {env} has only an in-graph form, which cannot be rendered")
@@ -117,7 +117,7 @@ def leave_video(
         writer.close()
     except (UsageError, OSError) as error:
         command = run_folder.confirmed(folder, "env", env)
-        print(f"no video: {error}; after fixing this: tfppo evaluate {command} --video-episodes {episodes}")
+        print(f"no video: {error}; fix this, then record it with: tfppo evaluate {command} --video-episodes {episodes}")
     else:
         shown = "a greedy episode" if episodes == 1 else f"{episodes} greedy episodes"
         print(f"{folder / run_folder.VIDEO} shows {shown} of {env}")
@@ -152,7 +152,7 @@ def _check_renders(env: str) -> None:
     Otherwise Gymnasium would only warn, or MuJoCo would crash the process.
 
     Raises:
-      UsageError: if the environment cannot be rendered.
+      UsageError: If the environment cannot be rendered.
     """
     environment = make_vector_environment(env, 1)
     modes = environment.metadata.get("render_modes") or []

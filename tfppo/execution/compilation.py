@@ -33,10 +33,10 @@ def choose_compilation(
     Args:
       setting: "auto", "xla", "graph" or "eager".
       phase: "rollout" (a rollout in the graph), "act" (a step of a rollout in Python) or "update".
-      device: the device of the run, for example "/CPU:0".
-      rows: rows per step. These are environments in a rollout and items of a minibatch in an update.
-      gradient_steps: gradient steps in the whole run.
-      recurrent: whether the policy is recurrent.
+      device: The device of the run, for example "/CPU:0".
+      rows: Rows per step. These are environments in a rollout and items of a minibatch in an update.
+      gradient_steps: Gradient steps in the whole run.
+      recurrent: True if the policy is recurrent.
 
     Returns:
       "xla", "graph" or "eager".
@@ -57,8 +57,8 @@ def choose_token_compilation(setting: Literal["auto"] | Mode, phase: str, device
     Args:
       setting: "auto", "xla", "graph" or "eager".
       phase: "rollout" (sampling) or "update" (evaluation and training).
-      device: the device of the run, for example "/CPU:0".
-      tokens: tokens in the phase, over the whole run.
+      device: The device of the run, for example "/CPU:0".
+      tokens: Tokens in the phase, over the whole run.
 
     Returns:
       "xla", "graph" or "eager".
@@ -72,7 +72,7 @@ def compiled(function: Callable[Parameters, Result], mode: str) -> Callable[Para
     """Compiles a function in the given mode.
 
     Args:
-      function: a function of tensors.
+      function: A function of tensors.
       mode: "xla", "graph" or "eager".
 
     Returns:
@@ -98,8 +98,8 @@ def call_directly(
     not check them.
 
     Args:
-      function: the result of `compiled`, a function from tensors to a list of tensors.
-      example: tensors with the shapes and types of the arguments of all calls.
+      function: The result of `compiled`, a function from tensors to a list of tensors.
+      example: Tensors with the shapes and types of the arguments of all calls.
 
     Returns:
       A function with the same arguments and results.

@@ -19,14 +19,14 @@ def apply_execution_settings(threads: int, deterministic: bool) -> int:
     Call it before TensorFlow computes anything.
 
     Args:
-      threads: number of threads within an operation, and number of operations that run in parallel. 0 uses all cores.
-      deterministic: whether TensorFlow runs deterministic operations only.
+      threads: Number of threads within an operation, and number of operations that run in parallel. 0 uses all cores.
+      deterministic: True if TensorFlow must run only deterministic operations.
 
     Returns:
       The number of threads, also if `threads` is 0.
 
     Raises:
-      UsageError: if TensorFlow already runs with another number of threads.
+      UsageError: If TensorFlow already runs with another number of threads.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threading = tf.config.threading
@@ -51,14 +51,14 @@ def choose_device(setting: str, batch_size: int | None) -> tuple[str, str]:
 
     Args:
       setting: "auto", "cpu" or "gpu".
-      batch_size: transitions in a rollout. None stands for a language model, which always runs on a GPU if there is
+      batch_size: Transitions in a rollout. None stands for a language model, which always runs on a GPU if there is
         one.
 
     Returns:
       A tuple of the device, for example "/CPU:0", and the reason for the choice.
 
     Raises:
-      UsageError: if the setting is "gpu" and there is no GPU.
+      UsageError: If the setting is "gpu" and there is no GPU.
     """
     gpus = tf.config.list_physical_devices("GPU")
     if setting == "gpu" and not gpus:

@@ -19,13 +19,13 @@ def make_replicas(setting: str, device: str) -> Replicas:
 
     Args:
       setting: "auto", "none", "mirrored" or "multiworker".
-      device: the device of the run, "/GPU:0" or "/CPU:0".
+      device: The device of the run, "/GPU:0" or "/CPU:0".
 
     Returns:
       The replicas. With "none" there is one.
 
     Raises:
-      UsageError: if there is only one worker or device for the setting, or if TF_CONFIG is invalid.
+      UsageError: If there is only one worker or device for the setting, or if TF_CONFIG is invalid.
     """
     kind = device[1:4]
     if setting == "none":

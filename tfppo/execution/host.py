@@ -14,7 +14,7 @@ class HostFunction:
     Call the program inside `reraising` to get the original exception instead.
 
     Args:
-      function: takes NumPy arrays and returns a list of NumPy arrays.
+      function: Takes NumPy arrays and returns a list of NumPy arrays.
       stateful: False if equal inputs give equal outputs. TensorFlow may then reorder the calls.
     """
 
@@ -27,8 +27,8 @@ class HostFunction:
         """Calls the function on tensors.
 
         Args:
-          inputs: the arguments of the function.
-          specs: shapes and types of its results.
+          inputs: The arguments of the function.
+          specs: Shapes and types of its results.
 
         Returns:
           The results as tensors.

@@ -17,7 +17,7 @@ class MirroredReplicas(Replicas):
     Python environments are not divided among the devices.
 
     Args:
-      devices: names of the devices, for example "/GPU:0" and "/GPU:1".
+      devices: Names of the devices, for example "/GPU:0" and "/GPU:1".
     """
 
     def __init__(self, devices: Sequence[str]):
@@ -58,15 +58,15 @@ class MirroredReplicas(Replicas):
         """Takes an optimizer step on every device with the same gradients.
 
         Raises:
-          UsageError: if a variable has no copy on each device, because its model was made outside of `scope`.
+          UsageError: If a variable has no copy on each device, because its model was made outside of `scope`.
         """
         with self._strategy.scope():
             for variable, gradient in zip(variables, gradients, strict=True):
                 mirrored = as_tensorflow_variable(variable)
                 if not isinstance(mirrored, tf.distribute.DistributedValues):
                     raise UsageError(
-                        "the model was made before the run, so its variables are on one device only: use distribute "
-                        "none"
+                        "the model was made before the run, so its variables are on one device only: set distribute "
+                        "to none"
                     )
                 self._strategy.extended.update(
                     mirrored,

@@ -39,11 +39,11 @@ class WorkerReplicas(Replicas):
     updates them with the same sums over all processes.
 
     Args:
-      cluster: the processes.
-      device: the device of this process.
+      cluster: The processes.
+      device: The device of this process.
 
     Raises:
-      UsageError: if this process sees several GPUs, if TensorFlow has already computed something in it, or if it cannot
+      UsageError: If this process sees several GPUs, if TensorFlow has already computed something in it, or if it cannot
         use its address in TF_CONFIG.
     """
 
@@ -116,15 +116,15 @@ class WorkerReplicas(Replicas):
         """Gives all processes the chief's values of the state; see `Replicas.start`.
 
         Raises:
-          UsageError: if the processes have different settings.
+          UsageError: If the processes have different settings.
         """
         digest = int.from_bytes(hashlib.sha256(settings.encode()).digest()[:7])
         (digests,) = self.gather_processes((tf.constant([digest], tf.int64),), (0,))
         others = [str(index) for index, one in enumerate(digests.numpy()) if one != digests[0]]
         if others:
             raise UsageError(
-                f"worker {' and '.join(others)} of {self.count} has other settings than worker 0: start all workers "
-                "with the same settings"
+                f"worker {' and '.join(others)} of {self.count} and worker 0 have different settings: start all "
+                "workers with the same settings"
             )
         for variable in named_variables(state).values():
             value = _carried(tf.convert_to_tensor(variable))
@@ -169,7 +169,7 @@ class WorkerReplicas(Replicas):
 
 @contextlib.contextmanager
 def _interruptible() -> Iterator[None]:
-    """Returns a context in which Ctrl+C ends the process, even while TensorFlow waits."""
+    """Returns a context in which Ctrl-C ends the process, even while TensorFlow waits."""
     is_main = threading.current_thread() is threading.main_thread()
     previous = signal.signal(signal.SIGINT, signal.SIG_DFL) if is_main else None
     try:

@@ -26,8 +26,8 @@ class Replicas:
 
     Args:
       count: R, the number of replicas.
-      process: index of this process.
-      processes: number of processes. Each process has its own share of the Python environments.
+      process: Index of this process.
+      processes: Number of processes. Each process has its own share of the Python environments.
     """
 
     def __init__(self, count: int = 1, process: int = 0, processes: int = 1):
@@ -62,9 +62,9 @@ class Replicas:
         """Returns the share of one replica.
 
         Args:
-          nest: a nest of tensors. Parts that are None stay None.
-          index: index of the replica.
-          axis: the axis to divide.
+          nest: A nest of tensors. Parts that are None stay None.
+          index: Index of the replica.
+          axis: The axis to divide.
 
         Returns:
           A nest of the same structure.
@@ -82,15 +82,15 @@ class Replicas:
         """Divides a total by the number of replicas and by `pieces`.
 
         Args:
-          total: the number to divide.
-          name: name of the total in the error message.
-          pieces: number of pieces that each replica divides its share into.
+          total: The number to divide.
+          name: Name of the total in the error message.
+          pieces: Number of pieces that each replica divides its share into.
 
         Returns:
           The quotient.
 
         Raises:
-          UsageError: if there is a remainder.
+          UsageError: If there is a remainder.
         """
         suffix = f" x {pieces}" if pieces > 1 else ""
         return exact_div(total, self.count * pieces, name, f"the number of replicas{suffix}")
@@ -103,7 +103,7 @@ class Replicas:
         """Calls `function(index)` in every replica.
 
         Args:
-          function: takes the index of a replica and returns two nests. The second one holds scalars.
+          function: Takes the index of a replica and returns two nests. The second one holds scalars.
 
         Returns:
           The sums of the first nests and the maxima of the second nests, over all replicas.
@@ -114,8 +114,8 @@ class Replicas:
         """Calls `function(index)` in every replica and concatenates the results.
 
         Args:
-          function: takes the index of a replica and returns a tuple of nests.
-          axes: the axis of concatenation of each nest of the tuple.
+          function: Takes the index of a replica and returns a tuple of nests.
+          axes: The axis of concatenation of each nest of the tuple.
 
         Returns:
           The tuple of concatenated nests.
@@ -127,8 +127,8 @@ class Replicas:
         """Returns the share of this process.
 
         Args:
-          nest: a nest of tensors.
-          axis: the axis to divide.
+          nest: A nest of tensors.
+          axis: The axis to divide.
         """
         del axis
         return nest
@@ -137,8 +137,8 @@ class Replicas:
         """Concatenates the shares of all processes.
 
         Args:
-          nests: a tuple of nests of tensors, the share of this process.
-          axes: the axis of concatenation of each nest of the tuple.
+          nests: A tuple of nests of tensors, the share of this process.
+          axes: The axis of concatenation of each nest of the tuple.
         """
         del axes
         return nests
@@ -157,18 +157,18 @@ class Replicas:
         """Gives all processes the chief's values of the variables of the state.
 
         Args:
-          settings: the settings of the run as text. They must be the same in all processes.
-          state: the parts of the state by name.
+          settings: The settings of the run as text. They must be the same in all processes.
+          state: The parts of the state by name.
 
         Raises:
-          UsageError: if the processes have different settings.
+          UsageError: If the processes have different settings.
         """
 
     def watched(self, command: str) -> contextlib.AbstractContextManager[None]:
         """Returns a context in which the loss of another process raises a UsageError of one line.
 
         Args:
-          command: the command that resumes the run. The error names it.
+          command: The command that resumes the run. The error names it.
         """
         del command
         return contextlib.nullcontext()

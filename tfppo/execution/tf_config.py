@@ -23,13 +23,13 @@ def read_cluster(environment: Mapping[str, str] = os.environ) -> Cluster | None:
     """Reads the cluster from TF_CONFIG.
 
     Args:
-      environment: the environment variables.
+      environment: The environment variables.
 
     Returns:
       The cluster, or None if TF_CONFIG is not set or names no cluster.
 
     Raises:
-      UsageError: if TF_CONFIG is invalid. The message says why.
+      UsageError: If TF_CONFIG is invalid. The message says why.
     """
     text = environment.get(VARIABLE, "").strip()
     if not text:

@@ -47,8 +47,8 @@ def digest(arrays: Iterable[np.ndarray], text: str = "") -> str:
     The hash depends on the types, shapes, bits and order of the arrays.
 
     Args:
-      arrays: the arrays.
-      text: the text.
+      arrays: The arrays.
+      text: The text.
 
     Returns:
       The hash as hexadecimal digits.

@@ -40,7 +40,7 @@ def keep_compiled_programs() -> None:
     cache therefore has a subfolder for each version and machine, and damaged entries are removed.
 
     Raises:
-      UsageError: if TFPPO_XLA_CACHE names a folder that cannot be used.
+      UsageError: If TFPPO_XLA_CACHE names a folder that cannot be used.
     """
     flags, wanted = os.environ.get("TF_XLA_FLAGS", "").strip(), os.environ.get(VARIABLE, "").strip()
     is_file = flags and not flags.startswith("-")  # TF_XLA_FLAGS names a file with the flags
@@ -79,7 +79,7 @@ def _prepare(folder: Path) -> None:
     """Makes the folder and removes damaged entries.
 
     Raises:
-      OSError: if the folder cannot be used.
+      OSError: If the folder cannot be used.
     """
     if "'" in str(folder):  # the flag quotes the folder with this character
         raise OSError(f"{folder} has a quotation mark in its name")

@@ -30,7 +30,7 @@ class Distribution(Protocol):
         """Computes the log-probabilities of actions.
 
         Args:
-          actions: one action per row.
+          actions: One action per row.
 
         Returns:
           [...].
@@ -51,7 +51,7 @@ class Distribution(Protocol):
         """Draws the random numbers for `reparameterize`.
 
         Args:
-          shape: shape of the noise; see the distribution.
+          shape: Shape of the noise; see the distribution.
           seed: int [2].
           dtype: float32 or float64.
         """
@@ -91,7 +91,7 @@ def mask_logits(logits: tf.Tensor, action_mask: tf.Tensor) -> tf.Tensor:
       The masked logits, [..., A].
 
     Raises:
-      ValueError: if the shapes differ.
+      ValueError: If the shapes differ.
     """
     logits = tf.convert_to_tensor(logits)
     check_same_shape(logits=logits, action_mask=action_mask)
@@ -113,7 +113,7 @@ class Categorical(NamedTuple):
           [...].
 
         Raises:
-          ValueError: if the shape of `actions` does not match the rows.
+          ValueError: If the shape of `actions` does not match the rows.
         """
         return -tf.nn.sparse_softmax_cross_entropy_with_logits(labels=actions, logits=self.logits)
 
@@ -121,7 +121,7 @@ class Categorical(NamedTuple):
         """Computes the exact entropies, `-sum_a p_a log p_a`.
 
         Args:
-          seed: ignored.
+          seed: Ignored.
 
         Returns:
           [...].
@@ -196,7 +196,7 @@ class MultiCategorical(NamedTuple):
           [...].
 
         Raises:
-          ValueError: if the last axis does not have one action per head.
+          ValueError: If the last axis does not have one action per head.
         """
         actions = tf.convert_to_tensor(actions)
         if actions.shape.rank == 0 or actions.shape[-1] != len(self.logits):
@@ -210,7 +210,7 @@ class MultiCategorical(NamedTuple):
         """Computes the exact entropies, summed over the heads.
 
         Args:
-          seed: ignored.
+          seed: Ignored.
 
         Returns:
           [...].
@@ -269,7 +269,7 @@ def gumbel_softmax(logits: tf.Tensor, temperature: float) -> Any:
 
     Args:
       logits: [..., A].
-      temperature: above 0. With a lower temperature samples are closer to one-hot vectors.
+      temperature: Above 0. With a lower temperature samples are closer to one-hot vectors.
 
     Returns:
       A `tfp.distributions.RelaxedOneHotCategorical` over [..., A].

@@ -95,7 +95,7 @@ def categorical_kl(logits_p: tf.Tensor, logits_q: tf.Tensor) -> tf.Tensor:
       [...].
 
     Raises:
-      ValueError: if the shapes differ.
+      ValueError: If the shapes differ.
     """
     check_same_shape(logits_p=logits_p, logits_q=logits_q)
     log_p = tf.nn.log_softmax(logits_p)
@@ -122,7 +122,7 @@ def diagonal_normal_kl(mean_p: tf.Tensor, log_std_p: tf.Tensor, mean_q: tf.Tenso
       [...].
 
     Raises:
-      ValueError: if the shapes differ.
+      ValueError: If the shapes differ.
     """
     check_same_shape(mean_p=mean_p, log_std_p=log_std_p, mean_q=mean_q, log_std_q=log_std_q)
     log_scale_ratio = log_std_p - log_std_q
@@ -137,7 +137,7 @@ def fixed_kl_coefficient(coefficient: Scalar, kl: Scalar) -> tf.Tensor:
 
     Args:
       coefficient: beta, scalar.
-      kl: ignored. The argument gives all rules the same first two arguments.
+      kl: Ignored. The argument gives all rules the same first two arguments.
 
     Returns:
       The coefficient, scalar.
@@ -155,7 +155,7 @@ def adaptive_kl_coefficient_schulman(coefficient: Scalar, kl: Scalar, target: Sc
 
     Args:
       coefficient: beta, scalar.
-      kl: mean `KL(old || new)` of the update, scalar. If it is not finite, the coefficient does not change.
+      kl: Mean `KL(old || new)` of the update, scalar. If it is not finite, the coefficient does not change.
       target: d_targ, scalar.
 
     Returns:
@@ -183,9 +183,9 @@ def adaptive_kl_coefficient_ziegler(
       coefficient: beta, scalar.
       kl: KL to the reference, summed over the tokens of a sequence and averaged over the sequences, scalar. If it is
         not finite, the coefficient does not change.
-      target: the KL that the rule aims at, scalar.
+      target: The KL that the rule aims at, scalar.
       num_episodes: n, the number of episodes in the update.
-      horizon: the horizon, in episodes.
+      horizon: The horizon, in episodes.
 
     Returns:
       The new coefficient, scalar.

@@ -38,9 +38,9 @@ def clipped_surrogate_loss(
       log_probs: log pi(a | s), [...].
       old_log_probs: log pi_old(a | s) of the policy that sampled, [...].
       advantages: A, [...]. The function does not normalize them.
-      clip_ratio: scalar, a Python float or a tensor (for schedules).
+      clip_ratio: Scalar, a Python float or a tensor (for schedules).
       mask: bool [...], true where an entry counts. None counts all entries.
-      normalizer: scalar to divide by instead of the number of counted entries.
+      normalizer: Scalar to divide by instead of the number of counted entries.
       dual_clip: Python float above 1, or None to switch dual clipping off.
 
     Returns:
@@ -49,7 +49,7 @@ def clipped_surrogate_loss(
       range) and "policy/ratio_max".
 
     Raises:
-      ValueError: if the shapes differ, or if dual_clip is not above 1.
+      ValueError: If the shapes differ, or if dual_clip is not above 1.
     """
     check_same_shape(log_probs=log_probs, old_log_probs=old_log_probs, advantages=advantages, mask=mask)
     if dual_clip is not None and not dual_clip > 1:
@@ -96,16 +96,16 @@ def clipped_value_loss(
       values: V, [...].
       old_values: V_old, the values stored in the rollout, [...]. Without clipping they are unused and may be None.
       returns: R, [...].
-      value_clip: scalar, a Python float or a tensor. None switches clipping off.
+      value_clip: Scalar, a Python float or a tensor. None switches clipping off.
       mask: bool [...], true where an entry counts. None counts all entries.
-      normalizer: scalar to divide by instead of the number of counted entries.
+      normalizer: Scalar to divide by instead of the number of counted entries.
 
     Returns:
       A tuple (loss, metrics). The loss is a scalar, and its gradient flows to `values` only. The metric is
       "value/clip_fraction" (the share of values outside the clip range, 0 without clipping).
 
     Raises:
-      ValueError: if the shapes differ.
+      ValueError: If the shapes differ.
     """
     check_same_shape(values=values, old_values=old_values, returns=returns, mask=mask)
     values = zero_outside(values, mask)

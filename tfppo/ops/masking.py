@@ -17,10 +17,10 @@ def check_same_shape(**tensors: tf.Tensor | None) -> None:
     check first.
 
     Args:
-      **tensors: tensors by name. None values are skipped. Unknown dimensions agree with every size.
+      **tensors: Tensors by name. None values are skipped. Unknown dimensions agree with every size.
 
     Raises:
-      ValueError: if the shape of a tensor differs from that of the first one. The message names both tensors and
+      ValueError: If the shape of a tensor differs from that of the first one. The message names both tensors and
         shapes.
     """
     given = [(name, tf.convert_to_tensor(tensor).shape) for name, tensor in tensors.items() if tensor is not None]
@@ -43,7 +43,7 @@ def zero_outside(values: tf.Tensor, mask: tf.Tensor | None = None) -> tf.Tensor:
       The shape of values.
 
     Raises:
-      ValueError: if the shapes differ.
+      ValueError: If the shapes differ.
     """
     values = tf.convert_to_tensor(values)
     if mask is None:
@@ -58,7 +58,7 @@ def finite_outside(values: tf.Tensor, mask: tf.Tensor, default: float | tf.Tenso
     Args:
       values: `[..., *rest]`. Values that are not floats do not change.
       mask: bool [...].
-      default: the replacement, broadcast to values.
+      default: The replacement, broadcast to values.
 
     Returns:
       The shape of values.
@@ -72,7 +72,7 @@ def masked_finite(values: Nest, mask: tf.Tensor | None = None) -> tf.Tensor:
     """Checks that all numbers inside the mask are finite.
 
     Args:
-      values: a tensor or a nest of tensors, each `[..., *rest]`. Values that are not floats count as finite.
+      values: A tensor or a nest of tensors, each `[..., *rest]`. Values that are not floats count as finite.
       mask: bool [...]. None counts every entry.
 
     Returns:
@@ -106,7 +106,7 @@ def masked_sum(values: tf.Tensor, mask: tf.Tensor | None = None) -> tf.Tensor:
       Scalar.
 
     Raises:
-      ValueError: if the shapes differ.
+      ValueError: If the shapes differ.
     """
     return tf.reduce_sum(zero_outside(values, mask))
 
@@ -121,13 +121,13 @@ def masked_mean(values: tf.Tensor, mask: tf.Tensor | None = None, normalizer: tf
     Args:
       values: [...].
       mask: bool, the shape of values. None counts every entry.
-      normalizer: scalar to divide by instead of the number of counted entries.
+      normalizer: Scalar to divide by instead of the number of counted entries.
 
     Returns:
       Scalar, 0 if the mask is empty.
 
     Raises:
-      ValueError: if the shapes differ, or if normalizer is not a scalar.
+      ValueError: If the shapes differ, or if normalizer is not a scalar.
     """
     values = tf.convert_to_tensor(values)
     total = masked_sum(values, mask)
@@ -145,20 +145,20 @@ def masked_whiten(
 ) -> tf.Tensor:
     """Standardizes values, `(x - mean) / (std + epsilon)`, with the statistics of the entries inside the mask.
 
-    The variance is the population variance (divided by n) [Huang et al. 2022; Ziegler et al. 2019]. Constant values
+    The variance is the population variance (divided by n) (Huang et al. 2022; Ziegler et al. 2019). Constant values
     become exactly 0, or keep their mean with `shift_mean=False`. Rounding errors are not amplified.
 
     Args:
       values: [...].
       mask: bool, the shape of values. None counts every entry.
-      shift_mean: False adds the mean again after the division. Rewards are whitened like this [Ziegler et al. 2019].
-      epsilon: added to the standard deviation.
+      shift_mean: False adds the mean again after the division. Rewards are whitened like this (Ziegler et al. 2019).
+      epsilon: Added to the standard deviation.
 
     Returns:
       The shape of values, 0 outside the mask.
 
     Raises:
-      ValueError: if the shapes differ.
+      ValueError: If the shapes differ.
     """
     check_same_shape(values=values, mask=mask)
     origin = _origin(values, mask)
@@ -189,7 +189,7 @@ def explained_variance(values: tf.Tensor, returns: tf.Tensor, mask: tf.Tensor | 
       Scalar.
 
     Raises:
-      ValueError: if the shapes differ.
+      ValueError: If the shapes differ.
     """
     check_same_shape(values=values, returns=returns, mask=mask)
     returns = tf.convert_to_tensor(returns)

@@ -16,7 +16,7 @@ from tfppo.ops.masking import check_same_shape
 class DiagonalNormal(NamedTuple):
     """Independent normal actions. Actions are float [..., D].
 
-    Log-probability and entropy are sums over D [Huang et al. 2022]. `log_std` has the shape of `mean`. If it does not
+    Log-probability and entropy are sums over D (Huang et al. 2022). `log_std` has the shape of `mean`. If it does not
     depend on the state, the network broadcasts it.
     """
 
@@ -33,7 +33,7 @@ class DiagonalNormal(NamedTuple):
           [...].
 
         Raises:
-          ValueError: if the shapes differ.
+          ValueError: If the shapes differ.
         """
         check_same_shape(mean=self.mean, actions=actions, log_std=self.log_std)
         return self.to_tfp().log_prob(actions)
@@ -42,13 +42,13 @@ class DiagonalNormal(NamedTuple):
         """Computes the exact entropies, `sum_i log_std_i + (1 + log 2 pi) / 2`.
 
         Args:
-          seed: ignored.
+          seed: Ignored.
 
         Returns:
           [...].
 
         Raises:
-          ValueError: if the shapes differ.
+          ValueError: If the shapes differ.
         """
         del seed
         check_same_shape(mean=self.mean, log_std=self.log_std)
@@ -69,13 +69,13 @@ class DiagonalNormal(NamedTuple):
         """Converts noise to actions, `mean + std * noise`.
 
         Args:
-          noise: standard normal, [..., D].
+          noise: Standard normal, [..., D].
 
         Returns:
           [..., D].
 
         Raises:
-          ValueError: if the shapes differ.
+          ValueError: If the shapes differ.
         """
         check_same_shape(mean=self.mean, log_std=self.log_std, noise=noise)
         return self.mean + tf.exp(self.log_std) * noise
@@ -90,7 +90,7 @@ class DiagonalNormal(NamedTuple):
           [..., D].
 
         Raises:
-          ValueError: if the shapes differ.
+          ValueError: If the shapes differ.
         """
         return self.reparameterize(self.noise(tf.shape(self.mean), seed, self.mean.dtype))
 
@@ -142,13 +142,13 @@ class SquashedNormal(NamedTuple):
         `2 (log 2 - x - softplus(-2 x))`, which is finite for every x.
 
         Args:
-          actions: actions before tanh, [..., D].
+          actions: Actions before tanh, [..., D].
 
         Returns:
           [...].
 
         Raises:
-          ValueError: if the shapes differ.
+          ValueError: If the shapes differ.
         """
         actions = tf.convert_to_tensor(actions)
         return self.base.log_prob(actions) - tf.reduce_sum(_log_tanh_slope(actions), axis=-1)

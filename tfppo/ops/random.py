@@ -27,7 +27,7 @@ def fold_in(seed: tf.Tensor, data: int | tf.Tensor) -> tf.Tensor:
 
     Args:
       seed: int [2].
-      data: integer scalar, a Python int or a tensor.
+      data: Integer scalar, a Python int or a tensor.
 
     Returns:
       int64 [2] for both dtypes of `seed`, so that equal seeds stay equal.
@@ -43,7 +43,7 @@ def uniform(shape: Shape, seed: tf.Tensor, dtype: tf.DType = tf.float32) -> tf.T
     more the largest number would round to 1, and the Gumbel noise made from it would be infinite.
 
     Args:
-      shape: shape of the result.
+      shape: Shape of the result.
       seed: int [2].
       dtype: float32 or float64.
 
@@ -51,7 +51,7 @@ def uniform(shape: Shape, seed: tf.Tensor, dtype: tf.DType = tf.float32) -> tf.T
       The numbers.
 
     Raises:
-      ValueError: for any other dtype.
+      ValueError: For any other dtype.
     """
     dtype = tf.as_dtype(dtype)
     if dtype not in (tf.float32, tf.float64):
@@ -66,7 +66,7 @@ def normal(shape: Shape, seed: tf.Tensor, dtype: tf.DType = tf.float32) -> tf.Te
     """Draws standard normal numbers by inversion, `Phi^-1(u)` with u uniform.
 
     Args:
-      shape: shape of the result.
+      shape: Shape of the result.
       seed: int [2].
       dtype: float32 or float64.
 
@@ -80,7 +80,7 @@ def gumbel(shape: Shape, seed: tf.Tensor, dtype: tf.DType = tf.float32) -> tf.Te
     """Draws standard Gumbel numbers by inversion, `-log(-log u)` with u uniform. They are always finite.
 
     Args:
-      shape: shape of the result.
+      shape: Shape of the result.
       seed: int [2].
       dtype: float32 or float64.
 
@@ -106,7 +106,7 @@ def permutation(n: int, seed: tf.Tensor) -> tf.Tensor:
     because `tf.random.experimental.stateless_shuffle` does not compile under XLA.
 
     Args:
-      n: length of the permutation, a Python int.
+      n: Length of the permutation, a Python int.
       seed: int [2].
 
     Returns:

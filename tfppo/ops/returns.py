@@ -45,14 +45,14 @@ def generalized_advantage_estimation(
       next_values: V', the value of the true successor of each step, [T, ...].
       terminated: bool [T, ...].
       truncated: bool [T, ...].
-      gamma: discount factor, a scalar or one number per step, [T, ...].
+      gamma: Discount factor, a scalar or one number per step, [T, ...].
       gae_lambda: lambda, scalar.
 
     Returns:
       (advantages, returns), each [T, ...].
 
     Raises:
-      ValueError: if the shapes differ, or if rewards have no time axis.
+      ValueError: If the shapes differ, or if rewards have no time axis.
     """
     values = tf.convert_to_tensor(values)
     check_same_shape(rewards=rewards, values=values)
@@ -85,13 +85,13 @@ def discounted_returns(
         the end of the rollout are used.
       terminated: bool [T, ...].
       truncated: bool [T, ...].
-      gamma: discount factor, a scalar or one number per step, [T, ...].
+      gamma: Discount factor, a scalar or one number per step, [T, ...].
 
     Returns:
       [T, ...].
 
     Raises:
-      ValueError: if the shapes differ, or if rewards have no time axis.
+      ValueError: If the shapes differ, or if rewards have no time axis.
     """
     rewards = tf.convert_to_tensor(rewards)
     targets, decay, is_end = _one_step(rewards, next_values, terminated, truncated, gamma)

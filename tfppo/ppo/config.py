@@ -21,13 +21,13 @@ class PPOConfig:
     learning_rate: Positive = 4e-3
     """Step size of Adam at the start of the run."""
     learning_rate_schedule: Schedule = "linear"
-    """How the learning rate changes over the run; linear and cosine end at 0 (Huang et al. 2022, detail 4)."""
+    """Schedule of the learning rate over the run; linear and cosine end at 0 (Huang et al. 2022, detail 4)."""
     warmup_iterations: AtLeastZero = 0
     """Number of iterations at the start in which the learning rate rises linearly (the article, Q2)."""
     clip_ratio: Positive = 0.2
     """Epsilon of the clipped surrogate loss (Schulman et al. 2017, eq. 7)."""
     clip_ratio_schedule: Schedule = "constant"
-    """How the clip ratio changes over the run; linear and cosine end at 0."""
+    """Schedule of the clip ratio over the run; linear and cosine end at 0."""
     dual_clip: Annotated[float | None, Gt(1)] = None
     """Bound c > 1 of dual clipping: where A < 0, the surrogate objective is at least c A (Ye et al. 2020). None: off.
     """
@@ -38,11 +38,11 @@ class PPOConfig:
     entropy_coeff: NotNegative = 0.01
     """Weight of the entropy bonus at the start of the run."""
     entropy_coeff_schedule: Schedule = "constant"
-    """How the weight of the entropy bonus changes over the run; linear and cosine end at 0."""
+    """Schedule of the weight of the entropy bonus over the run; linear and cosine end at 0."""
     kl_coeff: NotNegative = 0.0
     """Weight of the KL penalty (Schulman et al. 2017, eq. 8) at the start of the run. 0: the KL is only measured."""
     kl_in: Literal["loss", "reward"] = "loss"
-    """Where the KL penalty is applied. loss: as a term of the loss.
+    """Place of the KL penalty. loss: a term of the loss.
     reward, for text only: subtracted from each reward (Ziegler et al. 2019).
     """
     kl_controller: Literal["fixed", "schulman", "ziegler"] = "fixed"
@@ -53,7 +53,7 @@ class PPOConfig:
     """The KL that kl_controller schulman or ziegler aims at."""
     kl_horizon: Count = 10_000
     """Horizon of kl_controller ziegler, in responses (text) or transitions (control).
-    With a recurrent policy, it is in environments per rollout.
+    With lstm_units, it is in environments, of which each rollout has num_envs.
     """
     target_kl: PositiveOrNone = None
     """Ends an iteration at the first minibatch with an approximate KL above 1.5 times this value. None: never."""
@@ -66,9 +66,9 @@ class PPOConfig:
     gae_lambda: Fraction = 0.9
     """Lambda of generalized advantage estimation (Schulman et al. 2016)."""
     normalize_advantages: bool = True
-    """Whiten the advantages of each minibatch."""
+    """Whitens the advantages of each minibatch."""
     recompute_advantages: bool = False
-    """Compute advantages and returns again before each epoch, with the current values (Andrychowicz et al. 2021).
+    """Computes advantages and returns again before each epoch, with the current values (Andrychowicz et al. 2021).
     For control only.
     """
     num_epochs: Count = 8
@@ -82,7 +82,7 @@ class PPOConfig:
         check_fields(self)
         if self.kl_controller != "fixed" and self.kl_coeff == 0:
             raise UsageError(
-                f"kl_coeff is 0; with kl_controller {self.kl_controller} it must be above 0, because the controller "
-                "multiplies it"
+                f"kl_coeff is 0; kl_controller {self.kl_controller} multiplies it, so it must be above 0: raise "
+                "kl_coeff, or set kl_controller to fixed"
             )
         exact_div(self.minibatch_size, self.num_micro_batches, "minibatch_size", "num_micro_batches")

@@ -79,7 +79,7 @@ class Guard(tf.Module):
         """Finds the first quantity of a rollout and its batch that is not finite.
 
         Args:
-          data: the numbers to check, by quantity.
+          data: The numbers to check, by quantity.
 
         Returns:
           int64 scalar, an index into `QUANTITIES` or `NOTHING`.
@@ -90,8 +90,8 @@ class Guard(tf.Module):
         """Checks the loss and the gradients of a step.
 
         Args:
-          loss: scalar.
-          gradient_norm: scalar, the global norm of the gradients. It is finite only if every gradient is finite.
+          loss: Scalar.
+          gradient_norm: Scalar, the global norm of the gradients. It is finite only if every gradient is finite.
 
         Returns:
           int64 scalar, an index into `QUANTITIES` or `NOTHING`.
@@ -116,10 +116,10 @@ class Guard(tf.Module):
         """Checks that not too many updates in a row were skipped.
 
         Args:
-          iteration: index of the latest iteration.
+          iteration: Index of the latest iteration.
 
         Raises:
-          UsageError: if at least `MAX_IN_A_ROW` updates in a row were skipped.
+          UsageError: If at least `MAX_IN_A_ROW` updates in a row were skipped.
         """
         culprit, in_a_row = self.culprit, int(self.in_a_row.numpy())
         if culprit is not None and in_a_row >= MAX_IN_A_ROW:
@@ -140,7 +140,7 @@ def _first(finite: Mapping[Quantity, tf.Tensor]) -> tf.Tensor:
     """Returns the index of the first quantity that is not finite, or `NOTHING`.
 
     Args:
-      finite: a bool scalar for each quantity.
+      finite: A bool scalar for each quantity.
     """
     found = tf.constant(NOTHING, tf.int64)
     for index, quantity in reversed(list(enumerate(QUANTITIES))):

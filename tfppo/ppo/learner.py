@@ -67,30 +67,30 @@ def _nothing_else(data: object) -> Mapping[Quantity, Masked]:
 
 
 class PPOLearner(tf.Module, Generic[Data, Inputs]):
-    """Trains a policy on batches by proximal policy optimization [Schulman et al. 2017].
+    """Trains a policy on batches by proximal policy optimization (Schulman et al. 2017).
 
     One call of `update` is one iteration: `num_epochs` passes over the batch in minibatches, with one step of Adam on
     the objective for each minibatch (see `objective.Objective`). Numbers that are not finite never reach the weights
     (see `guard.Guard`).
 
     Args:
-      policy: the policy to train.
-      config: the settings of PPO.
-      num_iterations: number of updates in the run. The schedules end there.
-      prepare: converts the argument of `update` to a Batch inside the compiled program, for example a rollout to
+      policy: The policy to train.
+      config: The settings of PPO.
+      num_iterations: Number of updates in the run. The schedules end there.
+      prepare: Converts the argument of `update` to a Batch inside the compiled program, for example a rollout to
         transitions with advantages. None: the argument is a Batch.
-      refresh: like `prepare`, but with the values of the current policy. If `recompute_advantages` is on, each epoch
-        uses the advantages and returns of its result [Andrychowicz et al. 2021].
-      guarded: returns the quantities of the argument of `update` that must be finite, besides those of the batch. By
+      refresh: Like `prepare`, but with the values of the current policy. If `recompute_advantages` is on, each epoch
+        uses the advantages and returns of its result (Andrychowicz et al. 2021).
+      guarded: Returns the quantities of the argument of `update` that must be finite, besides those of the batch. By
         default there are none.
-      item_size: number of transitions in one item of a batch. It is the rollout length if an item is an environment
+      item_size: Number of transitions in one item of a batch. It is the rollout length if an item is an environment
         with all its steps. A minibatch has `config.minibatch_size / item_size` items.
-      seed: seed of the order of the items.
+      seed: Seed of the order of the items.
       mode: "xla", "graph" or "eager".
-      replicas: the replicas that share each minibatch. All of them get the same data.
+      replicas: The replicas that share each minibatch. All of them get the same data.
 
     Raises:
-      UsageError: if `recompute_advantages` is on without `refresh`, or if a minibatch cannot be divided into items or
+      UsageError: If `recompute_advantages` is on without `refresh`, or if a minibatch cannot be divided into items or
         among replicas.
     """
 
@@ -120,7 +120,7 @@ class PPOLearner(tf.Module, Generic[Data, Inputs]):
         self.prepare = prepare
         self.refresh = refresh if config.recompute_advantages else None
         if config.recompute_advantages and refresh is None:
-            raise UsageError("recompute_advantages is on, but refresh is None: give the learner a refresh function")
+            raise UsageError("recompute_advantages is True and refresh is None: give the learner a refresh function")
         self.guarded = guarded
         self.seed = tf.constant([seed, 0x0FF5E7], tf.int32)
         self.learning_rate = make_schedule(
@@ -140,7 +140,7 @@ class PPOLearner(tf.Module, Generic[Data, Inputs]):
         """Trains on one rollout. `update` is the compiled form of this method.
 
         Args:
-          data: the rollout, in the form that `prepare` takes.
+          data: The rollout, in the form that `prepare` takes.
 
         Returns:
           The metrics `METRICS`, scalars by name. Unless its name says otherwise, a metric is a mean over the

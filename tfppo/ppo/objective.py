@@ -60,9 +60,9 @@ class Objective(Generic[Inputs]):
     it.
 
     Args:
-      policy: the policy to train.
-      config: the settings of PPO.
-      replicas: the replicas that share each minibatch.
+      policy: The policy to train.
+      config: The settings of PPO.
+      replicas: The replicas that share each minibatch.
       mode: "xla", "graph" or "eager", the compilation mode of the share of a replica.
     """
 
@@ -79,8 +79,8 @@ class Objective(Generic[Inputs]):
         whole minibatch, so the gradients of replicas and micro-batches add up to the gradient of the minibatch.
 
         Args:
-          minibatch: the minibatch, with M items.
-          coefficients: the current coefficients.
+          minibatch: The minibatch, with M items.
+          coefficients: The current coefficients.
 
         Returns:
           A tuple of metrics, scalars by name, and gradients, one per trainable variable.
@@ -183,9 +183,9 @@ def _divergence(batch: Batch[Inputs], evaluation: ActionEvaluation) -> tf.Tensor
     """Computes the KL of each entry, [N] or [N, T].
 
     - With a reference, it is k2 on samples of the policy. The expectation of its gradient is the gradient of
-      `KL(policy || reference)` [Schulman 2020].
+      `KL(policy || reference)` (Schulman 2020).
     - Without a reference, it is the exact `KL(old || new)` if the old and the new distribution are given.
-    - Otherwise it is k3 on samples of the old policy, an estimate of `KL(old || new)` [Schulman 2020].
+    - Otherwise it is k3 on samples of the old policy, an estimate of `KL(old || new)` (Schulman 2020).
     """
     if batch.reference_log_probs is not None:
         return kl_k2(zero_outside(evaluation.log_probs - batch.reference_log_probs, batch.mask))

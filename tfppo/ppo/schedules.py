@@ -17,8 +17,8 @@ class Warmup(keras.optimizers.schedules.LearningRateSchedule):
     of 0 would waste a rollout.
 
     Args:
-      schedule: the schedule after the warm-up.
-      warmup_iterations: number of iterations of the warm-up.
+      schedule: The schedule after the warm-up.
+      warmup_iterations: Number of iterations of the warm-up.
     """
 
     def __init__(self, schedule: keras.optimizers.schedules.LearningRateSchedule, warmup_iterations: int):
@@ -60,11 +60,12 @@ def make_schedule(
       The schedule.
 
     Raises:
-      UsageError: if the kind is unknown, or if the warm-up is not shorter than the run.
+      UsageError: If the kind is unknown, or if the warm-up is not shorter than the run.
     """
     if warmup_iterations >= num_iterations:
         raise UsageError(
-            f"warmup_iterations is {warmup_iterations}; it must be below the {num_iterations} iterations of the run"
+            f"warmup_iterations is {warmup_iterations}; it must be below the {num_iterations} iterations of the run: "
+            "lower it, or train for longer"
         )
     decay_steps = num_iterations - warmup_iterations
     curves = {

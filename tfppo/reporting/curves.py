@@ -10,9 +10,9 @@ import numpy as np
 from tfppo.errors import UsageError
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000")
-"""Palette for colour-blind readers (Okabe and Ito 2008), without yellow, which is hard to see on white."""
+"""Palette for color-blind readers (Okabe and Ito 2008), without yellow, which is hard to see on white."""
 Floats = Sequence[float] | np.ndarray  # [N]
-LINES = ("-", "--", ":", "-.")  # a plot with more lines than colours uses the next line style
+LINES = ("-", "--", ":", "-.")  # a plot with more lines than colors uses the next line style
 
 
 class Band(NamedTuple):
@@ -51,7 +51,7 @@ def plot_curve(metrics: Path, picture: Path, x: str, y: str | Sequence[str], tit
 def plot_frontier(metrics: Path, picture: Path, x: str, y: str, title: str) -> None:
     """Draws a scatter plot of two columns of a `metrics.csv` into a PNG file.
 
-    Each row is one point. The colour goes from light (first row) to dark (last row).
+    Each row is one point. The color goes from light (first row) to dark (last row).
 
     Args:
       metrics: Path of the `metrics.csv`.
@@ -121,7 +121,7 @@ def band_of(
     first, last = max(x[0] for x, _ in curves), min(x[-1] for x, _ in curves)
     if first > last:
         raise ValueError(f"one run ends at {last}, before another run begins at {first}; they must overlap")
-    # Every x of every run: the mean is a straight line between two neighbouring points of this grid.
+    # Every x of every run: the mean is a straight line between two neighboring points of this grid.
     grid = np.unique(np.concatenate([x for x, _ in curves]))
     grid = grid[(first <= grid) & (grid <= last)]
     values = np.stack([np.interp(grid, *curve) for curve in curves])  # [runs, N]
@@ -135,7 +135,7 @@ def plot_bands(
     """Plots the means and bands of groups of runs into a picture file.
 
     Args:
-      panels: Bands by metric name. Each metric gets one panel, and a group has the same colour in all panels.
+      panels: Bands by metric name. Each metric gets one panel, and a group has the same color in all panels.
       picture: Path of the picture to write. Its ending selects the format, such as .png, .svg or .pdf.
       x: Name of the horizontal axis.
       title: Title of the plot.
@@ -176,7 +176,7 @@ def read_metrics(metrics: Path) -> list[dict[str, float]]:
             return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
     except OSError as error:
         raise UsageError(
-            f"{metrics} cannot be read ({error.strerror}); train the run for at least one iteration, which writes it"
+            f"{metrics} cannot be read ({error.strerror}): train the run for at least one iteration, which writes it"
         ) from None
     except (ValueError, TypeError, csv.Error):  # not UTF-8, not a number, or a row with too few or too many columns
         raise UsageError(f"{metrics} is damaged; it must be a table of numbers: restore it or train again") from None

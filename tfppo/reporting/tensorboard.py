@@ -63,7 +63,7 @@ class TensorBoardWriter:
         self._add(step=0, summary=api.hparams_pb(plain))
 
     def write_graph(self, graph_def: bytes) -> None:
-        """Writes a serialised `GraphDef` for TensorBoard's GRAPHS page."""
+        """Writes a serialized `GraphDef` for TensorBoard's GRAPHS page."""
         self._add(step=0, graph_def=graph_def)
 
     def write_text(self, tag: str, markdown: str, step: int) -> None:

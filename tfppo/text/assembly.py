@@ -21,14 +21,14 @@ def make_models(model: LanguageModel, config: TextRunConfig) -> tuple[TextPolicy
     switched off, so that no copy is needed.
 
     Args:
-      model: the language model before tuning; the policy changes its weights.
-      config: settings of the run.
+      model: The language model before tuning; the policy changes its weights.
+      config: Settings of the run.
 
     Returns:
       The policy and the reference policy.
 
     Raises:
-      UsageError: if the model cannot have adapters.
+      UsageError: If the model cannot have adapters.
     """
     text = config.text
     critic = copy_of(model) if text.separate_critic else None
@@ -42,15 +42,15 @@ def make_reward(task: Task, setting: str | None, given: Reward | keras.Model | N
     """Chooses the reward of a run.
 
     Args:
-      task: task of the run.
-      setting: the setting `reward`, as `package.module:function`; None if there is none.
-      given: a reward that was passed in Python; None if there is none.
+      task: Task of the run.
+      setting: The setting `reward`, as `package.module:function`; None if there is none.
+      given: A reward that was passed in Python; None if there is none.
 
     Returns:
       `given` if it is not None, else the reward that `setting` names, else the reward of the task.
 
     Raises:
-      UsageError: if the reward that the setting names cannot be loaded.
+      UsageError: If the reward that the setting names cannot be loaded.
     """
     if given is not None:
         return as_reward(given)
@@ -63,27 +63,27 @@ def training_prompts(
     """Encodes the training prompts of a task; prompts of more than `prompt_length` tokens are left out.
 
     Args:
-      task: task of the run.
-      codec: encodes the prompts.
-      text: the lengths of prompts and responses.
-      context: context length of the language model, in tokens; None if it has no limit.
+      task: Task of the run.
+      codec: Encodes the prompts.
+      text: The lengths of prompts and responses.
+      context: Context length of the language model, in tokens; None if it has no limit.
 
     Returns:
       Token ids int32 [N, P], padded on the right, and lengths int32 [N].
 
     Raises:
-      UsageError: if no prompt is short enough, or prompt and response do not fit into the context.
+      UsageError: If no prompt is short enough, or prompt and response do not fit into the context.
     """
     ids, lengths = codec.encode(task.prompts("train"))
     kept = lengths <= text.prompt_length
     if not kept.any():
         raise UsageError(
             f"prompt_length is {text.prompt_length}; the shortest of the {len(lengths)} training prompts of task "
-            f"{task.name} has {lengths.min()} tokens: increase prompt_length"
+            f"{task.name} has {lengths.min()} tokens: raise prompt_length"
         )
     if context is not None and text.prompt_length + text.response_length > context:
         raise UsageError(
             f"prompt_length {text.prompt_length} + response_length {text.response_length} is more than the language "
-            f"model's context of {context} tokens: decrease one of them"
+            f"model's context of {context} tokens: lower one of them"
         )
     return ids[kept, : lengths[kept].max()], lengths[kept]

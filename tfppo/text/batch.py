@@ -22,7 +22,7 @@ def token_rewards(rollout: TextRollout, kl_coeff: tf.Tensor, text: TextConfig) -
     Args:
       rollout: B responses.
       kl_coeff: beta, scalar; 0 if the KL is part of the loss.
-      text: settings of the rewards.
+      text: Settings of the rewards.
 
     Returns:
       Rewards float32 [B, R], and the bool mask [B, R] of the positions that have a reward and a value.
@@ -47,7 +47,7 @@ def to_batch(rollout: TextRollout, text: TextConfig, ppo: PPOConfig) -> Batch:
 
     Args:
       rollout: B responses.
-      text: settings of the rewards.
+      text: Settings of the rewards.
       ppo: gamma, gae_lambda, and whether the KL is part of the reward or of the loss.
 
     Returns:

@@ -1,6 +1,6 @@
 """Settings of text runs: pretraining, reward models and tuning by PPO.
 
-This module imports no TensorFlow, so that the command line answers at once.
+This module does not import TensorFlow, so that the command line starts fast.
 """
 
 from dataclasses import dataclass, field
@@ -35,11 +35,11 @@ VocabularySize = Annotated[int, Must(lambda v: v >= 512, "at least 512 (special 
 class PretrainConfig:
     """Settings of a language model and of its pretraining on the corpus.
 
-    The first training run of the shipped model used these defaults (see `tfppo/assets/NOTICE`).
+    The first training run of the included model used these defaults (see `tfppo/assets/NOTICE`).
     """
 
     model: Literal["gpt2", "lstm"] = "gpt2"
-    """Architecture: gpt2 is a small GPT-2 made of KerasHub layers, lstm is the LSTM of the document (section 4.3)."""
+    """Architecture: gpt2 is a small GPT-2 made of KerasHub layers, lstm is the LSTM of the article (section 4.3)."""
     preset: Path | None = None
     """Folder of a language model to continue with; its architecture, sizes and tokenizer replace the settings.
     None: train a new model."""
@@ -76,7 +76,7 @@ class PretrainConfig:
 
 @dataclass(frozen=True, slots=True)
 class RewardModelConfig:
-    """Settings of a reward model and of its training on human ratings. The shipped model used these defaults."""
+    """Settings of a reward model and of its training on human ratings. The included model used these defaults."""
 
     difference: Positive = 1.0
     """Two sentences form a pair if their mean ratings, from -4 to 4, differ by more than this."""
@@ -104,7 +104,8 @@ class TextConfig:
     task: Annotated[str, Must(is_printable, "the name of a task")] = "sentiment"
     """Name of the task: sentiment, length, keywords, or a task that Python code registered."""
     preset: Path | None = None
-    """Folder of the language model to tune, such as the preset of `tfppo pretrain`. None: the shipped model."""
+    """Folder of the language model to tune, such as the preset of `tfppo pretrain`. None: the language model that
+    tfppo includes."""
     reward: Annotated[str | None, Must(is_printable, "package.module:function")] = None
     """Python reward function, as package.module:function. None: the reward of the task."""
     iterations: Count = 160
@@ -118,29 +119,29 @@ class TextConfig:
     stop_token: str | None = None
     """Text of a token that also ends a response, such as "." (Ziegler et al. 2019). None: only the end token does."""
     stop_after: int = 0
-    """Index in the response from which on stop_token ends it; from 0 to response_length - 1."""
+    """First index in a response at which stop_token ends it, from 0 to response_length - 1."""
     temperature: Positive = 1.0
     """Divides the logits, both in sampling and in all log-probabilities."""
     separate_critic: bool = False
-    """Compute values with a second language model. False: with a value head on the hidden states of the policy."""
+    """Computes values with a second language model. False: with a value head on the hidden states of the policy."""
     lora_rank: AtLeastZero = 0
     """Rank of low-rank adapters on queries and values; then no other weights of the language model are trained.
     0: no adapters (Hu et al. 2021).
     """
     normalize_scores: bool = True
-    """Normalize scores by their mean and standard deviation on reference responses (Ziegler et al. 2019)."""
+    """Normalizes scores by their mean and standard deviation on reference responses (Ziegler et al. 2019)."""
     score_clip: PositiveOrNone = None
     """Largest absolute value of a score after normalization. None: no clipping."""
     score_position: Literal["last", "after_end"] = "last"
     """Position that gets the score: last is the last token of the response, after_end is the position after it."""
     missing_end_penalty: NotNegative = 0.0
-    """Subtracted from the score of a response that does not end within response_length tokens."""
+    """Penalty that is subtracted from the score of a response that does not end within response_length tokens."""
     whiten_rewards: bool = False
-    """Scale the rewards of a rollout to standard deviation 1 without changing their mean (Ziegler et al. 2019)."""
+    """Scales the rewards of a rollout to standard deviation 1 without changing their mean (Ziegler et al. 2019)."""
     dtype: Literal["float32", "mixed_bfloat16"] = "float32"
     """Precision: float32, or mixed_bfloat16 (layers compute in bfloat16, weights are float32)."""
     sample_interval: Count = 10
-    """Iterations between two tables of sample responses."""
+    """Number of iterations between two tables of sample responses."""
     eval_prompts: AtLeastZero = 200
     """Number of held-out prompts of the evaluation at the end. 0: no evaluation."""
 
@@ -166,7 +167,7 @@ TEXT_PPO = PPOConfig(
     num_epochs=2,
     minibatch_size=32,
 )
-"""Defaults of `PPOConfig` for text: mostly those of Ziegler et al. 2019, adapted to the size of the shipped model."""
+"""Defaults of `PPOConfig` for text: mostly those of Ziegler et al. 2019, adapted to the size of the included model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,12 +189,12 @@ def make_text_config(**settings: object) -> TextRunConfig:
     """Makes the config of a text run from the text defaults and some settings.
 
     Args:
-      **settings: values by field name, of `RunConfig`, `TextConfig` or `PPOConfig`.
+      **settings: Values by field name, of `RunConfig`, `TextConfig` or `PPOConfig`.
 
     Returns:
       The config.
 
     Raises:
-      UsageError: if no setting has such a name, or a value is invalid.
+      UsageError: If no setting has such a name, or a value is invalid.
     """
     return with_settings(TextRunConfig(), settings)

@@ -42,13 +42,13 @@ class Responder:
     Prompts are processed in batches of one size, so that each program is compiled only once.
 
     Args:
-      model: language model.
-      codec: encodes prompts and decodes responses.
+      model: Language model.
+      codec: Encodes prompts and decodes responses.
       text: response_length, temperature and stop token.
-      mode: compilation: "xla", "graph" or "eager".
-      temperature: temperature of the sampling; None uses that of `text`.
-      top_k: as in `sampling.sample`.
-      top_p: as in `sampling.sample`.
+      mode: Compilation: "xla", "graph" or "eager".
+      temperature: Temperature of the sampling; None uses that of `text`.
+      top_k: As in `sampling.sample`.
+      top_p: As in `sampling.sample`.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Responder:
 
         Args:
           prompts: int32 [N, P], padded on the right, and their lengths int32 [N].
-          seed: seed of the sampling noise, which does not depend on the model.
+          seed: Seed of the sampling noise, which does not depend on the model.
 
         Returns:
           The responses.
@@ -104,7 +104,7 @@ class Responder:
 
         Args:
           given: N responses, of any language model with this tokenizer.
-          temperature: divides the logits.
+          temperature: Divides the logits.
 
         Returns:
           Log-probabilities, float [N], in nats.
@@ -125,7 +125,7 @@ def most_likely_domains(reference: Responder, texts: Sequence[str]) -> list[Doma
     The domain of a text is the one with the control token after which the text is most probable.
 
     Args:
-      reference: a language model that was pretrained with the control tokens.
+      reference: A language model that was pretrained with the control tokens.
       texts: N texts.
 
     Returns:
@@ -155,14 +155,14 @@ def held_out_prompts(task: Task, count: int) -> list[str]:
     """Chooses test prompts of a task. The choice does not depend on the seed of the run.
 
     Args:
-      task: task of the run.
-      count: largest number of prompts.
+      task: Task of the run.
+      count: Largest number of prompts.
 
     Returns:
       The prompts; fewer than `count` if the task has fewer.
 
     Raises:
-      UsageError: if the task has no test prompts.
+      UsageError: If the task has no test prompts.
     """
     prompts = task.prompts("test")
     if not prompts:
@@ -205,20 +205,20 @@ def compare(
 
     Args:
       prompts: N held-out prompts.
-      seed: seed of the responses.
-      policy: tuned language model.
-      reference: language model before tuning.
-      codec: encodes and decodes for both models.
-      task: gives the metric and the domain.
-      reward: scores the responses.
-      text: length and temperature of the responses.
-      progress: called with the number of models done, 1 and 2.
+      seed: Seed of the responses.
+      policy: Tuned language model.
+      reference: Language model before tuning.
+      codec: Encodes and decodes for both models.
+      task: Gives the metric and the domain.
+      reward: Scores the responses.
+      text: Length and temperature of the responses.
+      progress: Called with the number of models done, 1 and 2.
 
     Returns:
       The numbers, and the responses by model ("reference" and "policy").
 
     Raises:
-      UsageError: if a prompt is invalid or too long, or if the reward fails.
+      UsageError: If a prompt is invalid or too long, or if the reward fails.
     """
     encoded = codec.encode(prompts)
     judge = Responder(reference, codec, text)
@@ -249,12 +249,12 @@ def _measure(
 
     Args:
       prompts: N prompts.
-      given: the responses.
-      own: log-probabilities [N] of the responses under the model that sampled them.
-      under_reference: log-probabilities [N] of the responses under the reference policy.
-      reference: the reference policy.
-      task: gives the metric and the domain.
-      reward: scores the responses.
+      given: The responses.
+      own: Log-probabilities [N] of the responses under the model that sampled them.
+      under_reference: Log-probabilities [N] of the responses under the reference policy.
+      reference: The reference policy.
+      task: Gives the metric and the domain.
+      reward: Scores the responses.
 
     Returns:
       The numbers of one model, see `compare`.
@@ -286,7 +286,7 @@ def describe(evaluation: dict[str, Any]) -> str:
     """Formats an evaluation as a small table.
 
     Args:
-      evaluation: the numbers of `compare`, and `weights`, the checksum of the policy's weights.
+      evaluation: The numbers of `compare`, and `weights`, the checksum of the policy's weights.
 
     Returns:
       A text of several lines.

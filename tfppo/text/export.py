@@ -18,16 +18,16 @@ def export_preset(folder: Path, model: keras.Model, codec: PromptCodec, temperat
     the preset says `add_start_token: false`, and the model has never seen it there.
 
     Args:
-      folder: folder of the preset.
-      model: language model.
-      codec: holds the tokenizer, and the control token before prompts.
-      temperature: temperature at which the model was tuned.
+      folder: Folder of the preset.
+      model: Language model.
+      codec: Holds the tokenizer, and the control token before prompts.
+      temperature: Temperature at which the model was tuned.
 
     Returns:
       A line that says how to load the preset.
 
     Raises:
-      UsageError: if the folder holds something else or cannot be written to.
+      UsageError: If the folder holds something else or cannot be written to.
     """
     tokenizer = codec.tokenizer
     with replacing(folder, TOKENIZER_FILE, 4 * model.count_params()) as new:
@@ -35,6 +35,6 @@ def export_preset(folder: Path, model: keras.Model, codec: PromptCodec, temperat
     load = "tfppo.load_preset" if (folder / LSTM_FILE).exists() else "keras_hub.models.CausalLM.from_preset"
     notes = [f"with other tools, start prompts with {tokenizer.id_to_token(token)}" for token in codec.before]
     notes += [f"it was tuned at temperature {temperature}"] if temperature != 1.0 else []
-    return f'{folder} holds a preset; load it with {load}("{folder}"), or tune it further: ' + "; ".join(
+    return f'{folder} holds a preset; load it with {load}("{folder}"), or tune it further with: ' + "; ".join(
         [f"tfppo train text --preset {quoted(folder)}", *notes]
     )

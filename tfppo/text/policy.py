@@ -21,9 +21,9 @@ class TextPolicy:
     """A language model as policy, with a linear value head on its hidden states or on those of a separate critic.
 
     Args:
-      model: language model of the policy.
-      temperature: divides the logits, in sampling and in all log-probabilities.
-      critic: language model whose hidden states give the values; None uses those of `model`.
+      model: Language model of the policy.
+      temperature: Divides the logits, in sampling and in all log-probabilities.
+      critic: Language model whose hidden states give the values; None uses those of `model`.
     """
 
     def __init__(self, model: LanguageModel, temperature: float = 1.0, critic: LanguageModel | None = None):
@@ -49,7 +49,7 @@ class TextPolicy:
 
         Args:
           inputs: N sequences.
-          actions: response tokens, int [N, R].
+          actions: Response tokens, int [N, R].
 
         Returns:
           Log-probabilities and entropies of the tokens, and values of the states before them, [N, R] each.
@@ -70,7 +70,7 @@ def response_states(model: LanguageModel, inputs: TokenInputs, response_length: 
     different lengths.
 
     Args:
-      model: language model.
+      model: Language model.
       inputs: N sequences.
       response_length: R.
 
@@ -88,7 +88,7 @@ def token_log_probs(logits: tf.Tensor, tokens: tf.Tensor, temperature: float) ->
     Args:
       logits: float32 [..., V].
       tokens: int [...].
-      temperature: above 0.
+      temperature: Above 0.
 
     Returns:
       Log-probabilities [...] and entropies [...].
@@ -106,10 +106,10 @@ def response_log_probs(
     """Computes log-probabilities of response tokens in one full forward pass.
 
     Args:
-      model: language model.
+      model: Language model.
       inputs: N sequences.
-      responses: response tokens, int [N, R].
-      temperature: divides the logits; above 0.
+      responses: Response tokens, int [N, R].
+      temperature: Divides the logits; above 0.
 
     Returns:
       Log-probabilities float32 [N, R].

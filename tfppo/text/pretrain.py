@@ -36,15 +36,15 @@ def pretrain_run(config: PretrainConfig, name: str | None, runs_dir: Path) -> Pa
     Ctrl-C ends the training early and keeps the best model, if at least one epoch is done.
 
     Args:
-      config: settings of the model and of its training.
-      name: name of the run's folder; None makes one from the model and the seed.
-      runs_dir: folder of all runs.
+      config: Settings of the model and of its training.
+      name: Name of the run's folder; None makes one from the model and the seed.
+      runs_dir: Folder of all runs.
 
     Returns:
       The folder of the run.
 
     Raises:
-      UsageError: if the preset cannot be used, training diverges, or the folder cannot be used.
+      UsageError: If the preset cannot be used, training diverges, or the folder cannot be used.
     """
     began = time.perf_counter()
     kind = config.model if config.preset is None else config.preset.resolve().name
@@ -78,7 +78,7 @@ def describe(evaluation: dict[str, Any]) -> str:
     """Formats the evaluation of a pretrained model as one line.
 
     Args:
-      evaluation: content of `evaluation.json`.
+      evaluation: Content of `evaluation.json`.
     """
     test, epochs = evaluation["test"], evaluation["epochs"]
     return (
@@ -91,14 +91,14 @@ def initial_model(config: PretrainConfig) -> tuple[keras.Model, keras_hub.models
     """Makes the language model that training starts from, and its tokenizer. Sets the seed of Keras.
 
     Args:
-      config: settings of the model. With a preset, model and tokenizer are loaded from it; else they are new, and the
+      config: Settings of the model. With a preset, model and tokenizer are loaded from it; else they are new, and the
         tokenizer is trained on the corpus.
 
     Returns:
       The model and its tokenizer.
 
     Raises:
-      UsageError: if the preset cannot be loaded, or its tokenizer lacks the control tokens of the corpus.
+      UsageError: If the preset cannot be loaded, or its tokenizer lacks the control tokens of the corpus.
     """
     keras.utils.set_random_seed(config.seed)
     if config.preset is not None:
@@ -120,15 +120,15 @@ def pretrain(
     The best epoch is the one with the lowest validation loss. Ctrl-C ends the training early if an epoch is done.
 
     Args:
-      config: settings of the training.
-      model: a model of `initial_model`.
-      tokenizer: tokenizer of the model.
-      folder: an existing folder; gets `metrics.csv`, TensorBoard event files and the best weights.
-      verbose: as in Keras: 0 is silent, 1 shows a progress bar, 2 prints a line per epoch.
+      config: Settings of the training.
+      model: A model of `initial_model`.
+      tokenizer: Tokenizer of the model.
+      folder: An existing folder; gets `metrics.csv`, TensorBoard event files and the best weights.
+      verbose: As in Keras: 0 is silent, 1 shows a progress bar, 2 prints a line per epoch.
 
     Raises:
-      UsageError: if training diverges.
-      KeyboardInterrupt: if Ctrl-C is pressed in the first epoch.
+      UsageError: If training diverges.
+      KeyboardInterrupt: If Ctrl-C is pressed in the first epoch.
     """
     length = min(config.context_length, context_length(model) or config.context_length)
     train, validation = (encode(tokenizer, sentences(split), length) for split in ("train", "validation"))
@@ -232,14 +232,14 @@ def refuse_divergence(results: np.ndarray | Sequence[float], learning_rate: floa
     """Checks that training has not diverged.
 
     Args:
-      results: losses or weights after training.
-      learning_rate: learning rate of the training, for the error.
+      results: Losses or weights after training.
+      learning_rate: Learning rate of the training, for the error.
 
     Raises:
-      UsageError: if a result is not finite.
+      UsageError: If a result is not finite.
     """
     if not np.isfinite(results).all():
-        raise UsageError(f"training diverged with learning_rate = {learning_rate}: choose a smaller learning_rate")
+        raise UsageError(f"training diverged with learning_rate = {learning_rate}: lower learning_rate")
 
 
 @contextmanager
@@ -249,14 +249,14 @@ def fitting(folder: Path, size: int) -> Iterator[None]:
     The command line sends Keras' messages to the log, where its progress would not be visible.
 
     Args:
-      folder: folder of the run, which the block writes to.
-      size: number of bytes that the block writes at least.
+      folder: Folder of the run, which the block writes to.
+      size: Number of bytes that the block writes at least.
 
     Yields:
       None.
 
     Raises:
-      UsageError: if the disk has less than `size` bytes free, before the block begins; or if the block cannot write.
+      UsageError: If the disk has less than `size` bytes free, before the block begins; or if the block cannot write.
     """
     files.check_room(folder, folder, size)
     was_on = keras.config.is_interactive_logging_enabled()

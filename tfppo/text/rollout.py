@@ -51,18 +51,18 @@ class TextCollector(tf.Module):
     first ratio is exactly 1. The metric `text/sampler_gap` compares them with the log-probabilities of the sampler.
 
     Args:
-      policy: samples the responses.
-      reference: reference policy, to which the KL is measured.
-      scorer: scores the responses on the host.
-      text: lengths and temperature.
+      policy: Samples the responses.
+      reference: Reference policy, to which the KL is measured.
+      scorer: Scores the responses on the host.
+      text: Lengths and temperature.
       kl_coeff: beta of the current iteration, scalar.
-      stop_condition: decides which token ends a response.
-      chunk: number of sequences in a full forward pass, which bounds the memory. It must divide the number of
+      stop_condition: Decides which token ends a response.
+      chunk: Number of sequences in a full forward pass, which bounds the memory. It must divide the number of
         prompts of a replica.
-      seed: together with the iteration it determines all random numbers.
-      sampling_mode: compilation of the sampling: "xla", "graph" or "eager".
-      mode: compilation of the full forward passes.
-      replicas: each replica samples responses to its share of the prompts, and each process scores a share. Every
+      seed: Together with the iteration it determines all random numbers.
+      sampling_mode: Compilation of the sampling: "xla", "graph" or "eager".
+      mode: Compilation of the full forward passes.
+      replicas: Each replica samples responses to its share of the prompts, and each process scores a share. Every
         replica gets the whole rollout.
     """
 
@@ -106,7 +106,7 @@ class TextCollector(tf.Module):
         """Collects the rollout of an iteration.
 
         Args:
-          iteration: number of the iteration, int64 scalar.
+          iteration: Number of the iteration, int64 scalar.
           prompts: int32 [B, P], padded on the right.
           prompt_lengths: int32 [B].
 
@@ -149,7 +149,7 @@ class TextCollector(tf.Module):
         """Samples the responses of an iteration.
 
         Args:
-          iteration: number of the iteration, int64 scalar; determines the random numbers.
+          iteration: Number of the iteration, int64 scalar; determines the random numbers.
           prompts: int32 [B, P], padded on the right.
           prompt_lengths: int32 [B].
 
@@ -172,7 +172,7 @@ class TextCollector(tf.Module):
         Args:
           prompts: int32 [B, P], padded on the right.
           prompt_lengths: int32 [B].
-          samples: the responses.
+          samples: The responses.
 
         Returns:
           Scores float32 [B], and the metrics by name.
@@ -232,11 +232,11 @@ def in_chunks(
     """Applies a function to N responses in chunks, to bound the memory.
 
     Args:
-      evaluate: function of the inputs and responses of a chunk; returns float32 tensors [chunk, R].
-      inputs: of N sequences.
+      evaluate: Function of the inputs and responses of a chunk; returns float32 tensors [chunk, R].
+      inputs: Of N sequences.
       responses: int [N, R].
-      chunk: number of sequences in a chunk; must divide N.
-      outputs: number of tensors that `evaluate` returns.
+      chunk: Number of sequences in a chunk; must divide N.
+      outputs: Number of tensors that `evaluate` returns.
 
     Returns:
       The results for all responses, [N, R] each.
@@ -254,8 +254,8 @@ def _metrics(rollout: TextRollout, sampled_log_probs: tf.Tensor) -> dict[str, tf
     """Returns the metrics of a rollout: means over responses, and the sampler gap.
 
     Args:
-      rollout: holds the metrics of the texts, and the log-probabilities of the full forward pass.
-      sampled_log_probs: log-probabilities [B, R] of the sampler.
+      rollout: Holds the metrics of the texts, and the log-probabilities of the full forward pass.
+      sampled_log_probs: Log-probabilities [B, R] of the sampler.
     """
     gap = zero_outside(sampled_log_probs - rollout.log_probs, rollout.mask)
     return rollout.metrics | {

@@ -24,17 +24,17 @@ def train_text(
     """Tunes a language model in a new run, then evaluates it.
 
     Args:
-      config: settings of the run.
-      import_seconds: seconds that imports took before this call, for `evaluation.json`.
-      task: replaces the registered task that the config names.
-      reward: replaces the reward of the config and of the task.
-      model: a Keras language model and its tokenizer, which replace the config's preset.
+      config: Settings of the run.
+      import_seconds: Seconds that imports took before this call, for `evaluation.json`.
+      task: Replaces the registered task that the config names.
+      reward: Replaces the reward of the config and of the task.
+      model: A Keras language model and its tokenizer, which replace the config's preset.
 
     Returns:
       The folder of the run, or None in a worker process that is not the chief.
 
     Raises:
-      UsageError: if settings do not fit together, the reward fails, or the folder cannot be used.
+      UsageError: If settings do not fit together, the reward fails, or the folder cannot be used.
     """
 
     def make_trainer(config: TextRunConfig) -> TextTrainer:
@@ -57,20 +57,20 @@ def generate(
     """Generates responses to prompts with the policy of a run.
 
     Args:
-      folder: folder of the run.
-      prompts: texts to respond to.
-      temperature: divides the logits; 0 always takes the most probable token.
-      top_k: samples from the k most probable tokens; None samples from all.
-      top_p: samples from the most probable tokens whose probabilities sum to p; None samples from all.
-      seed: seed of the sampling noise.
-      samples: number of responses to each prompt.
+      folder: Folder of the run.
+      prompts: Texts to respond to.
+      temperature: Divides the logits; 0 always takes the most probable token.
+      top_k: Samples from the k most probable tokens; None samples from all.
+      top_p: Samples from the most probable tokens whose probabilities sum to p; None samples from all.
+      seed: Seed of the sampling noise.
+      samples: Number of responses to each prompt.
       checkpoint: "latest", "best" or the number of an iteration.
 
     Returns:
       The responses without their prompts, `samples` of them in a row for each prompt.
 
     Raises:
-      UsageError: if the folder is not a run, its checkpoint cannot be read, or a prompt is empty or too long.
+      UsageError: If the folder is not a run, its checkpoint cannot be read, or a prompt is empty or too long.
     """
     with driver.restored(without_reward(folder), folder, checkpoint) as trainer:
         encoded = trainer.encode([prompt for prompt in prompts for _ in range(samples)])
@@ -83,14 +83,14 @@ def export(folder: Path, checkpoint: str = "latest") -> Path:
     """Writes the language model of a run as a preset into its folder `export` (see `export_preset`).
 
     Args:
-      folder: folder of the run.
+      folder: Folder of the run.
       checkpoint: "latest", "best" or the number of an iteration.
 
     Returns:
       The folder of the preset.
 
     Raises:
-      UsageError: if the folder is not a run, its checkpoint cannot be read, or the folder cannot be written to.
+      UsageError: If the folder is not a run, its checkpoint cannot be read, or the folder cannot be written to.
     """
     return driver.export(without_reward(folder), folder, checkpoint)
 
@@ -99,13 +99,13 @@ def without_reward(folder: Path) -> TextTrainer:
     """Makes the trainer of a run for uses that score nothing, and does not import the run's reward.
 
     Args:
-      folder: folder of the run.
+      folder: Folder of the run.
 
     Returns:
       The trainer; its reward raises an AssertionError when it is called.
 
     Raises:
-      UsageError: if the folder is not a run, or its preset cannot be read.
+      UsageError: If the folder is not a run, or its preset cannot be read.
     """
     config = run_folder.read_config(folder, TextRunConfig)
     return TextTrainer(driver.for_inference(config), reward=_unscored)

@@ -20,14 +20,14 @@ class SampleTable:
     """Writes tables of samples to `samples.jsonl`, and formats them as Markdown.
 
     Args:
-      path: path of `samples.jsonl`.
+      path: Path of `samples.jsonl`.
       prompts: N prompts of every table.
-      encoded: the prompts as token ids int32 [N, P], and their lengths int32 [N].
-      policy: responds for each table.
-      reference: responds once.
-      reward: scores the responses.
-      seed: seed of the responses.
-      start: iteration at which the run starts or resumes. Rows of later iterations are removed from the file, because
+      encoded: The prompts as token ids int32 [N, P], and their lengths int32 [N].
+      policy: Responds for each table.
+      reference: Responds once.
+      reward: Scores the responses.
+      seed: Seed of the responses.
+      start: Iteration at which the run starts or resumes. Rows of later iterations are removed from the file, because
         the resumed run writes them again.
     """
 
@@ -59,13 +59,13 @@ class SampleTable:
         """Lets the policy respond, and appends a table to the file.
 
         Args:
-          iteration: number of iterations done.
+          iteration: Number of iterations done.
 
         Returns:
           The table as Markdown.
 
         Raises:
-          UsageError: if the reward fails.
+          UsageError: If the reward fails.
         """
         rows = [
             {"iteration": iteration, "prompt": prompt, "reference": old[0], "policy": new[0]}
@@ -89,7 +89,7 @@ def markdown_table(rows: Sequence[dict[str, Any]]) -> str:
     Each score shares a cell with its text, because TensorBoard wraps the digits of a narrow column.
 
     Args:
-      rows: as in `samples.jsonl`.
+      rows: As in `samples.jsonl`.
 
     Returns:
       The table.

@@ -35,8 +35,8 @@ class StopCondition(NamedTuple):
         """Tests which tokens end their response.
 
         Args:
-          tokens: token ids, int.
-          index: index of each token in its response, int; broadcasts with `tokens`.
+          tokens: Token ids, int.
+          index: Index of each token in its response, int; broadcasts with `tokens`.
 
         Returns:
           A bool tensor in the broadcast shape of both.
@@ -86,17 +86,17 @@ def sample(
     be negative.
 
     Args:
-      model: language model to sample from.
+      model: Language model to sample from.
       prompts: int32 [B, P], of different lengths, padded on the right.
       prompt_lengths: int32 [B], each at least 1.
       response_length: R, the largest number of tokens of a response.
       noise: Gumbel noise, see `gumbel_noise`; not used if the temperature is 0.
-      stop_condition: decides which token ends a response.
-      pad: token id for the padding.
-      temperature: divides the logits, for sampling and for the log-probabilities. With 0 the most probable token is
+      stop_condition: Decides which token ends a response.
+      pad: Token id for the padding.
+      temperature: Divides the logits, for sampling and for the log-probabilities. With 0 the most probable token is
         taken and the log-probabilities are those at temperature 1.
-      top_k: samples only from the k most probable tokens; None samples from all.
-      top_p: samples only from the most probable tokens whose probabilities sum to at least p (Holtzman et al. 2020);
+      top_k: Samples only from the k most probable tokens; None samples from all.
+      top_p: Samples only from the most probable tokens whose probabilities sum to at least p (Holtzman et al. 2020);
         None samples from all.
 
     Returns:
@@ -169,7 +169,7 @@ def response_mask(responses: tf.Tensor, stop_condition: StopCondition) -> tf.Ten
 
     Args:
       responses: int32 [B, R].
-      stop_condition: decides which token ends a response.
+      stop_condition: Decides which token ends a response.
 
     Returns:
       A bool mask [B, R], True up to and including the first token that ends the response. A row without such a token

@@ -17,9 +17,9 @@ class TextScorer:
     """Decodes responses, scores them with a reward, and computes the metrics of their texts.
 
     Args:
-      codec: decodes tokens.
-      reward: scores texts.
-      clip: largest absolute value of a normalized score; None does not clip.
+      codec: Decodes tokens.
+      reward: Scores texts.
+      clip: Largest absolute value of a normalized score; None does not clip.
     """
 
     def __init__(self, codec: PromptCodec, reward: Reward, clip: float | None = None):
@@ -46,7 +46,7 @@ class TextScorer:
           float64 scalars.
 
         Raises:
-          UsageError: if the reward fails.
+          UsageError: If the reward fails.
         """
         texts = self.codec.decode_masked(responses, mask)
         beginnings = self.codec.decode(prompts[row, : prompt_lengths[row]] for row in rows)
@@ -62,7 +62,7 @@ class TextScorer:
           scores: float [N], not normalized.
 
         Raises:
-          UsageError: if a score is not finite.
+          UsageError: If a score is not finite.
         """
         scale = ScoreScale.fit(scores)
         for variable, value in zip(self.scale, (scale.mean, scale.std), strict=True):

@@ -46,14 +46,14 @@ class TextTrainer:
     The driver (`training.driver`) uses it through the protocol `training.trainer.Trainer`.
 
     Args:
-      config: settings of the run.
-      task: replaces the registered task that the config names.
-      reward: a function `reward(prompts, responses)` or a Keras model; replaces the reward of the config and of the
+      config: Settings of the run.
+      task: Replaces the registered task that the config names.
+      reward: A function `reward(prompts, responses)` or a Keras model; replaces the reward of the config and of the
         task.
-      model: a Keras language model and its tokenizer, which replace the config's preset.
+      model: A Keras language model and its tokenizer, which replace the config's preset.
 
     Raises:
-      UsageError: if the task is unknown, the preset or the reward cannot be loaded, or prompts and responses do not
+      UsageError: If the task is unknown, the preset or the reward cannot be loaded, or prompts and responses do not
         fit into the model's context.
     """
 
@@ -127,7 +127,7 @@ class TextTrainer:
         return (
             f"task {self.task.name} ({self.task.description}), {type(model).__name__} of "
             f"{model.count_params() / 1e6:.1f}M parameters ({trained / 1e6:.2f}M trained), "
-            f"{self.config.text.batch_size} responses an iteration"
+            f"{self.config.text.batch_size} responses per iteration"
         )
 
     @property
@@ -200,8 +200,8 @@ class TextTrainer:
         """Trains like `iterations`, and writes tables of samples.
 
         Args:
-          folder: folder of the run; gets `samples.jsonl`.
-          tensorboard: gets the same tables.
+          folder: Folder of the run; gets `samples.jsonl`.
+          tensorboard: Gets the same tables.
 
         Yields:
           The number and the metrics of each iteration.
@@ -238,7 +238,7 @@ class TextTrainer:
           The number and the metrics of each iteration.
 
         Raises:
-          UsageError: if the reward fails, or if too many updates in a row were skipped because a number was not
+          UsageError: If the reward fails, or if too many updates in a row were skipped because a number was not
             finite.
         """
         began = time.perf_counter()
@@ -270,14 +270,14 @@ class TextTrainer:
         """Evaluates the policy and the reference policy on held-out prompts.
 
         Args:
-          size: number of prompts.
-          seed: seed of the responses.
+          size: Number of prompts.
+          seed: Seed of the responses.
 
         Returns:
           The numbers of `evaluate.compare`, with the task and the seed.
 
         Raises:
-          UsageError: if the task has no test prompts, or the reward fails.
+          UsageError: If the task has no test prompts, or the reward fails.
         """
         with progress_bar("evaluating", 2) as advance:
             evaluation, _ = compare(
@@ -303,16 +303,16 @@ class TextTrainer:
     def farewell(self, folder: Path) -> str:
         """Lists the files of a finished run and the commands that use them."""
         return (
-            f"{folder} holds {run_folder.SAMPLES}, {run_folder.CURVE}, {run_folder.METRICS} and more; view it with: "
-            f"tensorboard --logdir {run_folder.quoted(folder.parent)}\ngenerate responses with: tfppo generate "
-            f"{run_folder.quoted(folder)} --prompt 'This film'"
+            f"{folder} holds {run_folder.SAMPLES}, {run_folder.CURVE}, {run_folder.METRICS} and the other results; "
+            f"view them with: tensorboard --logdir {run_folder.quoted(folder.parent)}\n"
+            f"generate responses with: tfppo generate {run_folder.quoted(folder)} --prompt 'This film'"
         )
 
     def export(self, folder: Path) -> str:
         """Writes the language model as a preset, with adapters merged into its weights (see `export_preset`).
 
         Args:
-          folder: folder of the preset.
+          folder: Folder of the preset.
 
         Returns:
           A line that says how to load the preset.
@@ -332,7 +332,7 @@ class TextTrainer:
           Token ids int32 [N, P], padded on the right, and lengths int32 [N].
 
         Raises:
-          UsageError: if a prompt is empty, not a text, or too long.
+          UsageError: If a prompt is empty, not a text, or too long.
         """
         context = self.policy.model.context_length
         return self.codec.encode(prompts, None if context is None else context - self.config.text.response_length)

@@ -1,6 +1,6 @@
 """Defines `RunConfig`, the settings that every run has.
 
-This module does not import TensorFlow, so that the command line responds fast.
+This module does not import TensorFlow, so that the command line starts fast.
 """
 
 from dataclasses import dataclass
@@ -24,27 +24,28 @@ class RunConfig:
 
     seed: Seed = 1
     """Seed of all random numbers in the run."""
-    name: Annotated[str | None, Must(_is_folder_name, "a plain folder name")] = None
+    name: Annotated[str | None, Must(_is_folder_name, "a folder name of printable characters without slashes")] = None
     """Name of the run's folder. None: the name of the task or environment, and the seed."""
     runs_dir: Path = Path("runs")
     """Folder that holds the run folders."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """Device of the run. auto: chosen by a rule; the run prints the choice and the reason."""
     compile_rollout: CompileMode = "auto"
-    """Mode of compilation of the rollout.
+    """Compilation mode of the rollout.
     auto: chosen by a rule from the device, the batch size and the length of the run."""
     compile_update: CompileMode = "auto"
-    """Mode of compilation of the update.
+    """Compilation mode of the update.
     auto: chosen by a rule from the device, the batch size and the length of the run."""
     deterministic: bool = True
-    """Use only deterministic TensorFlow operations (tf.config.experimental.enable_op_determinism)."""
+    """Uses only deterministic TensorFlow operations (tf.config.experimental.enable_op_determinism)."""
     threads: Annotated[int, Interval(ge=0, le=1024)] = 0
     """Number of CPU threads within an operation, and of operations that run in parallel. 0: the number of CPU cores.
     Results are bit-identical only with the same number. A resumed run uses the number it started with."""
     distribute: Literal["auto", "none", "mirrored", "multiworker"] = "auto"
     """Distribution of the rollout and of each minibatch. none: one device.
     mirrored: all GPUs of this process. multiworker: the processes that TF_CONFIG names.
-    auto: multiworker if TF_CONFIG names several, otherwise mirrored if the run is on a GPU and there are several."""
+    auto: multiworker if TF_CONFIG names several processes, otherwise mirrored if the run is on a GPU and this process
+    sees several GPUs, otherwise none."""
     log_interval: Count = 1
     """Number of iterations between two rows of metrics."""
     checkpoint_interval: Count = 20

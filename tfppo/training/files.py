@@ -66,7 +66,7 @@ def check_room(folder: Path, place: Path, size: int) -> None:
     free = shutil.disk_usage(place).free
     if free < size:
         raise UsageError(
-            f"cannot write {folder}: its disk has {free:,} bytes free, but more than {size:,} bytes are needed; free "
+            f"cannot write {folder} (its disk has {free:,} bytes free, but more than {size:,} bytes are needed): free "
             "disk space, or choose another folder"
         )
 

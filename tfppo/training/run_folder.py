@@ -134,7 +134,9 @@ def read_config(folder: Path, config_class: type[Config]) -> Config:
         text = path.read_text()
         linked = sorted(entry.name for entry in os.scandir(folder) if entry.is_symlink())
     except OSError as error:
-        raise UsageError(f"{folder} is not the folder of a run: {path} cannot be read ({error.strerror})") from None
+        raise UsageError(
+            f"{folder} is not the folder of a run ({path} cannot be read: {error.strerror}): give the folder of one"
+        ) from None
     except UnicodeDecodeError:
         raise UsageError(f"{path} is damaged; it must be a UTF-8 text: restore it from a copy") from None
     if linked:
@@ -173,7 +175,8 @@ def read_confirmed(folder: Path, config_class: type[Config], option: str, given:
     if given is not None and given != named:
         has = f"no {option} of its own" if named is None else f"the {option} {shown(named)}"
         raise UsageError(
-            f"--{option} is {shown(given)}, but {folder} has {has}: omit --{option}, or give the {option} of the run"
+            f"--{option} is {shown(given)}, but {folder} has {has}: leave --{option} out, or give the {option} of the "
+            "run"
         )
     if given is None and named is not None and ":" in named:
         raise UsageError(
@@ -231,7 +234,9 @@ def kind_of(folder: Path) -> str:
     try:
         settings = yaml.safe_load(path.read_text(errors="replace"))
     except OSError as error:
-        raise UsageError(f"{folder} is not the folder of a run: {path} cannot be read ({error.strerror})") from None
+        raise UsageError(
+            f"{folder} is not the folder of a run ({path} cannot be read: {error.strerror}): give the folder of one"
+        ) from None
     except Exception as error:  # an invalid scalar or too deep nesting does not raise a YAMLError
         raise UsageError(f"{path} is not valid YAML ({one_line(error)}): restore it from a copy") from None
     kinds = [kind for kind in IMPORTED if isinstance(settings, dict) and kind in settings]

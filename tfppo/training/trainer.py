@@ -109,7 +109,7 @@ class Trainer(Protocol):
 
     @property
     def modes(self) -> Mapping[str, str]:
-        """Mode of compilation of each program, by phase."""
+        """Compilation mode of each program, by phase."""
 
     @property
     def display(self) -> Display:
@@ -201,7 +201,7 @@ class Trainer(Protocol):
 
 
 class Application(NamedTuple, Generic[C]):
-    """What the driver needs to make a trainer from a run's folder."""
+    """The parts that the driver needs to make a trainer from a run's folder."""
 
     kind: str  # name of the section of config.yaml that only this application has
     config_class: type[C]  # class of the settings

@@ -35,6 +35,6 @@ def import_named(module_name: str, what: str) -> ModuleType:
         return importlib.import_module(module_name)
     except (Exception, SystemExit) as error:  # the user's module can raise anything
         raise UsageError(
-            f"{what}: module {module_name} cannot be imported ({kind_and_text(error)}); give the dotted name of a "
+            f"{what}: module {module_name} cannot be imported ({kind_and_text(error)}): give the dotted name of a "
             "module that is installed or in the current folder"
         ) from error

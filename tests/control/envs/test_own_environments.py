@@ -74,7 +74,7 @@ gymnasium.register("Lever-v0", "mine_own:Lever")
 
 
 class Blind(Spring):
-    """Of which gymnasium's, a Lever, shows more."""
+    """An in-graph environment with fewer observations than the Gymnasium environment of the same ID, a Lever."""
 
     observation_space = gymnasium.spaces.Box(-np.inf, np.inf, [1], np.float32)
 
@@ -83,13 +83,13 @@ class Blind(Spring):
 
 
 class Free(Spring):
-    """Which moves as gymnasium's, a Lever, does not."""
+    """An in-graph environment with more actions than the Gymnasium environment of the same ID, a Lever."""
 
     action_space = gymnasium.spaces.Discrete(3)
 
 
 class Heard(Lever):
-    """Whose observations have no size."""
+    """An environment with observations of no fixed size."""
 
     observation_space = gymnasium.spaces.Dict(sounds=gymnasium.spaces.Sequence(gymnasium.spaces.Discrete(3)))
 

@@ -283,8 +283,8 @@ MASKED = {  # action space, number of actions of each choice, allowed actions
 def test_forbidden_actions_have_no_part_in_the_distribution(compiled, space, sizes, allowed):
     """Forbidden actions are never sampled and never greedy, although their logits are the largest.
 
-    Log-probabilities and entropies are those of a distribution without them, and their gradient is exactly 0 [Huang and
-    Ontanon 2020].
+    Log-probabilities and entropies are those of a distribution without them, and their gradient is exactly 0 (Huang and
+    Ontanon 2020).
     """
     head = make_head(space)
     mask = np.concatenate([np.isin(np.arange(size), keep) for size, keep in zip(sizes, allowed, strict=True)])

@@ -224,7 +224,7 @@ def test_same_step_environments_must_tell_their_final_observations(make_counting
         collector._step_through(np.int64(0))
 
 
-@pytest.mark.fault("gymnasium cannot make the environment", "A one-line error gives gymnasium's reason.")
+@pytest.mark.fault("Gymnasium cannot make the environment", "A one-line error gives Gymnasium's reason.")
 @pytest.mark.parametrize(
     ("env", "reason"), [("NoSuchGame-v0", "NoSuchGame"), ("Uninstalled-v0", "no_such_package_of_environments")]
 )

@@ -119,7 +119,7 @@ def test_a_prompt_that_was_no_utf8_is_refused_with_its_number(codec):
 
 
 def test_no_prompts_are_refused(codec):
-    assert "no prompts" in refusal(codec.encode, [])
+    assert "no prompt is given" in refusal(codec.encode, [])
 
 
 # ----- Decoding

@@ -1,4 +1,4 @@
-"""The shipped corpus, and how it is made from its source."""
+"""The included corpus, and how it is made from its source."""
 
 import gzip
 import hashlib
@@ -21,7 +21,7 @@ COUNTS = {  # train, validation, test
     "tweet": (3769, 138, 233),
 }
 # Documents 1 and 2 of every domain are in the train split; 12 of movie and 70 of tweet in validation; 13 of movie and
-# 11 of nyt in test. This must never change, because the shipped models were trained on the train split.
+# 11 of nyt in test. This must never change, because the included models were trained on the train split.
 ROWS = {
     "movie": [
         "1_1\t2.5\tTom &amp; Jerry:  ''a   hoot''",

@@ -1,4 +1,4 @@
-"""The reward model: its loss, its scores, its files, and the shipped one."""
+"""The reward model: its loss, its scores, its files, and the included one."""
 
 import json
 

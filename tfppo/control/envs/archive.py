@@ -20,11 +20,11 @@ def write_archive(path: Path, data: Any) -> None:
     """Writes plain data to a file.
 
     Args:
-      path: the file.
-      data: a nest of dicts with str keys, lists and tuples of arrays, numbers, strings, booleans and None.
+      path: The file.
+      data: A nest of dicts with str keys, lists and tuples of arrays, numbers, strings, booleans and None.
 
     Raises:
-      TypeError: if the data contains anything else.
+      TypeError: If the data contains anything else.
     """
     arrays: list[np.ndarray] = []
     entries: dict[str, Any] = {NEST: np.array(json.dumps(_packed(data, arrays)))}
@@ -37,7 +37,7 @@ def read_archive(path: Path) -> Any:
     """Reads a file from `write_archive`; the data has the same types as before.
 
     Raises:
-      UsageError: if the file is damaged, or is not such a file.
+      UsageError: If the file is damaged, or is not such a file.
     """
     try:
         with np.load(path, allow_pickle=False) as arrays:
@@ -56,7 +56,7 @@ def fingerprint(data: Any) -> str:
     """Returns a digest of plain data; it differs if any bit of the data differs.
 
     Raises:
-      TypeError: if the data is not plain, as for `write_archive`.
+      TypeError: If the data is not plain, as for `write_archive`.
     """
     arrays: list[np.ndarray] = []
     packed = json.dumps(_packed(data, arrays))
@@ -76,14 +76,14 @@ def expect_like(data: Any, example: Any) -> Any:
     """Returns the data if it has the same structure as an example.
 
     Args:
-      data: a nest.
-      example: a nest.
+      data: A nest.
+      example: A nest.
 
     Returns:
       The data.
 
     Raises:
-      ValueError: if the nests differ, or if an array has another shape, or a dtype that cannot be cast to that of the
+      ValueError: If the nests differ, or if an array has another shape, or a dtype that cannot be cast to that of the
         example.
     """
     if isinstance(example, dict):

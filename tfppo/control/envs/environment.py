@@ -36,7 +36,7 @@ class Environment(Protocol):
 
         Args:
           num_envs: B.
-          seed: integer tensor [2].
+          seed: Integer tensor [2].
 
         Returns:
           A nest of tensors [B, ...].
@@ -49,9 +49,9 @@ class Environment(Protocol):
         """Steps all copies.
 
         Args:
-          state: the states, a nest of [B, ...].
+          state: The states, a nest of [B, ...].
           actions: [B, ...], as the action space has them.
-          seed: integer tensor [2], for stochastic dynamics.
+          seed: Integer tensor [2], for stochastic dynamics.
 
         Returns:
           The next states, the rewards [B], and bool [B], True where an episode terminated.
@@ -66,11 +66,11 @@ def register_environment(env: str, make: Callable[[], Environment]) -> None:
     """Registers an in-graph environment under an ID.
 
     Args:
-      env: the ID.
-      make: a function without arguments that returns the environment.
+      env: The ID.
+      make: A function without arguments that returns the environment.
 
     Raises:
-      UsageError: if another environment has this ID.
+      UsageError: If another environment has this ID.
     """
     if IN_GRAPH_ENVIRONMENTS.setdefault(env, make) is not make:
         raise UsageError(
@@ -86,7 +86,7 @@ def registered_id(env: str) -> str:
     environment with Gymnasium or with `register_environment`.
 
     Raises:
-      UsageError: if the module cannot be imported.
+      UsageError: If the module cannot be imported.
     """
     module, _, name = env.rpartition(":")
     if module:

@@ -20,10 +20,10 @@ class EnvPoolVectorEnv(VectorEnv):
 
     Args:
       env: EnvPool's ID of the environment.
-      num_envs: number of copies.
+      num_envs: Number of copies.
 
     Raises:
-      UsageError: if EnvPool is not installed, or does not have the environment.
+      UsageError: If EnvPool is not installed, or does not have the environment.
     """
 
     metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP}

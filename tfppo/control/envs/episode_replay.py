@@ -74,7 +74,7 @@ class Replayable(gymnasium.Wrapper):
         vector environment gets its observations and flags.
 
         Returns:
-          Whether the environment is in exactly the same state as before.
+          True if the environment is in exactly the same state as before.
         """
         exact = self._play(self.pending["episode"])
         if not exact:
@@ -125,7 +125,7 @@ def set_generator_state(generator: Any, state: Any) -> bool:
     """Sets the state of a generator in place, because other objects may hold the same generator.
 
     Returns:
-      Whether the state and the generator fit together, and the state is set.
+      True if the state fits the generator and was set.
     """
     if state is None or not is_plain(generator_state(generator)):
         return False

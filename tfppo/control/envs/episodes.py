@@ -35,9 +35,9 @@ def start_episodes(environment: Environment, num_envs: int, seed: tf.Tensor) -> 
     """Starts B new episodes.
 
     Args:
-      environment: the environment.
+      environment: The environment.
       num_envs: B.
-      seed: integer tensor [2].
+      seed: Integer tensor [2].
 
     Returns:
       The new episodes.
@@ -54,10 +54,10 @@ def fresh_states(environment: Environment, length: int, num_envs: int, seed: tf.
     """Draws initial states [T, B, ...], one for every step and environment.
 
     Args:
-      environment: the environment.
+      environment: The environment.
       length: T.
       num_envs: B.
-      seed: integer tensor [2].
+      seed: Integer tensor [2].
 
     Returns:
       The states, a nest of [T, B, ...].
@@ -72,11 +72,11 @@ def step_episodes(
     """Steps every environment whose episode continues, and resets the others.
 
     Args:
-      environment: the environment.
-      episodes: the episodes before the step.
+      environment: The environment.
+      episodes: The episodes before the step.
       actions: [B, ...].
-      fresh: initial states [B, ...] for the environments that are reset.
-      seed: integer tensor [2], for stochastic dynamics.
+      fresh: Initial states [B, ...] for the environments that are reset.
+      seed: Integer tensor [2], for stochastic dynamics.
 
     Returns:
       The episodes after the step, and the transition.

@@ -27,7 +27,7 @@ def take_snapshot(environment: VectorEnv, observations: Any) -> Any:
     """Takes a snapshot of a vector environment.
 
     Args:
-      environment: the vector environment.
+      environment: The vector environment.
       observations: [B, ...], its latest observations.
 
     Returns:
@@ -45,8 +45,8 @@ def restore_snapshot(environment: VectorEnv, snapshot: Any, observations: Any) -
     """Restores a snapshot in a vector environment of the same kind that has just been reset.
 
     Args:
-      environment: the vector environment.
-      snapshot: the result of `take_snapshot`.
+      environment: The vector environment.
+      snapshot: The result of `take_snapshot`.
       observations: [B, ...], the observations of the reset.
 
     Returns:
@@ -54,7 +54,7 @@ def restore_snapshot(environment: VectorEnv, snapshot: Any, observations: Any) -
       episode), and the current observations [B, ...].
 
     Raises:
-      ValueError: if the snapshot does not fit; TypeError and KeyError are possible, too.
+      ValueError: If the snapshot does not fit; TypeError and KeyError are possible, too.
     """
     none = np.zeros(environment.num_envs, bool)
     if snapshot is None:

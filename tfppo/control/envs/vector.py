@@ -24,16 +24,16 @@ def make_vector_environments(env: str, num_envs: int, vectorization: str, double
     """Makes the vector environments of a collector.
 
     Args:
-      env: the environment ID.
-      num_envs: number of copies in all.
-      vectorization: as for `make_vector_environment`.
+      env: The environment ID.
+      num_envs: Number of copies in all.
+      vectorization: As for `make_vector_environment`.
       double_buffer: True makes two halves, which are stepped in turn.
 
     Returns:
       One vector environment, or two.
 
     Raises:
-      UsageError: as `make_vector_environment` does.
+      UsageError: As `make_vector_environment` does.
     """
     sizes = [(num_envs + 1) // 2, num_envs // 2] if double_buffer else [num_envs]
     return [make_vector_environment(env, size, vectorization) for size in sizes if size]
@@ -49,19 +49,19 @@ def make_vector_environment(
     """Makes `num_envs` copies of a Gymnasium environment, or of an in-graph one that Gymnasium does not have.
 
     Args:
-      env: the environment ID, or `module:ID` (see `environment.registered_id`).
+      env: The environment ID, or `module:ID` (see `environment.registered_id`).
       num_envs: B.
       vectorization: "native": all copies in one NumPy program, if the environment has this form; "sync": one after the
         other in this process; "async": each copy in its own process; "envpool": EnvPool's environments with this ID, in
         threads; "auto": native if the environment has this form, sync otherwise.
-      autoreset: how new episodes start.
-      **options: options of each copy, such as render_mode.
+      autoreset: How new episodes start.
+      **options: Options of each copy, such as render_mode.
 
     Returns:
       The vector environment.
 
     Raises:
-      UsageError: if the module cannot be imported, or if Gymnasium does not have the environment, cannot make it, or
+      UsageError: If the module cannot be imported, or if Gymnasium does not have the environment, cannot make it, or
         has no native form of it.
     """
     name = registered_id(env)
@@ -112,11 +112,11 @@ def check_twin(env: str, environment: Environment) -> None:
     Otherwise the final evaluation, which uses Gymnasium's environment, would be on another task.
 
     Args:
-      env: the environment ID.
-      environment: the in-graph environment.
+      env: The environment ID.
+      environment: The in-graph environment.
 
     Raises:
-      UsageError: if the spaces differ in kind or size, or if Gymnasium cannot make its environment.
+      UsageError: If the spaces differ in kind or size, or if Gymnasium cannot make its environment.
     """
     if is_only_in_graph(env):
         return
@@ -143,7 +143,7 @@ def autoreset_mode(environment: VectorEnv) -> AutoresetMode:
     """Returns how a vector environment starts new episodes.
 
     Raises:
-      UsageError: if its metadata do not say so.
+      UsageError: If its metadata do not say so.
     """
     mode = environment.metadata.get("autoreset_mode")
     try:
@@ -160,8 +160,8 @@ class InGraphVectorEnv(VectorEnv):
     """An in-graph environment as a Gymnasium vector environment, for evaluation and for use step by step.
 
     Args:
-      environment: the in-graph environment.
-      num_envs: number of copies.
+      environment: The in-graph environment.
+      num_envs: Number of copies.
     """
 
     metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP}

@@ -24,9 +24,9 @@ class WorkerVectorEnv(AsyncVectorEnv):
     Closing always ends the processes.
 
     Args:
-      env: the environment ID.
-      num_envs: number of copies, each in its own process.
-      autoreset: how new episodes start.
+      env: The environment ID.
+      num_envs: Number of copies, each in its own process.
+      autoreset: How new episodes start.
     """
 
     def __init__(self, env: str, num_envs: int, autoreset: AutoresetMode = AutoresetMode.NEXT_STEP):
@@ -39,7 +39,7 @@ class WorkerVectorEnv(AsyncVectorEnv):
         """Resets all copies.
 
         Raises:
-          UsageError: if a copy raised an exception.
+          UsageError: If a copy raised an exception.
         """
         with _failing_in_one_line():
             return super().reset(seed=seed, options=options)
@@ -48,7 +48,7 @@ class WorkerVectorEnv(AsyncVectorEnv):
         """Sends the actions of a step to all copies.
 
         Raises:
-          UsageError: if a copy raised an exception.
+          UsageError: If a copy raised an exception.
         """
         with _failing_in_one_line():
             super().step_async(actions)
@@ -57,7 +57,7 @@ class WorkerVectorEnv(AsyncVectorEnv):
         """Waits for the results of a step.
 
         Raises:
-          UsageError: if a copy raised an exception.
+          UsageError: If a copy raised an exception.
         """
         with _failing_in_one_line():
             return super().step_wait(timeout)
@@ -66,7 +66,7 @@ class WorkerVectorEnv(AsyncVectorEnv):
         """Calls a method of all copies.
 
         Raises:
-          UsageError: if a copy raised an exception.
+          UsageError: If a copy raised an exception.
         """
         with _failing_in_one_line():
             return super().call(name, *args, **kwargs)
@@ -75,7 +75,7 @@ class WorkerVectorEnv(AsyncVectorEnv):
         """Sets an attribute of all copies.
 
         Raises:
-          UsageError: if a copy raised an exception.
+          UsageError: If a copy raised an exception.
         """
         with _failing_in_one_line():
             super().set_attr(name, values)

@@ -14,13 +14,13 @@ from tfppo.ppo.types import ActionEvaluation, Distribution
 class ActorCriticPolicy(ControlPolicy):
     """A policy of two Keras models: an actor and a critic, which may share layers.
 
-    Observations may be a dictionary with an entry "action_mask". Actions whose mask is 0 are never sampled [Huang and
-    Ontanon 2020].
+    Observations may be a dictionary with an entry "action_mask". Actions whose mask is 0 are never sampled (Huang and
+    Ontanon 2020).
 
     Args:
-      actor: maps observations [B, ...] to the inputs of the head, such as logits [B, A].
-      critic: maps observations [B, ...] to values [B, 1].
-      head: the action head; None uses a `DiscreteHead` with one action for each output of the actor.
+      actor: Maps observations [B, ...] to the inputs of the head, such as logits [B, A].
+      critic: Maps observations [B, ...] to values [B, 1].
+      head: The action head; None uses a `DiscreteHead` with one action for each output of the actor.
     """
 
     actor_memory_specs = ()

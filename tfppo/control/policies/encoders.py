@@ -24,13 +24,13 @@ def make_inputs(space: gymnasium.Space) -> Inputs:
     """Makes Keras inputs for observations of a space.
 
     Args:
-      space: the space of a single observation.
+      space: The space of a single observation.
 
     Returns:
       One input, or a dictionary of inputs for a Dict space.
 
     Raises:
-      UsageError: if the space is not supported.
+      UsageError: If the space is not supported.
     """
     if isinstance(space, spaces.Dict):
         if not set(space) - {ACTION_MASK}:
@@ -62,7 +62,7 @@ def observation_shape(space: gymnasium.Space) -> tuple[int, ...]:
     """Returns the shape of a single observation.
 
     Raises:
-      UsageError: if the space is not supported.
+      UsageError: If the space is not supported.
     """
     if not isinstance(space, spaces.Box | spaces.Discrete | spaces.MultiBinary | spaces.MultiDiscrete):
         raise UsageError(
@@ -86,8 +86,8 @@ def map_space(function: Callable[[gymnasium.Space], Part], space: gymnasium.Spac
     """Applies a function to a space, or to each part of a Dict space.
 
     Args:
-      function: a function of a space.
-      space: the space.
+      function: A function of a space.
+      space: The space.
 
     Returns:
       The result for the space; for a Dict, a dictionary with the result for each part.
@@ -122,15 +122,15 @@ def encode(space: gymnasium.Space, inputs: Inputs, seed: int) -> keras.KerasTens
     NatureCNN. The features of a Dict's parts are concatenated, without those of the action mask.
 
     Args:
-      space: the space of a single observation.
-      inputs: the inputs from `make_inputs`.
-      seed: seed of the initial weights.
+      space: The space of a single observation.
+      inputs: The inputs from `make_inputs`.
+      seed: Seed of the initial weights.
 
     Returns:
       Features [B, F].
 
     Raises:
-      UsageError: if an image is too small for NatureCNN.
+      UsageError: If an image is too small for NatureCNN.
     """
     if not isinstance(space, spaces.Dict):
         return _encode_part(space, inputs, seed)

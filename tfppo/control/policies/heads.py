@@ -31,7 +31,7 @@ class ActionHead(abc.ABC):
         """Makes the distribution over actions.
 
         Args:
-          outputs: the actor's outputs [..., num_outputs].
+          outputs: The actor's outputs [..., num_outputs].
           action_mask: bool, True where an action is allowed; forbidden actions get probability 0. None allows all
             actions.
 
@@ -39,7 +39,7 @@ class ActionHead(abc.ABC):
           The distribution.
 
         Raises:
-          UsageError: if the mask does not fit the action space.
+          UsageError: If the mask does not fit the action space.
         """
 
     @abc.abstractmethod
@@ -49,8 +49,8 @@ class ActionHead(abc.ABC):
         One draw for all steps of a rollout is faster than one draw a step.
 
         Args:
-          rows: the leading axes: (T, B) for T steps, or (B,) for one step.
-          seed: integer tensor [2].
+          rows: The leading axes: (T, B) for T steps, or (B,) for one step.
+          seed: Integer tensor [2].
 
         Returns:
           Random numbers, with `rows` as the leading axes.
@@ -66,9 +66,9 @@ class ActionHead(abc.ABC):
         """Samples actions.
 
         Args:
-          outputs: the actor's outputs [B, num_outputs].
+          outputs: The actor's outputs [B, num_outputs].
           noise: [B, ...], one step of the result of `noise`.
-          action_mask: as for `distribution`.
+          action_mask: As for `distribution`.
 
         Returns:
           Actions [B, ...] and their distribution.
@@ -82,7 +82,7 @@ class DiscreteHead(ActionHead):
 
     Args:
       num_actions: A.
-      start: the space's first action.
+      start: The space's first action.
     """
 
     def __init__(self, num_actions: int, start: int = 0):
@@ -110,7 +110,7 @@ class MultiDiscreteHead(ActionHead):
 
     Args:
       sizes: A_1, ..., A_K, in the shape of the space.
-      start: the first action of each choice, or one number for all.
+      start: The first action of each choice, or one number for all.
     """
 
     def __init__(self, sizes: np.ndarray, start: np.ndarray | int = 0):
@@ -135,11 +135,11 @@ class MultiDiscreteHead(ActionHead):
 class NormalHead(ActionHead):
     """The head of a Box space: D normal distributions, from means and log standard deviations [B, 2 D].
 
-    The environment gets actions that are clipped to the space. The rollout stores the actions before clipping [Huang et
-    al. 2022, details of continuous actions].
+    The environment gets actions that are clipped to the space. The rollout stores the actions before clipping (Huang et
+    al. 2022, details of continuous actions).
 
     Args:
-      space: the action space.
+      space: The action space.
     """
 
     def __init__(self, space: gymnasium.spaces.Box):
@@ -152,7 +152,7 @@ class NormalHead(ActionHead):
         """Makes a diagonal normal distribution from means and log standard deviations.
 
         Raises:
-          UsageError: if there is an action mask.
+          UsageError: If there is an action mask.
         """
         _refuse_mask(action_mask)
         return DiagonalNormal(*tf.split(outputs, 2, axis=-1))
@@ -170,21 +170,21 @@ class SquashedNormalHead(NormalHead):
     """The head of a bounded Box space: tanh of D normal distributions, scaled to the space.
 
     The rollout stores the actions before tanh, because their log-probability is finite even where tanh saturates
-    [Haarnoja et al. 2018, appendix C].
+    (Haarnoja et al. 2018, appendix C).
 
     Args:
-      space: the action space.
+      space: The action space.
 
     Raises:
-      UsageError: if a bound of the space is infinite.
+      UsageError: If a bound of the space is infinite.
     """
 
     def __init__(self, space: gymnasium.spaces.Box):
         super().__init__(space)
         if not (np.isfinite(self.low).all() and np.isfinite(self.high).all()):
             raise UsageError(
-                f"box_policy is squashed and the action space is {one_line(space)}; squashed needs finite bounds: use "
-                "box_policy normal"
+                f"box_policy is squashed and the action space is {one_line(space)}; squashed needs finite bounds: set "
+                "box_policy to normal"
             )
 
     def distribution(self, outputs: tf.Tensor, action_mask: tf.Tensor | None = None) -> SquashedNormal:
@@ -202,7 +202,7 @@ class StateDependentNormalHead(NormalHead):
     """The head of a Box space with generalized state-dependent exploration (gSDE).
 
     The noise of an action is a linear function of the actor's features, and stays the same for several steps. This
-    explores smoothly [Raffin et al. 2022, "Smooth exploration for robotic reinforcement learning"].
+    explores smoothly (Raffin et al. 2022, "Smooth exploration for robotic reinforcement learning").
 
     The actor returns means and log standard deviations [B, 2 D], and scales [B, L, D], where L is the number of
     features. With standard normal noise z [L, D], the action is mean + sum_l scale_l z_l. At a given state this is a
@@ -210,9 +210,9 @@ class StateDependentNormalHead(NormalHead):
     distribution.
 
     Args:
-      space: the action space.
+      space: The action space.
       num_features: L.
-      interval: steps after which new noise is drawn; 0 draws it once per rollout.
+      interval: Steps after which new noise is drawn; 0 draws it once per rollout.
     """
 
     def __init__(self, space: gymnasium.spaces.Box, num_features: int, interval: int):
@@ -251,16 +251,16 @@ def make_head(
     """Makes the head of an action space.
 
     Args:
-      space: the space of a single environment's actions.
-      box_policy: the distribution for a Box: "normal", "squashed" or "gsde".
-      num_features: width of the actor's last hidden layer, for gSDE.
-      gsde_interval: steps after which gSDE draws new noise; 0 draws it once per rollout.
+      space: The space of a single environment's actions.
+      box_policy: The distribution for a Box: "normal", "squashed" or "gsde".
+      num_features: Width of the actor's last hidden layer, for gSDE.
+      gsde_interval: Steps after which gSDE draws new noise; 0 draws it once per rollout.
 
     Returns:
       The head.
 
     Raises:
-      UsageError: if the space is not supported, or does not fit box_policy.
+      UsageError: If the space is not supported, or does not fit box_policy.
     """
     if isinstance(space, gymnasium.spaces.Discrete):
         return DiscreteHead(int(space.n), int(space.start))

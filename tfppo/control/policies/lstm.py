@@ -1,4 +1,4 @@
-"""LSTMs over trajectories of several episodes [Hochreiter and Schmidhuber 1997; forget gates: Gers et al. 2000].
+"""LSTMs over trajectories of several episodes (Hochreiter and Schmidhuber 1997; forget gates: Gers et al. 2000).
 
 The loop over time contains only what depends on the previous step: the recurrent product and the gates. The product
 with the inputs is computed for all steps at once, before the loop. The gradients of the weights are computed for all
@@ -34,8 +34,8 @@ def unroll(
     """Computes the hidden states [T, B, U] of several LSTM cells in one loop. It can be differentiated once.
 
     Args:
-      cells: built cells, with Keras' default activations and without dropout.
-      features: the inputs [T, B, F] of each cell.
+      cells: Built cells, with Keras' default activations and without dropout.
+      features: The inputs [T, B, F] of each cell.
       mask: bool [T, B]; after a step where it is False, the memory is zero.
       memory: h and c [B, U] of the first cell before the first step, then those of the second cell, and so on.
 
@@ -55,9 +55,9 @@ def _recur(
     """Computes the hidden states [T, B, U] of each cell.
 
     Args:
-      projected: the inputs of each cell times its kernel, plus its bias [T, B, 4 U].
-      kernels: the recurrent kernel [U, 4 U] of each cell.
-      before: the memory of each cell before the first step.
+      projected: The inputs of each cell times its kernel, plus its bias [T, B, 4 U].
+      kernels: The recurrent kernel [U, 4 U] of each cell.
+      before: The memory of each cell before the first step.
       keep: bool [T, B, 1], False where the memory is cleared after the step.
 
     Returns:
@@ -105,9 +105,9 @@ def _advance(x: tf.Tensor, kernel: tf.Tensor, memory: _Memory, keep: tf.Tensor) 
     """Computes one step of a cell.
 
     Args:
-      x: the inputs times the kernel, plus the bias [B, 4 U], with the gates in Keras' order.
-      kernel: the recurrent kernel [U, 4 U].
-      memory: the memory before the step.
+      x: The inputs times the kernel, plus the bias [B, 4 U], with the gates in Keras' order.
+      kernel: The recurrent kernel [U, 4 U].
+      memory: The memory before the step.
       keep: bool [B, 1], False where the memory is cleared after the step.
 
     Returns:
@@ -131,11 +131,11 @@ def _retreat(
     """Applies the chain rule through one step of a cell.
 
     Args:
-      kernel: the recurrent kernel [U, 4 U].
-      d_memory: the gradient of the memory after the step.
-      d_hidden: the gradient of the hidden state [B, U].
-      c: the memory's c [B, U] before the step.
-      gates: the gates of the step, [B, U] each.
+      kernel: The recurrent kernel [U, 4 U].
+      d_memory: The gradient of the memory after the step.
+      d_hidden: The gradient of the hidden state [B, U].
+      c: The memory's c [B, U] before the step.
+      gates: The gates of the step, [B, U] each.
       keep: bool [B, 1], False where the memory is cleared after the step.
 
     Returns:

@@ -37,10 +37,10 @@ class _LogStdLayer(keras.layers.Layer):
 class WithLogStd(_LogStdLayer):
     """Appends log standard deviations to means: [B, D] to [B, 2 D].
 
-    The log standard deviations are D weights that do not depend on the state [Huang et al. 2022].
+    The log standard deviations are D weights that do not depend on the state (Huang et al. 2022).
 
     Args:
-      initial_value: initial log standard deviation.
+      initial_value: Initial log standard deviation.
     """
 
     def build(self, input_shape: Shape) -> None:
@@ -60,7 +60,7 @@ class WithStateDependentStd(_LogStdLayer):
     of a feature and one of L x D learned standard deviations. No gradient flows from the scales into the features.
 
     Args:
-      initial_value: initial log standard deviation of each noise weight.
+      initial_value: Initial log standard deviation of each noise weight.
 
     Source:
       gSDE, Raffin et al. 2022, section 3.
@@ -89,22 +89,22 @@ def make_actor(
 ) -> keras.Model:
     """Makes a network from observations [B, ...] to the inputs of an action head.
 
-    Weights are orthogonal, with gain sqrt(2) in the hidden layers and 0.01 at the output; biases are 0 [Huang et al.
-    2022, detail 2].
+    Weights are orthogonal, with gain sqrt(2) in the hidden layers and 0.01 at the output; biases are 0 (Huang et al.
+    2022, detail 2).
 
     Args:
-      observation_space: the space of a single environment's observations.
-      head: the action head, or an action space, for which `make_head` makes the default head.
-      hidden_units: widths of the hidden layers.
-      activation: activation function of the hidden layers.
-      seed: seed of the initial weights.
-      log_std_init: initial log standard deviation of continuous actions.
+      observation_space: The space of a single environment's observations.
+      head: The action head, or an action space, for which `make_head` makes the default head.
+      hidden_units: Widths of the hidden layers.
+      activation: Activation function of the hidden layers.
+      seed: Seed of the initial weights.
+      log_std_init: Initial log standard deviation of continuous actions.
 
     Returns:
       The actor.
 
     Raises:
-      UsageError: if a space is not supported.
+      UsageError: If a space is not supported.
     """
     head = make_head(head) if isinstance(head, gymnasium.Space) else head
     inputs = make_inputs(observation_space)
@@ -120,16 +120,16 @@ def make_critic(
     The initial weights are like those of `make_actor`, but with gain 1 at the output.
 
     Args:
-      observation_space: the space of a single environment's observations.
-      hidden_units: widths of the hidden layers.
-      activation: activation function of the hidden layers.
-      seed: seed of the initial weights.
+      observation_space: The space of a single environment's observations.
+      hidden_units: Widths of the hidden layers.
+      activation: Activation function of the hidden layers.
+      seed: Seed of the initial weights.
 
     Returns:
       The critic.
 
     Raises:
-      UsageError: if the space is not supported.
+      UsageError: If the space is not supported.
     """
     inputs = make_inputs(observation_space)
     features = _trunk(observation_space, inputs, hidden_units, activation, 2 * seed + 1)
@@ -164,22 +164,22 @@ def fit_actor(model: keras.Model, head: ActionHead, log_std_init: float = 0.0) -
     A model that returns only the means of a Box's actions gets log standard deviations that do not depend on the state.
 
     Args:
-      model: the user's model.
-      head: the action head.
-      log_std_init: initial log standard deviation, if the model has none.
+      model: The user's model.
+      head: The action head.
+      log_std_init: Initial log standard deviation, if the model has none.
 
     Returns:
       The actor.
 
     Raises:
-      UsageError: if the model's outputs do not fit the head.
+      UsageError: If the model's outputs do not fit the head.
     """
     shape = _output_shape(model, "actor")
     if isinstance(head, StateDependentNormalHead):
         shapes = [(None, head.num_outputs), (None, head.num_features, head.num_actions)]
         if isinstance(shape, list | tuple) and list(shape) == shapes:
             return model
-        wanted = f"{shapes}: end the actor with networks.WithStateDependentStd"
+        wanted = f"{shapes}: end the actor with tfppo.control.policies.networks.WithStateDependentStd"
         raise UsageError(f"the actor's outputs have shape {shape}; with box_policy gsde they must have {wanted}")
     if shape == (None, head.num_outputs):
         return model
@@ -196,7 +196,7 @@ def fit_critic(model: keras.Model) -> keras.Model:
     """Returns a user's Keras model as the critic of a run.
 
     Raises:
-      UsageError: if the model's outputs are not [B, 1].
+      UsageError: If the model's outputs are not [B, 1].
     """
     shape = _output_shape(model, "critic")
     if shape != (None, 1):
@@ -221,9 +221,9 @@ def dense_layers(
 
     Args:
       features: [B, F].
-      hidden_units: widths of the layers.
-      activation: activation function of the layers.
-      seed: seed of the initial weights.
+      hidden_units: Widths of the layers.
+      activation: Activation function of the layers.
+      seed: Seed of the initial weights.
 
     Returns:
       The features after the last layer.
@@ -240,10 +240,10 @@ def actor_outputs(
 
     Args:
       features: [B, F], the features after the hidden layers.
-      head: the action head.
-      depth: number of hidden layers; selects the seed of the output layer.
-      seed: seed of the initial weights.
-      log_std_init: initial log standard deviation of continuous actions.
+      head: The action head.
+      depth: Number of hidden layers; selects the seed of the output layer.
+      seed: Seed of the initial weights.
+      log_std_init: Initial log standard deviation of continuous actions.
 
     Returns:
       The inputs of the head, a pair for gSDE.
@@ -261,8 +261,8 @@ def value_output(features: keras.KerasTensor, depth: int, seed: int) -> keras.Ke
 
     Args:
       features: [B, F], the features after the hidden layers.
-      depth: number of hidden layers; selects the seed of the output layer.
-      seed: seed of the initial weights.
+      depth: Number of hidden layers; selects the seed of the output layer.
+      seed: Seed of the initial weights.
 
     Returns:
       Values [B, 1].

@@ -32,7 +32,7 @@ class ControlPolicy(Policy, Protocol):
 
     @property
     def is_recurrent(self) -> bool:
-        """Whether the policy has a memory of the episode."""
+        """True if the policy has a memory of the episode."""
         return bool(self.actor_memory_specs)
 
     @property
@@ -48,8 +48,8 @@ class ControlPolicy(Policy, Protocol):
         One draw for all steps of a rollout is faster than one draw a step.
 
         Args:
-          rows: the leading axes: (T, B) for T steps, or (B,) for one step.
-          seed: integer tensor [2].
+          rows: The leading axes: (T, B) for T steps, or (B,) for one step.
+          seed: Integer tensor [2].
 
         Returns:
           Random numbers, with `rows` as the leading axes.

@@ -1,4 +1,4 @@
-"""Recurrent policies: an actor and a critic with an LSTM as the memory of the episode (the document's section 4.3).
+"""Recurrent policies: an actor and a critic with an LSTM as the memory of the episode (the article, section 4.3).
 
 An item of the learner's batch is one environment with all steps of a rollout, which is unrolled from the memory before
 its first step.
@@ -36,12 +36,12 @@ class RecurrentPolicy(ControlPolicy):
     Each model contains exactly one `keras.layers.LSTMCell`.
 
     Args:
-      actor: maps (observations [B, ...], h [B, U], c [B, U]) to (inputs of the head, h, c).
-      critic: maps (observations [B, ...], h [B, U], c [B, U]) to (values [B, 1], h, c).
-      head: the action head.
+      actor: Maps (observations [B, ...], h [B, U], c [B, U]) to (inputs of the head, h, c).
+      critic: Maps (observations [B, ...], h [B, U], c [B, U]) to (values [B, 1], h, c).
+      head: The action head.
 
     Raises:
-      UsageError: if a model does not contain exactly one `keras.layers.LSTMCell`.
+      UsageError: If a model does not contain exactly one `keras.layers.LSTMCell`.
     """
 
     def __init__(self, actor: keras.Model, critic: keras.Model, head: ActionHead):
@@ -169,19 +169,19 @@ def make_recurrent(
     default).
 
     Args:
-      observation_space: the space of a single environment's observations.
-      head: the action head.
-      lstm_units: units of the LSTM.
-      hidden_units: widths of the hidden layers after the LSTM.
-      activation: activation function of the hidden layers.
-      seed: seed of the initial weights.
-      log_std_init: initial log standard deviation of continuous actions.
+      observation_space: The space of a single environment's observations.
+      head: The action head.
+      lstm_units: Units of the LSTM.
+      hidden_units: Widths of the hidden layers after the LSTM.
+      activation: Activation function of the hidden layers.
+      seed: Seed of the initial weights.
+      log_std_init: Initial log standard deviation of continuous actions.
 
     Returns:
       The policy.
 
     Raises:
-      UsageError: if the observation space is not supported.
+      UsageError: If the observation space is not supported.
     """
 
     def make(name: str, number: int, end: Callable[[keras.KerasTensor], keras.KerasTensor]) -> keras.Model:

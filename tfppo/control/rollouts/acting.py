@@ -27,10 +27,10 @@ class ActingProgram:
     network.
 
     Args:
-      policy: the policy that acts.
-      normalization: normalization of observations.
-      example: inputs with the shapes and dtypes of all steps.
-      mode: compilation mode: "xla", "graph" or "eager".
+      policy: The policy that acts.
+      normalization: Normalization of observations.
+      example: Inputs with the shapes and dtypes of all steps.
+      mode: Compilation mode: "xla", "graph" or "eager".
     """
 
     def __init__(self, policy: ControlPolicy, normalization: Normalization, example: Turn, mode: str):
@@ -47,7 +47,7 @@ class ActingProgram:
         """Acts in one step; `act` is the compiled version of this function.
 
         Args:
-          *inputs: the flattened `Turn`.
+          *inputs: The flattened `Turn`.
 
         Returns:
           Tensors [B, ...] for the record: the policy's memory after the step (zero where the step only starts a new
@@ -66,7 +66,7 @@ class ActingProgram:
         """Normalizes observations; `normalize` is the compiled version of this function.
 
         Args:
-          *shown: the flattened observations [B, ...], as the environments return them.
+          *shown: The flattened observations [B, ...], as the environments return them.
 
         Returns:
           The normalized parts of the observations, [B, ...] each.

@@ -1,4 +1,4 @@
-"""The way from a trajectory to a batch for the learner: values and log-probabilities, then advantages and returns."""
+"""Makes batches for the learner from trajectories: values and log-probabilities, then advantages and returns."""
 
 import tensorflow as tf
 
@@ -19,10 +19,10 @@ def make_rollout(
     log-probabilities are those of these distributions; otherwise the same pass computes them.
 
     Args:
-      policy: the policy that collected the trajectory.
-      trajectory: the trajectory.
-      metrics: scalars of the rollout.
-      memory: the policy's memory [B, ...] before the trajectory.
+      policy: The policy that collected the trajectory.
+      trajectory: The trajectory.
+      metrics: Scalars of the rollout.
+      memory: The policy's memory [B, ...] before the trajectory.
 
     Returns:
       The rollout.
@@ -52,8 +52,8 @@ def revalue(policy: ControlPolicy, rollout: Rollout) -> Rollout:
     """Computes the values of a rollout again, with the current weights of the policy.
 
     Args:
-      policy: the policy.
-      rollout: the rollout.
+      policy: The policy.
+      rollout: The rollout.
 
     Returns:
       The rollout with the new values.
@@ -68,10 +68,10 @@ def to_batch(policy: ControlPolicy, rollout: Rollout, gamma: float | tf.Tensor, 
     """Computes advantages and returns, and makes a batch for the learner.
 
     Args:
-      policy: the policy; it defines the items of the batch.
-      rollout: the rollout.
-      gamma: discount factor.
-      gae_lambda: lambda of generalized advantage estimation.
+      policy: The policy; it defines the items of the batch.
+      rollout: The rollout.
+      gamma: Discount factor.
+      gae_lambda: Lambda of generalized advantage estimation.
 
     Returns:
       The batch.

@@ -19,9 +19,9 @@ def fuse(
     information before the program ends.
 
     Args:
-      collector: collects the rollouts.
-      learner: does the updates.
-      mode: compilation mode: "xla", "graph" or "eager".
+      collector: Collects the rollouts.
+      learner: Does the updates.
+      mode: Compilation mode: "xla", "graph" or "eager".
 
     Returns:
       A function of two int64 scalars, the number of the first iteration and the number of iterations, which returns the
@@ -48,19 +48,19 @@ def fused_iterations(
     A call runs until the next multiple of one of the intervals.
 
     Args:
-      collector: collects the rollouts.
-      learner: does the updates.
-      stop: number of iterations of the run.
-      device: the device of the program.
-      mode: compilation mode: "xla", "graph" or "eager".
-      intervals: intervals of logging and checkpoints, in iterations.
+      collector: Collects the rollouts.
+      learner: Does the updates.
+      stop: Number of iterations of the run.
+      device: The device of the program.
+      mode: Compilation mode: "xla", "graph" or "eager".
+      intervals: Intervals of logging and checkpoints, in iterations.
 
     Yields:
       After each call, the number of its last iteration, the number of iterations in the call, the metrics of the last
       one, and the seconds that the call took.
 
     Raises:
-      UsageError: if too many consecutive updates were skipped because of values that are not finite.
+      UsageError: If too many consecutive updates were skipped because of values that are not finite.
     """
     program = fuse(collector, learner, mode)
     first = int(learner.iteration.numpy())

@@ -25,14 +25,14 @@ class GraphCollector(tf.Module):
     checkpoints.
 
     Args:
-      policy: the policy that acts.
-      environment: the in-graph environment.
+      policy: The policy that acts.
+      environment: The in-graph environment.
       num_envs: B, the number of copies.
       rollout_length: T, the steps of each copy in a rollout.
-      normalization: normalization of observations and rewards; None leaves them unchanged.
-      seed: seed of resets and actions; seed and iteration define all random numbers.
-      mode: compilation mode: "xla", "graph" or "eager".
-      replicas: replicas that act for a share of the copies each; each gets the whole rollout and the whole state.
+      normalization: Normalization of observations and rewards; None leaves them unchanged.
+      seed: Seed of resets and actions; seed and iteration define all random numbers.
+      mode: Compilation mode: "xla", "graph" or "eager".
+      replicas: Replicas that act for a share of the copies each; each gets the whole rollout and the whole state.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class GraphCollector(tf.Module):
         """Collects one rollout; `collect` is the compiled version of this function.
 
         Args:
-          iteration: number of the rollout, an int64 scalar.
+          iteration: Number of the rollout, an int64 scalar.
 
         Returns:
           The rollout.

@@ -47,17 +47,17 @@ class GymnasiumCollector(tf.Module):
     not part of `state`.
 
     Args:
-      policy: the policy that acts.
-      environment: a vector environment with any autoreset mode, or several of the same kind. Several are stepped in
+      policy: The policy that acts.
+      environment: A vector environment with any autoreset mode, or several of the same kind. Several are stepped in
         turn: while one steps in its processes, the policy acts for the next.
       rollout_length: T, the steps of each environment in a rollout.
-      normalization: normalization of observations and rewards; None leaves them unchanged.
-      seed: seed of resets and actions.
-      mode: how acting is compiled: "xla", "graph" or "eager".
-      replicas: replicas that share the environments; `environment` is the share of this process.
+      normalization: Normalization of observations and rewards; None leaves them unchanged.
+      seed: Seed of resets and actions.
+      mode: How acting is compiled: "xla", "graph" or "eager".
+      replicas: Replicas that share the environments; `environment` is the share of this process.
 
     Raises:
-      UsageError: if the autoreset mode is unknown, or a recurrent policy does not support it.
+      UsageError: If the autoreset mode is unknown, or a recurrent policy does not support it.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class GymnasiumCollector(tf.Module):
         """Collects one rollout.
 
         Args:
-          iteration: number of the rollout, an int64 scalar.
+          iteration: Number of the rollout, an int64 scalar.
 
         Returns:
           The rollout.
@@ -132,14 +132,14 @@ class GymnasiumCollector(tf.Module):
         different state, or if an environment could not be saved, it starts a new episode.
 
         Args:
-          folder: the folder of `save_environments`.
-          announce: function that gets a line of text before a long replay.
+          folder: The folder of `save_environments`.
+          announce: Function that gets a line of text before a long replay.
 
         Returns:
           A sentence that says how many environments continue in exactly the same state.
 
         Raises:
-          UsageError: if the file is damaged.
+          UsageError: If the file is damaged.
         """
         path = folder / ENVIRONMENTS
         if not path.exists():

@@ -38,7 +38,7 @@ def merge_moments(moments: Moments, values: tf.Tensor) -> Moments:
     """Merges moments with those of new values [N, ...].
 
     Args:
-      moments: the moments of the values so far.
+      moments: The moments of the values so far.
       values: [N, ...].
 
     Returns:
@@ -61,7 +61,7 @@ class RunningMoments(tf.Module):
     """Keeps the moments of all values so far.
 
     Args:
-      shape: the shape of one value.
+      shape: The shape of one value.
     """
 
     def __init__(self, shape: tuple[int, ...]):
@@ -99,7 +99,7 @@ class RewardScale(tf.Module):
 
     Args:
       num_envs: B.
-      gamma: discount factor of the return.
+      gamma: Discount factor of the return.
     """
 
     def __init__(self, num_envs: int, gamma: float):
@@ -138,10 +138,10 @@ class Normalization(tf.Module):
     """Normalizes observations and scales rewards between the environments and the policy.
 
     Args:
-      observation_space: the space of a single environment's observations; needed if `observations` is True. Only float
+      observation_space: The space of a single environment's observations; needed if `observations` is True. Only float
         Boxes are normalized: images, discrete observations and action masks are not.
       num_envs: B.
-      gamma: discount factor of the return whose standard deviation divides the rewards.
+      gamma: Discount factor of the return whose standard deviation divides the rewards.
       observations: True normalizes observations to mean 0 and standard deviation 1, and clips them to [-10, 10].
       rewards: True divides rewards by the standard deviation of the discounted return, and clips them to [-10, 10].
 

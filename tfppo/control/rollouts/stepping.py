@@ -20,10 +20,10 @@ class Stepper:
     environments in their own processes step while the policy acts for other environments.
 
     Args:
-      environment: the vector environment.
-      autoreset: how it starts new episodes.
-      first: its first column.
-      seed: seed of its first copy; the next copies use the next seeds.
+      environment: The vector environment.
+      autoreset: How it starts new episodes.
+      first: Its first column.
+      seed: Seed of its first copy; the next copies use the next seeds.
     """
 
     def __init__(self, environment: VectorEnv, autoreset: AutoresetMode, first: int, seed: int):
@@ -84,13 +84,13 @@ class Stepper:
         """Restores a snapshot, before the first step.
 
         Args:
-          snapshot: the result of `snapshot`.
+          snapshot: The result of `snapshot`.
 
         Returns:
           Bool [B], True where the environment is in exactly the same state; the others are at the start of an episode.
 
         Raises:
-          ValueError: if the snapshot does not fit; TypeError and KeyError are possible, too.
+          ValueError: If the snapshot does not fit; TypeError and KeyError are possible, too.
         """
         done, returns, lengths = expect_like(snapshot["episodes"], [self.done, self._returns, self._lengths])
         exact, self._observations = restore_snapshot(self.environment, snapshot["environments"], self._observations)

@@ -28,14 +28,14 @@ def collect_trajectory(
     loop.
 
     Args:
-      environment: the environment.
-      policy: the policy that acts.
-      normalization: normalization of observations.
-      episodes: the episodes of the B copies.
-      memory: the policy's memory, [B, ...].
-      noise: random numbers for the policy, a nest of [T, B, ...].
-      fresh: initial states of new episodes, a nest of [T, B, ...].
-      step_seed: seed of stochastic dynamics.
+      environment: The environment.
+      policy: The policy that acts.
+      normalization: Normalization of observations.
+      episodes: The episodes of the B copies.
+      memory: The policy's memory, [B, ...].
+      noise: Random numbers for the policy, a nest of [T, B, ...].
+      fresh: Initial states of new episodes, a nest of [T, B, ...].
+      step_seed: Seed of stochastic dynamics.
 
     Returns:
       The episodes and the memory after the last step, and the trajectory.

@@ -51,17 +51,17 @@ def make_transitions(
       next_state: [N, state_dim], the true next states.
       terminated: bool [N].
       truncated: bool [N]; None means False everywhere.
-      gamma: discount factor.
-      episode_len: maximum steps of an episode.
-      state_dim: size of a state.
-      action_dim: number of actions.
-      multiple: the padded length is a multiple of this number.
+      gamma: Discount factor.
+      episode_len: Maximum steps of an episode.
+      state_dim: Size of a state.
+      action_dim: Number of actions.
+      multiple: The padded length is a multiple of this number.
 
     Returns:
       The transitions.
 
     Raises:
-      UsageError: if the shapes do not fit together, or if actions, gamma or episode_len are out of range.
+      UsageError: If the shapes do not fit together, or if actions, gamma or episode_len are out of range.
     """
     state, reward, next_state = (np.asarray(x, np.float32) for x in (state, reward, next_state))
     action, terminated = np.asarray(action, np.int32), np.asarray(terminated, bool)
@@ -96,9 +96,9 @@ def transitions_to_batch(policy: ActorCriticPolicy, transitions: Transitions, ga
     """Makes a batch for the learner, with the current policy as the old policy.
 
     Args:
-      policy: the policy before the update.
-      transitions: the transitions.
-      gae_lambda: lambda of generalized advantage estimation.
+      policy: The policy before the update.
+      transitions: The transitions.
+      gae_lambda: Lambda of generalized advantage estimation.
 
     Returns:
       The batch.

@@ -15,11 +15,11 @@ class PromptCodec:
     """A tokenizer with its special tokens: a control token before each prompt, an end token and padding.
 
     Args:
-      tokenizer: a KerasHub tokenizer with an end token.
-      domain: puts the control token of this domain before each prompt, if the tokenizer has it; None puts no token.
+      tokenizer: A KerasHub tokenizer with an end token.
+      domain: Puts the control token of this domain before each prompt, if the tokenizer has it; None puts no token.
 
     Raises:
-      UsageError: if the tokenizer uses one token both as end token and as padding.
+      UsageError: If the tokenizer uses one token both as end token and as padding.
     """
 
     def __init__(self, tokenizer: keras_hub.tokenizers.Tokenizer, domain: str | None = None):
@@ -42,13 +42,13 @@ class PromptCodec:
         """Makes the stop condition from the settings `stop_token` and `stop_after`.
 
         Args:
-          text: settings of the run.
+          text: Settings of the run.
 
         Returns:
           The stop condition.
 
         Raises:
-          UsageError: if `stop_token` is not exactly one token.
+          UsageError: If `stop_token` is not exactly one token.
         """
         if text.stop_token is None:
             return StopCondition(self.end)
@@ -65,30 +65,30 @@ class PromptCodec:
 
         Args:
           prompts: N texts.
-          room: largest number of tokens of a prompt; None allows any.
+          room: Largest number of tokens of a prompt; None allows any.
 
         Returns:
           Token ids int32 [N, P], padded on the right, and lengths int32 [N].
 
         Raises:
-          UsageError: if a prompt is empty, not a text, not valid UTF-8, or longer than `room` tokens.
+          UsageError: If a prompt is empty, not a text, not valid UTF-8, or longer than `room` tokens.
         """
         if not prompts:
-            raise UsageError("no prompts were given; at least one is needed")
+            raise UsageError("no prompt is given: give at least one")
         for number, prompt in enumerate(prompts):
             if not isinstance(prompt, str):
                 raise UsageError(f"prompt {number} is {prompt!r}; it must be a string")
             if not prompt.strip():
                 raise UsageError(f"prompt {number} is empty; it must have at least one word")
             if any("\ud800" <= letter <= "\udfff" for letter in prompt):  # Python's form of bytes that are not UTF-8
-                raise UsageError(f"prompt {number} ({prompt[:40]!r}) has bytes that are not UTF-8: give it in UTF-8")
+                raise UsageError(f"prompt {number} ({prompt[:40]!r}) has bytes that are not UTF-8: encode it in UTF-8")
         rows = [[*self.before, *map(int, ids)] for ids in self.tokenizer(list(prompts))]
         lengths = np.array([len(row) for row in rows], np.int32)
         longest = int(lengths.argmax())
         if room is not None and lengths[longest] > room:
             raise UsageError(
                 f"prompt {longest} ({prompts[longest][:40]!r} ...) has {lengths[longest]} tokens; the context has room "
-                f"for {room} besides the response: shorten the prompt, or decrease response_length"
+                f"for {room} besides the response: shorten the prompt, or lower response_length"
             )
         padded = np.full([len(rows), lengths[longest]], self.pad, np.int32)
         for row, ids in zip(padded, rows, strict=True):
@@ -99,7 +99,7 @@ class PromptCodec:
         """Decodes rows of tokens, without their special tokens.
 
         Args:
-          tokens: rows of token ids, without padding.
+          tokens: Rows of token ids, without padding.
 
         Returns:
           One text for each row; an empty text for a row without other tokens.

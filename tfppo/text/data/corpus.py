@@ -1,7 +1,7 @@
 """The corpus: sentences with human sentiment ratings (Hutto and Gilbert 2014).
 
-The shipped models were trained on it. The file is part of the package; `tfppo/assets/NOTICE` names its source and
-licence, and the module `rebuild` makes it from the source.
+The included models were trained on it. The file is part of the package; `tfppo/assets/NOTICE` names its source and
+license, and the module `rebuild` makes it from the source.
 """
 
 import csv
@@ -54,6 +54,6 @@ def sentences(split: Split, domain: Domain | None = None) -> list[Sentence]:
 
     Args:
       split: "train", "validation" or "test".
-      domain: returns only sentences of this domain; None returns those of all.
+      domain: Returns only sentences of this domain; None returns those of all.
     """
     return [s for s in load_corpus() if s.split == split and domain in (None, s.domain)]

@@ -21,9 +21,9 @@ def encode(
     """Encodes sentences as the control token of their domain, their tokens and the end token.
 
     Args:
-      tokenizer: a tokenizer with the control tokens.
-      corpus: the sentences.
-      length: context length of the model, in tokens; longer sentences are cut to `length + 1` tokens, because the
+      tokenizer: A tokenizer with the control tokens.
+      corpus: The sentences.
+      length: Context length of the model, in tokens; longer sentences are cut to `length + 1` tokens, because the
         model predicts one more. None cuts nothing.
 
     Returns:
@@ -44,7 +44,7 @@ def make_dataset(encoded: Sequence[np.ndarray], batch_size: int, seed: int | Non
     Args:
       encoded: N sentences, int32 arrays of at least 2 tokens. They must not contain 0, which is the padding.
       batch_size: B; the last batch of each length bucket may be smaller.
-      seed: shuffles with this seed, differently in every epoch; None keeps the order.
+      seed: Shuffles with this seed, differently in every epoch; None keeps the order.
 
     Returns:
       A dataset of pairs (inputs, next tokens). The inputs are a dict of "token_ids" and "padding_mask". All tensors are
@@ -77,10 +77,10 @@ def nats_per_character(
     domain. A sentence that is longer than the context is cut, and only the same share of its characters counts.
 
     Args:
-      model: a Keras language model.
-      tokenizer: tokenizer of the model.
-      corpus: the sentences.
-      batch_size: sentences in a forward pass; does not change the result.
+      model: A Keras language model.
+      tokenizer: Tokenizer of the model.
+      corpus: The sentences.
+      batch_size: Sentences in a forward pass; does not change the result.
 
     Returns:
       The loss in nats per character, and in nats per token.
@@ -108,8 +108,8 @@ def best_temperature(model: keras.Model, batches: tf.data.Dataset) -> float:
     """Finds the temperature that gives the lowest loss, if the logits are divided by it.
 
     Args:
-      model: a Keras language model.
-      batches: a dataset of `make_dataset`.
+      model: A Keras language model.
+      batches: A dataset of `make_dataset`.
 
     Returns:
       One of TEMPERATURES.

@@ -21,7 +21,7 @@ def words(text: str) -> list[str]:
     For example, "It's GOOD -- (really)." has the words "it's", "good" and "really".
 
     Args:
-      text: any text.
+      text: Any text.
 
     Returns:
       The words in their order.
@@ -38,10 +38,10 @@ def mean_words(texts: Sequence[str]) -> float:
     """Returns the mean number of words in a text.
 
     Args:
-      texts: at least one text.
+      texts: At least one text.
 
     Raises:
-      statistics.StatisticsError: if there are no texts.
+      statistics.StatisticsError: If there are no texts.
     """
     return fmean(map(word_count, texts))
 
@@ -55,7 +55,7 @@ def distinct_2(texts: Sequence[str]) -> float:
     the number of words; today it is common to divide by the number of bigrams.
 
     Args:
-      texts: texts that are counted together; no bigram extends over two texts.
+      texts: Texts that are counted together; no bigram extends over two texts.
 
     Returns:
       A number in (0, 1], or 0 if there is no bigram.

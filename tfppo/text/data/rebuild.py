@@ -33,14 +33,14 @@ def build_corpus(archive: Path) -> bytes:
     """Makes the lines of the corpus.
 
     Args:
-      archive: path of the source distribution.
+      archive: Path of the source distribution.
 
     Returns:
       Tab-separated lines (domain, id, split, rating, text) in UTF-8. Of sentences that differ only in case the first is
       kept.
 
     Raises:
-      UsageError: if the file cannot be read, or its checksum differs.
+      UsageError: If the file cannot be read, or its checksum differs.
     """
     try:
         packed = archive.read_bytes()
@@ -80,8 +80,8 @@ def split_of(domain: str, identity: str) -> str:
     A hash of the document decides, so that the split never changes and a document is never in two splits.
 
     Args:
-      domain: domain of the sentence.
-      identity: id of the sentence; the part before an underscore is the document.
+      domain: Domain of the sentence.
+      identity: Id of the sentence; the part before an underscore is the document.
     """
     document = identity.split("_")[0]
     bucket = int(hashlib.sha256(f"{domain}/{document}".encode()).hexdigest(), 16) % 100
@@ -92,7 +92,7 @@ def main(arguments: list[str]) -> int:
     """Writes the corpus into a file beside this module.
 
     Args:
-      arguments: the path of the source distribution.
+      arguments: The path of the source distribution.
 
     Returns:
       The exit code, which is 0 if the checksum of the corpus is the expected one, 1 if it differs, and 2 after an

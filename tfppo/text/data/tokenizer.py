@@ -2,7 +2,7 @@
 
 KerasHub splits text into words before it applies the byte pairs. In a tf.data graph it uses GPT-2's pattern. Outside it
 should use Llama 3's, but release 0.32 passes that pattern as a literal text and does not split at all. The byte pairs
-learnt here cross the word boundaries of neither pattern, so that the tokens rarely differ (for example in 'tis and
+learned here cross the word boundaries of neither pattern, so that the tokens rarely differ (for example in 'tis and
 1984). All other modules encode text outside the graph.
 """
 
@@ -35,8 +35,8 @@ def train_tokenizer(texts: Iterable[str], vocabulary_size: int) -> keras_hub.mod
     stand for bytes.
 
     Args:
-      texts: texts to train on.
-      vocabulary_size: largest number of tokens; few texts may have fewer byte pairs.
+      texts: Texts to train on.
+      vocabulary_size: Largest number of tokens; few texts may have fewer byte pairs.
 
     Returns:
       The tokenizer.

@@ -20,12 +20,12 @@ def add_adapters(model: keras.Model, rank: int, seed: int = 0) -> None:
     The second factor of each adapter starts at 0, so that new adapters do not change the model's output.
 
     Args:
-      model: a KerasHub CausalLM without adapters.
-      rank: rank of the adapters.
-      seed: seed of the first factor of each adapter.
+      model: A KerasHub CausalLM without adapters.
+      rank: Rank of the adapters.
+      seed: Seed of the first factor of each adapter.
 
     Raises:
-      UsageError: if the model cannot have adapters, or has some already.
+      UsageError: If the model cannot have adapters, or has some already.
     """
     if not isinstance(model, keras_hub.models.CausalLM):
         raise UsageError(
@@ -54,7 +54,7 @@ def adapters_off(model: keras.Model) -> Iterator[None]:
     This also holds for what the block traces into a graph.
 
     Args:
-      model: a model with adapters.
+      model: A model with adapters.
 
     Yields:
       None.
@@ -73,7 +73,7 @@ class WithoutAdapters(LanguageModel):
     """A language model as it was before its adapters were trained; shares its weights with the adapted model.
 
     Args:
-      adapted: language model with adapters.
+      adapted: Language model with adapters.
     """
 
     def __init__(self, adapted: LanguageModel):

@@ -8,7 +8,7 @@ def context_length(model: keras.Model) -> int | None:
     """Returns the context length of a language model, in tokens, or None if it has no limit (as an LSTM).
 
     Args:
-      model: a Keras language model.
+      model: A Keras language model.
     """
     has_limit = isinstance(model, keras_hub.models.CausalLM) and hasattr(model.backbone, "max_sequence_length")
     return model.backbone.max_sequence_length if has_limit else None
@@ -20,7 +20,7 @@ def final_normalization(model: keras.Model) -> keras.layers.Layer | None:
     Its weights scale the logits.
 
     Args:
-      model: a Keras language model.
+      model: A Keras language model.
     """
     has_layer = isinstance(model, keras_hub.models.CausalLM) and hasattr(model.backbone, "layer_norm")
     return model.backbone.layer_norm if has_layer else None

@@ -1,7 +1,7 @@
 """The interface of language models: whole sequences for training, one token at a time for sampling.
 
 There are three implementations: `CachedLanguageModel` for any KerasHub CausalLM, `GPT2LanguageModel` (in `gpt2.py`),
-which is faster for GPT-2, and `RecurrentLanguageModel` for the LSTM of the document.
+which is faster for GPT-2, and `RecurrentLanguageModel` for the LSTM of the article.
 """
 
 from abc import ABC, abstractmethod
@@ -24,7 +24,7 @@ class LanguageModel(ABC):
     for real tokens.
 
     Args:
-      model: the Keras model that owns the weights.
+      model: The Keras model that owns the weights.
     """
 
     def __init__(self, model: keras.Model):
@@ -91,7 +91,7 @@ class LanguageModel(ABC):
         Args:
           token_ids: int [B], the tokens at `index`.
           index: int scalar, position of the tokens in their sequences.
-          state: the state before the tokens.
+          state: The state before the tokens.
 
         Returns:
           Logits float32 [B, V] of the tokens at `index + 1`, and the state after the tokens at `index`.

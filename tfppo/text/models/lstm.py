@@ -1,4 +1,4 @@
-"""The LSTM language model of the document (section 4.3), as a Keras model."""
+"""The LSTM language model of the article (section 4.3), as a Keras model."""
 
 import keras
 import tensorflow as tf
@@ -16,10 +16,10 @@ class LSTMLanguageModel(keras.Model):
 
     Args:
       vocabulary_size: V, the number of tokens in the vocabulary.
-      num_layers: number of LSTM layers.
+      num_layers: Number of LSTM layers.
       hidden_dim: D, width of the embedding and of every layer.
-      dropout: dropout rate after the embedding and after every layer.
-      **kwargs: of `keras.Model`.
+      dropout: Dropout rate after the embedding and after every layer.
+      **kwargs: Of `keras.Model`.
     """
 
     def __init__(self, vocabulary_size: int, num_layers: int, hidden_dim: int, dropout: float = 0.1, **kwargs: object):
@@ -68,7 +68,7 @@ def make_lstm(vocabulary_size: int, config: PretrainConfig) -> LSTMLanguageModel
 
     Args:
       vocabulary_size: V, the number of tokens in the vocabulary.
-      config: sizes and dropout.
+      config: Sizes and dropout.
 
     Returns:
       The model.

@@ -23,7 +23,7 @@ LONGEST = 1024  # sequence length of KerasHub's preprocessor, for a model withou
 
 
 def default_preset() -> Path:
-    """Returns the folder of the shipped language model."""
+    """Returns the folder of the included language model."""
     return Path(str(resources.files("tfppo.assets").joinpath("movie-gpt2")))
 
 
@@ -38,13 +38,13 @@ def save_preset(
     Adapters are merged into the weights. The optimizer is not saved.
 
     Args:
-      folder: must not exist.
-      model: a KerasHub CausalLM or an `LSTMLanguageModel`.
-      tokenizer: tokenizer of the model.
-      weights_dtype: precision of the saved weights of a KerasHub model; an LSTM is always saved in float32.
+      folder: Must not exist.
+      model: A KerasHub CausalLM or an `LSTMLanguageModel`.
+      tokenizer: Tokenizer of the model.
+      weights_dtype: Precision of the saved weights of a KerasHub model; an LSTM is always saved in float32.
 
     Raises:
-      FileExistsError: if the folder exists.
+      FileExistsError: If the folder exists.
     """
     folder.mkdir(parents=True)
     if isinstance(model, LSTMLanguageModel):
@@ -69,22 +69,22 @@ def load_preset(folder: Path | str, dtype: str = "float32") -> tuple[keras.Model
     Code in the folder is not run (see the module `vetting`), and nothing is downloaded.
 
     Args:
-      folder: folder of the preset.
-      dtype: precision of the loaded model, "float32" or "mixed_bfloat16"; it does not depend on the saved precision.
+      folder: Folder of the preset.
+      dtype: Precision of the loaded model, "float32" or "mixed_bfloat16"; it does not depend on the saved precision.
         An LSTM supports only "float32".
 
     Returns:
       The model and its tokenizer.
 
     Raises:
-      UsageError: if the folder is not a preset, is damaged, or holds an LSTM and another precision was requested.
+      UsageError: If the folder is not a preset, is damaged, or holds an LSTM and another precision was requested.
     """
     folder = Path(folder).absolute()  # KerasHub downloads a model if a relative path is the name of a known preset
     if (folder / LSTM_FILE).exists() and dtype != "float32":
         raise UsageError(f"dtype is {dtype}; {folder} holds an LSTM, which supports only float32: leave dtype out")
     if not (folder / TOKENIZER_FILE).is_file():
         raise UsageError(
-            f"{folder} is not the folder of a preset: it has no {TOKENIZER_FILE}; make one with: tfppo pretrain"
+            f"{folder} is not the folder of a preset ({TOKENIZER_FILE} is missing): make one with tfppo pretrain"
         )
     try:
         with warnings.catch_warnings():
@@ -93,8 +93,8 @@ def load_preset(folder: Path | str, dtype: str = "float32") -> tuple[keras.Model
             return _load_lstm(folder) if (folder / LSTM_FILE).exists() else _load_causal_lm(folder, dtype)
     except Exception as error:  # for a damaged file Keras raises errors of many types
         raise UsageError(
-            f"preset {folder} cannot be read ({' '.join(str(error).split())[:200]}): it is damaged or not a language "
-            "model; make one with: tfppo pretrain"
+            f"preset {folder} cannot be read ({' '.join(str(error).split())[:200]}); it is damaged or not a language "
+            "model: make one with tfppo pretrain"
         ) from error
 
 
@@ -102,7 +102,7 @@ def halve_weights(path: Path) -> None:
     """Converts the float32 weights in an HDF5 file to float16; Keras converts them back when it loads them.
 
     Args:
-      path: the file, which is replaced.
+      path: The file, which is replaced.
     """
     halved = path.with_name(path.name + ".tmp")
     with h5py.File(path) as source, h5py.File(halved, "w") as target:
@@ -133,7 +133,7 @@ def _load_lstm(folder: Path) -> tuple[keras.Model, keras_hub.models.Tokenizer]:
     vet_archive(folder / LSTM_FILE)
     model = keras.saving.load_model(folder / LSTM_FILE, compile=False, safe_mode=True)
     if not isinstance(model, LSTMLanguageModel):
-        raise UsageError(f"{LSTM_FILE} holds a {type(model).__name__}, not an LSTMLanguageModel")
+        raise UsageError(f"{LSTM_FILE} holds a {type(model).__name__}; it must hold an LSTMLanguageModel")
     tokenizer = keras.saving.deserialize_keras_object(json.loads((folder / TOKENIZER_FILE).read_text()))
     tokenizer.load_preset_assets(str(folder))
     return model, tokenizer

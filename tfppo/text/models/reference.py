@@ -13,13 +13,13 @@ def as_language_model(model: keras.Model) -> LanguageModel:
     """Wraps a Keras model in the fastest available implementation of `LanguageModel`.
 
     Args:
-      model: a KerasHub CausalLM or an `LSTMLanguageModel`.
+      model: A KerasHub CausalLM or an `LSTMLanguageModel`.
 
     Returns:
       The language model, which uses the weights of `model`.
 
     Raises:
-      UsageError: if the model is of another class.
+      UsageError: If the model is of another class.
     """
     if isinstance(model, LSTMLanguageModel):
         return RecurrentLanguageModel(model)
@@ -37,7 +37,7 @@ def copy_of(model: LanguageModel) -> LanguageModel:
     """Copies a language model.
 
     Args:
-      model: language model to copy.
+      model: Language model to copy.
 
     Returns:
       A language model of the same class with the same weights in variables of its own.
@@ -51,7 +51,7 @@ def freeze(model: LanguageModel) -> LanguageModel:
     """Makes all variables of a language model not trainable, and returns the same model.
 
     Args:
-      model: language model to freeze.
+      model: Language model to freeze.
     """
     model.model.trainable = False
     return model

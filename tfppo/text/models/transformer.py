@@ -11,13 +11,13 @@ def make_transformer(vocabulary_size: int, config: PretrainConfig) -> keras_hub.
 
     Args:
       vocabulary_size: V, the number of tokens in the vocabulary.
-      config: sizes and dropout.
+      config: Sizes and dropout.
 
     Returns:
       The model.
 
     Raises:
-      UsageError: if `hidden_dim` is not a multiple of `num_heads`.
+      UsageError: If `hidden_dim` is not a multiple of `num_heads`.
     """
     exact_div(config.hidden_dim, config.num_heads, "hidden_dim", "num_heads")
     backbone = keras_hub.models.GPT2Backbone(

@@ -28,10 +28,10 @@ def vet_folder(folder: Path) -> None:
     """Checks the JSON files of a KerasHub preset.
 
     Args:
-      folder: folder of the preset.
+      folder: Folder of the preset.
 
     Raises:
-      UsageError: if a file names a class or function that is not part of a language model.
+      UsageError: If a file names a class or function that is not part of a language model.
     """
     for path in sorted(folder.glob("*.json")):
         _vet(json.loads(path.read_text(encoding="utf-8")), path.name)
@@ -41,10 +41,10 @@ def vet_archive(path: Path) -> None:
     """Checks a `.keras` file.
 
     Args:
-      path: path of the file.
+      path: Path of the file.
 
     Raises:
-      UsageError: if the file names a class or function that is not part of a language model.
+      UsageError: If the file names a class or function that is not part of a language model.
     """
     with zipfile.ZipFile(path) as archive:
         _vet(json.loads(archive.read(ARCHIVED)), path.name)

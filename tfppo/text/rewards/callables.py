@@ -32,7 +32,7 @@ def load_reward(reference: str) -> Reward:
       The reward function.
 
     Raises:
-      UsageError: if the reference has another form, the module cannot be imported, or it has no such callable.
+      UsageError: If the reference has another form, the module cannot be imported, or it has no such callable.
     """
     module_name, _, attribute = reference.partition(":")
     if not (module_name and attribute):
@@ -46,11 +46,11 @@ def load_reward(reference: str) -> Reward:
     except AttributeError:
         raise UsageError(
             f"reward {reference!r}: module {module_name} ({getattr(module, '__file__', None) or 'no file'}) has no "
-            f"{attribute}; give the name of a function that it defines"
+            f"{attribute}: give the name of a function that it defines"
         ) from None
     if not callable(found):
         raise UsageError(
-            f"reward {reference!r} is {_short(found)} ({type(found).__name__}), which is not callable; give a function "
+            f"reward {reference!r} is {_short(found)} ({type(found).__name__}), which is not callable: give a function "
             "of (prompts, responses)"
         )
     return as_reward(found)
@@ -60,14 +60,14 @@ def as_reward(reward: object) -> Reward:
     """Converts a reward to a reward function.
 
     Args:
-      reward: a function of (prompts, responses), which is returned unchanged, or a `keras.Model`. The model is called
+      reward: A function of (prompts, responses), which is returned unchanged, or a `keras.Model`. The model is called
         with a `tf.string` tensor [B] of prompts joined with their responses, and must return scores [B] or [B, 1].
 
     Returns:
       The reward function.
 
     Raises:
-      UsageError: if it is neither of the two.
+      UsageError: If it is neither of the two.
     """
     # If Keras has not been imported, the reward is no Keras model, and the slow import is not needed.
     if "keras" in sys.modules and isinstance(reward, sys.modules["keras"].Model):
@@ -89,22 +89,22 @@ def checked_scores(
     the lists, which it may change.
 
     Args:
-      reward: the reward function.
+      reward: The reward function.
       prompts: B prompts.
       responses: B responses.
-      must_be_finite: raises an error for a NaN or infinite score; False leaves this check to the learner's guard.
+      must_be_finite: Raises an error for a NaN or infinite score; False leaves this check to the learner's guard.
 
     Returns:
       Scores, float32 [B].
 
     Raises:
-      UsageError: if the function raises an exception, or does not return B (finite) numbers.
+      UsageError: If the function raises an exception, or does not return B (finite) numbers.
     """
     name = reward_name(reward)
     try:
         values = _plain(reward(list(prompts), list(responses)))
     except Exception as error:  # the user's function may raise anything; its traceback is kept as the cause
-        raise UsageError(f"reward {name} raised {kind_and_text(error)}; fix it or give another reward") from error
+        raise UsageError(f"reward {name} raised {kind_and_text(error)}: fix it or give another reward") from error
     if not isinstance(values, Sequence) or isinstance(values, (str, bytes)):
         raise UsageError(
             f"reward {name} returned {_short(values)} ({type(values).__name__}) for {len(responses)} responses; "
@@ -153,15 +153,15 @@ class ScoreScale:
         """Makes the scale that normalizes the given scores.
 
         Args:
-          scores: scores [N] of the reference policy's responses.
-          clip: largest absolute value of a normalized score; None does not clip.
+          scores: Scores [N] of the reference policy's responses.
+          clip: Largest absolute value of a normalized score; None does not clip.
 
         Returns:
           A scale with their mean and their (population) standard deviation. The standard deviation is 1 if the scores
           differ by no more than the rounding of float32.
 
         Raises:
-          UsageError: if there is no score, or a score is not finite.
+          UsageError: If there is no score, or a score is not finite.
         """
         wide = np.asarray(scores, np.float64)
         if wide.size == 0 or not np.isfinite(wide).all():
@@ -176,7 +176,7 @@ class ScoreScale:
         """Normalizes and clips scores.
 
         Args:
-          scores: scores in any shape.
+          scores: Scores in any shape.
 
         Returns:
           `(scores - mean) / std`, clipped, as float32 in the same shape.
@@ -228,7 +228,7 @@ def reward_name(reward: object) -> str:
     `load_reward` can load the reward by this name if it is importable; a lambda or a local function is not.
 
     Args:
-      reward: a function, a partial of one, or another callable object, which is named by its class.
+      reward: A function, a partial of one, or another callable object, which is named by its class.
     """
     while isinstance(reward, functools.partial):
         reward = reward.func

@@ -52,9 +52,9 @@ def pair_loss(ratings: tf.Tensor, scores: tf.Tensor, difference: float = 1.0) ->
     2019 used a softmax over four responses instead.
 
     Args:
-      ratings: mean human ratings, float [N].
+      ratings: Mean human ratings, float [N].
       scores: `r`, float [N] or [N, 1].
-      difference: smallest difference of the ratings of a pair, exclusive.
+      difference: Smallest difference of the ratings of a pair, exclusive.
 
     Returns:
       The loss, a scalar; 0 if there is no such pair.
@@ -74,8 +74,8 @@ class RewardModel:
 
     Args:
       model: Keras language model.
-      tokenizer: tokenizer of the model.
-      head: weights of the linear head and of the line.
+      tokenizer: Tokenizer of the model.
+      head: Weights of the linear head and of the line.
     """
 
     def __init__(self, model: keras.Model, tokenizer: keras_hub.tokenizers.Tokenizer, head: Head):
@@ -131,7 +131,7 @@ class RewardModel:
         """Writes the model into a new folder, as a preset and `head.json`.
 
         Args:
-          folder: must not exist.
+          folder: Must not exist.
         """
         save_preset(folder, self.model, self.tokenizer)
         (folder / HEAD_FILE).write_text(json.dumps(self.head))
@@ -141,18 +141,18 @@ class RewardModel:
         """Loads a reward model that `save` wrote.
 
         Args:
-          folder: folder of the reward model.
+          folder: Folder of the reward model.
 
         Raises:
-          UsageError: if the folder holds no reward model, or a damaged one.
+          UsageError: If the folder holds no reward model, or a damaged one.
         """
         path = folder / HEAD_FILE
         try:
             head = json.loads(path.read_text())
         except (OSError, ValueError, RecursionError) as error:
             raise UsageError(
-                f"{folder} is not the folder of a reward model: {HEAD_FILE} cannot be read ({one_line(error)}); make "
-                "one with: tfppo reward-model"
+                f"{folder} is not the folder of a reward model ({HEAD_FILE} cannot be read: {one_line(error)}): make "
+                "one with tfppo reward-model"
             ) from None
         model, tokenizer = load_preset(folder)
         width = as_language_model(model).hidden_dim
@@ -179,7 +179,7 @@ def _is_head(head: object, width: int) -> TypeGuard[Head]:
 
 @cache
 def sentiment_reward() -> RewardModel:
-    """Loads the shipped reward model; later calls return the same object."""
+    """Loads the included reward model; later calls return the same object."""
     return RewardModel.load(Path(str(resources.files("tfppo.assets").joinpath("movie-reward"))))
 
 
@@ -187,15 +187,15 @@ def train_reward_model(config: RewardModelConfig, preset: Path, verbose: int = 1
     """Trains a reward model on the ratings of the movie sentences, starting from a pretrained language model.
 
     Args:
-      config: settings of the training.
-      preset: folder of the language model.
-      verbose: as in Keras: 0 is silent, 1 shows a progress bar, 2 prints a line per epoch.
+      config: Settings of the training.
+      preset: Folder of the language model.
+      verbose: As in Keras: 0 is silent, 1 shows a progress bar, 2 prints a line per epoch.
 
     Returns:
       The reward model. Its line over the number of words is fitted on the validation split.
 
     Raises:
-      UsageError: if the preset cannot be loaded, or training diverges.
+      UsageError: If the preset cannot be loaded, or training diverges.
     """
     keras.utils.set_random_seed(config.seed)
     language_model, tokenizer = load_preset(preset)
@@ -255,16 +255,16 @@ def reward_model_run(config: RewardModelConfig, preset: Path | None, name: str |
     """Trains a reward model in a new run, and evaluates it.
 
     Args:
-      config: settings of the training.
-      preset: folder of the language model to start from; None uses the shipped one.
-      name: name of the run's folder; None makes one from the seed.
-      runs_dir: folder of all runs.
+      config: Settings of the training.
+      preset: Folder of the language model to start from; None uses the included one.
+      name: Name of the run's folder; None makes one from the seed.
+      runs_dir: Folder of all runs.
 
     Returns:
       The folder of the run, with the model in `reward-model`.
 
     Raises:
-      UsageError: if the preset cannot be loaded, training diverges, or the folder cannot be used.
+      UsageError: If the preset cannot be loaded, training diverges, or the folder cannot be used.
     """
     began = time.perf_counter()
     source = default_preset() if preset is None else preset
@@ -290,7 +290,7 @@ def judge(model: RewardModel) -> dict[str, Any]:
     """Evaluates a reward model on the movie sentences of the test split.
 
     Args:
-      model: the reward model.
+      model: The reward model.
 
     Returns:
       The number of `sentences`, `accuracy` and `pair_accuracy` (see the functions of these names), and `length`, the
@@ -325,7 +325,7 @@ def pair_accuracy(scores: np.ndarray, ratings: np.ndarray, difference: float = 1
     Args:
       scores: float [N].
       ratings: float [N].
-      difference: only pairs with ratings that differ by more than this count.
+      difference: Only pairs with ratings that differ by more than this count.
     """
     is_pair = ratings[:, None] - ratings[None, :] > difference
     return float((scores[:, None] > scores[None, :])[is_pair].mean())

@@ -21,7 +21,7 @@ def terms_in(text: str) -> set[str]:
     """Finds the film-making terms in a text.
 
     Args:
-      text: any text; a term must be a whole word, in upper or lower case, singular or plural.
+      text: Any text; a term must be a whole word, in upper or lower case, singular or plural.
 
     Returns:
       The terms in lower case and singular.

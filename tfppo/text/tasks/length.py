@@ -27,7 +27,7 @@ def length_reward(words: int = WORDS) -> Reward:
     The score of a response with `n` words is `max(-1, 1 - |n - words| / words)`; the words of the prompt do not count.
 
     Args:
-      words: the wanted number of words.
+      words: The wanted number of words.
 
     Returns:
       The reward function.
@@ -43,13 +43,13 @@ def length_task(words: int = WORDS) -> Task:
     """Makes the task of responding in a given number of words.
 
     Args:
-      words: the wanted number of words.
+      words: The wanted number of words.
 
     Returns:
       The task, which is not registered. Its name is "length" for eight words, else for example "length-12".
 
     Raises:
-      UsageError: if `words` is not an integer of at least 1.
+      UsageError: If `words` is not an integer of at least 1.
     """
     if not isinstance(words, int) or isinstance(words, bool) or words < 1:
         raise UsageError(f"words is {words!r}; it must be an integer of at least 1")

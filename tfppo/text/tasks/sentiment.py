@@ -30,7 +30,7 @@ def shortfall(responses: Sequence[str]) -> list[float]:
 
 
 def make_reward() -> Reward:
-    """Makes the reward: the score of the shipped reward model minus SHORT_COST times the shortfall."""
+    """Makes the reward: the score of the included reward model minus SHORT_COST times the shortfall."""
     from tfppo.text.rewards.reward_model import sentiment_reward  # here, because listing tasks needs no TensorFlow
 
     model = sentiment_reward()

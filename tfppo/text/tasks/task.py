@@ -56,13 +56,13 @@ def register_task(task: Task) -> Task:
     """Registers a task, so that its name can be used as the setting `task`.
 
     Args:
-      task: the task. Registering the same object twice is allowed.
+      task: The task. Registering the same object twice is allowed.
 
     Returns:
       The same task.
 
     Raises:
-      UsageError: if another task has the same name.
+      UsageError: If another task has the same name.
     """
     if _TASKS.setdefault(task.name, task) is not task:
         raise UsageError(
@@ -76,10 +76,10 @@ def get_task(name: str) -> Task:
     """Returns a registered task.
 
     Args:
-      name: name of the task.
+      name: Name of the task.
 
     Raises:
-      UsageError: if no task has this name.
+      UsageError: If no task has this name.
     """
     if name not in _TASKS:
         raise UsageError(f"task is {name!r}; it must be one of {', '.join(task_names())}")
@@ -99,13 +99,13 @@ def movie_prompts(split: Split, words: Sequence[int] = PROMPT_WORDS) -> list[str
 
     Args:
       split: "train", "validation" or "test".
-      words: possible numbers of words.
+      words: Possible numbers of words.
 
     Returns:
       The prompts in the order of the corpus, without duplicates and without prompts of an earlier split.
 
     Raises:
-      UsageError: if there is no such split.
+      UsageError: If there is no such split.
     """
     if split not in SPLITS:
         raise UsageError(f"split is {split!r}; it must be one of {', '.join(SPLITS)}")

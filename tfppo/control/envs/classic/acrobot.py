@@ -18,7 +18,7 @@ TIME_STEP = 0.2  # s
 
 
 class Acrobot:
-    """Swing the free end of two hanging links up, by a torque at the joint between them.
+    """The task of swinging the free end of two hanging links up, by a torque at the joint between them.
 
     The actions 0, 1 and 2 are torques of -1, 0 and 1 N m at this joint, the elbow.
 

@@ -17,13 +17,15 @@ ANGLE_LIMIT = 12 * 2 * np.pi / 360  # rad
 
 
 class CartPole:
-    """Balance a pole on a cart by pushing the cart left (0) or right (1) [Barto, Sutton and Anderson 1983].
+    """The task of balancing a pole on a cart by pushing the cart left (0) or right (1).
 
     State and observation are the same, [B, 4] float32: position (m), velocity (m/s), angle (rad) and angular velocity
     (rad/s).
 
     The reward of every step is 1. An episode terminates when the position is outside +-2.4 m or the angle is outside
     +-12 degrees, and is truncated after 500 steps.
+
+    Source: Barto, Sutton and Anderson 1983.
     """
 
     max_episode_steps = 500

@@ -14,7 +14,7 @@ START_POSITION, START_WIDTH = -0.5, 0.2
 
 
 class MountainCar:
-    """Drive a car out of a valley that is too steep for its engine, by swinging back and forth.
+    """The task of driving a car out of a valley that is too steep for its engine, by swinging back and forth.
 
     The actions 0, 1 and 2 push the car to the left, not at all, and to the right.
 
@@ -53,7 +53,7 @@ class MountainCar:
 
 
 class MountainCarContinuous(MountainCar):
-    """The valley of MountainCar with an engine whose force is continuous and has a cost.
+    """The task of MountainCar with a continuous force of the engine, which has a cost.
 
     An action [B, 1] float32 is the throttle, which is clipped to [-1, 1] before it drives the car. The reward is -0.1
     throttle^2, with the throttle before clipping, plus 100 at the goal.

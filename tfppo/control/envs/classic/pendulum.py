@@ -16,11 +16,11 @@ TIME_STEP = 0.05  # s
 
 
 class Pendulum:
-    """Swing a rod up and keep it upright, by a torque at its pivot that is too weak to lift it directly.
+    """The task of swinging a rod up and keeping it upright, by a torque that is too weak to lift it directly.
 
     The state is [B, 2] float32: angle (rad, 0 upright, counterclockwise) and angular velocity (rad/s). The angle is not
     wrapped, so it counts the turns. The observation is [B, 3] float32: cosine and sine of the angle, and angular
-    velocity. An action [B, 1] float32 is the torque in N m; it is clipped to [-2, 2].
+    velocity. An action [B, 1] float32 is the torque at the pivot in N m; it is clipped to [-2, 2].
 
     An episode never terminates; it is truncated after 200 steps.
 
