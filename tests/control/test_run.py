@@ -468,7 +468,7 @@ def test_intervals_thin_out_rows_and_checkpoints_and_zero_episodes_the_evaluatio
     "Ctrl-C stops a run on Gymnasium's environments, and the run is resumed",
     "The environments continue where they were. The resumed run ends with the same bits.",
 )
-@pytest.mark.parametrize("vectorization", ["auto", "sync"])
+@pytest.mark.parametrize("vectorization", ["auto", pytest.param("sync", marks=pytest.mark.slow)])
 def test_a_gymnasium_run_is_stopped_and_goes_on_to_the_same_end(
     vectorization, tmp_path, at, handlers, monkeypatch, capsys
 ):
@@ -572,7 +572,11 @@ def no_space(*arguments, **options):
     "The disk is full",
     "The run ends with a one-line error, and the latest checkpoint stays. The resumed run ends with the same bits.",
 )
-@pytest.mark.parametrize("where", ["events", "metrics", "checkpoint", "fsync", "curve", "evaluation"])
+@pytest.mark.parametrize(
+    "where",
+    ["checkpoint", "curve", "evaluation"]
+    + [pytest.param(where, marks=pytest.mark.slow) for where in ("events", "metrics", "fsync")],
+)
 def test_a_full_disk_ends_a_run_in_one_line_and_its_checkpoint_stays(where, whole, tmp_path, monkeypatch, capfd):
     config = tiny(tmp_path, mode="graph", video_episodes=1)
     folder = tmp_path / "cartpole-seed3"

@@ -43,7 +43,8 @@ def state_of(learner):
 @pytest.mark.parametrize(
     ("name", "value", "mode"),
     [
-        *(("advantages", NAN, mode) for mode in ("eager", "graph", "xla")),
+        *(("advantages", NAN, mode) for mode in ("eager", "graph")),
+        pytest.param("advantages", NAN, "xla", marks=pytest.mark.slow),
         *(("returns", value, "eager") for value in (NAN, INF, -INF)),
         *((name, -INF, "eager") for name in ("old_log_probs", "old_values")),
     ],
@@ -90,9 +91,15 @@ class Breaking(LinearPolicy):
     "A loss or a gradient is not finite",
     "The update stops. Weights and optimizer get their values from before the update.",
 )
-@pytest.mark.parametrize("mode", ["eager", "graph"])
-@pytest.mark.parametrize(("factor", "culprit"), [(NAN, Quantity.LOSS), (INF, Quantity.LOSS), (3e18, Quantity.GRADIENT)])
-@pytest.mark.parametrize("good", [0, 1, 3])
+@pytest.mark.parametrize(
+    ("good", "factor", "culprit", "mode"),
+    [
+        pytest.param(good, factor, culprit, mode, marks=[pytest.mark.slow] * (mode == "graph" and good != 1))
+        for factor, culprit in [(NAN, Quantity.LOSS), (INF, Quantity.LOSS), (3e18, Quantity.GRADIENT)]
+        for good in (0, 1, 3)
+        for mode in ("eager", "graph")
+    ],
+)
 def test_an_update_that_breaks_on_the_way_leaves_no_trace(good, factor, culprit, mode):
     """The metrics are means over the steps that were finite."""
     batch = tensors(make_batch())
@@ -158,7 +165,7 @@ def test_a_batch_guards_each_field_by_its_own_mask(kind):
 
 
 @pytest.mark.fault("A score is not finite", "The update is skipped and counted. The weights keep their values.")
-@pytest.mark.parametrize("mode", ["eager", "graph", "xla"])
+@pytest.mark.parametrize("mode", ["eager", "graph", pytest.param("xla", marks=pytest.mark.slow)])
 def test_what_else_the_data_hold_is_guarded_where_the_learner_is_told(mode):
     data = {"batch": tensors(make_batch()), "scores": tf.constant([1.0, INF])}
     options = {"prepare": lambda data: data["batch"], "mode": mode}
@@ -220,8 +227,15 @@ def break_from(trainer, iteration, until=10**6, field="rewards"):
 @pytest.mark.fault(
     "Five updates in a row are skipped", "The run ends with a one-line error that names the quantity and the iteration."
 )
-@pytest.mark.parametrize("normalize", [False, True])
-@pytest.mark.parametrize(("field", "culprit"), [("rewards", "a reward"), ("observations", "an observation")])
+@pytest.mark.parametrize(
+    ("field", "culprit", "normalize"),
+    [
+        ("rewards", "a reward", True),
+        pytest.param("rewards", "a reward", False, marks=pytest.mark.slow),
+        pytest.param("observations", "an observation", True, marks=pytest.mark.slow),
+        pytest.param("observations", "an observation", False, marks=pytest.mark.slow),
+    ],
+)
 def test_a_broken_environment_is_named_and_leaves_no_trace_in_what_is_kept(field, culprit, normalize):
     trainer = make_trainer(normalize_observations=normalize, normalize_rewards=normalize)
     rows = break_from(trainer, 2, 5, field)
