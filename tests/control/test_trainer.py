@@ -232,7 +232,15 @@ def test_models_of_the_users_own():
         ControlTrainer(config, critic=model(2))
 
 
-@pytest.mark.parametrize("settings", [{}, {"backend": "gymnasium"}, {"lstm_units": 4, "rollout_length": 4}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"backend": "gymnasium"},
+        pytest.param({}, marks=pytest.mark.slow),
+        pytest.param({"lstm_units": 4, "rollout_length": 4}, marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
 def test_advantages_recomputed_before_each_epoch(settings):
     """In the first epoch they are those of the rollout; in the second they differ, because the critic has changed."""
     trained = {}

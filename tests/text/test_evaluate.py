@@ -59,6 +59,7 @@ def test_a_model_beside_itself_gains_nothing_and_one_with_other_weights_has_a_kl
     assert moved["perplexity"]["policy"] != moved["perplexity"]["reference"]
 
 
+@pytest.mark.slow
 def test_the_shipped_language_model_knows_where_people_write(shipped):
     model, codec = shipped
     for domain in DOMAINS:
@@ -67,6 +68,7 @@ def test_the_shipped_language_model_knows_where_people_write(shipped):
         assert guesses.count(domain) / len(guesses) >= 0.85, domain
 
 
+@pytest.mark.slow
 def test_the_shipped_language_model_is_small_and_as_good_as_is_said(shipped):
     size = sum(os.path.getsize(path) for path in default_preset().rglob("*") if path.is_file())
     assert size <= 8_000_000

@@ -83,6 +83,7 @@ def assert_best(model, folder):
         np.testing.assert_array_equal(now, then)
 
 
+@pytest.mark.slow
 @EVERY_KIND
 def test_a_model_learns(finished, kind):
     with (finished[kind].folder / "metrics.csv").open(newline="") as file:
@@ -235,6 +236,7 @@ def test_ctrl_c_ends_training_with_what_was_best(small_corpus, tmp_path, monkeyp
     assert_best(model, tmp_path)
 
 
+@pytest.mark.slow
 @EVERY_KIND
 def test_a_preset_is_gone_on_with(finished, small_corpus, tmp_path, kind):
     before = finished[kind].folder / "preset"
