@@ -39,6 +39,7 @@ MAX_SKIPPED = 0.1  # of all Python blocks
 SLOW = (
     "language-models.md",
     "rewards.md",
+    "environments.md",
     "evaluation-and-export.md",
     "getting-started.md",
     "networks.md",

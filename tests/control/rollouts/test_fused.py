@@ -92,6 +92,7 @@ def test_no_interval_ends_within_a_call():
     assert int(trainer.learner.iteration) == 11
 
 
+@pytest.mark.slow
 def test_a_fused_run_goes_on_where_it_was_left():
     trainer, whole = make(fused=True), make(fused=True)
     for number, _ in trainer.iterations():
