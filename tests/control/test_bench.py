@@ -52,6 +52,7 @@ def assert_same(actual, expected):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_every_phase_is_measured_in_every_mode(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shares = []
@@ -70,12 +71,14 @@ def test_every_phase_is_measured_in_every_mode(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_auto_is_the_rule_of_a_long_run_and_follows_fused():
     settings = {"total_steps": 320 * 1000, "num_epochs": 10, "compile_rollout": "graph", "compile_update": "graph"}
     assert compare_modes(config(**settings), ("graph",), 1).auto == {"rollout": "xla", "update": "xla"}
     assert compare_modes(config(**settings, fused=True), ("graph",), 1).auto == {"fused": "xla"}
 
 
+@pytest.mark.slow
 def test_updates_and_fused_iterations_start_from_the_same_state_and_rollout(monkeypatch, trainers):
     """Every call sees the initial variables; every mode is compiled separately."""
     calls, programs = [], []
@@ -107,7 +110,7 @@ def test_updates_and_fused_iterations_start_from_the_same_state_and_rollout(monk
     assert rollouts[0].rewards.shape == (8, 4)
 
 
-@pytest.mark.parametrize("backend", ["graph", "gymnasium"])
+@pytest.mark.parametrize("backend", ["gymnasium", pytest.param("graph", marks=pytest.mark.slow)])
 def test_rollouts_are_the_same_iterations_from_the_same_start(monkeypatch, backend):
     yielded = []
 
@@ -147,7 +150,12 @@ def test_what_a_trainer_refuses_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("log", "checkpoint", "counts"), [(4, 20, [1, 4, 4]), (9, 3, [1, 3, 3]), (99, 99, [1, 10, 10])]
+    ("log", "checkpoint", "counts"),
+    [
+        (9, 3, [1, 3, 3]),
+        pytest.param(4, 20, [1, 4, 4], marks=pytest.mark.slow),
+        pytest.param(99, 99, [1, 10, 10], marks=pytest.mark.slow),
+    ],
 )
 def test_fused_calls_are_as_long_as_in_a_run_and_an_iterations_share_counts(monkeypatch, log, checkpoint, counts):
     asked, clock = [], [0.0]

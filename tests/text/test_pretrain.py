@@ -97,6 +97,7 @@ def test_a_model_learns(finished, kind):
     assert float(rows[1]["val_loss"]) == pytest.approx(judged, rel=0.02)  # both exclude padding
 
 
+@pytest.mark.slow
 @EVERY_KIND
 def test_a_run_leaves_its_files_and_no_more(finished, kind):
     folder = finished[kind].folder

@@ -148,6 +148,7 @@ def test_a_run_learns_and_judges_a_reward_model(preset, tmp_path, monkeypatch):
     assert evaluation["accuracy"] == accuracy(scores, np.array([sentence.rating for sentence in few["test"]]))
 
 
+@pytest.mark.slow
 @pytest.mark.fault("The training of a reward model diverges", "A one-line error names the learning rate.")
 def test_a_reward_model_that_diverges_is_told(preset, tmp_path, monkeypatch):
     few = sentences("train", "movie")[:60]
@@ -170,6 +171,7 @@ def test_accuracies_count_neither_what_is_rated_0_nor_pairs_rated_alike():
     )  # the pairs (1.5, 0) and (1.5, -1) are in the wrong order
 
 
+@pytest.mark.slow
 def test_the_shipped_reward_model_agrees_with_people():
     judged = judge(sentiment_reward())
     assert judged["sentences"] == 512
