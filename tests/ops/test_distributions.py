@@ -326,6 +326,7 @@ def test_shapes_that_would_broadcast_are_refused(call, first, second):
     assert first in str(error.value) and second in str(error.value)
 
 
+@pytest.mark.slow
 def test_tensorflow_probability_is_imported_on_first_use_which_may_be_while_a_function_is_traced():
     """Discrete actions never import it. After an import during a trace, later calls must still work."""
     program = """

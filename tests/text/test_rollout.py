@@ -352,7 +352,14 @@ def test_the_kl_to_the_reference_has_a_gradient_only_where_it_is_part_of_the_los
 
 
 @pytest.mark.parametrize(
-    ("kind", "mode"), [("gpt2", "graph"), ("llama", "graph"), ("lstm", "graph"), ("gpt2", "xla"), ("lstm", "xla")]
+    ("kind", "mode"),
+    [
+        ("gpt2", "graph"),
+        ("llama", "graph"),
+        pytest.param("lstm", "graph", marks=pytest.mark.slow),
+        pytest.param("gpt2", "xla", marks=pytest.mark.slow),
+        pytest.param("lstm", "xla", marks=pytest.mark.slow),
+    ],
 )
 def test_three_iterations_of_one_program(make_model, prompts, kind, mode):
     """The update is traced once, the first ratio is 1, the first KL 0, and the reference does not change."""
@@ -375,6 +382,7 @@ def test_three_iterations_of_one_program(make_model, prompts, kind, mode):
     assert sum((weight != was).any() for weight, was in zip(model.model.get_weights(), before, strict=True)) >= 4
 
 
+@pytest.mark.slow
 def test_a_policy_learns_what_is_rewarded(make_model, prompts):
     """The share of token 7 rises from 1/20 to most of a response; a large KL coefficient keeps the KL smaller."""
     many = [tf.repeat(x, 4, axis=0) for x in prompts]

@@ -106,6 +106,7 @@ def test_the_evaluation_has_the_numbers_of_the_design(finished):
     assert again["score"] == evaluation["score"] and again["kl"] == pytest.approx(evaluation["kl"], abs=1e-5)
 
 
+@pytest.mark.slow
 def test_an_untouched_policy_is_as_good_as_its_reference(preset, tmp_path):
     folder = run.train_text(tiny(tmp_path, preset, iterations=1, learning_rate=1e-30))
     evaluation = json.loads((folder / run_folder.EVALUATION).read_text())
@@ -227,6 +228,7 @@ def test_a_finished_run_is_not_trained_further(finished, tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 @pytest.mark.fault(
     "Ctrl-C during the evaluation of a text run", "A line gives the command to resume, which evaluates again."
 )

@@ -42,7 +42,9 @@ def assert_only_the_seed_counts(train):
     assert one == same != other
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", ["gymnasium", *(pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS if kind != "gymnasium")]
+)
 def test_the_same_seed_is_the_same_run_of_control(kind, tmp_path):
     def train(seed, name):
         folder = control.train(control_config(seed, tmp_path, name, **KINDS[kind]))
@@ -51,6 +53,7 @@ def test_the_same_seed_is_the_same_run_of_control(kind, tmp_path):
     assert_only_the_seed_counts(train)
 
 
+@pytest.mark.slow
 def test_the_same_seed_is_the_same_run_of_text(preset):
     def train(seed, _):
         trainer = TextTrainer(text_config(preset, seed))

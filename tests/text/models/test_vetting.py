@@ -271,6 +271,7 @@ def hostile(finished, mark, tmp_path):
     return folder
 
 
+@pytest.mark.slow
 def test_writing_and_exporting_need_no_reward_and_load_none(hostile, mark, capsys):
     assert cli.main(["generate", str(hostile), "--prompt", "This film"]) == 0
     assert cli.main(["export", str(hostile)]) == 0
