@@ -180,7 +180,7 @@ def test_generate_goes_on_from_prompts(finished, capsys):
     ("arguments", "said"),
     [
         (["generate", "RUN", "--prompt", " "], "prompt 0 is empty"),
-        (["generate", "RUN"], "there is no prompt"),
+        (["generate", "RUN"], "no prompt is given"),
         (["generate", "RUN", "--prompt", "long " * 90], "room for 58"),
         (["generate", "RUN", "--prompt", "It", "--top-p", "1.5"], "top_p"),
         (["generate", "elsewhere", "--prompt", "It"], "elsewhere is not the folder of a run"),

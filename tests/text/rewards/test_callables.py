@@ -103,7 +103,7 @@ def test_a_module_that_is_nowhere_is_refused():
 def test_what_a_module_does_not_define_is_refused(folder):
     (folder / "mine_b.py").write_text("scores = 3\n")
     text = refusal(lambda: load_reward("mine_b:score"))
-    assert "'mine_b:score'" in text and "has no score;" in text and str(folder) in text
+    assert "'mine_b:score'" in text and "has no score:" in text and str(folder) in text
     assert "has no scores.real.none" in refusal(lambda: load_reward("mine_b:scores.real.none"))
     text = refusal(lambda: load_reward("mine_b:scores"))
     assert "'mine_b:scores'" in text and "3 (int)" in text and "function" in text
@@ -272,9 +272,9 @@ def test_wrong_scores_are_refused_by_name_index_and_value(given, named):
 @pytest.mark.parametrize(
     ("error", "named"),
     [
-        (ValueError("no such\n  word"), "raised ValueError: no such word;"),
-        (KeyError("film"), "raised KeyError: 'film';"),
-        (AssertionError(), "raised AssertionError;"),
+        (ValueError("no such\n  word"), "raised ValueError: no such word:"),
+        (KeyError("film"), "raised KeyError: 'film':"),
+        (AssertionError(), "raised AssertionError:"),
         (RuntimeError("x" * 1000), "raised RuntimeError: xxx"),
     ],
 )
