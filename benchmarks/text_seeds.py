@@ -64,7 +64,7 @@ def write_table(task: str, evaluations: list[dict], path: Path) -> None:
         f"`python benchmarks/text_seeds.py --task {task} --seeds {seeds}`",
         "",
         "Each seed is trained by `make train-textgen SEED=s` with this task. The columns with arrows compare reference",
-        f"-> policy on {evaluations[0]['prompts']} held-out prompts, with one response each at temperature 1. The",
+        f"→ policy on {evaluations[0]['prompts']} held-out prompts, with one response each at temperature 1. The",
         "score gained is in standard deviations of the reference's scores, and the KL is in nats per response. Seconds",
         "are those of the whole process on two CPU cores.",
         "",
@@ -77,7 +77,7 @@ def write_table(task: str, evaluations: list[dict], path: Path) -> None:
         cells = []
         for name in shown:
             old, new = (v["mean"] if isinstance(v, dict) else v for v in (e[name]["reference"], e[name]["policy"]))
-            cells.append("-" if old is None else f"{old:.3g} -> {new:.3g}")
+            cells.append("-" if old is None else f"{old:.3g} → {new:.3g}")
         lines.append(
             f"| {e['seed']} | {e['gain']:+.2f} | {e['kl']:.2f} | {' | '.join(cells)} | {e['seconds']['total']:.0f} |"
         )
@@ -86,7 +86,7 @@ def write_table(task: str, evaluations: list[dict], path: Path) -> None:
 
     intro = f"Samples of seed {evaluations[0]['seed']} for the eight prompts that every run shows:"
     lines += ["", "<!-- table ends -->", "", intro, "", "<!-- samples -->", ""]
-    path.write_text("\n".join([*lines, markdown_table(evaluations[0]["samples"])]) + "\n")
+    path.write_text("\n".join([*lines, markdown_table(evaluations[0]["samples"])]) + "\n", encoding="utf-8")
 
 
 def draw(task: str, evaluations: list[dict], path: Path) -> None:
