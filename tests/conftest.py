@@ -1,8 +1,11 @@
 """Fixtures of all tests, fewer messages of TensorFlow, and the `gpu` mark."""
 
 import functools
+import importlib
 import os
 import signal
+import sys
+from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -57,3 +60,13 @@ def heard_ctrl_c():
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
+def extension(monkeypatch):
+    """`extension(name)` imports a module of docs/extensions."""
+    folder = Path(__file__).parents[1] / "docs" / "extensions"
+    monkeypatch.syspath_prepend(folder)
+    yield importlib.import_module
+    for path in folder.glob("*.py"):
+        sys.modules.pop(path.stem, None)

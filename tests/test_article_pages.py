@@ -1,30 +1,16 @@
 """The pages about the article: every name of tfppo that they give exists, and they follow the article's sections."""
 
-import importlib
 import re
-from functools import reduce
 from pathlib import Path
 
 import pytest
+from support.pages import find
 
 PAGES = sorted((Path(__file__).parents[1] / "docs" / "article").glob("*.md"))
 SECTIONS = (
     "1 2 2.1 3 3.1 3.2 3.2.1 3.2.2 3.2.3 3.2.4 3.2.5 3.3 3.4 4 4.1 4.2 4.3 5 5.1 5.2 5.3 6 6.1 6.2 6.3 6.4 "
     "7 7.1 7.2 7.3 8 8.1 8.2 8.3 8.4 9 Q1 Q2 Q3 Q4 Q5 Q6 Q7 Q8"
 )
-
-
-def find(name):
-    """The object that a dotted name gives, by importing its longest prefix that is a module."""
-    parts = name.split(".")
-    for length in range(len(parts), 0, -1):
-        module = ".".join(parts[:length])
-        try:
-            return reduce(getattr, parts[length:], importlib.import_module(module))
-        except ModuleNotFoundError as error:
-            if not f"{module}.".startswith(f"{error.name}."):
-                raise
-    raise AssertionError(f"there is no {name}")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

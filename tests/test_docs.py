@@ -4,7 +4,6 @@ import configparser
 import dataclasses
 import importlib
 import re
-import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -26,16 +25,6 @@ DIRECTIVES = [
     for text in REFERENCE.values()
     for name in re.findall(r"^\.\. (?:auto\w+|settings|py:data):: (\S+)$", text, re.MULTILINE)
 ]
-
-
-@pytest.fixture
-def extension(monkeypatch):
-    """`extension(name)`: a module of docs/extensions."""
-    monkeypatch.syspath_prepend(DOCS / "extensions")
-    names = [path.stem for path in (DOCS / "extensions").glob("*.py")]
-    yield importlib.import_module
-    for name in names:
-        sys.modules.pop(name, None)
 
 
 @pytest.mark.parametrize("name", tfppo.__all__)

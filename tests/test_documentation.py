@@ -20,7 +20,7 @@ from urllib.parse import unquote
 
 import gymnasium
 import pytest
-from markdown_it import MarkdownIt
+from support.pages import PARSER, anchors_of
 
 from tfppo import PPO, ControlTrainer, PPOLearner, TextTrainer, cli
 from tfppo.cli import command_line
@@ -45,7 +45,6 @@ SLOW = (
     "networks.md",
     "sketch.md",
 )
-PARSER = MarkdownIt("commonmark").enable("table")
 
 
 class Block(NamedTuple):
@@ -90,19 +89,6 @@ def links_of(page):
         yield from (str(token.attrs[name]) for name in ("href", "src") if name in token.attrs)
         if token.type in ("html_block", "html_inline"):
             yield from re.findall(r"""(?:href|src)=["']([^"']+)""", token.content)
-
-
-def anchors_of(page):
-    """The anchors of a page's headings, as GitHub and MyST make them, and those that are written out."""
-    anchors, tokens = set(), PARSER.parse(page.read_text())
-    for opening, inline in itertools.pairwise(tokens):
-        if opening.type == "heading_open":
-            text = "".join(child.content for child in inline.children if child.type in ("text", "code_inline"))
-            slug = re.sub(r"[^\w\- ]", "", text.strip().lower()).replace(" ", "-")
-            names = itertools.chain([slug], (f"{slug}-{number}" for number in itertools.count(1)))
-            anchors.add(next(name for name in names if name not in anchors))
-    written = re.findall(r"""(?:id|name)=["']([^"']+)|^\(([\w-]+)\)=$""", page.read_text(), re.MULTILINE)
-    return anchors | {name for names in written for name in names if name}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

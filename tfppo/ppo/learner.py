@@ -201,8 +201,8 @@ class PPOLearner(tf.Module, Generic[Data, Inputs]):
             order = permutation(num_items, fold_in(seed, epoch))
             current = batch
             if self.refresh is not None:
-                anew = self.refresh(data)
-                current = batch._replace(advantages=anew.advantages, returns=anew.returns)
+                recomputed = self.refresh(data)
+                current = batch._replace(advantages=recomputed.advantages, returns=recomputed.returns)
             minibatches = map_tensors(lambda x: tf.reshape(tf.gather(x, order), [*rows, *x.shape[1:]]), current)
 
             def minibatch_body(index: tf.Tensor, state: UpdateState) -> tuple[tf.Tensor, UpdateState]:
