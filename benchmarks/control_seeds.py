@@ -91,7 +91,7 @@ def evaluate(folder: Path, episodes: int, checkpoint: str, env: str) -> dict:
     from tfppo.control.trainer import CONTROL
     from tfppo.training import driver
 
-    return driver.evaluate(CONTROL, folder, episodes, checkpoint=checkpoint, named=env)[0]
+    return driver.evaluate(CONTROL, folder, episodes, checkpoint=checkpoint, given={"env": env})[0]
 
 
 def over_seeds(evaluations: list[dict]) -> dict[str, str]:

@@ -641,7 +641,7 @@ def test_environments_are_closed_whatever_happens(tmp_path, at):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run, "ControlTrainer", Trainer)
         folder = run.train(tiny(tmp_path, iterations=1, backend="gymnasium", vectorization="sync", eval_episodes=0))
-        evaluated(folder, 1, application=trainer.CONTROL._replace(make_trainer=Trainer))
+        evaluated(folder, 1, application=trainer.CONTROL._replace(make_trainer=lambda config, _: Trainer(config)))
         at(0, crash)
         with pytest.raises(ZeroDivisionError):
             run.train(tiny(tmp_path, iterations=1, backend="gymnasium", vectorization="sync"))

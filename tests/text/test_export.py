@@ -10,12 +10,14 @@ import pytest
 import tensorflow as tf
 from support.refusal import refusal
 
-from tfppo import TextTrainer
+from tfppo import TextTrainer, runs
 from tfppo.cli import main
 from tfppo.text import export, run
+from tfppo.text import trainer as text_trainer
 from tfppo.text.config import make_text_config
 from tfppo.text.models.presets import load_preset
 from tfppo.text.models.reference import as_language_model
+from tfppo.text.trainer import TEXT
 from tfppo.training import driver, run_folder
 
 TOKENS = np.random.default_rng(1).integers(6, 500, [5, 20]).astype(np.int32)
@@ -45,24 +47,25 @@ def contents(folder):
 def adapted(preset, tmp_path_factory):
     """The folder of an exported run with adapters and a temperature of 0.7."""
     folder = run.train_text(settings(tmp_path_factory.mktemp("adapted"), preset, lora_rank=3, temperature=0.7))
-    run.export(folder)
+    runs.export(folder)
     return folder
 
 
 @pytest.fixture(scope="module")
 def policy(adapted):
     """Log-probabilities of the policy of that run, and a response."""
-    with driver.restored(run.without_reward(adapted), adapted, "latest") as trainer:
+    with driver.opened(TEXT, adapted, "latest") as trainer:
         return log_probs(trainer.policy.model), run.generate(adapted, ["This film"], temperature=0.0)[0]
 
 
 def test_a_preset_is_as_sure_of_every_token_as_the_policy(any_preset, tmp_path, monkeypatch, capsys):
-    trainers, make = [], run.without_reward
-    monkeypatch.setattr(run, "without_reward", lambda *given: trainers.append(make(*given)) or trainers[-1])
+    trainers, make = [], TEXT.make_trainer
+    recording = TEXT._replace(make_trainer=lambda *given: trainers.append(make(*given)) or trainers[-1])
+    monkeypatch.setattr(text_trainer, "TEXT", recording)
     folder = run.train_text(settings(tmp_path, any_preset))
     before = contents(folder)
     capsys.readouterr()
-    assert run.export(folder) == folder / "export"
+    assert runs.export(folder) == folder / "export"
     out, err = capsys.readouterr()
     loader = "tfppo.load_preset" if "lstm" in str(any_preset) else "keras_hub.models.CausalLM.from_preset"
     assert len(out.splitlines()) == 1 and err == "" and f'{loader}("{folder / "export"}")' in out
@@ -122,7 +125,7 @@ def test_an_export_that_fails_leaves_the_earlier_one(adapted, monkeypatch):
 
     monkeypatch.setattr(export, "save_preset", fail_at_the_end)
     with pytest.raises(KeyboardInterrupt):
-        run.export(adapted)
+        runs.export(adapted)
     assert contents(adapted) == before and not list(adapted.glob(".export*"))
 
 
@@ -142,12 +145,12 @@ def test_an_export_that_cannot_be_written_is_one_line(adapted, monkeypatch, caps
     monkeypatch.undo()
     model, _ = load_preset(adapted / "export")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=4 * model.count_params() - 1))
-    assert "free disk space" in refusal(run.export, adapted)
+    assert "free disk space" in refusal(runs.export, adapted)
     assert contents(adapted) == before and not list(adapted.glob(".export*"))
 
 
 def test_what_lies_in_its_place_is_not_replaced(adapted, monkeypatch):
     monkeypatch.setattr(run_folder, "EXPORT", "samples.jsonl")
     before = contents(adapted)
-    assert "samples.jsonl exists and holds no tokenizer.json" in refusal(run.export, adapted)
+    assert "samples.jsonl exists and holds no tokenizer.json" in refusal(runs.export, adapted)
     assert contents(adapted) == before

@@ -40,7 +40,7 @@ def rows_of(folder):
 
 
 def weights_of(folder):
-    with driver.restored(run.without_reward(folder), folder, "latest") as trainer:
+    with driver.opened(TEXT, folder, "latest") as trainer:
         return trainer.policy.model.model.get_weights() + trainer.policy.value_head.get_weights()
 
 

@@ -78,7 +78,7 @@ def _defaults(arguments: Sequence[str]) -> dict[type[Command], Command]:
     if arguments[:2] == ["train", "text"] and task:
         from tfppo.text.tasks import get_task
 
-        text = make_text_config(task=task, **get_task(task).defaults)
+        text = make_text_config(task=task, **get_task(task).defaults)  # imports the module of a task of the user's own
     return {
         TrainControl: TrainControl(run=control.run, control=control.control, ppo=control.ppo),
         TrainText: TrainText(run=text.run, text=text.text, ppo=text.ppo),

@@ -34,6 +34,9 @@ class Evaluate:
     None or 0: no video."""
     checkpoint: str = "latest"
     """Checkpoint to use: latest, best (highest mean return or reward in training), or the number of an iteration."""
+    task: str | None = None
+    """Text: the run's own task, package.module:NAME. Importing it runs its code, so you must name it here.
+    None: the run uses a task of tfppo."""
     reward: str | None = None
     """Text: the run's own reward, package.module:function. Importing it runs its code, so you must name it here.
     None: the run uses the reward of its task."""
@@ -50,17 +53,21 @@ class Evaluate:
         kind = _kind(
             self.folder,
             control={"episodes": self.episodes, "video_episodes": self.video_episodes, "env": self.env},
-            text={"prompts": self.prompts, "reward": self.reward},
+            text={"prompts": self.prompts, "task": self.task, "reward": self.reward},
         )
         check_fields(self)
         application = _application(kind)
+        given: dict[str, object]
+        settings: dict[str, object]
         if kind == "text":
-            size, named, settings = _or(self.prompts, 200), self.reward, {}
+            size, settings = _or(self.prompts, 200), {}
+            given = {"task": self.task, "reward": self.reward}
         else:
-            size, named, settings = _or(self.episodes, 100), self.env, {"video_episodes": _or(self.video_episodes, 0)}
+            size, settings = _or(self.episodes, 100), {"video_episodes": _or(self.video_episodes, 0)}
+            given = {"env": self.env}
         from tfppo.training.driver import evaluate
 
-        _, told = evaluate(application, self.folder, size, self.seed, self.checkpoint, named, **settings)
+        _, told = evaluate(application, self.folder, size, self.seed, self.checkpoint, given, **settings)
         print(told)
 
 
@@ -134,16 +141,11 @@ class Export:
         Raises:
           UsageError: If the folder is not a run or cannot be written to, or the checkpoint cannot be read.
         """
-        kind = _kind(self.folder, control={"env": self.env})
+        _kind(self.folder, control={"env": self.env})
         import_tensorflow()
-        if kind == "text":
-            from tfppo.text.run import export as export_text
+        from tfppo import runs
 
-            export_text(self.folder, self.checkpoint)
-        else:
-            from tfppo.control.run import export as export_control
-
-            export_control(self.folder, self.checkpoint, self.env)
+        runs.export(self.folder, checkpoint=self.checkpoint, env=self.env)
 
 
 @dataclass(frozen=True)
@@ -152,6 +154,9 @@ class Resume:
 
     folder: Positional[Path]
     """Folder of the run."""
+    task: str | None = None
+    """Text: the run's own task, package.module:NAME. Importing it runs its code, so you must name it here.
+    None: the run uses a task of tfppo."""
     reward: str | None = None
     """Text: the run's own reward, package.module:function. Importing it runs its code, so you must name it here.
     None: the run uses the reward of its task."""
@@ -166,11 +171,12 @@ class Resume:
           UsageError: If the folder is not a run or is in use, or its latest checkpoint is damaged.
         """
         tell_whom_it_waits_for()
-        kind = _kind(self.folder, control={"env": self.env}, text={"reward": self.reward})
-        application = _application(kind)
-        from tfppo.training.driver import resume
+        _kind(self.folder, control={"env": self.env}, text={"task": self.task, "reward": self.reward})
+        import_tensorflow()
+        from tfppo import runs
 
-        resume(application, self.folder, seconds_since_start(), self.reward if kind == "text" else self.env)
+        seconds = seconds_since_start()
+        runs.resume(self.folder, task=self.task, reward=self.reward, env=self.env, import_seconds=seconds)
 
 
 @dataclass(frozen=True)
@@ -225,13 +231,9 @@ def _kind(folder: Path, **options: dict[str, Any]) -> str:
 def _application(kind: str) -> Any:
     """Returns the application of a kind of run. The other application is not imported."""
     import_tensorflow()
-    if kind == "text":
-        from tfppo.text.trainer import TEXT
+    from tfppo import runs
 
-        return TEXT
-    from tfppo.control.trainer import CONTROL
-
-    return CONTROL
+    return runs.application_of(kind)
 
 
 def _or(given: int | None, usual: int) -> int:

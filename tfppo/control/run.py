@@ -1,10 +1,10 @@
-"""Functions that train, and export, a control run from Python."""
+"""Trains control runs from Python."""
 
 from pathlib import Path
 
 from tfppo.control.config import ControlRunConfig
-from tfppo.control.trainer import CONTROL, ControlTrainer
-from tfppo.training import driver, run_folder
+from tfppo.control.trainer import ControlTrainer
+from tfppo.training import driver
 
 
 def train(config: ControlRunConfig, name: str | None = None, import_seconds: float = 0.0) -> Path | None:
@@ -22,21 +22,3 @@ def train(config: ControlRunConfig, name: str | None = None, import_seconds: flo
       UsageError: If settings do not fit together, or a folder cannot be used.
     """
     return driver.train(ControlTrainer, config, import_seconds, name)
-
-
-def export(folder: Path, checkpoint: str = "latest", env: str | None = None) -> Path:
-    """Exports the policy of a run's checkpoint as a SavedModel; see `export_policy`.
-
-    Args:
-      folder: The folder of the run.
-      checkpoint: "latest", "best" or the number of an iteration.
-      env: Environment ID that confirms a module import; see `given` of `run_folder.read_confirmed`.
-
-    Returns:
-      The folder of the SavedModel.
-
-    Raises:
-      UsageError: If the folder is not a run, has no readable checkpoint, or cannot be written to.
-    """
-    config = run_folder.read_confirmed(folder, CONTROL.config_class, CONTROL.imported, env)
-    return driver.export(ControlTrainer(driver.for_inference(config)), folder, checkpoint)

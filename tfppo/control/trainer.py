@@ -30,7 +30,7 @@ from tfppo.reporting.tensorboard import TensorBoardWriter
 from tfppo.settings import with_settings
 from tfppo.training import run_folder
 from tfppo.training.loop import train_iterations
-from tfppo.training.trainer import Application, Display, Evaluation, Metrics
+from tfppo.training.trainer import Application, Display, Evaluation, ExistingRun, Metrics
 
 RETURN = "rollout/episode_return_mean"
 STEPS = "rollout/env_steps"
@@ -234,6 +234,9 @@ class ControlTrainer:
             self.compile_seconds = self.compile_seconds or seconds
             yield number, row | {"time/env_steps_per_s": count * control.batch_size / seconds}
 
+    def write_parts(self, folder: Path) -> None:
+        """Does nothing: the settings name all parts of a run."""
+
     def save_extra(self, folder: Path) -> None:
         """Saves the state of environments that are stepped from Python."""
         if self._stepped is not None:
@@ -303,4 +306,9 @@ class ControlTrainer:
             self.collector.close()
 
 
-CONTROL = Application("control", ControlRunConfig, "env", ControlTrainer)
+def make_trainer(config: ControlRunConfig, existing: ExistingRun) -> ControlTrainer:
+    """Makes the trainer of an existing run, whose settings name all of its parts."""
+    return ControlTrainer(config)
+
+
+CONTROL = Application("control", ControlRunConfig, make_trainer, always_imported=["env"])

@@ -116,7 +116,7 @@ def leave_video(
         writer.write_image("rollout/video", video, step)
         writer.close()
     except (UsageError, OSError) as error:
-        command = run_folder.confirmed(folder, "env", env)
+        command = run_folder.confirmed(folder, {"env": env})
         print(f"no video: {error}; fix this, then record it with: tfppo evaluate {command} --video-episodes {episodes}")
     else:
         shown = "a greedy episode" if episodes == 1 else f"{episodes} greedy episodes"

@@ -1,5 +1,7 @@
 """Makes the parts of a text run from its settings: policy, reference policy, reward and training prompts."""
 
+from collections.abc import Mapping
+
 import keras
 import numpy as np
 
@@ -10,8 +12,84 @@ from tfppo.text.models.adapters import WithoutAdapters, add_adapters
 from tfppo.text.models.language_model import LanguageModel
 from tfppo.text.models.reference import copy_of, freeze
 from tfppo.text.policy import TextPolicy
-from tfppo.text.rewards.callables import Reward, as_reward, load_reward
-from tfppo.text.tasks import Task
+from tfppo.text.rewards.callables import Reward, as_reward, load_reward, reward_name
+from tfppo.text.tasks import Task, get_task
+from tfppo.text.tasks.task import task_name
+from tfppo.training.user_modules import is_importable, name_of, same_name
+
+
+def choose_task(config: TextRunConfig, given: Task | str | None) -> Task:
+    """Returns the given task, or the task that the config names."""
+    if given is None:
+        given = config.text.task
+    return get_task(given) if isinstance(given, str) else given
+
+
+def names_of(task: Task, reward: Reward | keras.Model | str | None) -> dict[str, object]:
+    """Returns the settings that name the task and the reward of a run.
+
+    Args:
+      task: Task of the run.
+      reward: A reward that was given in Python, or its name; None if there is none.
+
+    Returns:
+      Values of the settings `task` and, if a reward is given, `reward`. A part that no other process can import is
+      described in angle brackets.
+    """
+    names: dict[str, object] = {"task": task_name(task)}
+    if isinstance(reward, str):
+        names["reward"] = reward
+    elif reward is not None:
+        names["reward"] = name_of(reward, reward_name(reward).partition(":")[2])
+    return names
+
+
+def check_names(recorded: TextConfig, names: Mapping[str, object]) -> None:
+    """Checks that an existing run goes on with the task and the reward that its settings name.
+
+    Parts that cannot be imported have no name to compare. The checksum of the prompts recognises another task.
+
+    Args:
+      recorded: Settings of the run.
+      names: What `names_of` returns for the parts that are used now.
+
+    Raises:
+      UsageError: If a name differs.
+    """
+    for option, name in names.items():
+        was = getattr(recorded, option)
+        if was is not None and not (is_importable(str(was)) and is_importable(str(name))):
+            continue
+        if was is None or not same_name(str(was), str(name)):
+            has = f"the {option} {was}" if was is not None else f"no {option} of its own"
+            raise UsageError(
+                f"the given {option} is {name}; the run has {has}: leave {option} out, or give the {option} of the run"
+            )
+
+
+def unscored(prompts: list[str], responses: list[str]) -> list[float]:
+    """Stands for the reward of a trainer that scores nothing."""
+    raise AssertionError("this trainer has no reward, but responses were scored")
+
+
+def unscored_task(config: TextRunConfig) -> Task:
+    """Makes a task that has only the domain of a run, so that the run's own task need not be imported.
+
+    Args:
+      config: Settings of the run. A run of an older version does not know its domain, and its task is looked up.
+    """
+    if config.parts.model_sha256 is None:
+        return get_task(config.text.task)
+    return Task(
+        name="unscored",
+        description="generates only",
+        prompts=lambda split: [],
+        make_reward=lambda: unscored,
+        measure=lambda prompts, responses: 0.0,
+        metric="unscored",
+        target=0.0,
+        domain=config.parts.domain,
+    )
 
 
 def make_models(model: LanguageModel, config: TextRunConfig) -> tuple[TextPolicy, LanguageModel]:
@@ -38,13 +116,13 @@ def make_models(model: LanguageModel, config: TextRunConfig) -> tuple[TextPolicy
     return TextPolicy(model, text.temperature, critic), reference
 
 
-def make_reward(task: Task, setting: str | None, given: Reward | keras.Model | None) -> Reward:
+def make_reward(task: Task, setting: str | None, given: Reward | keras.Model | str | None) -> Reward:
     """Chooses the reward of a run.
 
     Args:
       task: Task of the run.
       setting: The setting `reward`, as `package.module:function`; None if there is none.
-      given: A reward that was passed in Python; None if there is none.
+      given: A reward that was passed in Python, or its name; None if there is none.
 
     Returns:
       `given` if it is not None, else the reward that `setting` names, else the reward of the task.
@@ -52,9 +130,11 @@ def make_reward(task: Task, setting: str | None, given: Reward | keras.Model | N
     Raises:
       UsageError: If the reward that the setting names cannot be loaded.
     """
+    if isinstance(given, str):
+        return load_reward(given)
     if given is not None:
         return as_reward(given)
-    return task.make_reward() if setting is None else load_reward(setting)
+    return task.checked_reward() if setting is None else load_reward(setting)
 
 
 def training_prompts(
@@ -72,9 +152,12 @@ def training_prompts(
       Token ids int32 [N, P], padded on the right, and lengths int32 [N].
 
     Raises:
-      UsageError: If no prompt is short enough, or prompt and response do not fit into the context.
+      UsageError: If there is no prompt, no prompt is short enough, or prompt and response do not fit into the context.
     """
-    ids, lengths = codec.encode(task.prompts("train"))
+    prompts = task.checked_prompts("train")
+    if not prompts:
+        raise UsageError(f"task {task.name} has no training prompts; a run needs at least one: add some to the task")
+    ids, lengths = codec.encode(prompts)
     kept = lengths <= text.prompt_length
     if not kept.any():
         raise UsageError(

@@ -25,6 +25,7 @@ from tfppo.settings import (
     is_printable,
     with_settings,
 )
+from tfppo.text.data.corpus import Domain
 from tfppo.training.config import RunConfig
 
 Length = Annotated[int, Ge(8)]
@@ -102,7 +103,7 @@ class TextConfig:
     """Settings of the task, of the language model and of the rollouts."""
 
     task: Annotated[str, Must(is_printable, "the name of a task")] = "sentiment"
-    """Name of the task: sentiment, length, keywords, or a task that Python code registered."""
+    """Name of the task: sentiment, length, keywords, or package.module:NAME for a task of your own."""
     preset: Path | None = None
     """Folder of the language model to tune, such as the preset of `tfppo pretrain`. None: the language model that
     tfppo includes."""
@@ -151,6 +152,27 @@ class TextConfig:
         check_value("stop_after", self.stop_after, wanted, lambda v: 0 <= v < self.response_length)
 
 
+@dataclass(frozen=True, slots=True)
+class TextParts:
+    """The parts that a text run was made of, as the run itself records them in its `config.yaml`.
+
+    A resumed run is refused if its parts are others. They are no settings: a new run replaces them.
+    """
+
+    model_sha256: str | None = None
+    """Checksum of the weights of the language model before tuning, which is the reference policy. None: unknown,
+    because an older version of tfppo wrote the run."""
+    tokenizer_sha256: str | None = None
+    """Checksum of the vocabulary, and of how the tokenizer splits a text."""
+    prompts_sha256: str | None = None
+    """Checksum of the training prompts as tokens."""
+    domain: Domain | None = None
+    """Domain of the control token before each prompt. None: no control token."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
 TEXT_PPO = PPOConfig(
     learning_rate=2e-4,
     value_clip=0.2,
@@ -177,6 +199,7 @@ class TextRunConfig:
     run: RunConfig = field(default_factory=RunConfig)
     text: TextConfig = field(default_factory=TextConfig)
     ppo: PPOConfig = field(default_factory=lambda: TEXT_PPO)
+    parts: TextParts = field(default_factory=TextParts)
 
     def __post_init__(self) -> None:
         check_fields(self)

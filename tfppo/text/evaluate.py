@@ -164,7 +164,7 @@ def held_out_prompts(task: Task, count: int) -> list[str]:
     Raises:
       UsageError: If the task has no test prompts.
     """
-    prompts = task.prompts("test")
+    prompts = task.checked_prompts("test")
     if not prompts:
         raise UsageError(
             f"task {task.name} has no test prompts; an evaluation needs at least one: add some to the task, or train "

@@ -1,24 +1,25 @@
-"""Text runs from Python: train a run, generate responses with it, and export its language model."""
+"""Text runs from Python: train a run, and generate responses with it."""
 
+import dataclasses
 from pathlib import Path
 
 import keras
 import keras_hub
 
-from tfppo.text.config import TextRunConfig
+from tfppo.text.config import TextParts, TextRunConfig
 from tfppo.text.evaluate import Responder
 from tfppo.text.rewards.callables import Reward
 from tfppo.text.tasks import Task
-from tfppo.text.trainer import TextTrainer
-from tfppo.training import driver, run_folder
+from tfppo.text.trainer import TEXT, TextTrainer
+from tfppo.training import driver
 
 
 def train_text(
     config: TextRunConfig,
     import_seconds: float = 0.0,
     *,
-    task: Task | None = None,
-    reward: Reward | keras.Model | None = None,
+    task: Task | str | None = None,
+    reward: Reward | keras.Model | str | None = None,
     model: tuple[keras.Model, keras_hub.models.Tokenizer] | None = None,
 ) -> Path | None:
     """Tunes a language model in a new run, then evaluates it.
@@ -26,8 +27,8 @@ def train_text(
     Args:
       config: Settings of the run.
       import_seconds: Seconds that imports took before this call, for `evaluation.json`.
-      task: Replaces the registered task that the config names.
-      reward: Replaces the reward of the config and of the task.
+      task: A task, or its name; replaces the task of the config.
+      reward: A reward, or its name; replaces the reward of the config and of the task.
       model: A Keras language model and its tokenizer, which replace the config's preset.
 
     Returns:
@@ -36,6 +37,7 @@ def train_text(
     Raises:
       UsageError: If settings do not fit together, the reward fails, or the folder cannot be used.
     """
+    config = dataclasses.replace(config, parts=TextParts())  # those of an earlier run do not count
 
     def make_trainer(config: TextRunConfig) -> TextTrainer:
         return TextTrainer(config, task=task, reward=reward, model=model)
@@ -53,6 +55,7 @@ def generate(
     seed: int = 0,
     samples: int = 1,
     checkpoint: str = "latest",
+    given: driver.Given = driver.NOTHING,
 ) -> list[str]:
     """Generates responses to prompts with the policy of a run.
 
@@ -65,6 +68,7 @@ def generate(
       seed: Seed of the sampling noise.
       samples: Number of responses to each prompt.
       checkpoint: "latest", "best" or the number of an iteration.
+      given: Parts of the run that the user gave: `model`.
 
     Returns:
       The responses without their prompts, `samples` of them in a row for each prompt.
@@ -72,44 +76,9 @@ def generate(
     Raises:
       UsageError: If the folder is not a run, its checkpoint cannot be read, or a prompt is empty or too long.
     """
-    with driver.restored(without_reward(folder), folder, checkpoint) as trainer:
+    with driver.opened(TEXT, folder, checkpoint, given) as trainer:
+        assert isinstance(trainer, TextTrainer)
         encoded = trainer.encode([prompt for prompt in prompts for _ in range(samples)])
         model, text = trainer.policy.model, trainer.config.text
         responder = Responder(model, trainer.codec, text, temperature=temperature, top_k=top_k, top_p=top_p)
         return responder.respond(encoded, seed).texts
-
-
-def export(folder: Path, checkpoint: str = "latest") -> Path:
-    """Writes the language model of a run as a preset into its folder `export` (see `export_preset`).
-
-    Args:
-      folder: Folder of the run.
-      checkpoint: "latest", "best" or the number of an iteration.
-
-    Returns:
-      The folder of the preset.
-
-    Raises:
-      UsageError: If the folder is not a run, its checkpoint cannot be read, or the folder cannot be written to.
-    """
-    return driver.export(without_reward(folder), folder, checkpoint)
-
-
-def without_reward(folder: Path) -> TextTrainer:
-    """Makes the trainer of a run for uses that score nothing, and does not import the run's reward.
-
-    Args:
-      folder: Folder of the run.
-
-    Returns:
-      The trainer; its reward raises an AssertionError when it is called.
-
-    Raises:
-      UsageError: If the folder is not a run, or its preset cannot be read.
-    """
-    config = run_folder.read_config(folder, TextRunConfig)
-    return TextTrainer(driver.for_inference(config), reward=_unscored)
-
-
-def _unscored(prompts: list[str], responses: list[str]) -> list[float]:
-    raise AssertionError("this trainer has no reward, but responses were scored")

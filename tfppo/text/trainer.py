@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,16 @@ from tfppo.reporting.console import progress_bar
 from tfppo.reporting.curves import plot_curve, plot_frontier
 from tfppo.reporting.tensorboard import TensorBoardWriter
 from tfppo.settings import with_settings
-from tfppo.text.assembly import make_models, make_reward, training_prompts
+from tfppo.text.assembly import (
+    check_names,
+    choose_task,
+    make_models,
+    make_reward,
+    names_of,
+    training_prompts,
+    unscored,
+    unscored_task,
+)
 from tfppo.text.batch import to_batch
 from tfppo.text.config import TextRunConfig
 from tfppo.text.data.codec import PromptCodec
@@ -25,15 +35,16 @@ from tfppo.text.evaluate import Responder, compare, describe, held_out_prompts
 from tfppo.text.export import export_preset
 from tfppo.text.models.presets import default_preset, load_preset
 from tfppo.text.models.reference import as_language_model
-from tfppo.text.rewards.callables import Reward, as_reward, reward_name
+from tfppo.text.parts import OWN_MODEL, check_parts, fingerprints, keep_model, own_model
+from tfppo.text.rewards.callables import Reward
 from tfppo.text.rollout import TextCollector, TextRollout
 from tfppo.text.samples import SampleTable
 from tfppo.text.scoring import TextScorer
-from tfppo.text.tasks import Task, get_task
+from tfppo.text.tasks import Task
 from tfppo.training import run_folder
 from tfppo.training.loop import Iteration, train_iterations, writing
 from tfppo.training.pipeline import prompt_dataset
-from tfppo.training.trainer import Application, Display, Evaluation, Metrics
+from tfppo.training.trainer import Application, Display, Evaluation, ExistingRun, Metrics
 
 SCORE, KL = "text/score_mean", "text/kl"
 SAMPLES = 8  # prompts in a table of samples
@@ -47,26 +58,32 @@ class TextTrainer:
 
     Args:
       config: Settings of the run.
-      task: Replaces the registered task that the config names.
-      reward: A function `reward(prompts, responses)` or a Keras model; replaces the reward of the config and of the
-        task.
+      task: A task, or its name as in the setting `task`; replaces the task of the config.
+      reward: A function `reward(prompts, responses)`, a Keras model, or the name of one of them; replaces the reward of
+        the config and of the task.
       model: A Keras language model and its tokenizer, which replace the config's preset.
+      folder: Folder of the run, if the run exists already. It may keep the language model.
+      trains: False loads no training prompts; such a trainer evaluates, generates or exports only.
+      scores: False loads neither task nor reward; such a trainer generates or exports only.
 
     Raises:
-      UsageError: If the task is unknown, the preset or the reward cannot be loaded, or prompts and responses do not
-        fit into the model's context.
+      UsageError: If the task is unknown, the preset or the reward cannot be loaded, prompts and responses do not
+        fit into the model's context, or the parts are not those that an existing run was made of.
     """
 
     def __init__(
         self,
         config: TextRunConfig,
         *,
-        task: Task | None = None,
-        reward: Reward | keras.Model | None = None,
+        task: Task | str | None = None,
+        reward: Reward | keras.Model | str | None = None,
         model: tuple[keras.Model, Any] | None = None,
+        folder: Path | None = None,
+        trains: bool = True,
+        scores: bool = True,
     ):
         run, text, ppo = config.run, config.text, config.ppo
-        self.task = get_task(text.task) if task is None else task
+        self.task = choose_task(config, task) if scores else unscored_task(config)
         self.device, self.device_reason = choose_device(run.device, None)
         self.replicas = make_replicas(run.distribute, self.device)
         tokens = text.iterations * text.batch_size * text.response_length
@@ -74,21 +91,34 @@ class TextTrainer:
         self.rollout_mode = choose_token_compilation(run.compile_rollout, "rollout", self.device, tokens)
         self.update_mode = choose_token_compilation(run.compile_update, "update", self.device, trained)
         kept: dict[str, object] = {"compile_rollout": self.rollout_mode, "compile_update": self.update_mode}
-        if reward is not None:
-            kept["reward"] = reward_name(as_reward(reward))
-        if text.preset is not None:  # an absolute path, so that the run can be resumed from any folder
-            kept["preset"] = text.preset.resolve()
-        self.config = with_settings(config, kept)  # goes into config.yaml, from which a run is resumed
+        if scores:
+            kept |= (names := names_of(self.task, reward))
+            if folder is not None:
+                check_names(config.text, names)
+        preset = text.preset
+        if model is not None:
+            kept["preset"], preset = OWN_MODEL, None
+        elif preset == OWN_MODEL and folder is not None:
+            preset = own_model(folder)
+        elif preset is not None:  # an absolute path, so that the run can be resumed from any folder
+            kept["preset"] = preset = preset.resolve()
         self.replicas.divide(text.batch_size, "batch_size")
         with tf.device(self.device):
             with self.replicas.scope():
-                keras_model, tokenizer = model or load_preset(text.preset or default_preset(), text.dtype)
-                self.policy, self.reference = make_models(as_language_model(keras_model), config)
-            self.codec = PromptCodec(tokenizer, self.task.domain)
+                keras_model, tokenizer = model or load_preset(preset or default_preset(), text.dtype)
+                language_model = as_language_model(keras_model)
+                self.codec = PromptCodec(tokenizer, self.task.domain)
+                self.prompts: tuple[np.ndarray, np.ndarray] | None = None
+                if trains:
+                    self.prompts = training_prompts(self.task, self.codec, text, language_model.context_length)
+                parts = fingerprints(keras_model, tokenizer, self.prompts, self.task.domain)
+                check_parts(config.parts, parts, preset)
+                self.policy, self.reference = make_models(language_model, config)
             self.stop_condition = self.codec.stop_condition(text)
-            self.reward = make_reward(self.task, text.reward, reward)
+            self.reward = make_reward(self.task, text.reward, reward) if scores else unscored
             self.scorer = TextScorer(self.codec, self.reward, text.score_clip)
-            self.prompts = training_prompts(self.task, self.codec, text, self.policy.model.context_length)
+            if trains and text.eval_prompts:
+                self.encode(held_out_prompts(self.task, text.eval_prompts))  # an error now, not after the training
             self.learner = PPOLearner(
                 self.policy,
                 ppo,
@@ -112,6 +142,8 @@ class TextTrainer:
                 mode=self.update_mode,
                 replicas=self.replicas,
             )
+        self.config = replace(with_settings(config, kept), parts=parts)  # goes into config.yaml, to resume the run
+        self._given = model is not None
         self.compile_seconds = 0.0
 
     @property
@@ -219,7 +251,7 @@ class TextTrainer:
             yield iteration, row
 
     def _sample_table(self, path: Path, start: int) -> SampleTable:
-        prompts = self.task.prompts("validation")[:SAMPLES] or self.task.prompts("train")[:SAMPLES]
+        prompts = (self.task.checked_prompts("validation") or self.task.checked_prompts("train"))[:SAMPLES]
         return SampleTable(
             path,
             prompts,
@@ -245,10 +277,20 @@ class TextTrainer:
         text = self.config.text
         if self.iteration == 0 and text.normalize_scores:
             self._fit_scale()
-        source = prompt_dataset(*self.prompts, text.batch_size, self.config.run.seed)
+        source = prompt_dataset(*self._training_prompts, text.batch_size, self.config.run.seed)
         for iteration in train_iterations(self.collector, self.learner, self.num_iterations, self.device, source):
             self.compile_seconds = self.compile_seconds or time.perf_counter() - began
             yield iteration.number, iteration.metrics | self._text_metrics(iteration)
+
+    def write_parts(self, folder: Path) -> None:
+        """Keeps a language model that was given in Python in the folder of a new run."""
+        if self._given:
+            reason = keep_model(folder, self.policy.model.model, self.codec.tokenizer)
+            if reason is not None:
+                print(
+                    f"the run's folder cannot keep the language model ({reason}): to resume or evaluate the run, give "
+                    "the model again, as in tfppo.resume(folder, model=(model, tokenizer))"
+                )
 
     def save_extra(self, folder: Path) -> None:
         """Does nothing: `state` holds everything."""
@@ -337,6 +379,11 @@ class TextTrainer:
         context = self.policy.model.context_length
         return self.codec.encode(prompts, None if context is None else context - self.config.text.response_length)
 
+    @property
+    def _training_prompts(self) -> tuple[np.ndarray, np.ndarray]:
+        assert self.prompts is not None, "this trainer was made with trains=False"
+        return self.prompts
+
     def _text_metrics(self, iteration: Iteration) -> dict[str, float]:
         metrics = iteration.metrics
         coefficient = metrics["schedule/kl_coeff"]
@@ -349,7 +396,7 @@ class TextTrainer:
 
     def _fit_scale(self) -> None:
         """Fits the normalization of scores on responses of the policy, which still equals the reference policy."""
-        batches = prompt_dataset(*self.prompts, self.config.text.batch_size, self.config.run.seed + 1)
+        batches = prompt_dataset(*self._training_prompts, self.config.text.batch_size, self.config.run.seed + 1)
         scores = []
         with self.collector.raising_own_errors():
             for number, (prompts, lengths) in enumerate(batches.take(SCALE_ROLLOUTS)):
@@ -358,4 +405,10 @@ class TextTrainer:
         self.scorer.fit_scale(np.concatenate(scores))
 
 
-TEXT = Application("text", TextRunConfig, "reward", TextTrainer)
+def make_trainer(config: TextRunConfig, existing: ExistingRun) -> TextTrainer:
+    """Makes the trainer of an existing run; the parts that the user may give are `task`, `reward` and `model`."""
+    given: Any = existing.given
+    return TextTrainer(config, **given, folder=existing.folder, trains=existing.trains, scores=existing.scores)
+
+
+TEXT = Application("text", TextRunConfig, make_trainer)

@@ -3,9 +3,10 @@
 With several worker processes, only the chief writes the run. In the other workers, `folder` is None.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import TypeVar
 
 from tfppo.execution.devices import apply_execution_settings
@@ -21,9 +22,11 @@ from tfppo.training.checkpoints import Checkpoints
 from tfppo.training.lock import locked
 from tfppo.training.loop import go_back, write_iterations, writing
 from tfppo.training.phase_timer import PhaseTimer
-from tfppo.training.trainer import Application, C, Evaluation, Trainer
+from tfppo.training.trainer import Application, C, Evaluation, ExistingRun, Trainer
 
 T = TypeVar("T", bound=Trainer)
+Given = Mapping[str, object]
+NOTHING: Given = MappingProxyType({})
 
 
 def train(
@@ -49,7 +52,7 @@ def train(
 
 
 def resume(
-    application: Application[C], folder: Path, import_seconds: float = 0.0, named: str | None = None
+    application: Application[C], folder: Path, import_seconds: float = 0.0, given: Given = NOTHING
 ) -> Path | None:
     """Resumes a run from its latest checkpoint, or from its beginning if there is no checkpoint.
 
@@ -59,17 +62,19 @@ def resume(
       application: Application of the run.
       folder: Folder of the run.
       import_seconds: Seconds that the process spent on imports, for `evaluation.json`.
-      named: The user's --env or --reward, which allows the import of a module, see `run_folder.read_confirmed`.
+      given: Parts of the run that the user gave, such as `reward`, see `run_folder.read_confirmed`.
 
     Returns:
       The folder of the run, or None in a worker that is not the chief.
 
     Raises:
-      UsageError: If the folder is not a run or is in use, or its latest checkpoint is damaged.
+      UsageError: If the folder is not a run or is in use, its parts differ from those that it was made of, or its
+        latest checkpoint is damaged.
     """
     timer = PhaseTimer(import_seconds)
-    config = _executed(run_folder.read_confirmed(folder, application.config_class, application.imported, named))
-    with closing(application.make_trainer(config)) as trainer, resume_run(trainer, folder) as own:
+    config = _executed(run_folder.read_confirmed(folder, application.config_class, given))
+    trainer = application.make_trainer(config, ExistingRun(folder, given, trains=True))
+    with closing(trainer), resume_run(trainer, folder) as own:
         return _run(trainer, own, timer)
 
 
@@ -79,7 +84,7 @@ def evaluate(
     size: int,
     seed: int | None = None,
     checkpoint: str = "latest",
-    named: str | None = None,
+    given: Given = NOTHING,
     **settings: object,
 ) -> tuple[Evaluation, str]:
     """Evaluates a checkpoint of a run.
@@ -90,31 +95,33 @@ def evaluate(
       size: Number of episodes or prompts.
       seed: Seed of the episodes or samples. None uses the seed of the run.
       checkpoint: "latest", "best" or the number of an iteration.
-      named: The user's --env or --reward, which allows the import of a module, see `run_folder.read_confirmed`.
+      given: Parts of the run that the user gave, such as `reward`, see `run_folder.read_confirmed`.
       **settings: Settings that replace those of the run, by field name.
 
     Returns:
       The evaluation, and a text of a few lines that describes it.
 
     Raises:
-      UsageError: If the folder is not a run, or the checkpoint does not exist or cannot be read.
+      UsageError: If the folder is not a run, its parts differ from those that it was made of, or the checkpoint does
+        not exist or cannot be read.
     """
-    config = run_folder.read_confirmed(folder, application.config_class, application.imported, named)
-    config = with_settings(config, settings)
-    with restored(application.make_trainer(for_inference(config)), folder, checkpoint) as trainer:
+    config = run_folder.read_confirmed(folder, application.config_class, given)
+    trainer = application.make_trainer(for_inference(with_settings(config, settings)), ExistingRun(folder, given))
+    with restored(trainer, folder, checkpoint):
         seed = trainer.config.run.seed if seed is None else seed
         evaluation = _judge(trainer, size, seed)
         trainer.record(folder, seed)
         return evaluation, trainer.describe(evaluation)
 
 
-def export(trainer: Trainer, folder: Path, checkpoint: str = "latest") -> Path:
+def export(application: Application[C], folder: Path, checkpoint: str = "latest", given: Given = NOTHING) -> Path:
     """Exports the policy of a run's checkpoint to the folder `export` of the run, and prints how to use it.
 
     Args:
-      trainer: Trainer of the run. It is closed at the end.
+      application: Application of the run.
       folder: Folder of the run.
       checkpoint: "latest", "best" or the number of an iteration.
+      given: Parts of the run that the user gave, such as `env`, see `run_folder.read_confirmed`.
 
     Returns:
       The folder `export`.
@@ -123,9 +130,31 @@ def export(trainer: Trainer, folder: Path, checkpoint: str = "latest") -> Path:
       UsageError: If the checkpoint does not exist or cannot be read, or the folder cannot be written to.
     """
     path = folder / run_folder.EXPORT
-    with restored(trainer, folder, checkpoint):
+    with opened(application, folder, checkpoint, given) as trainer:
         print(trainer.export(path))
     return path
+
+
+@contextmanager
+def opened(application: Application[C], folder: Path, checkpoint: str, given: Given = NOTHING) -> Iterator[Trainer]:
+    """Restores a checkpoint of a run for uses that score nothing, within a `with` block.
+
+    Args:
+      application: Application of the run.
+      folder: Folder of the run.
+      checkpoint: "latest", "best" or the number of an iteration.
+      given: Parts of the run that the user gave, see `run_folder.read_confirmed`.
+
+    Yields:
+      The trainer. It does not import the run's own reward.
+
+    Raises:
+      UsageError: If the folder is not a run, or the checkpoint does not exist or cannot be read.
+    """
+    config = run_folder.read_confirmed(folder, application.config_class, given, application.always_imported)
+    trainer = application.make_trainer(for_inference(config), ExistingRun(folder, given, scores=False))
+    with restored(trainer, folder, checkpoint):
+        yield trainer
 
 
 @contextmanager
@@ -175,7 +204,7 @@ def start_run(trainer: Trainer, name: str) -> Iterator[Path | None]:
     if not trainer.replicas.is_chief:
         yield None
         return
-    folder = run_folder.create_run_folder(trainer.config.run, name, trainer.config)
+    folder = run_folder.create_run_folder(trainer.config.run, name, trainer.config, trainer.write_parts)
     with locked(folder):
         yield folder
 

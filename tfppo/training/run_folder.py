@@ -7,16 +7,17 @@ import os
 import re
 import shlex
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import yaml
 
 from tfppo.errors import UsageError, one_line, shown
-from tfppo.settings import Config, from_yaml, to_yaml
+from tfppo.settings import Config, from_yaml, to_yaml, with_settings
 from tfppo.training.config import RunConfig
 from tfppo.training.files import write_text
+from tfppo.training.user_modules import is_importable, same_name
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -30,11 +31,17 @@ VIDEO = "video.gif"  # control only
 FRONTIER = "frontier.png"  # text only: score against KL
 SAMPLES = "samples.jsonl"  # text only
 EXPORT = "export"
-IMPORTED = {"control": "env", "text": "reward"}
-"""Setting that may name a module to import, by kind of run. It is in the section of `config.yaml` of the same name."""
+IMPORTED = {"control": ("env",), "text": ("task", "reward")}
+"""Settings that may name a module to import, by kind of run. They are in the section of `config.yaml` of that name."""
+FINGERPRINTS = "parts"  # section of config.yaml that records what a run was made of
 
 
-def create_run_folder(run: RunConfig, name: str, config: "DataclassInstance | None" = None) -> Path:
+def create_run_folder(
+    run: RunConfig,
+    name: str,
+    config: "DataclassInstance | None" = None,
+    fill: Callable[[Path], None] = lambda folder: None,
+) -> Path:
     """Creates the folder of a new run, which contains the config from the start.
 
     The folder is named `run.name` if that is set. Otherwise it is named `<name>-seed<seed>`, with -2, -3, ... appended
@@ -44,6 +51,7 @@ def create_run_folder(run: RunConfig, name: str, config: "DataclassInstance | No
       run: Settings with the name, the seed and the folder of all runs.
       name: First part of the default name.
       config: All settings, which are written to `config.yaml`. None writes no file.
+      fill: Writes more files into the new folder, before the folder gets its name.
 
     Returns:
       The new folder.
@@ -63,6 +71,7 @@ def create_run_folder(run: RunConfig, name: str, config: "DataclassInstance | No
                 new.mkdir()
                 if config is not None:
                     write_config(new, config)
+                fill(new)
                 new.rename(folder)
             return folder
         except OSError as error:
@@ -150,54 +159,74 @@ def read_config(folder: Path, config_class: type[Config]) -> Config:
         raise UsageError(f"{path}: {error}") from None
 
 
-def read_confirmed(folder: Path, config_class: type[Config], option: str, given: str | None) -> Config:
-    """Reads the settings of a run, and checks that the user allows the import of a module that they name.
+def read_confirmed(
+    folder: Path, config_class: type[Config], given: Mapping[str, object], imported: Sequence[str] | None = None
+) -> Config:
+    """Reads the settings of a run, and checks that the user allows the import of the modules that they name.
 
     A setting such as `env` can name a module, as "module:name". Importing a module runs its code, and the run's folder
-    may come from somebody else. So the user must repeat the name on the command line.
+    may come from somebody else. So the user must repeat the name on the command line, or give the object in Python.
 
     Args:
       folder: Folder of the run.
       config_class: Class of the settings.
-      option: Name of the setting, and of the command line's option: "env" or "reward".
-      given: The user's value of the option. None: the user did not give it.
+      given: The user's values of the settings in `IMPORTED`. None: not given. Other names are ignored. An object that
+        is not a text stands for itself, and is not compared here.
+      imported: The settings whose modules will be imported. None: all settings in `IMPORTED`.
 
     Returns:
-      The settings.
+      The settings. Where the user's name differs from the name in the settings only in the package of the module, it
+      replaces that name.
 
     Raises:
-      UsageError: If `read_config` raises it, the settings name a module and `given` is None, or `given` differs from
-        the settings.
+      UsageError: If `read_config` raises it, the settings name a module and the user did not give it, or gave another.
     """
     config = read_config(folder, config_class)
-    named = flat_settings(config)[option]
-    assert named is None or isinstance(named, str)
-    if given is not None and given != named:
-        has = f"no {option} of its own" if named is None else f"the {option} {shown(named)}"
-        raise UsageError(
-            f"--{option} is {shown(given)}, but {folder} has {has}: leave --{option} out, or give the {option} of the "
-            "run"
-        )
-    if given is None and named is not None and ":" in named:
-        raise UsageError(
-            f"{folder / CONFIG} names the {option} {shown(named)}, which imports a module and runs its code: if you "
-            f"trust the module, add --{option} {shlex.quote(named)}"
-        )
-    return config
+    settings = flat_settings(config)
+    named = {option: settings[option] for option in IMPORTED[kind_of(folder)]}
+    confirmed_names = {}
+    for option, value in given.items():
+        if option in named and isinstance(value, str):
+            if not isinstance(named[option], str) or not same_name(value, str(named[option])):
+                has = f"no {option} of its own" if named[option] is None else f"the {option} {shown(named[option])}"
+                raise UsageError(
+                    f"--{option} is {shown(value)}, but {folder} has {has}: leave --{option} out, or give the {option} "
+                    "of the run"
+                )
+            confirmed_names[option] = value
+    for option, name in named.items():
+        needed = given.get(option) is None and (imported is None or option in imported)
+        if needed and isinstance(name, str) and (":" in name or "<" in name):
+            how = _how_to_give(folder, option, name)
+            raise UsageError(f"{folder / CONFIG} names the {option} {shown(name)}, {how}")
+    return with_settings(config, confirmed_names)
 
 
-def confirmed(folder: Path, option: str, named: str | None) -> str:
-    """Returns a run's folder for use in a shell command, with the option that `read_confirmed` needs.
+def _how_to_give(folder: Path, option: str, name: str) -> str:
+    """Explains why and how the user must give a part of a run again."""
+    if not is_importable(name):
+        return (
+            f"which was given in Python and cannot be imported: give it again in Python, as in "
+            f"tfppo.resume({str(folder)!r}, {option}=...)"
+        )
+    return (
+        f"which imports a module and runs its code: if you trust the module, add --{option} {shlex.quote(name)}, or "
+        f"{option}={name!r} in Python"
+    )
+
+
+def confirmed(folder: Path, named: Mapping[str, object]) -> str:
+    """Returns a run's folder for use in a shell command, with the options that `read_confirmed` needs.
 
     Args:
       folder: Folder of the run.
-      option: Name of the setting that may name a module, "env" or "reward".
-      named: Value of the setting. None: it is not set.
+      named: Values of the settings that may name a module, by name of the setting. None: it is not set.
 
     Returns:
       The words after `tfppo resume` or another command, quoted for a shell.
     """
-    return quoted(folder) + (f" --{option} {shlex.quote(named)}" if named is not None and ":" in named else "")
+    options = [f"--{option} {shlex.quote(str(name))}" for option, name in named.items() if name and ":" in str(name)]
+    return " ".join([quoted(folder), *options])
 
 
 def quoted(path: Path) -> str:
@@ -206,19 +235,25 @@ def quoted(path: Path) -> str:
 
 
 def resume_command(folder: Path | None) -> str:
-    """Returns the shell command that resumes a run. It does not fail if the settings are damaged.
+    """Returns the command that resumes a run. It does not fail if the settings are damaged.
 
     Args:
       folder: Folder of the run. None: this worker does not know it, and the command contains RUN instead.
+
+    Returns:
+      A shell command, or a call in Python if a part of the run cannot be imported.
     """
     if folder is None:
         return "tfppo resume RUN"
     try:
         settings = yaml.safe_load((folder / CONFIG).read_text())
-        named = [(option, settings[part][option]) for part, option in IMPORTED.items() if part in settings]
+        named = {name: settings[kind][name] for kind, names in IMPORTED.items() if kind in settings for name in names}
+        lost = [option for option, name in named.items() if name and not is_importable(str(name))]
     except Exception:  # damaged settings: `tfppo resume` explains what is wrong
-        named = []
-    return "tfppo resume " + (confirmed(folder, *named[0]) if named else quoted(folder))
+        named, lost = {}, []
+    if lost:
+        return f"tfppo.resume({str(folder)!r}, {', '.join(f'{option}=...' for option in lost)}) in Python"
+    return "tfppo resume " + confirmed(folder, named)
 
 
 def kind_of(folder: Path) -> str:
@@ -246,8 +281,12 @@ def kind_of(folder: Path) -> str:
 
 
 def flat_settings(config: "DataclassInstance") -> dict[str, object]:
-    """Returns the settings of a run by field name, without `name` and `runs_dir`, which do not affect training."""
-    settings = {name: value for part in dataclasses.asdict(config).values() for name, value in part.items()}
+    """Returns the settings of a run by field name, without `name` and `runs_dir`, which do not affect training.
+
+    The checksums of the run's parts are no settings, and are left out, too.
+    """
+    parts = {name: part for name, part in dataclasses.asdict(config).items() if name != FINGERPRINTS}
+    settings = {name: value for part in parts.values() for name, value in part.items()}
     return {name: value for name, value in settings.items() if name not in ("name", "runs_dir")}
 
 
@@ -256,8 +295,8 @@ def shared_settings(config: "DataclassInstance") -> str:
 
     The settings that may differ between machines are left out: `name`, `runs_dir`, `device`, `preset` and `threads`.
     """
-    settings = flat_settings(config)
-    return json.dumps({k: v for k, v in settings.items() if k not in ("device", "preset", "threads")}, default=str)
+    settings = {k: v for k, v in flat_settings(config).items() if k not in ("device", "preset", "threads")}
+    return json.dumps(settings | dataclasses.asdict(config).get(FINGERPRINTS, {}), default=str)
 
 
 def read_evaluation(folder: Path) -> dict[str, object] | None:

@@ -164,6 +164,9 @@ class Trainer(Protocol):
           The number and the metrics of each iteration.
         """
 
+    def write_parts(self, folder: Path) -> None:
+        """Writes the parts of a new run that cannot be loaded from elsewhere into its folder, before training."""
+
     def save_extra(self, folder: Path) -> None:
         """Writes further data of a checkpoint, besides `state`, into the checkpoint's folder."""
 
@@ -200,10 +203,19 @@ class Trainer(Protocol):
         """Releases resources such as environments. It may be called twice."""
 
 
+class ExistingRun(NamedTuple):
+    """An existing run, for which a trainer is made."""
+
+    folder: Path
+    given: Mapping[str, object]  # parts of the run that the user gave, by name, such as "reward"; None: not given
+    trains: bool = False  # False: the trainer evaluates, generates or exports only
+    scores: bool = True  # False: the trainer generates or exports only
+
+
 class Application(NamedTuple, Generic[C]):
     """The parts that the driver needs to make a trainer from a run's folder."""
 
     kind: str  # name of the section of config.yaml that only this application has
     config_class: type[C]  # class of the settings
-    imported: str  # name of the setting that may name a user's module, and of its option
-    make_trainer: Callable[[C], Trainer]  # makes a trainer from the settings
+    make_trainer: Callable[[C, ExistingRun], Trainer]  # makes the trainer of an existing run from its settings
+    always_imported: Sequence[str] = ()  # settings that name modules which also a trainer that scores nothing imports

@@ -18,6 +18,11 @@ from tfppo.text.tasks import Task, get_task, length_task, movie_prompts, registe
 from tfppo.text.tasks.keywords import TERMS, terms_in
 from tfppo.text.tasks.sentiment import SHORT_COST, WORDS, shortfall
 
+
+def shortfall_reward(prompts, responses):
+    return [-x for x in shortfall(responses)]
+
+
 LIGHT = """
 import sys
 import tfppo.text.tasks
@@ -234,3 +239,70 @@ def test_sentiment_loads_its_reward_model_only_when_it_is_made(monkeypatch):
     monkeypatch.setitem(sys.modules, "tfppo.text.rewards.reward_model", preferences)
     reward = get_task("sentiment").make_reward()
     assert checked_scores(reward, ["a", "a"], ["", " word" * WORDS]).tolist() == [7.0 - SHORT_COST, 7.0]
+
+
+@pytest.mark.fault(
+    "A task is put together wrongly: a list for `prompts`, a reward for `make_reward`, a metric called `kl`",
+    "A one-line error when the task is made.",
+)
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"prompts": ["a", "b"]}, "prompts of task mine is ['a', 'b'] (list); it must be a function of the split"),
+        ({"prompts": lambda: ["a"]}, "must be a function of the split"),
+        ({"make_reward": shortfall_reward}, "give make_reward=lambda: shortfall_reward"),
+        ({"make_reward": 3}, "make_reward of task mine is 3 (int)"),
+        ({"measure": None}, "measure of task mine is None"),
+        ({"measure": len}, "must be a function of (prompts, responses)"),
+        ({"metric": "kl"}, "metric of task mine is 'kl'"),
+        ({"metric": "score"}, "choose another name"),
+        ({"metric": "prompts"}, "choose another name"),
+        ({"metric": ""}, "metric of task mine is ''"),
+        ({"metric": None}, "metric of task mine is None"),
+    ],
+)
+def test_a_task_that_cannot_work_is_refused_when_it_is_made(change, said):
+    text = refusal(lambda: replace(get_task("length"), name="mine", **change))
+    assert said in text and len(text.splitlines()) == 1
+
+
+@pytest.mark.fault(
+    "A callable of a task raises, or returns something else than it should",
+    "A one-line error names the task, the callable and the value.",
+)
+@pytest.mark.parametrize(
+    ("change", "use", "said"),
+    [
+        ({"prompts": lambda split: "text"}, "prompts", "prompts of task mine returned 'text' for the split train"),
+        ({"prompts": lambda split: [1, 2]}, "prompts", "list of texts"),
+        ({"prompts": lambda split: {}[split]}, "prompts", "prompts of task mine raised KeyError: 'train'"),
+        ({"prompts": lambda split: sys.exit(3)}, "prompts", "raised SystemExit: 3"),
+        ({"make_reward": lambda: None}, "reward", "reward is None (NoneType)"),
+        ({"make_reward": lambda: 1 / 0}, "reward", "make_reward of task mine raised ZeroDivisionError"),
+        ({"measure": lambda p, r: None}, "measure", "measure of task mine returned None (NoneType) for 2 responses"),
+        ({"measure": lambda p, r: [0.5, 1.0]}, "measure", "must return one finite number"),
+        ({"measure": lambda p, r: float("nan")}, "measure", "must return one finite number"),
+        ({"measure": lambda p, r: "0.5"}, "measure", "must return one finite number"),
+        ({"measure": lambda p, r: len(3)}, "measure", "measure of task mine raised TypeError"),
+    ],
+)
+def test_what_a_task_returns_is_checked(change, use, said):
+    mine = replace(get_task("length"), name="mine", **change)
+    call = {
+        "prompts": lambda: mine.checked_prompts("train"),
+        "reward": mine.checked_reward,
+        "measure": lambda: mine.checked_measure(["a", "b"], ["c", "d"]),
+    }[use]
+    text = refusal(call)
+    assert said in text and len(text.splitlines()) == 1
+
+
+@pytest.mark.parametrize("value", [0.5, np.float32(0.5), np.array(0.5), np.array([0.5]), [0.5]])
+def test_a_metric_may_be_any_kind_of_one_number(value):
+    mine = replace(get_task("length"), measure=lambda prompts, responses: value)
+    assert mine.checked_measure(["a"], ["b"]) == 0.5 and type(mine.checked_measure(["a"], ["b"])) is float
+
+
+@pytest.mark.parametrize("found", [["a", "b"], ("a", "b"), np.array(["a", "b"])])
+def test_prompts_may_be_any_kind_of_list(found):
+    assert replace(get_task("length"), prompts=lambda split: found).checked_prompts("test") == ["a", "b"]

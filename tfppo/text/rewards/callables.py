@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tfppo.errors import UsageError, kind_and_text
-from tfppo.training.user_modules import import_named
+from tfppo.training.user_modules import load_named
 
 if TYPE_CHECKING:
     import keras
@@ -34,20 +34,7 @@ def load_reward(reference: str) -> Reward:
     Raises:
       UsageError: If the reference has another form, the module cannot be imported, or it has no such callable.
     """
-    module_name, _, attribute = reference.partition(":")
-    if not (module_name and attribute):
-        raise UsageError(
-            f"reward is {reference!r}; it must have the form package.module:function: give a module that can be "
-            "imported, a colon, and the name of a function in it"
-        )
-    module = import_named(module_name, f"reward {reference!r}")
-    try:
-        found = functools.reduce(getattr, attribute.split("."), module)
-    except AttributeError:
-        raise UsageError(
-            f"reward {reference!r}: module {module_name} ({getattr(module, '__file__', None) or 'no file'}) has no "
-            f"{attribute}: give the name of a function that it defines"
-        ) from None
+    found = load_named(reference, "reward", "function")
     if not callable(found):
         raise UsageError(
             f"reward {reference!r} is {_short(found)} ({type(found).__name__}), which is not callable: give a function "
@@ -223,9 +210,7 @@ def _number(name: str, index: int, value: Any) -> float:
 
 
 def reward_name(reward: object) -> str:
-    """Returns the name of a reward as "package.module:function".
-
-    `load_reward` can load the reward by this name if it is importable; a lambda or a local function is not.
+    """Describes a reward as "package.module:function" in messages.
 
     Args:
       reward: A function, a partial of one, or another callable object, which is named by its class.

@@ -1,17 +1,27 @@
 """The class `Task`, the registry of tasks, and prompts from the beginnings of movie sentences."""
 
+import inspect
+import math
 import re
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tfppo.errors import UsageError
+import numpy as np
+
+from tfppo.errors import UsageError, kind_and_text, one_line, shown
 from tfppo.text.data.corpus import DOMAINS, SPLITS, Domain, Split, sentences
-from tfppo.text.rewards.callables import Reward
+from tfppo.text.rewards.callables import Reward, as_reward
+from tfppo.training.user_modules import is_importable, load_named, name_of
 
 MIN_WORDS = 8  # shorter sentences give no prompt
 PROMPT_WORDS = (2, 3, 4, 5)
+PACKAGE = __name__.partition(".")[0]
+RESERVED = (  # keys of evaluation.json that a task's metric must not replace
+    *("prompts", "score", "judge", "kl", "distinct_2", "length", "domain", "perplexity", "gain", "failed"),
+    *("task", "seed", "weights", "seconds"),
+)
 
 
 @dataclass(frozen=True)
@@ -47,6 +57,82 @@ class Task:
             raise UsageError(
                 f"domain of task {self.name} is {self.domain!r}; it must be one of {', '.join(DOMAINS)}, or None"
             )
+        if not isinstance(self.metric, str) or not self.metric.isprintable() or self.metric in ("", *RESERVED):
+            raise UsageError(
+                f"metric of task {self.name} is {shown(self.metric)}; it must be a name that evaluation.json does not "
+                f"use already ({', '.join(RESERVED)}): choose another name"
+            )
+        self._check_callable("prompts", 1, "a function of the split (train, validation or test)", "lambda split: [...]")
+        if callable(self.make_reward) and not _takes(self.make_reward, 0) and _takes(self.make_reward, 2):
+            raise UsageError(
+                f"make_reward of task {self.name} takes two arguments, as a reward does; it must be a function without "
+                f"arguments that returns the reward: give make_reward=lambda: {_called(self.make_reward)}"
+            )
+        self._check_callable("make_reward", 0, "a function without arguments that returns the reward", "lambda: reward")
+        self._check_callable("measure", 2, "a function of (prompts, responses)", "lambda prompts, responses: ...")
+
+    def _check_callable(self, name: str, count: int, wanted: str, example: str) -> None:
+        value = getattr(self, name)
+        if not callable(value) or not _takes(value, count):
+            raise UsageError(
+                f"{name} of task {self.name} is {shown(value)} ({type(value).__name__}); it must be {wanted}: give "
+                f"for example {name}={example}"
+            )
+
+    def checked_prompts(self, split: Split) -> list[str]:
+        """Returns the prompts of a split, and checks that they are a list of texts.
+
+        Args:
+          split: "train", "validation" or "test".
+
+        Raises:
+          UsageError: If the task's function fails, or returns anything but texts.
+        """
+        found = self._call("prompts", split)
+        if hasattr(found, "tolist"):
+            found = found.tolist()  # an array of NumPy
+        if not isinstance(found, list | tuple) or not all(isinstance(prompt, str) for prompt in found):
+            raise UsageError(
+                f"prompts of task {self.name} returned {one_line(shown(found))} for the split {split}; it must return "
+                "a list of texts: fix the task"
+            )
+        return list(found)
+
+    def checked_reward(self) -> Reward:
+        """Makes the reward, and checks that it is one.
+
+        Raises:
+          UsageError: If the task's function fails, or returns no reward.
+        """
+        return as_reward(self._call("make_reward"))
+
+    def checked_measure(self, prompts: Sequence[str], responses: Sequence[str]) -> float:
+        """Computes the metric, and checks that it is one finite number.
+
+        Args:
+          prompts: N prompts, N at least 1.
+          responses: N responses.
+
+        Raises:
+          UsageError: If the task's function fails, or does not return one finite number.
+        """
+        value = self._call("measure", list(prompts), list(responses))
+        try:  # NumPy's numbers, and arrays of one number, are numbers, too; a text is none
+            number = math.nan if isinstance(value, str | bytes) else float(np.asarray(value, np.float64).reshape([]))
+        except (TypeError, ValueError, OverflowError):
+            number = math.nan
+        if not math.isfinite(number):
+            raise UsageError(
+                f"measure of task {self.name} returned {one_line(shown(value))} ({type(value).__name__}) for "
+                f"{len(responses)} responses; it must return one finite number, a mean over them: fix the task"
+            )
+        return number
+
+    def _call(self, name: str, *arguments: object) -> Any:
+        try:
+            return getattr(self, name)(*arguments)
+        except (Exception, SystemExit) as error:  # the user's function may raise anything; its traceback is kept
+            raise UsageError(f"{name} of task {self.name} raised {kind_and_text(error)}: fix the task") from error
 
 
 _TASKS: dict[str, Task] = {}
@@ -73,17 +159,44 @@ def register_task(task: Task) -> Task:
 
 
 def get_task(name: str) -> Task:
-    """Returns a registered task.
+    """Returns a task by its name.
 
     Args:
-      name: Name of the task.
+      name: Name of a registered task, or "package.module:NAME", which imports the module.
 
     Raises:
-      UsageError: If no task has this name.
+      UsageError: If no task has this name, the module cannot be imported, or the name stands for something else.
     """
+    if ":" in name:
+        found = load_named(name, "task", "task")
+        if not isinstance(found, Task):
+            raise UsageError(
+                f"task {name!r} is {shown(found)} ({type(found).__name__}); it must be a tfppo.Task: name one"
+            )
+        return found
     if name not in _TASKS:
-        raise UsageError(f"task is {name!r}; it must be one of {', '.join(task_names())}")
+        raise UsageError(
+            f"task is {name!r}; it must be one of {', '.join(task_names())}, or package.module:NAME for a task of your "
+            "own"
+        )
     return _TASKS[name]
+
+
+def task_name(task: Task) -> str:
+    """Returns the name by which `get_task` finds a task again.
+
+    Args:
+      task: Any task.
+
+    Returns:
+      The name of an included task, "package.module:NAME" of the user's own task, or else, if the task is registered,
+      its name. A description in angle brackets if there is no such name.
+    """
+    is_registered = _TASKS.get(task.name) is task
+    name = name_of(task, task.name)
+    if is_registered and (name.startswith(f"{PACKAGE}.") or not is_importable(name)):
+        return task.name
+    return name
 
 
 def task_names() -> tuple[str, ...]:
@@ -119,3 +232,18 @@ def _beginnings(split: Split, words: Sequence[int]) -> Iterator[str]:
         count = words[zlib.crc32(sentence.id.encode()) % len(words)]
         if len(pieces) >= MIN_WORDS:
             yield " ".join(pieces[:count])
+
+
+def _takes(function: Callable[..., Any], count: int) -> bool:
+    """Returns False if a function cannot be called with this number of positional arguments."""
+    try:
+        inspect.signature(function).bind(*[None] * count)
+    except TypeError:
+        return False
+    except ValueError:  # a builtin function without a signature
+        return True
+    return True
+
+
+def _called(function: object) -> str:
+    return str(getattr(function, "__name__", "reward"))

@@ -1,0 +1,198 @@
+"""Uses existing runs of any kind from Python: resumes, evaluates and exports them, and generates with them.
+
+A run whose task, reward or language model is a Python object needs the object again, unless the run's folder keeps it
+or its settings name it.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tfppo.errors import UsageError
+from tfppo.settings import check_value
+from tfppo.training import driver, run_folder
+from tfppo.training.trainer import Application, Evaluation
+
+if TYPE_CHECKING:
+    import keras
+
+    from tfppo.text.rewards.callables import Reward
+    from tfppo.text.tasks import Task
+
+Folder = Path | str
+
+
+def resume(
+    folder: Folder,
+    *,
+    task: "Task | str | None" = None,
+    reward: "Reward | keras.Model | str | None" = None,
+    model: "tuple[keras.Model, Any] | None" = None,
+    env: str | None = None,
+    import_seconds: float = 0.0,
+) -> Path | None:
+    """Resumes a run from its latest checkpoint. A finished run is only evaluated again.
+
+    Args:
+      folder: Folder of the run.
+      task: Text: the run's task, if it is your own: the object, or "package.module:NAME".
+      reward: Text: the run's reward, if it is your own: the object, or "package.module:function".
+      model: Text: the language model that the run started from, and its tokenizer, if the folder does not keep them.
+      env: Control: the run's environment, if it is "module:ID".
+      import_seconds: Seconds that the process spent on imports, for `evaluation.json`.
+
+    Returns:
+      The folder of the run, or None in a worker that is not the chief.
+
+    Raises:
+      UsageError: If the folder is not a run or is in use, a part is missing or is not that of the run, or the latest
+        checkpoint is damaged.
+    """
+    application, given = _chosen(folder, task=task, reward=reward, model=model, env=env)
+    return driver.resume(application, Path(folder), import_seconds, given)
+
+
+def evaluate(
+    folder: Folder,
+    *,
+    prompts: int = 200,
+    episodes: int = 100,
+    seed: int | None = None,
+    checkpoint: str = "latest",
+    task: "Task | str | None" = None,
+    reward: "Reward | keras.Model | str | None" = None,
+    model: "tuple[keras.Model, Any] | None" = None,
+    env: str | None = None,
+) -> Evaluation:
+    """Evaluates a checkpoint of a run.
+
+    Args:
+      folder: Folder of the run.
+      prompts: Text: number of held-out prompts.
+      episodes: Control: number of episodes.
+      seed: Seed of the samples or episodes. None: the seed of the run.
+      checkpoint: "latest", "best" or the number of an iteration.
+      task: As for `resume`.
+      reward: As for `resume`.
+      model: As for `resume`.
+      env: As for `resume`.
+
+    Returns:
+      The numbers, as in `evaluation.json`.
+
+    Raises:
+      UsageError: If the folder is not a run, a part is missing or is not that of the run, or the checkpoint cannot be
+        read.
+    """
+    application, given = _chosen(folder, task=task, reward=reward, model=model, env=env)
+    name, size = ("prompts", prompts) if application.kind == "text" else ("episodes", episodes)
+    check_value(name, size, "at least 1", lambda size: size >= 1)
+    return driver.evaluate(application, Path(folder), size, seed, checkpoint, given)[0]
+
+
+def generate(
+    folder: Folder,
+    prompts: Sequence[str],
+    *,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    seed: int = 0,
+    samples: int = 1,
+    checkpoint: str = "latest",
+    task: "Task | str | None" = None,
+    reward: "Reward | keras.Model | str | None" = None,
+    model: "tuple[keras.Model, Any] | None" = None,
+) -> list[str]:
+    """Generates responses to prompts with the policy of a text run.
+
+    Args:
+      folder: Folder of the run.
+      prompts: Texts to respond to.
+      temperature: Divides the logits; 0 always takes the most probable token.
+      top_k: Samples from the k most probable tokens; None samples from all.
+      top_p: Samples from the most probable tokens whose probabilities sum to p; None samples from all.
+      seed: Seed of the sampling noise.
+      samples: Number of responses to each prompt.
+      checkpoint: "latest", "best" or the number of an iteration.
+      task: As for `resume`; not needed.
+      reward: As for `resume`; not needed.
+      model: As for `resume`.
+
+    Returns:
+      The responses without their prompts, `samples` of them in a row for each prompt.
+
+    Raises:
+      UsageError: If the folder is not a text run, its checkpoint cannot be read, or a prompt is empty or too long.
+    """
+    application, given = _chosen(folder, task=task, reward=reward, model=model)
+    if application.kind != "text":
+        raise UsageError(f"{folder} is a control run; generate needs a text run: give the folder of one")
+    from tfppo.text import run
+
+    return run.generate(
+        Path(folder),
+        list(prompts),
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        seed=seed,
+        samples=samples,
+        checkpoint=checkpoint,
+        given=given,
+    )
+
+
+def export(
+    folder: Folder,
+    *,
+    checkpoint: str = "latest",
+    task: "Task | str | None" = None,
+    reward: "Reward | keras.Model | str | None" = None,
+    model: "tuple[keras.Model, Any] | None" = None,
+    env: str | None = None,
+) -> Path:
+    """Writes the policy of a run into its folder `export`: a SavedModel (control) or a preset (text).
+
+    Args:
+      folder: Folder of the run.
+      checkpoint: "latest", "best" or the number of an iteration.
+      task: As for `resume`; not needed.
+      reward: As for `resume`; not needed.
+      model: As for `resume`.
+      env: As for `resume`.
+
+    Returns:
+      The folder of the export.
+
+    Raises:
+      UsageError: If the folder is not a run, its checkpoint cannot be read, or the folder cannot be written to.
+    """
+    application, given = _chosen(folder, task=task, reward=reward, model=model, env=env)
+    return driver.export(application, Path(folder), checkpoint, given)
+
+
+def _chosen(folder: Folder, **given: object) -> tuple[Application[Any], dict[str, object]]:
+    """Returns the application of a run, and the parts that were given.
+
+    Raises:
+      UsageError: If the folder is not a run, or has no part of a given name.
+    """
+    kind = run_folder.kind_of(Path(folder))
+    allowed = ("task", "reward", "model") if kind == "text" else ("env",)
+    given = {name: value for name, value in given.items() if value is not None}
+    for name in given:
+        if name not in allowed:
+            raise UsageError(f"{folder} is a {kind} run, which has no {name}: leave {name} out")
+    return application_of(kind), given
+
+
+def application_of(kind: str) -> Application[Any]:
+    """Returns the application of a kind of run, "control" or "text". The other application is not imported."""
+    if kind == "text":
+        from tfppo.text.trainer import TEXT
+
+        return TEXT
+    from tfppo.control.trainer import CONTROL
+
+    return CONTROL

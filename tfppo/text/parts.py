@@ -1,0 +1,114 @@
+"""Recognises the parts that a text run was made of, and keeps those that cannot be loaded from elsewhere.
+
+A run can start from a language model that only exists in the memory of a Python program. Its folder then keeps this
+model as a preset.
+"""
+
+from pathlib import Path
+
+import keras
+import keras_hub
+import numpy as np
+
+from tfppo.errors import UsageError, kind_and_text
+from tfppo.execution.variables import digest, weights_hash
+from tfppo.text.config import TextParts
+from tfppo.text.data.corpus import Domain
+from tfppo.text.models.presets import TOKENIZER_FILE, save_preset
+
+OWN_MODEL = Path("model")  # as the setting `preset` of a run: the run's folder keeps the model it started from
+PROBE = (
+    "The film's 1st half, in 2026: très bien!\n 你好 🙂 return x[0] += 1;"  # kinds of characters that tokenizers split
+)
+SHOWN = 12  # digits of a checksum in a message
+
+
+def fingerprints(
+    model: keras.Model,
+    tokenizer: keras_hub.tokenizers.Tokenizer,
+    prompts: tuple[np.ndarray, np.ndarray] | None,
+    domain: Domain | None,
+) -> TextParts:
+    """Computes the checksums of a run's parts.
+
+    Args:
+      model: Language model before tuning, without adapters.
+      tokenizer: Tokenizer of the model.
+      prompts: Token ids int32 [N, P] of the training prompts, and their lengths int32 [N]. None: they are not known.
+      domain: Domain of the control token before each prompt.
+
+    Returns:
+      The checksums.
+    """
+    vocabulary = "\n".join(sorted(map(str, tokenizer.get_vocabulary())))
+    pieces = np.array([int(token) for token in tokenizer([PROBE])[0]], np.int64)
+    return TextParts(
+        model_sha256=weights_hash(model.weights),
+        tokenizer_sha256=digest([pieces], vocabulary),
+        prompts_sha256=None if prompts is None else digest(prompts),
+        domain=domain,
+    )
+
+
+def check_parts(recorded: TextParts, found: TextParts, preset: Path | None) -> None:
+    """Checks that a run goes on with the parts that it was made of.
+
+    Args:
+      recorded: Checksums in the run's `config.yaml`; those that are None are not checked.
+      found: Checksums of the parts that were loaded; those that are None are not checked.
+      preset: Folder from which the model was loaded. None: the included model, or one that was given in Python.
+
+    Raises:
+      UsageError: If a part differs.
+    """
+    model = "the given language model" if preset is None else f"the language model in {preset}"
+    remedies = {
+        "model_sha256": (model, "give the model that the run started from, with tfppo.resume(..., model=...)"),
+        "tokenizer_sha256": (f"the tokenizer of {model}", "give the tokenizer that the run started with"),
+        "prompts_sha256": ("the list of training prompts", "give the task that the run started with, unchanged"),
+    }
+    for name, (what, remedy) in remedies.items():
+        was, now = getattr(recorded, name), getattr(found, name)
+        if None not in (was, now) and was != now:
+            raise UsageError(
+                f"{what} has the checksum {now[:SHOWN]}; the run started with {was[:SHOWN]}: {remedy}, or start a new "
+                "run"
+            )
+
+
+def keep_model(folder: Path, model: keras.Model, tokenizer: keras_hub.tokenizers.Tokenizer) -> str | None:
+    """Writes the language model that a run starts from into the run's folder.
+
+    Args:
+      folder: Folder of the run.
+      model: Language model before tuning.
+      tokenizer: Tokenizer of the model.
+
+    Returns:
+      None, or the reason why the model cannot be kept.
+    """
+    try:
+        save_preset(folder / OWN_MODEL, model, tokenizer, "float32")
+    except OSError:
+        raise  # the disk is full: the caller reports it
+    except Exception as error:  # a model of the user's own class may fail in any way
+        return kind_and_text(error)
+    return None
+
+
+def own_model(folder: Path) -> Path:
+    """Returns the preset that a run's folder keeps.
+
+    Args:
+      folder: Folder of the run.
+
+    Raises:
+      UsageError: If the folder keeps none.
+    """
+    preset = folder / OWN_MODEL
+    if not (preset / TOKENIZER_FILE).is_file():
+        raise UsageError(
+            f"{folder} keeps no language model, and its run started from one that was given in Python: give it again, "
+            f"as in tfppo.resume({str(folder)!r}, model=(model, tokenizer))"
+        )
+    return preset
