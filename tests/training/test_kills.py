@@ -25,10 +25,58 @@ TEXT = [
     *("--num-epochs", "1", "--response-length", "6", "--eval-prompts", "8", "--checkpoint-interval", "2"),
     *("--sample-interval", "5"),
 ]
+OWN = ["train", "own"]
+SCRIPT = """
+import sys
+
+import numpy as np
+
+import tfppo
+
+STARTS = ["Is this film", "Did the plot", "Was it", "Why does the camera", "Who wrote", "What a strange", "It is"]
+
+
+def asks(prompts, responses):
+    return [float(response.strip().endswith("?")) + len(response) / 40 for response in responses]
+
+
+QUESTIONS = tfppo.Task(
+    name="questions",
+    description="ask",
+    prompts=lambda split: {"train": STARTS, "validation": STARTS[:2], "test": STARTS[3:]}[split],
+    make_reward=lambda: asks,
+    measure=lambda prompts, responses: float(np.mean([len(response) for response in responses])),
+    metric="letters",
+    target=0.0,
+    domain=None,
+)
+
+
+def train(preset, runs_dir, name):
+    model, tokenizer = tfppo.load_preset(preset)
+    rng = np.random.default_rng(3)
+    for weight in model.weights:
+        weight.assign(weight.numpy() + rng.normal(0.0, 0.1, weight.shape))
+    config = tfppo.make_text_config(
+        iterations=30, batch_size=8, minibatch_size=4, num_epochs=1, response_length=6, eval_prompts=4,
+        checkpoint_interval=2, sample_interval=5, runs_dir=runs_dir, name=name,
+    )
+    tfppo.train_text(config, task=QUESTIONS, reward=asks, model=(model, tokenizer))
+
+
+if __name__ == "__main__":
+    verb, *given = sys.argv[1:]
+    if verb == "train":
+        train(*given)
+    else:
+        tfppo.resume(given[0], task=QUESTIONS, reward=asks)
+"""
 
 
 def start(*arguments):
-    command = [sys.executable, "-m", "tfppo", *map(str, arguments)]
+    """Starts a command of tfppo, or a script of the user's own if the first argument ends with .py."""
+    program = [] if str(arguments[0]).endswith(".py") else ["-m", "tfppo"]
+    command = [sys.executable, *program, *map(str, arguments)]
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     )
@@ -80,32 +128,46 @@ def outcome(folder):
 
 
 @pytest.mark.fault(
-    "Control, gymnasium and text runs are killed by `kill -9` at 35 random moments, some of them twice",
+    "Control, gymnasium and text runs, also with a task, a reward and a language model that exist only in Python, are "
+    "killed by `kill -9` at 40 random moments, some of them twice",
     "The resumed run ends with the same bits.",
 )
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "times", "seed"),
-    [(CONTROL, 20, 1), (GYMNASIUM, 5, 2), (TEXT, 10, 3)],
-    ids=["control", "gymnasium", "text"],
+    [(CONTROL, 20, 1), (GYMNASIUM, 5, 2), (TEXT, 10, 3), (OWN, 5, 4)],
+    ids=["control", "gymnasium", "text", "own parts"],
 )
 def test_whatever_is_killed_goes_on_to_the_same_end(command, times, seed, preset, tmp_path):
-    if command is TEXT:
-        command = [*command, "--preset", str(preset)]
+    if command is OWN:
+        script = tmp_path / "own.py"
+        script.write_text(SCRIPT)
+
+        def train(name):
+            return [script, "train", preset, tmp_path, name]
+
+        resume = [script, "resume"]
+    else:
+        options = ["--preset", preset] if command is TEXT else []
+
+        def train(name):
+            return [*command, *options, "--runs-dir", tmp_path, "--name", name]
+
+        resume = ["resume"]
     moments, began = random.Random(seed), time.monotonic()
-    finish(*command, "--runs-dir", tmp_path, "--name", "whole")
+    finish(*train("whole"))
     whole, seconds = outcome(tmp_path / "whole"), time.monotonic() - began
     assert len(whole["rows"]) > 10 and len(whole["evaluation"]["weights"]) == 64
     killed = resumed = 0
     for number in range(times):
-        folder, options = tmp_path / f"killed-{number}", ["--runs-dir", tmp_path, "--name", f"killed-{number}"]
-        killed += kill_after(moments.uniform(0, seconds), *command, *options)
+        folder = tmp_path / f"killed-{number}"
+        killed += kill_after(moments.uniform(0, seconds), *train(folder.name))
         if folder.exists() and moments.random() < 0.5:  # kill it again while it resumes
-            killed += kill_after(moments.uniform(0, seconds), "resume", folder)
+            killed += kill_after(moments.uniform(0, seconds), *resume, folder)
         if folder.exists():
-            finish("resume", folder)
+            finish(*resume, folder)
             resumed += 1
         else:  # it was killed before the run's folder existed
-            finish(*command, *options)
+            finish(*train(folder.name))
         assert outcome(folder) == whole, f"number {number}"
     assert killed >= times * 0.7 and resumed >= times * 0.5
