@@ -175,8 +175,7 @@ def start_run(trainer: Trainer, name: str) -> Iterator[Path | None]:
     if not trainer.replicas.is_chief:
         yield None
         return
-    folder = run_folder.create_run_folder(trainer.config.run, name, trainer.config)
-    with locked(folder):
+    with run_folder.new_run_folder(trainer.config.run, name, trainer.config, print) as folder:
         yield folder
 
 
