@@ -83,6 +83,7 @@ def test_the_lock_of_a_folder_that_was_replaced_meanwhile_is_not_taken(tmp_path,
         self._do_open()
         folder.rename(tmp_path / "old")
         folder.mkdir()
+        (folder / lock.LOCK).touch()
         return real(self, blocking=blocking)
 
     with monkeypatch.context() as patch:

@@ -265,7 +265,7 @@ def fitting(folder: Path, size: int) -> Iterator[None]:
     except (OSError, tf.errors.OpError) as error:
         raise UsageError(
             f"cannot write to {folder} ({files.why_not_written(error)}): check that the folder exists and that its "
-            "disk has free space, then start again"
+            "disk has free space, then start again under another --name"
         ) from None
     finally:
         if not was_on:
