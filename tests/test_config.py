@@ -1,6 +1,7 @@
 """Settings are validated when a config is made, survive YAML, and are named in the one-line error if invalid."""
 
 import dataclasses
+import json
 import math
 from pathlib import Path
 from typing import Annotated
@@ -14,7 +15,7 @@ from tfppo.control.config import ControlConfig, ControlRunConfig
 from tfppo.errors import UsageError
 from tfppo.ppo.config import PPOConfig
 from tfppo.settings import Must, check_fields, exact_div, from_yaml, to_yaml
-from tfppo.text.config import TEXT_PPO, TextConfig, TextRunConfig
+from tfppo.text.config import TEXT_PPO, PretrainConfig, TextConfig, TextRunConfig
 from tfppo.training.config import RunConfig
 
 NAN, INF = math.nan, math.inf
@@ -147,7 +148,7 @@ REFUSED = {
     RunConfig: {
         "seed": [*NO_WHOLE, -1, 2**31, None],
         "name": [1, "", ".", "..", "a/b", "a\\b", "a\0b", "a\nb"],
-        "runs_dir": ["runs", 1, None, Path("a\0b"), Path("a\nb"), Path("\udc80")],
+        "runs_dir": [1, None, "a\0b", Path("a\0b"), Path("a\nb"), Path("\udc80")],
         "device": [*NO_CHOICE, None],
         "compile_rollout": [*NO_CHOICE, None],
         "compile_update": [*NO_CHOICE, None],
@@ -257,7 +258,7 @@ def test_a_wrong_value_is_refused_with_the_name_of_the_setting(config_class, nam
         *(("task", text) for text in ("", "a\nb")),
         *(("reward", text) for text in ("", "a:b\n")),
         ("stop_token", "\ud800"),
-        *(("preset", path) for path in (Path("a\0b"), "a")),
+        *(("preset", path) for path in (Path("a\0b"), "a\nb", 1)),
     ],
 )
 def test_texts_of_text_are_refused_too(name, value):
@@ -276,9 +277,46 @@ def test_a_long_value_is_cut_short_in_a_refusal():
         assert len(refusal(lambda: RunConfig(seed=value))) < 400  # noqa: B023
 
 
-def test_numbers_of_numpy_survive_yaml():
-    config = PPOConfig(learning_rate=np.float64(1e-3), kl_in=np.str_("reward"))
-    assert from_yaml(PPOConfig, to_yaml(config)) == config
+@pytest.mark.parametrize(
+    ("config_class", "name", "given", "kept"),
+    [
+        (PPOConfig, "learning_rate", np.float32(1e-4), float(np.float32(1e-4))),
+        (PPOConfig, "learning_rate", np.float64(1e-3), 1e-3),
+        (PPOConfig, "learning_rate", np.longdouble(0.5), 0.5),
+        (PPOConfig, "learning_rate", np.int8(1), 1.0),
+        (PPOConfig, "learning_rate", 1, 1.0),
+        (PPOConfig, "value_clip", 1, 1.0),
+        (PPOConfig, "num_epochs", np.int64(3), 3),
+        (PPOConfig, "normalize_advantages", np.bool_(False), False),
+        (PPOConfig, "kl_in", np.str_("reward"), "reward"),
+        (RunConfig, "seed", np.uint8(7), 7),
+        (RunConfig, "runs_dir", "some/where", Path("some/where")),
+        (RunConfig, "runs_dir", np.str_("where"), Path("where")),
+        (TextConfig, "preset", "folder", Path("folder")),
+        (PretrainConfig, "preset", "folder", Path("folder")),
+        (ControlConfig, "hidden_units", (np.int64(8), 4), (8, 4)),
+    ],
+)
+def test_paths_may_be_strings_and_numbers_numpys(config_class, name, given, kept):
+    config = config_class(**{name: given})
+    value = getattr(config, name)
+    parts, expected = (v if isinstance(v, tuple) else (v,) for v in (value, kept))
+    assert value == kept and [*map(type, parts)] == [*map(type, expected)]
+    assert config == config_class(**{name: kept}) and json.dumps(value, default=str) == json.dumps(kept, default=str)
+    assert from_yaml(config_class, to_yaml(config)) == config
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("learning_rate", value) for value in (np.array(0.5), np.complex64(0.5), np.str_("0.5"), np.bool_(True))),
+        ("learning_rate", np.longdouble("1e400")),
+        *(("num_epochs", value) for value in (np.float32(3), np.array([3]), np.timedelta64(3, "ns"), np.bool_(True))),
+        *(("normalize_advantages", value) for value in (np.int64(1), np.array(True))),
+    ],
+)
+def test_other_values_of_numpy_are_refused(name, value):
+    assert refusal(lambda: PPOConfig(**{name: value})).startswith(f"{name} is {value!r}; it must be ")
 
 
 def test_yaml_with_some_settings_leaves_the_others_at_the_runs_own_defaults():

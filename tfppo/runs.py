@@ -94,7 +94,8 @@ def generate(
     folder: Folder,
     prompts: Sequence[str],
     *,
-    temperature: float = 1.0,
+    temperature: float | None = None,
+    max_new_tokens: int | None = None,
     top_k: int | None = None,
     top_p: float | None = None,
     seed: int = 0,
@@ -109,7 +110,8 @@ def generate(
     Args:
       folder: Folder of the run.
       prompts: Texts to respond to.
-      temperature: Divides the logits; 0 always takes the most probable token.
+      temperature: Divides the logits; 0 always takes the most probable token. None uses the temperature of the run.
+      max_new_tokens: Largest number of tokens of a response. None uses the response_length of the run.
       top_k: Samples from the k most probable tokens; None samples from all.
       top_p: Samples from the most probable tokens whose probabilities sum to p; None samples from all.
       seed: Seed of the sampling noise.
@@ -134,6 +136,7 @@ def generate(
         Path(folder),
         list(prompts),
         temperature=temperature,
+        max_new_tokens=max_new_tokens,
         top_k=top_k,
         top_p=top_p,
         seed=seed,

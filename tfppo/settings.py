@@ -6,6 +6,7 @@ checks them. This module does not import TensorFlow, so that the command line st
 
 import dataclasses
 import operator
+import sys
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
@@ -108,9 +109,7 @@ def _to_plain(value: object) -> object:
         return {f.name: _to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, tuple):
         return [_to_plain(v) for v in value]
-    if isinstance(value, float):  # YAML cannot represent NumPy's floats
-        return float(value)
-    return str(value) if isinstance(value, Path | str) else value
+    return str(value) if isinstance(value, Path) else value
 
 
 def _from_plain(config: Config, plain: object, where: str) -> Config:
@@ -126,8 +125,6 @@ def _from_plain(config: Config, plain: object, where: str) -> Config:
     for name, value in given.items():
         if dataclasses.is_dataclass(hints[name]):
             arguments[name] = _from_plain(getattr(config, name), value, name)
-        elif isinstance(value, str) and Path in (hints[name], *typing.get_args(hints[name])):
-            arguments[name] = Path(value)
         else:
             is_tuple = isinstance(value, list) and typing.get_origin(hints[name]) is tuple
             arguments[name] = tuple(value) if is_tuple else value
@@ -174,7 +171,10 @@ def check_value(name: str, value: T, wanted: str, holds: Callable[[T], bool]) ->
 
 
 def check_fields(config: "DataclassInstance") -> None:
-    """Checks that every field of a config dataclass has a valid value.
+    """Checks that every field of a config dataclass has a valid value, and converts it to the type of the field.
+
+    The fields are converted in place: NumPy's scalars to Python's, strings to paths, and integers to floats, each where
+    the field has that type.
 
     A value must have the type of the field's annotation and meet its constraints: `Ge`, `Gt`, `Le`, `Lt`, `Interval` or
     `Must`, for example `Annotated[int, Ge(1)]`. Constraints do not apply to None where the type allows None. In
@@ -182,21 +182,45 @@ def check_fields(config: "DataclassInstance") -> None:
     paths must have printable characters only.
 
     Args:
-      config: The dataclass instance to check.
+      config: The dataclass instance to check. It may be frozen.
 
     Raises:
       UsageError: If a value is invalid. The message names the first such field.
     """
     plain = typing.get_type_hints(type(config))
     for name, hint in typing.get_type_hints(type(config), include_extras=True).items():
-        value = getattr(config, name)
+        given = getattr(config, name)
+        value = _plain_scalars(given)
+        if isinstance(value, str) and _allows(plain[name], Path):
+            value = Path(value)
         for wanted in _unmet(value, plain[name], hint):
-            raise UsageError(f"{name} is {shown(value)}; it must be {wanted}")
+            raise UsageError(f"{name} is {shown(given)}; it must be {wanted}")
+        if type(value) is int and _allows(plain[name], float):
+            value = float(value)
+        if value is not given:
+            object.__setattr__(config, name, value)  # the class is frozen
 
 
 def is_printable(text: str) -> bool:
     """Returns whether a text is not empty and has printable characters only."""
     return text != "" and text.isprintable()
+
+
+def _plain_scalars(value: object) -> object:
+    """Converts a scalar of NumPy, or those in a tuple, to Python's. Returns anything else unchanged."""
+    if type(value) is tuple:
+        return tuple(map(_plain_scalars, value))
+    numpy = sys.modules.get("numpy")  # if it was not imported, the value is not NumPy's
+    if numpy is None or not isinstance(value, (numpy.bool_, numpy.number, numpy.str_)):
+        return value
+    if isinstance(value, numpy.timedelta64):  # NumPy counts it among the integers
+        return value
+    return float(value) if isinstance(value, numpy.floating) else value.item()  # a longdouble stays one in item()
+
+
+def _allows(hint: Any, kind: type) -> bool:
+    """Returns whether an annotation is a type, or a union with that type."""
+    return kind in (hint, *typing.get_args(hint))
 
 
 def _unmet(value: object, plain: Any, hint: Any) -> Iterator[str]:

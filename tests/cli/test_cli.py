@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.remedy import carry_out
 
 import tfppo
 from tfppo import cli
@@ -425,6 +426,8 @@ def test_a_name_that_is_taken_is_refused(finished, capsys):
     assert str(finished) in err
     assert contents(finished) == before
     assert [path.name for path in finished.parent.iterdir()] == [finished.name]
+    carry_out(err)
+    assert (finished / "metrics.csv").read_bytes() == before["metrics.csv"]
 
 
 def test_a_runs_dir_that_is_a_file_is_refused(tmp_path, capsys):
@@ -448,7 +451,7 @@ def test_a_damaged_checkpoint_is_refused_and_the_run_left_alone(finished, comman
     assert cli.main([command, str(finished)]) == 2
     err = capsys.readouterr().err
     assert_one_line(err)
-    assert str(finished / "checkpoints" / "000001") in err
+    assert str(finished / "checkpoints" / "000001") in err and "restore this one from a copy" in err
     assert contents(finished) == before
 
 
@@ -457,8 +460,20 @@ def test_a_run_without_a_checkpoint_is_refused(finished, command, capsys):
     shutil.rmtree(finished / "checkpoints")
     before = contents(finished)
     assert cli.main([command, str(finished)]) == 2
-    assert_one_line(capsys.readouterr().err)
+    err = capsys.readouterr().err
+    assert_one_line(err)
+    assert "is a finished run, but its checkpoints were deleted: restore them from a copy" in err
     assert contents(finished) == before
+
+
+def test_a_run_that_stopped_before_its_first_checkpoint_is_to_be_resumed(finished, capsys):
+    shutil.rmtree(finished / "checkpoints")
+    (finished / "curve.png").unlink()
+    assert cli.main(["evaluate", str(finished), "--episodes", "1"]) == 2
+    err = capsys.readouterr().err
+    assert_one_line(err)
+    carry_out(err)
+    assert cli.main(["evaluate", str(finished), "--episodes", "1"]) == 0
 
 
 def test_a_damaged_config_is_refused(finished, capsys):

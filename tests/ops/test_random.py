@@ -24,6 +24,17 @@ def test_uniforms_are_bit_equal_however_compiled(compiled, dtype, seed_dtype):
 
 
 @every_mode
+@pytest.mark.parametrize("dtype", [tf.float32, tf.float64])
+@pytest.mark.parametrize("columns", [1, 3, 7, 64])
+def test_the_first_rows_do_not_depend_on_the_number_of_rows(compiled, dtype, columns):
+    """The evaluation of few prompts draws few rows of noise, and gives the same responses as with more prompts."""
+    whole = random.uniform([50, columns], SEED, dtype)
+    for rows in (1, 4, 49):
+        drawn = compiled(lambda seed: random.uniform([rows, columns], seed, dtype))(tf.constant(SEED))  # noqa: B023
+        np.testing.assert_array_equal(drawn, whole[:rows])
+
+
+@every_mode
 @pytest.mark.parametrize("n", [1, 2, 1000, 1025, 2048, 5000])
 def test_permutations_are_permutations_and_equal_however_compiled(compiled, n):
     order = compiled(lambda seed: random.permutation(n, seed))(tf.constant(SEED))

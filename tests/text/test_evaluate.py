@@ -4,7 +4,10 @@ import os
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
+from tfppo.ops.random import fold_in
+from tfppo.text import evaluate
 from tfppo.text.config import TextConfig
 from tfppo.text.data.codec import PromptCodec
 from tfppo.text.data.corpus import DOMAINS, sentences
@@ -12,6 +15,7 @@ from tfppo.text.data.likelihood import nats_per_character
 from tfppo.text.evaluate import ROWS, Responder, compare, most_likely_domains
 from tfppo.text.models.presets import default_preset, load_preset
 from tfppo.text.models.reference import as_language_model, copy_of
+from tfppo.text.sampling import Samples, gumbel_noise, sample
 from tfppo.text.tasks import get_task
 
 TEXT = TextConfig(response_length=6)
@@ -29,19 +33,69 @@ def shipped():
     return as_language_model(model), PromptCodec(tokenizer, "movie")
 
 
-def test_a_prompt_is_answered_the_same_whoever_stands_behind_it(tiny):
-    """Prompts are processed in pieces of one size; the last piece is filled up."""
+@pytest.fixture(scope="module")
+def held_out():
+    return get_task("length").prompts("test")
+
+
+@pytest.mark.parametrize(
+    ("count", "sizes"),
+    [(1, [1]), (4, [4]), (50, [50]), (51, [26] * 2), (100, [50] * 2), (120, [40] * 3), (200, [50] * 4)],
+)
+def test_an_evaluation_costs_what_its_prompts_need(count, sizes, tiny, held_out, monkeypatch):
+    """Pieces have one size, of at most 50 rows; the last one is filled up."""
+    seen = []
+
+    def sample(model, ids, lengths, response_length, noise, **settings):
+        seen.append((ids.shape[0], noise(tf.constant(1)).shape[0]))
+        zeros = tf.zeros([ids.shape[0], response_length])
+        return Samples(ids, tf.cast(zeros, tf.int32), zeros, zeros == 0)
+
+    monkeypatch.setattr(evaluate, "sample", sample)
+    model, codec = tiny
+    responses = Responder(model, codec, TEXT, mode="eager").respond(codec.encode(held_out[:count]), 3)
+    assert seen == [(size, size) for size in sizes]
+    assert len(responses.texts) == len(responses.responses) == count
+
+
+def test_the_pieces_of_an_evaluation_have_one_program_and_seeds_of_their_own(tiny, held_out):
     model, codec = tiny
     responder = Responder(model, codec, TEXT)
-    prompts = codec.encode(get_task("length").prompts("test")[: ROWS + 7])
-    answers = responder.respond(prompts, 3)
-    assert answers.responses.shape == (ROWS + 7, 6) and len(answers.prompt_lengths) == ROWS + 7
+    ids, lengths = codec.encode(held_out[:100])
+    answers = responder.respond((ids, lengths), 3)
     assert answers.texts == codec.decode_masked(answers.responses, answers.mask)
-    first = responder.respond(tuple(x[:ROWS] for x in prompts), 3)
-    np.testing.assert_array_equal(answers.responses[:ROWS], first.responses)
+    second = slice(50, 100)
+    noise = gumbel_noise(fold_in(tf.constant([3, 0xE7A1]), 1), 50, model.vocabulary_size)
+    stop = codec.stop_condition(TEXT)
+    alone = tf.function(lambda: sample(model, ids[second], lengths[second], 6, noise, stop_condition=stop))()
+    np.testing.assert_array_equal(answers.responses[second], alone.responses)
     totals = responder.total_log_probs(answers)
-    assert totals.shape == (ROWS + 7,) and (totals < 0).all()
-    np.testing.assert_allclose(responder.total_log_probs(first), totals[:ROWS], atol=1e-4)
+    assert totals.shape == (100,) and (totals < 0).all()
+    assert [f.experimental_get_tracing_count() for f in (responder._draw, responder._log_probs)] == [1, 1]
+
+
+def test_a_prompt_is_answered_the_same_whoever_stands_behind_it(tiny, held_out):
+    model, codec = tiny
+    responder = Responder(model, codec, TEXT)
+    prompts = codec.encode(held_out[: ROWS + 7])  # two pieces of 29
+    first = responder.respond(tuple(x[:ROWS] for x in prompts), 3)
+    totals = responder.total_log_probs(first)
+    for count in (1, 4, ROWS + 7):
+        some = responder.respond(tuple(x[:count] for x in prompts), 3)
+        assert some.responses.shape == (count, 6) and len(some.prompt_lengths) == len(some.texts) == count
+        shared = min(count, 29)
+        np.testing.assert_array_equal(some.responses[:shared], first.responses[:shared])
+        np.testing.assert_allclose(responder.total_log_probs(some)[:shared], totals[:shared], atol=1e-4)
+
+
+def test_a_response_may_be_longer_or_shorter_than_in_training(tiny, held_out):
+    model, codec = tiny
+    prompts, text = codec.encode(held_out[:3]), TextConfig(response_length=6, stop_token=".", stop_after=4)
+    six = Responder(model, codec, text).respond(prompts, 3)
+    for length in (2, 9):
+        given = Responder(model, codec, text, response_length=length).respond(prompts, 3)
+        assert given.responses.shape == (3, length)
+        np.testing.assert_array_equal(given.responses[:, :2], six.responses[:, :2])
 
 
 def test_a_model_beside_itself_gains_nothing_and_one_with_other_weights_has_a_kl(tiny):

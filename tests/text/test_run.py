@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tfppo.cli import main
@@ -176,12 +177,72 @@ def test_generate_goes_on_from_prompts(finished, capsys):
     assert len(run.generate(finished, ["It"], top_k=3, top_p=0.9)) == 1
 
 
+def test_generate_uses_the_settings_of_the_run_unless_it_is_told_otherwise(finished, preset, monkeypatch):
+    used = []
+
+    class Spy(run.Responder):
+        def __init__(self, model, codec, text, **settings):
+            super().__init__(model, codec, text, **settings)
+            used.append((settings["response_length"], settings["temperature"], text.temperature))
+
+    monkeypatch.setattr(run, "Responder", Spy)
+    responses = run.generate(finished, ["It"], temperature=0.0, max_new_tokens=2)
+    (whole,) = run.generate(finished, ["It"], temperature=0.0)
+    assert len(responses[0]) < len(whole) and whole.startswith(responses[0])
+    assert main(["generate", str(finished), "--prompt", "It", "--max-new-tokens", "3", "--temperature", "0.5"]) == 0
+    assert used == [(2, 0.0, 1.0), (6, 0.0, 1.0), (3, 0.5, 1.0)]
+    used.clear()
+    other = dataclasses.replace(tiny(finished.parent, preset).text, temperature=0.7)
+    config = dataclasses.replace(run_folder.read_config(finished, TextRunConfig), text=other)
+    monkeypatch.setattr(run_folder, "read_config", lambda *_: config)
+    assert run.generate(finished, ["It"], seed=3) == run.generate(finished, ["It"], seed=3, temperature=0.7)
+    assert used == [(6, None, 0.7), (6, 0.7, 0.7)]
+
+
+@pytest.mark.fault("`--max-new-tokens` is more than the context has room for", "A one-line error.")
+def test_new_tokens_above_the_context_are_refused(finished, capsys):
+    command = ["generate", str(finished), "--prompt", "It", "--max-new-tokens"]
+    for number, said in [
+        ("64", "max_new_tokens is 64; it must be below the context of 64 tokens, which also holds the prompt"),
+        ("63", "has 3 tokens; the context has room for 1 besides the response: shorten the prompt, or lower max_new"),
+        ("0", "max_new_tokens is 0; it must be at least 1"),
+    ]:
+        assert main([*command, number]) == 2
+        error = capsys.readouterr().err
+        assert said in error and len(error.splitlines()) == 1
+    assert main([*command, "61"]) == 0  # lowered, as the text advises
+    with pytest.raises(UsageError, match="temperature is -1; it must be at least 0"):
+        run.generate(finished, ["It"], temperature=-1)
+
+
+@pytest.mark.fault(
+    "A reward fails in the first iteration, and the run is started again under its name",
+    "The new run replaces the folder, and a line says so.",
+)
+def test_a_run_that_failed_at_once_does_not_block_its_name(preset, tmp_path, capsys):
+    def failing(prompts, responses):
+        raise KeyError("lost")
+
+    config = tiny(tmp_path, preset, name="mine", iterations=1, eval_prompts=0)
+    for _ in range(2):
+        with pytest.raises(UsageError, match="raised KeyError"):
+            run.train_text(config, reward=failing)
+    folder = run.train_text(config)
+    assert capsys.readouterr().out.count(f"{folder} is replaced: ") == 2
+    assert folder == tmp_path / "mine" and len(rows_of(folder)) == 1
+    with pytest.raises(UsageError, match="mine exists"):
+        run.train_text(config)
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["generate", "RUN", "--prompt", " "], "prompt 0 is empty"),
         (["generate", "RUN"], "no prompt is given"),
-        (["generate", "RUN", "--prompt", "long " * 90], "room for 58"),
+        (
+            ["generate", "RUN", "--prompt", "long " * 90],
+            "room for 58 besides the response: shorten the prompt, or lower max",
+        ),
         (["generate", "RUN", "--prompt", "It", "--top-p", "1.5"], "top_p"),
         (["generate", "elsewhere", "--prompt", "It"], "elsewhere is not the folder of a run"),
         (["train", "text", "--task", "nonsense"], "task is 'nonsense'"),
@@ -218,6 +279,17 @@ def test_a_reward_given_in_python_is_found_again_or_refused(preset, tmp_path, mo
     assert "lambda" in run_folder.read_config(folder, TextRunConfig).text.reward
     with pytest.raises(UsageError, match="lambda"):
         driver.evaluate(TEXT, folder, 5)[0]
+
+
+def test_an_error_in_a_model_is_no_error_of_a_file(preset, tmp_path, monkeypatch):
+    """Nothing is sampled or scored where errors of files are handled."""
+
+    def respond(*_):
+        raise tf.errors.InvalidArgumentError(None, None, "indices[0] = 99 is not in [0, 20)")
+
+    monkeypatch.setattr(text_trainer.Responder, "respond", respond)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="indices"):
+        run.train_text(tiny(tmp_path, preset, iterations=1))
 
 
 def test_a_finished_run_is_not_trained_further(finished, tmp_path):

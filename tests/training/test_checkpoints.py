@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from support.refusal import refusal
+from support.remedy import advised, carry_out
 
 from tfppo.training.checkpoints import Checkpoints, read_progress
 
@@ -137,7 +138,11 @@ def test_no_checkpoint_is_none_yet_unless_it_is_to_be_used(tmp_path, exists):
     checkpoints = Checkpoints(folder, **make_state(0))
     assert checkpoints.restore() is None and checkpoints.restore("best") is None
     text = refusal(lambda: checkpoints.restore_for_use("latest"))
-    assert str(folder) in text and "no checkpoint" in text
+    assert str(folder) in text and "no checkpoint" in text and text.endswith(f"tfppo resume {tmp_path}")
+    assert refusal(lambda: checkpoints.restore_for_use("3")) == text
+    (tmp_path / "curve.png").touch()  # the run is finished
+    text = refusal(lambda: checkpoints.restore_for_use("latest"))
+    assert "its checkpoints were deleted: restore them from a copy" in text
 
 
 @pytest.mark.fault(
@@ -282,8 +287,9 @@ def test_what_the_message_about_damage_advises_brings_the_older_one_back(saved):
     folder, states = saved
     damage(folder, "truncated data")
     text = refusal(lambda: Checkpoints(folder, **make_state(1)).restore())
-    assert "delete" in text
-    shutil.rmtree(folder / "000002")
+    assert "to resume from the older checkpoint 000001" in text
+    carry_out(text)
+    assert (folder / "000002-damaged").is_dir()
     state = make_state(1)
     checkpoints = Checkpoints(folder, **state)
     assert checkpoints.restore() == folder / "000001"
@@ -292,12 +298,51 @@ def test_what_the_message_about_damage_advises_brings_the_older_one_back(saved):
     assert Checkpoints(folder, **make_state(1)).restore() == folder / "000002"
 
 
-@pytest.mark.fault(
-    "A checkpoint belongs to other networks", "A one-line error names the checkpoint. No value is restored."
+@pytest.mark.parametrize(
+    ("which", "broken", "other"), [("latest", "000002", 1), ("best", "000002", 1), ("1", "000001", 2)]
 )
-@pytest.mark.parametrize("other", ["wider", "deeper", "more", "longer"])
-def test_another_architecture_is_refused(saved, other):
-    folder, _ = saved
+def test_what_is_to_be_used_is_another_one(saved, which, broken, other):
+    folder, states = saved
+    (folder / broken / "state.npz").write_bytes(b"damaged")
+    text = refusal(lambda: Checkpoints(folder, **make_state(1)).restore_for_use(which))
+    assert str(folder / broken) in text
+    option, number = advised(text, "--checkpoint")
+    state = make_state(1)
+    Checkpoints(folder, **state).restore_for_use(number)
+    assert number == str(other)
+    assert_bit_equal(arrays(state), states[other])
+
+
+@pytest.mark.parametrize("method", ["restore", "restore_for_use"])
+def test_without_an_older_one_nothing_is_to_be_moved(saved, tmp_path, method):
+    folder, states = saved
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    for name in ("000001", "000002"):
+        (folder / name / "state.npz").write_bytes(b"damaged")
+    text = refusal(lambda: getattr(Checkpoints(folder, **make_state(1)), method)("latest"))
+    assert "restore this one from a copy" in text
+    assert not any(word in text for word in ("delete", "remove", "mv ", "older checkpoint 0"))
+    shutil.copytree(copy, folder, dirs_exist_ok=True)
+    state = make_state(1)
+    getattr(Checkpoints(folder, **state), method)("latest")
+    assert_bit_equal(arrays(state), states[2])
+
+
+@pytest.mark.fault(
+    "A checkpoint belongs to other networks",
+    "A one-line error names the checkpoint and the variables that differ. No value is restored.",
+)
+@pytest.mark.parametrize(
+    ("other", "difference"),
+    [
+        ("wider", "model/0 is (2, 3) of float32 in the checkpoint, but (2, 4) of float32 in this run"),
+        ("deeper", "model/4 is missing in the checkpoint, but (3, 1) of float32 in this run"),
+        ("more", "other/0 is missing in the checkpoint, but () of float32 in this run"),
+        ("longer", "collector/0 is (4,) of float32 in the checkpoint, but (5,) of float32 in this run"),
+    ],
+)
+def test_another_architecture_is_refused(saved, other, difference):
+    folder, states = saved
     state = make_state(1, units=4 if other == "wider" else 3)
     if other == "deeper":
         state["model"] = keras.Sequential([keras.Input([2]), *(keras.layers.Dense(n) for n in (3, 3, 1))])
@@ -307,8 +352,12 @@ def test_another_architecture_is_refused(saved, other):
         state["collector"][0] = tf.Variable(tf.zeros([5]))
     before = arrays(state)
     text = refusal(lambda: Checkpoints(folder, **state).restore())
-    assert str(folder / "000002") in text
+    assert str(folder / "000002") in text and difference in text
+    assert not any(word in text for word in ("delete", "remove", "mv ", "older"))
     assert_bit_equal(arrays(state), before)
+    own = make_state(1)
+    Checkpoints(folder, **own).restore()  # as the text advises, with what the run was trained with
+    assert_bit_equal(arrays(own), states[2])
 
 
 @pytest.mark.parametrize("missing", ["optimizer", "iteration", "collector"])

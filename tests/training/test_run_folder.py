@@ -4,6 +4,9 @@ import dataclasses
 import json
 import os
 import shlex
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -11,8 +14,10 @@ from support.refusal import refusal
 
 from tfppo.control.config import ControlConfig, ControlRunConfig
 from tfppo.ppo.config import PPOConfig
+from tfppo.settings import to_yaml
 from tfppo.training import run_folder
 from tfppo.training.config import RunConfig
+from tfppo.training.lock import LOCK, locked
 
 
 def test_default_names_are_the_task_and_the_seed_and_count_up(tmp_path):
@@ -48,8 +53,221 @@ def test_a_given_name_that_exists_is_refused_and_left_alone(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["metrics.csv"]
     assert (tmp_path / "mine" / "metrics.csv").read_text() == "precious"
-    (tmp_path / "mine" / run_folder.CHECKPOINTS).mkdir()
+    (tmp_path / "mine" / run_folder.CONFIG).write_text("control: {}\n")
     assert f"tfppo resume {tmp_path / 'mine'}" in refusal(run_folder.create_run_folder, run, "cartpole")
+    other = dataclasses.replace(run, name="other")
+    assert run_folder.create_run_folder(other, "cartpole") == tmp_path / "other"  # as the text advises
+
+
+def make_failed_run(folder):
+    """Writes the files of a text run whose reward failed in the first iteration."""
+    folder.mkdir(parents=True)
+    (folder / run_folder.CONFIG).write_text("text: {}\n")
+    (folder / run_folder.METRICS).write_text("")
+    (folder / run_folder.SAMPLES).write_text('{"iteration": 0, "prompt": "It"}\n')
+    (folder / "events.out.tfevents.1.host.2.0").write_bytes(b"events")
+    with locked(folder):
+        pass
+    return folder
+
+
+def contents(folder):
+    """Returns everything below a folder: the texts of files, the targets of links, and None for folders."""
+    return {
+        str(path.relative_to(folder)): os.readlink(path) if path.is_symlink() else path.is_file() and path.read_text()
+        for path in folder.rglob("*")
+        if path.name != LOCK
+    }
+
+
+CONFIG = ControlRunConfig()
+
+
+@pytest.mark.fault(
+    "A run fails before its first iteration, and is started again under the same name",
+    "The new run replaces the folder, and a line says so.",
+)
+@pytest.mark.parametrize("name", [None, "mine"])
+@pytest.mark.parametrize("more", ["nothing", "columns", "checkpoints"])
+def test_the_folder_of_a_run_that_failed_before_its_first_iteration_is_replaced(tmp_path, name, more):
+    folder = make_failed_run(tmp_path / (name or "length-seed1"))
+    if more == "columns":
+        (folder / run_folder.METRICS).write_text("iteration,loss/policy\n")
+    elif more == "checkpoints":
+        (folder / run_folder.CHECKPOINTS).mkdir()
+    run, told = RunConfig(name=name, runs_dir=tmp_path), []
+    run_folder.refuse_taken_name(run)
+    with run_folder.new_run_folder(run, "length", CONFIG, told.append) as new:
+        assert new == folder and contents(new) == {run_folder.CONFIG: to_yaml(CONFIG)}
+        assert "in use" in refusal(enter, folder)
+    assert told == [f"{folder} is replaced: the run in it ended before its first iteration"]
+    assert list(tmp_path.iterdir()) == [folder]
+    with run_folder.new_run_folder(run, "length", CONFIG, told.append) as new:
+        assert new == folder and len(told) == 2  # that run did no iteration, either
+
+
+def enter(folder):
+    with locked(folder):
+        pass
+
+
+def write(name, text):
+    return lambda folder: (folder / name).write_text(text)
+
+
+def link(name):
+    def make(folder):
+        (folder.parent / "target").write_text("text: {}\n")
+        (folder / name).unlink(missing_ok=True)
+        (folder / name).symlink_to(folder.parent / "target")
+
+    return make
+
+
+def link_the_folder(folder):
+    folder.rename(folder.parent / "target")
+    folder.symlink_to(folder.parent / "target")
+
+
+@pytest.mark.fault(
+    "The name of a run is used again, and its folder holds a row of metrics, a checkpoint, a link or a user's file",
+    "With `--name` a one-line error, otherwise another folder. The files stay unchanged.",
+)
+@pytest.mark.parametrize("name", [None, "mine"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(write("notes.txt", "precious"), id="file-of-the-user"),
+        pytest.param(lambda folder: (folder / "data").mkdir(), id="folder-of-the-user"),
+        pytest.param(write(run_folder.METRICS, "iteration,loss/policy\n0,1\n"), id="row"),
+        pytest.param(write(run_folder.SAMPLES, '{"iteration": 2, "prompt": "It"}\n'), id="samples"),
+        pytest.param(write(run_folder.SAMPLES, "[]\n"), id="damaged-samples"),
+        pytest.param(write(run_folder.CONFIG, "text: [\n"), id="damaged-config"),
+        pytest.param(write(run_folder.CONFIG, "model: gpt2\n"), id="config-of-something-else"),
+        pytest.param(lambda folder: (folder / run_folder.CONFIG).unlink(), id="no-config"),
+        pytest.param(lambda folder: (folder / LOCK).unlink(), id="copy-of-a-config"),
+        pytest.param(lambda folder: (folder / run_folder.CHECKPOINTS / "000001").mkdir(parents=True), id="checkpoint"),
+        pytest.param(link(run_folder.CONFIG), id="link"),
+        pytest.param(link(LOCK), id="link-to-a-lock"),
+        pytest.param(link("events.out.tfevents.9"), id="link-to-events"),
+        pytest.param(link_the_folder, id="link-in-its-place"),
+    ],
+)
+def test_nothing_else_is_replaced(tmp_path, name, change):
+    folder = make_failed_run(tmp_path / (name or "length-seed1"))
+    change(folder)
+    before, told = contents(tmp_path), []
+    run = RunConfig(name=name, runs_dir=tmp_path)
+    if name:
+        assert f"{folder} exists" in refusal(run_folder.refuse_taken_name, run)
+        assert f"{folder} exists" in refusal(run_folder.create_run_folder, run, "length", CONFIG, told.append)
+        assert contents(tmp_path) == before
+    else:
+        new = run_folder.create_run_folder(run, "length", CONFIG, told.append)
+        assert new.name == "length-seed1-2"
+        assert contents(tmp_path) == before | {new.name: False, f"{new.name}/{run_folder.CONFIG}": to_yaml(CONFIG)}
+    assert told == []
+
+
+PROCESS = """
+import sys
+from pathlib import Path
+from tfppo.control.config import ControlRunConfig
+from tfppo.errors import UsageError
+from tfppo.training.config import RunConfig
+from tfppo.training.run_folder import new_run_folder
+name, runs_dir, seed = sys.argv[1:]
+config = ControlRunConfig(RunConfig(seed=int(seed), name=name, runs_dir=runs_dir))
+print("ready", flush=True)
+sys.stdin.readline()
+try:
+    with new_run_folder(config.run, "", config, lambda line: None):
+        print("has it", flush=True)
+        sys.stdin.read()
+except UsageError as error:
+    print(error, flush=True)
+"""
+
+
+@pytest.fixture
+def processes(tmp_path):
+    """Returns `processes(count)`, which starts processes that wait for a line before they create the folder `mine`."""
+    started = []
+
+    def start(count):
+        command = [sys.executable, "-c", PROCESS, "mine", str(tmp_path)]
+        for seed in range(count):
+            process = subprocess.Popen(
+                [*command, str(seed)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+            )
+            started.append(process)
+        assert [process.stdout.readline() for process in started[-count:]] == ["ready\n"] * count
+        return started[-count:]
+
+    yield start
+    for process in started:
+        process.communicate("")
+
+
+def test_processes_that_replace_a_folder_at_once_do_it_one_after_the_other(tmp_path, processes):
+    folder = make_failed_run(tmp_path / "mine")
+    several = processes(4)
+    for process in several:
+        process.stdin.write("go\n")
+    said = [process.stdout.readline() for process in several]
+    (winner,) = [seed for seed, line in enumerate(said) if line == "has it\n"]
+    assert all(f"{folder} exists" in line for seed, line in enumerate(said) if seed != winner)
+    assert list(tmp_path.iterdir()) == [folder]
+    assert run_folder.read_config(folder, ControlRunConfig).run.seed == winner
+
+
+def test_the_folder_of_a_run_that_has_just_begun_in_another_process_is_not_replaced(tmp_path, processes):
+    (process,) = processes(1)
+    process.stdin.write("go\n")
+    assert process.stdout.readline() == "has it\n"
+    folder = tmp_path / "mine"
+    before = contents(folder)
+    assert f"{folder} exists" in refusal(
+        run_folder.create_run_folder, RunConfig(name="mine", runs_dir=tmp_path), "", CONFIG
+    )
+    assert contents(folder) == before
+    process.communicate("")
+    assert run_folder.create_run_folder(RunConfig(name="mine", runs_dir=tmp_path), "", CONFIG) == folder
+
+
+def test_the_folder_of_a_run_in_another_thread_is_not_replaced(tmp_path):
+    run, begun, done = RunConfig(name="mine", runs_dir=tmp_path), threading.Event(), threading.Event()
+
+    def hold():
+        with run_folder.new_run_folder(run, "", CONFIG, lambda line: None):
+            begun.set()
+            done.wait()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    begun.wait()
+    try:
+        for _ in range(2):  # a refusal must not release the lock
+            assert "mine exists" in refusal(run_folder.create_run_folder, run, "", CONFIG)
+    finally:
+        done.set()
+        thread.join()
+    assert run_folder.create_run_folder(run, "", CONFIG) == tmp_path / "mine"
+
+
+def test_a_folder_that_cannot_be_replaced_stays(tmp_path, monkeypatch):
+    folder = make_failed_run(tmp_path / "mine")
+    before, real = contents(folder), Path.rename
+
+    def rename(self, target):
+        if self.name == "new":
+            raise OSError(5, "Input/output error")
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "rename", rename)
+    text = refusal(run_folder.create_run_folder, RunConfig(name="mine", runs_dir=tmp_path), "", CONFIG)
+    assert "Input/output error" in text and "--runs-dir" in text
+    assert contents(folder) == before and list(tmp_path.iterdir()) == [folder]
 
 
 @pytest.mark.parametrize("name", [None, "mine"])
@@ -147,9 +365,10 @@ def test_a_shell_reads_the_folder_in_a_command_as_one_word(name, tmp_path):
     ]
     assert shlex.split(run_folder.confirmed(folder, "env", None)) == [str(folder)]
     assert shlex.split(run_folder.resume_command(folder)) == ["tfppo", "resume", str(folder)]
-    (folder / run_folder.CHECKPOINTS).mkdir(parents=True)
+    folder.mkdir()
+    (folder / run_folder.CONFIG).write_text("control: {}\n")
     taken = refusal(run_folder.refuse_taken_name, RunConfig(name=name, runs_dir=tmp_path))
-    assert shlex.split(taken.partition("resume it with: ")[2]) == ["tfppo", "resume", str(folder)]
+    assert shlex.split(taken.partition("resume its run with: ")[2]) == ["tfppo", "resume", str(folder)]
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,11 @@
 import dataclasses
 import difflib
 import functools
+import inspect
 import operator
 import re
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, NamedTuple
 
 import tyro
@@ -15,10 +16,13 @@ import tyro
 from tyro import _errors as errors
 from tyro._arguments import ArgumentDefinition, generate_argument_helptext
 from tyro.conf import FlagConversionOff, OmitArgPrefixes, OmitSubcommandPrefixes, Positional, subcommand
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from tfppo.errors import UsageError
 
 Command = Callable[[], None]
+SWITCH_VALUES = ("True", "False")
+SWITCH_HELP = "An option with [{True,False}] may stand alone, which means True."
 
 
 class Group(NamedTuple):
@@ -54,11 +58,12 @@ def parse(group: Group, defaults: Mapping[type[Command], Command], arguments: Se
 
     with errors.on_parse_error(refuse):
         command: Command = tyro.cli(
-            _union(group, defaults),
+            _union(group, defaults, _reached(group, arguments)[1]),
             prog="tfppo",
             description=group.description,
-            args=arguments,
+            args=_with_switch_values(group, arguments),
             config=(OmitArgPrefixes, OmitSubcommandPrefixes, FlagConversionOff),
+            registry=_REGISTRY,
         )
     return command
 
@@ -78,16 +83,61 @@ def last_value(arguments: Sequence[str], option: str) -> str | None:
     return values[-1] if values else None
 
 
-def _union(group: Group, defaults: Mapping[type[Command], Command]) -> Any:
-    """Returns a union type, from which tyro makes subcommands."""
+def _union(group: Group, defaults: Mapping[type[Command], Command], reached: type[Command] | Group) -> Any:
+    """Returns a union type, from which tyro makes subcommands. The help of the reached command explains switches."""
     parts: list[Any] = []
     for name, command in group.commands.items():
         if isinstance(command, Group):
-            parts.append(Annotated[_union(command, defaults), subcommand(name, description=command.description)])
+            below = _union(command, defaults, reached)
+            parts.append(Annotated[below, subcommand(name, description=command.description)])
         else:
             default = defaults.get(command, tyro.MISSING_NONPROP)
-            parts.append(Annotated[command, subcommand(name, default=default)])
+            has_switch = command is reached and any(map(_is_switch, _fields(command).values()))
+            description = f"{inspect.getdoc(command)}\n\n{SWITCH_HELP}" if has_switch else None
+            parts.append(Annotated[command, subcommand(name, default=default, description=description)])
     return functools.reduce(operator.or_, parts)
+
+
+_REGISTRY = ConstructorRegistry()
+
+
+@_REGISTRY.primitive_rule
+def _switch(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[bool] | None:
+    """Parses a switch like tyro does. The help marks its value as optional."""
+    if info.type is not bool:
+        return None
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="[{True,False}]",
+        instance_from_str=lambda words: words[0] == "True",
+        is_instance=lambda value: isinstance(value, bool),
+        str_from_instance=lambda value: [str(value)],
+        choices=SWITCH_VALUES,
+    )
+
+
+def _with_switch_values(group: Group, arguments: Sequence[str]) -> list[str]:
+    """Inserts the value True after each switch, which is a boolean option, that stands alone.
+
+    tyro allows either switches with a value or switches without one, but not both.
+    """
+    words, reached = _reached(group, arguments)
+    if isinstance(reached, Group):
+        return list(arguments)
+    fields = _fields(reached)
+    switches = {_option(name) for name, hint in fields.items() if _is_switch(hint)}
+    has_positionals = any(map(_is_positional, fields.values()))
+    complete: list[str] = []
+    for number, word in enumerate(arguments):
+        if word == "--":  # all later words are positional
+            return [*complete, *arguments[number:]]
+        complete.append(word)
+        following = arguments[number + 1] if number + 1 < len(arguments) else "-"
+        # Without positional arguments, a word behind a switch can only be its value, right or wrong.
+        has_value = following.title() in SWITCH_VALUES or not (has_positionals or following.startswith("-"))
+        if word.replace("_", "-") in switches and not has_value:
+            complete.append("True")
+    return complete
 
 
 def _one_line(event: errors.ParseErrorEvent, reached: type[Command] | Group) -> str | None:
@@ -137,18 +187,31 @@ def _unrecognized(tokens: Sequence[str], reached: type[Command] | Group) -> str:
     text = f"unrecognized arguments: {', '.join(tokens)}"
     if isinstance(reached, Group):
         return f"{text}; the commands are {', '.join(reached.commands)}"
-    options = list(_options(reached))
+    options = [_option(name) for name, hint in _fields(reached).items() if not _is_positional(hint)]
     similar = [name for token in tokens if token.startswith("--") for name in _similar(token, options)]
     return f"{text}; perhaps you meant {' or '.join(dict.fromkeys(similar))}" if similar else text
 
 
-def _options(command: type) -> Iterator[str]:
-    """Yields the options of a command: the fields of its dataclass and of nested dataclasses."""
+def _fields(command: type) -> dict[str, Any]:
+    """Returns the annotations of the fields of a command's dataclass and of nested dataclasses, by name."""
+    fields: dict[str, Any] = {}
     for name, hint in typing.get_type_hints(command, include_extras=True).items():
-        if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-            yield from _options(hint)
-        elif not (typing.get_origin(hint) is Annotated and Positional in hint.__metadata__):
-            yield f"--{name.replace('_', '-')}"
+        nested = dataclasses.is_dataclass(hint) and isinstance(hint, type)
+        fields |= _fields(hint) if nested else {name: hint}
+    return fields
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _is_positional(hint: Any) -> bool:
+    return typing.get_origin(hint) is Annotated and Positional in hint.__metadata__
+
+
+def _is_switch(hint: Any) -> bool:
+    """Returns whether an annotation is `bool`, with or without constraints."""
+    return (hint.__origin__ if typing.get_origin(hint) is Annotated else hint) is bool
 
 
 def _similar(token: str, options: Sequence[str]) -> list[str]:

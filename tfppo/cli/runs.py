@@ -4,12 +4,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from annotated_types import Interval
+from annotated_types import Ge, Interval
 from tyro.conf import Positional, UseAppendAction
 
 from tfppo.cli.startup import import_tensorflow, seconds_since_start, tell_whom_it_waits_for
 from tfppo.errors import UsageError
-from tfppo.settings import Count, CountOrNone, NotNegative, Seed, SeedOrNone, check_fields
+from tfppo.settings import Count, CountOrNone, Seed, SeedOrNone, check_fields
 from tfppo.training import run_folder
 
 
@@ -81,8 +81,10 @@ class Generate:
     """Text to continue. It can be given several times."""
     samples: Count = 1
     """Number of responses per prompt."""
-    temperature: NotNegative = 1.0
-    """Sampling temperature. 0: always the most probable token."""
+    temperature: Annotated[float | None, Ge(0)] = None
+    """Sampling temperature. 0: always the most probable token. None: the temperature of the run."""
+    max_new_tokens: CountOrNone = None
+    """Largest number of tokens of a response. None: the response_length of the run."""
     top_k: CountOrNone = None
     """Samples only from the k most probable tokens. None: from all tokens."""
     top_p: Annotated[float | None, Interval(gt=0, le=1)] = None
@@ -112,6 +114,7 @@ class Generate:
             self.folder,
             list(self.prompt),
             temperature=self.temperature,
+            max_new_tokens=self.max_new_tokens,
             top_k=self.top_k,
             top_p=self.top_p,
             seed=self.seed,

@@ -22,7 +22,7 @@ from tfppo.text.rewards.callables import Reward, checked_scores
 from tfppo.text.sampling import Samples, gumbel_noise, sample
 from tfppo.text.tasks import Task
 
-ROWS = 50  # sequences in a forward pass
+ROWS = 50  # largest number of sequences in a forward pass
 SEED_OFFSET = 1_000_003  # the evaluation's seeds differ from those of training
 
 
@@ -39,13 +39,15 @@ class Responses(NamedTuple):
 class Responder:
     """Samples responses from a language model, and computes the log-probabilities of given responses.
 
-    Prompts are processed in batches of one size, so that each program is compiled only once.
+    The prompts of a call are processed in batches of at most 50, all of one size, so that a program is compiled only
+    once for each size. Prompts behind a prompt in the first batch do not change its response.
 
     Args:
       model: Language model.
       codec: Encodes prompts and decodes responses.
       text: response_length, temperature and stop token.
       mode: Compilation: "xla", "graph" or "eager".
+      response_length: Largest number of tokens of a response; None uses that of `text`.
       temperature: Temperature of the sampling; None uses that of `text`.
       top_k: As in `sampling.sample`.
       top_p: As in `sampling.sample`.
@@ -58,6 +60,7 @@ class Responder:
         text: TextConfig,
         *,
         mode: str = "graph",
+        response_length: int | None = None,
         temperature: float | None = None,
         top_k: int | None = None,
         top_p: float | None = None,
@@ -67,8 +70,8 @@ class Responder:
                 model,
                 ids,
                 lengths,
-                text.response_length,
-                gumbel_noise(seed, ROWS, model.vocabulary_size),
+                text.response_length if response_length is None else response_length,
+                gumbel_noise(seed, ids.shape[0], model.vocabulary_size),
                 stop_condition=stop_condition,
                 temperature=text.temperature if temperature is None else temperature,
                 top_k=top_k,
@@ -275,9 +278,14 @@ def _measure(
 
 
 def _chunks(*arrays: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
-    """Cuts arrays [N, ...] into pieces of ROWS rows; the last row is repeated until the last piece is full."""
+    """Cuts arrays [N, ...] into as few pieces of at most ROWS rows as possible.
+
+    All pieces have the same number of rows. The last row is repeated until the last piece is full.
+    """
     count = len(arrays[0])
-    rows = np.minimum(np.arange(-(-count // ROWS) * ROWS), count - 1).reshape(-1, ROWS)
+    pieces = -(-count // ROWS)
+    size = -(-count // pieces)
+    rows = np.minimum(np.arange(pieces * size), count - 1).reshape(pieces, size)
     for piece in rows:
         yield tuple(array[piece] for array in arrays)
 

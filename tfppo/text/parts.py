@@ -15,8 +15,11 @@ from tfppo.execution.variables import digest, weights_hash
 from tfppo.text.config import TextParts
 from tfppo.text.data.corpus import Domain
 from tfppo.text.models.presets import TOKENIZER_FILE, save_preset
+from tfppo.training import run_folder
 
-OWN_MODEL = Path("model")  # as the setting `preset` of a run: the run's folder keeps the model it started from
+OWN_MODEL = Path(
+    run_folder.OWN_MODEL
+)  # as the setting `preset` of a run: the run's folder keeps the model it started from
 PROBE = (
     "The film's 1st half, in 2026: très bien!\n 你好 🙂 return x[0] += 1;"  # kinds of characters that tokenizers split
 )

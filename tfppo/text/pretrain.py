@@ -50,8 +50,7 @@ def pretrain_run(config: PretrainConfig, name: str | None, runs_dir: Path) -> Pa
     kind = config.model if config.preset is None else config.preset.resolve().name
     model, tokenizer = initial_model(config)  # may raise UsageError, so before anything is written
     run = RunConfig(seed=config.seed, name=name, runs_dir=runs_dir)
-    folder = run_folder.create_run_folder(run, f"pretrain-{kind}")
-    run_folder.write_config(folder, config)
+    folder = run_folder.create_run_folder(run, f"pretrain-{kind}", config, print)
     limit = f"at most {config.epochs} epoch{'s' * (config.epochs != 1)}"
     print(f"{kind}, seed {config.seed}, {limit} -> {folder}", flush=True)
     preset = folder / PRESET
@@ -266,7 +265,7 @@ def fitting(folder: Path, size: int) -> Iterator[None]:
     except (OSError, tf.errors.OpError) as error:
         raise UsageError(
             f"cannot write to {folder} ({files.why_not_written(error)}): check that the folder exists and that its "
-            "disk has free space, then start again"
+            "disk has free space, then start again under another --name"
         ) from None
     finally:
         if not was_on:

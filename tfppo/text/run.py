@@ -1,11 +1,13 @@
 """Text runs from Python: train a run, and generate responses with it."""
 
 import dataclasses
+import math
 from pathlib import Path
 
 import keras
 import keras_hub
 
+from tfppo.settings import check_value
 from tfppo.text.config import TextParts, TextRunConfig
 from tfppo.text.evaluate import Responder
 from tfppo.text.rewards.callables import Reward
@@ -49,7 +51,8 @@ def generate(
     folder: Path,
     prompts: list[str],
     *,
-    temperature: float = 1.0,
+    temperature: float | None = None,
+    max_new_tokens: int | None = None,
     top_k: int | None = None,
     top_p: float | None = None,
     seed: int = 0,
@@ -62,7 +65,8 @@ def generate(
     Args:
       folder: Folder of the run.
       prompts: Texts to respond to.
-      temperature: Divides the logits; 0 always takes the most probable token.
+      temperature: Divides the logits; 0 always takes the most probable token. None uses the temperature of the run.
+      max_new_tokens: Largest number of tokens of a response. None uses the response_length of the run.
       top_k: Samples from the k most probable tokens; None samples from all.
       top_p: Samples from the most probable tokens whose probabilities sum to p; None samples from all.
       seed: Seed of the sampling noise.
@@ -74,11 +78,26 @@ def generate(
       The responses without their prompts, `samples` of them in a row for each prompt.
 
     Raises:
-      UsageError: If the folder is not a run, its checkpoint cannot be read, or a prompt is empty or too long.
+      UsageError: If the folder is not a run, its checkpoint cannot be read, a prompt is empty, or a prompt and the
+        response do not fit into the context.
     """
+    if temperature is not None:
+        check_value("temperature", temperature, "at least 0", lambda value: value >= 0)
     with driver.opened(TEXT, folder, checkpoint, given) as trainer:
         assert isinstance(trainer, TextTrainer)
-        encoded = trainer.encode([prompt for prompt in prompts for _ in range(samples)])
         model, text = trainer.policy.model, trainer.config.text
-        responder = Responder(model, trainer.codec, text, temperature=temperature, top_k=top_k, top_p=top_p)
+        length = text.response_length if max_new_tokens is None else max_new_tokens
+        context = math.inf if model.context_length is None else model.context_length
+        wanted = "at least 1" if length < 1 else f"below the context of {context} tokens, which also holds the prompt"
+        check_value("max_new_tokens", length, wanted, lambda tokens: 1 <= tokens < context)
+        responder = Responder(
+            model,
+            trainer.codec,
+            text,
+            response_length=length,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+        )
+        encoded = trainer.encode([prompt for prompt in prompts for _ in range(samples)], length)
         return responder.respond(encoded, seed).texts

@@ -27,8 +27,6 @@ class SampleTable:
       reference: Responds once.
       reward: Scores the responses.
       seed: Seed of the responses.
-      start: Iteration at which the run starts or resumes. Rows of later iterations are removed from the file, because
-        the resumed run writes them again.
     """
 
     def __init__(
@@ -41,7 +39,6 @@ class SampleTable:
         reference: Responder,
         reward: Reward,
         seed: int,
-        start: int = 0,
     ):
         self._path = path
         self._prompts = prompts
@@ -50,28 +47,38 @@ class SampleTable:
         self._reward = reward
         self._seed = seed
         self._reference = self._answer(reference)
-        kept = []
-        if start > 0 and path.exists():
-            kept = [line for line in whole_lines(path) if json.loads(line)["iteration"] <= start]
-        write_text(path, "".join(kept))
 
-    def write(self, iteration: int) -> str:
-        """Lets the policy respond, and appends a table to the file.
+    def cut_back(self, start: int) -> None:
+        """Removes the rows of later iterations from the file, because a resumed run writes them again.
+
+        Args:
+          start: Iteration at which the run starts or resumes.
+        """
+        kept = []
+        if start > 0 and self._path.exists():
+            kept = [line for line in whole_lines(self._path) if json.loads(line)["iteration"] <= start]
+        write_text(self._path, "".join(kept))
+
+    def sample(self, iteration: int) -> list[dict[str, Any]]:
+        """Lets the policy respond.
 
         Args:
           iteration: Number of iterations done.
 
         Returns:
-          The table as Markdown.
+          The rows of a table.
 
         Raises:
           UsageError: If the reward fails.
         """
-        rows = [
+        return [
             {"iteration": iteration, "prompt": prompt, "reference": old[0], "policy": new[0]}
             | {"reference_score": old[1], "policy_score": new[1]}
             for prompt, old, new in zip(self._prompts, self._reference, self._answer(self._policy), strict=True)
         ]
+
+    def append(self, rows: Sequence[dict[str, Any]]) -> str:
+        """Appends rows to the file, and returns them as a Markdown table."""
         with self._path.open("a") as file:
             file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         return markdown_table(rows)

@@ -239,18 +239,24 @@ class TextTrainer:
           The number and the metrics of each iteration.
         """
         text, start = self.config.text, self.iteration
+        table = self._sample_table(folder / run_folder.SAMPLES)
         with writing(folder):
-            table = self._sample_table(folder / run_folder.SAMPLES, start)
-            if not start:
-                tensorboard.write_text("samples", table.write(0), 0)
+            table.cut_back(start)
+
+        def record(done: int) -> None:
+            rows = table.sample(done)
+            with writing(folder):
+                tensorboard.write_text("samples", table.append(rows), done)
+
+        if not start:
+            record(0)
         for iteration, row in self.iterations():
             done = iteration + 1
             if done % text.sample_interval == 0 or done == text.iterations:
-                with writing(folder):
-                    tensorboard.write_text("samples", table.write(done), done)
+                record(done)
             yield iteration, row
 
-    def _sample_table(self, path: Path, start: int) -> SampleTable:
+    def _sample_table(self, path: Path) -> SampleTable:
         prompts = (self.task.checked_prompts("validation") or self.task.checked_prompts("train"))[:SAMPLES]
         return SampleTable(
             path,
@@ -260,7 +266,6 @@ class TextTrainer:
             reference=Responder(self.reference, self.codec, self.config.text),
             reward=self.reward,
             seed=self.config.run.seed,
-            start=start,
         )
 
     def iterations(self) -> Iterator[tuple[int, Metrics]]:
@@ -364,11 +369,12 @@ class TextTrainer:
     def close(self) -> None:
         """Does nothing: a text run has no environments to close."""
 
-    def encode(self, prompts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    def encode(self, prompts: Sequence[str], max_new_tokens: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Encodes prompts and checks that each fits into the context together with a response.
 
         Args:
           prompts: N texts.
+          max_new_tokens: Largest number of tokens of a response. None uses the setting response_length.
 
         Returns:
           Token ids int32 [N, P], padded on the right, and lengths int32 [N].
@@ -376,8 +382,10 @@ class TextTrainer:
         Raises:
           UsageError: If a prompt is empty, not a text, or too long.
         """
-        context = self.policy.model.context_length
-        return self.codec.encode(prompts, None if context is None else context - self.config.text.response_length)
+        context, length = self.policy.model.context_length, self.config.text.response_length
+        if max_new_tokens is None:
+            return self.codec.encode(prompts, None if context is None else context - length)
+        return self.codec.encode(prompts, None if context is None else context - max_new_tokens, "max_new_tokens")
 
     @property
     def _training_prompts(self) -> tuple[np.ndarray, np.ndarray]:

@@ -9,7 +9,7 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,10 +17,12 @@ import numpy as np
 
 from tfppo.errors import UsageError
 from tfppo.execution.variables import named_variables
+from tfppo.training.run_folder import is_finished, quoted, resume_command
 
 STATE = "state.npz"
 PROGRESS = "progress.json"
 HIDDEN = "."  # prefix of folders that are being written or removed
+MAX_NAMED = 3  # largest number of variables that an error names
 
 
 class Progress(NamedTuple):
@@ -89,20 +91,53 @@ class Checkpoints:
         return sorted((p for p in self._folder.iterdir() if p.name.isdecimal()), key=lambda p: int(p.name))
 
     def restore(self, which: str = "latest") -> Path | None:
-        """Restores a checkpoint.
+        """Restores a checkpoint in order to resume the run.
 
         Args:
           which: "latest", "best" or the number of an iteration.
 
         Returns:
-          The folder of the checkpoint, or None if `which` is "latest" or "best" and there is no checkpoint yet.
+          The folder of the checkpoint, or None if there is no checkpoint yet.
 
         Raises:
           UsageError: If the checkpoint does not exist, is damaged, or does not match the names, shapes and dtypes of
             the state. Nothing is restored then.
         """
+        return self._restore(which, self._advice_to_resume)
+
+    def restore_for_use(self, which: str) -> None:
+        """Restores a checkpoint in order to evaluate, sample from or export its policy.
+
+        Args:
+          which: "latest", "best" or the number of an iteration.
+
+        Raises:
+          UsageError: If there is no checkpoint, or `restore` raises it.
+        """
+        if self._restore(which, self._advice_to_use) is None:
+            folder = self._folder.parent
+            if is_finished(folder):
+                raise without_checkpoints(folder)
+            raise UsageError(
+                f"{self._folder} holds no checkpoint, because the run stopped before its first one: resume the run "
+                f"with: {resume_command(folder)}"
+            )
+
+    def _restore(self, which: str, advice: Callable[[Path], str]) -> Path | None:
+        """Restores a checkpoint.
+
+        Args:
+          which: "latest", "best" or the number of an iteration.
+          advice: Returns what to do if the checkpoint is damaged.
+
+        Returns:
+          The folder of the checkpoint, or None if there is no checkpoint yet.
+
+        Raises:
+          UsageError: As `restore`.
+        """
         paths = self.paths()
-        if not paths and which in ("latest", "best"):
+        if not paths:
             return None
         if which == "latest":
             path = paths[-1]
@@ -114,29 +149,30 @@ class Checkpoints:
                 there = ", ".join(["latest", "best", *(str(int(p.name)) for p in paths)])
                 raise UsageError(f"{self._folder} has no checkpoint {which!r}: choose one of {there}")
         try:
-            read_progress(path)
-            arrays = self._read(path / STATE)
+            arrays = _read(path)
         except Exception as error:  # a damaged file can make the readers raise almost anything
-            raise UsageError(
-                f"checkpoint {path} cannot be read ({_short(error)}): delete it to resume from an older one"
-            ) from None
+            raise UsageError(f"checkpoint {path} cannot be read ({_short(error)}): {advice(path)}") from None
+        self._check(path, arrays)
         for name, array in arrays.items():
             self._variables[name].assign(array)
         return path
 
-    def restore_for_use(self, which: str) -> None:
-        """Restores a checkpoint in order to evaluate, sample from or export its policy.
+    def _advice_to_resume(self, damaged: Path) -> str:
+        paths = self.paths()
+        older = [path for path in paths[: paths.index(damaged)] if _can_be_read(path)]
+        if not older:
+            return "there is no older checkpoint, so restore this one from a copy, or train again under another --name"
+        away = damaged.with_name(f"{damaged.name}-damaged")  # not a number, so it is no checkpoint
+        return (
+            f"to resume from the older checkpoint {older[-1].name}, move it away with: mv {quoted(damaged)} "
+            f"{quoted(away)}"
+        )
 
-        Args:
-          which: "latest", "best" or the number of an iteration.
-
-        Raises:
-          UsageError: If there is no checkpoint, or `restore` raises it.
-        """
-        if self.restore(which) is None:
-            raise UsageError(
-                f"{self._folder} holds no checkpoint, because the run stopped before its first one: resume the run"
-            )
+    def _advice_to_use(self, damaged: Path) -> str:
+        others = [path for path in self.paths() if path != damaged and _can_be_read(path)]
+        if not others:
+            return "there is no other checkpoint, so restore this one from a copy, or train again under another --name"
+        return f"use another checkpoint with --checkpoint {int(others[-1].name)}"
 
     def _path(self, iteration: int) -> Path:
         return self._folder / f"{iteration:06d}"
@@ -154,21 +190,34 @@ class Checkpoints:
         for leftover in self._folder.glob(f"{HIDDEN}*"):
             shutil.rmtree(leftover, ignore_errors=True)
 
-    def _read(self, path: Path) -> dict[str, object]:
-        """Reads all arrays of a checkpoint, before any of them is restored.
+    def _check(self, path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+        """Checks that a checkpoint has the names, shapes and dtypes of the state.
 
         Raises:
-          Exception: If the file is damaged, or its names, shapes and dtypes differ from those of the state.
+          UsageError: If they differ.
         """
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-        kinds = {name: f"{tuple(x.shape)} of {x.dtype}" for name, x in arrays.items()}
-        wanted = {name: f"{tuple(x.shape)} of {x.numpy().dtype}" for name, x in self._variables.items()}
-        for name in sorted({*kinds, *wanted}):
-            if kinds.get(name) != wanted.get(name):
-                there, here = kinds.get(name, "missing"), wanted.get(name, "missing")
-                raise ValueError(f"{name} is {there} in the checkpoint, but {here} in this run")
-        return arrays
+        there = {name: f"{tuple(x.shape)} of {x.dtype}" for name, x in arrays.items()}
+        here = {name: f"{tuple(x.shape)} of {x.numpy().dtype}" for name, x in self._variables.items()}
+        names = [name for name in sorted({*there, *here}) if there.get(name) != here.get(name)]
+        if not names:
+            return
+        named = [
+            f"{name} is {there.get(name, 'missing')} in the checkpoint, but {here.get(name, 'missing')} in this run"
+            for name in names[:MAX_NAMED]
+        ]
+        more = [f"{len(names) - MAX_NAMED} more differ"] if len(names) > MAX_NAMED else []
+        raise UsageError(
+            f"checkpoint {path} does not fit this run ({'; '.join(named + more)}): give the settings and the models "
+            "that the run was trained with, such as its own config.yaml"
+        )
+
+
+def without_checkpoints(folder: Path) -> UsageError:
+    """Returns the error for a finished run that has lost its checkpoints."""
+    return UsageError(
+        f"{folder} is a finished run, but its checkpoints were deleted: restore them from a copy, or train it again "
+        "under another --name"
+    )
 
 
 def read_progress(path: Path) -> Progress:
@@ -186,6 +235,28 @@ def read_progress(path: Path) -> Progress:
     progress = Progress(**json.loads((path / PROGRESS).read_text()))
     sizes = {str(name): int(size) for name, size in progress.sizes.items()}
     return Progress(int(progress.iteration), None if progress.score is None else float(progress.score), sizes)
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    """Reads all arrays of a checkpoint.
+
+    Args:
+      path: Folder of the checkpoint.
+
+    Raises:
+      Exception: If a file is missing or damaged. The kind depends on the damage.
+    """
+    read_progress(path)
+    with np.load(path / STATE, allow_pickle=False) as file:
+        return {name: file[name] for name in file.files}
+
+
+def _can_be_read(path: Path) -> bool:
+    try:
+        _read(path)
+    except Exception:  # as above
+        return False
+    return True
 
 
 def _score(path: Path) -> float:

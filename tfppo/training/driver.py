@@ -204,8 +204,8 @@ def start_run(trainer: Trainer, name: str) -> Iterator[Path | None]:
     if not trainer.replicas.is_chief:
         yield None
         return
-    folder = run_folder.create_run_folder(trainer.config.run, name, trainer.config, trainer.write_parts)
-    with locked(folder):
+    run, config = trainer.config.run, trainer.config
+    with run_folder.new_run_folder(run, name, config, print, trainer.write_parts) as folder:
         yield folder
 
 

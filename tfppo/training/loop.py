@@ -17,7 +17,7 @@ from tfppo.execution.replicas import Replicas
 from tfppo.ppo.learner import PPOLearner
 from tfppo.reporting.tensorboard import cut_back, event_sizes
 from tfppo.reporting.writer import Writer
-from tfppo.training.checkpoints import Checkpoints, read_progress
+from tfppo.training.checkpoints import Checkpoints, read_progress, without_checkpoints
 from tfppo.training.files import why_not_written
 from tfppo.training.pipeline import rollout_dataset, rollouts_one_by_one
 from tfppo.training.run_folder import is_finished, resume_command
@@ -157,9 +157,7 @@ def go_back(folder: Path, checkpoints: Checkpoints) -> Path | None:
     """
     path = checkpoints.restore()
     if path is None and is_finished(folder):
-        raise UsageError(
-            f"{folder} is a finished run, but its checkpoints were deleted: train it again under another --name"
-        )
+        raise without_checkpoints(folder)
     with writing(folder):
         cut_back(folder, {} if path is None else read_progress(path).sizes)
     return path
@@ -170,10 +168,11 @@ def writing(folder: Path | None) -> Iterator[None]:
     """Turns a failure to write to a run's folder during the `with` block into a `UsageError` of one line."""
     try:
         yield
-    except (OSError, tf.errors.OpError) as error:
+    except FILE_ERRORS as error:
+        is_gone = folder is not None and not folder.is_dir()
+        advice = "move the folder back" if is_gone else "free disk space, or correct the permissions of the folder"
         raise UsageError(
-            f"cannot write to {folder} ({why_not_written(error)}): check that the folder exists and that its disk has "
-            f"free space; the latest checkpoint is safe, resume with: {resume_command(folder)}"
+            f"cannot write to {folder} ({why_not_written(error)}): {advice}, then resume with: {resume_command(folder)}"
         ) from None
 
 

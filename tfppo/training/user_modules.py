@@ -37,9 +37,13 @@ def import_named(module_name: str, what: str) -> ModuleType:
     try:
         return importlib.import_module(module_name)
     except (Exception, SystemExit) as error:  # the user's module can raise anything
+        is_missing = isinstance(error, ModuleNotFoundError) and f"{module_name}.".startswith(f"{error.name}.")
+        if is_missing or module_name.startswith("."):
+            advice = "give the dotted name of a module that is installed or in the current folder"
+        else:
+            advice = "correct the module, or install what it imports"
         raise UsageError(
-            f"{what}: module {module_name} cannot be imported ({kind_and_text(error)}): give the dotted name of a "
-            "module that is installed or in the current folder"
+            f"{what}: module {module_name} cannot be imported ({kind_and_text(error)}): {advice}"
         ) from error
 
 

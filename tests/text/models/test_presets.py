@@ -188,6 +188,17 @@ def test_halving_leaves_other_types_and_attributes_alone(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["weights.h5"]
 
 
+def test_the_folder_of_a_run_is_refused_with_the_preset_in_it(presets, tmp_path):
+    folder = presets["gpt2"]
+    (tmp_path / "export").symlink_to(folder)
+    text = refusal(load_preset, tmp_path)
+    assert text.endswith(f"give {tmp_path / 'export'}")
+    load_preset(text.rpartition(" give ")[2])
+    (tmp_path / "export").unlink()
+    (tmp_path / "config.yaml").write_text("text: {}\n")
+    assert refusal(load_preset, tmp_path).endswith(f"write its preset with: tfppo export {tmp_path}")
+
+
 def test_a_folder_that_is_none_or_holds_none_is_refused(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("{}")

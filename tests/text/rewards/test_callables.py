@@ -91,13 +91,26 @@ def test_a_reference_without_its_form_is_refused(reference):
 def test_a_module_that_cannot_be_imported_is_refused_with_the_reason(folder, source, named):
     (folder / "mine_broken.py").write_text(source)
     text = refusal(lambda: load_reward("mine_broken:score"))
-    assert "'mine_broken:score'" in text and named in text
+    assert (
+        "'mine_broken:score'" in text
+        and named in text
+        and text.endswith("correct the module, or install what it imports")
+    )
+    (folder / "mine_broken.py").write_text(
+        "# corrected, and longer than before\ndef score(prompts, responses):\n    return [1.0]\n"
+    )
+    assert load_reward("mine_broken:score")([], []) == [1.0]
 
 
-def test_a_module_that_is_nowhere_is_refused():
-    assert "No module named 'mine_nowhere'" in refusal(lambda: load_reward("mine_nowhere:score"))
-    assert ".py" in refusal(lambda: load_reward("mine_nowhere.py:score"))
-    assert "'.mine:score'" in refusal(lambda: load_reward(".mine:score"))
+def test_a_module_that_is_nowhere_is_refused(folder):
+    text = refusal(lambda: load_reward("mine_nowhere:score"))
+    assert "No module named 'mine_nowhere'" in text
+    for name in ("mine_nowhere.py", ".mine", "mine_nowhere.inner"):
+        assert f"'{name}:score'" in refusal(lambda: load_reward(f"{name}:score"))  # noqa: B023
+        assert "give the dotted name of a module" in refusal(lambda: load_reward(f"{name}:score"))  # noqa: B023
+    assert text.endswith("give the dotted name of a module that is installed or in the current folder")
+    (folder / "mine_nowhere.py").write_text("def score(prompts, responses):\n    return [1.0]\n")
+    assert load_reward("mine_nowhere:score")([], []) == [1.0]
 
 
 def test_what_a_module_does_not_define_is_refused(folder):

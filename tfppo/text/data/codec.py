@@ -60,12 +60,15 @@ class PromptCodec:
             )
         return StopCondition(self.end, ids[0], text.stop_after)
 
-    def encode(self, prompts: Sequence[str], room: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    def encode(
+        self, prompts: Sequence[str], room: int | None = None, limit: str = "response_length"
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Encodes prompts, with the control token before each.
 
         Args:
           prompts: N texts.
           room: Largest number of tokens of a prompt; None allows any.
+          limit: Name of the setting that limits the length of the responses, for the error.
 
         Returns:
           Token ids int32 [N, P], padded on the right, and lengths int32 [N].
@@ -88,7 +91,7 @@ class PromptCodec:
         if room is not None and lengths[longest] > room:
             raise UsageError(
                 f"prompt {longest} ({prompts[longest][:40]!r} ...) has {lengths[longest]} tokens; the context has room "
-                f"for {room} besides the response: shorten the prompt, or lower response_length"
+                f"for {room} besides the response: shorten the prompt, or lower {limit}"
             )
         padded = np.full([len(rows), lengths[longest]], self.pad, np.int32)
         for row, ids in zip(padded, rows, strict=True):

@@ -1,5 +1,6 @@
 """Saving and loading of language models as KerasHub presets: folders with configs, tokenizer and weights."""
 
+import contextlib
 import json
 import warnings
 from importlib import resources
@@ -15,10 +16,12 @@ from tfppo.errors import UsageError
 from tfppo.text.models.backbones import context_length
 from tfppo.text.models.lstm import LSTMLanguageModel
 from tfppo.text.models.vetting import vet_archive, vet_folder
+from tfppo.training import run_folder
 
 LSTM_FILE = "lstm.keras"
 TOKENIZER_FILE = "tokenizer.json"
 WEIGHTS_FILE = "model.weights.h5"
+IN_RUNS = ("preset", run_folder.EXPORT)  # folders of presets in the folders of runs: of pretraining, and exports
 LONGEST = 1024  # sequence length of KerasHub's preprocessor, for a model without a limit
 
 
@@ -83,9 +86,7 @@ def load_preset(folder: Path | str, dtype: str = "float32") -> tuple[keras.Model
     if (folder / LSTM_FILE).exists() and dtype != "float32":
         raise UsageError(f"dtype is {dtype}; {folder} holds an LSTM, which supports only float32: leave dtype out")
     if not (folder / TOKENIZER_FILE).is_file():
-        raise UsageError(
-            f"{folder} is not the folder of a preset ({TOKENIZER_FILE} is missing): make one with tfppo pretrain"
-        )
+        raise UsageError(f"{folder} is not the folder of a preset ({TOKENIZER_FILE} is missing): {_advice_for(folder)}")
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("error", "Skipping nested container")  # Keras' warning about missing weights
@@ -96,6 +97,17 @@ def load_preset(folder: Path | str, dtype: str = "float32") -> tuple[keras.Model
             f"preset {folder} cannot be read ({' '.join(str(error).split())[:200]}); it is damaged or not a language "
             "model: make one with tfppo pretrain"
         ) from error
+
+
+def _advice_for(folder: Path) -> str:
+    """Returns what to do if a folder is not a preset. The user may have given the folder of a run."""
+    for inner in (folder / name for name in IN_RUNS):
+        if (inner / TOKENIZER_FILE).is_file():
+            return f"give {inner}"
+    with contextlib.suppress(UsageError):
+        if run_folder.kind_of(folder) == "text":
+            return f"it is a run, so write its preset with: tfppo export {run_folder.quoted(folder)}"
+    return "make one with tfppo pretrain"
 
 
 def halve_weights(path: Path) -> None:

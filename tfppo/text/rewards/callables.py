@@ -154,7 +154,7 @@ class ScoreScale:
         if wide.size == 0 or not np.isfinite(wide).all():
             raise UsageError(
                 f"scores of the reference policy are {_short(wide.tolist())}; normalization needs at least one score "
-                "and only finite ones: fix the reward, or train with --normalize-scores False"
+                "and only finite ones: fix the reward"
             )
         mean, std = float(wide.mean()), float(wide.std())
         return cls(mean, std if std > ROUNDING * np.abs(wide).max() else 1.0, clip)

@@ -269,8 +269,8 @@ def reward_model_run(config: RewardModelConfig, preset: Path | None, name: str |
     began = time.perf_counter()
     source = default_preset() if preset is None else preset
     language_model, _ = load_preset(source)  # may raise UsageError, so before anything is written
-    folder = run_folder.create_run_folder(RunConfig(seed=config.seed, name=name, runs_dir=runs_dir), "reward-model")
-    run_folder.write_config(folder, config)
+    run = RunConfig(seed=config.seed, name=name, runs_dir=runs_dir)
+    folder = run_folder.create_run_folder(run, "reward-model", config, print)
     print(f"reward model from {source}, seed {config.seed}, {config.epochs} epochs -> {folder}", flush=True)
     with fitting(folder, 4 * language_model.count_params()):
         model = train_reward_model(config, source, verbose=1 if sys.stdout.isatty() else 2)
