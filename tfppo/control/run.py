@@ -4,6 +4,7 @@ from pathlib import Path
 
 from tfppo.control.config import ControlRunConfig
 from tfppo.control.trainer import CONTROL, ControlTrainer
+from tfppo.errors import refusing_exits
 from tfppo.training import driver, run_folder
 
 
@@ -24,6 +25,7 @@ def train(config: ControlRunConfig, name: str | None = None, import_seconds: flo
     return driver.train(ControlTrainer, config, import_seconds, name)
 
 
+@refusing_exits()
 def export(folder: Path, checkpoint: str = "latest", env: str | None = None) -> Path:
     """Exports the policy of a run's checkpoint as a SavedModel; see `export_policy`.
 

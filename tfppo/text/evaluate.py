@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tfppo.errors import UsageError
+from tfppo.errors import UsageError, kind_and_text, shown
 from tfppo.execution.compilation import compiled
 from tfppo.ops.random import fold_in
 from tfppo.text.config import TextConfig
@@ -19,6 +19,7 @@ from tfppo.text.data.tokenizer import control_token
 from tfppo.text.models.language_model import LanguageModel
 from tfppo.text.policy import TokenInputs, response_log_probs
 from tfppo.text.rewards.callables import Reward, checked_scores
+from tfppo.text.rewards.signature import call_with_texts
 from tfppo.text.sampling import Samples, gumbel_noise, sample
 from tfppo.text.tasks import Task
 
@@ -194,13 +195,14 @@ def compare(
     - `distinct_2`: distinct word bigrams over all word bigrams of the responses
     - `length`: mean number of words of a response
     - `domain`: share of texts that the reference policy assigns to the task's domain, or None
-    - `perplexity`: perplexity of the responses under the reference policy, per token
+    - `perplexity`: perplexity of the responses under the reference policy at temperature 1, per token; infinite if a
+      float cannot hold it
     - the metric of the task, under its own name
 
     and once:
 
     - `prompts`: N
-    - `kl`: mean over the policy's responses of `log pi - log pi_ref`, in nats per response
+    - `kl`: mean over the policy's responses of `log pi - log pi_ref` at the temperature of `text`, in nats per response
     - `gain`: increase of the mean score, in standard deviations of the reference policy's scores
 
     Args:
@@ -218,7 +220,7 @@ def compare(
       The numbers, and the responses by model ("reference" and "policy").
 
     Raises:
-      UsageError: If a prompt is invalid or too long, or if the reward fails.
+      UsageError: If a prompt is invalid or too long, or if the reward or the metric of the task fails.
     """
     encoded = codec.encode(prompts)
     judge = Responder(reference, codec, text)
@@ -227,7 +229,9 @@ def compare(
     for done, (name, responder) in enumerate(responders.items()):
         given = responder.respond(encoded, (seed + SEED_OFFSET) % 2**31)
         own, under_reference = (who.total_log_probs(given, text.temperature) for who in (responder, judge))
-        measured[name] = _measure(prompts, given, own, under_reference, judge, task, reward)
+        untempered = under_reference if text.temperature == 1.0 else judge.total_log_probs(given)
+        perplexity = _perplexity(untempered, given.mask)
+        measured[name] = _measure(prompts, given, own - under_reference, perplexity, judge, task, reward)
         texts[name] = given.texts
         progress(done + 1)
     old, new = measured["reference"], measured["policy"]
@@ -239,8 +243,8 @@ def compare(
 def _measure(
     prompts: Sequence[str],
     given: Responses,
-    own: np.ndarray,
-    under_reference: np.ndarray,
+    log_ratio: np.ndarray,
+    perplexity: float,
     reference: Responder,
     task: Task,
     reward: Reward,
@@ -250,8 +254,8 @@ def _measure(
     Args:
       prompts: N prompts.
       given: The responses.
-      own: Log-probabilities [N] of the responses under the model that sampled them.
-      under_reference: Log-probabilities [N] of the responses under the reference policy.
+      log_ratio: Log-probabilities [N] of the responses under this model, minus those under the reference policy.
+      perplexity: Perplexity of the responses under the reference policy.
       reference: The reference policy.
       task: Gives the metric and the domain.
       reward: Scores the responses.
@@ -265,13 +269,38 @@ def _measure(
     return {
         "score": {"mean": float(scores.mean()), "std": float(scores.std())},
         "judge": float(vader_compound(whole).mean()),
-        "kl": float((own - under_reference).mean()),
+        "kl": float(log_ratio.mean()),
         "distinct_2": distinct_2(given.texts),
         "length": mean_words(given.texts),
         "domain": None if domains is None else sum(found == task.domain for found in domains) / len(domains),
-        "perplexity": math.exp(-under_reference.sum() / given.mask.sum()),
-        task.metric: task.measure(list(prompts), given.texts),
+        "perplexity": perplexity,
+        task.metric: _metric_of(task, prompts, given.texts),
     }
+
+
+def _perplexity(log_probs: np.ndarray, mask: np.ndarray) -> float:
+    """Computes the perplexity per token of responses with log-probabilities [N] and tokens [N, R]."""
+    try:
+        return math.exp(-log_probs.sum() / mask.sum())
+    except OverflowError:
+        return math.inf
+
+
+def _metric_of(task: Task, prompts: Sequence[str], texts: Sequence[str]) -> float:
+    """Computes the metric of a task.
+
+    Raises:
+      UsageError: If its function raises an exception or returns something other than a number.
+    """
+    name = f"measure of task {task.name}"
+    try:
+        value = call_with_texts(task.measure, prompts, texts)
+    except (Exception, SystemExit) as error:  # the user's function may raise anything
+        raise UsageError(f"{name} raised {kind_and_text(error)}: fix it") from error
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise UsageError(f"{name} returned {shown(value)}; it must return one number: fix it") from None
 
 
 def _chunks(*arrays: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:

@@ -18,7 +18,7 @@ def train_text(
     import_seconds: float = 0.0,
     *,
     task: Task | None = None,
-    reward: Reward | keras.Model | None = None,
+    reward: Reward | keras.Model | str | None = None,
     model: tuple[keras.Model, keras_hub.models.Tokenizer] | None = None,
 ) -> Path | None:
     """Tunes a language model in a new run, then evaluates it.
@@ -27,7 +27,8 @@ def train_text(
       config: Settings of the run.
       import_seconds: Seconds that imports took before this call, for `evaluation.json`.
       task: Replaces the registered task that the config names.
-      reward: Replaces the reward of the config and of the task.
+      reward: A function of (prompts, responses), its name as "package.module:function", or a Keras model; replaces the
+        reward of the config and of the task.
       model: A Keras language model and its tokenizer, which replace the config's preset.
 
     Returns:

@@ -17,7 +17,7 @@ from tfppo.reporting.console import progress_bar
 from tfppo.reporting.curves import plot_curve, plot_frontier
 from tfppo.reporting.tensorboard import TensorBoardWriter
 from tfppo.settings import with_settings
-from tfppo.text.assembly import make_models, make_reward, training_prompts
+from tfppo.text.assembly import make_models, make_reward, notices, training_prompts
 from tfppo.text.batch import to_batch
 from tfppo.text.config import TextRunConfig
 from tfppo.text.data.codec import PromptCodec
@@ -26,6 +26,7 @@ from tfppo.text.export import export_preset
 from tfppo.text.models.presets import default_preset, load_preset
 from tfppo.text.models.reference import as_language_model
 from tfppo.text.rewards.callables import Reward, as_reward, reward_name
+from tfppo.text.rewards.first_scores import describe_first_scores
 from tfppo.text.rollout import TextCollector, TextRollout
 from tfppo.text.samples import SampleTable
 from tfppo.text.scoring import TextScorer
@@ -48,8 +49,8 @@ class TextTrainer:
     Args:
       config: Settings of the run.
       task: Replaces the registered task that the config names.
-      reward: A function `reward(prompts, responses)` or a Keras model; replaces the reward of the config and of the
-        task.
+      reward: A function `reward(prompts, responses)`, its name as "package.module:function", or a Keras model; replaces
+        the reward of the config and of the task.
       model: A Keras language model and its tokenizer, which replace the config's preset.
 
     Raises:
@@ -62,7 +63,7 @@ class TextTrainer:
         config: TextRunConfig,
         *,
         task: Task | None = None,
-        reward: Reward | keras.Model | None = None,
+        reward: Reward | keras.Model | str | None = None,
         model: tuple[keras.Model, Any] | None = None,
     ):
         run, text, ppo = config.run, config.text, config.ppo
@@ -75,7 +76,7 @@ class TextTrainer:
         self.update_mode = choose_token_compilation(run.compile_update, "update", self.device, trained)
         kept: dict[str, object] = {"compile_rollout": self.rollout_mode, "compile_update": self.update_mode}
         if reward is not None:
-            kept["reward"] = reward_name(as_reward(reward))
+            kept["reward"] = reward if isinstance(reward, str) else reward_name(as_reward(reward))
         if text.preset is not None:  # an absolute path, so that the run can be resumed from any folder
             kept["preset"] = text.preset.resolve()
         self.config = with_settings(config, kept)  # goes into config.yaml, from which a run is resumed
@@ -87,8 +88,10 @@ class TextTrainer:
             self.codec = PromptCodec(tokenizer, self.task.domain)
             self.stop_condition = self.codec.stop_condition(text)
             self.reward = make_reward(self.task, text.reward, reward)
-            self.scorer = TextScorer(self.codec, self.reward, text.score_clip)
-            self.prompts = training_prompts(self.task, self.codec, text, self.policy.model.context_length)
+            prompts = training_prompts(self.task, self.codec, text, self.policy.model.context_length)
+            self.prompts, self.notices = (prompts.token_ids, prompts.lengths), notices(prompts, text)
+            clip = text.score_clip if text.normalize_scores else None
+            self.scorer = TextScorer(self.codec, self.reward, prompts.texts, clip)
             self.learner = PPOLearner(
                 self.policy,
                 ppo,
@@ -113,6 +116,7 @@ class TextTrainer:
                 replicas=self.replicas,
             )
         self.compile_seconds = 0.0
+        self.rollouts_keep_state = True
 
     @property
     def name(self) -> str:
@@ -243,6 +247,8 @@ class TextTrainer:
         """
         began = time.perf_counter()
         text = self.config.text
+        for line in self.notices:
+            print(line, flush=True)
         if self.iteration == 0 and text.normalize_scores:
             self._fit_scale()
         source = prompt_dataset(*self.prompts, text.batch_size, self.config.run.seed)
@@ -340,22 +346,27 @@ class TextTrainer:
     def _text_metrics(self, iteration: Iteration) -> dict[str, float]:
         metrics = iteration.metrics
         coefficient = metrics["schedule/kl_coeff"]
+        penalty = self.config.text.missing_end_penalty * (1.0 - metrics["text/eos_fraction"])
         tokens = metrics["text/response_tokens_mean"] * self.config.text.batch_size
         return {
             "text/kl_coeff": coefficient,
-            "text/reward_mean": metrics["text/score_mean"] - coefficient * metrics["text/kl"],
+            "text/reward_mean": metrics["text/scaled_score_mean"] - penalty - coefficient * metrics["text/kl"],
             "time/tokens_per_s": tokens / iteration.seconds,
         }
 
     def _fit_scale(self) -> None:
-        """Fits the normalization of scores on responses of the policy, which still equals the reference policy."""
+        """Fits the normalization of scores on responses of the policy, which still equals the reference policy.
+
+        It prints what the scores are.
+        """
         batches = prompt_dataset(*self.prompts, self.config.text.batch_size, self.config.run.seed + 1)
         scores = []
         with self.collector.raising_own_errors():
-            for number, (prompts, lengths) in enumerate(batches.take(SCALE_ROLLOUTS)):
+            for number, (prompts, lengths, indices) in enumerate(batches.take(SCALE_ROLLOUTS)):
                 samples = self.collector.sample_responses(tf.constant(-1 - number, tf.int64), prompts, lengths)
-                scores.append(self.collector.score_responses(prompts, lengths, samples)[0].numpy())
+                scores.append(self.collector.score_responses(indices, samples)[0].numpy())
         self.scorer.fit_scale(np.concatenate(scores))
+        print(describe_first_scores(np.concatenate(scores)), flush=True)
 
 
 TEXT = Application("text", TextRunConfig, "reward", TextTrainer)

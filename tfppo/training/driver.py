@@ -8,6 +8,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
+from tfppo.errors import refusing_exits
 from tfppo.execution.devices import apply_execution_settings
 from tfppo.execution.variables import weights_hash
 from tfppo.reporting.console import ConsoleWriter
@@ -26,6 +27,7 @@ from tfppo.training.trainer import Application, C, Evaluation, Trainer
 T = TypeVar("T", bound=Trainer)
 
 
+@refusing_exits()
 def train(
     make_trainer: Callable[[C], Trainer], config: C, import_seconds: float = 0.0, name: str | None = None
 ) -> Path | None:
@@ -48,6 +50,7 @@ def train(
         return _run(trainer, folder, timer)
 
 
+@refusing_exits()
 def resume(
     application: Application[C], folder: Path, import_seconds: float = 0.0, named: str | None = None
 ) -> Path | None:
@@ -73,6 +76,7 @@ def resume(
         return _run(trainer, own, timer)
 
 
+@refusing_exits()
 def evaluate(
     application: Application[C],
     folder: Path,

@@ -9,6 +9,7 @@ from typing import Any
 from tfppo.errors import UsageError
 from tfppo.text.data.corpus import DOMAINS, SPLITS, Domain, Split, sentences
 from tfppo.text.rewards.callables import Reward
+from tfppo.text.rewards.signature import check_signature
 
 MIN_WORDS = 8  # shorter sentences give no prompt
 PROMPT_WORDS = (2, 3, 4, 5)
@@ -27,7 +28,7 @@ class Task:
     make_reward: Callable[[], Reward]
     """Makes the reward function. If the reward needs a model, it is loaded here and not before."""
     measure: Callable[[list[str], list[str]], float]
-    """Computes the metric of the task, a mean over at least one prompt with its response."""
+    """Computes the metric of the task from prompts and responses: a mean over at least one response."""
     metric: str
     """Name of the metric in `evaluation.json`."""
     target: float
@@ -47,6 +48,7 @@ class Task:
             raise UsageError(
                 f"domain of task {self.name} is {self.domain!r}; it must be one of {', '.join(DOMAINS)}, or None"
             )
+        check_signature(self.measure, f"measure of task {self.name}")
 
 
 _TASKS: dict[str, Task] = {}
