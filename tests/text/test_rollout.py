@@ -51,8 +51,8 @@ def prompts(prompts):
 class Parts:
     """A policy, a reference policy of the same class, and their collector.
 
-    `scorer` gets the indices of the prompts, and the responses as lists of tokens without padding. Scaled scores are half
-    the raw ones.
+    `scorer` gets the indices of the prompts, and the responses as lists of tokens without padding. Half of its scores
+    are the scaled scores.
     """
 
     def __init__(self, model, other=None, scorer=score, mode="eager", chunk=B, seed=0, beta=BETA, **settings):

@@ -100,7 +100,7 @@ def test_scores_are_those_of_the_reward_and_the_scaled_ones_those_that_are_maxim
     folder, out = any_finished
     with np.load(folder / run_folder.CHECKPOINTS / "000003" / "state.npz") as state:
         mean, std = (float(state[name]) for name in sorted(state.files) if name.startswith("score_scale"))
-    assert f"scores of 32 responses before training: mean {mean:.4g}, standard deviation {std:.4g}, from -1 to " in out
+    assert f"scores of 32 responses before training: mean {mean:.4g}, standard deviation {std:.4g}, from " in out
     for row in rows_of(folder):
         raw, scaled, kl, coefficient = (
             float(row[f"text/{name}"]) for name in ("score_mean", "scaled_score_mean", "kl", "kl_coeff")
@@ -144,7 +144,8 @@ def test_scores_that_are_not_normalized_are_not_clipped(preset, tmp_path, capsys
     trainer = TextTrainer(config, reward=lambda prompts, responses: [50.0] * len(responses))
     ((_, row),) = trainer.iterations()
     assert row["text/score_mean"] == row["text/scaled_score_mean"] == 50.0
-    assert capsys.readouterr().out == "score_clip 3 is not used, because normalize_scores is False\n"
+    lines = capsys.readouterr().out.splitlines()
+    assert "score_clip 3 is not used, because normalize_scores is False" in lines and "scores of" not in "".join(lines)
 
 
 def test_the_evaluation_has_the_numbers_of_the_design(finished):
