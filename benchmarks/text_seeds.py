@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from tfppo.cli.startup import import_tensorflow
 
 RESULTS = Path(__file__).parent / "results"
-SCORE, KL = "text/score_mean", "text/kl"
+SCORE, KL = "text/scaled_score_mean", "text/kl"  # the unit is a standard deviation of the reference's scores
 SHOWN = {
     "score": "score",
     "judge": "VADER compound",
@@ -76,8 +76,9 @@ def write_table(task: str, evaluations: list[dict], path: Path) -> None:
     for e in evaluations:
         cells = []
         for name in shown:
-            old, new = (v["mean"] if isinstance(v, dict) else v for v in (e[name]["reference"], e[name]["policy"]))
-            cells.append("-" if old is None else f"{old:.3g} → {new:.3g}")
+            pair = [v["mean"] if isinstance(v, dict) else v for v in (e[name]["reference"], e[name]["policy"])]
+            known = any(value is not None for value in pair)  # None stands for a number that is not finite
+            cells.append(" → ".join("inf" if v is None else f"{v:.3g}" for v in pair) if known else "-")
         lines.append(
             f"| {e['seed']} | {e['gain']:+.2f} | {e['kl']:.2f} | {' | '.join(cells)} | {e['seconds']['total']:.0f} |"
         )
@@ -93,7 +94,7 @@ def draw(task: str, evaluations: list[dict], path: Path) -> None:
     figure = Figure(figsize=(7, 5), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(2, 1, sharex=True)
-    for axes, column, label in zip(panels, (SCORE, KL), ("score", "KL to the reference, nats"), strict=True):
+    for axes, column, label in zip(panels, (SCORE, KL), ("normalized score", "KL to the reference, nats"), strict=True):
         for e in evaluations:
             axes.plot(e["curves"][column], color="#e8710a", alpha=0.6, linewidth=1.3)
         axes.set_ylabel(label)

@@ -58,12 +58,14 @@ def run_tfppo(carry: str, iterations: int, warmup: int, sampling: str, mode: str
     def reward(token_ids):
         return tf.linalg.matvec(reward_model.hidden_states(token_ids)[:, -1], head)
 
-    def score(prompts, prompt_lengths, responses, mask, rows):
+    prompts = np.random.default_rng(0).integers(0, VOCABULARY, [4 * BATCH, PROMPT]).astype(np.int32)
+
+    def score(prompt_indices, responses, mask, rows):
         if carry == "shared":
             scores = np.array([len(set(response)) for response in responses.tolist()], np.float32)
         else:
-            scores = reward(tf.constant(np.concatenate([prompts, responses], axis=1))).numpy()
-        return [scores, np.zeros([]), np.zeros([])]  # no text metrics, because there are no texts
+            scores = reward(tf.constant(np.concatenate([prompts[prompt_indices], responses], axis=1))).numpy()
+        return [scores, scores, np.zeros([]), np.zeros([])]  # no text metrics, because there are no texts
 
     # No token ends a response, so every response has the full length.
     total = warmup + iterations
@@ -79,7 +81,6 @@ def run_tfppo(carry: str, iterations: int, warmup: int, sampling: str, mode: str
         sampling_mode=sampling,
         mode=mode,
     )
-    prompts = np.random.default_rng(0).integers(0, VOCABULARY, [4 * BATCH, PROMPT]).astype(np.int32)
     source = prompt_dataset(prompts, np.full(len(prompts), PROMPT, np.int32), BATCH, seed=0)
     began = time.perf_counter()
     seconds = []

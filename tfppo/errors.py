@@ -2,6 +2,8 @@
 
 import reprlib
 import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 LONGEST = 300  # the most characters of a value or of another message that an error quotes
 
@@ -33,6 +35,21 @@ def kind_and_text(error: BaseException) -> str:
     """Returns the type and the text of an exception as one line, for example `RuntimeError: the motor is hot`."""
     text = " ".join(str(error).split())[:LONGEST]
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+@contextmanager
+def refusing_exits() -> Iterator[None]:
+    """Turns `sys.exit` in code of the user, such as an environment, into a `UsageError` during the `with` block.
+
+    It is also a decorator of functions that run such code.
+    """
+    try:
+        yield
+    except SystemExit as error:
+        raise UsageError(
+            f"code of this run (its environment, reward or task) raised {kind_and_text(error)}; it must not end the "
+            "process: remove the call of sys.exit"
+        ) from error
 
 
 def shown(value: object) -> str:

@@ -142,6 +142,21 @@ def test_text_has_its_score_and_its_kl_over_iterations(make_run, drawn, tmp_path
     assert score.get_title() == "sentiment"
 
 
+@pytest.mark.fault(
+    "`tfppo plot` gets text runs of version 0.2 and later ones, whose scores have other units", "A one-line error."
+)
+def test_normalized_and_raw_scores_are_not_drawn_in_one_picture(make_run, drawn, tmp_path):
+    old, new = (make_run(name, [(0, 0.5, 0.0)], make=make_text_config) for name in ("old", "new"))
+    (new / run_folder.METRICS).write_text("iteration,text/score_mean,text/scaled_score_mean,text/kl\n0,7,0.5,0\n")
+    for folders in ([old, new], [new, old]):
+        text = refusal(plot_runs, folders, tmp_path / "plot.png")
+        assert text.startswith(f"{old} has the normalized scores") and f"{new} has raw scores" in text
+    plot_runs([old, new], tmp_path / "plot.png", "text/kl")
+    plot_runs([old], tmp_path / "plot.png")
+    plot_runs([new], tmp_path / "plot.png")
+    assert len(drawn) == 3
+
+
 def test_any_column_can_be_drawn(make_run, drawn, tmp_path):
     plot_runs([make_run("a", [(7, 1.0), (9, 2.0)])], tmp_path / "plot.png", "iteration")
     np.testing.assert_array_equal(drawn[0].axes[0].lines[0].get_xydata(), [[7, 0], [9, 1]])

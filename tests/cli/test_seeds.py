@@ -153,6 +153,8 @@ def test_text_has_a_table_of_its_own(training, monkeypatch, capsys):
     out = capsys.readouterr().out
     assert all(words in out for words in ("gain over 1 seeds: 2.00, inter", "KL over", "9.50", "score over", "1.50"))
     assert "env steps" not in out and "greedy" not in out
+    training([evaluation | {"kl": None}], make_text_config())  # null in evaluation.json: it was not finite
+    assert "KL over 1 seeds: nan" in capsys.readouterr().out
 
 
 def test_the_picture_shows_all_runs_and_takes_no_others_place(training, tmp_path, monkeypatch):

@@ -77,19 +77,24 @@ class MotorError(Exception):
 class Failing(Counting):
     """An environment that fails after some steps."""
 
-    def __init__(self, working_steps):
+    def __init__(self, working_steps, error=None):
         super().__init__()
         self.working_steps = working_steps
+        self.error = error or MotorError("the motor is hot")
 
     def step(self, action):
         if len(self.actions) == self.working_steps:
-            raise MotorError("the motor is hot")
+            raise self.error
         return super().step(action)
 
 
 gymnasium.register("Counting-v0", Counting, disable_env_checker=True)
 gymnasium.register("FailingAtOnce-v0", Failing, disable_env_checker=True, kwargs={"working_steps": 0})
 gymnasium.register("FailingLater-v0", Failing, disable_env_checker=True, kwargs={"working_steps": 3})
+gymnasium.register("Exiting-v0", Failing, disable_env_checker=True, kwargs={"working_steps": 3, "error": SystemExit(3)})
+gymnasium.register(
+    "Interrupting-v0", Failing, disable_env_checker=True, kwargs={"working_steps": 3, "error": KeyboardInterrupt()}
+)
 gymnasium.register("Uninstalled-v0", "no_such_package_of_environments:Env")
 
 

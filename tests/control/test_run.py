@@ -627,6 +627,33 @@ def test_a_run_whose_folder_is_lost_ends_in_one_line(tmp_path, at):
     assert not folder.exists()  # nothing is written into a folder that is not a run
 
 
+@pytest.mark.fault("An environment calls `sys.exit`", "A one-line error. The latest checkpoint stays.")
+@pytest.mark.parametrize("vectorization", ["sync", pytest.param("async", marks=pytest.mark.slow)])
+def test_an_environment_that_exits_ends_the_run_in_one_line(tmp_path, vectorization):
+    config = tiny(tmp_path, iterations=1, env="Exiting-v0", vectorization=vectorization)
+    with pytest.raises(UsageError) as caught:
+        run.train(config)
+    assert len(str(caught.value).splitlines()) == 1
+    assert vectorization == "async" or "raised SystemExit: 3; it must not end the process" in str(caught.value)
+
+
+def test_an_environment_that_exits_in_the_evaluation_does_so_too(tmp_path, monkeypatch):
+    folder = run.train(tiny(tmp_path, iterations=1, env="Counting-v0", vectorization="sync", eval_episodes=0))
+    monkeypatch.setattr(trainer.ControlTrainer, "judge", lambda *_: sys.exit("enough"))
+    with pytest.raises(UsageError, match="raised SystemExit: enough; it must not end the process"):
+        driver.evaluate(trainer.CONTROL, folder, 1)
+
+
+@pytest.mark.fault(
+    "An environment raises KeyboardInterrupt", "A line gives the command to resume. The latest checkpoint stays."
+)
+@pytest.mark.parametrize("vectorization", ["sync", pytest.param("async", marks=pytest.mark.slow)])
+def test_an_environment_that_interrupts_stops_the_run_like_ctrl_c(tmp_path, vectorization):
+    with pytest.raises(KeyboardInterrupt) as caught:
+        run.train(tiny(tmp_path, iterations=1, env="Interrupting-v0", vectorization=vectorization))
+    assert str(caught.value) == f"resume with: tfppo resume {tmp_path / 'Interrupting-v0-seed3'}"
+
+
 def test_environments_are_closed_whatever_happens(tmp_path, at):
     closed = {}
 

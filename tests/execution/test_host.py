@@ -42,6 +42,18 @@ def test_its_own_exception_is_raised_again(host, program):
         program(tf.constant([1.0, -1.0]))
 
 
+@pytest.mark.parametrize("stop", [SystemExit(3), KeyboardInterrupt()])
+def test_exit_and_ctrl_c_reach_the_caller(stop):
+    def stopping(x):
+        raise stop
+
+    host = HostFunction(stopping)
+    rows = iter(tf.data.Dataset.from_tensors([1.0, 2.0]).map(lambda x: host([x], SPECS)))
+    with pytest.raises(type(stop)) as caught, host.reraising():
+        next(rows)
+    assert caught.value is stop
+
+
 def test_its_own_exception_comes_through_tf_data(host):
     dataset = tf.data.Dataset.from_tensor_slices([[1.0, 2.0], [1.0, -2.0]]).map(lambda x: host([x], SPECS))
     rows = iter(dataset)

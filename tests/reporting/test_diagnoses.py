@@ -88,6 +88,19 @@ def test_a_score_that_never_moved_is_told_of_but_not_one_that_has_arrived(told):
     assert told({"score": 20.0}, *[{"score": 500.0}] * 60) == []
 
 
+@pytest.mark.fault("Every response of a text run is empty", "One line is printed, once.")
+def test_responses_that_are_all_empty_are_told_of(told):
+    empty = {"text/response_tokens_mean": 1.0, "text/eos_fraction": 1.0, "text/response_length_mean": 0.0}
+    (line,) = told({}, empty, empty)
+    assert line.startswith("iteration 2: every response is empty, because the policy ends it at once")
+    for other in (
+        {"text/response_tokens_mean": 1.02},  # one response is longer
+        {"text/eos_fraction": 0.98},  # one response is a token that does not end it
+        {"text/response_length_mean": 0.02},  # the stop token is a word
+    ):
+        assert told(empty | other) == []
+
+
 def test_skipped_updates_are_told_of_by_name_and_not_those_of_before_a_resume(told):
     guard = SimpleNamespace(skipped=Guard().skipped, culprit=Quantity.REWARD)
     rows = [{"guard/skipped_updates": float(count)} for count in (0, 1, 2, 2)]

@@ -70,6 +70,19 @@ def test_csv_of_an_older_version_goes_on_with_what_has_become_a_metric_since(tmp
     assert [r[STEPS] for r in rows] == ["nan", "nan", "96", "128"]
 
 
+def test_csv_of_version_0_2_gets_its_normalized_scores_under_their_present_name(tmp_path):
+    path, raw, std, scaled = tmp_path / "metrics.csv", "text/score_mean", "text/score_std", "text/scaled_score_mean"
+    path.write_text(f"iteration,{raw},{std},text/kl\n0,-0.5,1.5,0.25\n1,9,9,9\n")
+    for start in (1, 2):  # a run that is resumed twice
+        writer = CsvWriter(path, start)
+        writer.write(start, {raw: 7.0, std: 2.0, scaled: 0.5, "text/kl": 1.0})
+        writer.close()
+    rows = read_rows(path)
+    assert [r[scaled] for r in rows] == ["-0.5", "0.5", "0.5"]
+    assert [r[raw] for r in rows] == ["nan", "7", "7"] and [r[std] for r in rows] == ["nan", "2", "2"]
+    assert [r["text/kl"] for r in rows] == ["0.25", "1", "1"]
+
+
 @pytest.mark.parametrize("value", [0.0, -1.0, math.pi, 1e-8, 123456.0, 1e30, math.inf, 12_345_678.0, 16_777_215.0])
 def test_csv_keeps_what_float32_holds(tmp_path, value):
     writer = CsvWriter(tmp_path / "metrics.csv")

@@ -1,10 +1,13 @@
 """Evaluation of a policy and its reference policy, and the quality of the included language model."""
 
+import math
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from support.refusal import refusal
 
 from tfppo.ops.random import fold_in
 from tfppo.text import evaluate
@@ -12,7 +15,7 @@ from tfppo.text.config import TextConfig
 from tfppo.text.data.codec import PromptCodec
 from tfppo.text.data.corpus import DOMAINS, sentences
 from tfppo.text.data.likelihood import nats_per_character
-from tfppo.text.evaluate import ROWS, Responder, compare, most_likely_domains
+from tfppo.text.evaluate import ROWS, Responder, compare, describe, most_likely_domains
 from tfppo.text.models.presets import default_preset, load_preset
 from tfppo.text.models.reference import as_language_model, copy_of
 from tfppo.text.sampling import Samples, gumbel_noise, sample
@@ -111,6 +114,54 @@ def test_a_model_beside_itself_gains_nothing_and_one_with_other_weights_has_a_kl
     moved, _ = compare(prompts, 1, policy=other, **parts, progress=done.append)
     assert moved["kl"] > 0.05 and done == [1, 2]
     assert moved["perplexity"]["policy"] != moved["perplexity"]["reference"]
+
+
+def test_the_perplexity_is_that_of_temperature_1_and_the_kl_that_of_the_run(tiny):
+    model, codec = tiny
+    task, prompts = get_task("length"), get_task("length").prompts("test")[:20]
+    sharp = copy_of(model)
+    for weight in sharp.trainable_variables:
+        weight.assign(1.5 * weight)
+    text = TextConfig(response_length=6, temperature=0.5)
+    parts = {"reference": model, "codec": codec, "task": task, "reward": task.make_reward(), "text": text}
+    result, _ = compare(prompts, 1, policy=sharp, **parts)
+    judge, policy = Responder(model, codec, text), Responder(sharp, codec, text)
+    given = policy.respond(codec.encode(prompts), 1 + 1_000_003)
+    expected = math.exp(-judge.total_log_probs(given, 1.0).sum() / given.mask.sum())
+    assert result["perplexity"]["policy"] == pytest.approx(expected, rel=1e-5)
+    assert result["perplexity"]["policy"] != pytest.approx(
+        math.exp(-judge.total_log_probs(given, 0.5).sum() / given.mask.sum()), rel=1e-3
+    )
+    log_ratio = policy.total_log_probs(given, 0.5) - judge.total_log_probs(given, 0.5)
+    assert result["kl"] == pytest.approx(log_ratio.mean(), rel=1e-4)
+
+
+def test_a_perplexity_that_no_float_can_hold_is_infinite(tiny, monkeypatch):
+    model, codec = tiny
+    task, prompts = get_task("length"), get_task("length").prompts("test")[:2]
+    monkeypatch.setattr(Responder, "total_log_probs", lambda self, given, temperature=1.0: np.float32([-1e5, -2e5]))
+    parts = {"reference": model, "codec": codec, "task": task, "reward": task.make_reward(), "text": TEXT}
+    result, _ = compare(prompts, 1, policy=model, **parts)
+    assert result["perplexity"] == {"reference": math.inf, "policy": math.inf} and result["kl"] == 0.0
+    assert "inf" in describe(result | {"weights": "a"})
+
+
+@pytest.mark.fault("The measure of a task raises an exception or returns no number", "A one-line error names the task.")
+def test_a_measure_that_fails_is_refused_in_one_line(tiny):
+    model, codec = tiny
+    prompts = get_task("length").prompts("test")[:2]
+
+    def exits(responses, prompts):
+        assert prompts == get_task("length").prompts("test")[:2]
+        raise SystemExit(3)
+
+    for measure, words in [
+        (exits, "measure of task length raised SystemExit: 3: fix it"),
+        (lambda prompts, responses: None, "measure of task length returned None; it must return one number"),
+    ]:
+        task = replace(get_task("length"), measure=measure)
+        parts = {"reference": model, "codec": codec, "task": task, "reward": task.make_reward(), "text": TEXT}
+        assert refusal(lambda parts=parts: compare(prompts, 1, policy=model, **parts)).startswith(words)
 
 
 @pytest.mark.slow

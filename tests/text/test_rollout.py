@@ -30,13 +30,19 @@ def text_config(**settings):
 
 
 def score(prompts, responses):
-    """Gives different texts different scores."""
+    """Gives different responses, and responses to different prompts, different scores."""
     pairs = zip(prompts, responses, strict=True)
-    return np.array([0.3 * len(r) - 0.1 * len(p) + (sum(r) + sum(p)) % 5 for p, r in pairs], float)
+    return np.array([0.3 * len(r) - 0.1 * p + (sum(r) + p) % 5 for p, r in pairs], float)
 
 
 def number(k):
     return tf.constant(k, tf.int64)
+
+
+@pytest.fixture(scope="module")
+def prompts(prompts):
+    """Prompts, their lengths and their indices, as in a batch of `prompt_dataset`."""
+    return *prompts, tf.range(10, 10 + B)
 
 
 # ----- Collecting
@@ -45,7 +51,8 @@ def number(k):
 class Parts:
     """A policy, a reference policy of the same class, and their collector.
 
-    `scorer` gets lists of tokens without padding.
+    `scorer` gets the indices of the prompts, and the responses as lists of tokens without padding. Half of its scores
+    are the scaled scores.
     """
 
     def __init__(self, model, other=None, scorer=score, mode="eager", chunk=B, seed=0, beta=BETA, **settings):
@@ -68,13 +75,13 @@ class Parts:
         prepare = lambda rollout: to_batch(rollout, self.text, ppo)  # noqa: E731
         return PPOLearner(self.policy, ppo, num_iterations, prepare=prepare, mode=mode)
 
-    def score(self, prompts, prompt_lengths, responses, mask, rows):
+    def score(self, prompt_indices, responses, mask, rows):
         """Scores on the host, and returns two made-up metrics of the texts."""
-        asked = [prompts[row, : prompt_lengths[row]].tolist() for row in rows]
+        asked = prompt_indices[rows].tolist()
         answers = [responses[row, mask[row]].tolist() for row in rows]
         self.given.append((asked, answers))
         scores = np.asarray(self.scorer(asked, answers), np.float32)
-        return [scores, np.array(len(mask), np.float64), np.array(1 / 3, np.float64)]
+        return [scores, scores / 2, np.array(len(mask), np.float64), np.array(1 / 3, np.float64)]
 
 
 def set_head(policy):
@@ -107,7 +114,7 @@ def test_a_rollout_is_what_policy_and_reference_say_of_the_responses(parts, roll
 
 
 def test_responses_are_where_their_prompts_end(rollout, prompts):
-    tokens, lengths = (x.numpy() for x in prompts)
+    tokens, lengths = (x.numpy() for x in prompts[:2])
     for n, length in enumerate(lengths):
         row, kept = rollout.token_ids[n].numpy(), rollout.responses[n].numpy()[rollout.mask[n]].tolist()
         assert row.tolist() == tokens[n, :length].tolist() + kept + [0] * (len(row) - length - len(kept))
@@ -130,20 +137,22 @@ def test_the_scorer_is_given_tokens_without_padding_once(shared_model, prompts):
     parts = Parts(shared_model("gpt2"))
     rollout = parts.collector.collect(number(0), *prompts)
     ((given_prompts, responses),) = parts.given
-    assert given_prompts == [row[:n].tolist() for row, n in zip(prompts[0].numpy(), prompts[1].numpy(), strict=True)]
+    assert given_prompts == prompts[2].numpy().tolist() == rollout.prompt_indices.numpy().tolist()
     pairs = zip(rollout.responses.numpy(), rollout.mask.numpy(), strict=True)
     assert responses == [row[kept].tolist() for row, kept in pairs]
     assert any(row[-1] == END for row in responses) and len(set(map(len, responses))) > 1
-    np.testing.assert_allclose(rollout.scores, score(given_prompts, responses), rtol=1e-6)
-    assert rollout.scores.dtype == tf.float32
+    np.testing.assert_allclose(rollout.raw_scores, score(given_prompts, responses), rtol=1e-6)
+    np.testing.assert_array_equal(rollout.scores, rollout.raw_scores / 2)
+    assert rollout.scores.dtype == rollout.raw_scores.dtype == tf.float32
 
 
 def test_metrics_are_means_over_responses(rollout):
     mask, count = rollout.mask.numpy(), rollout.mask.numpy().sum(axis=1)
     log_ratio = (rollout.log_probs - rollout.reference_log_probs).numpy()
     expected = {
-        "text/score_mean": np.mean(rollout.scores),
-        "text/score_std": np.std(rollout.scores),
+        "text/score_mean": np.mean(rollout.raw_scores),
+        "text/score_std": np.std(rollout.raw_scores),
+        "text/scaled_score_mean": np.mean(rollout.raw_scores) / 2,
         "text/kl": np.mean([row[kept].sum() for row, kept in zip(log_ratio, mask, strict=True)]),
         "text/response_tokens_mean": count.mean(),
         "text/eos_fraction": np.mean(rollout.ended),
@@ -199,7 +208,7 @@ def test_the_size_of_the_chunks_changes_nothing(shared_model, parts, rollout, pr
     pieces = cut.collector.collect(number(3), *prompts)
     for name in ("responses", "mask"):
         np.testing.assert_array_equal(getattr(pieces, name), getattr(rollout, name))
-    for name in ("log_probs", "reference_log_probs", "values", "scores"):
+    for name in ("log_probs", "reference_log_probs", "values", "scores", "raw_scores"):
         np.testing.assert_allclose(getattr(pieces, name), getattr(rollout, name), atol=1e-5)
 
 
@@ -367,7 +376,7 @@ def test_three_iterations_of_one_program(make_model, prompts, kind, mode):
     before = model.model.get_weights()
     parts = Parts(model, mode=mode, chunk=4)
     learner = parts.learner(replace(PPO, num_micro_batches=2, learning_rate=0.01), 4, mode)
-    source = prompt_dataset(*prompts, B, seed=0)
+    source = prompt_dataset(*prompts[:2], B, seed=0)
     rows = []
     for rollout in rollout_dataset(parts.collector.collect, source=source).take(3):
         rows.append({k: float(v) for k, v in {**rollout.metrics, **learner.update(rollout)}.items()})
@@ -385,7 +394,7 @@ def test_three_iterations_of_one_program(make_model, prompts, kind, mode):
 @pytest.mark.slow
 def test_a_policy_learns_what_is_rewarded(make_model, prompts):
     """The share of token 7 rises from 1/20 to most of a response; a large KL coefficient keeps the KL smaller."""
-    many = [tf.repeat(x, 4, axis=0) for x in prompts]
+    many = [tf.repeat(x, 4, axis=0) for x in prompts[:2]]
     runs = []
     for beta in (0.01, 1.0):
         model = make_model("gpt2", num_layers=1)

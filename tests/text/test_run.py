@@ -24,8 +24,10 @@ from tfppo.text import trainer as text_trainer
 from tfppo.text.config import TextRunConfig, make_text_config
 from tfppo.text.tasks import get_task
 from tfppo.text.tasks.length import length_reward
-from tfppo.text.trainer import TEXT
+from tfppo.text.trainer import TEXT, TextTrainer
 from tfppo.training import driver, run_folder
+from tfppo.training.loop import Iteration
+from tfppo.training.pipeline import prompt_dataset
 
 
 def tiny(folder, preset, **settings):
@@ -93,6 +95,58 @@ def test_a_run_leaves_everything_behind_that_the_design_names(any_finished):
     assert float(rows[2]["text/kl"]) != 0.0
     assert all(float(row["text/sampler_gap"]) < 1e-4 for row in rows)
     assert "held-out prompts" in out and "tensorboard --logdir" in out
+
+
+def test_scores_are_those_of_the_reward_and_the_scaled_ones_those_that_are_maximized(any_finished):
+    folder, out = any_finished
+    with np.load(folder / run_folder.CHECKPOINTS / "000003" / "state.npz") as state:
+        mean, std = (float(state[name]) for name in sorted(state.files) if name.startswith("score_scale"))
+    assert f"scores of 32 responses before training: mean {mean:.4g}, standard deviation {std:.4g}, from " in out
+    for row in rows_of(folder):
+        raw, scaled, kl, coefficient = (
+            float(row[f"text/{name}"]) for name in ("score_mean", "scaled_score_mean", "kl", "kl_coeff")
+        )
+        assert -1 <= raw <= 1 and 0 < float(row["text/score_std"]) < 1
+        assert scaled == pytest.approx((raw - mean) / std, abs=1e-4)
+        assert float(row["text/reward_mean"]) == pytest.approx(scaled - coefficient * kl, abs=1e-4)
+
+
+@pytest.mark.parametrize("kl_in", ["reward", "loss"])
+def test_the_reward_that_selects_the_best_checkpoint_has_the_penalty_for_a_missing_end(preset, tmp_path, kl_in):
+    trainer = TextTrainer(tiny(tmp_path, preset, missing_end_penalty=2.0, kl_in=kl_in))
+    metrics = {"schedule/kl_coeff": 0.1, "text/kl": 5.0, "text/scaled_score_mean": 4.0, "text/score_mean": 99.0}
+    metrics |= {"text/eos_fraction": 0.75, "text/response_tokens_mean": 3.0}
+    row = trainer._text_metrics(Iteration(0, metrics, 1.0))
+    assert row[trainer.display.best] == pytest.approx(4.0 - 2.0 * 0.25 - 0.1 * 5.0)
+
+
+def test_the_reward_gets_the_prompts_of_the_task_and_long_ones_are_left_out(preset, tmp_path, capsys):
+    prompts = ["A plot", "long " * 20, "A <|movie|> film", "It", "very long " * 20, "This  is", "Who", "The", "See"]
+    asked = []
+
+    def reward(responses, prompts):
+        asked.append(prompts)
+        return [float(len(response)) for response in responses]
+
+    task = dataclasses.replace(get_task("length"), prompts=lambda split: prompts, make_reward=lambda: reward)
+    trainer = TextTrainer(tiny(tmp_path, preset, iterations=1, batch_size=4), task=task)
+    list(trainer.iterations())
+    assert capsys.readouterr().out.startswith("2 of 9 training prompts have more than 12 tokens and are left out\n")
+    assert len(asked) == 5
+    for (batch, lengths, _), texts in zip(prompt_dataset(*trainer.prompts, 4, 2).take(4), asked, strict=False):
+        assert set(texts) <= set(prompts)
+        ids, expected = trainer.codec.encode(texts)
+        np.testing.assert_array_equal(lengths, expected)
+        np.testing.assert_array_equal(batch[:, : ids.shape[1]], ids)
+
+
+def test_scores_that_are_not_normalized_are_not_clipped(preset, tmp_path, capsys):
+    config = tiny(tmp_path, preset, iterations=1, normalize_scores=False, score_clip=3.0)
+    trainer = TextTrainer(config, reward=lambda prompts, responses: [50.0] * len(responses))
+    ((_, row),) = trainer.iterations()
+    assert row["text/score_mean"] == row["text/scaled_score_mean"] == 50.0
+    lines = capsys.readouterr().out.splitlines()
+    assert "score_clip 3 is not used, because normalize_scores is False" in lines and "scores of" not in "".join(lines)
 
 
 def test_the_evaluation_has_the_numbers_of_the_design(finished):
@@ -166,6 +220,52 @@ def test_a_run_whose_reward_fails_keeps_its_checkpoint_and_resumes_to_the_same_e
     for a, b in zip(weights_of(cut), weights_of(whole), strict=True):
         np.testing.assert_array_equal(a, b)
     assert (cut / run_folder.SAMPLES).read_text() == (whole / run_folder.SAMPLES).read_text()
+
+
+@pytest.mark.fault(
+    "A reward function calls `sys.exit` or raises KeyboardInterrupt during a run",
+    "`sys.exit` is a one-line error. KeyboardInterrupt stops the run like Ctrl-C, with a checkpoint.",
+)
+@pytest.mark.parametrize(
+    ("call", "stop", "saved"),
+    [
+        (8, KeyboardInterrupt(), 1),  # after two tables, four rollouts for the normalization and one iteration
+        pytest.param(4, KeyboardInterrupt(), None, marks=pytest.mark.slow),  # in a rollout for the normalization
+        pytest.param(9, KeyboardInterrupt(), None, marks=pytest.mark.slow),  # in a table
+        pytest.param(8, SystemExit(3), None, marks=pytest.mark.slow),
+    ],
+)
+def test_a_run_that_its_reward_stops_resumes_to_the_same_end(preset, finished, tmp_path, call, stop, saved):
+    calls = []
+
+    def stopping(prompts, responses):
+        calls.append(len(responses))
+        if len(calls) == call:
+            raise stop
+        return length_reward()(prompts, responses)
+
+    task = dataclasses.replace(get_task("length"), make_reward=lambda: stopping)
+    error = UsageError if isinstance(stop, SystemExit) else KeyboardInterrupt
+    with pytest.raises(error) as caught:
+        run.train_text(tiny(tmp_path / "cut", preset, eval_prompts=0, checkpoint_interval=9), task=task)
+    cut = tmp_path / "cut" / "length-seed1"
+    told = "stopping raised SystemExit: 3" if error is UsageError else f"resume with: tfppo resume {cut}"
+    assert told in str(caught.value)
+    assert [int(path.name) for path in (cut / run_folder.CHECKPOINTS).glob("0*")] == ([saved] if saved else [])
+    driver.resume(TEXT, cut)
+    assert rows_of(cut) == rows_of(finished)
+    for a, b in zip(weights_of(cut), weights_of(finished), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert (cut / run_folder.SAMPLES).read_text() == (finished / run_folder.SAMPLES).read_text()
+
+
+def test_a_reward_that_interrupts_has_the_exit_code_of_ctrl_c(preset, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "stopping.py").write_text("def stops(prompts, responses): raise KeyboardInterrupt\n")
+    sizes = "--iterations 1 --batch-size 8 --minibatch-size 8 --name mine"
+    assert main(["train", "text", "--preset", str(preset), "--reward", "stopping:stops", *sizes.split()]) == 130
+    command = "tfppo resume runs/mine --reward stopping:stops"
+    assert capsys.readouterr().err == f"tfppo: interrupted; resume with: {command}\n"
 
 
 def test_generate_goes_on_from_prompts(finished, capsys):
@@ -250,6 +350,8 @@ def test_a_run_that_failed_at_once_does_not_block_its_name(preset, tmp_path, cap
         (["train", "text", "--preset", "PRESET", "--reward", "nowhere:f"], "nowhere"),
         (["train", "text", "--preset", "PRESET", "--reward", "rewards:breaks"], "breaks raised ValueError: oh"),
         (["train", "text", "--preset", "PRESET", "--reward", "rewards:short"], "returned 1 scores for"),
+        (["train", "text", "--preset", "PRESET", "--reward", "rewards:exits"], "exits raised SystemExit: 3"),
+        (["train", "text", "--preset", "PRESET", "--reward", "rewards:alone"], "alone has the parameters (r); it must"),
         (["train", "text", "--preset", "PRESET", "--reward", "rewards:nan"], "finite"),
         (["train", "text", "--preset", "PRESET", "--reward", "rewards:words"], "one number for each response"),
         (["train", "text", "--preset", "PRESET", "--response-length", "64"], "response_length 64 is more than"),
@@ -263,6 +365,8 @@ def test_what_is_wrong_is_one_line(arguments, said, preset, finished, tmp_path, 
     (tmp_path / "rewards.py").write_text(
         "def breaks(p, r): raise ValueError('oh')\n"
         "def short(p, r): return [1.0]\n"
+        "def exits(p, r): raise SystemExit(3)\n"
+        "def alone(r): return [1.0] * len(r)\n"
         "def nan(p, r): return [float('nan')] * len(r)\n"
         "def words(p, r): return list(r)\n"
     )
@@ -271,6 +375,12 @@ def test_what_is_wrong_is_one_line(arguments, said, preset, finished, tmp_path, 
     assert main([names.get(argument, argument) for argument in arguments + few]) == 2
     error = capsys.readouterr().err.strip().splitlines()
     assert len(error) == 1 and error[0].startswith("tfppo: ") and said in error[0]
+
+
+def test_a_reward_given_by_name_is_kept_by_this_name(preset, tmp_path):
+    name = "tfppo.text.tasks.keywords:keyword_reward"
+    trainer = TextTrainer(tiny(tmp_path, preset), reward=name)
+    assert trainer.config.text.reward == name and trainer.reward(["a"], [" a plot"]) == [1 / 3]
 
 
 def test_a_reward_given_in_python_is_found_again_or_refused(preset, tmp_path, monkeypatch):

@@ -19,13 +19,12 @@ def codec(preset):
 
 @pytest.fixture
 def arrays(codec):
-    """Prompts and responses as in a rollout, with end tokens, and with other tokens as padding."""
-    prompts, prompt_lengths = codec.encode(PROMPTS)
+    """Indices of prompts and responses as in a rollout, with end tokens, and with other tokens as padding."""
     rows = [[*map(int, ids), codec.end] for ids in codec.tokenizer(RESPONSES)]
     mask = np.arange(max(map(len, rows)) + 2) < np.array([len(row) for row in rows])[:, None]
     responses = np.full(mask.shape, 300, np.int32)
     responses[mask] = np.concatenate(rows)
-    return prompts, prompt_lengths, responses, mask
+    return np.array([2, 0, 1], np.int32), responses, mask
 
 
 class Reward:
@@ -42,9 +41,10 @@ class Reward:
 @pytest.mark.parametrize("rows", [[0, 1, 2], [1, 2], [0]])
 def test_a_share_is_scored_and_all_responses_are_measured(codec, arrays, rows):
     reward = Reward()
-    scores, words, distinct = TextScorer(codec, reward)(*arrays, np.array(rows))
-    assert reward.asked == [([PROMPTS[row] for row in rows], [RESPONSES[row] for row in rows])]
-    assert scores.dtype == np.float32 and scores.tolist() == [len(RESPONSES[row]) for row in rows]
+    raw, scores, words, distinct = TextScorer(codec, reward, PROMPTS)(*arrays, np.array(rows))
+    assert reward.asked == [([PROMPTS[arrays[0][row]] for row in rows], [RESPONSES[row] for row in rows])]
+    assert raw.dtype == scores.dtype == np.float32
+    assert raw.tolist() == scores.tolist() == [len(RESPONSES[row]) for row in rows]
     assert words.dtype == distinct.dtype == np.float64 and words.shape == distinct.shape == ()
     assert words == mean_words(RESPONSES) == 13 / 3 and distinct == distinct_2(RESPONSES) == 0.8
 
@@ -53,15 +53,23 @@ def test_each_response_is_decoded_once(codec, arrays, monkeypatch):
     decoded = []
     detokenize = codec.tokenizer.detokenize
     monkeypatch.setattr(codec.tokenizer, "detokenize", lambda rows: decoded.extend(rows) or detokenize(rows))
-    TextScorer(codec, Reward())(*arrays, np.arange(3))
-    assert len(decoded) == len(PROMPTS) + len(RESPONSES)
+    TextScorer(codec, Reward(), PROMPTS)(*arrays, np.arange(3))
+    assert len(decoded) == len(RESPONSES)
+
+
+def test_prompts_are_given_as_they_are_with_special_tokens(codec, arrays):
+    prompts = ["<|movie|> a", "  b ", "\ufffd"]
+    reward = Reward()
+    TextScorer(codec, reward, prompts)(*arrays, np.arange(3))
+    assert reward.asked[0][0] == [prompts[2], prompts[0], prompts[1]]
 
 
 def test_scores_are_scaled_and_clipped(codec, arrays):
-    scorer = TextScorer(codec, Reward(), clip=1.2)
+    scorer = TextScorer(codec, Reward(), PROMPTS, clip=1.2)
     lengths = np.array([len(response) for response in RESPONSES], np.float32)
     scorer.fit_scale(lengths)
-    scores, *_ = scorer(*arrays, np.arange(3))
+    raw, scores, *_ = scorer(*arrays, np.arange(3))
+    np.testing.assert_array_equal(raw, lengths)
     expected = np.clip((lengths - lengths.mean()) / lengths.std(), -1.2, 1.2)
     np.testing.assert_allclose(scores, expected, rtol=1e-5)
     assert scores.max() == np.float32(1.2) and [float(x.numpy()) for x in scorer.scale] == pytest.approx(
@@ -70,5 +78,8 @@ def test_scores_are_scaled_and_clipped(codec, arrays):
 
 
 def test_a_score_that_is_not_finite_is_left_to_the_guard(codec, arrays):
-    scores, *_ = TextScorer(codec, lambda prompts, responses: [1.0, float("nan"), 2.0])(*arrays, np.arange(3))
-    np.testing.assert_array_equal(scores, np.float32([1.0, np.nan, 2.0]))
+    given = [1.0, float("nan"), -float("inf")]
+    scorer = TextScorer(codec, lambda prompts, responses: given, PROMPTS, clip=10.0)
+    raw, scores, *_ = scorer(*arrays, np.arange(3))
+    np.testing.assert_array_equal(raw, np.float32(given))
+    np.testing.assert_array_equal(scores, np.float32(given))  # the clip must not hide them

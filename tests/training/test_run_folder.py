@@ -328,6 +328,13 @@ def test_an_evaluation_is_kept_as_json(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["evaluation.json"]
 
 
+def test_numbers_that_are_not_finite_become_null(tmp_path):
+    inf, nan = float("inf"), float("nan")
+    run_folder.write_evaluation(tmp_path, {"perplexity": {"policy": inf, "reference": 2.0}, "all": [nan, -inf, 1, "x"]})
+    evaluation = json.loads((tmp_path / "evaluation.json").read_text(), parse_constant=pytest.fail)
+    assert evaluation == {"perplexity": {"policy": None, "reference": 2.0}, "all": [None, None, 1, "x"]}
+
+
 @pytest.mark.fault("The process dies while it writes `evaluation.json`", "The previous file stays complete.")
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
     run_folder.write_evaluation(tmp_path, {"mean": 1.0})

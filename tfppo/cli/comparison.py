@@ -11,12 +11,13 @@ import numpy as np
 
 from tfppo.control.config import ControlRunConfig
 from tfppo.errors import UsageError
+from tfppo.reporting.csv_writer import SCORE, SCORE_STD, has_normalized_scores
 from tfppo.reporting.curves import Band, band_of, plot_bands, read_metrics
 from tfppo.text.config import TextRunConfig
 from tfppo.training import run_folder
 
 CONTROL_AXES = ("rollout/env_steps", ["rollout/episode_return_mean"])  # horizontal axis, and one metric per panel
-TEXT_AXES = ("iteration", ["text/score_mean", "text/kl"])
+TEXT_AXES = ("iteration", [SCORE, "text/kl"])
 SUBJECTS = ("env", "task")  # settings that change the defaults of other settings
 MAX_NAMED = 3  # largest number of settings in a label
 
@@ -46,13 +47,15 @@ def plot_runs(folders: Sequence[Path], picture: Path, metric: str | None = None)
 
     Raises:
       UsageError: If there are no runs, a run is given twice, a folder is not a run, a run has no values of the metric,
-        or control and text are mixed. Also if the picture cannot be written, has another ending, or would overwrite a
-        picture that belongs to a run.
+        or control and text are mixed. Also if the runs have scores in different units, or if the picture cannot be
+        written, has another ending, or would overwrite a picture that belongs to a run.
     """
     _check_picture(picture)
     groups = group_runs(folders)
     x, metrics = TEXT_AXES if run_folder.kind_of(folders[0]) == "text" else CONTROL_AXES
     metrics = metrics if metric is None else [metric]
+    if {SCORE, SCORE_STD} & set(metrics):
+        _check_units(folders)
     panels = {name: [_band(group, x, name) for group in groups] for name in metrics}
     subjects = {group.settings[name] for group in groups for name in SUBJECTS if name in group.settings}
     try:
@@ -152,6 +155,19 @@ def _curve(folder: Path, x: str, metric: str) -> tuple[np.ndarray, np.ndarray]:
     if not len(points):
         raise UsageError(f"{folder} has no value of {metric} so far: train the run for longer, or leave it out")
     return points[:, 0], points[:, 1]
+
+
+def _check_units(folders: Sequence[Path]) -> None:
+    """Checks that the scores of all runs are raw, or those of all runs normalized, as in version 0.2."""
+    kinds: dict[bool, Path] = {}
+    for folder in folders:
+        for row in read_metrics(folder / run_folder.METRICS)[:1]:
+            kinds.setdefault(has_normalized_scores(row), folder)
+    if len(kinds) == 2:
+        raise UsageError(
+            f"{kinds[True]} has the normalized scores of version 0.2 or earlier, and {kinds[False]} has raw scores; a "
+            "picture must have one unit: plot the runs separately, or give --metric text/reward_mean"
+        )
 
 
 def _check_picture(picture: Path) -> None:

@@ -1,6 +1,7 @@
 """Trains one run per seed, one after the other, and summarizes their results (`tfppo train ... --seeds 1,2,3`)."""
 
 import functools
+import math
 import operator
 import re
 import statistics
@@ -155,7 +156,7 @@ def _print_table(folders: dict[int, Path]) -> None:
 
 def _at(evaluation: dict[str, Any], path: Sequence[str]) -> float:
     found: Any = functools.reduce(operator.getitem, path, evaluation)
-    return float(found)
+    return math.nan if found is None else float(found)  # null stands for a number that is not finite
 
 
 def _draw(folders: Sequence[Path], runs_dir: Path, name: str) -> None:

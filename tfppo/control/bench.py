@@ -16,6 +16,7 @@ from tfppo.control.assembly import make_collector
 from tfppo.control.config import ControlRunConfig
 from tfppo.control.rollouts.fused import fuse
 from tfppo.control.trainer import ControlTrainer
+from tfppo.errors import refusing_exits
 from tfppo.execution.compilation import compiled
 from tfppo.execution.variables import named_variables
 from tfppo.ppo.types import Rollout
@@ -71,6 +72,7 @@ class Comparison(NamedTuple):
         return min(best, fused, key=self.run_seconds)
 
 
+@refusing_exits()
 def compare_modes(
     config: ControlRunConfig,
     modes: tuple[str, ...] = ("xla", "graph"),

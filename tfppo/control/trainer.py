@@ -102,6 +102,7 @@ class ControlTrainer:
                 replicas=self.replicas,
             )
         self.compile_seconds = 0.0
+        self.rollouts_keep_state = self.in_graph  # Gymnasium's environments have made some of the steps
 
     def _check_options(self) -> None:
         control, env, count = self.config.control, self.config.control.env, self.replicas.count

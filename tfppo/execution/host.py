@@ -6,12 +6,15 @@ from contextlib import contextmanager
 import numpy as np
 import tensorflow as tf
 
+from tfppo.errors import kind_and_text
+
 
 class HostFunction:
     """Runs a Python function on the host inside a TensorFlow program.
 
     If the function raises an exception, TensorFlow ends the program with an `OpError` that holds the traceback as text.
-    Call the program inside `reraising` to get the original exception instead.
+    Call the program inside `reraising` to get the original exception instead. This includes `SystemExit` and
+    `KeyboardInterrupt`.
 
     Args:
       function: Takes NumPy arrays and returns a list of NumPy arrays.
@@ -21,7 +24,7 @@ class HostFunction:
     def __init__(self, function: Callable[..., Sequence[np.ndarray]], stateful: bool = True):
         self._function = function
         self._stateful = stateful
-        self._raised: Exception | None = None
+        self._raised: BaseException | None = None
 
     def __call__(self, inputs: Sequence[tf.Tensor], specs: Sequence[tf.TensorSpec]) -> list[tf.Tensor]:
         """Calls the function on tensors.
@@ -59,3 +62,6 @@ class HostFunction:
         except Exception as error:
             self._raised = error
             raise
+        except BaseException as error:  # sys.exit and Ctrl-C belong to the main thread, not to one of TensorFlow's
+            self._raised = error
+            raise RuntimeError(kind_and_text(error)) from None

@@ -2,15 +2,18 @@
 
 import csv
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import IO
+
+SCORE, SCORE_STD, SCALED_SCORE = "text/score_mean", "text/score_std", "text/scaled_score_mean"
 
 
 class CsvWriter:
     """Writes rows of metrics to a CSV file: a column `iteration`, then one column per metric.
 
-    If a resumed run has metrics that the existing file lacks, the existing rows get "nan" in the new columns.
+    If a resumed run has metrics that the existing file lacks, the existing rows get "nan" in the new columns. In a file
+    of version 0.2 the columns of the normalized scores get their present name.
 
     Args:
       path: Path of the file.
@@ -22,7 +25,8 @@ class CsvWriter:
         self._path = path
         self._kept: list[dict[str, str]] = []
         if start > 0 and path.exists():
-            self._kept = [row for row in csv.DictReader(whole_lines(path)) if int(row["iteration"]) < start]
+            rows = [row for row in csv.DictReader(whole_lines(path)) if int(row["iteration"]) < start]
+            self._kept = [_with_present_names(row) for row in rows]
         self._is_new = True  # until the first call of `write`
         self._rewrite(list(self._kept[0]) if self._kept else [])
 
@@ -70,6 +74,18 @@ def whole_lines(path: Path) -> list[str]:
     A last line without a line break is left out: a process may have been killed while it wrote that line.
     """
     return [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+
+
+def has_normalized_scores(names: Collection[str]) -> bool:
+    """Returns True if the columns of a text run are those of version 0.2, where `text/score_mean` was normalized."""
+    return SCORE in names and SCALED_SCORE not in names
+
+
+def _with_present_names(row: dict[str, str]) -> dict[str, str]:
+    """Renames the normalized mean score of version 0.2, which did not record the raw scores."""
+    if not has_normalized_scores(row):
+        return row
+    return row | {SCALED_SCORE: row[SCORE], SCORE: "nan", SCORE_STD: "nan"}
 
 
 def _plain(value: float) -> str:

@@ -12,13 +12,14 @@ RATIO = 10.0  # the largest normal ratio in the first minibatch, where new and o
 ENTROPY_SHARE = 0.01  # the smallest normal entropy, as a share of the entropy in the first row
 EXPLAINED_VARIANCE, POOR_ROWS = -1.0, 20
 CONSTANT_ROWS = 20
+WORDS = "text/response_length_mean"
 
 
 class DiagnosisWriter:
     """Prints a diagnosis when a row of metrics shows a problem, each kind of problem once.
 
     The problems are: skipped updates, a KL far above its target, a first ratio far from 1, a collapsed entropy, a very
-    negative explained variance over many rows, and a score that never changes.
+    negative explained variance over many rows, a score that never changes, and responses that are all empty.
 
     Args:
       ppo: Config with the targets of the KL.
@@ -96,6 +97,13 @@ class DiagnosisWriter:
                 f"{see('the-values-predict-worse-than-a-constant')}",
             )
         yield from self._of_score(row[self._score])
+        # A response without words that is one token long, its end. A run of control has no such metrics.
+        if row.get("text/response_tokens_mean") == row.get("text/eos_fraction") == 1.0 and row[WORDS] == 0.0:
+            yield (
+                "empty",
+                f"every response is empty, because the policy ends it at once: read samples.jsonl, and raise kl_coeff "
+                f"or the score of longer responses {see('every-response-is-empty')}",
+            )
 
     def _of_entropy(self, entropy: float) -> Iterator[tuple[str, str]]:
         if self._entropy is None and math.isfinite(entropy):

@@ -5,11 +5,14 @@ METRICS = {  # meaning by name; a run has the metrics of its application
     "rollout/episode_length_mean": "mean length of the latest 100 finished training episodes, in steps",
     "rollout/episodes": "number of finished training episodes",
     "rollout/env_steps": "number of environment steps so far, excluding steps that only start an episode",
-    "text/score_mean": "mean score of the rollout's responses, after the scaling and clipping for the reward",
-    "text/score_std": "standard deviation of the scores",
-    "text/kl": "mean over responses of the sum over tokens of log pi - log pi_ref, in nats (Ziegler et al. 2019)",
+    "text/score_mean": "mean score of the rollout's responses, as the reward returns it",
+    "text/score_std": "standard deviation of these scores",
+    "text/scaled_score_mean": "mean of the scores after normalization and clipping, as PPO maximizes them",
+    "text/kl": "mean over responses of the sum over tokens of log pi - log pi_ref, in nats (Ziegler et al. 2019); an "
+    "estimate from samples, which can be negative",
     "text/kl_coeff": "coefficient of the KL to the reference in the iteration",
-    "text/reward_mean": "mean score minus text/kl_coeff x text/kl, the objective that PPO maximizes",
+    "text/reward_mean": "text/scaled_score_mean minus missing_end_penalty x the fraction of responses that do not end, "
+    "minus text/kl_coeff x text/kl: the objective that PPO maximizes",
     "text/response_length_mean": "mean length of a response, in words",
     "text/response_tokens_mean": "mean length of a response, in tokens, including its end",
     "text/eos_fraction": "fraction of responses that end within the response length",

@@ -1,6 +1,7 @@
 """Makes the parts of a text run from its settings: policy, reference policy, reward and training prompts."""
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -92,6 +93,15 @@ def unscored_task(config: TextRunConfig) -> Task:
     )
 
 
+class TrainingPrompts(NamedTuple):
+    """The N training prompts of a run, of `total` that the task has."""
+
+    token_ids: np.ndarray  # [N, P] int32, padded on the right
+    lengths: np.ndarray  # [N] int32
+    texts: list[str]  # N, as the task gives them
+    total: int
+
+
 def make_models(model: LanguageModel, config: TextRunConfig) -> tuple[TextPolicy, LanguageModel]:
     """Makes the policy and its reference policy.
 
@@ -128,7 +138,7 @@ def make_reward(task: Task, setting: str | None, given: Reward | keras.Model | s
       `given` if it is not None, else the reward that `setting` names, else the reward of the task.
 
     Raises:
-      UsageError: If the reward that the setting names cannot be loaded.
+      UsageError: If the reward cannot be loaded, or cannot take prompts and responses.
     """
     if isinstance(given, str):
         return load_reward(given)
@@ -137,9 +147,7 @@ def make_reward(task: Task, setting: str | None, given: Reward | keras.Model | s
     return task.checked_reward() if setting is None else load_reward(setting)
 
 
-def training_prompts(
-    task: Task, codec: PromptCodec, text: TextConfig, context: int | None
-) -> tuple[np.ndarray, np.ndarray]:
+def training_prompts(task: Task, codec: PromptCodec, text: TextConfig, context: int | None) -> TrainingPrompts:
     """Encodes the training prompts of a task; prompts of more than `prompt_length` tokens are left out.
 
     Args:
@@ -149,15 +157,15 @@ def training_prompts(
       context: Context length of the language model, in tokens; None if it has no limit.
 
     Returns:
-      Token ids int32 [N, P], padded on the right, and lengths int32 [N].
+      The prompts.
 
     Raises:
       UsageError: If there is no prompt, no prompt is short enough, or prompt and response do not fit into the context.
     """
-    prompts = task.checked_prompts("train")
-    if not prompts:
+    texts = task.checked_prompts("train")
+    if not texts:
         raise UsageError(f"task {task.name} has no training prompts; a run needs at least one: add some to the task")
-    ids, lengths = codec.encode(prompts)
+    ids, lengths = codec.encode(texts)
     kept = lengths <= text.prompt_length
     if not kept.any():
         raise UsageError(
@@ -169,4 +177,29 @@ def training_prompts(
             f"prompt_length {text.prompt_length} + response_length {text.response_length} is more than the language "
             f"model's context of {context} tokens: lower one of them"
         )
-    return ids[kept, : lengths[kept].max()], lengths[kept]
+    return TrainingPrompts(
+        ids[kept, : lengths[kept].max()],
+        lengths[kept],
+        [text for text, is_kept in zip(texts, kept, strict=True) if is_kept],
+        len(texts),
+    )
+
+
+def notices(prompts: TrainingPrompts, text: TextConfig) -> list[str]:
+    """Returns the lines that a run prints before training, about what its settings leave out.
+
+    Args:
+      prompts: The training prompts.
+      text: Settings of the run.
+    """
+    lines = []
+    left_out = prompts.total - len(prompts.texts)
+    if left_out:
+        verbs = ("has", "is") if left_out == 1 else ("have", "are")
+        lines.append(
+            f"{left_out:,} of {prompts.total:,} training prompts {verbs[0]} more than {text.prompt_length} tokens and "
+            f"{verbs[1]} left out"
+        )
+    if not text.normalize_scores and text.score_clip not in (None, TextConfig().score_clip):
+        lines.append(f"score_clip {text.score_clip:g} is not used, because normalize_scores is False")
+    return lines

@@ -130,9 +130,11 @@ class TextConfig:
     0: no adapters (Hu et al. 2021).
     """
     normalize_scores: bool = True
-    """Normalizes scores by their mean and standard deviation on reference responses (Ziegler et al. 2019)."""
-    score_clip: PositiveOrNone = None
-    """Largest absolute value of a score after normalization. None: no clipping."""
+    """Normalizes scores by their mean and standard deviation on reference responses (Ziegler et al. 2019).
+    The standard deviation is at least 1 % of the largest absolute score of these responses."""
+    score_clip: PositiveOrNone = 10.0
+    """Largest absolute value of a normalized score, by default that of trlX and of OpenAI Baselines' VecNormalize.
+    Scores that are not normalized are not clipped. None: no clipping."""
     score_position: Literal["last", "after_end"] = "last"
     """Position that gets the score: last is the last token of the response, after_end is the position after it."""
     missing_end_penalty: NotNegative = 0.0

@@ -23,6 +23,7 @@ from tfppo.text.sampling import Samples, gumbel_noise, sample
 from tfppo.text.tasks import Task
 
 ROWS = 50  # largest number of sequences in a forward pass
+NO_SCORE = {"mean": None, "std": None}
 SEED_OFFSET = 1_000_003  # the evaluation's seeds differ from those of training
 
 
@@ -197,14 +198,16 @@ def compare(
     - `distinct_2`: distinct word bigrams over all word bigrams of the responses
     - `length`: mean number of words of a response
     - `domain`: share of texts that the reference policy assigns to the task's domain, or None
-    - `perplexity`: perplexity of the responses under the reference policy, per token
+    - `perplexity`: perplexity of the responses under the reference policy at temperature 1, per token; infinite if a
+      float cannot hold it
     - the metric of the task, under its own name
 
     and once:
 
     - `prompts`: N
-    - `kl`: mean over the policy's responses of `log pi - log pi_ref`, in nats per response
+    - `kl`: mean over the policy's responses of `log pi - log pi_ref` at the temperature of `text`, in nats per response
     - `gain`: increase of the mean score, in standard deviations of the reference policy's scores
+    - `failed`: lines that say which numbers could not be computed, and are None; the key is missing if there is no line
 
     Args:
       prompts: N held-out prompts.
@@ -221,60 +224,81 @@ def compare(
       The numbers, and the responses by model ("reference" and "policy").
 
     Raises:
-      UsageError: If a prompt is invalid or too long, or if the reward fails.
+      UsageError: If a prompt is invalid or too long, or if the reward raises or returns no numbers.
     """
     encoded = codec.encode(prompts)
     judge = Responder(reference, codec, text)
     responders = {"reference": judge, "policy": Responder(policy, codec, text)}
-    measured, texts = {}, {}
+    measured, texts, failed = {}, {}, dict[str, None]()
     for done, (name, responder) in enumerate(responders.items()):
         given = responder.respond(encoded, (seed + SEED_OFFSET) % 2**31)
         own, under_reference = (who.total_log_probs(given, text.temperature) for who in (responder, judge))
-        measured[name] = _measure(prompts, given, own, under_reference, judge, task, reward)
+        untempered = under_reference if text.temperature == 1.0 else judge.total_log_probs(given)
+        perplexity = _perplexity(untempered, given.mask)
+        measured[name] = _measure(prompts, given, own - under_reference, perplexity, judge, task, reward, failed)
         texts[name] = given.texts
         progress(done + 1)
     old, new = measured["reference"], measured["policy"]
     result = {"prompts": len(prompts)} | {key: {"reference": old[key], "policy": new[key]} for key in old}
-    gain = (new["score"]["mean"] - old["score"]["mean"]) / (old["score"]["std"] or 1.0)
-    return result | {"kl": new["kl"], "gain": gain}, texts
+    before, after, spread = old["score"]["mean"], new["score"]["mean"], old["score"]["std"]
+    gain = None if None in (before, after) else (after - before) / (spread or 1.0)
+    return result | {"kl": new["kl"], "gain": gain} | ({"failed": list(failed)} if failed else {}), texts
 
 
 def _measure(
     prompts: Sequence[str],
     given: Responses,
-    own: np.ndarray,
-    under_reference: np.ndarray,
+    log_ratio: np.ndarray,
+    perplexity: float,
     reference: Responder,
     task: Task,
     reward: Reward,
+    failed: dict[str, None],
 ) -> dict[str, Any]:
     """Measures the responses of one model to N prompts.
 
     Args:
       prompts: N prompts.
       given: The responses.
-      own: Log-probabilities [N] of the responses under the model that sampled them.
-      under_reference: Log-probabilities [N] of the responses under the reference policy.
+      log_ratio: Log-probabilities [N] of the responses under this model, minus those under the reference policy.
+      perplexity: Perplexity of the responses under the reference policy.
       reference: The reference policy.
       task: Gives the metric and the domain.
       reward: Scores the responses.
+      failed: Gets a line, as a key, for each number that cannot be computed.
 
     Returns:
       The numbers of one model, see `compare`.
     """
     whole = [prompt + response for prompt, response in zip(prompts, given.texts, strict=True)]
-    scores = checked_scores(reward, prompts, given.texts)
+    scores = checked_scores(reward, prompts, given.texts, must_be_finite=False)
+    finite = scores[np.isfinite(scores)]
+    if len(finite) < len(scores):
+        failed[f"{len(scores) - len(finite)} of {len(scores)} scores are not finite and are left out"] = None
+    try:
+        metric = task.checked_measure(prompts, given.texts)
+    except UsageError as error:  # the other numbers are still of use
+        metric = None
+        failed[str(error)] = None
     domains = None if task.domain is None else most_likely_domains(reference, whole)
     return {
-        "score": {"mean": float(scores.mean()), "std": float(scores.std())},
+        "score": {"mean": float(finite.mean()), "std": float(finite.std())} if len(finite) else NO_SCORE,
         "judge": float(vader_compound(whole).mean()),
-        "kl": float((own - under_reference).mean()),
+        "kl": float(log_ratio.mean()),
         "distinct_2": distinct_2(given.texts),
         "length": mean_words(given.texts),
         "domain": None if domains is None else sum(found == task.domain for found in domains) / len(domains),
-        "perplexity": math.exp(-under_reference.sum() / given.mask.sum()),
-        task.metric: task.measure(list(prompts), given.texts),
+        "perplexity": perplexity,
+        task.metric: metric,
     }
+
+
+def _perplexity(log_probs: np.ndarray, mask: np.ndarray) -> float:
+    """Computes the perplexity per token of responses with log-probabilities [N] and tokens [N, R]."""
+    try:
+        return math.exp(-log_probs.sum() / mask.sum())
+    except OverflowError:
+        return math.inf
 
 
 def _chunks(*arrays: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
@@ -308,7 +332,9 @@ def describe(evaluation: dict[str, Any]) -> str:
         if isinstance(value, dict) and "policy" in value:
             old, new = (v["mean"] if isinstance(v, dict) else v for v in (value["reference"], value["policy"]))
             lines.append(f"{name:<22}{number(old):>12}{number(new):>10}")
-    gain, kl = evaluation["gain"], evaluation["kl"]
-    lines.append(f"gain {gain:+.2f} standard deviations of the reference scores, KL {kl:.2f} nats per response")
+    gain = "unknown" if evaluation["gain"] is None else f"{evaluation['gain']:+.2f}"
+    kl = evaluation["kl"]
+    lines.append(f"gain {gain} standard deviations of the reference scores, KL {kl:.2f} nats per response")
+    lines += [f"not computed: {reason}" for reason in evaluation.get("failed", ())]
     lines.append(f"weights {evaluation['weights']} (SHA-256)")
     return "\n".join(lines)

@@ -29,7 +29,9 @@ class TextRollout(NamedTuple):
     log_probs: tf.Tensor  # [B, R] under the policy that sampled
     reference_log_probs: tf.Tensor  # [B, R] under the reference policy
     values: tf.Tensor  # [B, R]
-    scores: tf.Tensor  # [B]
+    scores: tf.Tensor  # [B], normalized and clipped, as in the token rewards
+    raw_scores: tf.Tensor  # [B], as the reward returned them
+    prompt_indices: tf.Tensor  # [B] int32, rows of the training prompts
     ended: tf.Tensor  # [B] bool, False where the response was cut at R tokens
     kl_coeff: tf.Tensor  # scalar, beta in the rewards
     metrics: dict[str, tf.Tensor]  # scalars, named as in reporting.metrics.METRICS
@@ -102,13 +104,16 @@ class TextCollector(tf.Module):
         """
         return self._scorer.reraising()
 
-    def collect(self, iteration: tf.Tensor, prompts: tf.Tensor, prompt_lengths: tf.Tensor) -> TextRollout:
+    def collect(
+        self, iteration: tf.Tensor, prompts: tf.Tensor, prompt_lengths: tf.Tensor, prompt_indices: tf.Tensor
+    ) -> TextRollout:
         """Collects the rollout of an iteration.
 
         Args:
           iteration: Number of the iteration, int64 scalar.
           prompts: int32 [B, P], padded on the right.
           prompt_lengths: int32 [B].
+          prompt_indices: int32 [B], by which the scorer finds the texts of the prompts.
 
         Returns:
           The rollout.
@@ -119,7 +124,7 @@ class TextCollector(tf.Module):
         ended = tf.reduce_any(self.stop_condition(samples.responses, slots) & samples.mask, axis=1)  # [B]
 
         # ----- Score. The forward passes do not depend on it, so the Python reward runs at the same time
-        scores, text_metrics = self.score_responses(prompts, prompt_lengths, samples)
+        raw_scores, scores, text_metrics = self.score_responses(prompt_indices, samples)
 
         # ----- Evaluate with the policy and the reference policy
         def evaluate(index: int) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
@@ -139,6 +144,8 @@ class TextCollector(tf.Module):
             reference_log_probs=reference_log_probs,
             values=values,
             scores=scores,
+            raw_scores=raw_scores,
+            prompt_indices=prompt_indices,
             ended=ended,
             kl_coeff=tf.convert_to_tensor(self.kl_coeff),
             metrics=text_metrics,
@@ -165,26 +172,24 @@ class TextCollector(tf.Module):
         return samples
 
     def score_responses(
-        self, prompts: tf.Tensor, prompt_lengths: tf.Tensor, samples: Samples
-    ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+        self, prompt_indices: tf.Tensor, samples: Samples
+    ) -> tuple[tf.Tensor, tf.Tensor, dict[str, tf.Tensor]]:
         """Scores responses, and computes the metrics of their texts.
 
         Args:
-          prompts: int32 [B, P], padded on the right.
-          prompt_lengths: int32 [B].
+          prompt_indices: int32 [B].
           samples: The responses.
 
         Returns:
-          Scores float32 [B], and the metrics by name.
+          Raw scores float32 [B], the same scores normalized and clipped, and the metrics by name.
         """
-        rows = self.replicas.cut_processes(tf.range(prompts.shape[0]))
-        scalar = tf.TensorSpec([], tf.float64)
-        share, words, distinct = self._scorer(
-            [prompts, prompt_lengths, samples.responses, samples.mask, rows],
-            [tf.TensorSpec(rows.shape, tf.float32), scalar, scalar],
+        rows = self.replicas.cut_processes(tf.range(prompt_indices.shape[0]))
+        share, scalar = tf.TensorSpec(rows.shape, tf.float32), tf.TensorSpec([], tf.float64)
+        raw, scaled, words, distinct = self._scorer(
+            [prompt_indices, samples.responses, samples.mask, rows], [share, share, scalar, scalar]
         )
-        (scores,) = self.replicas.gather_processes((share,), axes=(0,))
-        return scores, {"text/response_length_mean": words, "text/distinct_2": distinct}
+        raw, scaled = self.replicas.gather_processes((raw, scaled), axes=(0, 0))
+        return raw, scaled, {"text/response_length_mean": words, "text/distinct_2": distinct}
 
     def _sample_share(self, index: int, prompts: tf.Tensor, prompt_lengths: tf.Tensor, seed: tf.Tensor) -> Samples:
         """Samples responses to the prompts of a replica.
@@ -259,8 +264,9 @@ def _metrics(rollout: TextRollout, sampled_log_probs: tf.Tensor) -> dict[str, tf
     """
     gap = zero_outside(sampled_log_probs - rollout.log_probs, rollout.mask)
     return rollout.metrics | {
-        "text/score_mean": tf.reduce_mean(rollout.scores),
-        "text/score_std": tf.math.reduce_std(rollout.scores),
+        "text/score_mean": tf.reduce_mean(rollout.raw_scores),
+        "text/score_std": tf.math.reduce_std(rollout.raw_scores),
+        "text/scaled_score_mean": tf.reduce_mean(rollout.scores),
         "text/kl": tf.reduce_mean(tf.reduce_sum(rollout.log_ratio, axis=1)),
         "text/response_tokens_mean": tf.reduce_mean(tf.reduce_sum(tf.cast(rollout.mask, tf.float32), axis=1)),
         "text/eos_fraction": tf.reduce_mean(tf.cast(rollout.ended, tf.float32)),

@@ -30,7 +30,8 @@ def train_text(
       config: Settings of the run.
       import_seconds: Seconds that imports took before this call, for `evaluation.json`.
       task: A task, or its name; replaces the task of the config.
-      reward: A reward, or its name; replaces the reward of the config and of the task.
+      reward: A function of (prompts, responses), its name as "package.module:function", or a Keras model; replaces the
+        reward of the config and of the task.
       model: A Keras language model and its tokenizer, which replace the config's preset.
 
     Returns:

@@ -19,11 +19,13 @@ from tfppo.reporting.curves import plot_curve, plot_frontier
 from tfppo.reporting.tensorboard import TensorBoardWriter
 from tfppo.settings import with_settings
 from tfppo.text.assembly import (
+    TrainingPrompts,
     check_names,
     choose_task,
     make_models,
     make_reward,
     names_of,
+    notices,
     training_prompts,
     unscored,
     unscored_task,
@@ -37,6 +39,7 @@ from tfppo.text.models.presets import default_preset, load_preset
 from tfppo.text.models.reference import as_language_model
 from tfppo.text.parts import OWN_MODEL, check_parts, fingerprints, keep_model, own_model
 from tfppo.text.rewards.callables import Reward
+from tfppo.text.rewards.first_scores import describe_first_scores
 from tfppo.text.rollout import TextCollector, TextRollout
 from tfppo.text.samples import SampleTable
 from tfppo.text.scoring import TextScorer
@@ -59,8 +62,8 @@ class TextTrainer:
     Args:
       config: Settings of the run.
       task: A task, or its name as in the setting `task`; replaces the task of the config.
-      reward: A function `reward(prompts, responses)`, a Keras model, or the name of one of them; replaces the reward of
-        the config and of the task.
+      reward: A function `reward(prompts, responses)`, its name as "package.module:function", or a Keras model; replaces
+        the reward of the config and of the task.
       model: A Keras language model and its tokenizer, which replace the config's preset.
       folder: Folder of the run, if the run exists already. It may keep the language model.
       trains: False loads no training prompts; such a trainer evaluates, generates or exports only.
@@ -108,17 +111,19 @@ class TextTrainer:
                 keras_model, tokenizer = model or load_preset(preset or default_preset(), text.dtype)
                 language_model = as_language_model(keras_model)
                 self.codec = PromptCodec(tokenizer, self.task.domain)
-                self.prompts: tuple[np.ndarray, np.ndarray] | None = None
+                self.prompts: TrainingPrompts | None = None
                 if trains:
                     self.prompts = training_prompts(self.task, self.codec, text, language_model.context_length)
-                parts = fingerprints(keras_model, tokenizer, self.prompts, self.task.domain)
+                parts = fingerprints(keras_model, tokenizer, self.prompts and self.prompts[:2], self.task.domain)
                 check_parts(config.parts, parts, preset)
                 self.policy, self.reference = make_models(language_model, config)
+            self.config = replace(with_settings(config, kept), parts=parts)  # goes into config.yaml, to resume the run
             self.stop_condition = self.codec.stop_condition(text)
             self.reward = make_reward(self.task, text.reward, reward) if scores else unscored
-            self.scorer = TextScorer(self.codec, self.reward, text.score_clip)
-            if trains and text.eval_prompts:
-                self.encode(held_out_prompts(self.task, text.eval_prompts))  # an error now, not after the training
+            clip = text.score_clip if text.normalize_scores else None
+            self.scorer = TextScorer(self.codec, self.reward, self.prompts.texts if self.prompts else [], clip)
+            if trains:
+                self._check_prompts()
             self.learner = PPOLearner(
                 self.policy,
                 ppo,
@@ -142,9 +147,9 @@ class TextTrainer:
                 mode=self.update_mode,
                 replicas=self.replicas,
             )
-        self.config = replace(with_settings(config, kept), parts=parts)  # goes into config.yaml, to resume the run
         self._given = model is not None
         self.compile_seconds = 0.0
+        self.rollouts_keep_state = True
 
     @property
     def name(self) -> str:
@@ -243,21 +248,32 @@ class TextTrainer:
         with writing(folder):
             table.cut_back(start)
 
-        def record(done: int) -> None:
+        def record(done: int) -> list[dict[str, Any]]:
             rows = table.sample(done)
             with writing(folder):
                 tensorboard.write_text("samples", table.append(rows), done)
+            return rows
 
         if not start:
-            record(0)
+            rows = record(0)
+            self.task.checked_measure(*([row[key] for row in rows] for key in ("prompt", "reference")))
         for iteration, row in self.iterations():
             done = iteration + 1
             if done % text.sample_interval == 0 or done == text.iterations:
                 record(done)
             yield iteration, row
 
+    def _sample_prompts(self) -> list[str]:
+        return (self.task.checked_prompts("validation") or self.task.checked_prompts("train"))[:SAMPLES]
+
+    def _check_prompts(self) -> None:
+        """Checks the prompts of the sample tables and of the evaluation now, and not after the training."""
+        self.encode(self._sample_prompts())
+        if self.config.text.eval_prompts:
+            self.encode(held_out_prompts(self.task, self.config.text.eval_prompts))
+
     def _sample_table(self, path: Path) -> SampleTable:
-        prompts = (self.task.checked_prompts("validation") or self.task.checked_prompts("train"))[:SAMPLES]
+        prompts = self._sample_prompts()
         return SampleTable(
             path,
             prompts,
@@ -280,9 +296,11 @@ class TextTrainer:
         """
         began = time.perf_counter()
         text = self.config.text
+        for line in notices(self._training_prompts, text):
+            print(line, flush=True)
         if self.iteration == 0 and text.normalize_scores:
             self._fit_scale()
-        source = prompt_dataset(*self._training_prompts, text.batch_size, self.config.run.seed)
+        source = prompt_dataset(*self._training_prompts[:2], text.batch_size, self.config.run.seed)
         for iteration in train_iterations(self.collector, self.learner, self.num_iterations, self.device, source):
             self.compile_seconds = self.compile_seconds or time.perf_counter() - began
             yield iteration.number, iteration.metrics | self._text_metrics(iteration)
@@ -388,29 +406,34 @@ class TextTrainer:
         return self.codec.encode(prompts, None if context is None else context - max_new_tokens, "max_new_tokens")
 
     @property
-    def _training_prompts(self) -> tuple[np.ndarray, np.ndarray]:
+    def _training_prompts(self) -> TrainingPrompts:
         assert self.prompts is not None, "this trainer was made with trains=False"
         return self.prompts
 
     def _text_metrics(self, iteration: Iteration) -> dict[str, float]:
         metrics = iteration.metrics
         coefficient = metrics["schedule/kl_coeff"]
+        penalty = self.config.text.missing_end_penalty * (1.0 - metrics["text/eos_fraction"])
         tokens = metrics["text/response_tokens_mean"] * self.config.text.batch_size
         return {
             "text/kl_coeff": coefficient,
-            "text/reward_mean": metrics["text/score_mean"] - coefficient * metrics["text/kl"],
+            "text/reward_mean": metrics["text/scaled_score_mean"] - penalty - coefficient * metrics["text/kl"],
             "time/tokens_per_s": tokens / iteration.seconds,
         }
 
     def _fit_scale(self) -> None:
-        """Fits the normalization of scores on responses of the policy, which still equals the reference policy."""
-        batches = prompt_dataset(*self._training_prompts, self.config.text.batch_size, self.config.run.seed + 1)
+        """Fits the normalization of scores on responses of the policy, which still equals the reference policy.
+
+        It prints what the scores are.
+        """
+        batches = prompt_dataset(*self._training_prompts[:2], self.config.text.batch_size, self.config.run.seed + 1)
         scores = []
         with self.collector.raising_own_errors():
-            for number, (prompts, lengths) in enumerate(batches.take(SCALE_ROLLOUTS)):
+            for number, (prompts, lengths, indices) in enumerate(batches.take(SCALE_ROLLOUTS)):
                 samples = self.collector.sample_responses(tf.constant(-1 - number, tf.int64), prompts, lengths)
-                scores.append(self.collector.score_responses(prompts, lengths, samples)[0].numpy())
+                scores.append(self.collector.score_responses(indices, samples)[0].numpy())
         self.scorer.fit_scale(np.concatenate(scores))
+        print(describe_first_scores(np.concatenate(scores)), flush=True)
 
 
 def make_trainer(config: TextRunConfig, existing: ExistingRun) -> TextTrainer:

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TypeVar
 
+from tfppo.errors import refusing_exits
 from tfppo.execution.devices import apply_execution_settings
 from tfppo.execution.variables import weights_hash
 from tfppo.reporting.console import ConsoleWriter
@@ -29,6 +30,7 @@ Given = Mapping[str, object]
 NOTHING: Given = MappingProxyType({})
 
 
+@refusing_exits()
 def train(
     make_trainer: Callable[[C], Trainer], config: C, import_seconds: float = 0.0, name: str | None = None
 ) -> Path | None:
@@ -51,6 +53,7 @@ def train(
         return _run(trainer, folder, timer)
 
 
+@refusing_exits()
 def resume(
     application: Application[C], folder: Path, import_seconds: float = 0.0, given: Given = NOTHING
 ) -> Path | None:
@@ -78,6 +81,7 @@ def resume(
         return _run(trainer, own, timer)
 
 
+@refusing_exits()
 def evaluate(
     application: Application[C],
     folder: Path,

@@ -104,7 +104,8 @@ def write_iterations(
     """Runs the training loop, writes metrics and checkpoints, and stops at the last iteration or after a signal.
 
     SIGINT and SIGTERM stop the loop after the current iteration, with a checkpoint. If an iteration raises an
-    exception, the writers are closed and the existing checkpoints stay.
+    exception, the writers are closed and the existing checkpoints stay. A `KeyboardInterrupt` that code of the user
+    raises in a rollout also saves the latest finished iteration, if `trainer.rollouts_keep_state`.
 
     Args:
       trainer: Trainer of the run.
@@ -122,22 +123,35 @@ def write_iterations(
     """
     run, best = trainer.config.run, trainer.display.best
     is_last = False
-    with _stop_requests(trainer.replicas) as stop_requested, _closing(writers):
-        for iteration, row in iterations:
-            done = iteration + 1
-            is_last = done == trainer.num_iterations or trainer.is_solved(row)
+    done = saved = 0
+    row: Metrics = {}
+
+    def save() -> None:
+        if checkpoints and folder:
             with writing(folder):
-                if is_last or done % run.log_interval == 0:
-                    for writer in writers:
-                        writer.write(iteration, row)
-            stop = is_last or stop_requested()
-            if checkpoints and folder and (stop or done % run.checkpoint_interval == 0):
+                for writer in writers:
+                    writer.flush()
+                checkpoints.save(done, row[best], event_sizes(folder), trainer.save_extra)
+
+    with _stop_requests(trainer.replicas) as stop_requested, _closing(writers):
+        try:
+            for iteration, row in iterations:
+                done = iteration + 1
+                is_last = done == trainer.num_iterations or trainer.is_solved(row)
                 with writing(folder):
-                    for writer in writers:
-                        writer.flush()
-                    checkpoints.save(done, row[best], event_sizes(folder), trainer.save_extra)
-            if stop:
-                break
+                    if is_last or done % run.log_interval == 0:
+                        for writer in writers:
+                            writer.write(iteration, row)
+                stop = is_last or stop_requested()
+                if stop or done % run.checkpoint_interval == 0:
+                    save()
+                    saved = done
+                if stop:
+                    break
+        except KeyboardInterrupt:  # Ctrl-C does not raise it here, see `_stop_requests`
+            if saved != done == trainer.iteration and trainer.rollouts_keep_state:
+                save()
+            raise
         return is_last and not stop_requested()
 
 

@@ -5,6 +5,7 @@ import errno
 import fnmatch
 import itertools
 import json
+import math
 import os
 import re
 import shlex
@@ -439,5 +440,14 @@ def read_evaluation(folder: Path) -> dict[str, object] | None:
 
 
 def write_evaluation(folder: Path, evaluation: dict[str, object]) -> None:
-    """Writes the evaluation of a run to `evaluation.json`."""
-    write_text(folder / EVALUATION, json.dumps(evaluation, indent=2) + "\n")
+    """Writes the evaluation of a run to `evaluation.json`. Numbers that are not finite become null."""
+    write_text(folder / EVALUATION, json.dumps(_finite(evaluation), indent=2, allow_nan=False) + "\n")
+
+
+def _finite(value: object) -> object:
+    """Returns a nest of dictionaries and lists, with None instead of numbers that are not finite."""
+    if isinstance(value, dict):
+        return {key: _finite(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

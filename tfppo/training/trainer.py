@@ -94,6 +94,7 @@ class Trainer(Protocol):
     replicas: Replicas
     learner: PPOLearner
     compile_seconds: float  # seconds until the end of the first iteration
+    rollouts_keep_state: bool  # a rollout that fails changes nothing that a checkpoint holds
 
     @property
     def config(self) -> RunSettings:

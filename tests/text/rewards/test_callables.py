@@ -178,7 +178,12 @@ def test_a_keras_model_that_gives_too_much_is_refused_by_its_name():
     assert "my_judge" in text and "[0.0, 0.0]" in text and "response 0" in text
 
 
-@pytest.mark.parametrize("given", [None, 3, "rewards:score", [score], np.ones(3)])
+def test_the_name_of_a_reward_is_a_reward_too():
+    assert checked_scores(as_reward("tfppo.text.tasks.keywords:keyword_reward"), PROMPTS, RESPONSES).tolist() == [0] * 3
+    assert "'rewards.score'; it must have the form package" in refusal(lambda: as_reward("rewards.score"))
+
+
+@pytest.mark.parametrize("given", [None, 3, b"rewards:score", [score], np.ones(3)])
 def test_what_is_neither_is_refused(given):
     text = refusal(lambda: as_reward(given))
     assert type(given).__name__ in text and "keras.Model" in text
@@ -288,6 +293,7 @@ def test_wrong_scores_are_refused_by_name_index_and_value(given, named):
         (ValueError("no such\n  word"), "raised ValueError: no such word:"),
         (KeyError("film"), "raised KeyError: 'film':"),
         (AssertionError(), "raised AssertionError:"),
+        (SystemExit(3), "raised SystemExit: 3:"),
         (RuntimeError("x" * 1000), "raised RuntimeError: xxx"),
     ],
 )
@@ -303,12 +309,11 @@ def test_what_a_reward_raises_is_told_in_one_line_and_keeps_its_trace(error, nam
     assert "raise error" in "".join(traceback.format_exception(caught.value))
 
 
-@pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
-def test_who_stops_the_run_in_a_reward_stops_it(stop):
+def test_ctrl_c_in_a_reward_is_no_failure_of_the_reward():
     def stopped(prompts, responses):
-        raise stop
+        raise KeyboardInterrupt
 
-    with pytest.raises(stop):
+    with pytest.raises(KeyboardInterrupt):
         checked_scores(stopped, PROMPTS, RESPONSES)
 
 
@@ -351,9 +356,25 @@ def test_small_scores_that_differ_are_scaled_nevertheless():
     assert ScoreScale.fit([1e-9, 3e-9]).std == pytest.approx(1e-9)
 
 
-@pytest.mark.parametrize("scores", [[], [1.0, math.nan], [math.inf, 1.0]])
-def test_a_scale_needs_finite_scores(scores):
-    assert "finite" in refusal(lambda: ScoreScale.fit(scores))
+def test_almost_equal_scores_are_scaled_by_a_hundredth_of_the_largest():
+    scores = np.full(256, -50.0)
+    scores[::2] += 1e-3
+    scale = ScoreScale.fit(scores, clip=10.0)
+    assert scale.std == 0.5
+    assert np.abs(scale(scores)).max() < 0.01 and scale([0.0]) == 10.0  # without the floor 0.0 would become 100,000
+    assert ScoreScale.fit([0.0] * 255 + [1.0]).std == pytest.approx(0.0624, abs=1e-4)  # one hit is above the floor
+
+
+@pytest.mark.parametrize("odd", [math.nan, math.inf, -math.inf])
+def test_scores_that_are_not_finite_are_ignored_by_the_scale_and_not_hidden_by_the_clip(odd):
+    scale = ScoreScale.fit([1.0, odd, 3.0], clip=2.0)
+    assert scale == ScoreScale(mean=2.0, std=1.0, clip=2.0)
+    np.testing.assert_array_equal(scale([9.0, odd]), np.float32([2.0, odd]))
+
+
+@pytest.mark.parametrize("scores", [[], [math.nan], [math.inf, math.nan]])
+def test_a_scale_needs_a_finite_score(scores):
+    assert "at least one finite score" in refusal(lambda: ScoreScale.fit(scores))
 
 
 @pytest.mark.parametrize(

@@ -99,6 +99,12 @@ def test_a_task_stands_in_a_domain_or_in_none():
     assert "'movies'" in text and "movie, amazon, nyt, tweet" in text
 
 
+def test_the_measure_of_a_task_takes_prompts_and_responses():
+    assert replace(get_task("length"), measure=lambda responses, prompts: 0.0)
+    text = refusal(lambda: replace(get_task("length"), measure=lambda texts: 0.0))
+    assert text.startswith("measure of task length has the parameters (texts); it must take two lists")
+
+
 def test_each_task_has_defaults_of_its_own():
     first, second = length_task(), length_task(3)
     assert first.defaults is not second.defaults

@@ -10,16 +10,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tfppo.errors import UsageError, kind_and_text
+from tfppo.text.rewards.signature import call_with_texts, check_signature
 from tfppo.training.user_modules import load_named
 
 if TYPE_CHECKING:
     import keras
 
 Reward = Callable[[list[str], list[str]], Sequence[float] | np.ndarray]
-"""A function `reward(prompts, responses)` that returns one number for each response; higher is better."""
+"""A function `reward(prompts, responses)` that returns one number for each response; higher is better.
+
+If it has parameters of these names, they may be in any order.
+"""
 
 SHOWN = 200  # largest number of characters of a value in an error message
 ROUNDING = np.finfo(np.float32).eps
+STD_FLOOR = 0.01  # smallest standard deviation that scores are divided by, as a share of the largest absolute score
 
 
 def load_reward(reference: str) -> Reward:
@@ -47,23 +52,27 @@ def as_reward(reward: object) -> Reward:
     """Converts a reward to a reward function.
 
     Args:
-      reward: A function of (prompts, responses), which is returned unchanged, or a `keras.Model`. The model is called
-        with a `tf.string` tensor [B] of prompts joined with their responses, and must return scores [B] or [B, 1].
+      reward: A function of (prompts, responses), which is returned unchanged, the name of one for `load_reward`, or a
+        `keras.Model`. The model is called with a `tf.string` tensor [B] of prompts joined with their responses, and
+        must return scores [B] or [B, 1].
 
     Returns:
       The reward function.
 
     Raises:
-      UsageError: If it is neither of the two.
+      UsageError: If it is none of the three, or a function that cannot take prompts and responses.
     """
+    if isinstance(reward, str):
+        return load_reward(reward)
     # If Keras has not been imported, the reward is no Keras model, and the slow import is not needed.
     if "keras" in sys.modules and isinstance(reward, sys.modules["keras"].Model):
         return _model_reward(reward)
     if callable(reward):
+        check_signature(reward, f"reward {reward_name(reward)}")
         return reward
     raise UsageError(
-        f"reward is {_short(reward)} ({type(reward).__name__}); it must be a function of (prompts, responses) or a "
-        "keras.Model: give one of the two, or load_reward('package.module:function')"
+        f"reward is {_short(reward)} ({type(reward).__name__}); it must be a function of (prompts, responses), its "
+        "name as 'package.module:function', or a keras.Model: give one of the three"
     )
 
 
@@ -76,7 +85,7 @@ def checked_scores(
     the lists, which it may change.
 
     Args:
-      reward: The reward function.
+      reward: The reward function, as `as_reward` returns it.
       prompts: B prompts.
       responses: B responses.
       must_be_finite: Raises an error for a NaN or infinite score; False leaves this check to the learner's guard.
@@ -85,12 +94,12 @@ def checked_scores(
       Scores, float32 [B].
 
     Raises:
-      UsageError: If the function raises an exception, or does not return B (finite) numbers.
+      UsageError: If the function raises an exception or `SystemExit`, or does not return B (finite) numbers.
     """
     name = reward_name(reward)
     try:
-        values = _plain(reward(list(prompts), list(responses)))
-    except Exception as error:  # the user's function may raise anything; its traceback is kept as the cause
+        values = _plain(call_with_texts(reward, prompts, responses))
+    except (Exception, SystemExit) as error:  # the user's function may raise anything; its trace is kept as the cause
         raise UsageError(f"reward {name} raised {kind_and_text(error)}: fix it or give another reward") from error
     if not isinstance(values, Sequence) or isinstance(values, (str, bytes)):
         raise UsageError(
@@ -140,24 +149,26 @@ class ScoreScale:
         """Makes the scale that normalizes the given scores.
 
         Args:
-          scores: Scores [N] of the reference policy's responses.
+          scores: Scores [N] of the reference policy's responses. NaN and infinite ones are ignored.
           clip: Largest absolute value of a normalized score; None does not clip.
 
         Returns:
-          A scale with their mean and their (population) standard deviation. The standard deviation is 1 if the scores
-          differ by no more than the rounding of float32.
+          A scale with their mean and their (population) standard deviation. The standard deviation is at least
+          STD_FLOOR times the largest absolute score, so that a score which differs from almost equal ones does not
+          become huge. It is 1 if the scores differ by no more than the rounding of float32.
 
         Raises:
-          UsageError: If there is no score, or a score is not finite.
+          UsageError: If no score is finite.
         """
         wide = np.asarray(scores, np.float64)
-        if wide.size == 0 or not np.isfinite(wide).all():
+        finite = wide[np.isfinite(wide)]
+        if not finite.size:
             raise UsageError(
-                f"scores of the reference policy are {_short(wide.tolist())}; normalization needs at least one score "
-                "and only finite ones: fix the reward"
+                f"scores of the reference policy are {_short(wide.tolist())}; normalization needs at least one finite "
+                "score: fix the reward"
             )
-        mean, std = float(wide.mean()), float(wide.std())
-        return cls(mean, std if std > ROUNDING * np.abs(wide).max() else 1.0, clip)
+        mean, std, largest = float(finite.mean()), float(finite.std()), float(np.abs(finite).max())
+        return cls(mean, max(std, STD_FLOOR * largest) if std > ROUNDING * largest else 1.0, clip)
 
     def __call__(self, scores: Sequence[float] | np.ndarray) -> np.ndarray:
         """Normalizes and clips scores.
@@ -166,10 +177,13 @@ class ScoreScale:
           scores: Scores in any shape.
 
         Returns:
-          `(scores - mean) / std`, clipped, as float32 in the same shape.
+          `(scores - mean) / std`, clipped, as float32 in the same shape. Infinite scores stay infinite, so that the
+          learner's guard finds them.
         """
         scaled = (np.asarray(scores, np.float64) - self.mean) / self.std
-        return (scaled if self.clip is None else np.clip(scaled, -self.clip, self.clip)).astype(np.float32)
+        if self.clip is not None:
+            scaled = np.where(np.isfinite(scaled), np.clip(scaled, -self.clip, self.clip), scaled)
+        return scaled.astype(np.float32)
 
 
 def _model_reward(model: "keras.Model") -> Reward:
@@ -218,7 +232,7 @@ def reward_name(reward: object) -> str:
     while isinstance(reward, functools.partial):
         reward = reward.func
     named = reward if hasattr(reward, "__qualname__") else type(reward)
-    return f"{named.__module__}:{named.__qualname__}"
+    return f"{getattr(named, '__module__', None) or 'builtins'}:{named.__qualname__}"  # some builtins have no module
 
 
 def _short(value: object, limit: int = SHOWN) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 from tfppo.errors import UsageError, kind_and_text, one_line, shown
 from tfppo.text.data.corpus import DOMAINS, SPLITS, Domain, Split, sentences
 from tfppo.text.rewards.callables import Reward, as_reward
+from tfppo.text.rewards.signature import call_with_texts, check_signature
 from tfppo.training.user_modules import is_importable, load_named, name_of
 
 MIN_WORDS = 8  # shorter sentences give no prompt
@@ -37,7 +38,7 @@ class Task:
     make_reward: Callable[[], Reward]
     """Makes the reward function. If the reward needs a model, it is loaded here and not before."""
     measure: Callable[[list[str], list[str]], float]
-    """Computes the metric of the task, a mean over at least one prompt with its response."""
+    """Computes the metric of the task from prompts and responses: a mean over at least one response."""
     metric: str
     """Name of the metric in `evaluation.json`."""
     target: float
@@ -69,11 +70,12 @@ class Task:
                 f"arguments that returns the reward: give make_reward=lambda: {_called(self.make_reward)}"
             )
         self._check_callable("make_reward", 0, "a function without arguments that returns the reward", "lambda: reward")
-        self._check_callable("measure", 2, "a function of (prompts, responses)", "lambda prompts, responses: ...")
+        self._check_callable("measure", None, "a function of (prompts, responses)", "lambda prompts, responses: ...")
+        check_signature(self.measure, f"measure of task {self.name}")
 
-    def _check_callable(self, name: str, count: int, wanted: str, example: str) -> None:
+    def _check_callable(self, name: str, count: int | None, wanted: str, example: str) -> None:
         value = getattr(self, name)
-        if not callable(value) or not _takes(value, count):
+        if not callable(value) or (count is not None and not _takes(value, count)):
             raise UsageError(
                 f"{name} of task {self.name} is {shown(value)} ({type(value).__name__}); it must be {wanted}: give "
                 f"for example {name}={example}"
@@ -88,7 +90,7 @@ class Task:
         Raises:
           UsageError: If the task's function fails, or returns anything but texts.
         """
-        found = self._call("prompts", split)
+        found = self._call("prompts", lambda: self.prompts(split))
         if hasattr(found, "tolist"):
             found = found.tolist()  # an array of NumPy
         if not isinstance(found, list | tuple) or not all(isinstance(prompt, str) for prompt in found):
@@ -104,7 +106,7 @@ class Task:
         Raises:
           UsageError: If the task's function fails, or returns no reward.
         """
-        return as_reward(self._call("make_reward"))
+        return as_reward(self._call("make_reward", self.make_reward))
 
     def checked_measure(self, prompts: Sequence[str], responses: Sequence[str]) -> float:
         """Computes the metric, and checks that it is one finite number.
@@ -116,7 +118,7 @@ class Task:
         Raises:
           UsageError: If the task's function fails, or does not return one finite number.
         """
-        value = self._call("measure", list(prompts), list(responses))
+        value = self._call("measure", lambda: call_with_texts(self.measure, prompts, responses))
         try:  # NumPy's numbers, and arrays of one number, are numbers, too; a text is none
             number = math.nan if isinstance(value, str | bytes) else float(np.asarray(value, np.float64).reshape([]))
         except (TypeError, ValueError, OverflowError):
@@ -128,9 +130,9 @@ class Task:
             )
         return number
 
-    def _call(self, name: str, *arguments: object) -> Any:
+    def _call(self, name: str, function: Callable[[], Any]) -> Any:
         try:
-            return getattr(self, name)(*arguments)
+            return function()
         except (Exception, SystemExit) as error:  # the user's function may raise anything; its traceback is kept
             raise UsageError(f"{name} of task {self.name} raised {kind_and_text(error)}: fix the task") from error
 
