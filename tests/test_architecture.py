@@ -15,7 +15,7 @@ PACKAGE = Path(tfppo.__file__).parent
 # A room imports only rooms to its left. Rooms in the same group do not import each other.
 ROOMS = (
     "errors deprecated settings < ops < execution < ppo < reporting < training < control text assets"
-    " < article runs < cli"
+    " < article saved_runs < cli"
 )
 LEVELS = [group.split() for group in ROOMS.split("<")]
 LEVEL_OF = {room: level for level, group in enumerate(LEVELS) for room in group}

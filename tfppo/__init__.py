@@ -26,10 +26,10 @@ if TYPE_CHECKING:  # the same names as in _PUBLIC, for editors and type checkers
     from tfppo.ppo.types import ActionEvaluation as ActionEvaluation
     from tfppo.ppo.types import Batch as Batch
     from tfppo.ppo.types import Rollout as Rollout
-    from tfppo.runs import evaluate as evaluate
-    from tfppo.runs import export as export
-    from tfppo.runs import generate as generate
-    from tfppo.runs import resume as resume
+    from tfppo.saved_runs import evaluate as evaluate
+    from tfppo.saved_runs import export as export
+    from tfppo.saved_runs import generate as generate
+    from tfppo.saved_runs import resume as resume
     from tfppo.text.config import TextConfig as TextConfig
     from tfppo.text.config import TextRunConfig as TextRunConfig
     from tfppo.text.config import make_text_config as make_text_config
@@ -56,10 +56,10 @@ _PUBLIC = {
     "make_critic": "tfppo.control.policies.networks",
     "TextTrainer": "tfppo.text.trainer",
     "train_text": "tfppo.text.run",
-    "resume": "tfppo.runs",
-    "evaluate": "tfppo.runs",
-    "generate": "tfppo.runs",
-    "export": "tfppo.runs",
+    "resume": "tfppo.saved_runs",
+    "evaluate": "tfppo.saved_runs",
+    "generate": "tfppo.saved_runs",
+    "export": "tfppo.saved_runs",
     "Task": "tfppo.text.tasks.task",
     "register_task": "tfppo.text.tasks.task",
     "load_preset": "tfppo.text.models.presets",

@@ -16,7 +16,7 @@ import tensorflow as tf
 from gymnasium import spaces
 from support.refusal import refusal
 
-from tfppo import runs
+from tfppo import saved_runs
 from tfppo.control import export, run
 from tfppo.control import trainer as control_trainer
 from tfppo.control.config import ControlConfig, ControlRunConfig
@@ -402,7 +402,7 @@ def test_a_run_is_exported_as_its_latest_checkpoint_left_it(tmp_path, monkeypatc
     folder = run.train(settings(tmp_path, env="CartPole-v1", lstm_units=lstm_units, backend="gymnasium"))
     before = contents(folder)
     capsys.readouterr()
-    assert runs.export(folder) == folder / "export"
+    assert saved_runs.export(folder) == folder / "export"
     out, err = capsys.readouterr()
     assert len(out.splitlines()) == 1 and err == ""
     assert f'tf.saved_model.load("{folder / "export"}")' in out and '.signatures["act"](observations=...' in out

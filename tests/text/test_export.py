@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 from support.refusal import refusal
 
-from tfppo import TextTrainer, runs
+from tfppo import TextTrainer, saved_runs
 from tfppo.cli import main
 from tfppo.text import export, run
 from tfppo.text import trainer as text_trainer
@@ -47,7 +47,7 @@ def contents(folder):
 def adapted(preset, tmp_path_factory):
     """The folder of an exported run with adapters and a temperature of 0.7."""
     folder = run.train_text(settings(tmp_path_factory.mktemp("adapted"), preset, lora_rank=3, temperature=0.7))
-    runs.export(folder)
+    saved_runs.export(folder)
     return folder
 
 
@@ -65,7 +65,7 @@ def test_a_preset_is_as_sure_of_every_token_as_the_policy(any_preset, tmp_path, 
     folder = run.train_text(settings(tmp_path, any_preset))
     before = contents(folder)
     capsys.readouterr()
-    assert runs.export(folder) == folder / "export"
+    assert saved_runs.export(folder) == folder / "export"
     out, err = capsys.readouterr()
     loader = "tfppo.load_preset" if "lstm" in str(any_preset) else "keras_hub.models.CausalLM.from_preset"
     assert len(out.splitlines()) == 1 and err == "" and f'{loader}("{folder / "export"}")' in out
@@ -125,7 +125,7 @@ def test_an_export_that_fails_leaves_the_earlier_one(adapted, monkeypatch):
 
     monkeypatch.setattr(export, "save_preset", fail_at_the_end)
     with pytest.raises(KeyboardInterrupt):
-        runs.export(adapted)
+        saved_runs.export(adapted)
     assert contents(adapted) == before and not list(adapted.glob(".export*"))
 
 
@@ -145,12 +145,12 @@ def test_an_export_that_cannot_be_written_is_one_line(adapted, monkeypatch, caps
     monkeypatch.undo()
     model, _ = load_preset(adapted / "export")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=4 * model.count_params() - 1))
-    assert "free disk space" in refusal(runs.export, adapted)
+    assert "free disk space" in refusal(saved_runs.export, adapted)
     assert contents(adapted) == before and not list(adapted.glob(".export*"))
 
 
 def test_what_lies_in_its_place_is_not_replaced(adapted, monkeypatch):
     monkeypatch.setattr(run_folder, "EXPORT", "samples.jsonl")
     before = contents(adapted)
-    assert "samples.jsonl exists and holds no tokenizer.json" in refusal(runs.export, adapted)
+    assert "samples.jsonl exists and holds no tokenizer.json" in refusal(saved_runs.export, adapted)
     assert contents(adapted) == before

@@ -146,9 +146,9 @@ class Export:
         """
         _kind(self.folder, control={"env": self.env})
         import_tensorflow()
-        from tfppo import runs
+        from tfppo import saved_runs
 
-        runs.export(self.folder, checkpoint=self.checkpoint, env=self.env)
+        saved_runs.export(self.folder, checkpoint=self.checkpoint, env=self.env)
 
 
 @dataclass(frozen=True)
@@ -176,10 +176,10 @@ class Resume:
         tell_whom_it_waits_for()
         _kind(self.folder, control={"env": self.env}, text={"task": self.task, "reward": self.reward})
         import_tensorflow()
-        from tfppo import runs
+        from tfppo import saved_runs
 
         seconds = seconds_since_start()
-        runs.resume(self.folder, task=self.task, reward=self.reward, env=self.env, import_seconds=seconds)
+        saved_runs.resume(self.folder, task=self.task, reward=self.reward, env=self.env, import_seconds=seconds)
 
 
 @dataclass(frozen=True)
@@ -234,9 +234,9 @@ def _kind(folder: Path, **options: dict[str, Any]) -> str:
 def _application(kind: str) -> Any:
     """Returns the application of a kind of run. The other application is not imported."""
     import_tensorflow()
-    from tfppo import runs
+    from tfppo import saved_runs
 
-    return runs.application_of(kind)
+    return saved_runs.application_of(kind)
 
 
 def _or(given: int | None, usual: int) -> int:

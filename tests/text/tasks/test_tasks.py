@@ -259,7 +259,7 @@ def test_sentiment_loads_its_reward_model_only_when_it_is_made(monkeypatch):
         ({"make_reward": shortfall_reward}, "give make_reward=lambda: shortfall_reward"),
         ({"make_reward": 3}, "make_reward of task mine is 3 (int)"),
         ({"measure": None}, "measure of task mine is None"),
-        ({"measure": len}, "must be a function of (prompts, responses)"),
+        ({"measure": len}, "it must take two lists, prompts and responses"),
         ({"metric": "kl"}, "metric of task mine is 'kl'"),
         ({"metric": "score"}, "choose another name"),
         ({"metric": "prompts"}, "choose another name"),

@@ -11,7 +11,7 @@ import pytest
 from support.refusal import refusal
 
 import tfppo
-from tfppo import Task, runs, train_text
+from tfppo import Task, saved_runs, train_text
 from tfppo.cli import main
 from tfppo.control import run as control_run
 from tfppo.control.recipes import make_control_config
@@ -113,21 +113,21 @@ def test_config_yaml_names_the_parts_as_they_are(own):
 
 
 def test_an_evaluation_of_the_folder_is_that_of_the_run(own):
-    again = runs.evaluate(str(own), prompts=4, task=QUESTIONS, reward=asks)
+    again = saved_runs.evaluate(str(own), prompts=4, task=QUESTIONS, reward=asks)
     wanted = evaluation_of(own)
     assert again["task"] == "questions" and again["prompts"] == 4 and again["questions"] == wanted["questions"]
     assert again["score"] == wanted["score"] and again["weights"] == wanted["weights"]
     assert again["kl"] == pytest.approx(wanted["kl"], abs=1e-5) and wanted["kl"] != 0.0
     # under its names, too, which import the modules
-    named = runs.evaluate(own, prompts=4, task=f"{__name__}:QUESTIONS", reward=f"{__name__}:asks")
+    named = saved_runs.evaluate(own, prompts=4, task=f"{__name__}:QUESTIONS", reward=f"{__name__}:asks")
     assert named == again
 
 
 def test_generate_and_export_need_none_of_the_parts(own, tmp_path):
     folder = shutil.copytree(own, tmp_path / "elsewhere")
-    written = runs.generate(folder, ["Is it"], samples=2, seed=3)
+    written = saved_runs.generate(folder, ["Is it"], samples=2, seed=3)
     assert len(written) == 2
-    exported = runs.export(folder)
+    exported = saved_runs.export(folder)
     assert exported == folder / "export"
     # the export starts a second run
     again = train_text(tiny(tmp_path, exported, iterations=1, eval_prompts=0), task=QUESTIONS)
@@ -145,10 +145,10 @@ def test_a_run_that_broke_off_ends_as_if_it_had_not(own, tmp_path, other_model, 
         weight.assign(value)
     folder = (tmp_path / "mine").rename(tmp_path / "moved")
     assert config_of(folder).text.reward.endswith(":<broken_after.<locals>.asks>")
-    told = refusal(runs.resume, folder, task=QUESTIONS)
+    told = refusal(saved_runs.resume, folder, task=QUESTIONS)
     assert "given in Python" in told and "reward=..." in told
     assert run_folder.resume_command(folder) == f"tfppo.resume({str(folder)!r}, reward=...) in Python"
-    runs.resume(folder, task=QUESTIONS, reward=asks)
+    saved_runs.resume(folder, task=QUESTIONS, reward=asks)
     assert evaluation_of(folder) == evaluation_of(own)
     assert (folder / "samples.jsonl").read_text() == (own / "samples.jsonl").read_text()
     for found, wanted in zip(weights_of(folder), weights_of(own), strict=True):
@@ -161,16 +161,16 @@ def test_a_run_that_broke_off_ends_as_if_it_had_not(own, tmp_path, other_model, 
 )
 def test_a_part_that_is_missing_or_another_is_refused(own, preset, other_model, tmp_path, capsys):
     reward, questions = f"{__name__}:asks", f"{__name__}:QUESTIONS"
-    told = refusal(runs.resume, own)
+    told = refusal(saved_runs.resume, own)
     assert f"names the task '{questions}'" in told and f"--task {questions}" in told
-    told = refusal(runs.resume, own, task=QUESTIONS)
+    told = refusal(saved_runs.resume, own, task=QUESTIONS)
     assert f"names the reward '{reward}'" in told and f"reward='{reward}'" in told
-    assert "the run has the task" in refusal(runs.evaluate, own, task=get_task("length"), reward=asks)
-    assert "the run has the reward" in refusal(runs.evaluate, own, task=QUESTIONS, reward=share_of_questions)
-    assert "has the reward" in refusal(runs.evaluate, own, task=QUESTIONS, reward="somewhere:asks_not")
-    assert "has no env" in refusal(runs.evaluate, own, env="CartPole-v1")
-    assert "prompts is 0" in refusal(runs.evaluate, own, prompts=0)
-    told = refusal(runs.evaluate, own, task=QUESTIONS, reward=asks, model=load_preset(preset))
+    assert "the run has the task" in refusal(saved_runs.evaluate, own, task=get_task("length"), reward=asks)
+    assert "the run has the reward" in refusal(saved_runs.evaluate, own, task=QUESTIONS, reward=share_of_questions)
+    assert "has the reward" in refusal(saved_runs.evaluate, own, task=QUESTIONS, reward="somewhere:asks_not")
+    assert "has no env" in refusal(saved_runs.evaluate, own, env="CartPole-v1")
+    assert "prompts is 0" in refusal(saved_runs.evaluate, own, prompts=0)
+    told = refusal(saved_runs.evaluate, own, task=QUESTIONS, reward=asks, model=load_preset(preset))
     assert "the given language model has the checksum" in told and "start a new run" in told
     assert main(["evaluate", str(own), "--reward", reward]) == 2
     assert f"--task {questions}" in capsys.readouterr().err
@@ -185,9 +185,9 @@ def test_changed_parts_are_refused(preset, tmp_path):
     mine = shutil.copytree(preset, tmp_path / "preset")
     folder = train_text(tiny(tmp_path, mine, iterations=1, eval_prompts=0), task=QUESTIONS)
     longer = dataclasses.replace(QUESTIONS, prompts=lambda split: [*SPLITS[split], "One more"])
-    told = refusal(runs.resume, folder, task=dataclasses.replace(longer))
+    told = refusal(saved_runs.resume, folder, task=dataclasses.replace(longer))
     assert "the list of training prompts has the checksum" in told
-    assert len(runs.generate(folder, ["It"])) == 1
+    assert len(saved_runs.generate(folder, ["It"])) == 1
     path = next(mine.glob("model.weights.h5"))
     import h5py
 
@@ -195,8 +195,8 @@ def test_changed_parts_are_refused(preset, tmp_path):
         found = []
         file.visititems(lambda name, item: found.append(item) if isinstance(item, h5py.Dataset) else None)
         found[0][...] = found[0][...] + 1
-    for use in (runs.generate, runs.resume):
-        told = refusal(use, folder, *([["It"]] if use is runs.generate else []), task=QUESTIONS)
+    for use in (saved_runs.generate, saved_runs.resume):
+        told = refusal(use, folder, *([["It"]] if use is saved_runs.generate else []), task=QUESTIONS)
         assert f"the language model in {mine} has the checksum" in told
 
 
@@ -206,12 +206,12 @@ def test_a_control_run_has_the_same_functions(tmp_path):
         eval_episodes=3, video_episodes=0, runs_dir=tmp_path, compile_rollout="graph", compile_update="graph",
     )  # fmt: skip
     folder = control_run.train(config)
-    evaluation = runs.evaluate(str(folder), episodes=3)
+    evaluation = saved_runs.evaluate(str(folder), episodes=3)
     assert evaluation["weights"] == run_folder.read_evaluation(folder)["weights"]
-    assert runs.resume(folder) == folder
-    assert runs.export(folder) == folder / "export"
-    assert "has no task" in refusal(runs.resume, folder, task="length")
-    assert "generate needs a text run" in refusal(runs.generate, folder, ["It"])
+    assert saved_runs.resume(folder) == folder
+    assert saved_runs.export(folder) == folder / "export"
+    assert "has no task" in refusal(saved_runs.resume, folder, task="length")
+    assert "generate needs a text run" in refusal(saved_runs.generate, folder, ["It"])
 
 
 @pytest.mark.parametrize(
