@@ -12,6 +12,7 @@ from tfppo.control.policies.policy import ControlPolicy, Memory, forget
 from tfppo.control.rollouts.normalization import WHOLE, Normalization
 from tfppo.errors import UsageError, one_line
 from tfppo.ops.nest import Nest
+from tfppo.training.file_errors import FILE_ERRORS
 from tfppo.training.files import replacing
 
 MEMORY = ("memory_h", "memory_c")
@@ -64,7 +65,7 @@ def export_policy(
         "sample": exported.sample.get_concrete_function(**{SEED: tf.TensorSpec([2], tf.int64)}, **specs),
     }
     size = sum(variable.dtype.size * variable.shape.num_elements() for variable in signatures["act"].variables)
-    with replacing(Path(folder), MARK, size, tf.errors.OpError) as path:
+    with replacing(Path(folder), MARK, size, *FILE_ERRORS) as path:
         tf.saved_model.save(exported, str(path), signatures)
 
 

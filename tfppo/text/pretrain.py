@@ -23,6 +23,7 @@ from tfppo.text.models.presets import load_preset, save_preset
 from tfppo.text.models.transformer import make_transformer
 from tfppo.training import files, run_folder
 from tfppo.training.config import RunConfig
+from tfppo.training.file_errors import FILE_ERRORS, is_file_error
 
 BEST = "best.weights.h5"
 PRESET = "preset"
@@ -262,7 +263,9 @@ def fitting(folder: Path, size: int) -> Iterator[None]:
     keras.config.enable_interactive_logging()
     try:
         yield
-    except (OSError, tf.errors.OpError) as error:
+    except FILE_ERRORS as error:
+        if not is_file_error(error):
+            raise
         raise UsageError(
             f"cannot write to {folder} ({files.why_not_written(error)}): check that the folder exists and that its "
             "disk has free space, then start again under another --name"

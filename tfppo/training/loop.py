@@ -18,6 +18,7 @@ from tfppo.ppo.learner import PPOLearner
 from tfppo.reporting.tensorboard import cut_back, event_sizes
 from tfppo.reporting.writer import Writer
 from tfppo.training.checkpoints import Checkpoints, read_progress, without_checkpoints
+from tfppo.training.file_errors import FILE_ERRORS, is_file_error
 from tfppo.training.files import why_not_written
 from tfppo.training.pipeline import rollout_dataset, rollouts_one_by_one
 from tfppo.training.run_folder import is_finished, resume_command
@@ -169,6 +170,8 @@ def writing(folder: Path | None) -> Iterator[None]:
     try:
         yield
     except FILE_ERRORS as error:
+        if not is_file_error(error):
+            raise
         is_gone = folder is not None and not folder.is_dir()
         advice = "move the folder back" if is_gone else "free disk space, or correct the permissions of the folder"
         raise UsageError(
