@@ -12,6 +12,7 @@ from tfppo.control.policies.policy import ControlPolicy, Memory, forget
 from tfppo.control.rollouts.normalization import WHOLE, Normalization
 from tfppo.errors import UsageError, one_line
 from tfppo.ops.nest import Nest
+from tfppo.training.file_errors import FILE_ERRORS
 from tfppo.training.files import replacing
 
 MEMORY = ("memory_h", "memory_c")
