@@ -50,6 +50,7 @@ MAY_PRINT = [
     "training.driver",
     "control.trainer",
     "control.video",
+    "text.trainer",
     "text.pretrain",
     "text.rewards.reward_model",
     "text.data.rebuild",

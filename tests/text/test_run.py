@@ -304,13 +304,13 @@ def test_new_tokens_above_the_context_are_refused(finished, capsys):
     command = ["generate", str(finished), "--prompt", "It", "--max-new-tokens"]
     for number, said in [
         ("64", "max_new_tokens is 64; it must be below the context of 64 tokens, which also holds the prompt"),
-        ("63", "has 3 tokens; the context has room for 1 besides the response: shorten the prompt, or lower max_new"),
+        ("63", "has 2 tokens; the context has room for 1 besides the response: shorten the prompt, or lower max_new"),
         ("0", "max_new_tokens is 0; it must be at least 1"),
     ]:
         assert main([*command, number]) == 2
         error = capsys.readouterr().err
         assert said in error and len(error.splitlines()) == 1
-    assert main([*command, "61"]) == 0  # lowered, as the text advises
+    assert main([*command, "62"]) == 0  # lowered, as the text advises
     with pytest.raises(UsageError, match="temperature is -1; it must be at least 0"):
         run.generate(finished, ["It"], temperature=-1)
 
