@@ -19,7 +19,7 @@ def train_text(
     *,
     task: Task | None = None,
     reward: Reward | keras.Model | None = None,
-    model: tuple[keras.Model, keras_hub.models.Tokenizer] | None = None,
+    model: tuple[keras.Model, keras_hub.models.Tokenizer | keras_hub.models.Preprocessor] | keras.Model | None = None,
 ) -> Path | None:
     """Tunes a language model in a new run, then evaluates it.
 
@@ -28,13 +28,15 @@ def train_text(
       import_seconds: Seconds that imports took before this call, for `evaluation.json`.
       task: Replaces the registered task that the config names.
       reward: Replaces the reward of the config and of the task.
-      model: A Keras language model and its tokenizer, which replace the config's preset.
+      model: A language model that replaces the config's preset: a KerasHub CausalLM and its tokenizer or preprocessor,
+        or a CausalLM alone that has a preprocessor.
 
     Returns:
       The folder of the run, or None in a worker process that is not the chief.
 
     Raises:
-      UsageError: If settings do not fit together, the reward fails, or the folder cannot be used.
+      UsageError: If settings do not fit together, the model cannot be tuned, the reward fails, or the folder cannot be
+        used.
     """
 
     def make_trainer(config: TextRunConfig) -> TextTrainer:

@@ -23,6 +23,7 @@ from tfppo.text.config import TextRunConfig
 from tfppo.text.data.codec import PromptCodec
 from tfppo.text.evaluate import Responder, compare, describe, held_out_prompts
 from tfppo.text.export import export_preset
+from tfppo.text.models.given import check_tokenizer, given_model
 from tfppo.text.models.presets import default_preset, load_preset
 from tfppo.text.models.reference import as_language_model
 from tfppo.text.rewards.callables import Reward, as_reward, reward_name
@@ -50,11 +51,11 @@ class TextTrainer:
       task: Replaces the registered task that the config names.
       reward: A function `reward(prompts, responses)` or a Keras model; replaces the reward of the config and of the
         task.
-      model: A Keras language model and its tokenizer, which replace the config's preset.
+      model: A Keras language model and its tokenizer, which replace the config's preset (see `given_model`).
 
     Raises:
-      UsageError: If the task is unknown, the preset or the reward cannot be loaded, or prompts and responses do not
-        fit into the model's context.
+      UsageError: If the task is unknown, the preset or the reward cannot be loaded, the model cannot be tuned, or
+        prompts and responses do not fit into the model's context.
     """
 
     def __init__(
@@ -63,7 +64,7 @@ class TextTrainer:
         *,
         task: Task | None = None,
         reward: Reward | keras.Model | None = None,
-        model: tuple[keras.Model, Any] | None = None,
+        model: tuple[keras.Model, Any] | keras.Model | None = None,
     ):
         run, text, ppo = config.run, config.text, config.ppo
         self.task = get_task(text.task) if task is None else task
@@ -82,13 +83,20 @@ class TextTrainer:
         self.replicas.divide(text.batch_size, "batch_size")
         with tf.device(self.device):
             with self.replicas.scope():
-                keras_model, tokenizer = model or load_preset(text.preset or default_preset(), text.dtype)
-                self.policy, self.reference = make_models(as_language_model(keras_model), config)
+                if model is None:
+                    keras_model, tokenizer = load_preset(text.preset or default_preset(), text.dtype)
+                else:
+                    keras_model, tokenizer = given_model(model, text.dtype)
+                    self.config = with_settings(self.config, {"dtype": keras_model.dtype_policy.name})
+                language_model = as_language_model(keras_model)
+            check_tokenizer(tokenizer, language_model)
             self.codec = PromptCodec(tokenizer, self.task.domain)
             self.stop_condition = self.codec.stop_condition(text)
             self.reward = make_reward(self.task, text.reward, reward)
             self.scorer = TextScorer(self.codec, self.reward, text.score_clip)
-            self.prompts = training_prompts(self.task, self.codec, text, self.policy.model.context_length)
+            self.prompts = training_prompts(self.task, self.codec, text, language_model.context_length)
+            with self.replicas.scope():  # after all checks, because adapters change the given model
+                self.policy, self.reference = make_models(language_model, config)
             self.learner = PPOLearner(
                 self.policy,
                 ppo,
