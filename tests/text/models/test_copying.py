@@ -88,7 +88,7 @@ def odd(make_model):
     ("kind", "said"),
     [
         ("louder", "the hidden states of its copy differ by up to"),
-        ("other layer", "layer_norm is a OtherNorm in the model and a LlamaLayerNorm in its copy"),
+        ("other layer", "layernorm is a OtherNorm in the model and a LlamaLayerNorm in its copy"),
         ("adapters", "lora_kernel_a is float32 [16, 4, 2] in the model and missing in its copy"),
     ],
 )

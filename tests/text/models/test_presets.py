@@ -265,6 +265,7 @@ def test_a_llama_comes_back_with_its_embeddings_tied_or_not(tmp_path, tokenizer,
         np.testing.assert_array_equal(logits(loaded), logits(model))
 
 
+@pytest.mark.filterwarnings("ignore:Skipping nested container")
 def test_a_preset_of_kerashub_with_tied_embeddings_is_loaded(tmp_path, tokenizer):
     """KerasHub writes no `tie_word_embeddings`, and cannot load the preset itself."""
     model = small_llama(tokenizer.vocabulary_size())
