@@ -1,5 +1,6 @@
 """The rules for the device and the compilation mode of a phase, case by case."""
 
+import logging
 import os
 import subprocess
 import sys
@@ -186,3 +187,30 @@ def test_a_process_runs_as_it_is_told_until_it_has_begun(threads, deterministic)
     assert kept == chosen and set(set_to) <= {chosen, 0 if threads == 0 else chosen}  # 0: TensorFlow's own default
     assert (is_deterministic, again) == (str(deterministic), "True")
     assert refused.startswith(f"threads is {chosen + 1}, but TensorFlow already runs with {chosen} in this process")
+
+
+@pytest.fixture
+def warnings_of_tensorflow(caplog):
+    """Returns the warnings of TensorFlow, whose logger does not pass them on."""
+    logger = logging.getLogger("tensorflow")
+    logger.addHandler(caplog.handler)
+    yield lambda: [record.getMessage() for record in caplog.records if record.name == "tensorflow"]
+    logger.removeHandler(caplog.handler)
+
+
+def test_many_programs_of_the_same_code_are_no_retraces(warnings_of_tensorflow):
+    """Several models and evaluations in one process compile the same code, each a single time."""
+
+    def double(x):
+        return 2 * x
+
+    for _ in range(8):
+        assert int(compiled(double, "graph")(tf.constant(3))) == 6
+    assert warnings_of_tensorflow() == []
+
+
+def test_many_traces_of_one_program_are_still_warned_of(warnings_of_tensorflow):
+    function = compiled(lambda x: 2 * x, "graph")
+    for length in range(8):
+        function(tf.zeros([length]))
+    assert any("triggered tf.function retracing" in text for text in warnings_of_tensorflow())

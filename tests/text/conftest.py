@@ -33,8 +33,8 @@ def make_gpt2(num_layers=2, dropout=0.3, dtype="float32"):
     return keras_hub.models.GPT2CausalLM(backbone)
 
 
-def make_llama(num_layers=2, dropout=0.3, dtype="float32"):
-    """Makes a Llama with fewer key heads than query heads; its output embedding differs from the token embedding."""
+def make_llama(num_layers=2, dropout=0.3, dtype="float32", tied=False):
+    """Makes a Llama with fewer key heads than query heads. Its output embedding is its token embedding if `tied`."""
     backbone = keras_hub.models.LlamaBackbone(
         vocabulary_size=VOCABULARY,
         num_layers=num_layers,
@@ -43,6 +43,7 @@ def make_llama(num_layers=2, dropout=0.3, dtype="float32"):
         hidden_dim=WIDTH,
         intermediate_dim=24,
         dropout=dropout,
+        tie_word_embeddings=tied,
         dtype=dtype,
     )
     return keras_hub.models.LlamaCausalLM(backbone)

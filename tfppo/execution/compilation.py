@@ -4,6 +4,7 @@
 give the same bits on the same machine.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Literal, ParamSpec, TypeGuard, TypeVar
 
@@ -80,7 +81,10 @@ def compiled(function: Callable[Parameters, Result], mode: str) -> Callable[Para
     """
     if mode == "eager":
         return function
-    return tf.function(function, autograph=False, jit_compile=mode == "xla")
+    # TensorFlow counts retraces for each piece of Python code, and warns of many. Several models and evaluations in one
+    # process compile the same code, each with a graph of its own. A partial function is counted by itself.
+    counted = functools.partial(function)
+    return tf.function(counted, autograph=False, jit_compile=mode == "xla")
 
 
 def is_compiled(function: Callable[..., object]) -> TypeGuard[tf.types.experimental.PolymorphicFunction]:

@@ -116,9 +116,14 @@ def make_models(model: LanguageModel, config: TextRunConfig) -> tuple[TextPolicy
       The policy and the reference policy.
 
     Raises:
-      UsageError: If the model cannot have adapters.
+      UsageError: If the model cannot have adapters, cannot be copied, or has nothing to train.
     """
     text = config.text
+    if not text.lora_rank and not model.trainable_variables:
+        raise UsageError(
+            f"all weights of {type(model.model).__name__} are frozen; a run without lora_rank must have weights to "
+            "train: set model.trainable = True (and save a preset again), or set lora_rank"
+        )
     critic = copy_of(model) if text.separate_critic else None
     if text.lora_rank:
         add_adapters(model.model, text.lora_rank, config.run.seed)

@@ -168,6 +168,8 @@ class TextParts:
     """Checksum of the vocabulary, and of how the tokenizer splits a text."""
     prompts_sha256: str | None = None
     """Checksum of the training prompts as tokens."""
+    frozen: tuple[str, ...] = ()
+    """Paths of the weights that are not trained, because they were frozen in the model that was given."""
     domain: Domain | None = None
     """Domain of the control token before each prompt. None: no control token."""
 

@@ -14,7 +14,9 @@ from tfppo.errors import UsageError, kind_and_text
 from tfppo.execution.variables import digest, weights_hash
 from tfppo.text.config import TextParts
 from tfppo.text.data.corpus import Domain
-from tfppo.text.models.presets import TOKENIZER_FILE, save_preset
+from tfppo.text.models.preset_configs import TOKENIZER_FILE
+from tfppo.text.models.presets import save_preset
+from tfppo.text.models.weights import frozen_paths
 from tfppo.training import run_folder
 
 OWN_MODEL = Path(
@@ -35,7 +37,7 @@ def fingerprints(
     """Computes the checksums of a run's parts.
 
     Args:
-      model: Language model before tuning, without adapters.
+      model: Language model before tuning, without adapters. Its frozen weights are listed, too.
       tokenizer: Tokenizer of the model.
       prompts: Token ids int32 [N, P] of the training prompts, and their lengths int32 [N]. None: they are not known.
       domain: Domain of the control token before each prompt.
@@ -49,6 +51,7 @@ def fingerprints(
         model_sha256=weights_hash(model.weights),
         tokenizer_sha256=digest([pieces], vocabulary),
         prompts_sha256=None if prompts is None else digest(prompts),
+        frozen=frozen_paths(model),
         domain=domain,
     )
 

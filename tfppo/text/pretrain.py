@@ -12,13 +12,14 @@ import keras_hub
 import numpy as np
 import tensorflow as tf
 
-from tfppo.errors import UsageError
+from tfppo.errors import UsageError, one_line
 from tfppo.text.config import PretrainConfig
-from tfppo.text.data.corpus import DOMAINS, sentences
-from tfppo.text.data.likelihood import best_temperature, encode, make_dataset, nats_per_character
-from tfppo.text.data.tokenizer import control_token, train_tokenizer
+from tfppo.text.data.corpus import sentences
+from tfppo.text.data.likelihood import IGNORED, best_temperature, encode, make_dataset, nats_per_character
+from tfppo.text.data.tokenizer import check_control_tokens, train_tokenizer
 from tfppo.text.models.backbones import context_length, final_normalization
-from tfppo.text.models.lstm import LSTMLanguageModel, make_lstm
+from tfppo.text.models.copying import ModelsDiffer, copy_weights, rebuilt
+from tfppo.text.models.lstm import make_lstm
 from tfppo.text.models.presets import load_preset, save_preset
 from tfppo.text.models.transformer import make_transformer
 from tfppo.training import files, run_folder
@@ -142,17 +143,20 @@ def pretrain(
 def _load_to_go_on(preset: Path, dropout: float) -> tuple[keras.Model, keras_hub.models.GPT2Tokenizer]:
     """Loads the model of a preset, with another dropout rate, and its tokenizer."""
     model, tokenizer = load_preset(preset)
-    missing = {control_token(domain) for domain in DOMAINS} - set(tokenizer.get_vocabulary())
-    if missing:
+    check_control_tokens(tokenizer, preset)
+    if not model.trainable_weights:
         raise UsageError(
-            f"the tokenizer of preset {preset} has no {', '.join(sorted(missing))}; pretraining needs these control "
-            "tokens: give a preset that tfppo pretrain made"
+            f"all weights of preset {preset} are frozen; pretraining needs weights to train: load it, set "
+            "model.trainable = True and save it again"
         )
-    if isinstance(model, LSTMLanguageModel):
-        twin = LSTMLanguageModel.from_config(model.get_config() | {"dropout": dropout})
-    else:
-        twin = type(model)(type(model.backbone).from_config(model.backbone.get_config() | {"dropout": dropout}))
-    twin.set_weights(model.get_weights())
+    try:
+        twin = rebuilt(model, dropout=dropout)
+        copy_weights(model, twin)
+    except (ModelsDiffer, TypeError) as error:  # TypeError: the model has no setting for dropout
+        raise UsageError(
+            f"preset {preset} holds a {type(model).__name__} that cannot be built with dropout {dropout} "
+            f"({one_line(error)}): give a preset that tfppo pretrain made"
+        ) from error
     return twin, tokenizer
 
 
@@ -167,7 +171,7 @@ def _compile(model: keras.Model, config: PretrainConfig, steps: int) -> None:
     )
     model.compile(
         optimizer=keras.optimizers.AdamW(learning_rate, weight_decay=config.weight_decay, global_clipnorm=1.0),
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=0),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=IGNORED),
         weighted_metrics=[],  # without it KerasHub adds an accuracy that includes padding
         jit_compile=False,  # batches differ in length, and XLA would compile for each length
     )

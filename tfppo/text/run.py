@@ -22,7 +22,7 @@ def train_text(
     *,
     task: Task | str | None = None,
     reward: Reward | keras.Model | str | None = None,
-    model: tuple[keras.Model, keras_hub.models.Tokenizer] | None = None,
+    model: tuple[keras.Model, keras_hub.models.Tokenizer | keras_hub.models.Preprocessor] | keras.Model | None = None,
 ) -> Path | None:
     """Tunes a language model in a new run, then evaluates it.
 
@@ -32,13 +32,15 @@ def train_text(
       task: A task, or its name; replaces the task of the config.
       reward: A function of (prompts, responses), its name as "package.module:function", or a Keras model; replaces the
         reward of the config and of the task.
-      model: A Keras language model and its tokenizer, which replace the config's preset.
+      model: A language model that replaces the config's preset: a KerasHub CausalLM and its tokenizer or preprocessor,
+        or a CausalLM alone that has a preprocessor.
 
     Returns:
       The folder of the run, or None in a worker process that is not the chief.
 
     Raises:
-      UsageError: If settings do not fit together, the reward fails, or the folder cannot be used.
+      UsageError: If settings do not fit together, the model cannot be tuned, the reward fails, or the folder cannot be
+        used.
     """
     config = dataclasses.replace(config, parts=TextParts())  # those of an earlier run do not count
 

@@ -35,8 +35,10 @@ from tfppo.text.config import TextRunConfig
 from tfppo.text.data.codec import PromptCodec
 from tfppo.text.evaluate import Responder, compare, describe, held_out_prompts
 from tfppo.text.export import export_preset
+from tfppo.text.models.given import check_tokenizer, given_model
 from tfppo.text.models.presets import default_preset, load_preset
 from tfppo.text.models.reference import as_language_model
+from tfppo.text.models.weights import freeze_paths
 from tfppo.text.parts import OWN_MODEL, check_parts, fingerprints, keep_model, own_model
 from tfppo.text.rewards.callables import Reward
 from tfppo.text.rewards.first_scores import describe_first_scores
@@ -64,14 +66,14 @@ class TextTrainer:
       task: A task, or its name as in the setting `task`; replaces the task of the config.
       reward: A function `reward(prompts, responses)`, its name as "package.module:function", or a Keras model; replaces
         the reward of the config and of the task.
-      model: A Keras language model and its tokenizer, which replace the config's preset.
+      model: A Keras language model and its tokenizer, which replace the config's preset (see `given_model`).
       folder: Folder of the run, if the run exists already. It may keep the language model.
       trains: False loads no training prompts; such a trainer evaluates, generates or exports only.
       scores: False loads neither task nor reward; such a trainer generates or exports only.
 
     Raises:
-      UsageError: If the task is unknown, the preset or the reward cannot be loaded, prompts and responses do not
-        fit into the model's context, or the parts are not those that an existing run was made of.
+      UsageError: If the task is unknown, the preset or the reward cannot be loaded, the model cannot be tuned, prompts
+        and responses do not fit into the model's context, or the parts are not those that an existing run was made of.
     """
 
     def __init__(
@@ -80,7 +82,7 @@ class TextTrainer:
         *,
         task: Task | str | None = None,
         reward: Reward | keras.Model | str | None = None,
-        model: tuple[keras.Model, Any] | None = None,
+        model: tuple[keras.Model, Any] | keras.Model | None = None,
         folder: Path | None = None,
         trains: bool = True,
         scores: bool = True,
@@ -108,22 +110,30 @@ class TextTrainer:
         self.replicas.divide(text.batch_size, "batch_size")
         with tf.device(self.device):
             with self.replicas.scope():
-                keras_model, tokenizer = model or load_preset(preset or default_preset(), text.dtype)
+                if model is None:
+                    keras_model, tokenizer = load_preset(preset or default_preset(), text.dtype)
+                else:
+                    keras_model, tokenizer = given_model(model, text.dtype)
+                    kept["dtype"] = keras_model.dtype_policy.name
+                if folder is not None:
+                    freeze_paths(keras_model, config.parts.frozen)
                 language_model = as_language_model(keras_model)
-                self.codec = PromptCodec(tokenizer, self.task.domain)
-                self.prompts: TrainingPrompts | None = None
-                if trains:
-                    self.prompts = training_prompts(self.task, self.codec, text, language_model.context_length)
-                parts = fingerprints(keras_model, tokenizer, self.prompts and self.prompts[:2], self.task.domain)
-                check_parts(config.parts, parts, preset)
-                self.policy, self.reference = make_models(language_model, config)
-            self.config = replace(with_settings(config, kept), parts=parts)  # goes into config.yaml, to resume the run
+            check_tokenizer(tokenizer, language_model)
+            self.codec = PromptCodec(tokenizer, self.task.domain)
             self.stop_condition = self.codec.stop_condition(text)
+            self.prompts = (
+                training_prompts(self.task, self.codec, text, language_model.context_length) if trains else None
+            )
+            parts = fingerprints(keras_model, tokenizer, self.prompts and self.prompts[:2], self.task.domain)
+            check_parts(config.parts, parts, preset)
+            self.config = replace(with_settings(config, kept), parts=parts)  # goes into config.yaml, to resume the run
             self.reward = make_reward(self.task, text.reward, reward) if scores else unscored
             clip = text.score_clip if text.normalize_scores else None
             self.scorer = TextScorer(self.codec, self.reward, self.prompts.texts if self.prompts else [], clip)
             if trains:
                 self._check_prompts()
+            with self.replicas.scope():  # after all checks, because adapters change the given model
+                self.policy, self.reference = make_models(language_model, config)
             self.learner = PPOLearner(
                 self.policy,
                 ppo,
@@ -400,7 +410,7 @@ class TextTrainer:
         Raises:
           UsageError: If a prompt is empty, not a text, or too long.
         """
-        context, length = self.policy.model.context_length, self.config.text.response_length
+        context, length = self._context, self.config.text.response_length
         if max_new_tokens is None:
             return self.codec.encode(prompts, None if context is None else context - length)
         return self.codec.encode(prompts, None if context is None else context - max_new_tokens, "max_new_tokens")

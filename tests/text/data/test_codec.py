@@ -5,7 +5,7 @@ import pytest
 from support.refusal import refusal
 
 from tfppo.text.config import TextConfig
-from tfppo.text.data.codec import PromptCodec
+from tfppo.text.data.codec import PromptCodec, token_ids
 from tfppo.text.data.corpus import DOMAINS
 from tfppo.text.data.tokenizer import END, PAD, control_token, train_tokenizer
 from tfppo.text.sampling import StopCondition
@@ -168,5 +168,29 @@ def test_end_and_padding_are_the_tokenizers(codec, tokenizer):
     assert other.decode([[3, 4, 1]]) == ["ab"]
 
 
-def test_padding_with_the_end_is_refused():
-    assert "pads with its end token" in refusal(PromptCodec, Fake(end_token="p", pad_token_id=0))
+def test_the_end_may_be_the_padding_and_may_be_token_0():
+    codec = PromptCodec(Fake(end_token="p", pad_token_id=0))
+    assert codec.end == codec.pad == 0 and codec.stop_condition(TextConfig()) == StopCondition(0)
+    tokens, lengths = codec.encode(["ab", "a"])
+    assert tokens.tolist() == [[3, 4], [3, 0]] and lengths.tolist() == [2, 1]
+    assert codec.decode([[3, 4, 0], [0], [4]]) == ["ab", "", "b"]
+
+
+def test_a_tokenizer_without_padding_pads_with_its_end():
+    assert PromptCodec(Fake(end_token="e", pad_token_id=None)).pad == 1
+
+
+@pytest.mark.fault("A tokenizer has no end token", "A one-line error names the tokenizer.")
+@pytest.mark.parametrize("settings", [{"end_token": "x"}, {"end_token": None}, {}])
+def test_a_tokenizer_without_an_end_is_refused(settings):
+    assert "Fake has no end token" in refusal(PromptCodec, Fake(**settings))
+
+
+def test_tokens_that_the_tokenizer_does_not_know_have_no_text(codec, tokenizer):
+    (ids,) = tokenizer(["the film"])
+    size = tokenizer.vocabulary_size()
+    assert codec.decode([[size, *ids, size + 7], [size], [-1, *ids]]) == ["the film", "", "the film"]
+    assert PromptCodec(Fake(end_token="e")).decode([[3, 6, 4]]) == ["ab"]
+    gaps = Fake(end_token="e")
+    gaps.vocabulary = {"e": 1, "a": 3, "b": 5}
+    assert token_ids(gaps) == {1, 3, 5} and PromptCodec(gaps).decode([[3, 4]]) == ["a"]

@@ -254,3 +254,77 @@ def test_a_config_that_names_another_class_is_refused_and_makes_none(damaged, mo
     folder = damaged(kind, with_another_class(Path(name).name, "os", "system"))
     refusal_of(folder)
     assert called == []
+
+
+# ----- Settings that KerasHub leaves out of a preset
+
+
+def small_llama(vocabulary_size, tied=True, kind="Llama"):
+    sizes = {"num_layers": 1, "hidden_dim": 8, "intermediate_dim": 8, "num_query_heads": 2, "num_key_value_heads": 1}
+    backbone = getattr(keras_hub.models, f"{kind}Backbone")(vocabulary_size, tie_word_embeddings=tied, **sizes)
+    for weight in backbone.weights:
+        weight.assign(weight + np.random.default_rng(0).normal(0.0, 0.3, weight.shape))
+    return getattr(keras_hub.models, f"{kind}CausalLM")(backbone)
+
+
+@pytest.mark.parametrize("tied", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_a_llama_comes_back_with_its_embeddings_tied_or_not(tmp_path, tokenizer, tied):
+    model = small_llama(tokenizer.vocabulary_size(), tied)
+    save_preset(tmp_path / "llama", model, tokenizer, "float32")
+    for loaded in (load_preset(tmp_path / "llama")[0], keras_hub.models.CausalLM.from_preset(str(tmp_path / "llama"))):
+        assert loaded.backbone.token_embedding.tie_weights == tied
+        np.testing.assert_array_equal(logits(loaded), logits(model))
+
+
+@pytest.mark.filterwarnings("ignore:Skipping nested container")
+def test_a_preset_of_kerashub_with_tied_embeddings_is_loaded(tmp_path, tokenizer):
+    """KerasHub writes no `tie_word_embeddings`, and cannot load the preset itself."""
+    model = small_llama(tokenizer.vocabulary_size())
+    model.save_to_preset(tmp_path)
+    tokenizer.save_to_preset(tmp_path)
+    with pytest.raises(ValueError, match="token_embedding"):
+        keras_hub.models.CausalLM.from_preset(str(tmp_path), preprocessor=None)
+    loaded, _ = load_preset(tmp_path, "mixed_bfloat16")
+    assert loaded.dtype_policy.name == "mixed_bfloat16"
+    loaded, _ = load_preset(tmp_path)
+    assert type(loaded) is keras_hub.models.LlamaCausalLM
+    np.testing.assert_array_equal(logits(loaded), logits(model))
+
+
+def test_a_changed_epsilon_comes_back(tmp_path, tokenizer):
+    model = small_llama(tokenizer.vocabulary_size(), tied=False)
+    norms = [layer for layer in model._flatten_layers() if hasattr(layer, "epsilon")]
+    for layer in norms:
+        layer.epsilon = 0.3
+    save_preset(tmp_path / "llama", model, tokenizer, "float32")
+    for loaded in (load_preset(tmp_path / "llama")[0], keras_hub.models.CausalLM.from_preset(str(tmp_path / "llama"))):
+        assert loaded.backbone.layer_norm_epsilon == 0.3
+        np.testing.assert_array_equal(logits(loaded), logits(model))
+
+
+@pytest.mark.fault("A preset would be loaded as another model than was saved", "A one-line error says what differs.")
+def test_a_model_that_would_come_back_as_another_is_not_saved(tmp_path, tokenizer):
+    model = small_llama(tokenizer.vocabulary_size(), tied=False)
+    model.backbone.layer_norm.epsilon = 0.3  # only in one of the layers
+    text = refusal(save_preset, tmp_path / "llama", model, tokenizer)
+    assert "LlamaCausalLM cannot be saved as a preset" in text and "epsilon" in text
+
+
+def test_the_special_tokens_of_llama_3_come_back(tmp_path, tokenizer):
+    """SmolLM2 and others have a Llama 3 tokenizer with other special tokens, which KerasHub does not save."""
+    names = {"bos_token": "<|movie|>", "eos_token": "<|amazon|>", "misc_special_tokens": {"<|nyt|>"}}
+    llama3 = keras_hub.models.Llama3Tokenizer(tokenizer.vocabulary, tokenizer.merges, **names)
+    model = small_llama(tokenizer.vocabulary_size(), kind="Llama3")
+    save_preset(tmp_path / "llama3", model, llama3)
+    loaded = load_preset(tmp_path / "llama3")[1]
+    assert (loaded.start_token, loaded.end_token) == ("<|movie|>", "<|amazon|>")
+    assert set(loaded.special_tokens) == set(llama3.special_tokens) == {"<|movie|>", "<|amazon|>", "<|nyt|>"}
+    assert loaded(TEXTS) == llama3(TEXTS)
+
+
+def test_kerashub_loads_a_preset_with_the_usual_tokens_of_llama_3(tmp_path, tokenizer):
+    special = ["<|begin_of_text|>", "<|end_of_text|>", "<|eot_id|>", "<|start_header_id|>", "<|end_header_id|>"]
+    vocabulary = {**tokenizer.vocabulary, **{name: len(tokenizer.vocabulary) + i for i, name in enumerate(special)}}
+    llama3 = keras_hub.models.Llama3Tokenizer(vocabulary, tokenizer.merges)
+    save_preset(tmp_path / "llama3", small_llama(len(vocabulary), kind="Llama3"), llama3)
+    assert keras_hub.models.Tokenizer.from_preset(str(tmp_path / "llama3"))(TEXTS) == llama3(TEXTS)

@@ -1,6 +1,6 @@
 """Encodes prompts as padded tokens, and decodes tokens to text."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import keras_hub
 import numpy as np
@@ -11,29 +11,49 @@ from tfppo.text.data.tokenizer import END, control_token
 from tfppo.text.sampling import StopCondition
 
 
+def vocabulary_of(tokenizer: keras_hub.tokenizers.Tokenizer) -> Collection[str]:
+    """Returns the tokens of a tokenizer, or an empty list if it keeps no list (as KerasHub's ByteTokenizer)."""
+    try:
+        return tokenizer.get_vocabulary()
+    except NotImplementedError:
+        return []
+
+
+def token_ids(tokenizer: keras_hub.tokenizers.Tokenizer) -> Collection[int]:
+    """Returns the ids of all tokens of a tokenizer. The ids of a byte-pair tokenizer may have gaps."""
+    vocabulary = getattr(tokenizer, "vocabulary", None)
+    ids = vocabulary.values() if isinstance(vocabulary, dict) else range(len(vocabulary_of(tokenizer)))
+    return frozenset(ids)
+
+
 class PromptCodec:
     """A tokenizer with its special tokens: a control token before each prompt, an end token and padding.
+
+    Padding is known by its position, so any token may be the padding, also the end token.
 
     Args:
       tokenizer: A KerasHub tokenizer with an end token.
       domain: Puts the control token of this domain before each prompt, if the tokenizer has it; None puts no token.
 
     Raises:
-      UsageError: If the tokenizer uses one token both as end token and as padding.
+      UsageError: If the tokenizer has no end token.
     """
 
     def __init__(self, tokenizer: keras_hub.tokenizers.Tokenizer, domain: str | None = None):
         self.tokenizer = tokenizer
-        vocabulary = tokenizer.get_vocabulary()
+        vocabulary = vocabulary_of(tokenizer)
         # KerasHub's tokenizers differ in their special tokens. No other module depends on that.
         special = [token for token in getattr(tokenizer, "unsplittable_tokens", None) or [] if token in vocabulary]
-        self.end = int(tokenizer.token_to_id(getattr(tokenizer, "end_token", END)))
-        self.pad = int(getattr(tokenizer, "pad_token_id", 0))
-        if self.end == self.pad:
+        end = getattr(tokenizer, "end_token", END)
+        if end not in vocabulary:
             raise UsageError(
-                f"the tokenizer pads with its end token ({self.end}); the two must differ, because padding is masked: "
-                "give the tokenizer another pad token"
+                f"{type(tokenizer).__name__} has no end token ({end!r} is not in its vocabulary); a response ends with "
+                "the end token: give the tokenizer of a CausalLM, whose attribute end_token names it"
             )
+        self.end = int(tokenizer.token_to_id(end))
+        self._known = token_ids(tokenizer)
+        pad = getattr(tokenizer, "pad_token_id", 0)
+        self.pad = self.end if pad is None else int(pad)
         self._special = {self.end, *map(tokenizer.token_to_id, special)}
         controls = [] if domain is None else [control_token(domain)]
         self.before = [int(tokenizer.token_to_id(token)) for token in controls if token in vocabulary]
@@ -101,13 +121,16 @@ class PromptCodec:
     def decode(self, tokens: Iterable[Sequence[int] | np.ndarray]) -> list[str]:
         """Decodes rows of tokens, without their special tokens.
 
+        A language model may have a larger vocabulary than its tokenizer. Tokens that the tokenizer does not know are
+        left out.
+
         Args:
           tokens: Rows of token ids, without padding.
 
         Returns:
           One text for each row; an empty text for a row without other tokens.
         """
-        rows = [[int(token) for token in row if token not in self._special] for row in tokens]
+        rows = [[int(id) for id in row if id in self._known and id not in self._special] for row in tokens]
         texts = iter(self.tokenizer.detokenize([row for row in rows if row] or [[self.end]]))
         return [str(next(texts)) if row else "" for row in rows]
 

@@ -13,6 +13,7 @@ from tfppo.text.models.backbones import context_length
 
 LENGTHS = (16, 24, 32, 40, 48, 64)  # limits of the length buckets, in tokens; similar lengths need little padding
 TEMPERATURES = np.arange(80, 152, 2) / 100
+IGNORED = -1  # next token at a padded position; no token has this id
 
 
 def encode(
@@ -42,13 +43,13 @@ def make_dataset(encoded: Sequence[np.ndarray], batch_size: int, seed: int | Non
     """Makes batches for the training of a language model. A batch has sentences of similar length.
 
     Args:
-      encoded: N sentences, int32 arrays of at least 2 tokens. They must not contain 0, which is the padding.
+      encoded: N sentences, int32 arrays of at least 2 tokens.
       batch_size: B; the last batch of each length bucket may be smaller.
       seed: Shuffles with this seed, differently in every epoch; None keeps the order.
 
     Returns:
       A dataset of pairs (inputs, next tokens). The inputs are a dict of "token_ids" and "padding_mask". All tensors are
-      int32 [B, S] and padded on the right.
+      int32 [B, S] and padded on the right, the inputs with 0 and the next tokens with `IGNORED`.
     """
     lengths = [len(ids) for ids in encoded]
     padded = keras.utils.pad_sequences(encoded, padding="post")  # [N, longest]
@@ -56,12 +57,13 @@ def make_dataset(encoded: Sequence[np.ndarray], batch_size: int, seed: int | Non
     if seed is not None:
         dataset = dataset.shuffle(len(encoded), seed=seed, reshuffle_each_iteration=True)
     dataset = dataset.bucket_by_sequence_length(
-        tf.size, LENGTHS, [batch_size] * (len(LENGTHS) + 1), padded_shapes=[None]
+        tf.size, LENGTHS, [batch_size] * (len(LENGTHS) + 1), padded_shapes=[None], padding_values=IGNORED
     )  # [B, S + 1]
 
     def split(ids: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
         inputs = ids[:, :-1]
-        return {"token_ids": inputs, "padding_mask": tf.cast(inputs != 0, tf.int32)}, ids[:, 1:]
+        is_token = inputs != IGNORED
+        return {"token_ids": tf.where(is_token, inputs, 0), "padding_mask": tf.cast(is_token, tf.int32)}, ids[:, 1:]
 
     buckets = np.bincount(np.searchsorted(LENGTHS, lengths, side="right"))
     batches = int(np.sum(-(-buckets // batch_size)))  # tf.data cannot compute it, and Keras needs it
@@ -92,8 +94,9 @@ def nats_per_character(
 
     @tf.function(input_signature=dataset.element_spec, autograph=False)
     def nats(inputs: dict[str, tf.Tensor], targets: tf.Tensor) -> tf.Tensor:
-        losses = keras.losses.sparse_categorical_crossentropy(targets, model(inputs, training=False), from_logits=True)
-        return tf.reduce_sum(losses * tf.cast(targets != 0, losses.dtype))
+        mask, logits = targets != IGNORED, model(inputs, training=False)
+        losses = keras.losses.sparse_categorical_crossentropy(tf.where(mask, targets, 0), logits, from_logits=True)
+        return tf.reduce_sum(losses * tf.cast(mask, losses.dtype))
 
     total = sum(float(nats(*batch)) for batch in dataset)
     tokens = sum(len(ids) - 1 for ids in kept)
@@ -118,10 +121,11 @@ def best_temperature(model: keras.Model, batches: tf.data.Dataset) -> float:
     @tf.function(input_signature=batches.element_spec, autograph=False)
     def losses(inputs: dict[str, tf.Tensor], targets: tf.Tensor) -> tf.Tensor:
         logits = model(inputs, training=False)  # [B, S, V]
-        mask = tf.cast(targets != 0, tf.float32)
+        mask = tf.cast(targets != IGNORED, tf.float32)
+        tokens = tf.where(targets != IGNORED, targets, 0)
 
         def loss(temperature: tf.Tensor) -> tf.Tensor:
-            each = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=targets, logits=logits / temperature)
+            each = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=tokens, logits=logits / temperature)
             return tf.reduce_sum(each * mask)
 
         return tf.map_fn(loss, tf.constant(TEMPERATURES, tf.float32))

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 import keras_hub
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 
+from tfppo.errors import UsageError
 from tfppo.text.data.corpus import DOMAINS
 
 PAD = "<|pad|>"
@@ -25,6 +26,24 @@ WORDS = (  # Llama 3's pattern, as in KerasHub; ByteLevel (below) also splits by
 def control_token(domain: str) -> str:
     """Returns the control token of a domain, which is put before each text of it ("CTRL", Keskar et al. 2019)."""
     return f"<|{domain}|>"
+
+
+def check_control_tokens(tokenizer: keras_hub.models.Tokenizer, where: object) -> None:
+    """Checks that a tokenizer has the control tokens of the corpus and our end token.
+
+    Args:
+      tokenizer: A KerasHub tokenizer.
+      where: The preset, for the error.
+
+    Raises:
+      UsageError: If one of the tokens is missing.
+    """
+    missing = {END, *map(control_token, DOMAINS)} - set(tokenizer.get_vocabulary())
+    if missing:
+        raise UsageError(
+            f"the tokenizer of preset {where} has no {', '.join(sorted(missing))}; pretraining and reward models need "
+            "these tokens: give a preset that tfppo pretrain made"
+        )
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary_size: int) -> keras_hub.models.GPT2Tokenizer:

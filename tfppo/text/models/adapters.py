@@ -32,8 +32,9 @@ def add_adapters(model: keras.Model, rank: int, seed: int = 0) -> None:
             f"lora_rank is {rank}; {type(model).__name__} can have no adapters, only a KerasHub CausalLM can: leave "
             "lora_rank out"
         )
-    if _adapted_layers(model):
+    if has_adapters(model):
         raise UsageError(f"lora_rank is {rank}; the model has adapters already: merge them, or leave lora_rank out")
+    model.trainable = True  # a frozen model lists no trainable variables; `enable_lora` freezes its layers again
     model.backbone.enable_lora(rank)
     layers = _adapted_layers(model)
     if not layers:
@@ -45,6 +46,11 @@ def add_adapters(model: keras.Model, rank: int, seed: int = 0) -> None:
             variable.trainable = variable is layer.lora_kernel_a or variable is layer.lora_kernel_b
         initializer = keras.initializers.HeUniform(seed=seed + number)  # KerasHub's initializer uses the global seed
         layer.lora_kernel_a.assign(initializer(layer.lora_kernel_a.shape))
+
+
+def has_adapters(model: keras.Model) -> bool:
+    """Returns True if a layer of the model has adapters."""
+    return bool(_adapted_layers(model))
 
 
 @contextmanager

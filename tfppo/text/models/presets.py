@@ -12,16 +12,29 @@ import keras
 import keras_hub
 import numpy as np
 
-from tfppo.errors import UsageError
+from tfppo.errors import UsageError, one_line
+from tfppo.text.models.adapters import has_adapters
 from tfppo.text.models.backbones import context_length
+from tfppo.text.models.copying import ModelsDiffer, Plain, changed_attributes, check_same, copy_weights, rebuilt
 from tfppo.text.models.lstm import LSTMLanguageModel
+from tfppo.text.models.preset_configs import (
+    TIED,
+    TOKENIZER_FILE,
+    add_settings,
+    add_special_tokens,
+    causal_lm_of,
+    may_be_tied,
+    settings_for,
+    special_tokens,
+)
+from tfppo.text.models.reference import as_language_model
 from tfppo.text.models.vetting import vet_archive, vet_folder
 from tfppo.training import run_folder
 
 LSTM_FILE = "lstm.keras"
-TOKENIZER_FILE = "tokenizer.json"
 WEIGHTS_FILE = "model.weights.h5"
 IN_RUNS = ("preset", run_folder.EXPORT)  # folders of presets in the folders of runs: of pretraining, and exports
+TEXT = "It's 1999.\n\nA film -- caf\u00e9!"  # a saved tokenizer must encode it as before
 LONGEST = 1024  # sequence length of KerasHub's preprocessor, for a model without a limit
 
 
@@ -38,7 +51,8 @@ def save_preset(
 ) -> None:
     """Writes a language model and its tokenizer into a new folder.
 
-    Adapters are merged into the weights. The optimizer is not saved.
+    Adapters are merged into the weights. The optimizer is not saved. A KerasHub model is loaded again and compared,
+    because a preset may lack settings of a model (see the module `preset_configs`).
 
     Args:
       folder: Must not exist.
@@ -48,11 +62,12 @@ def save_preset(
 
     Raises:
       FileExistsError: If the folder exists.
+      UsageError: If the preset would load as something else.
     """
     folder.mkdir(parents=True)
     if isinstance(model, LSTMLanguageModel):
-        without_optimizer = LSTMLanguageModel.from_config(model.get_config())
-        without_optimizer.set_weights(model.get_weights())
+        without_optimizer = rebuilt(model)
+        copy_weights(model, without_optimizer)
         without_optimizer.save(folder / LSTM_FILE)
         tokenizer.save_to_preset(str(folder))
         return
@@ -61,7 +76,8 @@ def save_preset(
         sequence_length=context_length(model) or LONGEST,
         add_start_token=False,  # KerasHub would put the end token first, where our models have never seen it
     )
-    type(model)(model.backbone, preprocessor=preprocessor).save_to_preset(str(folder))
+    type(model)(backbone=model.backbone, preprocessor=preprocessor).save_to_preset(str(folder))
+    _complete(folder, model, tokenizer)
     if weights_dtype == "float16":
         halve_weights(folder / WEIGHTS_FILE)
 
@@ -135,9 +151,66 @@ def halve_weights(path: Path) -> None:
     halved.replace(path)
 
 
+def _complete(folder: Path, model: keras_hub.models.CausalLM, tokenizer: keras_hub.models.Tokenizer) -> None:
+    """Adds what KerasHub leaves out of the files of a preset, loads it, and compares it with the saved model.
+
+    Raises:
+      UsageError: If the loaded model or tokenizer still differs.
+    """
+    original, policy = as_language_model(model), model.dtype_policy.name
+    add_settings(folder, model.backbone, {})
+    add_special_tokens(folder, tokenizer)
+    try:
+        if not _same_tokenizer(tokenizer, _load_tokenizer(folder)):
+            raise ModelsDiffer(f"its {type(tokenizer).__name__} would be loaded with other tokens")
+        loaded = as_language_model(_load_model(folder, policy))
+        if changes := _changes(model, loaded.model):
+            settings = settings_for(model.backbone, changes)
+            add_settings(folder, model.backbone, settings)
+            loaded = as_language_model(_load_model(folder, policy))
+            for name, value, other in _changes(model, loaded.model):
+                if name not in settings:  # a layer may keep the former setting, which it used when it was made
+                    raise ModelsDiffer(f"a layer has {name} {value}, and would be loaded with {other}")
+        merged = 2e-2 if policy != "float32" else 1e-4  # the rounding of adapters that are added to their weights
+        check_same(original, loaded, merged if has_adapters(model) else 0.0)
+    except (ModelsDiffer, AttributeError, KeyError, TypeError, ValueError) as error:  # Keras raises many types
+        raise UsageError(
+            f"{type(model).__name__} cannot be saved as a preset, because it would be loaded as something else "
+            f"({one_line(error)}): save its weights with model.save_weights"
+        ) from error
+
+
+def _changes(model: keras.Model, loaded: keras.Model) -> list[tuple[str, Plain, Plain]]:
+    return [change[1:] for change in changed_attributes(model, loaded)]
+
+
+def _same_tokenizer(tokenizer: keras_hub.models.Tokenizer, loaded: keras_hub.models.Tokenizer) -> bool:
+    """Returns True if two tokenizers have the same tokens, and encode a text in the same way."""
+
+    def properties(of: keras_hub.models.Tokenizer) -> list[object]:
+        names = ("start_token", "end_token", "pad_token_id", "unsplittable_tokens")
+        return [*(getattr(of, name, None) for name in names), list(of.get_vocabulary()), list(map(int, of([TEXT])[0]))]
+
+    return properties(tokenizer) == properties(loaded)
+
+
 def _load_causal_lm(folder: Path, dtype: str) -> tuple[keras.Model, keras_hub.models.Tokenizer]:
-    tokenizer = keras_hub.models.Tokenizer.from_preset(str(folder))
-    return keras_hub.models.CausalLM.from_preset(str(folder), preprocessor=None, dtype=dtype), tokenizer
+    tokenizer = _load_tokenizer(folder)
+    return _load_model(folder, dtype), tokenizer
+
+
+def _load_tokenizer(folder: Path) -> keras_hub.models.Tokenizer:
+    return keras_hub.models.Tokenizer.from_preset(str(folder), **special_tokens(folder))
+
+
+def _load_model(folder: Path, dtype: str) -> keras_hub.models.CausalLM:
+    try:
+        return keras_hub.models.CausalLM.from_preset(str(folder), preprocessor=None, dtype=dtype)
+    except (ValueError, UserWarning):
+        if not may_be_tied(folder):
+            raise
+        backbone = keras_hub.models.Backbone.from_preset(str(folder), dtype=dtype, **TIED)
+        return causal_lm_of(backbone)
 
 
 def _load_lstm(folder: Path) -> tuple[keras.Model, keras_hub.models.Tokenizer]:

@@ -3,7 +3,8 @@
 import keras
 import keras_hub
 
-from tfppo.errors import UsageError
+from tfppo.errors import UsageError, one_line
+from tfppo.text.models.copying import ModelsDiffer, check_same, copy_model
 from tfppo.text.models.gpt2 import GPT2LanguageModel
 from tfppo.text.models.language_model import CachedLanguageModel, LanguageModel, RecurrentLanguageModel
 from tfppo.text.models.lstm import LSTMLanguageModel
@@ -40,11 +41,20 @@ def copy_of(model: LanguageModel) -> LanguageModel:
       model: Language model to copy.
 
     Returns:
-      A language model of the same class with the same weights in variables of its own.
+      A language model of the same class with the same weights in variables of its own. The same ones are frozen.
+
+    Raises:
+      UsageError: If the copy would not be complete, that is, if it gives other hidden states or logits.
     """
-    twin = type(model.model).from_config(model.model.get_config())
-    twin.set_weights(model.model.get_weights())
-    return as_language_model(twin)
+    try:
+        twin = as_language_model(copy_model(model.model))
+        check_same(model, twin)
+    except ModelsDiffer as error:
+        raise UsageError(
+            f"{type(model.model).__name__} cannot be copied ({one_line(error)}); a reference policy and a separate "
+            "critic are copies: set lora_rank and leave separate_critic out, then no copy is needed"
+        ) from error
+    return twin
 
 
 def freeze(model: LanguageModel) -> LanguageModel:

@@ -15,11 +15,13 @@ import numpy as np
 import tensorflow as tf
 
 from tfppo.errors import UsageError, one_line
+from tfppo.execution.compilation import compiled
 from tfppo.settings import FLOAT32_MAX
 from tfppo.text.config import RewardModelConfig
 from tfppo.text.data.corpus import Sentence, sentences
 from tfppo.text.data.likelihood import encode
 from tfppo.text.data.metrics import word_count
+from tfppo.text.data.tokenizer import check_control_tokens
 from tfppo.text.models.presets import default_preset, load_preset, save_preset
 from tfppo.text.models.reference import as_language_model
 from tfppo.text.pretrain import fitting, refuse_divergence
@@ -84,7 +86,7 @@ class RewardModel:
         self.head = head
         self._language_model = as_language_model(model)
         self._kernel = tf.constant(head["kernel"], tf.float32)
-        self._compiled = tf.function(self._last_scores, autograph=False)
+        self._compiled = compiled(self._last_scores, "graph")
 
     def scores(self, texts: Sequence[str]) -> np.ndarray:
         """Scores texts.
@@ -198,7 +200,7 @@ def train_reward_model(config: RewardModelConfig, preset: Path, verbose: int = 1
       UsageError: If the preset cannot be loaded, or training diverges.
     """
     keras.utils.set_random_seed(config.seed)
-    language_model, tokenizer = load_preset(preset)
+    language_model, tokenizer = _load_base(preset)
     dense = keras.layers.Dense(
         1,  # initial kernel N(0, 1 / (D + 1)) and bias 0 (Ziegler et al. 2019, section 2.1)
         kernel_initializer=keras.initializers.RandomNormal(
@@ -215,6 +217,18 @@ def train_reward_model(config: RewardModelConfig, preset: Path, verbose: int = 1
     words = np.array([word_count(text) for text in texts])
     slope = float(np.polyfit(words, model.scores(texts), 1)[0])
     return RewardModel(language_model, tokenizer, {**head, "words_slope": slope, "words_mean": float(words.mean())})
+
+
+def _load_base(preset: Path) -> tuple[keras.Model, keras_hub.models.Tokenizer]:
+    """Loads the language model from which a reward model is trained, and its tokenizer."""
+    model, tokenizer = load_preset(preset)
+    check_control_tokens(tokenizer, preset)
+    if not isinstance(model, keras_hub.models.CausalLM):
+        raise UsageError(
+            f"preset {preset} holds a {type(model).__name__}; a reward model must be made from a KerasHub CausalLM: "
+            "give another preset"
+        )
+    return model, tokenizer
 
 
 def _fit(
@@ -268,7 +282,7 @@ def reward_model_run(config: RewardModelConfig, preset: Path | None, name: str |
     """
     began = time.perf_counter()
     source = default_preset() if preset is None else preset
-    language_model, _ = load_preset(source)  # may raise UsageError, so before anything is written
+    language_model, _ = _load_base(source)  # may raise UsageError, so before anything is written
     run = RunConfig(seed=config.seed, name=name, runs_dir=runs_dir)
     folder = run_folder.create_run_folder(run, "reward-model", config, print)
     print(f"reward model from {source}, seed {config.seed}, {config.epochs} epochs -> {folder}", flush=True)

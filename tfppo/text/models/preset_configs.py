@@ -1,0 +1,106 @@
+"""Settings that KerasHub (0.32) leaves out of the files of a preset, and that are needed to load it again.
+
+These are `tie_word_embeddings` of Llama, the special tokens of the Llama 3 tokenizer, and attributes of layers that
+were changed after the model was built, such as the epsilon of the normalization layers.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import keras_hub
+
+from tfppo.text.models.copying import Plain, complete_config
+
+MODEL_FILE, TASK_FILE, TOKENIZER_FILE = "config.json", "task.json", "tokenizer.json"
+MISC = "misc_special_tokens"  # a set, which JSON cannot hold; a preset has a list
+TIED = {"tie_word_embeddings": True}
+Config = dict[str, Any]
+
+
+def add_settings(folder: Path, backbone: keras_hub.models.Backbone, settings: Config) -> None:
+    """Adds settings of a model to the files that KerasHub has written.
+
+    Args:
+      folder: Folder of the preset.
+      backbone: The backbone of the saved model.
+      settings: Arguments of the backbone, in addition to those of `complete_config`.
+    """
+    known = backbone.get_config()
+    new = {name: value for name, value in complete_config(backbone).items() if name not in known} | settings
+    if new:
+        model, task = _read(folder / MODEL_FILE), _read(folder / TASK_FILE)
+        model["config"] |= new
+        task["config"]["backbone"]["config"] |= new
+        _write(folder / MODEL_FILE, model)
+        _write(folder / TASK_FILE, task)
+
+
+def settings_for(backbone: keras_hub.models.Backbone, changes: Iterable[tuple[str, Plain, Plain]]) -> Config:
+    """Finds the settings of a model that stand for changed attributes of its layers.
+
+    Args:
+      backbone: The backbone of the model.
+      changes: Names of attributes, their values in the model, and the values that its config gives them.
+
+    Returns:
+      The settings: those whose name ends with the name of the attribute and that have the value of the config, for
+      example `layer_norm_epsilon` for `epsilon`.
+    """
+    config = complete_config(backbone)
+    return {
+        setting: value
+        for attribute, value, old in changes
+        for setting, current in config.items()
+        if setting.endswith(attribute) and current == old
+    }
+
+
+def add_special_tokens(folder: Path, tokenizer: keras_hub.models.Tokenizer) -> None:
+    """Adds the special tokens of a Llama 3 tokenizer to the file that KerasHub has written.
+
+    Args:
+      folder: Folder of the preset.
+      tokenizer: The saved tokenizer; any other tokenizer than that of Llama 3 keeps its file.
+    """
+    if not isinstance(tokenizer, keras_hub.models.Llama3Tokenizer):
+        return
+    start, end = tokenizer.start_token, tokenizer.end_token
+    default = keras_hub.models.Llama3Tokenizer()
+    if (start, end, {*tokenizer.special_tokens}) != (default.start_token, default.end_token, {*default.special_tokens}):
+        config = _read(folder / TOKENIZER_FILE)
+        others = sorted({*tokenizer.special_tokens} - {start, end})
+        config["config"] |= {"bos_token": start, "eos_token": end, MISC: others}
+        _write(folder / TOKENIZER_FILE, config)
+
+
+def special_tokens(folder: Path) -> Config:
+    """Returns the arguments of a tokenizer that JSON cannot hold, from the folder of a preset."""
+    config = _read(folder / TOKENIZER_FILE).get("config", {})
+    return {MISC: set(config[MISC])} if isinstance(config, dict) and isinstance(config.get(MISC), list) else {}
+
+
+def may_be_tied(folder: Path) -> bool:
+    """Returns True if the preset is one of KerasHub and its config does not say whether embeddings are tied."""
+    config = _read(folder / MODEL_FILE)
+    return "class_name" in config and not TIED.keys() & config["config"].keys()
+
+
+def causal_lm_of(backbone: keras_hub.models.Backbone) -> keras_hub.models.CausalLM:
+    """Makes the CausalLM of a backbone, without a preprocessor."""
+
+    def kinds(kind: type) -> Iterator[type]:
+        for part in kind.__subclasses__():
+            yield from (part, *kinds(part))
+
+    kind = next(kind for kind in kinds(keras_hub.models.CausalLM) if kind.backbone_cls is type(backbone))
+    return kind(backbone=backbone, preprocessor=None)
+
+
+def _read(path: Path) -> Config:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _write(path: Path, config: Config) -> None:
+    path.write_text(json.dumps(config, indent=4), encoding="utf-8")
