@@ -63,7 +63,7 @@ def run_tfppo(carry: str, iterations: int, warmup: int, sampling: str, mode: str
             scores = np.array([len(set(response)) for response in responses.tolist()], np.float32)
         else:
             scores = reward(tf.constant(np.concatenate([prompts, responses], axis=1))).numpy()
-        return [scores, np.zeros([]), np.zeros([])]  # no text metrics, because there are no texts
+        return [scores, scores, np.zeros([]), np.zeros([])]  # no text metrics, because there are no texts
 
     # No token ends a response, so every response has the full length.
     total = warmup + iterations

@@ -49,6 +49,8 @@ MAY_PRINT = [
     "training.driver",
     "control.trainer",
     "control.video",
+    "text.trainer",
+    "text.data.rollout_file",
     "text.pretrain",
     "text.rewards.reward_model",
     "text.data.rebuild",

@@ -43,6 +43,8 @@ def make_rollout(filler=0.0, position="last", seed=0):
         reference_log_probs=numbers(mask),
         values=numbers(value_mask),
         scores=tf.constant(rng.normal(size=B), tf.float32),
+        raw_scores=tf.zeros([B]),
+        prompt_indices=tf.range(B),
         ended=tf.constant(ENDED),
         kl_coeff=tf.constant(BETA),
         metrics={},

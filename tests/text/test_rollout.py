@@ -19,6 +19,7 @@ from tfppo.text.sampling import StopCondition
 from tfppo.training.pipeline import prompt_dataset, rollout_dataset
 
 END, B, R = 1, 8, 6
+INDICES = tf.range(B)
 BETA = 0.3
 PPO = PPOConfig(gamma=0.9, gae_lambda=0.8, kl_in="reward", kl_coeff=BETA, num_epochs=1, minibatch_size=B)
 # With this large epsilon the first step of Adam is minus the gradient: sqrt(1 - beta_2) learning_rate / epsilon = 1.
@@ -69,12 +70,12 @@ class Parts:
         return PPOLearner(self.policy, ppo, num_iterations, prepare=prepare, mode=mode)
 
     def score(self, prompts, prompt_lengths, responses, mask, rows):
-        """Scores on the host, and returns two made-up metrics of the texts."""
+        """Scores on the host, and returns raw scores twice as high and two made-up metrics of the texts."""
         asked = [prompts[row, : prompt_lengths[row]].tolist() for row in rows]
         answers = [responses[row, mask[row]].tolist() for row in rows]
         self.given.append((asked, answers))
         scores = np.asarray(self.scorer(asked, answers), np.float32)
-        return [scores, np.array(len(mask), np.float64), np.array(1 / 3, np.float64)]
+        return [scores, 2 * scores, np.array(len(mask), np.float64), np.array(1 / 3, np.float64)]
 
 
 def set_head(policy):
@@ -92,7 +93,7 @@ def parts(shared_model):
 
 @pytest.fixture(scope="module")
 def rollout(parts, prompts):
-    return parts.collector.collect(number(3), *prompts)
+    return parts.collector.collect(number(3), *prompts, INDICES)
 
 
 def test_a_rollout_is_what_policy_and_reference_say_of_the_responses(parts, rollout, prompts):
@@ -119,7 +120,7 @@ def test_responses_are_where_their_prompts_end(rollout, prompts):
 def test_a_response_that_stopped_has_ended(shared_model, prompts):
     parts = Parts(shared_model("gpt2"))
     parts.collector.stop_condition = StopCondition(END, 7, 2)
-    rollout = parts.collector.collect(number(3), *prompts)
+    rollout = parts.collector.collect(number(3), *prompts, INDICES)
     rows = [row[kept].tolist() for row, kept in zip(rollout.responses.numpy(), rollout.mask.numpy(), strict=True)]
     ended = [row[-1] == END or (row[-1] == 7 and len(row) > 2) for row in rows]
     np.testing.assert_array_equal(rollout.ended, ended)
@@ -128,7 +129,7 @@ def test_a_response_that_stopped_has_ended(shared_model, prompts):
 
 def test_the_scorer_is_given_tokens_without_padding_once(shared_model, prompts):
     parts = Parts(shared_model("gpt2"))
-    rollout = parts.collector.collect(number(0), *prompts)
+    rollout = parts.collector.collect(number(0), *prompts, INDICES)
     ((given_prompts, responses),) = parts.given
     assert given_prompts == [row[:n].tolist() for row, n in zip(prompts[0].numpy(), prompts[1].numpy(), strict=True)]
     pairs = zip(rollout.responses.numpy(), rollout.mask.numpy(), strict=True)
@@ -136,6 +137,8 @@ def test_the_scorer_is_given_tokens_without_padding_once(shared_model, prompts):
     assert any(row[-1] == END for row in responses) and len(set(map(len, responses))) > 1
     np.testing.assert_allclose(rollout.scores, score(given_prompts, responses), rtol=1e-6)
     assert rollout.scores.dtype == tf.float32
+    np.testing.assert_array_equal(rollout.raw_scores, 2 * rollout.scores)
+    np.testing.assert_array_equal(rollout.prompt_indices, INDICES)
 
 
 def test_metrics_are_means_over_responses(rollout):
@@ -171,23 +174,23 @@ def test_the_sampler_gap_is_the_largest_difference_between_sampling_and_the_full
         return samples._replace(log_probs=tf.constant(wrong))
 
     parts.collector._sample = slightly_wrong
-    gap = parts.collector.collect(number(0), *prompts).metrics["text/sampler_gap"]
+    gap = parts.collector.collect(number(0), *prompts, INDICES).metrics["text/sampler_gap"]
     np.testing.assert_allclose(gap, 0.5, atol=1e-4)
 
 
 def test_the_kl_of_a_policy_to_itself_is_exactly_zero_whatever_its_dropout(model, prompts):
     assert getattr(model.model, "backbone", model.model).dropout > 0
-    rollout = Parts(model).collector.collect(number(0), *prompts)
+    rollout = Parts(model).collector.collect(number(0), *prompts, INDICES)
     np.testing.assert_array_equal(rollout.log_probs, rollout.reference_log_probs)
     assert rollout.metrics["text/kl"] == 0.0 and rollout.metrics["text/sampler_gap"] < 1e-4
     np.testing.assert_array_equal(rollout.values, 0.0)
 
 
 def test_iteration_and_seed_fix_the_responses(shared_model, parts, rollout, prompts):
-    again = parts.collector.collect(number(3), *prompts)
+    again = parts.collector.collect(number(3), *prompts, INDICES)
     tf.nest.map_structure(np.testing.assert_array_equal, again, rollout)
-    others = [parts.collector.collect(number(4), *prompts)]
-    others.append(Parts(shared_model("gpt2"), temperature=0.8, seed=1).collector.collect(number(3), *prompts))
+    others = [parts.collector.collect(number(4), *prompts, INDICES)]
+    others.append(Parts(shared_model("gpt2"), temperature=0.8, seed=1).collector.collect(number(3), *prompts, INDICES))
     for other in others:
         assert (other.responses != rollout.responses).numpy().mean() > 0.5
 
@@ -196,7 +199,7 @@ def test_iteration_and_seed_fix_the_responses(shared_model, parts, rollout, prom
 def test_the_size_of_the_chunks_changes_nothing(shared_model, parts, rollout, prompts, chunk):
     cut = Parts(shared_model("gpt2"), shared_model("gpt2", seed=5), temperature=0.8, chunk=chunk)
     set_head(cut.policy)
-    pieces = cut.collector.collect(number(3), *prompts)
+    pieces = cut.collector.collect(number(3), *prompts, INDICES)
     for name in ("responses", "mask"):
         np.testing.assert_array_equal(getattr(pieces, name), getattr(rollout, name))
     for name in ("log_probs", "reference_log_probs", "values", "scores"):
@@ -218,7 +221,8 @@ def test_what_the_scorer_raises_inside_tf_data_is_raised_again(bigram, prompts, 
         stop_condition=StopCondition(END),
         chunk=B,
     )
-    elements = iter(rollout_dataset(collector.collect, source=tf.data.Dataset.from_tensors(prompts).repeat()))
+    source = tf.data.Dataset.from_tensors((*prompts, INDICES)).repeat()
+    elements = iter(rollout_dataset(collector.collect, source=source))
     with pytest.raises((type(error), RuntimeError)) as caught, collector.raising_own_errors():
         next(elements)
     # A StopIteration that leaves a generator becomes the cause of a RuntimeError.
@@ -227,9 +231,9 @@ def test_what_the_scorer_raises_inside_tf_data_is_raised_again(bigram, prompts, 
 
 def test_a_rollout_says_with_which_coefficient_it_is_rewarded(shared_model, prompts):
     parts = Parts(shared_model("gpt2"), beta=0.25)
-    assert parts.collector.collect(number(0), *prompts).kl_coeff == 0.25
+    assert parts.collector.collect(number(0), *prompts, INDICES).kl_coeff == 0.25
     parts.collector.kl_coeff.assign(0.5)
-    assert parts.collector.collect(number(1), *prompts).kl_coeff == 0.5
+    assert parts.collector.collect(number(1), *prompts, INDICES).kl_coeff == 0.5
 
 
 # ----- Learning from rollouts

@@ -42,7 +42,7 @@ class Reward:
 @pytest.mark.parametrize("rows", [[0, 1, 2], [1, 2], [0]])
 def test_a_share_is_scored_and_all_responses_are_measured(codec, arrays, rows):
     reward = Reward()
-    scores, words, distinct = TextScorer(codec, reward)(*arrays, np.array(rows))
+    scores, _, words, distinct = TextScorer(codec, reward)(*arrays, np.array(rows))
     assert reward.asked == [([PROMPTS[row] for row in rows], [RESPONSES[row] for row in rows])]
     assert scores.dtype == np.float32 and scores.tolist() == [len(RESPONSES[row]) for row in rows]
     assert words.dtype == distinct.dtype == np.float64 and words.shape == distinct.shape == ()
@@ -61,7 +61,8 @@ def test_scores_are_scaled_and_clipped(codec, arrays):
     scorer = TextScorer(codec, Reward(), clip=1.2)
     lengths = np.array([len(response) for response in RESPONSES], np.float32)
     scorer.fit_scale(lengths)
-    scores, *_ = scorer(*arrays, np.arange(3))
+    scores, raw_scores, *_ = scorer(*arrays, np.arange(3))
+    np.testing.assert_array_equal(raw_scores, lengths)
     expected = np.clip((lengths - lengths.mean()) / lengths.std(), -1.2, 1.2)
     np.testing.assert_allclose(scores, expected, rtol=1e-5)
     assert scores.max() == np.float32(1.2) and [float(x.numpy()) for x in scorer.scale] == pytest.approx(

@@ -119,7 +119,7 @@ def make_prompts():
 
 def take(dataset, count):
     """Returns the first tokens of `count` batches of prompts, which are the prompts' numbers, in one list."""
-    return [int(row[0]) for tokens, _ in dataset.take(count) for row in tokens.numpy()]
+    return [int(row[0]) for tokens, *_ in dataset.take(count) for row in tokens.numpy()]
 
 
 @pytest.mark.parametrize("batch_size", [5, 4, 10, 15])
@@ -147,17 +147,18 @@ def test_the_order_of_prompts_hangs_on_nothing_but_the_seed():
 
 def test_batches_of_prompts_keep_their_lengths_and_their_padding():
     prompts, all_lengths = make_prompts()
-    for tokens, lengths in prompt_dataset(prompts, all_lengths, 5, seed=1).take(4):
-        assert tokens.shape == [5, 4] and lengths.shape == [5]
-        assert tokens.dtype == lengths.dtype == tf.int32
+    for tokens, lengths, indices in prompt_dataset(prompts, all_lengths, 5, seed=1).take(4):
+        assert tokens.shape == [5, 4] and lengths.shape == indices.shape == [5]
+        assert tokens.dtype == lengths.dtype == indices.dtype == tf.int32
         numbers = tokens.numpy()[:, 0] - 1
+        np.testing.assert_array_equal(indices, numbers)
         np.testing.assert_array_equal(tokens, prompts[numbers])
         np.testing.assert_array_equal(lengths, all_lengths[numbers])
 
 
 def test_shapes_of_batches_of_prompts_are_known_before_they_are_made():
-    tokens, lengths = prompt_dataset(*make_prompts(), 5, seed=1).element_spec
-    assert tokens.shape == [5, 4] and lengths.shape == [5]
+    tokens, lengths, indices = prompt_dataset(*make_prompts(), 5, seed=1).element_spec
+    assert tokens.shape == [5, 4] and lengths.shape == indices.shape == [5]
 
 
 def test_a_resumed_run_goes_on_with_the_prompts_that_would_have_come():

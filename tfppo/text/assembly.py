@@ -1,5 +1,7 @@
 """Makes the parts of a text run from its settings: policy, reference policy, reward and training prompts."""
 
+import operator
+
 import keras
 import numpy as np
 
@@ -7,21 +9,26 @@ from tfppo.errors import UsageError
 from tfppo.text.config import TextConfig, TextRunConfig
 from tfppo.text.data.codec import PromptCodec
 from tfppo.text.models.adapters import WithoutAdapters, add_adapters
+from tfppo.text.models.initial import Start, assign_parts
 from tfppo.text.models.language_model import LanguageModel
-from tfppo.text.models.reference import copy_of, freeze
+from tfppo.text.models.reference import as_language_model, copy_of, freeze
 from tfppo.text.policy import TextPolicy
 from tfppo.text.rewards.callables import Reward, as_reward, load_reward
 from tfppo.text.tasks import Task
+from tfppo.training.stop_rules import StopRule
+
+SCORE, KL = "text/score_mean", "text/kl"
+SCORE_WINDOW = 5  # iterations, so that one batch of easy prompts does not end a run
 
 
-def make_models(model: LanguageModel, config: TextRunConfig) -> tuple[TextPolicy, LanguageModel]:
+def make_models(start: Start, config: TextRunConfig) -> tuple[TextPolicy, LanguageModel]:
     """Makes the policy and its reference policy.
 
-    The reference is a frozen copy of the model. With adapters (`lora_rank`) it is the same model with the adapters
-    switched off, so that no copy is needed.
+    By default the reference is a frozen copy of the model. With adapters (`lora_rank`) it is the same model with the
+    adapters switched off, so that no copy is needed.
 
     Args:
-      model: The language model before tuning; the policy changes its weights.
+      start: The models before tuning; the policy changes the weights of `start.model`.
       config: Settings of the run.
 
     Returns:
@@ -30,12 +37,16 @@ def make_models(model: LanguageModel, config: TextRunConfig) -> tuple[TextPolicy
     Raises:
       UsageError: If the model cannot have adapters.
     """
-    text = config.text
+    text, model = config.text, as_language_model(start.model)
     critic = copy_of(model) if text.separate_critic else None
     if text.lora_rank:
         add_adapters(model.model, text.lora_rank, config.run.seed)
-    reference = WithoutAdapters(model) if text.lora_rank else freeze(copy_of(model))
-    return TextPolicy(model, text.temperature, critic), reference
+        reference: LanguageModel = WithoutAdapters(model)
+    else:
+        reference = freeze(copy_of(model) if start.reference is None else as_language_model(start.reference))
+    policy = TextPolicy(model, text.temperature, critic)
+    assign_parts(policy, start.weights)
+    return policy, reference
 
 
 def make_reward(task: Task, setting: str | None, given: Reward | keras.Model | None) -> Reward:
@@ -59,7 +70,7 @@ def make_reward(task: Task, setting: str | None, given: Reward | keras.Model | N
 
 def training_prompts(
     task: Task, codec: PromptCodec, text: TextConfig, context: int | None
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Encodes the training prompts of a task; prompts of more than `prompt_length` tokens are left out.
 
     Args:
@@ -69,12 +80,13 @@ def training_prompts(
       context: Context length of the language model, in tokens; None if it has no limit.
 
     Returns:
-      Token ids int32 [N, P], padded on the right, and lengths int32 [N].
+      Token ids int32 [N, P], padded on the right, lengths int32 [N], and the N prompts as texts.
 
     Raises:
       UsageError: If no prompt is short enough, or prompt and response do not fit into the context.
     """
-    ids, lengths = codec.encode(task.prompts("train"))
+    prompts = task.prompts("train")
+    ids, lengths = codec.encode(prompts)
     kept = lengths <= text.prompt_length
     if not kept.any():
         raise UsageError(
@@ -86,4 +98,22 @@ def training_prompts(
             f"prompt_length {text.prompt_length} + response_length {text.response_length} is more than the language "
             f"model's context of {context} tokens: lower one of them"
         )
-    return ids[kept, : lengths[kept].max()], lengths[kept]
+    return ids[kept, : lengths[kept].max()], lengths[kept], [prompts[index] for index in np.flatnonzero(kept)]
+
+
+def make_stop_rules(text: TextConfig) -> dict[str, StopRule]:
+    """Makes the rules that end a run early.
+
+    Args:
+      text: Settings of the run.
+
+    Returns:
+      A rule for each of the settings `stop_kl` and `target_score` that is not None, by the name of the setting.
+    """
+    rules = {}
+    if text.stop_kl is not None:
+        rules["stop_kl"] = StopRule(KL, operator.gt, text.stop_kl, words="KL {mean} exceeds stop_kl {bound}")
+    if text.target_score is not None:
+        words = f"mean score {{mean}} of the last {SCORE_WINDOW} iterations reaches target_score {{bound}}"
+        rules["target_score"] = StopRule(SCORE, operator.ge, text.target_score, SCORE_WINDOW, words=words)
+    return rules

@@ -29,7 +29,9 @@ class TextRollout(NamedTuple):
     log_probs: tf.Tensor  # [B, R] under the policy that sampled
     reference_log_probs: tf.Tensor  # [B, R] under the reference policy
     values: tf.Tensor  # [B, R]
-    scores: tf.Tensor  # [B]
+    scores: tf.Tensor  # [B] normalized and clipped
+    raw_scores: tf.Tensor  # [B] of the reward
+    prompt_indices: tf.Tensor  # [B] int32, among the training prompts
     ended: tf.Tensor  # [B] bool, False where the response was cut at R tokens
     kl_coeff: tf.Tensor  # scalar, beta in the rewards
     metrics: dict[str, tf.Tensor]  # scalars, named as in reporting.metrics.METRICS
@@ -102,13 +104,16 @@ class TextCollector(tf.Module):
         """
         return self._scorer.reraising()
 
-    def collect(self, iteration: tf.Tensor, prompts: tf.Tensor, prompt_lengths: tf.Tensor) -> TextRollout:
+    def collect(
+        self, iteration: tf.Tensor, prompts: tf.Tensor, prompt_lengths: tf.Tensor, prompt_indices: tf.Tensor
+    ) -> TextRollout:
         """Collects the rollout of an iteration.
 
         Args:
           iteration: Number of the iteration, int64 scalar.
           prompts: int32 [B, P], padded on the right.
           prompt_lengths: int32 [B].
+          prompt_indices: int32 [B], among the training prompts.
 
         Returns:
           The rollout.
@@ -119,7 +124,7 @@ class TextCollector(tf.Module):
         ended = tf.reduce_any(self.stop_condition(samples.responses, slots) & samples.mask, axis=1)  # [B]
 
         # ----- Score. The forward passes do not depend on it, so the Python reward runs at the same time
-        scores, text_metrics = self.score_responses(prompts, prompt_lengths, samples)
+        scores, raw_scores, text_metrics = self.score_responses(prompts, prompt_lengths, samples)
 
         # ----- Evaluate with the policy and the reference policy
         def evaluate(index: int) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
@@ -139,6 +144,8 @@ class TextCollector(tf.Module):
             reference_log_probs=reference_log_probs,
             values=values,
             scores=scores,
+            raw_scores=raw_scores,
+            prompt_indices=prompt_indices,
             ended=ended,
             kl_coeff=tf.convert_to_tensor(self.kl_coeff),
             metrics=text_metrics,
@@ -166,7 +173,7 @@ class TextCollector(tf.Module):
 
     def score_responses(
         self, prompts: tf.Tensor, prompt_lengths: tf.Tensor, samples: Samples
-    ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+    ) -> tuple[tf.Tensor, tf.Tensor, dict[str, tf.Tensor]]:
         """Scores responses, and computes the metrics of their texts.
 
         Args:
@@ -175,16 +182,16 @@ class TextCollector(tf.Module):
           samples: The responses.
 
         Returns:
-          Scores float32 [B], and the metrics by name.
+          Scores float32 [B], the scores of the reward itself float32 [B], and the metrics by name.
         """
         rows = self.replicas.cut_processes(tf.range(prompts.shape[0]))
         scalar = tf.TensorSpec([], tf.float64)
-        share, words, distinct = self._scorer(
+        share, raw_share, words, distinct = self._scorer(
             [prompts, prompt_lengths, samples.responses, samples.mask, rows],
-            [tf.TensorSpec(rows.shape, tf.float32), scalar, scalar],
+            [tf.TensorSpec(rows.shape, tf.float32), tf.TensorSpec(rows.shape, tf.float32), scalar, scalar],
         )
-        (scores,) = self.replicas.gather_processes((share,), axes=(0,))
-        return scores, {"text/response_length_mean": words, "text/distinct_2": distinct}
+        scores, raw_scores = self.replicas.gather_processes((share, raw_share), axes=(0, 0))
+        return scores, raw_scores, {"text/response_length_mean": words, "text/distinct_2": distinct}
 
     def _sample_share(self, index: int, prompts: tf.Tensor, prompt_lengths: tf.Tensor, seed: tf.Tensor) -> Samples:
         """Samples responses to the prompts of a replica.

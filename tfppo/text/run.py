@@ -108,7 +108,7 @@ def without_reward(folder: Path) -> TextTrainer:
       UsageError: If the folder is not a run, or its preset cannot be read.
     """
     config = run_folder.read_config(folder, TextRunConfig)
-    return TextTrainer(driver.for_inference(config), reward=_unscored)
+    return TextTrainer(driver.for_inference(config), reward=_unscored, folder=folder)
 
 
 def _unscored(prompts: list[str], responses: list[str]) -> list[float]:

@@ -41,9 +41,9 @@ class TextScorer:
           rows: int32 [N], indices of the responses to score; with several processes each scores a share.
 
         Returns:
-          Three arrays. The first is the scores, float32 [N], normalized and clipped. They may be NaN or infinite; the
-          learner's guard checks them. The others are the mean number of words and distinct-2 of all B responses,
-          float64 scalars.
+          Four arrays. The first is the scores, float32 [N], normalized and clipped. They may be NaN or infinite; the
+          learner's guard checks them. The second is the scores of the reward itself, float32 [N]. The others are the
+          mean number of words and distinct-2 of all B responses, float64 scalars.
 
         Raises:
           UsageError: If the reward fails.
@@ -53,7 +53,7 @@ class TextScorer:
         scores = checked_scores(self.reward, beginnings, [texts[row] for row in rows], must_be_finite=False)
         mean, std = (float(variable.numpy()) for variable in self.scale)
         scaled = ScoreScale(mean, std, self.clip)(scores)
-        return [scaled, np.array(mean_words(texts), np.float64), np.array(distinct_2(texts), np.float64)]
+        return [scaled, scores, np.array(mean_words(texts), np.float64), np.array(distinct_2(texts), np.float64)]
 
     def fit_scale(self, scores: np.ndarray) -> None:
         """Normalizes all later scores by the mean and the standard deviation of the given ones.

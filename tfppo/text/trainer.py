@@ -1,5 +1,6 @@
 """The trainer of text runs: tunes a language model by PPO (Ziegler et al. 2019)."""
 
+import functools
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,14 +18,15 @@ from tfppo.reporting.console import progress_bar
 from tfppo.reporting.curves import plot_curve, plot_frontier
 from tfppo.reporting.tensorboard import TensorBoardWriter
 from tfppo.settings import with_settings
-from tfppo.text.assembly import make_models, make_reward, training_prompts
+from tfppo.text.assembly import KL, SCORE, make_models, make_reward, make_stop_rules, training_prompts
 from tfppo.text.batch import to_batch
 from tfppo.text.config import TextRunConfig
 from tfppo.text.data.codec import PromptCodec
+from tfppo.text.data.rollout_file import RolloutFile
 from tfppo.text.evaluate import Responder, compare, describe, held_out_prompts
 from tfppo.text.export import export_preset
-from tfppo.text.models.presets import default_preset, load_preset
-from tfppo.text.models.reference import as_language_model
+from tfppo.text.models.initial import initial_model, write_start
+from tfppo.text.policy import TextPolicy
 from tfppo.text.rewards.callables import Reward, as_reward, reward_name
 from tfppo.text.rollout import TextCollector, TextRollout
 from tfppo.text.samples import SampleTable
@@ -35,7 +37,6 @@ from tfppo.training.loop import Iteration, train_iterations, writing
 from tfppo.training.pipeline import prompt_dataset
 from tfppo.training.trainer import Application, Display, Evaluation, Metrics
 
-SCORE, KL = "text/score_mean", "text/kl"
 SAMPLES = 8  # prompts in a table of samples
 SCALE_ROLLOUTS = 4  # rollouts of the reference policy that the scores are normalized by
 
@@ -51,6 +52,7 @@ class TextTrainer:
       reward: A function `reward(prompts, responses)` or a Keras model; replaces the reward of the config and of the
         task.
       model: A Keras language model and its tokenizer, which replace the config's preset.
+      folder: Folder of an existing run, which may hold the models that the run started with.
 
     Raises:
       UsageError: If the task is unknown, the preset or the reward cannot be loaded, or prompts and responses do not
@@ -64,6 +66,7 @@ class TextTrainer:
         task: Task | None = None,
         reward: Reward | keras.Model | None = None,
         model: tuple[keras.Model, Any] | None = None,
+        folder: Path | None = None,
     ):
         run, text, ppo = config.run, config.text, config.ppo
         self.task = get_task(text.task) if task is None else task
@@ -78,17 +81,23 @@ class TextTrainer:
             kept["reward"] = reward_name(as_reward(reward))
         if text.preset is not None:  # an absolute path, so that the run can be resumed from any folder
             kept["preset"] = text.preset.resolve()
+        if text.init_from is not None:
+            kept["init_from"] = text.init_from.resolve()
         self.config = with_settings(config, kept)  # goes into config.yaml, from which a run is resumed
         self.replicas.divide(text.batch_size, "batch_size")
         with tf.device(self.device):
             with self.replicas.scope():
-                keras_model, tokenizer = model or load_preset(text.preset or default_preset(), text.dtype)
-                self.policy, self.reference = make_models(as_language_model(keras_model), config)
-            self.codec = PromptCodec(tokenizer, self.task.domain)
+                self.start = initial_model(text, folder, model)
+                self.policy, self.reference = make_models(self.start, config)
+            if self.start.checkpoint is not None:
+                self.config = with_settings(self.config, {"init_checkpoint": self.start.checkpoint})
+            self.codec = PromptCodec(self.start.tokenizer, self.task.domain)
             self.stop_condition = self.codec.stop_condition(text)
             self.reward = make_reward(self.task, text.reward, reward)
             self.scorer = TextScorer(self.codec, self.reward, text.score_clip)
-            self.prompts = training_prompts(self.task, self.codec, text, self.policy.model.context_length)
+            context = self.policy.model.context_length
+            ids, lengths, self.prompt_texts = training_prompts(self.task, self.codec, text, context)
+            self.prompts = (ids, lengths)
             self.learner = PPOLearner(
                 self.policy,
                 ppo,
@@ -99,11 +108,11 @@ class TextTrainer:
                 mode=self.update_mode,
                 replicas=self.replicas,
             )
-            self.collector = TextCollector(
-                self.policy,
-                self.reference,
-                self.scorer,
-                text,
+            make_collector = functools.partial(
+                TextCollector,
+                reference=self.reference,
+                scorer=self.scorer,
+                text=text,
                 kl_coeff=self.learner.kl_coeff,
                 stop_condition=self.stop_condition,
                 chunk=self.replicas.divide(ppo.minibatch_size, "minibatch_size", ppo.num_micro_batches),
@@ -112,6 +121,10 @@ class TextTrainer:
                 mode=self.update_mode,
                 replicas=self.replicas,
             )
+            self.collector = self.scale_collector = make_collector(self.policy)
+            if self.start.is_tuned:
+                self.scale_collector = make_collector(TextPolicy(self.reference, text.temperature))
+        self.stop_rules = make_stop_rules(text)
         self.compile_seconds = 0.0
 
     @property
@@ -157,15 +170,9 @@ class TextTrainer:
         return self.iteration
 
     @property
-    def metrics(self) -> Metrics:
-        """Metrics for `is_solved`; empty for text."""
-        return {}
-
-    @property
     def models(self) -> dict[str, keras.Layer]:
         """The trained models by name: the language model, the value head and the critic if there is one."""
-        models = {"model": self.policy.model.model, "value_head": self.policy.value_head}
-        return models if self.policy.critic is None else models | {"critic": self.policy.critic.model}
+        return self.policy.models
 
     @property
     def weights(self) -> list[tf.Variable]:
@@ -185,6 +192,7 @@ class TextTrainer:
             "kl_coeff": self.learner.kl_coeff,
             "guard": self.learner.guard.state,
             "score_scale": self.scorer.scale,
+            **{name: rule.latest for name, rule in self.stop_rules.items()},
         }
 
     @property
@@ -192,15 +200,22 @@ class TextTrainer:
         """Number of held-out prompts of the evaluation at the end; 0 means no evaluation."""
         return self.config.text.eval_prompts
 
-    def is_solved(self, metrics: Metrics) -> bool:
-        """Returns False: no score ends a text run early."""
-        return False
+    @property
+    def stop_reason(self) -> str | None:
+        """Why the run ends early: the KL exceeds `stop_kl`, or the score has reached `target_score`."""
+        return next((rule.reason for rule in self.stop_rules.values() if rule.reason is not None), None)
+
+    def write_parts(self, folder: Path) -> None:
+        """Writes the models that a run with `init_from` starts with, so that it does not depend on the other run."""
+        if self.config.text.init_from is not None:
+            print(self.start.note)
+            write_start(folder, self.start)
 
     def recorded_iterations(self, folder: Path, tensorboard: TensorBoardWriter) -> Iterator[tuple[int, Metrics]]:
-        """Trains like `iterations`, and writes tables of samples.
+        """Trains like `iterations`, and writes tables of samples and all responses of training.
 
         Args:
-          folder: Folder of the run; gets `samples.jsonl`.
+          folder: Folder of the run; gets `samples.jsonl` and `rollouts/responses.jsonl.gz`.
           tensorboard: Gets the same tables.
 
         Yields:
@@ -211,9 +226,10 @@ class TextTrainer:
             table = self._sample_table(folder / run_folder.SAMPLES, start)
             if not start:
                 tensorboard.write_text("samples", table.write(0), 0)
-        for iteration, row in self.iterations():
+            kept = RolloutFile(folder, text, self.codec, self.prompt_texts) if text.save_rollouts else None
+        for iteration, row in self._iterations(folder, kept):
             done = iteration + 1
-            if done % text.sample_interval == 0 or done == text.iterations:
+            if done % text.sample_interval == 0 or done == text.iterations or self.stop_reason is not None:
                 with writing(folder):
                     tensorboard.write_text("samples", table.write(done), done)
             yield iteration, row
@@ -241,6 +257,10 @@ class TextTrainer:
           UsageError: If the reward fails, or if too many updates in a row were skipped because a number was not
             finite.
         """
+        yield from self._iterations()
+
+    def _iterations(self, folder: Path | None = None, kept: RolloutFile | None = None) -> Iterator[tuple[int, Metrics]]:
+        """Trains as `iterations` describes, and keeps the responses in a file of the run's folder."""
         began = time.perf_counter()
         text = self.config.text
         if self.iteration == 0 and text.normalize_scores:
@@ -248,7 +268,15 @@ class TextTrainer:
         source = prompt_dataset(*self.prompts, text.batch_size, self.config.run.seed)
         for iteration in train_iterations(self.collector, self.learner, self.num_iterations, self.device, source):
             self.compile_seconds = self.compile_seconds or time.perf_counter() - began
-            yield iteration.number, iteration.metrics | self._text_metrics(iteration)
+            for rule in self.stop_rules.values():
+                rule.record(iteration.metrics)
+            number, row = iteration.number, iteration.metrics | self._text_metrics(iteration)
+            if kept is not None:
+                assert isinstance(iteration.rollout, TextRollout)
+                with writing(folder):
+                    kept.append(number, iteration.rollout)
+            del iteration  # and its rollout, which would need memory until the end of the next update
+            yield number, row
 
     def save_extra(self, folder: Path) -> None:
         """Does nothing: `state` holds everything."""
@@ -263,7 +291,7 @@ class TextTrainer:
         plot_curve(metrics, folder / run_folder.CURVE, "iteration", [SCORE, KL], title)
         plot_frontier(metrics, frontier, KL, SCORE, title)
         writer = TensorBoardWriter(folder)
-        writer.write_image("text/score_against_kl", frontier.read_bytes(), self.num_iterations)
+        writer.write_image("text/score_against_kl", frontier.read_bytes(), self.iteration)
         writer.close()
 
     def judge(self, size: int, seed: int) -> Evaluation:
@@ -348,14 +376,14 @@ class TextTrainer:
         }
 
     def _fit_scale(self) -> None:
-        """Fits the normalization of scores on responses of the policy, which still equals the reference policy."""
+        """Fits the normalization of scores on responses of the reference policy."""
         batches = prompt_dataset(*self.prompts, self.config.text.batch_size, self.config.run.seed + 1)
         scores = []
-        with self.collector.raising_own_errors():
-            for number, (prompts, lengths) in enumerate(batches.take(SCALE_ROLLOUTS)):
-                samples = self.collector.sample_responses(tf.constant(-1 - number, tf.int64), prompts, lengths)
-                scores.append(self.collector.score_responses(prompts, lengths, samples)[0].numpy())
+        with self.scale_collector.raising_own_errors():
+            for number, (prompts, lengths, _) in enumerate(batches.take(SCALE_ROLLOUTS)):
+                samples = self.scale_collector.sample_responses(tf.constant(-1 - number, tf.int64), prompts, lengths)
+                scores.append(self.scale_collector.score_responses(prompts, lengths, samples)[0].numpy())
         self.scorer.fit_scale(np.concatenate(scores))
 
 
-TEXT = Application("text", TextRunConfig, "reward", TextTrainer)
+TEXT = Application("text", TextRunConfig, "reward", lambda config, folder: TextTrainer(config, folder=folder))

@@ -4,6 +4,7 @@ A checkpoint is a folder such as `checkpoints/000020`. It is either complete or 
 under a temporary name and renamed at the end.
 """
 
+import functools
 import json
 import math
 import os
@@ -28,7 +29,7 @@ class Progress(NamedTuple):
 
     iteration: int  # number of finished iterations
     score: float | None  # selects the best checkpoint; None: no score was known yet
-    sizes: dict[str, int]  # sizes of the run's event files, in bytes
+    sizes: dict[str, int]  # sizes of the files that the run appends to, in bytes
 
 
 class Checkpoints:
@@ -60,7 +61,7 @@ class Checkpoints:
         Args:
           iteration: Number of finished iterations, after which the checkpoint is named.
           score: Score of the run, higher is better. NaN or None: the score is unknown.
-          sizes: Sizes of the run's event files in bytes, by name. A resumed run truncates the files to them.
+          sizes: Sizes in bytes of the files that the run appends to, by name. A resumed run truncates them.
           extra: Function that writes more files into the checkpoint. It takes the folder.
         """
         self._folder.mkdir(exist_ok=True)
@@ -101,6 +102,24 @@ class Checkpoints:
           UsageError: If the checkpoint does not exist, is damaged, or does not match the names, shapes and dtypes of
             the state. Nothing is restored then.
         """
+        return self._restore(which, self._read)
+
+    def restore_part(self, which: str) -> Path:
+        """Restores variables from a checkpoint that holds more than these, for example the models of another run.
+
+        Args:
+          which: "latest", "best" or the number of an iteration.
+
+        Returns:
+          The folder of the checkpoint.
+
+        Raises:
+          UsageError: If there is no checkpoint, or `restore` raises it for these variables.
+        """
+        return self._existing(self._restore(which, functools.partial(self._read, part=True)))
+
+    def _restore(self, which: str, read: Callable[[Path], dict[str, object]]) -> Path | None:
+        """Restores the arrays that `read` returns for the file of a checkpoint; see `restore`."""
         paths = self.paths()
         if not paths and which in ("latest", "best"):
             return None
@@ -115,7 +134,7 @@ class Checkpoints:
                 raise UsageError(f"{self._folder} has no checkpoint {which!r}: choose one of {there}")
         try:
             read_progress(path)
-            arrays = self._read(path / STATE)
+            arrays = read(path / STATE)
         except Exception as error:  # a damaged file can make the readers raise almost anything
             raise UsageError(
                 f"checkpoint {path} cannot be read ({_short(error)}): delete it to resume from an older one"
@@ -133,10 +152,14 @@ class Checkpoints:
         Raises:
           UsageError: If there is no checkpoint, or `restore` raises it.
         """
-        if self.restore(which) is None:
+        self._existing(self.restore(which))
+
+    def _existing(self, path: Path | None) -> Path:
+        if path is None:
             raise UsageError(
                 f"{self._folder} holds no checkpoint, because the run stopped before its first one: resume the run"
             )
+        return path
 
     def _path(self, iteration: int) -> Path:
         return self._folder / f"{iteration:06d}"
@@ -154,14 +177,14 @@ class Checkpoints:
         for leftover in self._folder.glob(f"{HIDDEN}*"):
             shutil.rmtree(leftover, ignore_errors=True)
 
-    def _read(self, path: Path) -> dict[str, object]:
-        """Reads all arrays of a checkpoint, before any of them is restored.
+    def _read(self, path: Path, part: bool = False) -> dict[str, object]:
+        """Reads all arrays of a checkpoint, before any of them is restored. `part` leaves out those without a variable.
 
         Raises:
           Exception: If the file is damaged, or its names, shapes and dtypes differ from those of the state.
         """
         with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+            arrays = {name: file[name] for name in file.files if not part or name in self._variables}
         kinds = {name: f"{tuple(x.shape)} of {x.dtype}" for name, x in arrays.items()}
         wanted = {name: f"{tuple(x.shape)} of {x.numpy().dtype}" for name, x in self._variables.items()}
         for name in sorted({*kinds, *wanted}):
@@ -178,7 +201,7 @@ def read_progress(path: Path) -> Progress:
       path: Folder of the checkpoint.
 
     Returns:
-      The iteration, the score and the sizes of the event files.
+      The iteration, the score and the sizes of the files that the run appends to.
 
     Raises:
       Exception: If the file is missing or damaged. The kind depends on the damage.

@@ -69,7 +69,7 @@ def resume(
     """
     timer = PhaseTimer(import_seconds)
     config = _executed(run_folder.read_confirmed(folder, application.config_class, application.imported, named))
-    with closing(application.make_trainer(config)) as trainer, resume_run(trainer, folder) as own:
+    with closing(application.make_trainer(config, folder)) as trainer, resume_run(trainer, folder) as own:
         return _run(trainer, own, timer)
 
 
@@ -101,7 +101,7 @@ def evaluate(
     """
     config = run_folder.read_confirmed(folder, application.config_class, application.imported, named)
     config = with_settings(config, settings)
-    with restored(application.make_trainer(for_inference(config)), folder, checkpoint) as trainer:
+    with restored(application.make_trainer(for_inference(config), folder), folder, checkpoint) as trainer:
         seed = trainer.config.run.seed if seed is None else seed
         evaluation = _judge(trainer, size, seed)
         trainer.record(folder, seed)
@@ -175,7 +175,7 @@ def start_run(trainer: Trainer, name: str) -> Iterator[Path | None]:
     if not trainer.replicas.is_chief:
         yield None
         return
-    folder = run_folder.create_run_folder(trainer.config.run, name, trainer.config)
+    folder = run_folder.create_run_folder(trainer.config.run, name, trainer.config, trainer.write_parts)
     with locked(folder):
         yield folder
 
@@ -248,7 +248,7 @@ def _training(trainer: Trainer, folder: Path | None) -> Iterator[None]:
 
 def _train(trainer: Trainer, folder: Path | None) -> bool:
     """Runs the training loop with all writers. Returns True if the run is finished."""
-    if trainer.iteration == trainer.num_iterations or trainer.is_solved(trainer.metrics):  # resumed a finished run
+    if trainer.iteration == trainer.num_iterations or trainer.stop_reason is not None:  # resumed a finished run
         return True
     if folder is None:
         return write_iterations(trainer, trainer.iterations())
@@ -267,8 +267,13 @@ def _train(trainer: Trainer, folder: Path | None) -> bool:
 
 
 def _finish(trainer: Trainer, folder: Path, timer: PhaseTimer) -> None:
-    """Writes the pictures, the evaluation and the recordings of a finished run, and prints the results."""
+    """Writes the pictures, the evaluation and the recordings of a finished run, and prints the results.
+
+    If a rule ended the run early, it first prints why.
+    """
     seed = trainer.config.run.seed
+    if trainer.stop_reason is not None and trainer.iteration < trainer.num_iterations:
+        print(f"stopped after iteration {trainer.iteration} of {trainer.num_iterations}: {trainer.stop_reason}")
     with writing(folder):
         trainer.draw(folder)
     if trainer.eval_size:

@@ -15,13 +15,15 @@ from tfppo.errors import UsageError
 from tfppo.execution.compilation import is_compiled
 from tfppo.execution.replicas import Replicas
 from tfppo.ppo.learner import PPOLearner
-from tfppo.reporting.tensorboard import cut_back, event_sizes
+from tfppo.reporting.tensorboard import EVENTS
 from tfppo.reporting.writer import Writer
 from tfppo.training.checkpoints import Checkpoints, read_progress
-from tfppo.training.files import why_not_written
+from tfppo.training.files import cut_back, sizes_of, why_not_written
 from tfppo.training.pipeline import rollout_dataset, rollouts_one_by_one
-from tfppo.training.run_folder import is_finished, resume_command
+from tfppo.training.run_folder import ROLLOUTS, is_finished, resume_command
 from tfppo.training.trainer import Collector, Metrics, Rollout, Trainer
+
+APPENDED = (EVENTS, ROLLOUTS)  # files that a run appends to, and that a resumed run truncates
 
 
 class Iteration(NamedTuple):
@@ -30,6 +32,7 @@ class Iteration(NamedTuple):
     number: int  # from 0
     metrics: dict[str, float]  # of the rollout and the update, with time/rollout_s and time/update_s
     seconds: float  # from the request for the rollout to the end of the update
+    rollout: Rollout  # do not keep it: it is as large as a batch
 
 
 def train_iterations(
@@ -74,7 +77,7 @@ def train_iterations(
             learner.guard.check(number)
         row["time/rollout_s"] = clock[1] - clock[0]
         row["time/update_s"] = clock[2] - clock[1]
-        yield Iteration(number, row, clock[2] - clock[0])
+        yield Iteration(number, row, clock[2] - clock[0], rollout)
 
 
 def _first(
@@ -125,7 +128,7 @@ def write_iterations(
     with _stop_requests(trainer.replicas) as stop_requested, _closing(writers):
         for iteration, row in iterations:
             done = iteration + 1
-            is_last = done == trainer.num_iterations or trainer.is_solved(row)
+            is_last = done == trainer.num_iterations or trainer.stop_reason is not None
             with writing(folder):
                 if is_last or done % run.log_interval == 0:
                     for writer in writers:
@@ -135,14 +138,14 @@ def write_iterations(
                 with writing(folder):
                     for writer in writers:
                         writer.flush()
-                    checkpoints.save(done, row[best], event_sizes(folder), trainer.save_extra)
+                    checkpoints.save(done, row[best], sizes_of(folder, APPENDED), trainer.save_extra)
             if stop:
                 break
         return is_last and not stop_requested()
 
 
 def go_back(folder: Path, checkpoints: Checkpoints) -> Path | None:
-    """Restores the latest checkpoint of a run, and truncates its event files to the same iteration.
+    """Restores the latest checkpoint of a run, and truncates the files `APPENDED` to the same iteration.
 
     Args:
       folder: Folder of the run.
@@ -161,7 +164,7 @@ def go_back(folder: Path, checkpoints: Checkpoints) -> Path | None:
             f"{folder} is a finished run, but its checkpoints were deleted: train it again under another --name"
         )
     with writing(folder):
-        cut_back(folder, {} if path is None else read_progress(path).sizes)
+        cut_back(folder, APPENDED, {} if path is None else read_progress(path).sizes)
     return path
 
 

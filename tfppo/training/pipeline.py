@@ -104,7 +104,7 @@ def prompt_dataset(prompts: tf.Tensor, lengths: tf.Tensor, batch_size: int, seed
       seed: Seed of the order.
 
     Returns:
-      A dataset of pairs (prompts, lengths), int32 [B, P] and int32 [B].
+      A dataset of triples (prompts, lengths, indices of the prompts): int32 [B, P], int32 [B] and int32 [B].
     """
     root = tf.constant([seed, 0x9804], tf.int32)
 
@@ -112,4 +112,4 @@ def prompt_dataset(prompts: tf.Tensor, lengths: tf.Tensor, batch_size: int, seed
         return tf.data.Dataset.from_tensor_slices(permutation(len(lengths), fold_in(root, number)))
 
     rows = tf.data.Dataset.counter().flat_map(one_pass).batch(batch_size, drop_remainder=True)
-    return rows.map(lambda index: (tf.gather(prompts, index), tf.gather(lengths, index)))
+    return rows.map(lambda index: (tf.gather(prompts, index), tf.gather(lengths, index), tf.cast(index, tf.int32)))

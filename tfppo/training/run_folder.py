@@ -7,7 +7,7 @@ import os
 import re
 import shlex
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,12 +29,18 @@ CURVE = "curve.png"
 VIDEO = "video.gif"  # control only
 FRONTIER = "frontier.png"  # text only: score against KL
 SAMPLES = "samples.jsonl"  # text only
+ROLLOUTS = "rollouts/responses.jsonl.gz"  # text only
 EXPORT = "export"
 IMPORTED = {"control": "env", "text": "reward"}
 """Setting that may name a module to import, by kind of run. It is in the section of `config.yaml` of the same name."""
 
 
-def create_run_folder(run: RunConfig, name: str, config: "DataclassInstance | None" = None) -> Path:
+def create_run_folder(
+    run: RunConfig,
+    name: str,
+    config: "DataclassInstance | None" = None,
+    fill: Callable[[Path], None] | None = None,
+) -> Path:
     """Creates the folder of a new run, which contains the config from the start.
 
     The folder is named `run.name` if that is set. Otherwise it is named `<name>-seed<seed>`, with -2, -3, ... appended
@@ -44,6 +50,7 @@ def create_run_folder(run: RunConfig, name: str, config: "DataclassInstance | No
       run: Settings with the name, the seed and the folder of all runs.
       name: First part of the default name.
       config: All settings, which are written to `config.yaml`. None writes no file.
+      fill: Writes more files into the folder before it gets its name. None writes none.
 
     Returns:
       The new folder.
@@ -63,6 +70,8 @@ def create_run_folder(run: RunConfig, name: str, config: "DataclassInstance | No
                 new.mkdir()
                 if config is not None:
                     write_config(new, config)
+                if fill is not None:
+                    fill(new)
                 new.rename(folder)
             return folder
         except OSError as error:
@@ -132,7 +141,8 @@ def read_config(folder: Path, config_class: type[Config]) -> Config:
     path = folder / CONFIG
     try:
         text = path.read_text()
-        linked = sorted(entry.name for entry in os.scandir(folder) if entry.is_symlink())
+        entries = [*folder.iterdir(), folder / ROLLOUTS]
+        linked = sorted(entry for entry in entries if entry.is_symlink())
     except OSError as error:
         raise UsageError(
             f"{folder} is not the folder of a run ({path} cannot be read: {error.strerror}): give the folder of one"
@@ -141,7 +151,7 @@ def read_config(folder: Path, config_class: type[Config]) -> Config:
         raise UsageError(f"{path} is damaged; it must be a UTF-8 text: restore it from a copy") from None
     if linked:
         raise UsageError(
-            f"{folder / linked[0]} is a symbolic link, which is not allowed in a run's folder: replace it by the file "
+            f"{linked[0]} is a symbolic link, which is not allowed in a run's folder: replace it by the file "
             "or folder that it points to"
         )
     try:
@@ -254,10 +264,11 @@ def flat_settings(config: "DataclassInstance") -> dict[str, object]:
 def shared_settings(config: "DataclassInstance") -> str:
     """Returns the settings that must be equal in all processes of a run, as JSON.
 
-    The settings that may differ between machines are left out: `name`, `runs_dir`, `device`, `preset` and `threads`.
+    The settings that may differ between machines are left out: `name`, `runs_dir`, `device`, `preset`, `init_from` and
+    `threads`.
     """
-    settings = flat_settings(config)
-    return json.dumps({k: v for k, v in settings.items() if k not in ("device", "preset", "threads")}, default=str)
+    own = ("device", "preset", "init_from", "threads")
+    return json.dumps({k: v for k, v in flat_settings(config).items() if k not in own}, default=str)
 
 
 def read_evaluation(folder: Path) -> dict[str, object] | None:

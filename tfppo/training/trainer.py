@@ -128,10 +128,6 @@ class Trainer(Protocol):
         """Next step on the horizontal axis of TensorBoard."""
 
     @property
-    def metrics(self) -> Metrics:
-        """Current values of the metrics that `is_solved` uses, between two iterations."""
-
-    @property
     def weights(self) -> Sequence[tf.Variable]:
         """Weights of the models in a fixed order, without the seeds of dropout layers."""
 
@@ -143,8 +139,12 @@ class Trainer(Protocol):
     def eval_size(self) -> int:
         """Number of episodes or prompts of the final evaluation. 0: no evaluation."""
 
-    def is_solved(self, metrics: Metrics) -> bool:
-        """Returns True if a goal is reached that ends the run early."""
+    @property
+    def stop_reason(self) -> str | None:
+        """Why the run ends early, in a few words, from the iterations so far. None: it continues."""
+
+    def write_parts(self, folder: Path) -> None:
+        """Writes into the folder of a new run what its settings do not determine, such as models that may disappear."""
 
     def recorded_iterations(self, folder: Path, tensorboard: TensorBoardWriter) -> Iterator[tuple[int, Metrics]]:
         """Trains as `iterations` does, and writes the application's own records, such as samples.
@@ -206,4 +206,4 @@ class Application(NamedTuple, Generic[C]):
     kind: str  # name of the section of config.yaml that only this application has
     config_class: type[C]  # class of the settings
     imported: str  # name of the setting that may name a user's module, and of its option
-    make_trainer: Callable[[C], Trainer]  # makes a trainer from the settings
+    make_trainer: Callable[[C, Path], Trainer]  # makes a trainer from the settings and the folder of an existing run
