@@ -72,8 +72,8 @@ class RolloutFile:
         """Yields the values of each response, as `read_rollouts` describes them."""
         texts = self._codec.decode_masked(rollout.responses.numpy(), rollout.mask.numpy())
         columns = (rollout.prompt_indices, rollout.raw_scores, rollout.scores, rollout.ended)
-        kl = rollout.log_ratio.numpy().sum(axis=1)  # [B]
-        values = zip(texts, kl.tolist(), *(column.numpy().tolist() for column in columns), strict=True)
+        sums = rollout.log_ratio.numpy().sum(axis=1)  # [B]
+        values = zip(texts, sums.tolist(), *(column.numpy().tolist() for column in columns), strict=True)
         for text, kl, index, score, scaled_score, ended in values:
             yield {
                 "iteration": iteration,
