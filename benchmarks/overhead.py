@@ -52,7 +52,7 @@ def without_care() -> Iterator[None]:
             (PPOLearner, "_undo_unless", staticmethod(lambda *_: None)),
             (Checkpoints, "save", lambda *_: None),
             (DiagnosisWriter, "write", lambda *_: None),
-            (loop, "event_sizes", lambda *_: {}),
+            (loop, "sizes_of", lambda *_: {}),
         ):
             stack.enter_context(mock.patch.object(owner, name, instead))
         yield

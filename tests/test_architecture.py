@@ -51,6 +51,7 @@ MAY_PRINT = [
     "control.trainer",
     "control.video",
     "text.trainer",
+    "text.data.rollout_file",
     "text.pretrain",
     "text.rewards.reward_model",
     "text.data.rebuild",

@@ -442,7 +442,12 @@ def test_a_solved_run_stops_early(tmp_path, monkeypatch, capsys):
     assert checkpoints_of(folder) == [iteration + 1]
     assert read_evaluation(folder)[0]["env_steps"] == int(float(row[STEPS]))
     assert (folder / "curve.png").exists()
-    assert f"iteration {iteration + 1}/{ITERATIONS}" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert f"iteration {iteration + 1}/{ITERATIONS}" in out
+    (line,) = [line for line in out.splitlines() if line.startswith("stopped")]
+    mean = f"{float(row['rollout/episode_return_mean']):.5g}"
+    reason = f"mean return {mean} of the last 1 episodes reaches target_return 1"
+    assert line == f"stopped after iteration {iteration + 1} of {ITERATIONS}: {reason}"
     rows = (folder / "metrics.csv").read_bytes()
     driver.resume(trainer.CONTROL, folder)
     assert (folder / "metrics.csv").read_bytes() == rows

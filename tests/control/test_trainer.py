@@ -1,11 +1,13 @@
 """The trainer: a few iterations on both backends."""
 
 import math
+import weakref
 
 import keras
 import numpy as np
 import pytest
 
+from tfppo.control import trainer as control_trainer
 from tfppo.control.config import ControlConfig, ControlRunConfig
 from tfppo.control.rollouts.graph import GraphCollector
 from tfppo.control.rollouts.gymnasium import GymnasiumCollector
@@ -13,6 +15,7 @@ from tfppo.control.trainer import CONTROL, ControlTrainer
 from tfppo.errors import UsageError
 from tfppo.ppo.config import PPOConfig
 from tfppo.training.config import RunConfig
+from tfppo.training.loop import Iteration
 
 
 def make_trainer(backend="graph", seed=1, iterations=2, env="CartPole-v1", ppo=None, mode="graph", **control):
@@ -253,3 +256,19 @@ def test_advantages_recomputed_before_each_epoch(settings):
             trained[epochs, recompute] = weights(trainer)
     np.testing.assert_allclose(trained[1, True], trained[1, False], rtol=1e-4, atol=1e-5)
     assert np.abs(trained[2, True] - trained[2, False]).max() > 1e-4
+
+
+def test_a_rollout_is_not_kept_until_the_next_one(monkeypatch):
+    kept = []
+
+    def made():
+        rollout = type("Rollout", (), {})()
+        kept.append(weakref.ref(rollout))
+        return rollout
+
+    monkeypatch.setattr(
+        control_trainer, "train_iterations", lambda *_: (Iteration(number, {}, 1.0, made()) for number in range(3))
+    )
+    for _ in make_trainer(mode="eager").iterations():
+        assert kept[-1]() is None
+    assert len(kept) == 3

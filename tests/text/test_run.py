@@ -4,10 +4,12 @@ import contextlib
 import csv
 import dataclasses
 import functools
+import gzip
 import io
 import json
 import shutil
 import signal
+import weakref
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +24,7 @@ from tfppo.reporting.metrics import METRICS
 from tfppo.text import run
 from tfppo.text import trainer as text_trainer
 from tfppo.text.config import TextRunConfig, make_text_config
+from tfppo.text.data.rollout_file import read_rollouts
 from tfppo.text.tasks import get_task
 from tfppo.text.tasks.length import length_reward
 from tfppo.text.trainer import TEXT, TextTrainer
@@ -195,6 +198,70 @@ def test_tensorboard_gets_scalars_tables_and_the_frontier(finished):
     assert len(tables) == 3 and tables[0].startswith("| prompt | reference, with its score |")
 
 
+def test_every_response_of_training_is_kept_with_its_numbers(finished):
+    rows = list(read_rollouts(finished))
+    assert [row["iteration"] for row in rows] == [0] * 8 + [1] * 8 + [2] * 8
+    assert {row["prompt"] for row in rows} <= set(get_task("length").prompts("train"))
+    assert [row["score"] for row in rows] == pytest.approx(length_reward()([], [row["response"] for row in rows]))
+    scores, scaled = (np.array([row[name] for row in rows]) for name in ("score", "scaled_score"))
+    slope, offset = np.polyfit(scores, scaled, 1)
+    np.testing.assert_allclose(scaled, slope * scores + offset, atol=1e-5)
+    assert slope > 1.1  # the scores of the reference policy differ by less than 1
+    for iteration, metrics in enumerate(rows_of(finished)):
+        of_iteration = [row for row in rows if row["iteration"] == iteration]
+        assert np.mean([row["kl"] for row in of_iteration]) == pytest.approx(float(metrics["text/kl"]), abs=1e-6)
+        assert np.mean([row["ended"] for row in of_iteration]) == float(metrics["text/eos_fraction"])
+
+
+def test_a_kl_above_stop_kl_ends_the_run(preset, tmp_path, capsys):
+    folder = run.train_text(tiny(tmp_path, preset, iterations=4, stop_kl=1e-6, eval_prompts=0, save_rollouts=0))
+    rows = rows_of(folder)
+    assert [row["iteration"] for row in rows] == ["0", "1"]  # the KL of the first iteration is 0
+    kl = f"{float(rows[1]['text/kl']):.5g}"
+    line = f"stopped after iteration 2 of 4: KL {kl} exceeds stop_kl 1e-06"
+    assert [text for text in capsys.readouterr().out.splitlines() if text.startswith("stopped")] == [line]
+    assert (folder / run_folder.CURVE).exists() and not (folder / "rollouts").exists()
+    assert sorted(path.name for path in (folder / run_folder.CHECKPOINTS).iterdir()) == ["000001", "000002"]
+    samples = [json.loads(line)["iteration"] for line in (folder / run_folder.SAMPLES).read_text().splitlines()]
+    assert sorted(set(samples)) == [0, 2]
+    before = (folder / run_folder.METRICS).read_bytes()
+    driver.resume(TEXT, folder)  # only evaluates it again
+    assert (folder / run_folder.METRICS).read_bytes() == before and line in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_score_that_stays_at_target_score_ends_the_run_also_after_a_resume(preset, tmp_path, capsys):
+    settings = {"iterations": 8, "target_score": -100.0, "sample_interval": 9}
+    folder = run.train_text(tiny(tmp_path, preset, **settings))
+    rows = rows_of(folder)
+    mean = f"{np.mean([float(row['text/score_mean']) for row in rows]):.5g}"
+    line = f"stopped after iteration 5 of 8: mean score {mean} of the last 5 iterations reaches target_score -100"
+    assert len(rows) == 5 and line in capsys.readouterr().out
+    evaluation = run_folder.read_evaluation(folder)
+    for number in (4, 5):
+        shutil.rmtree(folder / run_folder.CHECKPOINTS / f"{number:06d}")
+    driver.resume(TEXT, folder)
+    assert rows_of(folder) == rows and line in capsys.readouterr().out
+    assert run_folder.read_evaluation(folder)["weights"] == evaluation["weights"]
+
+
+def test_a_rollout_is_not_kept_until_the_next_one(preset, tmp_path, monkeypatch):
+    metrics = {"schedule/kl_coeff": 0.1, "text/response_tokens_mean": 5.0, "text/score_mean": 1.0, "text/kl": 0.0}
+    kept = []
+
+    def made():
+        rollout = type("Rollout", (), {})()
+        kept.append(weakref.ref(rollout))
+        return rollout
+
+    monkeypatch.setattr(
+        text_trainer, "train_iterations", lambda *_: (Iteration(number, metrics, 1.0, made()) for number in range(3))
+    )
+    for _ in text_trainer.TextTrainer(tiny(tmp_path, preset, normalize_scores=False)).iterations():
+        assert kept[-1]() is None
+    assert len(kept) == 3
+
+
 @pytest.mark.fault(
     "A reward function fails during a run", "The latest checkpoint stays. The resumed run ends with the same weights."
 )
@@ -214,12 +281,16 @@ def test_a_run_whose_reward_fails_keeps_its_checkpoint_and_resumes_to_the_same_e
     assert [row["iteration"] for row in rows_of(cut)] == ["0", "1"]
     with (cut / run_folder.SAMPLES).open("a") as file:
         file.write('{"iteration": 1, "pro')  # as if the process was killed while it wrote a line
+    with (cut / run_folder.ROLLOUTS).open("ab") as file:
+        file.write(gzip.compress(b'{"iteration": 2')[:-9])
+    assert [row["iteration"] for row in read_rollouts(cut)] == [0] * 8 + [1] * 8
     driver.resume(TEXT, cut)
     assert not (cut / run_folder.EVALUATION).exists()
     assert rows_of(cut) == rows_of(whole)
     for a, b in zip(weights_of(cut), weights_of(whole), strict=True):
         np.testing.assert_array_equal(a, b)
     assert (cut / run_folder.SAMPLES).read_text() == (whole / run_folder.SAMPLES).read_text()
+    assert (cut / run_folder.ROLLOUTS).read_bytes() == (whole / run_folder.ROLLOUTS).read_bytes()
 
 
 @pytest.mark.fault(

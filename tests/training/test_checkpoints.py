@@ -369,6 +369,19 @@ def test_all_of_a_checkpoint_is_wanted(saved, missing):
     assert str(folder / "000002") in text
 
 
+def test_a_part_of_a_checkpoint_can_be_restored_alone(saved):
+    folder, states = saved
+    other = make_state(1, steps=1)
+    untouched = arrays(other)["iteration/0"]
+    assert Checkpoints(folder, model=other["model"]).restore_part("1") == folder / "000001"
+    restored = {name: x for name, x in states[1].items() if name.startswith("model/")}
+    assert_bit_equal(arrays({"model": other["model"]}), restored)
+    assert arrays(other)["iteration/0"] == untouched
+    for state in ({"elsewhere": other["model"]}, {"model": make_state(1, units=4)["model"]}):
+        assert str(folder / "000002") in refusal(Checkpoints(folder, **state).restore_part, "latest")
+    assert "holds no checkpoint" in refusal(Checkpoints(folder / "new", model=other["model"]).restore_part, "latest")
+
+
 def test_a_good_restore_warns_of_nothing(saved, warnings_of_tensorflow):
     folder, _ = saved
     checkpoints = Checkpoints(folder, **make_state(1))

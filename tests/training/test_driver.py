@@ -26,6 +26,7 @@ def make_trainer(tmp_path):
             state={"iteration": tf.Variable(value)},
             compile_seconds=0.5,
             restored=[],
+            write_parts=lambda folder: (folder / "part").write_text("kept"),
         )
 
     return make_trainer
@@ -51,7 +52,7 @@ def test_the_seconds_of_a_run_are_told_apart_and_add_up(monkeypatch, make_traine
 
 def test_a_new_run_has_its_folder_for_itself(make_trainer, tmp_path):
     with driver.start_run(make_trainer(), "task") as folder:
-        assert folder == tmp_path / "task-seed1"
+        assert folder == tmp_path / "task-seed1" and (folder / "part").read_text() == "kept"
         assert f"in use by process {os.getpid()}" in told_by_lock(folder)
     assert told_by_lock(folder) == ""
 

@@ -12,6 +12,7 @@ import time
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from tfppo.text.data.rollout_file import read_rollouts
 from tfppo.training import run_folder
 
 CONTROL = [
@@ -121,9 +122,10 @@ def outcome(folder):
     names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("events"))
     kept = sorted(path.name for path in (folder / run_folder.CHECKPOINTS).iterdir())
     samples = (folder / run_folder.SAMPLES).read_text() if (folder / run_folder.SAMPLES).exists() else None
+    rollouts = list(read_rollouts(folder)) if (folder / run_folder.ROLLOUTS).exists() else None
     return {
         **{"evaluation": evaluation, "rows": rows, "scalars": str(scalars), "pictures": pictures, "texts": texts},
-        **{"names": names, "checkpoints": kept, "samples": samples},
+        **{"names": names, "checkpoints": kept, "samples": samples, "rollouts": rollouts},
     }
 
 

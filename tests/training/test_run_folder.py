@@ -29,6 +29,22 @@ def test_default_names_are_the_task_and_the_seed_and_count_up(tmp_path):
     assert other.name == "cartpole-seed8"
 
 
+@pytest.mark.fault("The disk is full while a run's folder is created", "A one-line error. No folder is left.")
+def test_a_folder_appears_with_all_its_files_or_not_at_all(tmp_path):
+    def fill(folder):
+        assert not (tmp_path / "mine").exists()
+        (folder / "model").mkdir()
+        if failing:
+            raise OSError(28, "No space left on device")
+
+    run = RunConfig(name="mine", runs_dir=tmp_path)
+    failing = True
+    assert "No space left" in refusal(run_folder.create_run_folder, run, "t", None, fill)
+    assert list(tmp_path.iterdir()) == []
+    failing = False
+    assert (run_folder.create_run_folder(run, "t", None, fill) / "model").is_dir()
+
+
 def test_a_gap_in_the_default_names_is_filled(tmp_path):
     (tmp_path / "t-seed1").mkdir()
     (tmp_path / "t-seed1-3").mkdir()

@@ -245,13 +245,16 @@ def test_what_a_folder_holds_beside_its_files_is_not_imported(evil, tmp_path, ca
     "The folder of a run contains symbolic links", "A one-line error names the link. Its target stays unchanged."
 )
 @pytest.mark.parametrize("command", ["resume", "evaluate", "export", "generate"])
-@pytest.mark.parametrize("name", ["checkpoints", "metrics.csv", "samples.jsonl", ".lock", "events.out.tfevents.1"])
+@pytest.mark.parametrize(
+    "name", ["checkpoints", "metrics.csv", "samples.jsonl", ".lock", "events.out.tfevents.1", run_folder.ROLLOUTS]
+)
 def test_a_folder_with_links_is_not_written_to(tmp_path, capsys, command, name):
     """Otherwise the command would truncate or remove files that do not belong to the run."""
     home = tmp_path / "home"
     (home / ".ssh").mkdir(parents=True)
     (home / ".profile").write_text("mine")
     folder = stranger(tmp_path / "run", to_yaml(TextRunConfig() if command == "generate" else ControlRunConfig()))
+    (folder / name).parent.mkdir(exist_ok=True)
     (folder / name).symlink_to(home if name == "checkpoints" else home / ".profile")
     options = ["--prompt", "It"] if command == "generate" else []
     assert f"{folder / name} is a symbolic link" in refused(capsys, command, folder, *options)

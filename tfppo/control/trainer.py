@@ -195,10 +195,16 @@ class ControlTrainer:
         """Number of episodes of the final evaluation; 0 means no evaluation."""
         return self.config.control.eval_episodes
 
-    def is_solved(self, metrics: Metrics) -> bool:
-        """Returns whether the mean return of the last 100 episodes has reached `target_return`."""
+    @property
+    def stop_reason(self) -> str | None:
+        """Why the run ends early: the mean return of the last 100 episodes has reached `target_return`."""
         target = self.config.control.target_return
-        return target is not None and metrics["rollout/episodes"] >= WINDOW and metrics[RETURN] >= target
+        if target is None:
+            return None
+        metrics = self.metrics
+        if not (metrics["rollout/episodes"] >= WINDOW and metrics[RETURN] >= target):
+            return None
+        return f"mean return {metrics[RETURN]:.5g} of the last {WINDOW} episodes reaches target_return {target:g}"
 
     def recorded_iterations(self, folder: Path, tensorboard: TensorBoardWriter) -> Iterator[tuple[int, Metrics]]:
         """Trains as `iterations` does; a new run first writes the graph of the models to TensorBoard."""
@@ -223,7 +229,10 @@ class ControlTrainer:
         began = time.perf_counter()
         for iteration in train_iterations(self.collector, self.learner, self.num_iterations, self.device):
             self.compile_seconds = self.compile_seconds or time.perf_counter() - began
-            yield iteration.number, iteration.metrics | {"time/env_steps_per_s": control.batch_size / iteration.seconds}
+            speed = {"time/env_steps_per_s": control.batch_size / iteration.seconds}
+            number, row = iteration.number, iteration.metrics | speed
+            del iteration  # and its rollout, which would need memory until the end of the next update
+            yield number, row
 
     def _fused_iterations(self) -> Iterator[tuple[int, Metrics]]:
         run, control = self.config.run, self.config.control

@@ -1,6 +1,5 @@
-"""Writes the TensorBoard event files of a run, and truncates them to the state of a checkpoint."""
+"""Writes the TensorBoard event files of a run."""
 
-import os
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -93,31 +92,6 @@ class TensorBoardWriter:
     def close(self) -> None:
         """Writes all events and closes the file."""
         self._writer.close()
-
-
-def event_sizes(folder: Path) -> dict[str, int]:
-    """Returns the sizes of a run's event files in bytes, by file name, once their contents are on the disk."""
-    sizes = {}
-    for path in sorted(folder.glob(EVENTS)):
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
-            sizes[path.name] = os.fstat(file.fileno()).st_size
-    return sizes
-
-
-def cut_back(folder: Path, sizes: Mapping[str, int]) -> None:
-    """Truncates a run's event files to earlier sizes, because a resumed run writes the later events again.
-
-    Args:
-      folder: Folder of the event files.
-      sizes: Sizes in bytes by file name, from `event_sizes`. Files that are not listed are deleted.
-    """
-    for path in folder.glob(EVENTS):
-        size = sizes.get(path.name, 0)
-        if size <= 0:
-            path.unlink()
-        elif path.stat().st_size > size:
-            os.truncate(path, size)
 
 
 def _leave_failures_to_the_caller() -> None:

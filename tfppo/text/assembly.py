@@ -1,22 +1,36 @@
 """Makes the parts of a text run from its settings: policy, reference policy, reward and training prompts."""
 
-from collections.abc import Mapping
-from typing import NamedTuple
+import operator
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 
 from tfppo.errors import UsageError
+from tfppo.settings import with_settings
 from tfppo.text.config import TextConfig, TextRunConfig
 from tfppo.text.data.codec import PromptCodec
+from tfppo.text.evaluate import held_out_prompts
 from tfppo.text.models.adapters import WithoutAdapters, add_adapters
+from tfppo.text.models.given import check_tokenizer
+from tfppo.text.models.initial import Start, assign_parts, initial_model
 from tfppo.text.models.language_model import LanguageModel
-from tfppo.text.models.reference import copy_of, freeze
+from tfppo.text.models.reference import as_language_model, copy_of, freeze
+from tfppo.text.models.weights import freeze_paths
+from tfppo.text.parts import OWN_MODEL, check_parts, fingerprints
 from tfppo.text.policy import TextPolicy
 from tfppo.text.rewards.callables import Reward, as_reward, load_reward, reward_name
 from tfppo.text.tasks import Task, get_task
 from tfppo.text.tasks.task import task_name
+from tfppo.training.stop_rules import StopRule
 from tfppo.training.user_modules import is_importable, name_of, same_name
+
+SCORE, KL = "text/score_mean", "text/kl"
+SCORE_WINDOW = 5  # iterations, so that one batch of easy prompts does not end a run
+SAMPLES = 8  # prompts in a table of samples
 
 
 def choose_task(config: TextRunConfig, given: Task | str | None) -> Task:
@@ -93,6 +107,109 @@ def unscored_task(config: TextRunConfig) -> Task:
     )
 
 
+class Parts(NamedTuple):
+    """The parts that a text run is made of."""
+
+    config: TextRunConfig  # as it goes into config.yaml: with the names, the paths and the checksums of the parts
+    task: Task
+    start: Start
+    codec: PromptCodec
+    context: int | None  # context length of the language model, in tokens; None if it has no limit
+    prompts: "TrainingPrompts | None"  # None for a trainer that does not train
+    reward: Reward
+
+    def encode(self, prompts: Sequence[str], max_new_tokens: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Encodes prompts, and checks that each fits into the context together with a response.
+
+        Args:
+          prompts: N texts.
+          max_new_tokens: Largest length of a response. None: `response_length`.
+
+        Returns:
+          Token ids int32 [N, P], padded on the right, and lengths int32 [N].
+
+        Raises:
+          UsageError: If a prompt is empty, not a text, or too long.
+        """
+        context, length = self.context, self.config.text.response_length
+        if max_new_tokens is None:
+            return self.codec.encode(prompts, None if context is None else context - length)
+        return self.codec.encode(prompts, None if context is None else context - max_new_tokens, "max_new_tokens")
+
+    def sample_prompts(self) -> list[str]:
+        """Returns the prompts of the tables of samples."""
+        return (self.task.checked_prompts("validation") or self.task.checked_prompts("train"))[:SAMPLES]
+
+
+def load_parts(
+    config: TextRunConfig,
+    task: Task | str | None,
+    reward: Reward | keras.Model | str | None,
+    model: object,
+    folder: Path | None,
+    trains: bool,
+    scores: bool,
+) -> Parts:
+    """Loads the parts of a text run, and checks that they fit together.
+
+    Args:
+      config: Settings of the run.
+      task: As for `TextTrainer`.
+      reward: As for `TextTrainer`.
+      model: As for `TextTrainer`.
+      folder: As for `TextTrainer`.
+      trains: As for `TextTrainer`.
+      scores: As for `TextTrainer`.
+
+    Returns:
+      The parts.
+
+    Raises:
+      UsageError: As `TextTrainer`.
+    """
+    text = config.text
+    chosen = choose_task(config, task) if scores else unscored_task(config)
+    start = initial_model(text, folder, model)
+    kept = _paths_of(text, folder, start, model is not None)
+    if scores:
+        kept |= (names := names_of(chosen, reward))
+        if folder is not None:
+            check_names(text, names)
+    if folder is not None:
+        freeze_paths(start.model, config.parts.frozen)
+    language_model = as_language_model(start.model)
+    check_tokenizer(start.tokenizer, language_model)
+    codec, context = PromptCodec(start.tokenizer, chosen.domain), language_model.context_length
+    prompts = training_prompts(chosen, codec, text, context) if trains else None
+    recorded = fingerprints(start.model, start.tokenizer, prompts and prompts[:2], chosen.domain)
+    check_parts(config.parts, recorded, text.preset)
+    config = replace(with_settings(config, kept), parts=recorded)
+    used = make_reward(chosen, text.reward, reward) if scores else unscored
+    parts = Parts(config, chosen, start, codec, context, prompts, used)
+    if trains:  # an error now, not after the training
+        parts.encode(parts.sample_prompts())
+        if text.eval_prompts:
+            parts.encode(held_out_prompts(chosen, text.eval_prompts))
+    return parts
+
+
+def _paths_of(text: TextConfig, folder: Path | None, start: Start, is_given: bool) -> dict[str, Any]:
+    """Returns the settings that say where the language model of a run is from.
+
+    Paths are absolute, so that the run can be resumed from any folder.
+    """
+    kept: dict[str, Any] = {}
+    if is_given:
+        kept |= {"preset": OWN_MODEL, "dtype": start.model.dtype_policy.name}
+    elif text.preset is not None and not (folder is not None and text.preset == OWN_MODEL):
+        kept["preset"] = text.preset.resolve()
+    if text.init_from is not None:
+        kept["init_from"] = text.init_from.resolve()
+    if start.checkpoint is not None:
+        kept["init_checkpoint"] = start.checkpoint
+    return kept
+
+
 class TrainingPrompts(NamedTuple):
     """The N training prompts of a run, of `total` that the task has."""
 
@@ -102,14 +219,14 @@ class TrainingPrompts(NamedTuple):
     total: int
 
 
-def make_models(model: LanguageModel, config: TextRunConfig) -> tuple[TextPolicy, LanguageModel]:
+def make_models(start: Start, config: TextRunConfig) -> tuple[TextPolicy, LanguageModel]:
     """Makes the policy and its reference policy.
 
-    The reference is a frozen copy of the model. With adapters (`lora_rank`) it is the same model with the adapters
-    switched off, so that no copy is needed.
+    By default the reference is a frozen copy of the model. With adapters (`lora_rank`) it is the same model with the
+    adapters switched off, so that no copy is needed.
 
     Args:
-      model: The language model before tuning; the policy changes its weights.
+      start: The models before tuning; the policy changes the weights of `start.model`.
       config: Settings of the run.
 
     Returns:
@@ -118,7 +235,7 @@ def make_models(model: LanguageModel, config: TextRunConfig) -> tuple[TextPolicy
     Raises:
       UsageError: If the model cannot have adapters, cannot be copied, or has nothing to train.
     """
-    text = config.text
+    text, model = config.text, as_language_model(start.model)
     if not text.lora_rank and not model.trainable_variables:
         raise UsageError(
             f"all weights of {type(model.model).__name__} are frozen; a run without lora_rank must have weights to "
@@ -127,8 +244,12 @@ def make_models(model: LanguageModel, config: TextRunConfig) -> tuple[TextPolicy
     critic = copy_of(model) if text.separate_critic else None
     if text.lora_rank:
         add_adapters(model.model, text.lora_rank, config.run.seed)
-    reference = WithoutAdapters(model) if text.lora_rank else freeze(copy_of(model))
-    return TextPolicy(model, text.temperature, critic), reference
+        reference: LanguageModel = WithoutAdapters(model)
+    else:
+        reference = freeze(copy_of(model) if start.reference is None else as_language_model(start.reference))
+    policy = TextPolicy(model, text.temperature, critic)
+    assign_parts(policy, start.weights)
+    return policy, reference
 
 
 def make_reward(task: Task, setting: str | None, given: Reward | keras.Model | str | None) -> Reward:
@@ -208,3 +329,21 @@ def notices(prompts: TrainingPrompts, text: TextConfig) -> list[str]:
     if not text.normalize_scores and text.score_clip not in (None, TextConfig().score_clip):
         lines.append(f"score_clip {text.score_clip:g} is not used, because normalize_scores is False")
     return lines
+
+
+def make_stop_rules(text: TextConfig) -> dict[str, StopRule]:
+    """Makes the rules that end a run early.
+
+    Args:
+      text: Settings of the run.
+
+    Returns:
+      A rule for each of the settings `stop_kl` and `target_score` that is not None, by the name of the setting.
+    """
+    rules = {}
+    if text.stop_kl is not None:
+        rules["stop_kl"] = StopRule(KL, operator.gt, text.stop_kl, words="KL {mean} exceeds stop_kl {bound}")
+    if text.target_score is not None:
+        words = f"mean score {{mean}} of the last {SCORE_WINDOW} iterations reaches target_score {{bound}}"
+        rules["target_score"] = StopRule(SCORE, operator.ge, text.target_score, SCORE_WINDOW, words=words)
+    return rules

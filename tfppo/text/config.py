@@ -32,6 +32,10 @@ Length = Annotated[int, Ge(8)]
 VocabularySize = Annotated[int, Must(lambda v: v >= 512, "at least 512 (special tokens, 256 bytes and byte pairs)")]
 
 
+def _is_checkpoint(name: str) -> bool:
+    return name in ("latest", "best") or (name.isascii() and name.isdecimal())
+
+
 @dataclass(frozen=True, slots=True)
 class PretrainConfig:
     """Settings of a language model and of its pretraining on the corpus.
@@ -107,6 +111,15 @@ class TextConfig:
     preset: Path | None = None
     """Folder of the language model to tune, such as the preset of `tfppo pretrain`. None: the language model that
     tfppo includes."""
+    init_from: Path | None = None
+    """Folder of another text run, whose tuned policy this run starts from. Its value head continues, the optimizer is
+    new. None: the run starts from the preset."""
+    init_checkpoint: Annotated[str, Must(_is_checkpoint, "latest, best or the number of an iteration")] = "latest"
+    """Checkpoint of init_from: latest, best or the number of an iteration."""
+    init_reference: Literal["start", "run"] = "start"
+    """Reference policy of a run with init_from. start: the policy that the run starts from.
+    run: the reference policy of the other run, usually its model before tuning. With lora_rank the other run must have
+    the same rank, and its adapters are trained further."""
     reward: Annotated[str | None, Must(is_printable, "package.module:function")] = None
     """Python reward function, as package.module:function. None: the reward of the task."""
     iterations: Count = 160
@@ -143,8 +156,17 @@ class TextConfig:
     """Scales the rewards of a rollout to standard deviation 1 without changing their mean (Ziegler et al. 2019)."""
     dtype: Literal["float32", "mixed_bfloat16"] = "float32"
     """Precision: float32, or mixed_bfloat16 (layers compute in bfloat16, weights are float32)."""
+    stop_kl: PositiveOrNone = None
+    """Stops the run after an iteration whose mean KL to the reference policy (`text/kl`, in nats per response) exceeds
+    this value. None: the KL does not stop the run."""
+    target_score: float | None = None
+    """Stops the run once the mean score (`text/score_mean`) of the last 5 iterations reaches this value.
+    None: the score does not stop the run."""
     sample_interval: Count = 10
     """Number of iterations between two tables of sample responses."""
+    save_rollouts: AtLeastZero = 100
+    """Largest size in megabytes of the file rollouts/responses.jsonl.gz, which keeps every response of training with
+    its score. Responses of later iterations are not kept. 0: keeps none."""
     eval_prompts: AtLeastZero = 200
     """Number of held-out prompts of the evaluation at the end. 0: no evaluation."""
 
@@ -152,6 +174,14 @@ class TextConfig:
         check_fields(self)
         wanted = f"between 0 and response_length - 1 = {self.response_length - 1}"
         check_value("stop_after", self.stop_after, wanted, lambda v: 0 <= v < self.response_length)
+        if self.init_from is not None and self.preset is not None:
+            raise UsageError(
+                f"init_from is {self.init_from} and preset is {self.preset}, but a run has one start: leave one out"
+            )
+        for name, default in (("init_checkpoint", "latest"), ("init_reference", "start")):
+            given = getattr(self, name)
+            if self.init_from is None and given != default:
+                raise UsageError(f"{name} is {given} and init_from is None; it needs another run: give init_from")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,4 @@
-"""Recognises the parts that a text run was made of, and keeps those that cannot be loaded from elsewhere.
-
-A run can start from a language model that only exists in the memory of a Python program. Its folder then keeps this
-model as a preset.
-"""
+"""Recognises the parts that a text run was made of, by their checksums."""
 
 from pathlib import Path
 
@@ -10,21 +6,15 @@ import keras
 import keras_hub
 import numpy as np
 
-from tfppo.errors import UsageError, kind_and_text
+from tfppo.errors import UsageError
 from tfppo.execution.variables import digest, weights_hash
 from tfppo.text.config import TextParts
 from tfppo.text.data.corpus import Domain
-from tfppo.text.models.preset_configs import TOKENIZER_FILE
-from tfppo.text.models.presets import save_preset
 from tfppo.text.models.weights import frozen_paths
 from tfppo.training import run_folder
 
-OWN_MODEL = Path(
-    run_folder.OWN_MODEL
-)  # as the setting `preset` of a run: the run's folder keeps the model it started from
-PROBE = (
-    "The film's 1st half, in 2026: très bien!\n 你好 🙂 return x[0] += 1;"  # kinds of characters that tokenizers split
-)
+OWN_MODEL = Path(run_folder.OWN_MODEL)  # as the setting `preset`: the run's folder keeps the model that it started from
+PROBE = "The film's 1st half, in 2026: très bien!\n 你好 🙂 return x[0] += 1;"  # many kinds of characters
 SHOWN = 12  # digits of a checksum in a message
 
 
@@ -80,41 +70,3 @@ def check_parts(recorded: TextParts, found: TextParts, preset: Path | None) -> N
                 f"{what} has the checksum {now[:SHOWN]}; the run started with {was[:SHOWN]}: {remedy}, or start a new "
                 "run"
             )
-
-
-def keep_model(folder: Path, model: keras.Model, tokenizer: keras_hub.tokenizers.Tokenizer) -> str | None:
-    """Writes the language model that a run starts from into the run's folder.
-
-    Args:
-      folder: Folder of the run.
-      model: Language model before tuning.
-      tokenizer: Tokenizer of the model.
-
-    Returns:
-      None, or the reason why the model cannot be kept.
-    """
-    try:
-        save_preset(folder / OWN_MODEL, model, tokenizer, "float32")
-    except OSError:
-        raise  # the disk is full: the caller reports it
-    except Exception as error:  # a model of the user's own class may fail in any way
-        return kind_and_text(error)
-    return None
-
-
-def own_model(folder: Path) -> Path:
-    """Returns the preset that a run's folder keeps.
-
-    Args:
-      folder: Folder of the run.
-
-    Raises:
-      UsageError: If the folder keeps none.
-    """
-    preset = folder / OWN_MODEL
-    if not (preset / TOKENIZER_FILE).is_file():
-        raise UsageError(
-            f"{folder} keeps no language model, and its run started from one that was given in Python: give it again, "
-            f"as in tfppo.resume({str(folder)!r}, model=(model, tokenizer))"
-        )
-    return preset

@@ -35,6 +35,12 @@ class TextPolicy:
         self.value_head.build((None, trunk.hidden_dim))  # all values are 0 at first (Ziegler et al. 2019)
 
     @property
+    def models(self) -> dict[str, keras.Layer]:
+        """The models by name: the language model, the value head and the critic if there is one."""
+        models = {"model": self.model.model, "value_head": self.value_head}
+        return models if self.critic is None else models | {"critic": self.critic.model}
+
+    @property
     def trainable_variables(self) -> list[keras.Variable]:
         """Trainable weights of the language model, of the critic if there is one, and of the value head."""
         variables = list(self.model.trainable_variables)

@@ -1,8 +1,8 @@
 """The trainer of text runs: tunes a language model by PPO (Ziegler et al. 2019)."""
 
+import functools
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfppo.errors import kind_and_text
 from tfppo.execution.compilation import choose_token_compilation
 from tfppo.execution.devices import choose_device
 from tfppo.execution.distribute import make_replicas
@@ -18,28 +19,14 @@ from tfppo.reporting.console import progress_bar
 from tfppo.reporting.curves import plot_curve, plot_frontier
 from tfppo.reporting.tensorboard import TensorBoardWriter
 from tfppo.settings import with_settings
-from tfppo.text.assembly import (
-    TrainingPrompts,
-    check_names,
-    choose_task,
-    make_models,
-    make_reward,
-    names_of,
-    notices,
-    training_prompts,
-    unscored,
-    unscored_task,
-)
+from tfppo.text.assembly import KL, SCORE, TrainingPrompts, load_parts, make_models, make_stop_rules, notices
 from tfppo.text.batch import to_batch
 from tfppo.text.config import TextRunConfig
-from tfppo.text.data.codec import PromptCodec
+from tfppo.text.data.rollout_file import RolloutFile
 from tfppo.text.evaluate import Responder, compare, describe, held_out_prompts
 from tfppo.text.export import export_preset
-from tfppo.text.models.given import check_tokenizer, given_model
-from tfppo.text.models.presets import default_preset, load_preset
-from tfppo.text.models.reference import as_language_model
-from tfppo.text.models.weights import freeze_paths
-from tfppo.text.parts import OWN_MODEL, check_parts, fingerprints, keep_model, own_model
+from tfppo.text.models.initial import write_start
+from tfppo.text.policy import TextPolicy
 from tfppo.text.rewards.callables import Reward
 from tfppo.text.rewards.first_scores import describe_first_scores
 from tfppo.text.rollout import TextCollector, TextRollout
@@ -51,8 +38,6 @@ from tfppo.training.loop import Iteration, train_iterations, writing
 from tfppo.training.pipeline import prompt_dataset
 from tfppo.training.trainer import Application, Display, Evaluation, ExistingRun, Metrics
 
-SCORE, KL = "text/score_mean", "text/kl"
-SAMPLES = 8  # prompts in a table of samples
 SCALE_ROLLOUTS = 4  # rollouts of the reference policy that the scores are normalized by
 
 
@@ -88,52 +73,25 @@ class TextTrainer:
         scores: bool = True,
     ):
         run, text, ppo = config.run, config.text, config.ppo
-        self.task = choose_task(config, task) if scores else unscored_task(config)
         self.device, self.device_reason = choose_device(run.device, None)
         self.replicas = make_replicas(run.distribute, self.device)
         tokens = text.iterations * text.batch_size * text.response_length
         trained = ppo.num_epochs * text.iterations * text.batch_size * (text.prompt_length + text.response_length)
         self.rollout_mode = choose_token_compilation(run.compile_rollout, "rollout", self.device, tokens)
         self.update_mode = choose_token_compilation(run.compile_update, "update", self.device, trained)
-        kept: dict[str, object] = {"compile_rollout": self.rollout_mode, "compile_update": self.update_mode}
-        if scores:
-            kept |= (names := names_of(self.task, reward))
-            if folder is not None:
-                check_names(config.text, names)
-        preset = text.preset
-        if model is not None:
-            kept["preset"], preset = OWN_MODEL, None
-        elif preset == OWN_MODEL and folder is not None:
-            preset = own_model(folder)
-        elif preset is not None:  # an absolute path, so that the run can be resumed from any folder
-            kept["preset"] = preset = preset.resolve()
+        modes = {"compile_rollout": self.rollout_mode, "compile_update": self.update_mode}
         self.replicas.divide(text.batch_size, "batch_size")
         with tf.device(self.device):
             with self.replicas.scope():
-                if model is None:
-                    keras_model, tokenizer = load_preset(preset or default_preset(), text.dtype)
-                else:
-                    keras_model, tokenizer = given_model(model, text.dtype)
-                    kept["dtype"] = keras_model.dtype_policy.name
-                if folder is not None:
-                    freeze_paths(keras_model, config.parts.frozen)
-                language_model = as_language_model(keras_model)
-            check_tokenizer(tokenizer, language_model)
-            self.codec = PromptCodec(tokenizer, self.task.domain)
-            self.stop_condition = self.codec.stop_condition(text)
-            self.prompts = (
-                training_prompts(self.task, self.codec, text, language_model.context_length) if trains else None
-            )
-            parts = fingerprints(keras_model, tokenizer, self.prompts and self.prompts[:2], self.task.domain)
-            check_parts(config.parts, parts, preset)
-            self.config = replace(with_settings(config, kept), parts=parts)  # goes into config.yaml, to resume the run
-            self.reward = make_reward(self.task, text.reward, reward) if scores else unscored
+                parts = load_parts(with_settings(config, modes), task, reward, model, folder, trains, scores)
+                self.policy, self.reference = make_models(parts.start, config)  # last: adapters change a given model
+            self.config, self.task, self.codec, self.reward = parts.config, parts.task, parts.codec, parts.reward
+            self.encode, self.start, self.prompts = parts.encode, parts.start, parts.prompts
+            self._sample_prompts = parts.sample_prompts
+            self._is_given = model is not None
+            stop_condition = self.codec.stop_condition(text)
             clip = text.score_clip if text.normalize_scores else None
             self.scorer = TextScorer(self.codec, self.reward, self.prompts.texts if self.prompts else [], clip)
-            if trains:
-                self._check_prompts()
-            with self.replicas.scope():  # after all checks, because adapters change the given model
-                self.policy, self.reference = make_models(language_model, config)
             self.learner = PPOLearner(
                 self.policy,
                 ppo,
@@ -144,20 +102,23 @@ class TextTrainer:
                 mode=self.update_mode,
                 replicas=self.replicas,
             )
-            self.collector = TextCollector(
-                self.policy,
-                self.reference,
-                self.scorer,
-                text,
+            make_collector = functools.partial(
+                TextCollector,
+                reference=self.reference,
+                scorer=self.scorer,
+                text=text,
                 kl_coeff=self.learner.kl_coeff,
-                stop_condition=self.stop_condition,
+                stop_condition=stop_condition,
                 chunk=self.replicas.divide(ppo.minibatch_size, "minibatch_size", ppo.num_micro_batches),
                 seed=run.seed,
                 sampling_mode=self.rollout_mode,
                 mode=self.update_mode,
                 replicas=self.replicas,
             )
-        self._given = model is not None
+            self.collector = self.scale_collector = make_collector(self.policy)
+            if self.start.is_tuned:
+                self.scale_collector = make_collector(TextPolicy(self.reference, text.temperature))
+        self.stop_rules = make_stop_rules(text)
         self.compile_seconds = 0.0
         self.rollouts_keep_state = True
 
@@ -204,15 +165,9 @@ class TextTrainer:
         return self.iteration
 
     @property
-    def metrics(self) -> Metrics:
-        """Metrics for `is_solved`; empty for text."""
-        return {}
-
-    @property
     def models(self) -> dict[str, keras.Layer]:
         """The trained models by name: the language model, the value head and the critic if there is one."""
-        models = {"model": self.policy.model.model, "value_head": self.policy.value_head}
-        return models if self.policy.critic is None else models | {"critic": self.policy.critic.model}
+        return self.policy.models
 
     @property
     def weights(self) -> list[tf.Variable]:
@@ -232,6 +187,7 @@ class TextTrainer:
             "kl_coeff": self.learner.kl_coeff,
             "guard": self.learner.guard.state,
             "score_scale": self.scorer.scale,
+            **{name: rule.latest for name, rule in self.stop_rules.items()},
         }
 
     @property
@@ -239,15 +195,16 @@ class TextTrainer:
         """Number of held-out prompts of the evaluation at the end; 0 means no evaluation."""
         return self.config.text.eval_prompts
 
-    def is_solved(self, metrics: Metrics) -> bool:
-        """Returns False: no score ends a text run early."""
-        return False
+    @property
+    def stop_reason(self) -> str | None:
+        """Why the run ends early: the KL exceeds `stop_kl`, or the score has reached `target_score`."""
+        return next((rule.reason for rule in self.stop_rules.values() if rule.reason is not None), None)
 
     def recorded_iterations(self, folder: Path, tensorboard: TensorBoardWriter) -> Iterator[tuple[int, Metrics]]:
-        """Trains like `iterations`, and writes tables of samples.
+        """Trains like `iterations`, and writes tables of samples and all responses of training.
 
         Args:
-          folder: Folder of the run; gets `samples.jsonl`.
+          folder: Folder of the run; gets `samples.jsonl` and `rollouts/responses.jsonl.gz`.
           tensorboard: Gets the same tables.
 
         Yields:
@@ -267,20 +224,14 @@ class TextTrainer:
         if not start:
             rows = record(0)
             self.task.checked_measure(*([row[key] for row in rows] for key in ("prompt", "reference")))
-        for iteration, row in self.iterations():
+        with writing(folder):
+            texts = self._training_prompts.texts
+            kept = RolloutFile(folder, text, self.codec, texts) if text.save_rollouts else None
+        for iteration, row in self._iterations(folder, kept):
             done = iteration + 1
-            if done % text.sample_interval == 0 or done == text.iterations:
+            if done % text.sample_interval == 0 or done == text.iterations or self.stop_reason is not None:
                 record(done)
             yield iteration, row
-
-    def _sample_prompts(self) -> list[str]:
-        return (self.task.checked_prompts("validation") or self.task.checked_prompts("train"))[:SAMPLES]
-
-    def _check_prompts(self) -> None:
-        """Checks the prompts of the sample tables and of the evaluation now, and not after the training."""
-        self.encode(self._sample_prompts())
-        if self.config.text.eval_prompts:
-            self.encode(held_out_prompts(self.task, self.config.text.eval_prompts))
 
     def _sample_table(self, path: Path) -> SampleTable:
         prompts = self._sample_prompts()
@@ -304,6 +255,10 @@ class TextTrainer:
           UsageError: If the reward fails, or if too many updates in a row were skipped because a number was not
             finite.
         """
+        yield from self._iterations()
+
+    def _iterations(self, folder: Path | None = None, kept: RolloutFile | None = None) -> Iterator[tuple[int, Metrics]]:
+        """Trains as `iterations` describes, and keeps the responses in a file of the run's folder."""
         began = time.perf_counter()
         text = self.config.text
         for line in notices(self._training_prompts, text):
@@ -313,16 +268,30 @@ class TextTrainer:
         source = prompt_dataset(*self._training_prompts[:2], text.batch_size, self.config.run.seed)
         for iteration in train_iterations(self.collector, self.learner, self.num_iterations, self.device, source):
             self.compile_seconds = self.compile_seconds or time.perf_counter() - began
-            yield iteration.number, iteration.metrics | self._text_metrics(iteration)
+            for rule in self.stop_rules.values():
+                rule.record(iteration.metrics)
+            number, row = iteration.number, iteration.metrics | self._text_metrics(iteration)
+            if kept is not None:
+                assert isinstance(iteration.rollout, TextRollout)
+                with writing(folder):
+                    kept.append(number, iteration.rollout)
+            del iteration  # and its rollout, which would need memory until the end of the next update
+            yield number, row
 
     def write_parts(self, folder: Path) -> None:
-        """Keeps a language model that was given in Python in the folder of a new run."""
-        if self._given:
-            reason = keep_model(folder, self.policy.model.model, self.codec.tokenizer)
-            if reason is not None:
+        """Keeps the models that the run starts with in the folder of a new run, if no other folder holds them."""
+        if self.config.text.init_from is not None:
+            print(self.start.note)
+            write_start(folder, self.start)
+        elif self._is_given:
+            try:
+                write_start(folder, self.start)
+            except OSError:
+                raise
+            except Exception as error:  # a model of the user's own class may fail in any way
                 print(
-                    f"the run's folder cannot keep the language model ({reason}): to resume or evaluate the run, give "
-                    "the model again, as in tfppo.resume(folder, model=(model, tokenizer))"
+                    f"the run's folder cannot keep the language model ({kind_and_text(error)}): to resume or evaluate "
+                    "the run, give the model again, as in tfppo.resume(folder, model=(model, tokenizer))"
                 )
 
     def save_extra(self, folder: Path) -> None:
@@ -397,24 +366,6 @@ class TextTrainer:
     def close(self) -> None:
         """Does nothing: a text run has no environments to close."""
 
-    def encode(self, prompts: Sequence[str], max_new_tokens: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Encodes prompts and checks that each fits into the context together with a response.
-
-        Args:
-          prompts: N texts.
-          max_new_tokens: Largest number of tokens of a response. None uses the setting response_length.
-
-        Returns:
-          Token ids int32 [N, P], padded on the right, and lengths int32 [N].
-
-        Raises:
-          UsageError: If a prompt is empty, not a text, or too long.
-        """
-        context, length = self._context, self.config.text.response_length
-        if max_new_tokens is None:
-            return self.codec.encode(prompts, None if context is None else context - length)
-        return self.codec.encode(prompts, None if context is None else context - max_new_tokens, "max_new_tokens")
-
     @property
     def _training_prompts(self) -> TrainingPrompts:
         assert self.prompts is not None, "this trainer was made with trains=False"
@@ -432,16 +383,16 @@ class TextTrainer:
         }
 
     def _fit_scale(self) -> None:
-        """Fits the normalization of scores on responses of the policy, which still equals the reference policy.
+        """Fits the normalization of scores on responses of the reference policy.
 
         It prints what the scores are.
         """
         batches = prompt_dataset(*self._training_prompts[:2], self.config.text.batch_size, self.config.run.seed + 1)
         scores = []
-        with self.collector.raising_own_errors():
+        with self.scale_collector.raising_own_errors():
             for number, (prompts, lengths, indices) in enumerate(batches.take(SCALE_ROLLOUTS)):
-                samples = self.collector.sample_responses(tf.constant(-1 - number, tf.int64), prompts, lengths)
-                scores.append(self.collector.score_responses(indices, samples)[0].numpy())
+                samples = self.scale_collector.sample_responses(tf.constant(-1 - number, tf.int64), prompts, lengths)
+                scores.append(self.scale_collector.score_responses(indices, samples)[0].numpy())
         self.scorer.fit_scale(np.concatenate(scores))
         print(describe_first_scores(np.concatenate(scores)), flush=True)
 

@@ -19,6 +19,7 @@ from tfppo.errors import UsageError
 from tfppo.execution.variables import named_variables
 from tfppo.training.run_folder import is_finished, quoted, resume_command
 
+Array = np.ndarray[tuple[int, ...], np.dtype[np.generic]]
 STATE = "state.npz"
 PROGRESS = "progress.json"
 HIDDEN = "."  # prefix of folders that are being written or removed
@@ -30,7 +31,7 @@ class Progress(NamedTuple):
 
     iteration: int  # number of finished iterations
     score: float | None  # selects the best checkpoint; None: no score was known yet
-    sizes: dict[str, int]  # sizes of the run's event files, in bytes
+    sizes: dict[str, int]  # sizes of the files that the run appends to, in bytes
 
 
 class Checkpoints:
@@ -62,7 +63,7 @@ class Checkpoints:
         Args:
           iteration: Number of finished iterations, after which the checkpoint is named.
           score: Score of the run, higher is better. NaN or None: the score is unknown.
-          sizes: Sizes of the run's event files in bytes, by name. A resumed run truncates the files to them.
+          sizes: Sizes in bytes of the files that the run appends to, by name. A resumed run truncates them.
           extra: Function that writes more files into the checkpoint. It takes the folder.
         """
         self._folder.mkdir(exist_ok=True)
@@ -105,6 +106,20 @@ class Checkpoints:
         """
         return self._restore(which, self._advice_to_resume)
 
+    def restore_part(self, which: str) -> Path:
+        """Restores variables from a checkpoint that holds more than these, for example the models of another run.
+
+        Args:
+          which: "latest", "best" or the number of an iteration.
+
+        Returns:
+          The folder of the checkpoint.
+
+        Raises:
+          UsageError: If there is no checkpoint, or `restore` raises it for these variables.
+        """
+        return self._existing(self._restore(which, self._advice_to_use, part=True))
+
     def restore_for_use(self, which: str) -> None:
         """Restores a checkpoint in order to evaluate, sample from or export its policy.
 
@@ -114,21 +129,26 @@ class Checkpoints:
         Raises:
           UsageError: If there is no checkpoint, or `restore` raises it.
         """
-        if self._restore(which, self._advice_to_use) is None:
-            folder = self._folder.parent
-            if is_finished(folder):
-                raise without_checkpoints(folder)
+        self._existing(self._restore(which, self._advice_to_use))
+
+    def _existing(self, path: Path | None) -> Path:
+        folder = self._folder.parent
+        if path is None and is_finished(folder):
+            raise without_checkpoints(folder)
+        if path is None:
             raise UsageError(
                 f"{self._folder} holds no checkpoint, because the run stopped before its first one: resume the run "
                 f"with: {resume_command(folder)}"
             )
+        return path
 
-    def _restore(self, which: str, advice: Callable[[Path], str]) -> Path | None:
+    def _restore(self, which: str, advice: Callable[[Path], str], part: bool = False) -> Path | None:
         """Restores a checkpoint.
 
         Args:
           which: "latest", "best" or the number of an iteration.
           advice: Returns what to do if the checkpoint is damaged.
+          part: Leaves out arrays without a variable, which are an error otherwise.
 
         Returns:
           The folder of the checkpoint, or None if there is no checkpoint yet.
@@ -149,7 +169,7 @@ class Checkpoints:
                 there = ", ".join(["latest", "best", *(str(int(p.name)) for p in paths)])
                 raise UsageError(f"{self._folder} has no checkpoint {which!r}: choose one of {there}")
         try:
-            arrays = _read(path)
+            arrays = {name: x for name, x in _read(path).items() if not part or name in self._variables}
         except Exception as error:  # a damaged file can make the readers raise almost anything
             raise UsageError(f"checkpoint {path} cannot be read ({_short(error)}): {advice(path)}") from None
         self._check(path, arrays)
@@ -190,7 +210,7 @@ class Checkpoints:
         for leftover in self._folder.glob(f"{HIDDEN}*"):
             shutil.rmtree(leftover, ignore_errors=True)
 
-    def _check(self, path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    def _check(self, path: Path, arrays: Mapping[str, Array]) -> None:
         """Checks that a checkpoint has the names, shapes and dtypes of the state.
 
         Raises:
@@ -227,7 +247,7 @@ def read_progress(path: Path) -> Progress:
       path: Folder of the checkpoint.
 
     Returns:
-      The iteration, the score and the sizes of the event files.
+      The iteration, the score and the sizes of the files that the run appends to.
 
     Raises:
       Exception: If the file is missing or damaged. The kind depends on the damage.
@@ -237,7 +257,7 @@ def read_progress(path: Path) -> Progress:
     return Progress(int(progress.iteration), None if progress.score is None else float(progress.score), sizes)
 
 
-def _read(path: Path) -> dict[str, np.ndarray]:
+def _read(path: Path) -> dict[str, Array]:
     """Reads all arrays of a checkpoint.
 
     Args:

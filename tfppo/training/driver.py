@@ -281,7 +281,7 @@ def _training(trainer: Trainer, folder: Path | None) -> Iterator[None]:
 
 def _train(trainer: Trainer, folder: Path | None) -> bool:
     """Runs the training loop with all writers. Returns True if the run is finished."""
-    if trainer.iteration == trainer.num_iterations or trainer.is_solved(trainer.metrics):  # resumed a finished run
+    if trainer.iteration == trainer.num_iterations or trainer.stop_reason is not None:  # resumed a finished run
         return True
     if folder is None:
         return write_iterations(trainer, trainer.iterations())
@@ -300,8 +300,13 @@ def _train(trainer: Trainer, folder: Path | None) -> bool:
 
 
 def _finish(trainer: Trainer, folder: Path, timer: PhaseTimer) -> None:
-    """Writes the pictures, the evaluation and the recordings of a finished run, and prints the results."""
+    """Writes the pictures, the evaluation and the recordings of a finished run, and prints the results.
+
+    If a rule ended the run early, it first prints why.
+    """
     seed = trainer.config.run.seed
+    if trainer.stop_reason is not None and trainer.iteration < trainer.num_iterations:
+        print(f"stopped after iteration {trainer.iteration} of {trainer.num_iterations}: {trainer.stop_reason}")
     with writing(folder):
         trainer.draw(folder)
     if trainer.eval_size:

@@ -1,10 +1,10 @@
-"""Writes files and folders atomically: either completely or not at all."""
+"""Writes files and folders atomically: either completely or not at all. Truncates files that a run appends to."""
 
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -82,3 +82,41 @@ def write_text(path: Path, text: str) -> None:
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(text)
     os.replace(temporary, path)
+
+
+def sizes_of(folder: Path, patterns: Sequence[str]) -> dict[str, int]:
+    """Returns the sizes of files that a run appends to, once their contents are on the disk.
+
+    Args:
+      folder: Folder of the run.
+      patterns: The files, as patterns of `Path.glob` relative to the folder.
+
+    Returns:
+      Sizes in bytes by the path of the file relative to the folder.
+    """
+    sizes = {}
+    for path in _matching(folder, patterns):
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+            sizes[path.relative_to(folder).as_posix()] = os.fstat(file.fileno()).st_size
+    return sizes
+
+
+def cut_back(folder: Path, patterns: Sequence[str], sizes: Mapping[str, int]) -> None:
+    """Truncates files to earlier sizes, because a resumed run writes the later contents again.
+
+    Args:
+      folder: Folder of the run.
+      patterns: The files, as for `sizes_of`.
+      sizes: Sizes from `sizes_of`. Files that are not listed are deleted.
+    """
+    for path in _matching(folder, patterns):
+        size = sizes.get(path.relative_to(folder).as_posix(), 0)
+        if size <= 0:
+            path.unlink()
+        elif path.stat().st_size > size:
+            os.truncate(path, size)
+
+
+def _matching(folder: Path, patterns: Sequence[str]) -> list[Path]:
+    return sorted(path for pattern in patterns for path in folder.glob(pattern))

@@ -15,14 +15,16 @@ from tfppo.errors import UsageError
 from tfppo.execution.compilation import is_compiled
 from tfppo.execution.replicas import Replicas
 from tfppo.ppo.learner import PPOLearner
-from tfppo.reporting.tensorboard import cut_back, event_sizes
+from tfppo.reporting.tensorboard import EVENTS
 from tfppo.reporting.writer import Writer
 from tfppo.training.checkpoints import Checkpoints, read_progress, without_checkpoints
 from tfppo.training.file_errors import FILE_ERRORS, is_file_error
-from tfppo.training.files import why_not_written
+from tfppo.training.files import cut_back, sizes_of, why_not_written
 from tfppo.training.pipeline import rollout_dataset, rollouts_one_by_one
-from tfppo.training.run_folder import is_finished, resume_command
+from tfppo.training.run_folder import ROLLOUTS, is_finished, resume_command
 from tfppo.training.trainer import Collector, Metrics, Rollout, Trainer
+
+APPENDED = (EVENTS, ROLLOUTS)  # files that a run appends to, and that a resumed run truncates
 
 
 class Iteration(NamedTuple):
@@ -31,6 +33,7 @@ class Iteration(NamedTuple):
     number: int  # from 0
     metrics: dict[str, float]  # of the rollout and the update, with time/rollout_s and time/update_s
     seconds: float  # from the request for the rollout to the end of the update
+    rollout: Rollout  # do not keep it: it is as large as a batch
 
 
 def train_iterations(
@@ -75,7 +78,7 @@ def train_iterations(
             learner.guard.check(number)
         row["time/rollout_s"] = clock[1] - clock[0]
         row["time/update_s"] = clock[2] - clock[1]
-        yield Iteration(number, row, clock[2] - clock[0])
+        yield Iteration(number, row, clock[2] - clock[0], rollout)
 
 
 def _first(
@@ -132,13 +135,13 @@ def write_iterations(
             with writing(folder):
                 for writer in writers:
                     writer.flush()
-                checkpoints.save(done, row[best], event_sizes(folder), trainer.save_extra)
+                checkpoints.save(done, row[best], sizes_of(folder, APPENDED), trainer.save_extra)
 
     with _stop_requests(trainer.replicas) as stop_requested, _closing(writers):
         try:
             for iteration, row in iterations:
                 done = iteration + 1
-                is_last = done == trainer.num_iterations or trainer.is_solved(row)
+                is_last = done == trainer.num_iterations or trainer.stop_reason is not None
                 with writing(folder):
                     if is_last or done % run.log_interval == 0:
                         for writer in writers:
@@ -157,7 +160,7 @@ def write_iterations(
 
 
 def go_back(folder: Path, checkpoints: Checkpoints) -> Path | None:
-    """Restores the latest checkpoint of a run, and truncates its event files to the same iteration.
+    """Restores the latest checkpoint of a run, and truncates the files `APPENDED` to the same iteration.
 
     Args:
       folder: Folder of the run.
@@ -174,7 +177,7 @@ def go_back(folder: Path, checkpoints: Checkpoints) -> Path | None:
     if path is None and is_finished(folder):
         raise without_checkpoints(folder)
     with writing(folder):
-        cut_back(folder, {} if path is None else read_progress(path).sizes)
+        cut_back(folder, APPENDED, {} if path is None else read_progress(path).sizes)
     return path
 
 

@@ -37,8 +37,11 @@ CURVE = "curve.png"
 VIDEO = "video.gif"  # control only
 FRONTIER = "frontier.png"  # text only: score against KL
 SAMPLES = "samples.jsonl"  # text only
+ROLLOUTS = "rollouts/responses.jsonl.gz"  # text only
 EXPORT = "export"
-OWN_MODEL = "model"  # text only: the language model that the run started from, if no other folder holds it
+OWN_MODEL = "model"  # text only: preset of the language model that the run starts from, if no other folder holds it
+OWN_REFERENCE = "reference"  # text only: preset of the reference policy, if it is another model
+START = "start.npz"  # text only: weights that the run starts from and that no preset holds
 IMPORTED = {"control": ("env",), "text": ("task", "reward")}
 """Settings that may name a module to import, by kind of run. They are in the section of `config.yaml` of that name."""
 FINGERPRINTS = "parts"  # section of config.yaml that records what a run was made of
@@ -209,9 +212,9 @@ def _has_no_iteration(folder: Path) -> bool:
 def _is_written_first(entry: "os.DirEntry[str]") -> bool:
     if entry.name == CHECKPOINTS:
         return entry.is_dir(follow_symlinks=False) and not os.listdir(entry)
-    if entry.name == OWN_MODEL:
+    if entry.name in (OWN_MODEL, OWN_REFERENCE, Path(ROLLOUTS).parent.name):
         return entry.is_dir(follow_symlinks=False)
-    is_known = entry.name in (CONFIG, LOCK, METRICS, SAMPLES) or fnmatch.fnmatchcase(entry.name, EVENTS)
+    is_known = entry.name in (CONFIG, LOCK, METRICS, SAMPLES, START) or fnmatch.fnmatchcase(entry.name, EVENTS)
     return is_known and entry.is_file(follow_symlinks=False)
 
 
@@ -275,7 +278,8 @@ def read_config(folder: Path, config_class: type[Config]) -> Config:
     path = folder / CONFIG
     try:
         text = path.read_text()
-        linked = sorted(entry.name for entry in os.scandir(folder) if entry.is_symlink())
+        entries = [*folder.iterdir(), folder / ROLLOUTS]
+        linked = sorted(entry for entry in entries if entry.is_symlink())
     except OSError as error:
         raise UsageError(
             f"{folder} is not the folder of a run ({path} cannot be read: {error.strerror}): give the folder of one"
@@ -284,7 +288,7 @@ def read_config(folder: Path, config_class: type[Config]) -> Config:
         raise UsageError(f"{path} is damaged; it must be a UTF-8 text: restore it from a copy") from None
     if linked:
         raise UsageError(
-            f"{folder / linked[0]} is a symbolic link, which is not allowed in a run's folder: replace it by the file "
+            f"{linked[0]} is a symbolic link, which is not allowed in a run's folder: replace it by the file "
             "or folder that it points to"
         )
     try:
@@ -427,9 +431,11 @@ def flat_settings(config: "DataclassInstance") -> dict[str, object]:
 def shared_settings(config: "DataclassInstance") -> str:
     """Returns the settings that must be equal in all processes of a run, as JSON.
 
-    The settings that may differ between machines are left out: `name`, `runs_dir`, `device`, `preset` and `threads`.
+    The settings that may differ between machines are left out: `name`, `runs_dir`, `device`, `preset`, `init_from` and
+    `threads`.
     """
-    settings = {k: v for k, v in flat_settings(config).items() if k not in ("device", "preset", "threads")}
+    own = ("device", "preset", "init_from", "threads")
+    settings = {k: v for k, v in flat_settings(config).items() if k not in own}
     return json.dumps(settings | dataclasses.asdict(config).get(FINGERPRINTS, {}), default=str)
 
 

@@ -129,10 +129,6 @@ class Trainer(Protocol):
         """Next step on the horizontal axis of TensorBoard."""
 
     @property
-    def metrics(self) -> Metrics:
-        """Current values of the metrics that `is_solved` uses, between two iterations."""
-
-    @property
     def weights(self) -> Sequence[tf.Variable]:
         """Weights of the models in a fixed order, without the seeds of dropout layers."""
 
@@ -144,8 +140,9 @@ class Trainer(Protocol):
     def eval_size(self) -> int:
         """Number of episodes or prompts of the final evaluation. 0: no evaluation."""
 
-    def is_solved(self, metrics: Metrics) -> bool:
-        """Returns True if a goal is reached that ends the run early."""
+    @property
+    def stop_reason(self) -> str | None:
+        """Why the run ends early, in a few words, from the iterations so far. None: it continues."""
 
     def recorded_iterations(self, folder: Path, tensorboard: TensorBoardWriter) -> Iterator[tuple[int, Metrics]]:
         """Trains as `iterations` does, and writes the application's own records, such as samples.

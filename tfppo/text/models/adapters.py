@@ -3,7 +3,7 @@
 With its adapters switched off, the tuned model is its own reference policy, so that no copy is needed.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import keras
@@ -11,7 +11,10 @@ import keras_hub
 import tensorflow as tf
 
 from tfppo.errors import UsageError
+from tfppo.text.models.copying import ModelsDiffer, copy_model
 from tfppo.text.models.language_model import LanguageModel, State
+from tfppo.text.models.reference import as_language_model
+from tfppo.text.models.weights import weights_by_path
 
 
 def add_adapters(model: keras.Model, rank: int, seed: int = 0) -> None:
@@ -125,6 +128,34 @@ class WithoutAdapters(LanguageModel):
         """Decodes one token without the adapters; see `LanguageModel.step`."""
         with adapters_off(self.model):
             return self._adapted.step(token_ids, index, state)
+
+
+def adapter_variables(model: keras.Model) -> list[keras.Variable]:
+    """Returns the weights of all adapters of a model, in a fixed order; an empty list if there are none."""
+    return [variable for layer in _adapted_layers(model) for variable in (layer.lora_kernel_a, layer.lora_kernel_b)]
+
+
+def merged_copy(model: LanguageModel) -> LanguageModel:
+    """Copies a language model, with its adapters merged into the weights of the copy."""
+    return _copy_with_kernels(model, {id(layer._kernel): layer.kernel for layer in _adapted_layers(model.model)})
+
+
+def base_copy(model: LanguageModel) -> LanguageModel:
+    """Copies a language model without its adapters."""
+    return _copy_with_kernels(model, {})
+
+
+def _copy_with_kernels(model: LanguageModel, kernels: Mapping[int, tf.Tensor]) -> LanguageModel:
+    """Copies a language model without its adapters. `kernels` replaces some weights, which are named by their `id`."""
+    try:
+        twin = copy_model(model.model, has_adapters=bool(_adapted_layers(model.model)))
+    except ModelsDiffer as error:
+        raise UsageError(f"{type(model.model).__name__} cannot be copied without its adapters ({error})") from error
+    copies = weights_by_path(twin)
+    for path, weight in weights_by_path(model.model).items():
+        if id(weight) in kernels:
+            copies[path].assign(keras.ops.convert_to_numpy(kernels[id(weight)]))
+    return as_language_model(twin)
 
 
 def _adapted_layers(model: keras.Model) -> list[keras.layers.Layer]:

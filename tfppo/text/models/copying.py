@@ -62,32 +62,39 @@ def rebuilt(model: keras.Model, **settings: object) -> keras.Model:
     return type(model).from_config(dict(model.get_config()) | {"backbone": backbone, "preprocessor": None})
 
 
-def copy_weights(model: keras.Model, twin: keras.Model) -> None:
+def copy_weights(model: keras.Model, twin: keras.Model, has_adapters: bool = False) -> None:
     """Copies weights by path, and freezes the same ones.
 
     Args:
       model: A Keras language model.
       twin: Gets the weights.
+      has_adapters: Leaves out the adapters of `model`. Nothing is frozen then, because adapters freeze all else.
 
     Raises:
       ModelsDiffer: If the two models do not have the same weights.
     """
     weights, copies = weights_by_path(model), weights_by_path(twin)
+    if has_adapters:
+        weights = {path: weight for path, weight in weights.items() if not path.split("/")[-1].startswith(ADAPTER)}
     for path in dict.fromkeys((*weights, *copies)):
         mine, other = weights.get(path), copies.get(path)
         if mine is None or other is None or (mine.shape, mine.dtype) != (other.shape, other.dtype):
             raise ModelsDiffer(f"weight {path} is {_form(mine)} in the model and {_form(other)} in its copy")
-    twin.trainable = model.trainable
     for path, weight in weights.items():
         copies[path].assign(keras.ops.convert_to_numpy(weight))
+    if has_adapters:
+        return
+    twin.trainable = model.trainable
+    for path, weight in weights.items():
         copies[path].trainable = weight.trainable
 
 
-def copy_model(model: keras.Model) -> keras.Model:
+def copy_model(model: keras.Model, has_adapters: bool = False) -> keras.Model:
     """Copies a Keras language model. The attributes of layers are copied, too, for example a changed epsilon.
 
     Args:
       model: A KerasHub CausalLM or an `LSTMLanguageModel`.
+      has_adapters: As for `copy_weights`.
 
     Returns:
       A model of the same class, with weights of its own and without a preprocessor.
@@ -99,7 +106,7 @@ def copy_model(model: keras.Model) -> keras.Model:
         twin = rebuilt(model)
     except Exception as error:  # the constructor of a model may raise anything
         raise ModelsDiffer(f"it cannot be built from its config: {kind_and_text(error)}") from error
-    copy_weights(model, twin)
+    copy_weights(model, twin, has_adapters)
     for layer, name, value, _ in changed_attributes(model, twin):
         setattr(layer, name, value)
     return twin

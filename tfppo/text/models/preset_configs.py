@@ -90,7 +90,7 @@ def may_be_tied(folder: Path) -> bool:
 def causal_lm_of(backbone: keras_hub.models.Backbone) -> keras_hub.models.CausalLM:
     """Makes the CausalLM of a backbone, without a preprocessor."""
 
-    def kinds(kind: type) -> Iterator[type]:
+    def kinds(kind: Any) -> Iterator[Any]:
         for part in kind.__subclasses__():
             yield from (part, *kinds(part))
 

@@ -1,0 +1,191 @@
+"""The models that a text run starts with: those of a preset, or those of another run.
+
+A run that starts from another run keeps its start in its own folder: the presets `model` and `reference`, and
+`start.npz` with the weights that no preset holds. So it can be resumed without the other run.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import keras
+import keras_hub
+import numpy as np
+
+from tfppo.errors import UsageError, one_line
+from tfppo.settings import with_settings
+from tfppo.text.config import TextConfig, TextRunConfig
+from tfppo.text.models.adapters import adapter_variables, add_adapters, base_copy, merged_copy
+from tfppo.text.models.given import given_model
+from tfppo.text.models.preset_configs import TOKENIZER_FILE
+from tfppo.text.models.presets import default_preset, load_preset, save_preset
+from tfppo.text.models.reference import as_language_model, copy_of
+from tfppo.text.models.weights import freeze_paths
+from tfppo.text.policy import TextPolicy
+from tfppo.training import run_folder
+from tfppo.training.checkpoints import Checkpoints
+
+MODEL, REFERENCE, START = run_folder.OWN_MODEL, run_folder.OWN_REFERENCE, run_folder.START
+
+
+class Start(NamedTuple):
+    """The models that a text run starts with."""
+
+    model: keras.Model  # of the policy, without adapters
+    tokenizer: keras_hub.tokenizers.Tokenizer
+    reference: keras.Model | None = None  # None: the policy's model, without adapters
+    weights: Mapping[str, list[np.ndarray]] = {}  # values for some of the parts `parts_of(policy)`; the others are new
+    checkpoint: str | None = None  # iteration of the other run; None if the start was not read from another run
+    note: str = ""  # one line about the other run
+
+    @property
+    def is_tuned(self) -> bool:
+        """True if the policy differs from its reference policy."""
+        return self.reference is not None or "adapters" in self.weights
+
+
+def initial_model(
+    text: TextConfig,
+    folder: Path | None = None,
+    given: object = None,
+) -> Start:
+    """Loads the models that a text run starts with.
+
+    They are, in this order: the model that is given in Python, those in the folder of the run, those of the run
+    `init_from`, and the model of the preset.
+
+    Args:
+      text: Settings of the run.
+      folder: Folder of the run; None for a new run.
+      given: A language model that is given in Python, see `given_model`. None: no model is given.
+
+    Returns:
+      The start of the run.
+
+    Raises:
+      UsageError: If the given model cannot be tuned, a preset, the other run or its checkpoint cannot be read, or the
+        settings of the two runs do not fit together.
+    """
+    if given is not None and text.init_from is not None and folder is None:
+        raise UsageError(f"init_from is {text.init_from} and a model is given, but a run has one start: leave one out")
+    if given is not None:
+        return Start(*given_model(given, text.dtype))
+    if folder is not None and ((folder / MODEL).is_dir() or text.preset == Path(MODEL)):
+        model, tokenizer = load_preset(_kept_model(folder), text.dtype)
+        reference = load_preset(folder / REFERENCE, text.dtype)[0] if (folder / REFERENCE).is_dir() else None
+        return Start(model, tokenizer, reference, _read_weights(folder / START))
+    if text.init_from is not None:
+        return _from_run(text, text.init_from)
+    return Start(*load_preset(text.preset or default_preset(), text.dtype))
+
+
+def parts_of(policy: TextPolicy) -> dict[str, list[keras.Variable]]:
+    """Returns the variables of a policy that a preset of its language model does not hold, by part."""
+    parts = {"adapters": adapter_variables(policy.model.model), "value_head": policy.value_head.weights}
+    return parts if policy.critic is None else parts | {"critic": policy.critic.model.weights}
+
+
+def assign_parts(policy: TextPolicy, weights: Mapping[str, list[np.ndarray]]) -> None:
+    """Assigns values to some of the parts `parts_of(policy)`."""
+    parts = parts_of(policy)
+    for name, arrays in weights.items():
+        for variable, array in zip(parts[name], arrays, strict=True):
+            variable.assign(array)
+
+
+def write_start(folder: Path, start: Start) -> None:
+    """Writes the start of a run into its folder, from where `initial_model` reads it.
+
+    Args:
+      folder: Folder of the run.
+      start: The start of the run. Its models may have new adapters, but must not be trained yet.
+    """
+    has_tuned_adapters = "adapters" in start.weights
+    model = base_copy(as_language_model(start.model)).model if has_tuned_adapters else start.model
+    save_preset(folder / MODEL, model, start.tokenizer, "float32")  # new adapters change nothing when they are merged
+    if start.reference is not None:
+        save_preset(folder / REFERENCE, start.reference, start.tokenizer, "float32")
+    named = {f"{part}/{index}": x for part, arrays in start.weights.items() for index, x in enumerate(arrays)}
+    if named:
+        np.savez(folder / START, allow_pickle=False, **named)
+
+
+def _kept_model(folder: Path) -> Path:
+    """Returns the preset in a run's folder.
+
+    Raises:
+      UsageError: If the folder keeps none, although the run started from a model that was given in Python.
+    """
+    if not (folder / MODEL / TOKENIZER_FILE).is_file():
+        raise UsageError(
+            f"{folder} keeps no language model, and its run started from one that was given in Python: give it again, "
+            f"as in tfppo.resume({str(folder)!r}, model=(model, tokenizer))"
+        )
+    return folder / MODEL
+
+
+def _from_run(text: TextConfig, folder: Path) -> Start:
+    """Loads the tuned policy of another run."""
+    if run_folder.kind_of(folder) != "text":
+        raise UsageError(f"init_from is {folder}, which is a control run; it must be the folder of a text run")
+    config = with_settings(run_folder.read_config(folder, TextRunConfig), {"dtype": text.dtype})
+    other = config.text
+    keeps_adapters = text.init_reference == "run" and text.lora_rank > 0
+    if keeps_adapters and other.lora_rank != text.lora_rank:
+        raise UsageError(
+            f"init_reference is run, lora_rank is {text.lora_rank}, and {folder} has lora_rank {other.lora_rank}; the "
+            "ranks must be equal, because the reference policy is the model without its adapters: set lora_rank to "
+            f"{other.lora_rank}, or init_reference to start"
+        )
+    before = initial_model(other, folder)
+    base = as_language_model(before.model)
+    tuned = TextPolicy(copy_of(base), critic=copy_of(base) if other.separate_critic else None)
+    if other.lora_rank:
+        add_adapters(tuned.model.model, other.lora_rank)
+    checkpoint = Checkpoints(folder / run_folder.CHECKPOINTS, **tuned.models).restore_part(text.init_checkpoint)
+    merged, done = merged_copy(tuned.model).model, str(int(checkpoint.name))
+    freeze_paths(merged, config.parts.frozen)
+    weights, note = _continued(tuned, merged, text)
+    note = f"the run starts from the policy of {folder} after iteration {done}; {note}"
+    if keeps_adapters:
+        return Start(before.model, before.tokenizer, None, weights, done, note)
+    del weights["adapters"]
+    untuned = before.model if before.reference is None else before.reference
+    return Start(merged, before.tokenizer, untuned if text.init_reference == "run" else None, weights, done, note)
+
+
+def _continued(tuned: TextPolicy, merged: keras.Model, text: TextConfig) -> tuple[dict[str, list[np.ndarray]], str]:
+    """Chooses what a new run takes over from the policy of another run, besides its language model.
+
+    Args:
+      tuned: Policy of the other run.
+      merged: Its language model with the adapters merged.
+      text: Settings of the new run.
+
+    Returns:
+      Weights by part, and a few words about the value head and the critic.
+    """
+    weights = {name: [x.numpy() for x in variables] for name, variables in parts_of(tuned).items()}
+    if tuned.critic is not None and text.separate_critic:
+        return weights, "its value head and its critic continue"
+    if tuned.critic is not None:  # its value head does not fit the hidden states of the policy
+        del weights["critic"], weights["value_head"]
+        return weights, "the value head is new, because that run has a separate critic"
+    if text.separate_critic:
+        weights["critic"] = merged.get_weights()
+        return weights, "its value head continues, and the critic is a copy of the policy"
+    return weights, "its value head continues"
+
+
+def _read_weights(path: Path) -> dict[str, list[np.ndarray]]:
+    """Reads the file `START`, if there is one."""
+    if not path.exists():
+        return {}
+    weights: dict[str, list[np.ndarray]] = {}
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            for name in file.files:
+                weights.setdefault(name.partition("/")[0], []).append(file[name])
+    except Exception as error:  # a damaged file can make the reader raise almost anything
+        raise UsageError(f"{path} cannot be read ({one_line(error)}): restore it from a copy") from None
+    return weights
