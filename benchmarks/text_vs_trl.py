@@ -33,11 +33,11 @@ def run_tfppo(carry: str, iterations: int, warmup: int, sampling: str, mode: str
     import tensorflow as tf
 
     from tfppo import PPOConfig, PPOLearner, TextConfig
-    from tfppo.text.batch import to_batch
     from tfppo.text.models.reference import as_language_model, copy_of, freeze
     from tfppo.text.policy import TextPolicy
-    from tfppo.text.rollout import TextCollector
-    from tfppo.text.sampling import StopCondition
+    from tfppo.text.rollouts.batch import to_batch
+    from tfppo.text.rollouts.rollout import TextCollector
+    from tfppo.text.rollouts.sampling import StopCondition
     from tfppo.training.loop import train_iterations
     from tfppo.training.pipeline import prompt_dataset
 

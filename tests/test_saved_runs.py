@@ -171,7 +171,7 @@ def test_a_part_that_is_missing_or_another_is_refused(own, preset, other_model, 
     assert "has no env" in refusal(saved_runs.evaluate, own, env="CartPole-v1")
     assert "prompts is 0" in refusal(saved_runs.evaluate, own, prompts=0)
     told = refusal(saved_runs.evaluate, own, task=QUESTIONS, reward=asks, model=load_preset(preset))
-    assert "the given language model has the checksum" in told and "start a new run" in told
+    assert "the given language model has the checksum" in told and "or start a new run" in told
     assert main(["evaluate", str(own), "--reward", reward]) == 2
     assert f"--task {questions}" in capsys.readouterr().err
     assert main(["evaluate", str(own), "--reward", reward, "--task", questions, "--prompts", "2"]) == 0

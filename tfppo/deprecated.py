@@ -33,6 +33,7 @@ _KEPT = {  # (old folder, new folder) of modules that moved but kept their own n
     ("control", "control.rollouts"): "normalization statistics gymnasium stepping fused transitions",
     ("text", "text.models"): "language_model gpt2 lstm transformer presets vetting reference",
     ("text", "text.data"): "codec corpus tokenizer likelihood metrics",
+    ("text", "text.rollouts"): "rollout sampling batch",
     ("data", "text.data"): "rebuild",
 }
 _RENAMED = {

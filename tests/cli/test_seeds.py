@@ -22,7 +22,7 @@ from tfppo.control import run as control
 from tfppo.control.recipes import make_control_config
 from tfppo.text import run as text
 from tfppo.text.config import make_text_config
-from tfppo.training import driver, run_folder
+from tfppo.training import driver, new_folder, run_folder
 from tfppo.training.config import RunConfig
 
 TINY = [
@@ -70,7 +70,7 @@ def training(tmp_path):
 
         def train(config, seconds):
             calls.append((config, seconds))
-            folder = run_folder.create_run_folder(config.run, "task")
+            folder = new_folder.create_run_folder(config.run, "task")
             run_folder.write_config(folder, config)
             (folder / run_folder.METRICS).write_text(rows)
             result = results[len(calls) - 1]

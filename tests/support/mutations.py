@@ -32,7 +32,7 @@ DISTRIBUTIONS = "tests/ops/test_distributions.py::"
 DIVERGENCES = "tests/ops/test_divergences.py::"
 EPISODES = "tests/control/envs/test_episodes.py::"
 TRAJECTORY = "tests/control/rollouts/test_trajectory.py::"
-TEXT_BATCH = "tests/text/test_batch.py::"
+TEXT_BATCH = "tests/text/rollouts/test_batch.py::"
 GUARDS = "tests/ppo/test_guard.py::"
 LEARNER = "tests/ppo/test_learner.py::"
 LOSSES = "tests/ops/test_losses.py::"
@@ -46,11 +46,11 @@ REPLICAS = "tests/execution/test_replicas.py::"
 RETURNS = "tests/ops/test_returns.py::"
 REWARDS = "tests/text/rewards/test_callables.py::"
 ROLLOUT = "tests/control/rollouts/test_graph.py::"
-SAMPLING = "tests/text/test_sampling.py::"
+SAMPLING = "tests/text/rollouts/test_sampling.py::"
 SCHEDULES = "tests/ppo/test_schedules.py::"
 SNAPSHOTS = "tests/control/envs/test_snapshots.py::"
 STATISTICS = "tests/control/rollouts/test_statistics.py::"
-TEXT_ROLLOUT = "tests/text/test_rollout.py::"
+TEXT_ROLLOUT = "tests/text/rollouts/test_rollout.py::"
 WRITERS = "tests/reporting/test_writers.py::"
 
 MUTATIONS = (
@@ -481,63 +481,63 @@ MUTATIONS = (
     ),
     # ----- sampling
     Mutation(
-        "tfppo/text/sampling.py",
+        "tfppo/text/rollouts/sampling.py",
         "last = prompt_lengths + response_length - 1",
         "last = prompt_lengths + response_length",
         (SAMPLING + "test_no_step_is_taken_that_draws_nothing",),
         "sampling",
     ),
     Mutation(
-        "tfppo/text/sampling.py",
+        "tfppo/text/rollouts/sampling.py",
         "is_prompt = column + 1 < prompt_lengths",
         "is_prompt = column < prompt_lengths",
         (SAMPLING + "test_temperature_zero_draws_the_most_probable_token",),
         "sampling",
     ),
     Mutation(
-        "tfppo/text/sampling.py",
+        "tfppo/text/rollouts/sampling.py",
         "is_drawn = ~is_prompt & ~done",
         "is_drawn = ~is_prompt",
         (SAMPLING + "test_sampling_stops_at_a_stop_token_from_an_index_on",),
         "sampling",
     ),
     Mutation(
-        "tfppo/text/sampling.py",
+        "tfppo/text/rollouts/sampling.py",
         "stop_condition(drawn, column + 1 - prompt_lengths)",
         "stop_condition(drawn, column - prompt_lengths)",
         (SAMPLING + "test_sampling_stops_at_a_stop_token_from_an_index_on",),
         "sampling",
     ),
     Mutation(
-        "tfppo/text/sampling.py",
+        "tfppo/text/rollouts/sampling.py",
         "(index >= self.stop_after)",
         "(index > self.stop_after)",
         (SAMPLING + "test_a_response_is_cut_at_the_first_stop_token_from_an_index_on",),
         "sampling",
     ),
     Mutation(
-        "tfppo/text/sampling.py",
+        "tfppo/text/rollouts/sampling.py",
         "tf.cumsum(ends, axis=1, exclusive=True)",
         "tf.cumsum(ends, axis=1)",
         (SAMPLING + "test_the_mask_reaches_up_to_and_including_the_first_end",),
         "sampling",
     ),
     Mutation(
-        "tfppo/text/sampling.py",
+        "tfppo/text/rollouts/sampling.py",
         "fold_in(seed, column)",
         "seed",
         (SAMPLING + "test_positions_have_noise_of_their_own",),
         "sampling",
     ),
     Mutation(
-        "tfppo/text/sampling.py",
+        "tfppo/text/rollouts/sampling.py",
         "log_prob = tf.gather(logits, drawn,",
         "log_prob = tf.gather(chosen, drawn,",
         (SAMPLING + "test_log_probs_are_those_of_the_tempered_distribution",),
         "sampling",
     ),
     Mutation(
-        "tfppo/text/sampling.py",
+        "tfppo/text/rollouts/sampling.py",
         "tf.cumsum(tf.nn.softmax(ordered), axis=-1, exclusive=True)",
         "tf.cumsum(tf.nn.softmax(ordered), axis=-1)",
         (SAMPLING + "test_top_p_draws_among_the_most_probable_that_reach_the_probability",),
@@ -551,7 +551,7 @@ MUTATIONS = (
         "sampling",
     ),
     Mutation(
-        "tfppo/text/rollout.py",
+        "tfppo/text/rollouts/rollout.py",
         "fold_in(self.seed, iteration)",
         "self.seed",
         (TEXT_ROLLOUT + "test_iteration_and_seed_fix_the_responses",),
@@ -848,7 +848,7 @@ MUTATIONS = (
         "replicas",
     ),
     Mutation(
-        "tfppo/text/rollout.py",
+        "tfppo/text/rollouts/rollout.py",
         "lambda column: self.replicas.cut(noise(column), index)",
         "lambda column: self.replicas.cut(noise(column), 0)",
         (REPLICAS + "test_two_processes_equal_one",),
@@ -1044,35 +1044,35 @@ MUTATIONS = (
     ),
     # ----- rewards of text
     Mutation(
-        "tfppo/text/batch.py",
+        "tfppo/text/rollouts/batch.py",
         "last = lengths - 1",
         "last = lengths",
         (TEXT_BATCH + "test_rewards_by_hand",),
         "text-rewards",
     ),
     Mutation(
-        "tfppo/text/batch.py",
+        "tfppo/text/rollouts/batch.py",
         "- kl_coeff * rollout.log_ratio",
         "+ kl_coeff * rollout.log_ratio",
         (TEXT_BATCH + "test_rewards_by_hand",),
         "text-rewards",
     ),
     Mutation(
-        "tfppo/text/batch.py",
+        "tfppo/text/rollouts/batch.py",
         "tf.cast(~rollout.ended, tf.float32)",
         "tf.cast(rollout.ended, tf.float32)",
         (TEXT_BATCH + "test_rewards_by_hand",),
         "text-rewards",
     ),
     Mutation(
-        "tfppo/text/batch.py",
+        "tfppo/text/rollouts/batch.py",
         "tf.concat([values[:, 1:], tf.zeros_like(values[:, :1])], axis=1)",
         "tf.concat([values[:, 1:], values[:, -1:]], axis=1)",
         (TEXT_BATCH + "test_advantages_and_returns_equal_the_slow_ones",),
         "text-rewards",
     ),
     Mutation(
-        "tfppo/text/batch.py",
+        "tfppo/text/rollouts/batch.py",
         "masked_whiten(rewards, value_mask, shift_mean=False)",
         "masked_whiten(rewards, mask, shift_mean=False)",
         (TEXT_BATCH + "test_rewards_equal_the_slow_ones",),

@@ -12,13 +12,14 @@ import pytest
 import tensorflow as tf
 
 from tfppo import TextTrainer, make_text_config
-from tfppo.text import evaluate, rollout
+from tfppo.text import evaluate
 from tfppo.text.data.corpus import sentences
 from tfppo.text.data.likelihood import nats_per_character
 from tfppo.text.data.tokenizer import END, train_tokenizer
 from tfppo.text.evaluate import Responder, most_likely_domains
 from tfppo.text.rewards.reward_model import RewardModel
-from tfppo.text.sampling import gumbel_noise
+from tfppo.text.rollouts import rollout
+from tfppo.text.rollouts.sampling import gumbel_noise
 
 TEXTS = [sentence.text for sentence in sentences("validation", "movie")][:40]
 

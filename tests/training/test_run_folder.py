@@ -15,17 +15,17 @@ from support.refusal import refusal
 from tfppo.control.config import ControlConfig, ControlRunConfig
 from tfppo.ppo.config import PPOConfig
 from tfppo.settings import to_yaml
-from tfppo.training import run_folder
+from tfppo.training import new_folder, run_folder
 from tfppo.training.config import RunConfig
 from tfppo.training.lock import LOCK, locked
 
 
 def test_default_names_are_the_task_and_the_seed_and_count_up(tmp_path):
     run = RunConfig(seed=7, runs_dir=tmp_path / "deep" / "runs")
-    folders = [run_folder.create_run_folder(run, "cartpole") for _ in range(3)]
+    folders = [new_folder.create_run_folder(run, "cartpole") for _ in range(3)]
     assert [folder.name for folder in folders] == ["cartpole-seed7", "cartpole-seed7-2", "cartpole-seed7-3"]
     assert all(folder.parent == tmp_path / "deep" / "runs" and folder.is_dir() for folder in folders)
-    other = run_folder.create_run_folder(dataclasses.replace(run, seed=8), "cartpole")
+    other = new_folder.create_run_folder(dataclasses.replace(run, seed=8), "cartpole")
     assert other.name == "cartpole-seed8"
 
 
@@ -39,21 +39,21 @@ def test_a_folder_appears_with_all_its_files_or_not_at_all(tmp_path):
 
     run = RunConfig(name="mine", runs_dir=tmp_path)
     failing = True
-    assert "No space left" in refusal(run_folder.create_run_folder, run, "t", None, fill)
+    assert "No space left" in refusal(new_folder.create_run_folder, run, "t", None, fill=fill)
     assert list(tmp_path.iterdir()) == []
     failing = False
-    assert (run_folder.create_run_folder(run, "t", None, fill) / "model").is_dir()
+    assert (new_folder.create_run_folder(run, "t", None, fill=fill) / "model").is_dir()
 
 
 def test_a_gap_in_the_default_names_is_filled(tmp_path):
     (tmp_path / "t-seed1").mkdir()
     (tmp_path / "t-seed1-3").mkdir()
-    assert run_folder.create_run_folder(RunConfig(runs_dir=tmp_path), "t").name == "t-seed1-2"
-    assert run_folder.create_run_folder(RunConfig(runs_dir=tmp_path), "t").name == "t-seed1-4"
+    assert new_folder.create_run_folder(RunConfig(runs_dir=tmp_path), "t").name == "t-seed1-2"
+    assert new_folder.create_run_folder(RunConfig(runs_dir=tmp_path), "t").name == "t-seed1-4"
 
 
 def test_a_given_name_is_taken_as_it_is(tmp_path):
-    folder = run_folder.create_run_folder(RunConfig(name="mine", runs_dir=tmp_path), "cartpole")
+    folder = new_folder.create_run_folder(RunConfig(name="mine", runs_dir=tmp_path), "cartpole")
     assert folder == tmp_path / "mine" and folder.is_dir()
 
 
@@ -64,15 +64,15 @@ def test_a_given_name_that_exists_is_refused_and_left_alone(tmp_path):
     run = RunConfig(name="mine", runs_dir=tmp_path)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "metrics.csv").write_text("precious")
-    text = refusal(run_folder.create_run_folder, run, "cartpole")
+    text = refusal(new_folder.create_run_folder, run, "cartpole")
     assert str(tmp_path / "mine") in text and "--name" in text and "resume" not in text  # there is nothing to resume
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["metrics.csv"]
     assert (tmp_path / "mine" / "metrics.csv").read_text() == "precious"
     (tmp_path / "mine" / run_folder.CONFIG).write_text("control: {}\n")
-    assert f"tfppo resume {tmp_path / 'mine'}" in refusal(run_folder.create_run_folder, run, "cartpole")
+    assert f"tfppo resume {tmp_path / 'mine'}" in refusal(new_folder.create_run_folder, run, "cartpole")
     other = dataclasses.replace(run, name="other")
-    assert run_folder.create_run_folder(other, "cartpole") == tmp_path / "other"  # as the text advises
+    assert new_folder.create_run_folder(other, "cartpole") == tmp_path / "other"  # as the text advises
 
 
 def make_failed_run(folder):
@@ -112,13 +112,13 @@ def test_the_folder_of_a_run_that_failed_before_its_first_iteration_is_replaced(
     elif more == "checkpoints":
         (folder / run_folder.CHECKPOINTS).mkdir()
     run, told = RunConfig(name=name, runs_dir=tmp_path), []
-    run_folder.refuse_taken_name(run)
-    with run_folder.new_run_folder(run, "length", CONFIG, told.append) as new:
+    new_folder.refuse_taken_name(run)
+    with new_folder.new_run_folder(run, "length", CONFIG, told.append) as new:
         assert new == folder and contents(new) == {run_folder.CONFIG: to_yaml(CONFIG)}
         assert "in use" in refusal(enter, folder)
     assert told == [f"{folder} is replaced: the run in it ended before its first iteration"]
     assert list(tmp_path.iterdir()) == [folder]
-    with run_folder.new_run_folder(run, "length", CONFIG, told.append) as new:
+    with new_folder.new_run_folder(run, "length", CONFIG, told.append) as new:
         assert new == folder and len(told) == 2  # that run did no iteration, either
 
 
@@ -175,11 +175,11 @@ def test_nothing_else_is_replaced(tmp_path, name, change):
     before, told = contents(tmp_path), []
     run = RunConfig(name=name, runs_dir=tmp_path)
     if name:
-        assert f"{folder} exists" in refusal(run_folder.refuse_taken_name, run)
-        assert f"{folder} exists" in refusal(run_folder.create_run_folder, run, "length", CONFIG, told.append)
+        assert f"{folder} exists" in refusal(new_folder.refuse_taken_name, run)
+        assert f"{folder} exists" in refusal(new_folder.create_run_folder, run, "length", CONFIG, told.append)
         assert contents(tmp_path) == before
     else:
-        new = run_folder.create_run_folder(run, "length", CONFIG, told.append)
+        new = new_folder.create_run_folder(run, "length", CONFIG, told.append)
         assert new.name == "length-seed1-2"
         assert contents(tmp_path) == before | {new.name: False, f"{new.name}/{run_folder.CONFIG}": to_yaml(CONFIG)}
     assert told == []
@@ -191,7 +191,7 @@ from pathlib import Path
 from tfppo.control.config import ControlRunConfig
 from tfppo.errors import UsageError
 from tfppo.training.config import RunConfig
-from tfppo.training.run_folder import new_run_folder
+from tfppo.training.new_folder import new_run_folder
 name, runs_dir, seed = sys.argv[1:]
 config = ControlRunConfig(RunConfig(seed=int(seed), name=name, runs_dir=runs_dir))
 print("ready", flush=True)
@@ -244,18 +244,18 @@ def test_the_folder_of_a_run_that_has_just_begun_in_another_process_is_not_repla
     folder = tmp_path / "mine"
     before = contents(folder)
     assert f"{folder} exists" in refusal(
-        run_folder.create_run_folder, RunConfig(name="mine", runs_dir=tmp_path), "", CONFIG
+        new_folder.create_run_folder, RunConfig(name="mine", runs_dir=tmp_path), "", CONFIG
     )
     assert contents(folder) == before
     process.communicate("")
-    assert run_folder.create_run_folder(RunConfig(name="mine", runs_dir=tmp_path), "", CONFIG) == folder
+    assert new_folder.create_run_folder(RunConfig(name="mine", runs_dir=tmp_path), "", CONFIG) == folder
 
 
 def test_the_folder_of_a_run_in_another_thread_is_not_replaced(tmp_path):
     run, begun, done = RunConfig(name="mine", runs_dir=tmp_path), threading.Event(), threading.Event()
 
     def hold():
-        with run_folder.new_run_folder(run, "", CONFIG, lambda line: None):
+        with new_folder.new_run_folder(run, "", CONFIG, lambda line: None):
             begun.set()
             done.wait()
 
@@ -264,11 +264,11 @@ def test_the_folder_of_a_run_in_another_thread_is_not_replaced(tmp_path):
     begun.wait()
     try:
         for _ in range(2):  # a refusal must not release the lock
-            assert "mine exists" in refusal(run_folder.create_run_folder, run, "", CONFIG)
+            assert "mine exists" in refusal(new_folder.create_run_folder, run, "", CONFIG)
     finally:
         done.set()
         thread.join()
-    assert run_folder.create_run_folder(run, "", CONFIG) == tmp_path / "mine"
+    assert new_folder.create_run_folder(run, "", CONFIG) == tmp_path / "mine"
 
 
 def test_a_folder_that_cannot_be_replaced_stays(tmp_path, monkeypatch):
@@ -281,7 +281,7 @@ def test_a_folder_that_cannot_be_replaced_stays(tmp_path, monkeypatch):
         return real(self, target)
 
     monkeypatch.setattr(Path, "rename", rename)
-    text = refusal(run_folder.create_run_folder, RunConfig(name="mine", runs_dir=tmp_path), "", CONFIG)
+    text = refusal(new_folder.create_run_folder, RunConfig(name="mine", runs_dir=tmp_path), "", CONFIG)
     assert "Input/output error" in text and "--runs-dir" in text
     assert contents(folder) == before and list(tmp_path.iterdir()) == [folder]
 
@@ -293,7 +293,7 @@ def test_a_folder_that_cannot_be_replaced_stays(tmp_path, monkeypatch):
 def test_a_runs_dir_that_cannot_be_one_is_refused(tmp_path, place, name):
     (tmp_path / "file").write_text("in the way")
     (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
-    text = refusal(run_folder.create_run_folder, RunConfig(name=name, runs_dir=tmp_path / place), "cartpole")
+    text = refusal(new_folder.create_run_folder, RunConfig(name=name, runs_dir=tmp_path / place), "cartpole")
     assert str(tmp_path / place) in text and "--runs-dir" in text
     assert sorted(path.name for path in tmp_path.iterdir()) == ["dangling", "file"]
     assert (tmp_path / "file").read_text() == "in the way"
@@ -390,7 +390,7 @@ def test_a_shell_reads_the_folder_in_a_command_as_one_word(name, tmp_path):
     assert shlex.split(run_folder.resume_command(folder)) == ["tfppo", "resume", str(folder)]
     folder.mkdir()
     (folder / run_folder.CONFIG).write_text("control: {}\n")
-    taken = refusal(run_folder.refuse_taken_name, RunConfig(name=name, runs_dir=tmp_path))
+    taken = refusal(new_folder.refuse_taken_name, RunConfig(name=name, runs_dir=tmp_path))
     assert shlex.split(taken.partition("resume its run with: ")[2]) == ["tfppo", "resume", str(folder)]
 
 

@@ -14,7 +14,7 @@ from tfppo.control.config import ControlRunConfig
 from tfppo.errors import UsageError
 from tfppo.settings import with_settings
 from tfppo.text.config import TextRunConfig
-from tfppo.training import run_folder
+from tfppo.training import new_folder, run_folder
 
 Settings = TypeVar("Settings", ControlRunConfig, TextRunConfig)
 LARGEST = 2**31 - 1
@@ -68,7 +68,7 @@ def train_seeds(
     """
     configs = [_with_seed(config, seed) for seed in seeds]
     for one in configs:
-        run_folder.refuse_taken_name(one.run)
+        new_folder.refuse_taken_name(one.run)
     folders: list[Path] = []
     for number, (seed, one) in enumerate(zip(seeds, configs, strict=True)):
         print(f"seed {seed}, {number + 1} of {len(seeds)}", flush=True)

@@ -1,6 +1,5 @@
 """Makes the parts of a text run from its settings: policy, reference policy, reward and training prompts."""
 
-import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,11 +24,8 @@ from tfppo.text.policy import TextPolicy
 from tfppo.text.rewards.callables import Reward, as_reward, load_reward, reward_name
 from tfppo.text.tasks import Task, get_task
 from tfppo.text.tasks.task import task_name
-from tfppo.training.stop_rules import StopRule
 from tfppo.training.user_modules import is_importable, name_of, same_name
 
-SCORE, KL = "text/score_mean", "text/kl"
-SCORE_WINDOW = 5  # iterations, so that one batch of easy prompts does not end a run
 SAMPLES = 8  # prompts in a table of samples
 
 
@@ -182,7 +178,7 @@ def load_parts(
     codec, context = PromptCodec(start.tokenizer, chosen.domain), language_model.context_length
     prompts = training_prompts(chosen, codec, text, context) if trains else None
     recorded = fingerprints(start.model, start.tokenizer, prompts and prompts[:2], chosen.domain)
-    check_parts(config.parts, recorded, text.preset)
+    check_parts(config.parts, recorded, None if model is not None else text.preset)
     config = replace(with_settings(config, kept), parts=recorded)
     used = make_reward(chosen, text.reward, reward) if scores else unscored
     parts = Parts(config, chosen, start, codec, context, prompts, used)
@@ -329,21 +325,3 @@ def notices(prompts: TrainingPrompts, text: TextConfig) -> list[str]:
     if not text.normalize_scores and text.score_clip not in (None, TextConfig().score_clip):
         lines.append(f"score_clip {text.score_clip:g} is not used, because normalize_scores is False")
     return lines
-
-
-def make_stop_rules(text: TextConfig) -> dict[str, StopRule]:
-    """Makes the rules that end a run early.
-
-    Args:
-      text: Settings of the run.
-
-    Returns:
-      A rule for each of the settings `stop_kl` and `target_score` that is not None, by the name of the setting.
-    """
-    rules = {}
-    if text.stop_kl is not None:
-        rules["stop_kl"] = StopRule(KL, operator.gt, text.stop_kl, words="KL {mean} exceeds stop_kl {bound}")
-    if text.target_score is not None:
-        words = f"mean score {{mean}} of the last {SCORE_WINDOW} iterations reaches target_score {{bound}}"
-        rules["target_score"] = StopRule(SCORE, operator.ge, text.target_score, SCORE_WINDOW, words=words)
-    return rules

@@ -19,7 +19,7 @@ from tfppo.text.data.tokenizer import control_token
 from tfppo.text.models.language_model import LanguageModel
 from tfppo.text.policy import TokenInputs, response_log_probs
 from tfppo.text.rewards.callables import Reward, checked_scores
-from tfppo.text.sampling import Samples, gumbel_noise, sample
+from tfppo.text.rollouts.sampling import Samples, gumbel_noise, sample
 from tfppo.text.tasks import Task
 
 ROWS = 50  # largest number of sequences in a forward pass

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from tfppo.ppo.types import ActionEvaluation
 from tfppo.text.models.language_model import LanguageModel
-from tfppo.text.sampling import response_positions
+from tfppo.text.rollouts.sampling import response_positions
 
 
 class TokenInputs(NamedTuple):

@@ -17,12 +17,12 @@ from tfppo.text.config import PretrainConfig
 from tfppo.text.data.corpus import sentences
 from tfppo.text.data.likelihood import IGNORED, best_temperature, encode, make_dataset, nats_per_character
 from tfppo.text.data.tokenizer import check_control_tokens, train_tokenizer
-from tfppo.text.models.backbones import context_length, final_normalization
 from tfppo.text.models.copying import ModelsDiffer, copy_weights, rebuilt
+from tfppo.text.models.language_model import context_length, final_normalization
 from tfppo.text.models.lstm import make_lstm
 from tfppo.text.models.presets import load_preset, save_preset
 from tfppo.text.models.transformer import make_transformer
-from tfppo.training import files, run_folder
+from tfppo.training import files, new_folder, run_folder
 from tfppo.training.config import RunConfig
 from tfppo.training.file_errors import FILE_ERRORS, is_file_error
 
@@ -52,7 +52,7 @@ def pretrain_run(config: PretrainConfig, name: str | None, runs_dir: Path) -> Pa
     kind = config.model if config.preset is None else config.preset.resolve().name
     model, tokenizer = initial_model(config)  # may raise UsageError, so before anything is written
     run = RunConfig(seed=config.seed, name=name, runs_dir=runs_dir)
-    folder = run_folder.create_run_folder(run, f"pretrain-{kind}", config, print)
+    folder = new_folder.create_run_folder(run, f"pretrain-{kind}", config, print)
     limit = f"at most {config.epochs} epoch{'s' * (config.epochs != 1)}"
     print(f"{kind}, seed {config.seed}, {limit} -> {folder}", flush=True)
     preset = folder / PRESET

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from tfppo.errors import kind_and_text
@@ -19,8 +18,7 @@ from tfppo.reporting.console import progress_bar
 from tfppo.reporting.curves import plot_curve, plot_frontier
 from tfppo.reporting.tensorboard import TensorBoardWriter
 from tfppo.settings import with_settings
-from tfppo.text.assembly import KL, SCORE, TrainingPrompts, load_parts, make_models, make_stop_rules, notices
-from tfppo.text.batch import to_batch
+from tfppo.text.assembly import TrainingPrompts, load_parts, make_models, notices
 from tfppo.text.config import TextRunConfig
 from tfppo.text.data.rollout_file import RolloutFile
 from tfppo.text.evaluate import Responder, compare, describe, held_out_prompts
@@ -29,16 +27,16 @@ from tfppo.text.models.initial import write_start
 from tfppo.text.policy import TextPolicy
 from tfppo.text.rewards.callables import Reward
 from tfppo.text.rewards.first_scores import describe_first_scores
-from tfppo.text.rollout import TextCollector, TextRollout
+from tfppo.text.rollouts.batch import to_batch
+from tfppo.text.rollouts.rollout import TextCollector, TextRollout
+from tfppo.text.rollouts.scoring import TextScorer
 from tfppo.text.samples import SampleTable
-from tfppo.text.scoring import TextScorer
+from tfppo.text.stop_rules import KL, SCORE, make_stop_rules
 from tfppo.text.tasks import Task
 from tfppo.training import run_folder
 from tfppo.training.loop import Iteration, train_iterations, writing
 from tfppo.training.pipeline import prompt_dataset
 from tfppo.training.trainer import Application, Display, Evaluation, ExistingRun, Metrics
-
-SCALE_ROLLOUTS = 4  # rollouts of the reference policy that the scores are normalized by
 
 
 class TextTrainer:
@@ -383,18 +381,11 @@ class TextTrainer:
         }
 
     def _fit_scale(self) -> None:
-        """Fits the normalization of scores on responses of the reference policy.
-
-        It prints what the scores are.
-        """
-        batches = prompt_dataset(*self._training_prompts[:2], self.config.text.batch_size, self.config.run.seed + 1)
-        scores = []
-        with self.scale_collector.raising_own_errors():
-            for number, (prompts, lengths, indices) in enumerate(batches.take(SCALE_ROLLOUTS)):
-                samples = self.scale_collector.sample_responses(tf.constant(-1 - number, tf.int64), prompts, lengths)
-                scores.append(self.scale_collector.score_responses(indices, samples)[0].numpy())
-        self.scorer.fit_scale(np.concatenate(scores))
-        print(describe_first_scores(np.concatenate(scores)), flush=True)
+        """Fits the normalization of scores on responses of the reference policy, and prints what the scores are."""
+        source = prompt_dataset(*self._training_prompts[:2], self.config.text.batch_size, self.config.run.seed + 1)
+        scores = self.scale_collector.first_scores(source)
+        self.scorer.fit_scale(scores)
+        print(describe_first_scores(scores), flush=True)
 
 
 def make_trainer(config: TextRunConfig, existing: ExistingRun) -> TextTrainer:

@@ -11,7 +11,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -19,11 +19,22 @@ from tfppo.errors import UsageError
 from tfppo.execution.variables import named_variables
 from tfppo.training.run_folder import is_finished, quoted, resume_command
 
-Array = np.ndarray[tuple[int, ...], np.dtype[np.generic]]
 STATE = "state.npz"
 PROGRESS = "progress.json"
 HIDDEN = "."  # prefix of folders that are being written or removed
 MAX_NAMED = 3  # largest number of variables that an error names
+
+
+class Array(Protocol):
+    """An array of NumPy."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Length of each dimension."""
+
+    @property
+    def dtype(self) -> object:
+        """Type of the elements."""
 
 
 class Progress(NamedTuple):

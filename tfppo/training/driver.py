@@ -18,7 +18,7 @@ from tfppo.reporting.diagnoses import DiagnosisWriter
 from tfppo.reporting.tensorboard import TensorBoardWriter
 from tfppo.reporting.writer import Writer
 from tfppo.settings import with_settings
-from tfppo.training import run_folder
+from tfppo.training import new_folder, run_folder
 from tfppo.training.checkpoints import Checkpoints
 from tfppo.training.lock import locked
 from tfppo.training.loop import go_back, write_iterations, writing
@@ -209,7 +209,7 @@ def start_run(trainer: Trainer, name: str) -> Iterator[Path | None]:
         yield None
         return
     run, config = trainer.config.run, trainer.config
-    with run_folder.new_run_folder(run, name, config, print, trainer.write_parts) as folder:
+    with new_folder.new_run_folder(run, name, config, print, trainer.write_parts) as folder:
         yield folder
 
 

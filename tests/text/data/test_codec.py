@@ -8,7 +8,7 @@ from tfppo.text.config import TextConfig
 from tfppo.text.data.codec import PromptCodec, token_ids
 from tfppo.text.data.corpus import DOMAINS
 from tfppo.text.data.tokenizer import END, PAD, control_token, train_tokenizer
-from tfppo.text.sampling import StopCondition
+from tfppo.text.rollouts.sampling import StopCondition
 
 TEXTS = ["This film is a joy.", "A", "The script, the camera and the acting", "\u00a1Qu\u00e9 pel\u00edcula!", "it 's"]
 

@@ -3,7 +3,7 @@
 import keras
 import pytest
 
-from tfppo.text.models.backbones import context_length, final_normalization
+from tfppo.text.models.language_model import context_length, final_normalization
 
 
 @pytest.mark.parametrize(("kind", "length"), [("gpt2", 24), ("llama", None), ("lstm", None)])

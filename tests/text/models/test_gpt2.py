@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from tfppo.text.models.gpt2 import GPT2LanguageModel
 from tfppo.text.models.language_model import CachedLanguageModel
-from tfppo.text.sampling import StopCondition, gumbel_noise, sample
+from tfppo.text.rollouts.sampling import StopCondition, gumbel_noise, sample
 
 TOKENS = tf.constant(np.random.default_rng(4).integers(2, 20, [4, 9]), tf.int32)
 LENGTHS = tf.constant([5, 2, 7, 3])

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from tfppo.text.data.corpus import Sentence
 from tfppo.text.data.tokenizer import END, control_token
-from tfppo.text.models.backbones import context_length
+from tfppo.text.models.language_model import context_length
 
 LENGTHS = (16, 24, 32, 40, 48, 64)  # limits of the length buckets, in tokens; similar lengths need little padding
 TEMPERATURES = np.arange(80, 152, 2) / 100

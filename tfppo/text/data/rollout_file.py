@@ -19,7 +19,7 @@ from tfppo.training.run_folder import ROLLOUTS
 
 if TYPE_CHECKING:
     from tfppo.text.data.codec import PromptCodec
-    from tfppo.text.rollout import TextRollout
+    from tfppo.text.rollouts.rollout import TextRollout
 
 MEGABYTE = 10**6
 END_MARK = gzip.compress(b"", mtime=0)  # a member without content, the last one of a file that has reached its limit

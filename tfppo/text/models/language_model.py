@@ -10,7 +10,6 @@ import keras
 import keras_hub
 import tensorflow as tf
 
-from tfppo.text.models import backbones
 from tfppo.text.models.lstm import LSTMLanguageModel
 
 State = tuple[tf.Tensor, ...]
@@ -98,6 +97,28 @@ class LanguageModel(ABC):
         """
 
 
+def context_length(model: keras.Model) -> int | None:
+    """Returns the context length of a language model, in tokens, or None if it has no limit (as an LSTM).
+
+    Args:
+      model: A Keras language model.
+    """
+    has_limit = isinstance(model, keras_hub.models.CausalLM) and hasattr(model.backbone, "max_sequence_length")
+    return model.backbone.max_sequence_length if has_limit else None
+
+
+def final_normalization(model: keras.Model) -> keras.layers.Layer | None:
+    """Returns the final normalization layer of a language model, or None if it has none (as an LSTM).
+
+    Its weights scale the logits.
+
+    Args:
+      model: A Keras language model.
+    """
+    has_layer = isinstance(model, keras_hub.models.CausalLM) and hasattr(model.backbone, "layer_norm")
+    return model.backbone.layer_norm if has_layer else None
+
+
 class CachedLanguageModel(LanguageModel):
     """Any KerasHub CausalLM; its own `call_with_cache` caches keys and values."""
 
@@ -120,7 +141,7 @@ class CachedLanguageModel(LanguageModel):
     @property
     def context_length(self) -> int | None:
         """The largest length of a sequence, in tokens; None if the model has no limit."""
-        return backbones.context_length(self.model)
+        return context_length(self.model)
 
     def hidden_states(self, token_ids: tf.Tensor) -> tf.Tensor:
         """Computes the hidden states of whole sequences; see `LanguageModel.hidden_states`."""

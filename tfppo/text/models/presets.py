@@ -14,8 +14,8 @@ import numpy as np
 
 from tfppo.errors import UsageError, one_line
 from tfppo.text.models.adapters import has_adapters
-from tfppo.text.models.backbones import context_length
 from tfppo.text.models.copying import ModelsDiffer, Plain, changed_attributes, check_same, copy_weights, rebuilt
+from tfppo.text.models.language_model import context_length
 from tfppo.text.models.lstm import LSTMLanguageModel
 from tfppo.text.models.preset_configs import (
     TIED,

@@ -25,7 +25,7 @@ from tfppo.text.data.tokenizer import check_control_tokens
 from tfppo.text.models.presets import default_preset, load_preset, save_preset
 from tfppo.text.models.reference import as_language_model
 from tfppo.text.pretrain import fitting, refuse_divergence
-from tfppo.training import run_folder
+from tfppo.training import new_folder, run_folder
 from tfppo.training.config import RunConfig
 
 HEAD_FILE = "head.json"
@@ -284,7 +284,7 @@ def reward_model_run(config: RewardModelConfig, preset: Path | None, name: str |
     source = default_preset() if preset is None else preset
     language_model, _ = _load_base(source)  # may raise UsageError, so before anything is written
     run = RunConfig(seed=config.seed, name=name, runs_dir=runs_dir)
-    folder = run_folder.create_run_folder(run, "reward-model", config, print)
+    folder = new_folder.create_run_folder(run, "reward-model", config, print)
     print(f"reward model from {source}, seed {config.seed}, {config.epochs} epochs -> {folder}", flush=True)
     with fitting(folder, 4 * language_model.count_params()):
         model = train_reward_model(config, source, verbose=1 if sys.stdout.isatty() else 2)

@@ -10,12 +10,12 @@ import tensorflow as tf
 from tfppo.ops.nest import map_tensors
 from tfppo.ppo.config import PPOConfig
 from tfppo.ppo.learner import PPOLearner
-from tfppo.text.batch import to_batch
 from tfppo.text.config import TextConfig
 from tfppo.text.models.reference import copy_of, freeze
 from tfppo.text.policy import TextPolicy, TokenInputs, response_log_probs
-from tfppo.text.rollout import TextCollector
-from tfppo.text.sampling import StopCondition
+from tfppo.text.rollouts.batch import to_batch
+from tfppo.text.rollouts.rollout import TextCollector
+from tfppo.text.rollouts.sampling import StopCondition
 from tfppo.training.pipeline import prompt_dataset, rollout_dataset
 
 END, B, R = 1, 8, 6

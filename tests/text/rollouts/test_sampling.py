@@ -6,7 +6,7 @@ import tensorflow as tf
 from reference import every_mode, softmax
 
 from tfppo.text.policy import TokenInputs, response_log_probs
-from tfppo.text.sampling import StopCondition, gumbel_noise, response_mask, response_positions, sample
+from tfppo.text.rollouts.sampling import StopCondition, gumbel_noise, response_mask, response_positions, sample
 
 END, PAD, LENGTH = 1, 0, 8
 SEED = tf.constant([1, 2])

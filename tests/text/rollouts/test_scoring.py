@@ -6,7 +6,7 @@ import pytest
 from tfppo.text.data.codec import PromptCodec
 from tfppo.text.data.metrics import distinct_2, mean_words
 from tfppo.text.models.presets import load_preset
-from tfppo.text.scoring import TextScorer
+from tfppo.text.rollouts.scoring import TextScorer
 
 PROMPTS = ["This film", "The cast of this", "A plot"]
 RESPONSES = [" is good.", " is good. It is good", " that thins and thickens, and thins"]

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 from tfppo.execution.compilation import compiled
@@ -15,8 +16,10 @@ from tfppo.ppo.guard import Masked, Quantity
 from tfppo.text.config import TextConfig
 from tfppo.text.models.language_model import LanguageModel
 from tfppo.text.policy import TextPolicy, TokenInputs, response_log_probs
-from tfppo.text.sampling import Samples, StopCondition, gumbel_noise, sample
-from tfppo.text.scoring import Scorer
+from tfppo.text.rollouts.sampling import Samples, StopCondition, gumbel_noise, sample
+from tfppo.text.rollouts.scoring import Scorer
+
+SCALE_ROLLOUTS = 4  # batches of responses that the scores are normalized by
 
 
 class TextRollout(NamedTuple):
@@ -190,6 +193,22 @@ class TextCollector(tf.Module):
         )
         raw, scaled = self.replicas.gather_processes((raw, scaled), axes=(0, 0))
         return raw, scaled, {"text/response_length_mean": words, "text/distinct_2": distinct}
+
+    def first_scores(self, source: tf.data.Dataset) -> np.ndarray:
+        """Scores responses of the policy before the training, by which the scores of the training are normalized.
+
+        Args:
+          source: Batches of prompts, their lengths and their indices.
+
+        Returns:
+          Raw scores float32 [N] of SCALE_ROLLOUTS batches.
+        """
+        scores = []
+        with self.raising_own_errors():
+            for number, (prompts, lengths, indices) in enumerate(source.take(SCALE_ROLLOUTS)):
+                samples = self.sample_responses(tf.constant(-1 - number, tf.int64), prompts, lengths)
+                scores.append(self.score_responses(indices, samples)[0].numpy())
+        return np.concatenate(scores)
 
     def _sample_share(self, index: int, prompts: tf.Tensor, prompt_lengths: tf.Tensor, seed: tf.Tensor) -> Samples:
         """Samples responses to the prompts of a replica.

@@ -9,10 +9,10 @@ import tensorflow as tf
 from reference import every_mode
 
 from tfppo.ppo.config import PPOConfig
-from tfppo.text.batch import to_batch, token_rewards
 from tfppo.text.config import TextConfig
 from tfppo.text.policy import TokenInputs
-from tfppo.text.rollout import TextRollout
+from tfppo.text.rollouts.batch import to_batch, token_rewards
+from tfppo.text.rollouts.rollout import TextRollout
 
 B, R = 8, 6
 BETA = 0.3

@@ -8,7 +8,7 @@ from tfppo.ppo.config import PPOConfig
 from tfppo.ppo.types import Batch
 from tfppo.text.config import TextConfig
 from tfppo.text.policy import TokenInputs
-from tfppo.text.rollout import TextRollout
+from tfppo.text.rollouts.rollout import TextRollout
 
 
 def token_rewards(rollout: TextRollout, kl_coeff: tf.Tensor, text: TextConfig) -> tuple[tf.Tensor, tf.Tensor]:

@@ -5,7 +5,7 @@ import operator
 
 import pytest
 
-from tfppo.training.stop_rules import StopRule
+from tfppo.text.stop_rules import StopRule
 
 
 def reasons(rule, values):

@@ -1,10 +1,16 @@
-"""Rules that end a run early."""
+"""Rules that end a text run early."""
 
 import math
+import operator
 from collections.abc import Callable, Mapping
 
 import numpy as np
 import tensorflow as tf
+
+from tfppo.text.config import TextConfig
+
+SCORE, KL = "text/score_mean", "text/kl"
+SCORE_WINDOW = 5  # iterations, so that one batch of easy prompts does not end a run
 
 
 class StopRule:
@@ -43,3 +49,21 @@ class StopRule:
         if not (math.isfinite(mean) and self._passes(mean, self._bound)):
             return None
         return self._words.format(mean=f"{mean:.5g}", bound=f"{self._bound:g}")
+
+
+def make_stop_rules(text: TextConfig) -> dict[str, StopRule]:
+    """Makes the rules that end a run early.
+
+    Args:
+      text: Settings of the run.
+
+    Returns:
+      A rule for each of the settings `stop_kl` and `target_score` that is not None, by the name of the setting.
+    """
+    rules = {}
+    if text.stop_kl is not None:
+        rules["stop_kl"] = StopRule(KL, operator.gt, text.stop_kl, words="KL {mean} exceeds stop_kl {bound}")
+    if text.target_score is not None:
+        words = f"mean score {{mean}} of the last {SCORE_WINDOW} iterations reaches target_score {{bound}}"
+        rules["target_score"] = StopRule(SCORE, operator.ge, text.target_score, SCORE_WINDOW, words=words)
+    return rules
