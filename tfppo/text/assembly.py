@@ -11,10 +11,9 @@ import numpy as np
 from tfppo.errors import UsageError
 from tfppo.settings import with_settings
 from tfppo.text.config import TextConfig, TextRunConfig
-from tfppo.text.data.codec import PromptCodec
+from tfppo.text.data.codec import PromptCodec, check_tokenizer
 from tfppo.text.evaluate import held_out_prompts
 from tfppo.text.models.adapters import WithoutAdapters, add_adapters
-from tfppo.text.models.given import check_tokenizer
 from tfppo.text.models.initial import Start, assign_parts, initial_model
 from tfppo.text.models.language_model import LanguageModel
 from tfppo.text.models.reference import as_language_model, copy_of, freeze
@@ -174,7 +173,7 @@ def load_parts(
     if folder is not None:
         freeze_paths(start.model, config.parts.frozen)
     language_model = as_language_model(start.model)
-    check_tokenizer(start.tokenizer, language_model)
+    check_tokenizer(start.tokenizer, language_model.vocabulary_size)
     codec, context = PromptCodec(start.tokenizer, chosen.domain), language_model.context_length
     prompts = training_prompts(chosen, codec, text, context) if trains else None
     recorded = fingerprints(start.model, start.tokenizer, prompts and prompts[:2], chosen.domain)

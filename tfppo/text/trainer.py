@@ -9,7 +9,6 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfppo.errors import kind_and_text
 from tfppo.execution.compilation import choose_token_compilation
 from tfppo.execution.devices import choose_device
 from tfppo.execution.distribute import make_replicas
@@ -23,7 +22,7 @@ from tfppo.text.config import TextRunConfig
 from tfppo.text.data.rollout_file import RolloutFile
 from tfppo.text.evaluate import Responder, compare, describe, held_out_prompts
 from tfppo.text.export import export_preset
-from tfppo.text.models.initial import write_start
+from tfppo.text.models.initial import keep_start
 from tfppo.text.policy import TextPolicy
 from tfppo.text.rewards.callables import Reward
 from tfppo.text.rewards.first_scores import describe_first_scores
@@ -223,7 +222,7 @@ class TextTrainer:
             rows = record(0)
             self.task.checked_measure(*([row[key] for row in rows] for key in ("prompt", "reference")))
         with writing(folder):
-            texts = self._training_prompts.texts
+            texts = self._to_train_on().texts
             kept = RolloutFile(folder, text, self.codec, texts) if text.save_rollouts else None
         for iteration, row in self._iterations(folder, kept):
             done = iteration + 1
@@ -259,11 +258,11 @@ class TextTrainer:
         """Trains as `iterations` describes, and keeps the responses in a file of the run's folder."""
         began = time.perf_counter()
         text = self.config.text
-        for line in notices(self._training_prompts, text):
+        for line in notices(self._to_train_on(), text):
             print(line, flush=True)
         if self.iteration == 0 and text.normalize_scores:
             self._fit_scale()
-        source = prompt_dataset(*self._training_prompts[:2], text.batch_size, self.config.run.seed)
+        source = prompt_dataset(*self._to_train_on()[:2], text.batch_size, self.config.run.seed)
         for iteration in train_iterations(self.collector, self.learner, self.num_iterations, self.device, source):
             self.compile_seconds = self.compile_seconds or time.perf_counter() - began
             for rule in self.stop_rules.values():
@@ -278,19 +277,10 @@ class TextTrainer:
 
     def write_parts(self, folder: Path) -> None:
         """Keeps the models that the run starts with in the folder of a new run, if no other folder holds them."""
-        if self.config.text.init_from is not None:
-            print(self.start.note)
-            write_start(folder, self.start)
-        elif self._is_given:
-            try:
-                write_start(folder, self.start)
-            except OSError:
-                raise
-            except Exception as error:  # a model of the user's own class may fail in any way
-                print(
-                    f"the run's folder cannot keep the language model ({kind_and_text(error)}): to resume or evaluate "
-                    "the run, give the model again, as in tfppo.resume(folder, model=(model, tokenizer))"
-                )
+        if self._is_given or self.config.text.init_from is not None:
+            problem = keep_start(folder, self.start)
+            for line in filter(None, (self.start.note, problem)):
+                print(line)
 
     def save_extra(self, folder: Path) -> None:
         """Does nothing: `state` holds everything."""
@@ -364,8 +354,7 @@ class TextTrainer:
     def close(self) -> None:
         """Does nothing: a text run has no environments to close."""
 
-    @property
-    def _training_prompts(self) -> TrainingPrompts:
+    def _to_train_on(self) -> TrainingPrompts:
         assert self.prompts is not None, "this trainer was made with trains=False"
         return self.prompts
 
@@ -382,7 +371,7 @@ class TextTrainer:
 
     def _fit_scale(self) -> None:
         """Fits the normalization of scores on responses of the reference policy, and prints what the scores are."""
-        source = prompt_dataset(*self._training_prompts[:2], self.config.text.batch_size, self.config.run.seed + 1)
+        source = prompt_dataset(*self._to_train_on()[:2], self.config.text.batch_size, self.config.run.seed + 1)
         scores = self.scale_collector.first_scores(source)
         self.scorer.fit_scale(scores)
         print(describe_first_scores(scores), flush=True)

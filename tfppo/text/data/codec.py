@@ -26,6 +26,33 @@ def token_ids(tokenizer: keras_hub.tokenizers.Tokenizer) -> Collection[int]:
     return frozenset(ids)
 
 
+def check_tokenizer(tokenizer: keras_hub.tokenizers.Tokenizer, embeddings: int) -> None:
+    """Checks that a tokenizer returns the plain tokens of a text, and that the model has an embedding for every token.
+
+    The model may have more embeddings than the tokenizer has tokens. Some models round their vocabulary up.
+
+    Args:
+      tokenizer: A KerasHub tokenizer.
+      embeddings: Number of embeddings of its language model.
+
+    Raises:
+      UsageError: If the tokenizer pads, appends an end token, returns no numbers, or has a token that is too large.
+    """
+    if tokenizer.compute_dtype == "string":
+        raise UsageError("the tokenizer returns strings; it must return numbers: make it with dtype='int32'")
+    for name in ("sequence_length", "add_eos"):  # a response would follow the padding or the end token
+        if value := getattr(tokenizer, name, None):
+            raise UsageError(
+                f"the tokenizer has {name} {value}; it must return only the tokens of a text: make it without {name}"
+            )
+    needed = 1 + max(token_ids(tokenizer), default=0)
+    if needed > embeddings:
+        raise UsageError(
+            f"the tokenizer has {needed} tokens, but the model has embeddings for only {embeddings}; the "
+            "model must have at least as many: give the tokenizer with which the model was trained"
+        )
+
+
 class PromptCodec:
     """A tokenizer with its special tokens: a control token before each prompt, an end token and padding.
 

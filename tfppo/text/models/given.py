@@ -5,9 +5,7 @@ import keras_hub
 
 from tfppo.errors import UsageError
 from tfppo.text.config import TextConfig
-from tfppo.text.data.codec import token_ids
 from tfppo.text.models.adapters import has_adapters
-from tfppo.text.models.language_model import LanguageModel
 from tfppo.text.models.lstm import LSTMLanguageModel
 
 FORMS = "give model=(causal_lm, tokenizer), model=(causal_lm, preprocessor), or a CausalLM that has a preprocessor"
@@ -38,33 +36,6 @@ def given_model(model: object, dtype: str) -> tuple[keras.Model, keras_hub.model
         )
     _check_precision(keras_model, dtype)
     return keras_model, tokenizer
-
-
-def check_tokenizer(tokenizer: keras_hub.models.Tokenizer, model: LanguageModel) -> None:
-    """Checks that a tokenizer returns the plain tokens of a text, and that the model has an embedding for every token.
-
-    The model may have more embeddings than the tokenizer has tokens. Some models round their vocabulary up.
-
-    Args:
-      tokenizer: A KerasHub tokenizer.
-      model: Its language model.
-
-    Raises:
-      UsageError: If the tokenizer pads, appends an end token, returns no numbers, or has a token that is too large.
-    """
-    if tokenizer.compute_dtype == "string":
-        raise UsageError("the tokenizer returns strings; it must return numbers: make it with dtype='int32'")
-    for name in ("sequence_length", "add_eos"):  # a response would follow the padding or the end token
-        if value := getattr(tokenizer, name, None):
-            raise UsageError(
-                f"the tokenizer has {name} {value}; it must return only the tokens of a text: make it without {name}"
-            )
-    needed = 1 + max(token_ids(tokenizer), default=0)
-    if needed > model.vocabulary_size:
-        raise UsageError(
-            f"the tokenizer has {needed} tokens, but the model has embeddings for only {model.vocabulary_size}; the "
-            "model must have at least as many: give the tokenizer with which the model was trained"
-        )
 
 
 def _parts(model: object) -> tuple[keras.Model, keras_hub.models.Tokenizer]:

@@ -12,7 +12,7 @@ import keras
 import keras_hub
 import numpy as np
 
-from tfppo.errors import UsageError, one_line
+from tfppo.errors import UsageError, kind_and_text, one_line
 from tfppo.settings import with_settings
 from tfppo.text.config import TextConfig, TextRunConfig
 from tfppo.text.models.adapters import adapter_variables, add_adapters, base_copy, merged_copy
@@ -91,6 +91,31 @@ def assign_parts(policy: TextPolicy, weights: Mapping[str, list[np.ndarray]]) ->
     for name, arrays in weights.items():
         for variable, array in zip(parts[name], arrays, strict=True):
             variable.assign(array)
+
+
+def keep_start(folder: Path, start: Start) -> str | None:
+    """Writes the start of a new run into its folder as `write_start` does.
+
+    Args:
+      folder: Folder of the run.
+      start: The start of the run.
+
+    Returns:
+      None, or a line that says why the folder cannot keep it. A model of the user's own class may fail in any way.
+
+    Raises:
+      OSError: If the files cannot be written.
+    """
+    try:
+        write_start(folder, start)
+    except OSError:
+        raise
+    except Exception as error:
+        return (
+            f"the run's folder cannot keep the language model ({kind_and_text(error)}): to resume or evaluate the run, "
+            "give the model again, as in tfppo.resume(folder, model=(model, tokenizer))"
+        )
+    return None
 
 
 def write_start(folder: Path, start: Start) -> None:
