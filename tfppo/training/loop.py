@@ -170,6 +170,8 @@ def writing(folder: Path | None) -> Iterator[None]:
     """Turns a failure to write to a run's folder during the `with` block into a `UsageError` of one line."""
     try:
         yield
+    except tf.errors.InvalidArgumentError:  # a program got wrong numbers, for example an index that is too large
+        raise
     except (OSError, tf.errors.OpError) as error:
         raise UsageError(
             f"cannot write to {folder} ({why_not_written(error)}): check that the folder exists and that its disk has "
