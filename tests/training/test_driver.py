@@ -13,6 +13,7 @@ from tfppo.control.recipes import make_control_config
 from tfppo.execution.replicas import Replicas
 from tfppo.training import driver, phase_timer, run_folder
 from tfppo.training.config import RunConfig
+from tfppo.training.loop import writing
 
 
 @pytest.fixture
@@ -100,3 +101,8 @@ def test_what_was_learnt_can_be_used_on_another_machine():
     used = driver.for_inference(config).run
     assert (used.device, used.distribute, used.seed) == ("auto", "none", 7)
     assert config.run.device == "gpu"
+
+
+def test_wrong_numbers_in_a_program_are_not_taken_for_a_full_disk(tmp_path):
+    with pytest.raises(tf.errors.InvalidArgumentError), writing(tmp_path):
+        tf.gather(tf.zeros([2]), 5)

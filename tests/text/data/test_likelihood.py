@@ -59,20 +59,21 @@ def rows_of(dataset):
         token_ids, mask, targets = (x.numpy() for x in (inputs["token_ids"], inputs["padding_mask"], targets))
         assert token_ids.shape == mask.shape == targets.shape
         assert token_ids.dtype == mask.dtype == targets.dtype == np.int32
-        np.testing.assert_array_equal(token_ids[:, 1:], targets[:, :-1])  # the next tokens
-        np.testing.assert_array_equal(mask, token_ids != 0)
-        lengths = (targets != 0).sum(axis=1)
+        is_token = targets != likelihood.IGNORED
+        lengths = is_token.sum(axis=1)
         assert token_ids.shape[1] == lengths.max()  # no batch is wider than its longest sentence
-        assert not targets[np.arange(targets.shape[1]) >= lengths[:, None]].any()  # padding is on the right
+        np.testing.assert_array_equal(is_token, np.arange(targets.shape[1]) < lengths[:, None])  # padding on the right
+        np.testing.assert_array_equal(mask, np.arange(targets.shape[1]) <= lengths[:, None])  # the last token, too
+        np.testing.assert_array_equal(token_ids[:, 1:], np.where(is_token, targets, 0)[:, :-1])  # the next tokens
         rows += [(ids[0], *target[:n]) for ids, target, n in zip(token_ids, targets, lengths, strict=True)]
     return rows
 
 
 def some_rows(count=101):
-    """Makes different sentences of all lengths."""
+    """Makes different sentences of all lengths. They have a 0, which is a token like any other."""
     rng = np.random.default_rng(4)
     lengths = [2, 15, 16, 17, 63, 64, 65, 90, *rng.integers(2, 90, count - 8)]
-    return [np.array([*rng.integers(1, 500, length - 1), 1000 + n], np.int32) for n, length in enumerate(lengths)]
+    return [np.array([*0, *rng.integers(0, 500, length - 2), 1000 + n], np.int32) for n, length in enumerate(lengths)]
 
 
 def test_a_sentence_is_its_control_token_its_text_and_an_end(tokenizer):
@@ -106,7 +107,7 @@ def test_every_sentence_is_in_exactly_one_batch(seed, batch_size):
 
 def test_sentences_of_about_one_length_share_a_batch():
     for _, targets in likelihood.make_dataset(some_rows(), 8, 5):
-        lengths = (targets.numpy() != 0).sum(axis=1) + 1
+        lengths = (targets.numpy() != likelihood.IGNORED).sum(axis=1) + 1
         assert len(set(np.searchsorted(likelihood.LENGTHS, lengths, side="right"))) == 1
 
 

@@ -90,9 +90,10 @@ def may_be_tied(folder: Path) -> bool:
 def causal_lm_of(backbone: keras_hub.models.Backbone) -> keras_hub.models.CausalLM:
     """Makes the CausalLM of a backbone, without a preprocessor."""
 
-    def kinds(kind: Any) -> Iterator[Any]:
+    def kinds(kind: type[keras_hub.models.CausalLM]) -> Iterator[type[keras_hub.models.CausalLM]]:
         for part in kind.__subclasses__():
-            yield from (part, *kinds(part))
+            yield part
+            yield from kinds(part)
 
     kind = next(kind for kind in kinds(keras_hub.models.CausalLM) if kind.backbone_cls is type(backbone))
     return kind(backbone=backbone, preprocessor=None)
