@@ -51,7 +51,7 @@ MAY_PRINT = [
     "control.trainer",
     "control.video",
     "text.trainer",
-    "text.data.rollout_file",
+    "text.rollouts.rollout_file",
     "text.pretrain",
     "text.rewards.reward_model",
     "text.data.rebuild",

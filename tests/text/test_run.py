@@ -24,7 +24,7 @@ from tfppo.reporting.metrics import METRICS
 from tfppo.text import run
 from tfppo.text import trainer as text_trainer
 from tfppo.text.config import TextRunConfig, make_text_config
-from tfppo.text.data.rollout_file import read_rollouts
+from tfppo.text.rollouts.rollout_file import read_rollouts
 from tfppo.text.tasks import get_task
 from tfppo.text.tasks.length import length_reward
 from tfppo.text.trainer import TEXT, TextTrainer
@@ -119,24 +119,25 @@ def test_the_reward_that_selects_the_best_checkpoint_has_the_penalty_for_a_missi
     trainer = TextTrainer(tiny(tmp_path, preset, missing_end_penalty=2.0, kl_in=kl_in))
     metrics = {"schedule/kl_coeff": 0.1, "text/kl": 5.0, "text/scaled_score_mean": 4.0, "text/score_mean": 99.0}
     metrics |= {"text/eos_fraction": 0.75, "text/response_tokens_mean": 3.0}
-    row = trainer._text_metrics(Iteration(0, metrics, 1.0))
+    row = trainer._text_metrics(Iteration(0, metrics, 1.0, None))
     assert row[trainer.display.best] == pytest.approx(4.0 - 2.0 * 0.25 - 0.1 * 5.0)
 
 
 def test_the_reward_gets_the_prompts_of_the_task_and_long_ones_are_left_out(preset, tmp_path, capsys):
     prompts = ["A plot", "long " * 20, "A <|movie|> film", "It", "very long " * 20, "This  is", "Who", "The", "See"]
+    splits = {"train": prompts, "validation": [], "test": prompts[:1]}
     asked = []
 
     def reward(responses, prompts):
         asked.append(prompts)
         return [float(len(response)) for response in responses]
 
-    task = dataclasses.replace(get_task("length"), prompts=lambda split: prompts, make_reward=lambda: reward)
+    task = dataclasses.replace(get_task("length"), prompts=lambda split: splits[split], make_reward=lambda: reward)
     trainer = TextTrainer(tiny(tmp_path, preset, iterations=1, batch_size=4), task=task)
     list(trainer.iterations())
     assert capsys.readouterr().out.startswith("2 of 9 training prompts have more than 12 tokens and are left out\n")
     assert len(asked) == 5
-    for (batch, lengths, _), texts in zip(prompt_dataset(*trainer.prompts, 4, 2).take(4), asked, strict=False):
+    for (batch, lengths, _), texts in zip(prompt_dataset(*trainer.prompts[:2], 4, 2).take(4), asked, strict=False):
         assert set(texts) <= set(prompts)
         ids, expected = trainer.codec.encode(texts)
         np.testing.assert_array_equal(lengths, expected)
@@ -247,6 +248,7 @@ def test_a_score_that_stays_at_target_score_ends_the_run_also_after_a_resume(pre
 
 def test_a_rollout_is_not_kept_until_the_next_one(preset, tmp_path, monkeypatch):
     metrics = {"schedule/kl_coeff": 0.1, "text/response_tokens_mean": 5.0, "text/score_mean": 1.0, "text/kl": 0.0}
+    metrics |= {"text/scaled_score_mean": 1.0, "text/eos_fraction": 1.0}
     kept = []
 
     def made():
@@ -320,10 +322,12 @@ def test_a_run_that_its_reward_stops_resumes_to_the_same_end(preset, finished, t
     with pytest.raises(error) as caught:
         run.train_text(tiny(tmp_path / "cut", preset, eval_prompts=0, checkpoint_interval=9), task=task)
     cut = tmp_path / "cut" / "length-seed1"
-    told = "stopping raised SystemExit: 3" if error is UsageError else f"resume with: tfppo resume {cut}"
+    told = (
+        "stopping raised SystemExit: 3" if error is UsageError else f"resume with: tfppo.resume({str(cut)!r}, task=...)"
+    )
     assert told in str(caught.value)
     assert [int(path.name) for path in (cut / run_folder.CHECKPOINTS).glob("0*")] == ([saved] if saved else [])
-    driver.resume(TEXT, cut)
+    driver.resume(TEXT, cut, given={"task": get_task("length")})
     assert rows_of(cut) == rows_of(finished)
     for a, b in zip(weights_of(cut), weights_of(finished), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -333,7 +337,7 @@ def test_a_run_that_its_reward_stops_resumes_to_the_same_end(preset, finished, t
 def test_a_reward_that_interrupts_has_the_exit_code_of_ctrl_c(preset, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "stopping.py").write_text("def stops(prompts, responses): raise KeyboardInterrupt\n")
-    sizes = "--iterations 1 --batch-size 8 --minibatch-size 8 --name mine"
+    sizes = "--iterations 1 --batch-size 8 --minibatch-size 8 --eval-prompts 0 --name mine"
     assert main(["train", "text", "--preset", str(preset), "--reward", "stopping:stops", *sizes.split()]) == 130
     command = "tfppo resume runs/mine --reward stopping:stops"
     assert capsys.readouterr().err == f"tfppo: interrupted; resume with: {command}\n"
@@ -442,7 +446,11 @@ def test_what_is_wrong_is_one_line(arguments, said, preset, finished, tmp_path, 
         "def words(p, r): return list(r)\n"
     )
     names = {"RUN": str(finished), "PRESET": str(preset)}
-    few = ["--iterations", "2", "--batch-size", "8", "--minibatch-size", "8"] if "PRESET" in arguments else []
+    few = (
+        ["--iterations", "2", "--batch-size", "8", "--minibatch-size", "8", "--eval-prompts", "0"]
+        if "PRESET" in arguments
+        else []
+    )
     assert main([names.get(argument, argument) for argument in arguments + few]) == 2
     error = capsys.readouterr().err.strip().splitlines()
     assert len(error) == 1 and error[0].startswith("tfppo: ") and said in error[0]

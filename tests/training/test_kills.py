@@ -12,7 +12,7 @@ import time
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tfppo.text.data.rollout_file import read_rollouts
+from tfppo.text.rollouts.rollout_file import read_rollouts
 from tfppo.training import run_folder
 
 CONTROL = [

@@ -133,7 +133,8 @@ class Parts(NamedTuple):
 
     def sample_prompts(self) -> list[str]:
         """Returns the prompts of the tables of samples."""
-        return (self.task.checked_prompts("validation") or self.task.checked_prompts("train"))[:SAMPLES]
+        prompts = self.task.checked_prompts("validation")
+        return (prompts or (self.prompts.texts if self.prompts else []))[:SAMPLES]
 
 
 def load_parts(
@@ -212,6 +213,10 @@ class TrainingPrompts(NamedTuple):
     lengths: np.ndarray  # [N] int32
     texts: list[str]  # N, as the task gives them
     total: int
+
+
+NO_PROMPTS = TrainingPrompts(np.zeros([0, 0], np.int32), np.zeros([0], np.int32), [], 0)
+"""Those of a trainer that does not train."""
 
 
 def make_models(start: Start, config: TextRunConfig) -> tuple[TextPolicy, LanguageModel]:

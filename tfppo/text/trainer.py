@@ -17,9 +17,8 @@ from tfppo.reporting.console import progress_bar
 from tfppo.reporting.curves import plot_curve, plot_frontier
 from tfppo.reporting.tensorboard import TensorBoardWriter
 from tfppo.settings import with_settings
-from tfppo.text.assembly import TrainingPrompts, load_parts, make_models, notices
+from tfppo.text.assembly import NO_PROMPTS, load_parts, make_models, notices
 from tfppo.text.config import TextRunConfig
-from tfppo.text.data.rollout_file import RolloutFile
 from tfppo.text.evaluate import Responder, compare, describe, held_out_prompts
 from tfppo.text.export import export_preset
 from tfppo.text.models.initial import keep_start
@@ -28,6 +27,7 @@ from tfppo.text.rewards.callables import Reward
 from tfppo.text.rewards.first_scores import describe_first_scores
 from tfppo.text.rollouts.batch import to_batch
 from tfppo.text.rollouts.rollout import TextCollector, TextRollout
+from tfppo.text.rollouts.rollout_file import RolloutFile
 from tfppo.text.rollouts.scoring import TextScorer
 from tfppo.text.samples import SampleTable
 from tfppo.text.stop_rules import KL, SCORE, make_stop_rules
@@ -83,12 +83,12 @@ class TextTrainer:
                 parts = load_parts(with_settings(config, modes), task, reward, model, folder, trains, scores)
                 self.policy, self.reference = make_models(parts.start, config)  # last: adapters change a given model
             self.config, self.task, self.codec, self.reward = parts.config, parts.task, parts.codec, parts.reward
-            self.encode, self.start, self.prompts = parts.encode, parts.start, parts.prompts
+            self.encode, self.start, self.prompts = parts.encode, parts.start, parts.prompts or NO_PROMPTS
             self._sample_prompts = parts.sample_prompts
             self._is_given = model is not None
             stop_condition = self.codec.stop_condition(text)
             clip = text.score_clip if text.normalize_scores else None
-            self.scorer = TextScorer(self.codec, self.reward, self.prompts.texts if self.prompts else [], clip)
+            self.scorer = TextScorer(self.codec, self.reward, self.prompts.texts, clip)
             self.learner = PPOLearner(
                 self.policy,
                 ppo,
@@ -222,7 +222,7 @@ class TextTrainer:
             rows = record(0)
             self.task.checked_measure(*([row[key] for row in rows] for key in ("prompt", "reference")))
         with writing(folder):
-            texts = self._to_train_on().texts
+            texts = self.prompts.texts
             kept = RolloutFile(folder, text, self.codec, texts) if text.save_rollouts else None
         for iteration, row in self._iterations(folder, kept):
             done = iteration + 1
@@ -258,11 +258,11 @@ class TextTrainer:
         """Trains as `iterations` describes, and keeps the responses in a file of the run's folder."""
         began = time.perf_counter()
         text = self.config.text
-        for line in notices(self._to_train_on(), text):
+        for line in notices(self.prompts, text):
             print(line, flush=True)
         if self.iteration == 0 and text.normalize_scores:
             self._fit_scale()
-        source = prompt_dataset(*self._to_train_on()[:2], text.batch_size, self.config.run.seed)
+        source = prompt_dataset(*self.prompts[:2], text.batch_size, self.config.run.seed)
         for iteration in train_iterations(self.collector, self.learner, self.num_iterations, self.device, source):
             self.compile_seconds = self.compile_seconds or time.perf_counter() - began
             for rule in self.stop_rules.values():
@@ -278,8 +278,7 @@ class TextTrainer:
     def write_parts(self, folder: Path) -> None:
         """Keeps the models that the run starts with in the folder of a new run, if no other folder holds them."""
         if self._is_given or self.config.text.init_from is not None:
-            problem = keep_start(folder, self.start)
-            for line in filter(None, (self.start.note, problem)):
+            for line in filter(None, (self.start.note, keep_start(folder, self.start))):
                 print(line)
 
     def save_extra(self, folder: Path) -> None:
@@ -354,10 +353,6 @@ class TextTrainer:
     def close(self) -> None:
         """Does nothing: a text run has no environments to close."""
 
-    def _to_train_on(self) -> TrainingPrompts:
-        assert self.prompts is not None, "this trainer was made with trains=False"
-        return self.prompts
-
     def _text_metrics(self, iteration: Iteration) -> dict[str, float]:
         metrics = iteration.metrics
         coefficient = metrics["schedule/kl_coeff"]
@@ -371,7 +366,7 @@ class TextTrainer:
 
     def _fit_scale(self) -> None:
         """Fits the normalization of scores on responses of the reference policy, and prints what the scores are."""
-        source = prompt_dataset(*self._to_train_on()[:2], self.config.text.batch_size, self.config.run.seed + 1)
+        source = prompt_dataset(*self.prompts[:2], self.config.text.batch_size, self.config.run.seed + 1)
         scores = self.scale_collector.first_scores(source)
         self.scorer.fit_scale(scores)
         print(describe_first_scores(scores), flush=True)

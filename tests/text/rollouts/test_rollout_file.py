@@ -9,8 +9,8 @@ import pytest
 from support.refusal import refusal
 
 from tfppo.text.config import TextConfig
-from tfppo.text.data import rollout_file
-from tfppo.text.data.rollout_file import END_MARK, RolloutFile, read_rollouts
+from tfppo.text.rollouts import rollout_file
+from tfppo.text.rollouts.rollout_file import END_MARK, RolloutFile, read_rollouts
 from tfppo.training.run_folder import ROLLOUTS
 
 PROMPTS = ["one", "two", "three"]

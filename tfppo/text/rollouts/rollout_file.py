@@ -11,15 +11,13 @@ import math
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tfppo.errors import UsageError, one_line
 from tfppo.text.config import TextConfig
+from tfppo.text.data.codec import PromptCodec
+from tfppo.text.rollouts.rollout import TextRollout
 from tfppo.training.run_folder import ROLLOUTS
-
-if TYPE_CHECKING:
-    from tfppo.text.data.codec import PromptCodec
-    from tfppo.text.rollouts.rollout import TextRollout
 
 MEGABYTE = 10**6
 END_MARK = gzip.compress(b"", mtime=0)  # a member without content, the last one of a file that has reached its limit
@@ -39,7 +37,7 @@ class RolloutFile:
       prompts: The training prompts, to which `prompt_indices` of a rollout refers.
     """
 
-    def __init__(self, folder: Path, text: TextConfig, codec: "PromptCodec", prompts: Sequence[str]):
+    def __init__(self, folder: Path, text: TextConfig, codec: PromptCodec, prompts: Sequence[str]):
         self._path = folder / ROLLOUTS
         self._text = text
         self._codec = codec
@@ -47,7 +45,7 @@ class RolloutFile:
         self._path.parent.mkdir(exist_ok=True)
         self._is_full = self._path.exists() and _tail(self._path, len(END_MARK)) == END_MARK
 
-    def append(self, iteration: int, rollout: "TextRollout") -> None:
+    def append(self, iteration: int, rollout: TextRollout) -> None:
         """Appends the responses of an iteration, unless the file is full or becomes too large with them.
 
         Args:
@@ -68,7 +66,7 @@ class RolloutFile:
                 flush=True,
             )
 
-    def _rows(self, iteration: int, rollout: "TextRollout") -> Iterator[dict[str, Any]]:
+    def _rows(self, iteration: int, rollout: TextRollout) -> Iterator[dict[str, Any]]:
         """Yields the values of each response, as `read_rollouts` describes them."""
         texts = self._codec.decode_masked(rollout.responses.numpy(), rollout.mask.numpy())
         columns = (rollout.prompt_indices, rollout.raw_scores, rollout.scores, rollout.ended)
