@@ -113,6 +113,14 @@ def test_a_model_beside_itself_gains_nothing_and_one_with_other_weights_has_a_kl
     assert moved["perplexity"]["policy"] != moved["perplexity"]["reference"]
 
 
+@pytest.mark.parametrize("count", [1, 8, 200, 12345])
+def test_the_table_of_an_evaluation_is_aligned(count):
+    numbers = {"prompts": count, "score": {"reference": {"mean": -1.5}, "policy": {"mean": 2}}, "gain": 1, "kl": 2}
+    head, row, *_ = evaluate.describe(numbers | {"weights": "00ff"}).splitlines()
+    assert head.startswith(f"{count} held-out prompt") and ("prompts" in head) == (count > 1)
+    assert len(head) == len(row) and head.index("reference") + len("reference") == row.index("-1.500") + len("-1.500")
+
+
 @pytest.mark.slow
 def test_the_shipped_language_model_knows_where_people_write(shipped):
     model, codec = shipped

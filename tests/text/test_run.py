@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import io
 import json
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -271,6 +272,17 @@ def test_what_is_wrong_is_one_line(arguments, said, preset, finished, tmp_path, 
     assert main([names.get(argument, argument) for argument in arguments + few]) == 2
     error = capsys.readouterr().err.strip().splitlines()
     assert len(error) == 1 and error[0].startswith("tfppo: ") and said in error[0]
+
+
+def test_a_run_says_what_it_trains(preset, tmp_path):
+    plain = text_trainer.TextTrainer(tiny(tmp_path, preset))
+    assert re.match(
+        r"task length \(respond in 8 words\), GPT2CausalLM of (\S+)M parameters \(\1M trained\)", plain.subject
+    )
+    config = tiny(tmp_path, preset, separate_critic=True, normalize_scores=False)
+    other = text_trainer.TextTrainer(config, reward=length_reward())
+    assert " with reward tfppo.text.tasks.length:" in other.subject and "M trained, with the critic)" in other.subject
+    assert [t.display.columns["text/score_mean"] for t in (plain, other)] == ["score (normalized)", "score"]
 
 
 def test_a_reward_given_in_python_is_found_again_or_refused(preset, tmp_path, monkeypatch):

@@ -190,14 +190,14 @@ class Checkpoints:
         for leftover in self._folder.glob(f"{HIDDEN}*"):
             shutil.rmtree(leftover, ignore_errors=True)
 
-    def _check(self, path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    def _check(self, path: Path, arrays: Mapping[str, object]) -> None:
         """Checks that a checkpoint has the names, shapes and dtypes of the state.
 
         Raises:
           UsageError: If they differ.
         """
-        there = {name: f"{tuple(x.shape)} of {x.dtype}" for name, x in arrays.items()}
-        here = {name: f"{tuple(x.shape)} of {x.numpy().dtype}" for name, x in self._variables.items()}
+        there = {name: _kind(x) for name, x in arrays.items()}
+        here = {name: _kind(x.numpy()) for name, x in self._variables.items()}
         names = [name for name in sorted({*there, *here}) if there.get(name) != here.get(name)]
         if not names:
             return
@@ -237,7 +237,7 @@ def read_progress(path: Path) -> Progress:
     return Progress(int(progress.iteration), None if progress.score is None else float(progress.score), sizes)
 
 
-def _read(path: Path) -> dict[str, np.ndarray]:
+def _read(path: Path) -> dict[str, object]:
     """Reads all arrays of a checkpoint.
 
     Args:
@@ -274,6 +274,12 @@ def _to_disk(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _kind(x: object) -> str:
+    """Returns the shape and the dtype of an array."""
+    array = np.asarray(x)
+    return f"{array.shape} of {array.dtype}"
 
 
 def _short(error: Exception) -> str:
