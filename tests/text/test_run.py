@@ -294,13 +294,13 @@ def test_a_reward_given_in_python_is_found_again_or_refused(preset, tmp_path, mo
 
 
 def test_an_error_in_a_model_is_no_error_of_a_file(preset, tmp_path, monkeypatch):
-    """Nothing is sampled or scored where errors of files are handled."""
+    """Nothing is sampled or scored where errors of files are handled, so even an error of this type is none of a file."""
 
     def respond(*_):
-        raise tf.errors.InvalidArgumentError(None, None, "indices[0] = 99 is not in [0, 20)")
+        raise tf.errors.NotFoundError(None, None, "Resource localhost/table does not exist")
 
     monkeypatch.setattr(text_trainer.Responder, "respond", respond)
-    with pytest.raises(tf.errors.InvalidArgumentError, match="indices"):
+    with pytest.raises(tf.errors.NotFoundError, match="Resource"):
         run.train_text(tiny(tmp_path, preset, iterations=1))
 
 
