@@ -255,7 +255,8 @@ def test_resume_of_a_finished_run_works(finished, capsys):
     rows = (finished / "metrics.csv").read_bytes()
     assert cli.main(["resume", str(finished)]) == 0
     assert (finished / "metrics.csv").read_bytes() == rows
-    assert str(finished) in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert str(finished) in out and "the run is finished, so it is not trained further" in out
 
 
 @pytest.mark.parametrize(

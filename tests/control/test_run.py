@@ -14,6 +14,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
+from support.remedy import carry_out
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.summary.writer.record_writer import RecordWriter
 
@@ -359,7 +360,7 @@ def test_a_run_that_is_stopped_goes_on_to_the_same_end(whole, tmp_path, at, hand
     at(3, lambda: os.kill(os.getpid(), signal.SIGINT))
     folder = run.train(tiny(tmp_path, mode="graph", video_episodes=1), "cartpole")
     assert handlers() == ([], True)
-    assert f"tfppo resume {folder}" in capsys.readouterr().out
+    assert f"stopped after iteration 4 of {ITERATIONS}; resume with: tfppo resume {folder}" in capsys.readouterr().out
     assert [int(row["iteration"]) for row in read_rows(folder)] == [0, 1, 2, 3]
     assert checkpoints_of(folder) == [3, 4]
     assert not any((folder / name).exists() for name in ("evaluation.json", "curve.png", "video.gif"))
@@ -627,7 +628,7 @@ def test_a_full_disk_ends_a_run_in_one_line_and_its_checkpoint_stays(where, whol
 def test_a_run_whose_folder_is_lost_ends_in_one_line(tmp_path, at):
     folder = tmp_path / "cartpole-seed3"
     at(1, lambda: shutil.rmtree(folder))
-    with pytest.raises(UsageError, match="cannot write to .*No such file or directory"):
+    with pytest.raises(UsageError, match="cannot write to .*No such file or directory.*move the folder back"):
         run.train(tiny(tmp_path), "cartpole")
     assert not folder.exists()  # nothing is written into a folder that is not a run
 
@@ -657,6 +658,18 @@ def test_an_environment_that_interrupts_stops_the_run_like_ctrl_c(tmp_path, vect
     with pytest.raises(KeyboardInterrupt) as caught:
         run.train(tiny(tmp_path, iterations=1, env="Interrupting-v0", vectorization=vectorization))
     assert str(caught.value) == f"resume with: tfppo resume {tmp_path / 'Interrupting-v0-seed3'}"
+
+
+def test_a_run_whose_folder_was_moved_goes_on_when_it_is_moved_back(tmp_path, at, monkeypatch):
+    folder = tmp_path / "cartpole-seed3"
+    at(1, lambda: folder.rename(tmp_path / "elsewhere"))
+    with pytest.raises(UsageError) as caught:
+        run.train(tiny(tmp_path), "cartpole")
+    assert f"move the folder back, then resume with: tfppo resume {folder}" in str(caught.value)
+    monkeypatch.undo()
+    (tmp_path / "elsewhere").rename(folder)
+    carry_out(str(caught.value))
+    assert len(read_rows(folder)) == ITERATIONS
 
 
 def test_environments_are_closed_whatever_happens(tmp_path, at):

@@ -176,7 +176,7 @@ def test_where_one_worker_is_asked_to_stop_all_of_them_do(tmp_path):
     processes = start_workers([MORTAL, "SIGTERM", *command])
     printed = end(processes)
     assert [process.returncode for process in processes] == [0, 0], printed
-    assert f"stopped; resume with: tfppo resume {folder}" in printed[0][0]
+    assert f"; resume with: tfppo resume {folder}" in printed[0][0]
     assert (folder / run_folder.CHECKPOINTS / "000004").is_dir() and len(rows_of(folder)) == 4
 
 

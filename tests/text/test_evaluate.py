@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import tensorflow as tf
-from support.refusal import refusal
 
 from tfppo.ops.random import fold_in
 from tfppo.text import evaluate
@@ -145,8 +144,11 @@ def test_a_perplexity_that_no_float_can_hold_is_infinite(tiny, monkeypatch):
     assert "inf" in describe(result | {"weights": "a"})
 
 
-@pytest.mark.fault("The measure of a task raises an exception or returns no number", "A one-line error names the task.")
-def test_a_measure_that_fails_is_refused_in_one_line(tiny):
+@pytest.mark.fault(
+    "The measure of a task fails in the evaluation at the end",
+    "The other numbers are written. A line names what is missing.",
+)
+def test_an_evaluation_is_whole_whatever_the_measure_does(tiny):
     model, codec = tiny
     prompts = get_task("length").prompts("test")[:2]
 
@@ -155,12 +157,35 @@ def test_a_measure_that_fails_is_refused_in_one_line(tiny):
         raise SystemExit(3)
 
     for measure, words in [
-        (exits, "measure of task length raised SystemExit: 3: fix it"),
-        (lambda prompts, responses: None, "measure of task length returned None; it must return one number"),
+        (exits, "measure of task length raised SystemExit: 3: fix the task"),
+        (lambda prompts, responses: None, "measure of task length returned None (NoneType) for 2 responses"),
     ]:
         task = replace(get_task("length"), measure=measure)
         parts = {"reference": model, "codec": codec, "task": task, "reward": task.make_reward(), "text": TEXT}
-        assert refusal(lambda parts=parts: compare(prompts, 1, policy=model, **parts)).startswith(words)
+        result, _ = compare(prompts, 1, policy=model, **parts)
+        assert result["within_one_word"] == {"reference": None, "policy": None} and result["kl"] == 0.0
+        assert len(result["failed"]) == 1 and result["failed"][0].startswith(words)
+        assert f"not computed: {words}" in describe(result | {"weights": "a"})
+
+
+def test_scores_that_are_not_finite_are_left_out_of_an_evaluation(tiny):
+    model, codec = tiny
+    task, prompts = get_task("length"), get_task("length").prompts("test")[:3]
+    parts = {"reference": model, "codec": codec, "task": task, "text": TEXT}
+    result, _ = compare(prompts, 1, policy=model, reward=lambda p, r: [1.0, math.nan, 3.0], **parts)
+    assert result["score"]["policy"] == {"mean": 2.0, "std": 1.0} and result["gain"] == 0.0
+    assert result["failed"] == ["1 of 3 scores are not finite and are left out"]
+    result, _ = compare(prompts, 1, policy=model, reward=lambda p, r: [math.inf] * 3, **parts)
+    assert result["score"]["policy"] == {"mean": None, "std": None} and result["gain"] is None
+    assert "gain unknown" in describe(result | {"weights": "a"})
+
+
+@pytest.mark.parametrize("count", [1, 8, 200, 12345])
+def test_the_table_of_an_evaluation_is_aligned(count):
+    numbers = {"prompts": count, "score": {"reference": {"mean": -1.5}, "policy": {"mean": 2}}, "gain": 1, "kl": 2}
+    head, row, *_ = evaluate.describe(numbers | {"weights": "00ff"}).splitlines()
+    assert head.startswith(f"{count} held-out prompt") and ("prompts" in head) == (count > 1)
+    assert len(head) == len(row) and head.index("reference") + len("reference") == row.index("-1.500") + len("-1.500")
 
 
 @pytest.mark.slow

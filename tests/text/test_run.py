@@ -7,6 +7,7 @@ import functools
 import gzip
 import io
 import json
+import re
 import shutil
 import signal
 import weakref
@@ -462,6 +463,17 @@ def test_a_reward_given_by_name_is_kept_by_this_name(preset, tmp_path):
     assert trainer.config.text.reward == name and trainer.reward(["a"], [" a plot"]) == [1 / 3]
 
 
+def test_a_run_says_what_it_trains(preset, tmp_path):
+    plain = text_trainer.TextTrainer(tiny(tmp_path, preset))
+    assert re.match(
+        r"task length \(respond in 8 words\), GPT2CausalLM of (\S+)M parameters \(\1M trained\)", plain.subject
+    )
+    config = tiny(tmp_path, preset, separate_critic=True, normalize_scores=False)
+    other = text_trainer.TextTrainer(config, reward=length_reward())
+    assert " with reward tfppo.text.tasks.length:" in other.subject and "M trained, with the critic)" in other.subject
+    assert [t.display.columns["text/score_mean"] for t in (plain, other)] == ["score", "score"]
+
+
 def test_a_reward_given_in_python_is_found_again_or_refused(preset, tmp_path, monkeypatch):
     config = tiny(tmp_path, preset, iterations=1, eval_prompts=0)
     folder = run.train_text(config, reward=lambda prompts, responses: [0.0] * 8)
@@ -474,10 +486,10 @@ def test_an_error_in_a_model_is_no_error_of_a_file(preset, tmp_path, monkeypatch
     """Nothing is sampled or scored where errors of files are handled."""
 
     def respond(*_):
-        raise tf.errors.InvalidArgumentError(None, None, "indices[0] = 99 is not in [0, 20)")
+        raise tf.errors.NotFoundError(None, None, "Resource localhost/table does not exist")
 
     monkeypatch.setattr(text_trainer.Responder, "respond", respond)
-    with pytest.raises(tf.errors.InvalidArgumentError, match="indices"):
+    with pytest.raises(tf.errors.NotFoundError, match="Resource"):
         run.train_text(tiny(tmp_path, preset, iterations=1))
 
 

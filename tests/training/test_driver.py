@@ -68,7 +68,8 @@ def test_a_run_goes_on_from_its_latest_checkpoint_or_its_beginning(make_trainer,
     with driver.resume_run(other, tmp_path) as folder:
         assert folder == tmp_path and other.restored == [tmp_path / run_folder.CHECKPOINTS / "000005"]
         assert "in use" in told_by_lock(tmp_path)
-    assert int(other.state["iteration"].numpy()) == 5 and capsys.readouterr().out == ""
+    assert int(other.state["iteration"].numpy()) == 5
+    assert capsys.readouterr().out == "resumed from checkpoint 000005\n"
 
 
 def test_a_process_that_trains_along_touches_no_folder(make_trainer, tmp_path):

@@ -187,7 +187,7 @@ def _unrecognized(tokens: Sequence[str], reached: type[Command] | Group) -> str:
     text = f"unrecognized arguments: {', '.join(tokens)}"
     if isinstance(reached, Group):
         return f"{text}; the commands are {', '.join(reached.commands)}"
-    options = [_option(name) for name, hint in _fields(reached).items() if not _is_positional(hint)]
+    options = _options(reached)
     similar = [name for token in tokens if token.startswith("--") for name in _similar(token, options)]
     return f"{text}; perhaps you meant {' or '.join(dict.fromkeys(similar))}" if similar else text
 
@@ -199,6 +199,11 @@ def _fields(command: type) -> dict[str, Any]:
         nested = dataclasses.is_dataclass(hint) and isinstance(hint, type)
         fields |= _fields(hint) if nested else {name: hint}
     return fields
+
+
+def _options(command: type) -> list[str]:
+    """Returns the options of a command, which are its fields without the positional arguments."""
+    return [_option(name) for name, hint in _fields(command).items() if not _is_positional(hint)]
 
 
 def _option(name: str) -> str:

@@ -290,7 +290,7 @@ class ControlTrainer:
     def farewell(self, folder: Path) -> str:
         """Returns a line that names the results of a finished run and the command that shows them."""
         return (
-            f"{folder} holds {run_folder.CURVE}, {run_folder.METRICS} and the other results; view them with: "
+            f"{folder} holds {run_folder.CURVE}, {run_folder.METRICS} and the other results; view the metrics with: "
             f"tensorboard --logdir {run_folder.quoted(folder.parent)}"
         )
 

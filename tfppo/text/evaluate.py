@@ -327,7 +327,8 @@ def describe(evaluation: dict[str, Any]) -> str:
     def number(value: float | None) -> str:
         return "-" if value is None else f"{value:.3f}"
 
-    lines = [f"{evaluation['prompts']} held-out prompts    reference    policy"]
+    count = evaluation["prompts"]
+    lines = [f"{f'{count} held-out prompt' + 's' * (count != 1):<22}{'reference':>12}{'policy':>10}"]
     for name, value in evaluation.items():
         if isinstance(value, dict) and "policy" in value:
             old, new = (v["mean"] if isinstance(v, dict) else v for v in (value["reference"], value["policy"]))

@@ -32,9 +32,10 @@ def export_preset(folder: Path, model: keras.Model, codec: PromptCodec, temperat
     tokenizer = codec.tokenizer
     with replacing(folder, TOKENIZER_FILE, 4 * model.count_params()) as new:
         save_preset(new, model, tokenizer, "float32")
-    load = "tfppo.load_preset" if (folder / LSTM_FILE).exists() else "keras_hub.models.CausalLM.from_preset"
+    keras_hub_line = f'keras_hub.models.CausalLM.from_preset("{folder}", preprocessor=None)'
+    load = f'tfppo.load_preset("{folder}")' if (folder / LSTM_FILE).exists() else keras_hub_line
     notes = [f"with other tools, start prompts with {tokenizer.id_to_token(token)}" for token in codec.before]
     notes += [f"it was tuned at temperature {temperature}"] if temperature != 1.0 else []
-    return f'{folder} holds a preset; load it with {load}("{folder}"), or tune it further with: ' + "; ".join(
+    return f"{folder} holds a preset; load it with {load}, or tune it further with: " + "; ".join(
         [f"tfppo train text --preset {quoted(folder)}", *notes]
     )

@@ -129,9 +129,11 @@ class TextTrainer:
         """One line that describes the task, the model and the batch size."""
         model = self.policy.model.model
         trained = sum(variable.shape.num_elements() for variable in self.policy.trainable_variables)
+        reward = "" if self.config.text.reward is None else f" with reward {self.config.text.reward}"
+        critic = "" if self.policy.critic is None else ", with the critic"
         return (
-            f"task {self.task.name} ({self.task.description}), {type(model).__name__} of "
-            f"{model.count_params() / 1e6:.1f}M parameters ({trained / 1e6:.2f}M trained), "
+            f"task {self.task.name} ({self.task.description}){reward}, {type(model).__name__} of "
+            f"{model.count_params() / 1e6:.2f}M parameters ({trained / 1e6:.2f}M trained{critic}), "
             f"{self.config.text.batch_size} responses per iteration"
         )
 
@@ -335,7 +337,7 @@ class TextTrainer:
         """Lists the files of a finished run and the commands that use them."""
         return (
             f"{folder} holds {run_folder.SAMPLES}, {run_folder.CURVE}, {run_folder.METRICS} and the other results; "
-            f"view them with: tensorboard --logdir {run_folder.quoted(folder.parent)}\n"
+            f"view the metrics and samples with: tensorboard --logdir {run_folder.quoted(folder.parent)}\n"
             f"generate responses with: tfppo generate {run_folder.quoted(folder)} --prompt 'This film'"
         )
 

@@ -227,8 +227,8 @@ class Checkpoints:
         Raises:
           UsageError: If they differ.
         """
-        there = {name: f"{tuple(x.shape)} of {x.dtype}" for name, x in arrays.items()}
-        here = {name: f"{tuple(x.shape)} of {x.numpy().dtype}" for name, x in self._variables.items()}
+        there = {name: _kind(x) for name, x in arrays.items()}
+        here = {name: _kind(x.numpy()) for name, x in self._variables.items()}
         names = [name for name in sorted({*there, *here}) if there.get(name) != here.get(name)]
         if not names:
             return
@@ -305,6 +305,12 @@ def _to_disk(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _kind(x: object) -> str:
+    """Returns the shape and the dtype of an array."""
+    array = np.asarray(x)
+    return f"{array.shape} of {array.dtype}"
 
 
 def _short(error: Exception) -> str:

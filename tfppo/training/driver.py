@@ -235,6 +235,7 @@ def resume_run(trainer: Trainer, folder: Path) -> Iterator[Path | None]:
         if checkpoint is None:
             print("there is no checkpoint yet: the run starts from the beginning")
         else:
+            print(f"resumed from checkpoint {checkpoint.name}")
             trainer.restore_extra(checkpoint)
         yield folder
 
@@ -257,7 +258,10 @@ def _run(trainer: Trainer, folder: Path | None, timer: PhaseTimer) -> Path | Non
         if folder and is_finished:
             _finish(trainer, folder, timer)
         elif folder:
-            print(f"stopped; resume with: {run_folder.resume_command(folder)}")
+            print(
+                f"stopped after iteration {trainer.iteration} of {trainer.num_iterations}; resume with: "
+                f"{run_folder.resume_command(folder)}"
+            )
     return folder
 
 
@@ -282,6 +286,8 @@ def _training(trainer: Trainer, folder: Path | None) -> Iterator[None]:
 def _train(trainer: Trainer, folder: Path | None) -> bool:
     """Runs the training loop with all writers. Returns True if the run is finished."""
     if trainer.iteration == trainer.num_iterations or trainer.stop_reason is not None:  # resumed a finished run
+        if folder is not None:
+            print("the run is finished, so it is not trained further")
         return True
     if folder is None:
         return write_iterations(trainer, trainer.iterations())
