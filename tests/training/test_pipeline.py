@@ -78,7 +78,7 @@ def test_prefetching_is_switched_off():
 class PromptedCollector(Collector):
     """Takes prompts and returns them as values."""
 
-    def _collect(self, iteration, prompts, lengths):
+    def _collect(self, iteration, prompts, lengths, *indices):
         element = super()._collect(iteration)
         return element._replace(values=prompts), lengths
 
