@@ -15,12 +15,11 @@ import re
 import shlex
 import sys
 from pathlib import Path
-from typing import NamedTuple
 from urllib.parse import unquote
 
 import gymnasium
 import pytest
-from support.pages import PARSER, anchors_of
+from support.pages import PARSER, anchors_of, blocks
 
 from tfppo import PPO, ControlTrainer, PPOLearner, TextTrainer, cli
 from tfppo.cli import command_line
@@ -45,24 +44,6 @@ SLOW = (
     "networks.md",
     "sketch.md",
 )
-
-
-class Block(NamedTuple):
-    language: str
-    code: str
-    line: int  # of its first line in the page, from 0
-    marker: str  # what the comment above it says; empty: there is none
-
-
-def blocks(page):
-    """The fenced blocks of a page."""
-    found, marker = [], ""
-    for token in PARSER.parse(page.read_text()):
-        if token.type == "fence":
-            found.append(Block(token.info.strip(), token.content, token.map[0] + 1, marker))
-        comment = re.fullmatch(r"\s*<!-- test: (.*?) -->\s*", token.content if token.type == "html_block" else "")
-        marker = comment[1] if comment else ""
-    return found
 
 
 def of_pages(pages, languages):

@@ -1,13 +1,17 @@
 """The examples run as they are. tests/test_documentation.py runs the Python in README.md and in docs/."""
 
+import importlib
 import json
 import runpy
+import sys
 from pathlib import Path
 
 import gymnasium
 import pytest
 import tensorflow as tf
+from support.pages import blocks
 
+from tfppo.cli import main as command
 from tfppo.control.envs.environment import IN_GRAPH_ENVIRONMENTS, registered_id
 
 ROOT = Path(__file__).parent.parent
@@ -40,6 +44,43 @@ def test_the_text_example_runs(preset, tmp_path, capsys):
     last = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert last["iteration"] == 2 and set(last) >= {"prompt", "reference", "policy"}
     assert (tmp_path / "questions" / "evaluation.json").exists()
+
+
+SMALL = [f"--{name.replace('_', '-')}={value}" for name, value in TINY.items()]
+
+
+def use_to_its_end(folder, options, again):
+    """Resumes, evaluates, samples from and exports a run, and starts a second run from the export."""
+    assert command(["resume", str(folder), *options]) == 0
+    assert command(["evaluate", str(folder), *options, "--prompts", "2"]) == 0
+    assert command(["generate", str(folder), "--prompt", "It"]) == 0
+    assert command(["export", str(folder)]) == 0
+    runs = ["--runs-dir", str(folder.parent), "--name", "second", "--preset", str(folder / "export")]
+    assert command(["train", "text", *again, *SMALL, *runs]) == 0
+    assert (folder.parent / "second" / "evaluation.json").exists()
+
+
+@pytest.mark.slow
+def test_a_run_of_the_text_example_is_of_use_afterwards(preset, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT / "examples")
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    importlib.import_module("text_reward").main(**TINY, preset=preset, runs_dir=tmp_path)
+    options = ["--reward", "text_reward:asks"]
+    use_to_its_end(tmp_path / "questions", options, [*options, "--task", "sentiment"])
+
+
+@pytest.mark.slow
+def test_a_run_of_the_guides_task_is_of_use_afterwards(preset, tmp_path, monkeypatch):
+    page = blocks(ROOT / "docs" / "guide" / "language-models.md")
+    (code,) = (block.code for block in page if block.marker == "file short_words.py")
+    (tmp_path / "short_words.py").write_text(code)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    options = ["--task", "short_words:task"]
+    runs = ["--runs-dir", str(tmp_path), "--name", "first", "--preset", str(preset)]
+    assert command(["train", "text", *options, *SMALL, *runs]) == 0
+    use_to_its_end(tmp_path / "first", options, options)
+    del sys.modules["short_words"]
 
 
 @pytest.mark.parametrize(

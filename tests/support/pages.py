@@ -4,6 +4,7 @@ import importlib
 import itertools
 import re
 from functools import reduce
+from typing import NamedTuple
 
 from markdown_it import MarkdownIt
 
@@ -38,3 +39,21 @@ def anchors_of(page):
             anchors.add(next(name for name in names if name not in anchors))
     written = re.findall(r"""(?:id|name)=["']([^"']+)|^\(([\w-]+)\)=$""", page.read_text(), re.MULTILINE)
     return anchors | {name for names in written for name in names if name}
+
+
+class Block(NamedTuple):
+    language: str
+    code: str
+    line: int  # of its first line in the page, from 0
+    marker: str  # what the comment above it says; empty: there is none
+
+
+def blocks(page):
+    """Returns the fenced blocks of a page."""
+    found, marker = [], ""
+    for token in PARSER.parse(page.read_text()):
+        if token.type == "fence":
+            found.append(Block(token.info.strip(), token.content, token.map[0] + 1, marker))
+        comment = re.fullmatch(r"\s*<!-- test: (.*?) -->\s*", token.content if token.type == "html_block" else "")
+        marker = comment[1] if comment else ""
+    return found
