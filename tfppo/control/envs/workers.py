@@ -13,7 +13,7 @@ from gymnasium.error import ClosedEnvironmentError
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 
 from tfppo.control.envs.episode_replay import Replayable
-from tfppo.errors import UsageError
+from tfppo.errors import UsageError, kind_and_text
 
 
 class WorkerVectorEnv(AsyncVectorEnv):
@@ -94,7 +94,26 @@ class WorkerVectorEnv(AsyncVectorEnv):
 def _make(env: str | EnvSpec) -> gymnasium.Env:
     if multiprocessing.parent_process() is not None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-    return Replayable(gymnasium.make(env))
+    return Replayable(_Answering(gymnasium.make(env)))
+
+
+class _Answering(gymnasium.Wrapper):
+    """Turns `sys.exit` in an environment into an exception.
+
+    It would end the process without an answer, and the parent would wait forever.
+    """
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        try:
+            return self.env.reset(seed=seed, options=options)
+        except SystemExit as error:
+            raise RuntimeError(kind_and_text(error)) from error
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        try:
+            return self.env.step(action)
+        except SystemExit as error:
+            raise RuntimeError(kind_and_text(error)) from error
 
 
 @contextmanager
