@@ -86,7 +86,8 @@ class TextTrainer:
                 if model is None:
                     keras_model, tokenizer = load_preset(text.preset or default_preset(), text.dtype)
                 else:
-                    keras_model, tokenizer = given_model(model, text.dtype)
+                    copies = 1 if text.lora_rank else self.replicas.count  # adapters are made for each replica
+                    keras_model, tokenizer = given_model(model, text.dtype, copies)
                     self.config = with_settings(self.config, {"dtype": keras_model.dtype_policy.name})
                 language_model = as_language_model(keras_model)
             check_tokenizer(tokenizer, language_model)
