@@ -139,6 +139,14 @@ def test_weights_that_lose_small_updates_are_refused(gpt2, llama, tokenizer):
     assert "the given LSTM has the dtype policy mixed" in refusal(given_model, (lstm, tokenizer), "float32")
 
 
+# ----- Replicas
+
+
+@pytest.mark.fault("A given language model is to be trained by several replicas", "A one-line error says what to set.")
+def test_replicas_need_copies_of_the_weights(gpt2, tokenizer):
+    assert "2 replicas train them" in refusal(given_model, (gpt2(), tokenizer), "float32", 2)
+
+
 # ----- Adapters
 
 

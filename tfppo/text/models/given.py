@@ -13,13 +13,14 @@ PRECISIONS = ("float32", "mixed_bfloat16")
 DEFAULT_PRECISION = TextConfig().dtype
 
 
-def given_model(model: object, dtype: str) -> tuple[keras.Model, keras_hub.models.Tokenizer]:
+def given_model(model: object, dtype: str, replicas: int = 1) -> tuple[keras.Model, keras_hub.models.Tokenizer]:
     """Checks a language model that the user gives, and finds its tokenizer.
 
     Args:
       model: A pair of a language model (a KerasHub CausalLM or an `LSTMLanguageModel`) and a KerasHub tokenizer or
         preprocessor, or a CausalLM alone that has a preprocessor.
       dtype: The setting `dtype`. It must be the dtype policy of the model, or the default of the setting.
+      replicas: Number of replicas that train the weights of the model.
 
     Returns:
       The model and its tokenizer.
@@ -35,6 +36,11 @@ def given_model(model: object, dtype: str) -> tuple[keras.Model, keras_hub.model
             "preset=folder and lora_rank"
         )
     _check_precision(keras_model, dtype)
+    if replicas > 1:  # its variables exist, but each replica needs a copy
+        raise UsageError(
+            f"the weights of a given model exist once, but {replicas} replicas train them; each replica needs a copy: "
+            "set distribute to none, set lora_rank, or save the model as a preset and give preset=folder"
+        )
     return keras_model, tokenizer
 
 
