@@ -145,7 +145,7 @@ def load_parts(
     folder: Path | None,
     trains: bool,
     scores: bool,
-    copies: int = 1,
+    replicas: int = 1,
 ) -> Parts:
     """Loads the parts of a text run, and checks that they fit together.
 
@@ -157,7 +157,7 @@ def load_parts(
       folder: As for `TextTrainer`.
       trains: As for `TextTrainer`.
       scores: As for `TextTrainer`.
-      copies: As for `given_model`.
+      replicas: As for `given_model`.
 
     Returns:
       The parts.
@@ -167,7 +167,7 @@ def load_parts(
     """
     text = config.text
     chosen = choose_task(config, task) if scores else unscored_task(config)
-    start = initial_model(text, folder, model, copies)
+    start = initial_model(text, folder, model, replicas)
     kept = _paths_of(text, folder, start, model is not None)
     if scores:
         kept |= (names := names_of(chosen, reward))

@@ -80,8 +80,8 @@ class TextTrainer:
         self.replicas.divide(text.batch_size, "batch_size")
         with tf.device(self.device):
             with self.replicas.scope():
-                copies = 1 if text.lora_rank else self.replicas.count  # adapters are made for each replica
-                parts = load_parts(with_settings(config, modes), task, reward, model, folder, trains, scores, copies)
+                replicas = 1 if text.lora_rank else self.replicas.count  # adapters are made for each replica
+                parts = load_parts(with_settings(config, modes), task, reward, model, folder, trains, scores, replicas)
                 self.policy, self.reference = make_models(parts.start, config)  # last: adapters change a given model
             self.config, self.task, self.codec, self.reward = parts.config, parts.task, parts.codec, parts.reward
             self.encode, self.start, self.prompts = parts.encode, parts.start, parts.prompts or NO_PROMPTS

@@ -48,7 +48,7 @@ def initial_model(
     text: TextConfig,
     folder: Path | None = None,
     given: object = None,
-    copies: int = 1,
+    replicas: int = 1,
 ) -> Start:
     """Loads the models that a text run starts with.
 
@@ -59,7 +59,7 @@ def initial_model(
       text: Settings of the run.
       folder: Folder of the run; None for a new run.
       given: A language model that is given in Python, see `given_model`. None: no model is given.
-      copies: As for `given_model`.
+      replicas: As for `given_model`.
 
     Returns:
       The start of the run.
@@ -71,7 +71,7 @@ def initial_model(
     if given is not None and text.init_from is not None and folder is None:
         raise UsageError(f"init_from is {text.init_from} and a model is given, but a run has one start: leave one out")
     if given is not None:
-        return Start(*given_model(given, text.dtype, copies))
+        return Start(*given_model(given, text.dtype, replicas))
     if folder is not None and ((folder / MODEL).is_dir() or text.preset == Path(MODEL)):
         model, tokenizer = load_preset(_kept_model(folder), text.dtype)
         reference = load_preset(folder / REFERENCE, text.dtype)[0] if (folder / REFERENCE).is_dir() else None
