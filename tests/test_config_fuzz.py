@@ -142,7 +142,7 @@ def settings_of(config_class):
 def test_all_configs_were_found():
     names = {config_class.__name__ for config_class in CONFIGS}
     assert names == {"PPOConfig", "ControlConfig", "RunConfig", "ControlRunConfig"} | {
-        *("PretrainConfig", "RewardModelConfig", "TextConfig", "TextRunConfig"),
+        *("PretrainConfig", "RewardModelConfig", "TextConfig", "TextParts", "TextRunConfig"),
     }
 
 

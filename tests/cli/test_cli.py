@@ -221,10 +221,10 @@ def test_evaluate_takes_a_seed(finished, monkeypatch, capsys):
     assert cli.main(["evaluate", str(finished), "--checkpoint", "best", "--env", "my.package:Env-v0"]) == 0
     none, two = {"video_episodes": 0}, {"video_episodes": 2}
     assert seen == [
-        (100, None, "latest", None, none),
-        (3, 5, "latest", None, none),
-        (100, None, "latest", None, two),
-        (100, None, "best", "my.package:Env-v0", none),
+        (100, None, "latest", {"env": None}, none),
+        (3, 5, "latest", {"env": None}, none),
+        (100, None, "latest", {"env": None}, two),
+        (100, None, "best", {"env": "my.package:Env-v0"}, none),
     ]
     out = capsys.readouterr().out
     assert "weights 00ff (SHA-256)" in out and "over 3 episodes" in out and "9.0 +- 0.5" in out and "7.0 +- 0.5" in out

@@ -509,7 +509,7 @@ MUTATIONS = (
         "sampling",
     ),
     Mutation(
-        "tfppo/text/rollouts/sampling.py",
+        "tfppo/text/data/stop_condition.py",
         "(index >= self.stop_after)",
         "(index > self.stop_after)",
         (SAMPLING + "test_a_response_is_cut_at_the_first_stop_token_from_an_index_on",),

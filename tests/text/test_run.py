@@ -287,7 +287,7 @@ def test_a_run_whose_reward_fails_keeps_its_checkpoint_and_resumes_to_the_same_e
     with (cut / run_folder.ROLLOUTS).open("ab") as file:
         file.write(gzip.compress(b'{"iteration": 2')[:-9])
     assert [row["iteration"] for row in read_rollouts(cut)] == [0] * 8 + [1] * 8
-    driver.resume(TEXT, cut)
+    driver.resume(TEXT, cut, given={"task": get_task("length")})
     assert not (cut / run_folder.EVALUATION).exists()
     assert rows_of(cut) == rows_of(whole)
     for a, b in zip(weights_of(cut), weights_of(whole), strict=True):

@@ -94,5 +94,5 @@ def test_text_is_updated_alike_however_it_is_compiled(preset):
         return TextTrainer(dataclasses.replace(config, ppo=dataclasses.replace(config.ppo, learning_rate=3e-3)))
 
     trainer = make(GRAPH)
-    (batch,) = prompt_dataset(*trainer.prompts, 8, 1).take(1)
+    (batch,) = prompt_dataset(*trainer.prompts[:2], 8, 1).take(1)
     assert_modes_agree(make, trainer.collector.collect(tf.constant(0, tf.int64), *batch))

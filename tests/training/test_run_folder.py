@@ -375,18 +375,18 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
     [(None, "runs/mine"), ("CartPole-v1", "runs/mine"), ("my worlds:W-v0", "runs/mine --env 'my worlds:W-v0'")],
 )
 def test_a_command_on_a_run_names_the_module_that_it_would_import(named, argument):
-    assert run_folder.confirmed(Path("runs/mine"), "env", named) == argument
+    assert run_folder.confirmed(Path("runs/mine"), {"env": named}) == argument
 
 
 @pytest.mark.parametrize("name", ["my run", "it's", "a;b", "$HOME", "plain"])
 def test_a_shell_reads_the_folder_in_a_command_as_one_word(name, tmp_path):
     folder = tmp_path / name
-    assert shlex.split(run_folder.confirmed(folder, "env", "my worlds:W-v0")) == [
+    assert shlex.split(run_folder.confirmed(folder, {"env": "my worlds:W-v0"})) == [
         str(folder),
         "--env",
         "my worlds:W-v0",
     ]
-    assert shlex.split(run_folder.confirmed(folder, "env", None)) == [str(folder)]
+    assert shlex.split(run_folder.confirmed(folder, {"env": None})) == [str(folder)]
     assert shlex.split(run_folder.resume_command(folder)) == ["tfppo", "resume", str(folder)]
     folder.mkdir()
     (folder / run_folder.CONFIG).write_text("control: {}\n")
@@ -401,6 +401,7 @@ def test_a_shell_reads_the_folder_in_a_command_as_one_word(name, tmp_path):
         ("control:\n  env: my worlds:W-v0\n", " --env 'my worlds:W-v0'"),
         ("text:\n  reward: null\n", ""),
         ("text:\n  reward: mine:exclaim\n", " --reward mine:exclaim"),
+        ("text:\n  task: mine:ASKS\n  reward: mine:exclaim\n", " --task mine:ASKS --reward mine:exclaim"),
         ("control: [\n", ""),
         ("control: {}\n", ""),
         (None, ""),

@@ -94,7 +94,8 @@ def test_a_danger_would_be_found(code):
 @pytest.mark.parametrize(
     ("function", "callers"),
     [
-        ("import_named", ["control/envs/environment.py", "text/rewards/callables.py"]),
+        ("import_named", ["control/envs/environment.py", "training/user_modules.py"]),
+        ("load_named", ["text/rewards/callables.py", "text/tasks/task.py"]),
         (
             "registered_id",
             [

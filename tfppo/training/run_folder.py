@@ -185,7 +185,9 @@ def resume_command(folder: Path | None) -> str:
         return "tfppo resume RUN"
     try:
         settings = yaml.safe_load((folder / CONFIG).read_text())
-        named = {name: settings[kind][name] for kind, names in IMPORTED.items() if kind in settings for name in names}
+        named = {
+            name: settings[kind].get(name) for kind, names in IMPORTED.items() if kind in settings for name in names
+        }
         lost = [option for option, name in named.items() if name and not is_importable(str(name))]
     except Exception:  # damaged settings: `tfppo resume` explains what is wrong
         named, lost = {}, []

@@ -73,7 +73,7 @@ def some_rows(count=101):
     """Makes different sentences of all lengths. They have a 0, which is a token like any other."""
     rng = np.random.default_rng(4)
     lengths = [2, 15, 16, 17, 63, 64, 65, 90, *rng.integers(2, 90, count - 8)]
-    return [np.array([*0, *rng.integers(0, 500, length - 2), 1000 + n], np.int32) for n, length in enumerate(lengths)]
+    return [np.array([0, *rng.integers(0, 500, length - 2), 1000 + n], np.int32) for n, length in enumerate(lengths)]
 
 
 def test_a_sentence_is_its_control_token_its_text_and_an_end(tokenizer):

@@ -7,8 +7,8 @@ import numpy as np
 
 from tfppo.errors import UsageError
 from tfppo.text.config import TextConfig
+from tfppo.text.data.stop_condition import StopCondition
 from tfppo.text.data.tokenizer import END, control_token
-from tfppo.text.rollouts.sampling import StopCondition
 
 
 def vocabulary_of(tokenizer: keras_hub.tokenizers.Tokenizer) -> Collection[str]:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from tfppo.ops.random import fold_in, gumbel
+from tfppo.text.data.stop_condition import StopCondition
 from tfppo.text.models.language_model import LanguageModel, State
 
 Noise = Callable[[tf.Tensor], tf.Tensor]
@@ -19,32 +20,6 @@ class Samples(NamedTuple):
     responses: tf.Tensor  # [B, R] int32, padded on the right
     log_probs: tf.Tensor  # [B, R] computed by the sampler, 0 outside the mask
     mask: tf.Tensor  # [B, R] bool, True up to and including the token that ends the response
-
-
-class StopCondition(NamedTuple):
-    """Decides which token ends a response. That token is part of the response."""
-
-    end: int
-    """Id of the end token."""
-    stop: int | None = None
-    """Id of one more token that ends a response, such as the full stop (Ziegler et al. 2019, section 2.3), or None."""
-    stop_after: int = 0
-    """First index in a response where `stop` ends it; `end` does so at any index."""
-
-    def __call__(self, tokens: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
-        """Tests which tokens end their response.
-
-        Args:
-          tokens: Token ids, int.
-          index: Index of each token in its response, int; broadcasts with `tokens`.
-
-        Returns:
-          A bool tensor in the broadcast shape of both.
-        """
-        is_end = tokens == self.end
-        if self.stop is not None:
-            is_end |= (tokens == self.stop) & (index >= self.stop_after)
-        return is_end
 
 
 def gumbel_noise(seed: tf.Tensor, rows: int, vocabulary_size: int) -> Noise:
