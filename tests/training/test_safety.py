@@ -105,7 +105,7 @@ def test_a_danger_would_be_found(code):
                 "control/trainer.py",
             ],
         ),
-        ("load_reward", ["text/assembly.py", "text/rewards/callables.py"]),
+        ("load_reward", ["text/assembly.py", "text/assembly.py", "text/rewards/callables.py"]),
     ],
 )
 def test_modules_of_the_users_are_imported_in_these_places_only(function, callers):
