@@ -23,6 +23,8 @@ class Inner:
     """Sizes."""
     name: str | None = None
     """Name."""
+    is_odd: bool | None = None
+    """Odd."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,10 @@ def parsed(line):
         ("make --sizes 2 3 --is-slow", Make(Inner(is_slow=True, sizes=(2, 3)))),
         ("make --is-slow --sizes", Make(Inner(is_slow=True, sizes=()))),
         ("make --name --is-slow=False", None),
+        ("make --is-odd", Make(Inner(is_odd=True))),
+        ("make --is-odd None --is-slow", Make(Inner(is_slow=True))),
+        ("in use --is-odd False a", Use(Path("a"), inner=Inner(is_odd=False))),
+        ("in use --is-odd a", Use(Path("a"), inner=Inner(is_odd=True))),
         ("in use a", Use(Path("a"))),
         ("in use --greedy a", Use(Path("a"))),
         ("in use --greedy False a", Use(Path("a"), greedy=False)),

@@ -116,7 +116,7 @@ def test_the_folder_of_a_run_that_failed_before_its_first_iteration_is_replaced(
     with new_folder.new_run_folder(run, "length", CONFIG, told.append) as new:
         assert new == folder and contents(new) == {run_folder.CONFIG: to_yaml(CONFIG)}
         assert "in use" in refusal(enter, folder)
-    assert told == [f"{folder} is replaced: the run in it ended before its first iteration"]
+    assert told == [f"{folder} is replaced: its run ended without a checkpoint and without a row of metrics"]
     assert list(tmp_path.iterdir()) == [folder]
     with new_folder.new_run_folder(run, "length", CONFIG, told.append) as new:
         assert new == folder and len(told) == 2  # that run did no iteration, either

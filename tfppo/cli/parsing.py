@@ -134,7 +134,8 @@ def _with_switch_values(group: Group, arguments: Sequence[str]) -> list[str]:
         complete.append(word)
         following = arguments[number + 1] if number + 1 < len(arguments) else "-"
         # Without positional arguments, a word behind a switch can only be its value, right or wrong.
-        has_value = following.title() in SWITCH_VALUES or not (has_positionals or following.startswith("-"))
+        is_value = following.title() in (*SWITCH_VALUES, "None")
+        has_value = is_value or not (has_positionals or following.startswith("-"))
         if word.replace("_", "-") in switches and not has_value:
             complete.append("True")
     return complete
@@ -215,8 +216,9 @@ def _is_positional(hint: Any) -> bool:
 
 
 def _is_switch(hint: Any) -> bool:
-    """Returns whether an annotation is `bool`, with or without constraints."""
-    return (hint.__origin__ if typing.get_origin(hint) is Annotated else hint) is bool
+    """Returns whether an annotation is `bool` or a union with it, with or without constraints."""
+    plain = hint.__origin__ if typing.get_origin(hint) is Annotated else hint
+    return bool in (plain, *typing.get_args(plain))
 
 
 def _similar(token: str, options: Sequence[str]) -> list[str]:

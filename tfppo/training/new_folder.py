@@ -78,7 +78,7 @@ def create_run_folder(
     """Creates the folder of a new run, which contains the config from the start.
 
     The folder is named `run.name` if that is set. Otherwise it is named `<name>-seed<seed>`, with -2, -3, ... appended
-    if the name is taken. The folder of a run that ended before its first iteration is replaced, see `failed_run`.
+    if the name is taken. The folder of a run that failed before its first iteration is replaced, see `failed_run`.
 
     Args:
       run: Settings with the name, the seed and the folder of all runs.
@@ -150,13 +150,13 @@ def _move(new: Path, folder: Path, old: Path, tell: Callable[[str], object]) -> 
                 return False
             raise
     if is_failed:
-        tell(f"{folder} is replaced: the run in it ended before its first iteration")
+        tell(f"{folder} is replaced: its run ended without a checkpoint and without a row of metrics")
     return True
 
 
 @contextmanager
 def failed_run(folder: Path) -> Iterator[bool]:
-    """Checks whether a folder holds only a run that ended before its first iteration, and locks it then.
+    """Checks whether a folder holds only a run that failed before its first iteration, and locks it then.
 
     Such a folder holds `config.yaml`, a lock that no process holds, and further files of a run, but no checkpoint and
     no row of metrics. A folder with any other file, such as one of the user, or with a symbolic link is something else.
@@ -211,7 +211,7 @@ def refuse_taken_name(run: RunConfig) -> None:
     """Checks that the name of a run, if it is set, is not taken.
 
     Raises:
-      UsageError: If a folder with the name exists, unless a run ended in it before its first iteration.
+      UsageError: If a folder with the name exists, unless `create_run_folder` would replace it.
     """
     if run.name and os.path.lexists(folder := run.runs_dir / run.name):
         with failed_run(folder) as is_failed:
