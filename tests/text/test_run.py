@@ -405,7 +405,7 @@ def test_a_run_that_failed_at_once_does_not_block_its_name(preset, tmp_path, cap
         with pytest.raises(UsageError, match="raised KeyError"):
             run.train_text(config, task=task)
     assert capsys.readouterr().out.count(f"{folder} is replaced: ") == 1
-    driver.resume(TEXT, folder)  # with the reward of the task, which does not fail
+    driver.resume(TEXT, folder, given={"task": get_task("length")})  # whose reward does not fail
     assert len(rows_of(folder)) == 1
     with pytest.raises(UsageError, match="mine exists"):
         run.train_text(config)
