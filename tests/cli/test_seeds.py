@@ -70,9 +70,8 @@ def training(tmp_path):
 
         def train(config, seconds):
             calls.append((config, seconds))
-            folder = new_folder.create_run_folder(config.run, "task")
-            run_folder.write_config(folder, config)
-            (folder / run_folder.METRICS).write_text(rows)
+            with new_folder.new_run_folder(config.run, "task", config, print) as folder:
+                (folder / run_folder.METRICS).write_text(rows)
             result = results[len(calls) - 1]
             if isinstance(result, BaseException):
                 raise result

@@ -25,6 +25,7 @@ from tfppo.text.data.corpus import sentences
 from tfppo.text.data.likelihood import nats_per_character
 from tfppo.text.models.presets import load_preset, save_preset
 from tfppo.training import run_folder
+from tfppo.training.lock import LOCK
 
 SMALL = {
     "train": sentences("train", "movie")[:500] + sentences("train", "tweet")[:100],
@@ -104,7 +105,7 @@ def test_a_run_leaves_its_files_and_no_more(finished, kind):
     assert folder.name == f"pretrain-{kind}-seed7"
     assert run_folder.read_config(folder, PretrainConfig) == CONFIGS[kind]
     names = {path.name for path in folder.iterdir()}
-    assert names == {"config.yaml", "metrics.csv", "evaluation.json", "preset", "train", "validation"}
+    assert names == {LOCK, "config.yaml", "metrics.csv", "evaluation.json", "preset", "train", "validation"}
 
 
 @EVERY_KIND
@@ -192,13 +193,15 @@ def test_a_disk_without_room_is_told_before_training(monkeypatch, tmp_path):
         pretrain.pretrain_run(CONFIGS["gpt2"], "mine", tmp_path)
 
 
-def test_a_disk_that_fills_up_is_told(monkeypatch, tmp_path):
+def test_a_disk_that_fills_up_is_told(monkeypatch, tmp_path, capsys):
     def no_space(*_, **__):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(pretrain, "pretrain", no_space)
-    with pytest.raises(UsageError, match="mine .No space left on device.: check that .* start again"):
-        pretrain.pretrain_run(CONFIGS["gpt2"], "mine", tmp_path)
+    for replaced in (False, True):  # a folder without an epoch does not block its name
+        with pytest.raises(UsageError, match="mine .No space left on device.: check that .* start again"):
+            pretrain.pretrain_run(CONFIGS["gpt2"], "mine", tmp_path)
+        assert ("mine is replaced" in capsys.readouterr().out) == replaced
 
 
 def test_what_remains_is_the_best_epoch(small_corpus, tmp_path, monkeypatch):

@@ -19,13 +19,28 @@ from tfppo.training import new_folder, run_folder
 from tfppo.training.config import RunConfig
 from tfppo.training.lock import LOCK, locked
 
+CONFIG = ControlRunConfig()
+
+
+def create(run, name="t", tell=print, fill=lambda folder: None):
+    """Creates the folder of a run that fails at once."""
+    with new_folder.new_run_folder(run, name, CONFIG, tell, fill) as folder:
+        return folder
+
+
+def train(run, name="t"):
+    """Creates the folder of a run that does an iteration."""
+    folder = create(run, name)
+    (folder / run_folder.METRICS).write_text("iteration\n0\n")
+    return folder
+
 
 def test_default_names_are_the_task_and_the_seed_and_count_up(tmp_path):
     run = RunConfig(seed=7, runs_dir=tmp_path / "deep" / "runs")
-    folders = [new_folder.create_run_folder(run, "cartpole") for _ in range(3)]
+    folders = [train(run, "cartpole") for _ in range(3)]
     assert [folder.name for folder in folders] == ["cartpole-seed7", "cartpole-seed7-2", "cartpole-seed7-3"]
     assert all(folder.parent == tmp_path / "deep" / "runs" and folder.is_dir() for folder in folders)
-    other = new_folder.create_run_folder(dataclasses.replace(run, seed=8), "cartpole")
+    other = create(dataclasses.replace(run, seed=8), "cartpole")
     assert other.name == "cartpole-seed8"
 
 
@@ -39,21 +54,21 @@ def test_a_folder_appears_with_all_its_files_or_not_at_all(tmp_path):
 
     run = RunConfig(name="mine", runs_dir=tmp_path)
     failing = True
-    assert "No space left" in refusal(new_folder.create_run_folder, run, "t", None, fill=fill)
+    assert "No space left" in refusal(create, run, fill=fill)
     assert list(tmp_path.iterdir()) == []
     failing = False
-    assert (new_folder.create_run_folder(run, "t", None, fill=fill) / "model").is_dir()
+    assert (create(run, fill=fill) / "model").is_dir()
 
 
 def test_a_gap_in_the_default_names_is_filled(tmp_path):
     (tmp_path / "t-seed1").mkdir()
     (tmp_path / "t-seed1-3").mkdir()
-    assert new_folder.create_run_folder(RunConfig(runs_dir=tmp_path), "t").name == "t-seed1-2"
-    assert new_folder.create_run_folder(RunConfig(runs_dir=tmp_path), "t").name == "t-seed1-4"
+    assert train(RunConfig(runs_dir=tmp_path)).name == "t-seed1-2"
+    assert train(RunConfig(runs_dir=tmp_path)).name == "t-seed1-4"
 
 
 def test_a_given_name_is_taken_as_it_is(tmp_path):
-    folder = new_folder.create_run_folder(RunConfig(name="mine", runs_dir=tmp_path), "cartpole")
+    folder = create(RunConfig(name="mine", runs_dir=tmp_path))
     assert folder == tmp_path / "mine" and folder.is_dir()
 
 
@@ -64,15 +79,15 @@ def test_a_given_name_that_exists_is_refused_and_left_alone(tmp_path):
     run = RunConfig(name="mine", runs_dir=tmp_path)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "metrics.csv").write_text("precious")
-    text = refusal(new_folder.create_run_folder, run, "cartpole")
+    text = refusal(create, run)
     assert str(tmp_path / "mine") in text and "--name" in text and "resume" not in text  # there is nothing to resume
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["metrics.csv"]
     assert (tmp_path / "mine" / "metrics.csv").read_text() == "precious"
     (tmp_path / "mine" / run_folder.CONFIG).write_text("control: {}\n")
-    assert f"tfppo resume {tmp_path / 'mine'}" in refusal(new_folder.create_run_folder, run, "cartpole")
+    assert f"tfppo resume {tmp_path / 'mine'}" in refusal(create, run)
     other = dataclasses.replace(run, name="other")
-    assert new_folder.create_run_folder(other, "cartpole") == tmp_path / "other"  # as the text advises
+    assert create(other) == tmp_path / "other"  # as the text advises
 
 
 def make_failed_run(folder):
@@ -96,21 +111,22 @@ def contents(folder):
     }
 
 
-CONFIG = ControlRunConfig()
-
-
 @pytest.mark.fault(
     "A run fails before its first iteration, and is started again under the same name",
     "The new run replaces the folder, and a line says so.",
 )
 @pytest.mark.parametrize("name", [None, "mine"])
-@pytest.mark.parametrize("more", ["nothing", "columns", "checkpoints"])
+@pytest.mark.parametrize("more", ["nothing", "columns", "checkpoints", "pretraining"])
 def test_the_folder_of_a_run_that_failed_before_its_first_iteration_is_replaced(tmp_path, name, more):
     folder = make_failed_run(tmp_path / (name or "length-seed1"))
     if more == "columns":
         (folder / run_folder.METRICS).write_text("iteration,loss/policy\n")
     elif more == "checkpoints":
         (folder / run_folder.CHECKPOINTS).mkdir()
+    elif more == "pretraining":
+        (folder / run_folder.CONFIG).write_text("model: gpt2\n")
+        (folder / "train").mkdir()
+        (folder / "train" / "events.out.tfevents.1.host.2.0.v2").write_bytes(b"events")
     run, told = RunConfig(name=name, runs_dir=tmp_path), []
     new_folder.refuse_taken_name(run)
     with new_folder.new_run_folder(run, "length", CONFIG, told.append) as new:
@@ -129,6 +145,14 @@ def enter(folder):
 
 def write(name, text):
     return lambda folder: (folder / name).write_text(text)
+
+
+def write_in(folder_name, name):
+    def make(folder):
+        (folder / folder_name).mkdir()
+        (folder / folder_name / name).write_text("precious")
+
+    return make
 
 
 def link(name):
@@ -155,11 +179,13 @@ def link_the_folder(folder):
     [
         pytest.param(write("notes.txt", "precious"), id="file-of-the-user"),
         pytest.param(lambda folder: (folder / "data").mkdir(), id="folder-of-the-user"),
+        pytest.param(write_in("train", "notes.txt"), id="file-of-the-user-among-events"),
+        pytest.param(write_in("rollouts", "responses.jsonl.gz"), id="responses"),
         pytest.param(write(run_folder.METRICS, "iteration,loss/policy\n0,1\n"), id="row"),
         pytest.param(write(run_folder.SAMPLES, '{"iteration": 2, "prompt": "It"}\n'), id="samples"),
         pytest.param(write(run_folder.SAMPLES, "[]\n"), id="damaged-samples"),
         pytest.param(write(run_folder.CONFIG, "text: [\n"), id="damaged-config"),
-        pytest.param(write(run_folder.CONFIG, "model: gpt2\n"), id="config-of-something-else"),
+        pytest.param(write(run_folder.CONFIG, "- gpt2\n"), id="config-without-settings"),
         pytest.param(lambda folder: (folder / run_folder.CONFIG).unlink(), id="no-config"),
         pytest.param(lambda folder: (folder / LOCK).unlink(), id="copy-of-a-config"),
         pytest.param(lambda folder: (folder / run_folder.CHECKPOINTS / "000001").mkdir(parents=True), id="checkpoint"),
@@ -176,10 +202,10 @@ def test_nothing_else_is_replaced(tmp_path, name, change):
     run = RunConfig(name=name, runs_dir=tmp_path)
     if name:
         assert f"{folder} exists" in refusal(new_folder.refuse_taken_name, run)
-        assert f"{folder} exists" in refusal(new_folder.create_run_folder, run, "length", CONFIG, told.append)
+        assert f"{folder} exists" in refusal(create, run, "length", told.append)
         assert contents(tmp_path) == before
     else:
-        new = new_folder.create_run_folder(run, "length", CONFIG, told.append)
+        new = create(run, "length", told.append)
         assert new.name == "length-seed1-2"
         assert contents(tmp_path) == before | {new.name: False, f"{new.name}/{run_folder.CONFIG}": to_yaml(CONFIG)}
     assert told == []
@@ -243,12 +269,10 @@ def test_the_folder_of_a_run_that_has_just_begun_in_another_process_is_not_repla
     assert process.stdout.readline() == "has it\n"
     folder = tmp_path / "mine"
     before = contents(folder)
-    assert f"{folder} exists" in refusal(
-        new_folder.create_run_folder, RunConfig(name="mine", runs_dir=tmp_path), "", CONFIG
-    )
+    assert f"{folder} exists" in refusal(create, RunConfig(name="mine", runs_dir=tmp_path))
     assert contents(folder) == before
     process.communicate("")
-    assert new_folder.create_run_folder(RunConfig(name="mine", runs_dir=tmp_path), "", CONFIG) == folder
+    assert create(RunConfig(name="mine", runs_dir=tmp_path)) == folder
 
 
 def test_the_folder_of_a_run_in_another_thread_is_not_replaced(tmp_path):
@@ -264,11 +288,11 @@ def test_the_folder_of_a_run_in_another_thread_is_not_replaced(tmp_path):
     begun.wait()
     try:
         for _ in range(2):  # a refusal must not release the lock
-            assert "mine exists" in refusal(new_folder.create_run_folder, run, "", CONFIG)
+            assert "mine exists" in refusal(create, run)
     finally:
         done.set()
         thread.join()
-    assert new_folder.create_run_folder(run, "", CONFIG) == tmp_path / "mine"
+    assert create(run) == tmp_path / "mine"
 
 
 def test_a_folder_that_cannot_be_replaced_stays(tmp_path, monkeypatch):
@@ -281,7 +305,7 @@ def test_a_folder_that_cannot_be_replaced_stays(tmp_path, monkeypatch):
         return real(self, target)
 
     monkeypatch.setattr(Path, "rename", rename)
-    text = refusal(new_folder.create_run_folder, RunConfig(name="mine", runs_dir=tmp_path), "", CONFIG)
+    text = refusal(create, RunConfig(name="mine", runs_dir=tmp_path))
     assert "Input/output error" in text and "--runs-dir" in text
     assert contents(folder) == before and list(tmp_path.iterdir()) == [folder]
 
@@ -293,7 +317,7 @@ def test_a_folder_that_cannot_be_replaced_stays(tmp_path, monkeypatch):
 def test_a_runs_dir_that_cannot_be_one_is_refused(tmp_path, place, name):
     (tmp_path / "file").write_text("in the way")
     (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
-    text = refusal(new_folder.create_run_folder, RunConfig(name=name, runs_dir=tmp_path / place), "cartpole")
+    text = refusal(create, RunConfig(name=name, runs_dir=tmp_path / place))
     assert str(tmp_path / place) in text and "--runs-dir" in text
     assert sorted(path.name for path in tmp_path.iterdir()) == ["dangling", "file"]
     assert (tmp_path / "file").read_text() == "in the way"

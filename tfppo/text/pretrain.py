@@ -52,25 +52,25 @@ def pretrain_run(config: PretrainConfig, name: str | None, runs_dir: Path) -> Pa
     kind = config.model if config.preset is None else config.preset.resolve().name
     model, tokenizer = initial_model(config)  # may raise UsageError, so before anything is written
     run = RunConfig(seed=config.seed, name=name, runs_dir=runs_dir)
-    folder = new_folder.create_run_folder(run, f"pretrain-{kind}", config, print)
-    limit = f"at most {config.epochs} epoch{'s' * (config.epochs != 1)}"
-    print(f"{kind}, seed {config.seed}, {limit} -> {folder}", flush=True)
-    preset = folder / PRESET
-    with fitting(folder, 8 * model.count_params()):
-        pretrain(config, model, tokenizer, folder, verbose=1 if sys.stdout.isatty() else 2)
-        save_preset(preset, model, tokenizer)
-        (folder / BEST).unlink()  # only needed if the process dies during training
-    trained = time.perf_counter()
-    evaluation = {
-        "seed": config.seed,
-        "epochs": len(model.history.epoch),
-        "parameters": model.count_params(),
-        **_evaluate(*load_preset(preset)),  # the saved model, because a preset rounds the weights
-    }
-    ended = time.perf_counter()
-    seconds = {"train": trained - began, "evaluate": ended - trained, "total": ended - began}
-    evaluation["seconds"] = {key: round(value, 3) for key, value in seconds.items()}
-    run_folder.write_evaluation(folder, evaluation)
+    with new_folder.new_run_folder(run, f"pretrain-{kind}", config, print) as folder:
+        limit = f"at most {config.epochs} epoch{'s' * (config.epochs != 1)}"
+        print(f"{kind}, seed {config.seed}, {limit} -> {folder}", flush=True)
+        preset = folder / PRESET
+        with fitting(folder, 8 * model.count_params()):
+            pretrain(config, model, tokenizer, folder, verbose=1 if sys.stdout.isatty() else 2)
+            save_preset(preset, model, tokenizer)
+            (folder / BEST).unlink()  # only needed if the process dies during training
+        trained = time.perf_counter()
+        evaluation = {
+            "seed": config.seed,
+            "epochs": len(model.history.epoch),
+            "parameters": model.count_params(),
+            **_evaluate(*load_preset(preset)),  # the saved model, because a preset rounds the weights
+        }
+        ended = time.perf_counter()
+        seconds = {"train": trained - began, "evaluate": ended - trained, "total": ended - began}
+        evaluation["seconds"] = {key: round(value, 3) for key, value in seconds.items()}
+        run_folder.write_evaluation(folder, evaluation)
     print(f"{describe(evaluation)}; tune it with: tfppo train text --preset {run_folder.quoted(preset)}")
     return folder
 
@@ -272,7 +272,7 @@ def fitting(folder: Path, size: int) -> Iterator[None]:
             raise
         raise UsageError(
             f"cannot write to {folder} ({files.why_not_written(error)}): check that the folder exists and that its "
-            "disk has free space, then start again under another --name"
+            "disk has free space, then start again, under another --name if this one is taken"
         ) from None
     finally:
         if not was_on:

@@ -10,6 +10,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import yaml
+
 from tfppo.errors import UsageError
 from tfppo.reporting.csv_writer import whole_lines
 from tfppo.reporting.tensorboard import EVENTS
@@ -33,6 +35,8 @@ from tfppo.training.run_folder import (
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
+KERAS_EVENTS = ("train", "validation")  # folders of the callback `keras.callbacks.TensorBoard`
+
 
 @contextmanager
 def new_run_folder(
@@ -42,15 +46,17 @@ def new_run_folder(
     tell: Callable[[str], object],
     fill: Callable[[Path], None] = lambda folder: None,
 ) -> Iterator[Path]:
-    """Creates the folder of a new run as `create_run_folder` does, and locks it during the `with` block.
+    """Creates the folder of a new run, which contains the config from the start, and locks it during the `with` block.
 
-    The folder is locked before it gets its name. Otherwise another process could take it for one of a failed run.
+    The folder is named `run.name` if that is set. Otherwise it is named `<name>-seed<seed>`, with -2, -3, ... appended
+    if the name is taken. The folder of a run that failed before its first iteration is replaced, see `failed_run`.
+    A new folder is locked before it gets its name. Otherwise another process could take it for one of a failed run.
 
     Args:
-      run: As for `create_run_folder`.
-      name: As for `create_run_folder`.
-      config: As for `create_run_folder`.
-      tell: As for `create_run_folder`.
+      run: Settings with the name, the seed and the folder of all runs.
+      name: First part of the default name.
+      config: All settings, which are written to `config.yaml`.
+      tell: Called with a line if a folder is replaced.
       fill: Writes more files into the new folder, before the folder gets its name.
 
     Yields:
@@ -62,44 +68,16 @@ def new_run_folder(
     with ExitStack() as held:
 
         def prepare(new: Path) -> None:
+            write_config(new, config)
             held.enter_context(locked(new))
             fill(new)
 
-        yield _create(run, name, config, tell, prepare)
-
-
-def create_run_folder(
-    run: RunConfig,
-    name: str,
-    config: "DataclassInstance | None" = None,
-    tell: Callable[[str], object] = lambda line: None,
-    fill: Callable[[Path], None] = lambda folder: None,
-) -> Path:
-    """Creates the folder of a new run, which contains the config from the start.
-
-    The folder is named `run.name` if that is set. Otherwise it is named `<name>-seed<seed>`, with -2, -3, ... appended
-    if the name is taken. The folder of a run that failed before its first iteration is replaced, see `failed_run`.
-
-    Args:
-      run: Settings with the name, the seed and the folder of all runs.
-      name: First part of the default name.
-      config: All settings, which are written to `config.yaml`. None writes no file.
-      tell: Called with a line if a folder is replaced.
-      fill: Writes more files into the new folder, before the folder gets its name.
-
-    Returns:
-      The new folder.
-
-    Raises:
-      UsageError: If `run.name` is taken, or the folder cannot be created or written to.
-    """
-    return _create(run, name, config, tell, fill)
+        yield _create(run, name, tell, prepare)
 
 
 def _create(
     run: RunConfig,
     name: str,
-    config: "DataclassInstance | None",
     tell: Callable[[str], object],
     prepare: Callable[[Path], object],
 ) -> Path:
@@ -112,8 +90,6 @@ def _create(
         with tempfile.TemporaryDirectory(prefix=".new-", dir=run.runs_dir) as stage:
             new, old = Path(stage) / "new", Path(stage) / "old"
             new.mkdir()
-            if config is not None:
-                write_config(new, config)
             prepare(new)
             while not _move(new, folder, old, tell):
                 if run.name:
@@ -185,33 +161,40 @@ def _has_no_iteration(folder: Path) -> bool:
         if folder.is_symlink():
             return False
         entries = {entry.name: entry for entry in os.scandir(folder)}
-        kind_of(folder)
+        settings = yaml.safe_load((folder / CONFIG).read_text())
         rows = whole_lines(folder / METRICS) if METRICS in entries else []
         samples = whole_lines(folder / SAMPLES) if SAMPLES in entries else []
         return (
-            {CONFIG, LOCK} <= set(entries)
+            isinstance(settings, dict)
+            and {CONFIG, LOCK} <= set(entries)
             and all(map(_is_written_first, entries.values()))
             and len(rows) <= 1  # the names of the columns
             and all(json.loads(line)["iteration"] == 0 for line in samples)
         )
-    except (OSError, ValueError, TypeError, KeyError):  # no folder, or damaged files
+    except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError):  # no folder, or damaged files
         return False
 
 
 def _is_written_first(entry: "os.DirEntry[str]") -> bool:
-    if entry.name == CHECKPOINTS:
+    if entry.name in (CHECKPOINTS, Path(ROLLOUTS).parent.name):
         return entry.is_dir(follow_symlinks=False) and not os.listdir(entry)
-    if entry.name in (OWN_MODEL, OWN_REFERENCE, Path(ROLLOUTS).parent.name):
+    if entry.name in KERAS_EVENTS:
+        return entry.is_dir(follow_symlinks=False) and all(map(_is_events, os.scandir(entry)))
+    if entry.name in (OWN_MODEL, OWN_REFERENCE):
         return entry.is_dir(follow_symlinks=False)
-    is_known = entry.name in (CONFIG, LOCK, METRICS, SAMPLES, START) or fnmatch.fnmatchcase(entry.name, EVENTS)
-    return is_known and entry.is_file(follow_symlinks=False)
+    is_first = entry.name in (CONFIG, LOCK, METRICS, SAMPLES, START) and entry.is_file(follow_symlinks=False)
+    return is_first or _is_events(entry)
+
+
+def _is_events(entry: "os.DirEntry[str]") -> bool:
+    return fnmatch.fnmatchcase(entry.name, EVENTS) and entry.is_file(follow_symlinks=False)
 
 
 def refuse_taken_name(run: RunConfig) -> None:
     """Checks that the name of a run, if it is set, is not taken.
 
     Raises:
-      UsageError: If a folder with the name exists, unless `create_run_folder` would replace it.
+      UsageError: If a folder with the name exists, unless `new_run_folder` would replace it.
     """
     if run.name and os.path.lexists(folder := run.runs_dir / run.name):
         with failed_run(folder) as is_failed:

@@ -150,11 +150,13 @@ def test_a_run_learns_and_judges_a_reward_model(preset, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.fault("The training of a reward model diverges", "A one-line error names the learning rate.")
-def test_a_reward_model_that_diverges_is_told(preset, tmp_path, monkeypatch):
+def test_a_reward_model_that_diverges_is_told(preset, tmp_path, monkeypatch, capsys):
     few = sentences("train", "movie")[:60]
     monkeypatch.setattr("tfppo.text.rewards.reward_model.sentences", lambda split, domain: few)
-    with pytest.raises(UsageError, match="diverged with learning_rate = 1e.38"):
-        reward_model_run(RewardModelConfig(epochs=2, length=16, learning_rate=1e38), preset, None, tmp_path)
+    for replaced in (False, True):  # a folder without a model does not block its name
+        with pytest.raises(UsageError, match="diverged with learning_rate = 1e.38"):
+            reward_model_run(RewardModelConfig(epochs=2, length=16, learning_rate=1e38), preset, "mine", tmp_path)
+        assert ("mine is replaced" in capsys.readouterr().out) == replaced
 
 
 def test_accuracies_are_one_for_scores_that_know_and_zero_for_contrary_ones():

@@ -284,14 +284,14 @@ def reward_model_run(config: RewardModelConfig, preset: Path | None, name: str |
     source = default_preset() if preset is None else preset
     language_model, _ = _load_base(source)  # may raise UsageError, so before anything is written
     run = RunConfig(seed=config.seed, name=name, runs_dir=runs_dir)
-    folder = new_folder.create_run_folder(run, "reward-model", config, print)
-    print(f"reward model from {source}, seed {config.seed}, {config.epochs} epochs -> {folder}", flush=True)
-    with fitting(folder, 4 * language_model.count_params()):
-        model = train_reward_model(config, source, verbose=1 if sys.stdout.isatty() else 2)
-        model.save(folder / "reward-model")
-    evaluation: dict[str, Any] = {"seed": config.seed} | judge(RewardModel.load(folder / "reward-model"))
-    evaluation["seconds"] = {"total": round(time.perf_counter() - began, 3)}
-    run_folder.write_evaluation(folder, evaluation)
+    with new_folder.new_run_folder(run, "reward-model", config, print) as folder:
+        print(f"reward model from {source}, seed {config.seed}, {config.epochs} epochs -> {folder}", flush=True)
+        with fitting(folder, 4 * language_model.count_params()):
+            model = train_reward_model(config, source, verbose=1 if sys.stdout.isatty() else 2)
+            model.save(folder / "reward-model")
+        evaluation: dict[str, Any] = {"seed": config.seed} | judge(RewardModel.load(folder / "reward-model"))
+        evaluation["seconds"] = {"total": round(time.perf_counter() - began, 3)}
+        run_folder.write_evaluation(folder, evaluation)
     print(
         f"{evaluation['sentences']} movie sentences of the test split: accuracy of the sign "
         f"{evaluation['accuracy']:.3f}, accuracy of pairs {evaluation['pair_accuracy']:.3f}, correlation of score and "
