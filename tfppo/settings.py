@@ -4,7 +4,9 @@ A field states its constraints in its annotation, for example `num_envs: Annotat
 checks them. This module does not import TensorFlow, so that the command line starts fast.
 """
 
+import bisect
 import dataclasses
+import math
 import operator
 import sys
 import types
@@ -70,13 +72,22 @@ def exact_div(dividend: int, divisor: int, dividend_name: str, divisor_name: str
       The quotient.
 
     Raises:
-      UsageError: If there is a remainder. The message names both numbers.
+      UsageError: If there is a remainder. The message names both numbers, and the next divisors below and above.
     """
     if dividend % divisor:
         raise UsageError(
-            f"{dividend_name} = {dividend} is not a multiple of {divisor_name} = {divisor}: change one of them"
+            f"{dividend_name} = {dividend} is not a multiple of {divisor_name} = {divisor}: change one of them, for "
+            f"example {divisor_name} to {' or '.join(map(str, _nearest_divisors(dividend, divisor)))}"
         )
     return dividend // divisor
+
+
+def _nearest_divisors(number: int, wanted: int) -> list[int]:
+    """Returns the divisors of a number that are next to a wanted one, below and above it."""
+    tried = range(1, min(math.isqrt(number), 10**4) + 1)  # the limit keeps it fast; 1 and the number are always found
+    divisors = sorted({divisor for small in tried if number % small == 0 for divisor in (small, number // small)})
+    place = bisect.bisect(divisors, wanted)
+    return divisors[max(0, place - 1) : place + 1]
 
 
 def to_yaml(config: "DataclassInstance") -> str:

@@ -196,9 +196,9 @@ def test_shares_are_consecutive_and_make_up_the_whole():
     assert all(part["b"] is None for part in parts)
     np.testing.assert_array_equal(tf.concat([part["a"] for part in parts], axis=1), x["a"])
     assert three.divide(12, "num_envs") == 4 and three.divide(12, "minibatch_size", 2) == 2
-    assert (
-        refusal(three.divide, 8, "num_envs")
-        == "num_envs = 8 is not a multiple of the number of replicas = 3: change one of them"
+    assert refusal(three.divide, 8, "num_envs") == (
+        "num_envs = 8 is not a multiple of the number of replicas = 3: change one of them, for example the number of "
+        "replicas to 2 or 4"
     )
     assert "minibatch_size = 9 is not a multiple of the number of replicas x 2 = 6" in refusal(
         three.divide, 9, "minibatch_size", 2
