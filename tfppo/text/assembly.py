@@ -303,7 +303,7 @@ def training_prompts(task: Task, codec: PromptCodec, text: TextConfig, context: 
     if context is not None and text.prompt_length + text.response_length > context:
         raise UsageError(
             f"prompt_length {text.prompt_length} + response_length {text.response_length} is more than the language "
-            f"model's context of {context} tokens: lower one of them"
+            f"model's context of {context} tokens: lower prompt_length or response_length"
         )
     return TrainingPrompts(
         ids[kept, : lengths[kept].max()],

@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 import tokenizers
 from support.refusal import refusal
+from support.remedy import advised_settings
 
 from tfppo import TextTrainer, make_text_config, train_text
 from tfppo.text.data.tokenizer import train_tokenizer
@@ -102,6 +103,25 @@ def test_a_tokenizer_of_another_library_is_refused(gpt2):
     text = refusal(given_model, (gpt2(), tokenizers.Tokenizer(tokenizers.models.BPE())), "float32")
     assert "is a tokenizers.Tokenizer; it must be a KerasHub tokenizer" in text
     assert "keras_hub.models.Tokenizer.from_preset(folder)" in text
+
+
+@pytest.mark.parametrize(
+    ("settings", "count"),
+    [
+        ({"prompt_length": 2}, 1),
+        ({"prompt_length": 20, "response_length": 14}, 2),
+        ({"dtype": "mixed_bfloat16"}, 1),
+        ({"batch_size": 12, "minibatch_size": 8}, 1),
+    ],
+)
+def test_settings_are_accepted_after_what_the_message_advises(gpt2, tokenizer, settings, count):
+    given = (gpt2(), tokenizer)
+    alternatives = advised_settings(refused(given, **settings), settings)
+    assert len(alternatives) == count
+    for changed in alternatives:
+        while changed.get("prompt_length", 20) < 8:  # a person raises it until it is enough
+            changed = advised_settings(refused(given, **changed), changed)[0]
+        TextTrainer(config(**changed), model=given)
 
 
 # ----- Precision
