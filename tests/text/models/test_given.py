@@ -109,7 +109,7 @@ def test_a_tokenizer_of_another_library_is_refused(gpt2):
     ("settings", "count"),
     [
         ({"prompt_length": 2}, 1),
-        ({"prompt_length": 20, "response_length": 14}, 2),
+        ({"prompt_length": 30, "response_length": 4}, 2),
         ({"dtype": "mixed_bfloat16"}, 1),
         ({"batch_size": 12, "minibatch_size": 8}, 1),
     ],
