@@ -14,7 +14,8 @@ from support.refusal import refusal
 
 from tfppo.control.config import ControlConfig, ControlRunConfig
 from tfppo.ppo.config import PPOConfig
-from tfppo.settings import to_yaml
+from tfppo.settings import to_yaml, with_settings
+from tfppo.text.config import TextParts, make_text_config
 from tfppo.training import new_folder, run_folder
 from tfppo.training.config import RunConfig
 from tfppo.training.lock import LOCK, locked
@@ -435,3 +436,15 @@ def test_the_command_that_goes_on_with_a_run_names_it_too(settings, options, tmp
     if settings is not None:
         (tmp_path / run_folder.CONFIG).write_text(settings)
     assert run_folder.resume_command(tmp_path) == f"tfppo resume {tmp_path}{options}"
+
+
+def test_workers_share_their_settings_and_their_parts_but_not_their_places(tmp_path):
+    config = make_text_config(name="a", runs_dir=tmp_path, device="cpu", threads=1, preset=tmp_path)
+    parts = TextParts(model_sha256="1" * 64)
+    here = dataclasses.replace(config, parts=parts)
+    there = with_settings(
+        here, {"name": "b", "runs_dir": tmp_path / "b", "device": "gpu", "threads": 2, "preset": None}
+    )
+    assert run_folder.shared_settings(here) == run_folder.shared_settings(there)
+    for other in (config, dataclasses.replace(here, parts=TextParts("2" * 64)), with_settings(here, {"seed": 2})):
+        assert run_folder.shared_settings(other) != run_folder.shared_settings(here)
