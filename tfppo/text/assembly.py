@@ -245,7 +245,7 @@ def make_models(start: Start, config: TextRunConfig) -> tuple[TextPolicy, Langua
         )
     critic = copy_of(model) if text.separate_critic else None
     if text.lora_rank:
-        add_adapters(model.model, text.lora_rank, config.run.seed)
+        add_adapters(model.model, text.lora_rank, config.run.seed, text.lora_alpha, text.lora_targets)
         reference: LanguageModel = WithoutAdapters(model)
     else:
         reference = freeze(copy_of(model) if start.reference is None else as_language_model(start.reference))

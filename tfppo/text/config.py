@@ -139,9 +139,14 @@ class TextConfig:
     separate_critic: bool = False
     """Computes values with a second language model. False: with a value head on the hidden states of the policy."""
     lora_rank: AtLeastZero = 0
-    """Rank of low-rank adapters on queries and values; then no other weights of the language model are trained.
-    0: no adapters (Hu et al. 2021).
+    """Rank of low-rank adapters; then no other weights of the language model are trained (Hu et al. 2021).
+    0: no adapters.
     """
+    lora_alpha: PositiveOrNone = None
+    """The output of an adapter is multiplied by lora_alpha / lora_rank. None: by 1."""
+    lora_targets: Annotated[str, Must(is_printable, "attention, all or names of layers")] = "attention"
+    """Layers that get adapters: attention for the queries and values, all for all dense layers, or the names of layers
+    with commas between them. Needs lora_rank."""
     normalize_scores: bool = True
     """Normalizes scores by their mean and standard deviation on reference responses (Ziegler et al. 2019).
     The standard deviation is at least 1 % of the largest absolute score of these responses."""

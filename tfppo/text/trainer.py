@@ -22,6 +22,7 @@ from tfppo.text.config import TextRunConfig
 from tfppo.text.evaluate import Responder, compare, describe, held_out_prompts
 from tfppo.text.export import export_preset
 from tfppo.text.models.initial import keep_start
+from tfppo.text.models.language_model import check_decoding
 from tfppo.text.policy import TextPolicy
 from tfppo.text.rewards.callables import Reward
 from tfppo.text.rewards.first_scores import describe_first_scores
@@ -83,6 +84,8 @@ class TextTrainer:
                 replicas = 1 if text.lora_rank else self.replicas.count  # adapters are made for each replica
                 parts = load_parts(with_settings(config, modes), task, reward, model, folder, trains, scores, replicas)
                 self.policy, self.reference = make_models(parts.start, config)  # last: adapters change a given model
+            if parts.prompts is not None:
+                check_decoding(self.policy.model, parts.prompts.ids, parts.prompts.lengths, parts.codec.pad)
             self.config, self.task, self.codec, self.reward = parts.config, parts.task, parts.codec, parts.reward
             self.encode, self.start, self.prompts = parts.encode, parts.start, parts.prompts or NO_PROMPTS
             self._sample_prompts = parts.sample_prompts

@@ -16,9 +16,17 @@ from tfppo.text.models.language_model import LanguageModel, State
 from tfppo.text.models.reference import as_language_model
 from tfppo.text.models.weights import weights_by_path
 
+QUERIES_AND_VALUES = (  # names of the layers in the families of KerasHub
+    *("query", "value", "query_dense", "value_dense", "q_proj", "v_proj"),
+    *("query_key_value", "in_proj_qkv"),  # of GPT-NeoX, and of the linear attention of Qwen3.5
+)
+ROUTERS = ("sparse_feedforward_gate_dense", "router_dense", "router_gate")  # choose the experts of a token
 
-def add_adapters(model: keras.Model, rank: int, seed: int = 0) -> None:
-    """Adds adapters to the queries and values of a language model, and freezes all other weights.
+
+def add_adapters(
+    model: keras.Model, rank: int, seed: int = 0, alpha: float | None = None, targets: str = "attention"
+) -> None:
+    """Adds adapters to layers of a language model, and freezes all other weights.
 
     The second factor of each adapter starts at 0, so that new adapters do not change the model's output.
 
@@ -26,9 +34,12 @@ def add_adapters(model: keras.Model, rank: int, seed: int = 0) -> None:
       model: A KerasHub CausalLM without adapters.
       rank: Rank of the adapters.
       seed: Seed of the first factor of each adapter.
+      alpha: The product of the two factors is multiplied by `alpha / rank`. None: by 1.
+      targets: "attention" for the queries and values (Hu et al. 2021, section 4.2), "all" for all dense layers but
+        those that choose experts (Dettmers et al. 2023), or names of layers with commas between them.
 
     Raises:
-      UsageError: If the model cannot have adapters, or has some already.
+      UsageError: If the model cannot have adapters, has some already, or has no layer of a name.
     """
     if not isinstance(model, keras_hub.models.CausalLM):
         raise UsageError(
@@ -37,18 +48,34 @@ def add_adapters(model: keras.Model, rank: int, seed: int = 0) -> None:
         )
     if has_adapters(model):
         raise UsageError(f"lora_rank is {rank}; the model has adapters already: merge them, or leave lora_rank out")
-    model.trainable = True  # a frozen model lists no trainable variables; `enable_lora` freezes its layers again
-    model.backbone.enable_lora(rank)
-    layers = _adapted_layers(model)
-    if not layers:
-        raise UsageError(
-            f"lora_rank is {rank}; KerasHub supports no adapters for {type(model).__name__}: leave lora_rank out"
-        )
+    layers = _targets(model, targets)
+    model.trainable = True  # a frozen model lists no trainable variables
+    for layer in model.backbone._flatten_layers(include_self=False):
+        layer.trainable = False
     for number, layer in enumerate(layers):
-        for variable in layer.trainable_variables:  # KerasHub leaves biases trainable, which would change the reference
-            variable.trainable = variable is layer.lora_kernel_a or variable is layer.lora_kernel_b
         initializer = keras.initializers.HeUniform(seed=seed + number)  # KerasHub's initializer uses the global seed
-        layer.lora_kernel_a.assign(initializer(layer.lora_kernel_a.shape))
+        layer.trainable = True
+        layer.enable_lora(rank, alpha, a_initializer=initializer)
+        for variable in layer.trainable_variables:  # Keras leaves biases trainable, which would change the reference
+            variable.trainable = variable is layer.lora_kernel_a or variable is layer.lora_kernel_b
+
+
+def _targets(model: keras_hub.models.CausalLM, targets: str) -> list[keras.layers.Layer]:
+    """Returns the layers of a model that get adapters; see `add_adapters`."""
+    kinds = (keras.layers.Dense, keras.layers.EinsumDense)
+    dense = [layer for layer in model.backbone._flatten_layers() if isinstance(layer, kinds) and layer.weights]
+    names = list(dict.fromkeys(layer.name for layer in dense))
+    chosen = {
+        "attention": [name for name in names if name in QUERIES_AND_VALUES],
+        "all": [name for name in names if name not in ROUTERS],
+    }.get(targets, targets.split(","))
+    missing = [name for name in chosen if name not in names]
+    if missing or not chosen:
+        raise UsageError(
+            f"lora_targets is {targets!r}; {type(model).__name__} has no layer {', '.join(missing) or 'of attention'}: "
+            f"choose attention, all or some of {', '.join(names)}"
+        )
+    return [layer for layer in dense if layer.name in chosen]
 
 
 def has_adapters(model: keras.Model) -> bool:

@@ -6,6 +6,7 @@ copy that only its config describes may therefore compute something else.
 
 import inspect
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import keras
@@ -46,6 +47,24 @@ def complete_config(model: keras.Model) -> dict[str, Any]:
     return config
 
 
+@contextmanager
+def default_policy(policy: str) -> Iterator[None]:
+    """Sets Keras' dtype policy within a `with` block. KerasHub's SmolLM3 does not pass its own to its layers.
+
+    Args:
+      policy: Name of the policy, such as "mixed_bfloat16".
+
+    Yields:
+      None.
+    """
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
 def rebuilt(model: keras.Model, **settings: object) -> keras.Model:
     """Builds a language model from the config of another one. It gets new weights and no preprocessor.
 
@@ -58,7 +77,8 @@ def rebuilt(model: keras.Model, **settings: object) -> keras.Model:
     """
     if not isinstance(model, keras_hub.models.CausalLM):
         return type(model).from_config(complete_config(model) | settings)
-    backbone = type(model.backbone).from_config(complete_config(model.backbone) | settings)
+    with default_policy(model.backbone.token_embedding.dtype_policy.name):
+        backbone = type(model.backbone).from_config(complete_config(model.backbone) | settings)
     return type(model).from_config(dict(model.get_config()) | {"backbone": backbone, "preprocessor": None})
 
 

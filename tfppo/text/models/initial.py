@@ -158,17 +158,19 @@ def _from_run(text: TextConfig, folder: Path) -> Start:
     config = with_settings(run_folder.read_config(folder, TextRunConfig), {"dtype": text.dtype})
     other = config.text
     keeps_adapters = text.init_reference == "run" and text.lora_rank > 0
-    if keeps_adapters and other.lora_rank != text.lora_rank:
-        raise UsageError(
-            f"init_reference is run, lora_rank is {text.lora_rank}, and {folder} has lora_rank {other.lora_rank}; the "
-            "ranks must be equal, because the reference policy is the model without its adapters: set lora_rank to "
-            f"{other.lora_rank}, or init_reference to start"
-        )
+    for name in ("lora_rank", "lora_alpha", "lora_targets") if keeps_adapters else ():
+        mine, its = getattr(text, name), getattr(other, name)
+        if mine != its:
+            raise UsageError(
+                f"init_reference is run, {name} is {mine}, and {folder} has {name} {its}; the adapters must be of the "
+                f"same form, because the reference policy is the model without them: set {name} to {its}, or "
+                "init_reference to start"
+            )
     before = initial_model(other, folder)
     base = as_language_model(before.model)
     tuned = TextPolicy(copy_of(base), critic=copy_of(base) if other.separate_critic else None)
     if other.lora_rank:
-        add_adapters(tuned.model.model, other.lora_rank)
+        add_adapters(tuned.model.model, other.lora_rank, alpha=other.lora_alpha, targets=other.lora_targets)
     checkpoint = Checkpoints(folder / run_folder.CHECKPOINTS, **tuned.models).restore_part(text.init_checkpoint)
     merged, done = merged_copy(tuned.model).model, str(int(checkpoint.name))
     freeze_paths(merged, config.parts.frozen)

@@ -8,11 +8,14 @@ from abc import ABC, abstractmethod
 
 import keras
 import keras_hub
+import numpy as np
 import tensorflow as tf
 
+from tfppo.errors import UsageError
 from tfppo.text.models.lstm import LSTMLanguageModel
 
 State = tuple[tf.Tensor, ...]
+DECODED = 4  # tokens that `check_decoding` decodes after the shorter prompt
 
 
 class LanguageModel(ABC):
@@ -117,6 +120,39 @@ def final_normalization(model: keras.Model) -> keras.layers.Layer | None:
     """
     has_layer = isinstance(model, keras_hub.models.CausalLM) and hasattr(model.backbone, "layer_norm")
     return model.backbone.layer_norm if has_layer else None
+
+
+def check_decoding(model: LanguageModel, prompts: np.ndarray, lengths: np.ndarray, pad: int) -> None:
+    """Compares the logits of decoding, token by token, with those of a full pass, on a short and a long prompt.
+
+    With a wrong cache, a run would sample from another policy than the one it trains, and only `text/sampler_gap`
+    would show it.
+
+    Args:
+      model: Language model to check.
+      prompts: int [N, P], padded on the right.
+      lengths: int [N].
+      pad: Token id for the padding.
+
+    Raises:
+      UsageError: If the logits differ by more than rounding explains.
+    """
+    rows = [int(lengths.argmin()), int(lengths.argmax())]
+    ends = lengths[rows]
+    padded = np.pad(prompts[rows], [(0, 0), (0, DECODED)], constant_values=pad)
+    token_ids = tf.constant([np.resize(row[:end], len(row)) for row, end in zip(padded, ends, strict=True)], tf.int32)
+    full = model.logits(model.hidden_states(token_ids))  # [2, P + DECODED, V]
+    first, state = model.begin(tf.constant(padded, tf.int32), tf.constant(ends, tf.int32))
+    relative = 0.1 if model.model.compute_dtype == "bfloat16" else 1e-3  # a wrong cache is wrong in the first digit
+    for column in range(int(first), int(ends.min()) + DECODED - 1):
+        logits, state = model.step(token_ids[:, column], tf.constant(column), state)
+        gap, largest = (float(tf.reduce_max(tf.abs(x))) for x in (logits - full[:, column], full[:, column]))
+        if gap > relative * largest:
+            raise UsageError(
+                f"{type(model.model).__name__} gives other logits token by token than in a full pass (they differ by "
+                f"{gap:.2g}), so that it would sample from another policy than the one that is trained: use another "
+                "release of keras-hub, or give a model of another family"
+            )
 
 
 class CachedLanguageModel(LanguageModel):

@@ -14,7 +14,15 @@ import numpy as np
 
 from tfppo.errors import UsageError, one_line
 from tfppo.text.models.adapters import has_adapters
-from tfppo.text.models.copying import ModelsDiffer, Plain, changed_attributes, check_same, copy_weights, rebuilt
+from tfppo.text.models.copying import (
+    ModelsDiffer,
+    Plain,
+    changed_attributes,
+    check_same,
+    copy_weights,
+    default_policy,
+    rebuilt,
+)
 from tfppo.text.models.language_model import context_length
 from tfppo.text.models.lstm import LSTMLanguageModel
 from tfppo.text.models.preset_configs import (
@@ -204,13 +212,14 @@ def _load_tokenizer(folder: Path) -> keras_hub.models.Tokenizer:
 
 
 def _load_model(folder: Path, dtype: str) -> keras_hub.models.CausalLM:
-    try:
-        return keras_hub.models.CausalLM.from_preset(str(folder), preprocessor=None, dtype=dtype)
-    except (ValueError, UserWarning):
-        if not may_be_tied(folder):
-            raise
-        backbone = keras_hub.models.Backbone.from_preset(str(folder), dtype=dtype, **TIED)
-        return causal_lm_of(backbone)
+    with default_policy(dtype):
+        try:
+            return keras_hub.models.CausalLM.from_preset(str(folder), preprocessor=None, dtype=dtype)
+        except (ValueError, UserWarning):
+            if not may_be_tied(folder):
+                raise
+            backbone = keras_hub.models.Backbone.from_preset(str(folder), dtype=dtype, **TIED)
+            return causal_lm_of(backbone)
 
 
 def _load_lstm(folder: Path) -> tuple[keras.Model, keras_hub.models.Tokenizer]:

@@ -5,7 +5,7 @@ import keras_hub
 
 from tfppo.errors import UsageError, one_line
 from tfppo.text.models.copying import ModelsDiffer, check_same, copy_model
-from tfppo.text.models.gpt2 import GPT2LanguageModel
+from tfppo.text.models.families import FAMILIES, why_refused
 from tfppo.text.models.language_model import CachedLanguageModel, LanguageModel, RecurrentLanguageModel
 from tfppo.text.models.lstm import LSTMLanguageModel
 
@@ -20,14 +20,17 @@ def as_language_model(model: keras.Model) -> LanguageModel:
       The language model, which uses the weights of `model`.
 
     Raises:
-      UsageError: If the model is of another class.
+      UsageError: If the model is of another class, or of a family of KerasHub that cannot be tuned.
     """
     if isinstance(model, LSTMLanguageModel):
         return RecurrentLanguageModel(model)
-    if isinstance(model, keras_hub.models.GPT2CausalLM):
-        return GPT2LanguageModel(model)
     if isinstance(model, keras_hub.models.CausalLM):
-        return CachedLanguageModel(model)
+        if reason := why_refused(model):
+            raise UsageError(
+                f"model is a {type(model).__name__}, which cannot be tuned, because {reason}: give a model of another "
+                "family, such as Llama, Gemma 3 or Qwen 3"
+            )
+        return next((FAMILIES[kind] for kind in type(model).__mro__ if kind in FAMILIES), CachedLanguageModel)(model)
     raise UsageError(
         f"model is a {type(model).__name__}; it must be a language model: give a keras_hub.models.CausalLM or an "
         "LSTMLanguageModel"
