@@ -85,7 +85,7 @@ class TextTrainer:
                 parts = load_parts(with_settings(config, modes), task, reward, model, folder, trains, scores, replicas)
                 self.policy, self.reference = make_models(parts.start, config)  # last: adapters change a given model
             if parts.prompts is not None:
-                check_decoding(self.policy.model, parts.prompts.ids, parts.prompts.lengths, parts.codec.pad)
+                check_decoding(self.policy.model, parts.prompts.token_ids, parts.prompts.lengths, parts.codec.pad)
             self.config, self.task, self.codec, self.reward = parts.config, parts.task, parts.codec, parts.reward
             self.encode, self.start, self.prompts = parts.encode, parts.start, parts.prompts or NO_PROMPTS
             self._sample_prompts = parts.sample_prompts

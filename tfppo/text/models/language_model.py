@@ -15,7 +15,7 @@ from tfppo.errors import UsageError
 from tfppo.text.models.lstm import LSTMLanguageModel
 
 State = tuple[tf.Tensor, ...]
-DECODED = 4  # tokens that `check_decoding` decodes after the shorter prompt
+DECODED = 4  # largest number of tokens that `check_decoding` decodes after the shorter prompt
 
 
 class LanguageModel(ABC):
@@ -139,12 +139,13 @@ def check_decoding(model: LanguageModel, prompts: np.ndarray, lengths: np.ndarra
     """
     rows = [int(lengths.argmin()), int(lengths.argmax())]
     ends = lengths[rows]
-    padded = np.pad(prompts[rows], [(0, 0), (0, DECODED)], constant_values=pad)
+    room = DECODED if model.context_length is None else min(DECODED, model.context_length - prompts.shape[1])
+    padded = np.pad(prompts[rows], [(0, 0), (0, room)], constant_values=pad)
     token_ids = tf.constant([np.resize(row[:end], len(row)) for row, end in zip(padded, ends, strict=True)], tf.int32)
-    full = model.logits(model.hidden_states(token_ids))  # [2, P + DECODED, V]
+    full = model.logits(model.hidden_states(token_ids))  # [2, P + room, V]
     first, state = model.begin(tf.constant(padded, tf.int32), tf.constant(ends, tf.int32))
     relative = 0.1 if model.model.compute_dtype == "bfloat16" else 1e-3  # a wrong cache is wrong in the first digit
-    for column in range(int(first), int(ends.min()) + DECODED - 1):
+    for column in range(int(first), int(ends.min()) + room - 1):
         logits, state = model.step(token_ids[:, column], tf.constant(column), state)
         gap, largest = (float(tf.reduce_max(tf.abs(x))) for x in (logits - full[:, column], full[:, column]))
         if gap > relative * largest:
