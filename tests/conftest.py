@@ -27,8 +27,8 @@ def make_preset(kind, folder):
     from tfppo.text.data.corpus import sentences
     from tfppo.text.data.tokenizer import train_tokenizer
     from tfppo.text.models.lstm import make_lstm
-    from tfppo.text.models.presets import save_preset
     from tfppo.text.models.transformer import make_transformer
+    from tfppo.text.presets.folder import save_preset
 
     keras.utils.set_random_seed(1)
     config = PretrainConfig(vocabulary_size=512, num_layers=1, num_heads=2, hidden_dim=16, context_length=64)

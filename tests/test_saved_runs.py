@@ -16,8 +16,8 @@ from tfppo.cli import main
 from tfppo.control import run as control_run
 from tfppo.control.recipes import make_control_config
 from tfppo.text.config import TextRunConfig, make_text_config
-from tfppo.text.models.presets import load_preset
-from tfppo.text.parts import OWN_MODEL
+from tfppo.text.presets.folder import load_preset
+from tfppo.text.start.parts import OWN_MODEL
 from tfppo.text.tasks import get_task, task
 from tfppo.text.trainer import TEXT
 from tfppo.training import driver, run_folder

@@ -33,7 +33,7 @@ if TYPE_CHECKING:  # the same names as in _PUBLIC, for editors and type checkers
     from tfppo.text.config import TextConfig as TextConfig
     from tfppo.text.config import TextRunConfig as TextRunConfig
     from tfppo.text.config import make_text_config as make_text_config
-    from tfppo.text.models.presets import load_preset as load_preset
+    from tfppo.text.presets.folder import load_preset as load_preset
     from tfppo.text.rollouts.rollout_file import read_rollouts as read_rollouts
     from tfppo.text.run import train_text as train_text
     from tfppo.text.tasks.task import Task as Task
@@ -64,7 +64,7 @@ _PUBLIC = {
     "read_rollouts": "tfppo.text.rollouts.rollout_file",
     "Task": "tfppo.text.tasks.task",
     "register_task": "tfppo.text.tasks.task",
-    "load_preset": "tfppo.text.models.presets",
+    "load_preset": "tfppo.text.presets.folder",
     "TextConfig": "tfppo.text.config",
     "TextRunConfig": "tfppo.text.config",
     "make_text_config": "tfppo.text.config",

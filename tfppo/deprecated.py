@@ -31,7 +31,9 @@ _KEPT = {  # (old folder, new folder) of modules that moved but kept their own n
     ("control.classic", "control.envs.classic"): "acrobot cartpole mountain_car pendulum",
     ("control", "control.policies"): "encoders networks lstm recurrent",
     ("control", "control.rollouts"): "normalization statistics gymnasium stepping fused transitions",
-    ("text", "text.models"): "language_model gpt2 lstm transformer presets vetting reference",
+    ("text", "text.models"): "language_model gpt2 lstm transformer reference",
+    ("text", "text.presets"): "vetting",
+    ("text.models", "text.presets"): "vetting",
     ("text", "text.data"): "codec corpus tokenizer likelihood metrics",
     ("text", "text.rollouts"): "rollout sampling batch",
     ("data", "text.data"): "rebuild",
@@ -49,6 +51,7 @@ _RENAMED = {
     "text.lora": "text.models.adapters",
     "text.preferences": "text.rewards.reward_model",
     "text.train": "text.trainer",
+    "text.models.presets": "text.presets",
 }
 
 

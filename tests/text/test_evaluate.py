@@ -15,8 +15,8 @@ from tfppo.text.data.codec import PromptCodec
 from tfppo.text.data.corpus import DOMAINS, sentences
 from tfppo.text.data.likelihood import nats_per_character
 from tfppo.text.evaluate import ROWS, Responder, compare, describe, most_likely_domains
-from tfppo.text.models.presets import default_preset, load_preset
 from tfppo.text.models.reference import as_language_model, copy_of
+from tfppo.text.presets.folder import default_preset, load_preset
 from tfppo.text.rollouts.sampling import Samples, gumbel_noise, sample
 from tfppo.text.tasks import get_task
 

@@ -15,8 +15,8 @@ from tfppo.cli import main
 from tfppo.text import export, run
 from tfppo.text import trainer as text_trainer
 from tfppo.text.config import make_text_config
-from tfppo.text.models.presets import load_preset
 from tfppo.text.models.reference import as_language_model
+from tfppo.text.presets.folder import load_preset
 from tfppo.text.trainer import TEXT
 from tfppo.training import driver, run_folder
 

@@ -23,7 +23,7 @@ from tfppo.text import pretrain
 from tfppo.text.config import PretrainConfig
 from tfppo.text.data.corpus import sentences
 from tfppo.text.data.likelihood import nats_per_character
-from tfppo.text.models.presets import load_preset, save_preset
+from tfppo.text.presets.folder import load_preset, save_preset
 from tfppo.training import run_folder
 from tfppo.training.lock import LOCK
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import keras
 
 from tfppo.text.data.codec import PromptCodec
-from tfppo.text.models.presets import LSTM_FILE, TOKENIZER_FILE, save_preset
+from tfppo.text.presets.folder import LSTM_FILE, TOKENIZER_FILE, save_preset
 from tfppo.training.files import replacing
 from tfppo.training.run_folder import quoted
 

@@ -20,8 +20,8 @@ from tfppo.text.data.tokenizer import check_control_tokens, train_tokenizer
 from tfppo.text.models.copying import ModelsDiffer, copy_weights, rebuilt
 from tfppo.text.models.language_model import context_length, final_normalization
 from tfppo.text.models.lstm import make_lstm
-from tfppo.text.models.presets import load_preset, save_preset
 from tfppo.text.models.transformer import make_transformer
+from tfppo.text.presets.folder import load_preset, save_preset
 from tfppo.training import files, new_folder, run_folder
 from tfppo.training.config import RunConfig
 from tfppo.training.file_errors import FILE_ERRORS, is_file_error

@@ -17,12 +17,9 @@ from tfppo.reporting.console import progress_bar
 from tfppo.reporting.curves import plot_curve, plot_frontier
 from tfppo.reporting.tensorboard import TensorBoardWriter
 from tfppo.settings import with_settings
-from tfppo.text.assembly import NO_PROMPTS, load_parts, make_models, notices
 from tfppo.text.config import TextRunConfig
 from tfppo.text.evaluate import Responder, compare, describe, held_out_prompts
 from tfppo.text.export import export_preset
-from tfppo.text.models.initial import keep_start
-from tfppo.text.models.language_model import check_decoding
 from tfppo.text.policy import TextPolicy
 from tfppo.text.rewards.callables import Reward
 from tfppo.text.rewards.first_scores import describe_first_scores
@@ -31,6 +28,8 @@ from tfppo.text.rollouts.rollout import TextCollector, TextRollout
 from tfppo.text.rollouts.rollout_file import RolloutFile
 from tfppo.text.rollouts.scoring import TextScorer
 from tfppo.text.samples import SampleTable
+from tfppo.text.start.assembly import NO_PROMPTS, load_parts, make_models, notices
+from tfppo.text.start.initial import keep_start
 from tfppo.text.stop_rules import KL, SCORE, make_stop_rules
 from tfppo.text.tasks import Task
 from tfppo.training import run_folder
@@ -83,9 +82,7 @@ class TextTrainer:
             with self.replicas.scope():
                 replicas = 1 if text.lora_rank else self.replicas.count  # adapters are made for each replica
                 parts = load_parts(with_settings(config, modes), task, reward, model, folder, trains, scores, replicas)
-                self.policy, self.reference = make_models(parts.start, config)  # last: adapters change a given model
-            if parts.prompts is not None:
-                check_decoding(self.policy.model, parts.prompts.token_ids, parts.prompts.lengths, parts.codec.pad)
+                self.policy, self.reference = make_models(parts, config)  # last: adapters change a given model
             self.config, self.task, self.codec, self.reward = parts.config, parts.task, parts.codec, parts.reward
             self.encode, self.start, self.prompts = parts.encode, parts.start, parts.prompts or NO_PROMPTS
             self._sample_prompts = parts.sample_prompts

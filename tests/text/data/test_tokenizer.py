@@ -10,8 +10,8 @@ from keras_hub.src.tokenizers.byte_pair_tokenizer import SPLIT_PATTERN_TOKENIZER
 from tfppo.text.config import PretrainConfig
 from tfppo.text.data.corpus import DOMAINS, load_corpus, sentences
 from tfppo.text.data.tokenizer import END, PAD, WORDS, control_token, train_tokenizer
-from tfppo.text.models.presets import save_preset
 from tfppo.text.models.transformer import make_transformer
+from tfppo.text.presets.folder import save_preset
 
 GPT2_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 SPECIAL = [PAD, END, *map(control_token, DOMAINS)]

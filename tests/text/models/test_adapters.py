@@ -8,8 +8,8 @@ from support.refusal import refusal
 
 from tfppo import TextTrainer, make_text_config
 from tfppo.text.models.adapters import WithoutAdapters, adapters_off, add_adapters
-from tfppo.text.models.presets import load_preset
 from tfppo.text.models.reference import as_language_model, copy_of
+from tfppo.text.presets.folder import load_preset
 from tfppo.text.rollouts.sampling import StopCondition, gumbel_noise, sample
 from tfppo.training.checkpoints import Checkpoints
 

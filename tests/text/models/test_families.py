@@ -17,8 +17,8 @@ from tfppo.text.data.stop_condition import StopCondition
 from tfppo.text.models.adapters import WithoutAdapters, add_adapters
 from tfppo.text.models.families import REFUSED
 from tfppo.text.models.language_model import CachedLanguageModel, check_decoding
-from tfppo.text.models.presets import load_preset, save_preset
 from tfppo.text.models.reference import as_language_model, copy_of
+from tfppo.text.presets.folder import load_preset, save_preset
 from tfppo.text.rollouts.sampling import gumbel_noise, response_positions, sample
 
 QUICK = ("GPT2", "Llama tied", "Gemma3", "SmolLM3")

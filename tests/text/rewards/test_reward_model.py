@@ -11,7 +11,7 @@ from tfppo.errors import UsageError
 from tfppo.text.config import RewardModelConfig
 from tfppo.text.data.corpus import sentences
 from tfppo.text.data.metrics import word_count
-from tfppo.text.models.presets import load_preset
+from tfppo.text.presets.folder import load_preset
 from tfppo.text.rewards.reward_model import (
     HEAD_FILE,
     RewardModel,

@@ -5,7 +5,7 @@ import pytest
 
 from tfppo.text.data.codec import PromptCodec
 from tfppo.text.data.metrics import distinct_2, mean_words
-from tfppo.text.models.presets import load_preset
+from tfppo.text.presets.folder import load_preset
 from tfppo.text.rollouts.scoring import TextScorer
 
 PROMPTS = ["This film", "The cast of this", "A plot"]

@@ -1,1 +1,1 @@
-"""Language models: the interface, its implementations, adapters, and presets on disk."""
+"""Language models: the interface, its implementations and adapters."""

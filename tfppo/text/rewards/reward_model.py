@@ -22,8 +22,8 @@ from tfppo.text.data.corpus import Sentence, sentences
 from tfppo.text.data.likelihood import encode
 from tfppo.text.data.metrics import word_count
 from tfppo.text.data.tokenizer import check_control_tokens
-from tfppo.text.models.presets import default_preset, load_preset, save_preset
 from tfppo.text.models.reference import as_language_model
+from tfppo.text.presets.folder import default_preset, load_preset, save_preset
 from tfppo.text.pretrain import fitting, refuse_divergence
 from tfppo.training import new_folder, run_folder
 from tfppo.training.config import RunConfig

@@ -16,12 +16,12 @@ from tfppo.errors import UsageError, kind_and_text, one_line
 from tfppo.settings import with_settings
 from tfppo.text.config import TextConfig, TextRunConfig
 from tfppo.text.models.adapters import adapter_variables, add_adapters, base_copy, merged_copy
-from tfppo.text.models.given import given_model
-from tfppo.text.models.preset_configs import TOKENIZER_FILE
-from tfppo.text.models.presets import default_preset, load_preset, save_preset
 from tfppo.text.models.reference import as_language_model, copy_of
 from tfppo.text.models.weights import freeze_paths
 from tfppo.text.policy import TextPolicy
+from tfppo.text.presets.configs import TOKENIZER_FILE
+from tfppo.text.presets.folder import default_preset, load_preset, save_preset
+from tfppo.text.start.given import given_model
 from tfppo.training import run_folder
 from tfppo.training.checkpoints import Checkpoints
 

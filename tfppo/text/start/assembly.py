@@ -14,13 +14,13 @@ from tfppo.text.config import TextConfig, TextRunConfig
 from tfppo.text.data.codec import PromptCodec, check_tokenizer
 from tfppo.text.evaluate import held_out_prompts
 from tfppo.text.models.adapters import WithoutAdapters, add_adapters
-from tfppo.text.models.initial import Start, assign_parts, initial_model
-from tfppo.text.models.language_model import LanguageModel
+from tfppo.text.models.language_model import LanguageModel, check_decoding
 from tfppo.text.models.reference import as_language_model, copy_of, freeze
 from tfppo.text.models.weights import freeze_paths
-from tfppo.text.parts import OWN_MODEL, check_parts, fingerprints
 from tfppo.text.policy import TextPolicy
 from tfppo.text.rewards.callables import Reward, as_reward, load_reward, reward_name
+from tfppo.text.start.initial import Start, assign_parts, initial_model
+from tfppo.text.start.parts import OWN_MODEL, check_parts, fingerprints
 from tfppo.text.tasks import Task, get_task
 from tfppo.text.tasks.task import task_name
 from tfppo.training.user_modules import is_importable, name_of, same_name
@@ -221,23 +221,27 @@ NO_PROMPTS = TrainingPrompts(np.zeros([0, 0], np.int32), np.zeros([0], np.int32)
 """Those of a trainer that does not train."""
 
 
-def make_models(start: Start, config: TextRunConfig) -> tuple[TextPolicy, LanguageModel]:
+def make_models(parts: Parts, config: TextRunConfig) -> tuple[TextPolicy, LanguageModel]:
     """Makes the policy and its reference policy.
 
     By default the reference is a frozen copy of the model. With adapters (`lora_rank`) it is the same model with the
     adapters switched off, so that no copy is needed.
 
     Args:
-      start: The models before tuning; the policy changes the weights of `start.model`.
+      parts: Parts of the run; the policy changes the weights of `parts.start.model`.
       config: Settings of the run.
 
     Returns:
       The policy and the reference policy.
 
     Raises:
-      UsageError: If the model cannot have adapters, cannot be copied, or has nothing to train.
+      UsageError: If the model cannot have adapters, cannot be copied, has nothing to train, or would sample from
+        another policy than the one that is trained.
     """
-    text, model = config.text, as_language_model(start.model)
+    text, start = config.text, parts.start
+    model = as_language_model(start.model)
+    if parts.prompts is not None:
+        check_decoding(model, parts.prompts.token_ids, parts.prompts.lengths, parts.codec.pad)
     if not text.lora_rank and not model.trainable_variables:
         raise UsageError(
             f"all weights of {type(model.model).__name__} are frozen; a run without lora_rank must have weights to "

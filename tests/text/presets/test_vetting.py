@@ -15,8 +15,8 @@ from support.refusal import refusal
 from tfppo import cli
 from tfppo.text import run
 from tfppo.text.config import make_text_config
-from tfppo.text.models.presets import LSTM_FILE, default_preset, load_preset
-from tfppo.text.models.vetting import vet_archive, vet_folder
+from tfppo.text.presets.folder import LSTM_FILE, default_preset, load_preset
+from tfppo.text.presets.vetting import vet_archive, vet_folder
 from tfppo.text.rewards.callables import as_reward
 from tfppo.text.rewards.reward_model import RewardModel
 from tfppo.training import run_folder

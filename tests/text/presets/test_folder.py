@@ -17,8 +17,8 @@ from tfppo.text.config import PretrainConfig
 from tfppo.text.data.corpus import sentences
 from tfppo.text.data.tokenizer import train_tokenizer
 from tfppo.text.models.lstm import LSTMLanguageModel, make_lstm
-from tfppo.text.models.presets import LSTM_FILE, WEIGHTS_FILE, halve_weights, load_preset, save_preset
 from tfppo.text.models.transformer import make_transformer
+from tfppo.text.presets.folder import LSTM_FILE, WEIGHTS_FILE, halve_weights, load_preset, save_preset
 
 TEXTS = [sentence.text for sentence in sentences("validation", "movie")]
 CONFIG = PretrainConfig(num_layers=2, num_heads=2, hidden_dim=64, context_length=32)

@@ -11,10 +11,10 @@ from support.remedy import advised_settings
 
 from tfppo import TextTrainer, make_text_config, train_text
 from tfppo.text.data.tokenizer import train_tokenizer
-from tfppo.text.models.given import given_model
 from tfppo.text.models.lstm import LSTMLanguageModel
-from tfppo.text.models.presets import load_preset
 from tfppo.text.models.weights import frozen_paths, weights_by_path
+from tfppo.text.presets.folder import load_preset
+from tfppo.text.start.given import given_model
 
 
 @pytest.fixture(scope="module")

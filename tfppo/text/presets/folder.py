@@ -25,7 +25,8 @@ from tfppo.text.models.copying import (
 )
 from tfppo.text.models.language_model import context_length
 from tfppo.text.models.lstm import LSTMLanguageModel
-from tfppo.text.models.preset_configs import (
+from tfppo.text.models.reference import as_language_model
+from tfppo.text.presets.configs import (
     TIED,
     TOKENIZER_FILE,
     add_settings,
@@ -35,8 +36,7 @@ from tfppo.text.models.preset_configs import (
     settings_for,
     special_tokens,
 )
-from tfppo.text.models.reference import as_language_model
-from tfppo.text.models.vetting import vet_archive, vet_folder
+from tfppo.text.presets.vetting import vet_archive, vet_folder
 from tfppo.training import run_folder
 
 LSTM_FILE = "lstm.keras"
@@ -60,7 +60,7 @@ def save_preset(
     """Writes a language model and its tokenizer into a new folder.
 
     Adapters are merged into the weights. The optimizer is not saved. A KerasHub model is loaded again and compared,
-    because a preset may lack settings of a model (see the module `preset_configs`).
+    because a preset may lack settings of a model (see the module `configs`).
 
     Args:
       folder: Must not exist.

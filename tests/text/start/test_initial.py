@@ -14,10 +14,10 @@ from tfppo.errors import UsageError
 from tfppo.execution.variables import named_variables, weights_hash
 from tfppo.text import run
 from tfppo.text.config import TextRunConfig, make_text_config
-from tfppo.text.models.initial import MODEL, REFERENCE, START
-from tfppo.text.models.presets import load_preset
 from tfppo.text.models.reference import as_language_model
+from tfppo.text.presets.folder import load_preset
 from tfppo.text.rollouts.rollout_file import read_rollouts
+from tfppo.text.start.initial import MODEL, REFERENCE, START
 from tfppo.text.trainer import TEXT
 from tfppo.training import driver, run_folder
 
