@@ -49,9 +49,15 @@ def test_exit_and_ctrl_c_reach_the_caller(stop):
 
     host = HostFunction(stopping)
     rows = iter(tf.data.Dataset.from_tensors([1.0, 2.0]).map(lambda x: host([x], SPECS)))
-    with pytest.raises(type(stop)) as caught, host.reraising():
-        next(rows)
-    assert caught.value is stop
+    for call in (lambda: next(rows), lambda: host([tf.constant([1.0, 2.0])], SPECS)):  # compiled, and not
+        with pytest.raises(type(stop)) as caught, host.reraising():
+            call()
+        assert caught.value is stop
+
+
+def test_a_runtime_error_of_the_caller_stays_what_it_is(host):
+    with pytest.raises(RuntimeError, match="mine"), host.reraising():
+        raise RuntimeError("mine")
 
 
 def test_its_own_exception_comes_through_tf_data(host):

@@ -130,7 +130,7 @@ def test_a_run_does_not_depend_on_the_ids_of_its_tokens(models, tokenizer, permu
     one = run(models[0], tokenizer, mode)
     same_noise()
     other = run(models[1], permuted, mode)
-    assert one.scored == other.scored and len({response for _, response, _ in one.scored}) == 16
+    assert one.scored == other.scored and len({response for _, response, _ in one.scored}) == len(one.scored) >= 16
     ended = one.rows[0]["text/eos_fraction"]
     assert ended < 1.0 and (ended > 0.0 or not isinstance(models[0], keras_hub.models.GPT2CausalLM))
     for row, expected in zip(other.rows, one.rows, strict=True):

@@ -43,16 +43,18 @@ class HostFunction:
 
     @contextmanager
     def reraising(self) -> Iterator[None]:
-        """Returns a context in which the function's own exception replaces TensorFlow's `OpError`.
+        """Returns a context in which the function's own exception replaces TensorFlow's error.
+
+        TensorFlow raises an `OpError`, or outside of compiled programs the `RuntimeError` of this class.
 
         A `tf.data` pipeline may run ahead. The function may therefore have raised the exception before the context
         begins.
         """
         try:
             yield
-        except tf.errors.OpError as error:
+        except (tf.errors.OpError, RuntimeError) as error:
             raised, self._raised = self._raised, None
-            if raised is None or type(raised).__name__ not in error.message:
+            if raised is None or type(raised).__name__ not in str(error):
                 raise
             raise raised from None
 

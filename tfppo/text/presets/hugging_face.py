@@ -1,0 +1,171 @@
+"""Folders in the form of Hugging Face: config.json, weights in *.safetensors, and the files of a tokenizer.
+
+KerasHub (0.32) converts them. This module corrects what it ignores or does not find: the epsilon of normalization layers,
+the names of settings in folders that transformers 5 wrote, and the vocabulary of GPT-2. Only weights in the form
+safetensors are read, which cannot contain code.
+"""
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import keras
+import keras_hub
+
+from tfppo.errors import UsageError, shown
+from tfppo.text.presets.configs import causal_lm_of
+
+CONFIG_FILE, INDEX_FILE, WEIGHTS = "config.json", "model.safetensors.index.json", "*.safetensors"
+TOKENIZER_FILE, TOKENIZER_CONFIG, SENTENCE_PIECES = "tokenizer.json", "tokenizer_config.json", "tokenizer.model"
+SUPPORTED = (  # values of `model_type`; benchmarks/hugging_face.py compares each with transformers
+    *("gemma", "gemma2", "gemma3_text", "gpt2", "llama", "mistral", "mixtral"),
+    *("qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "qwen3_5", "smollm3"),
+)
+NEW_TYPES = {"qwen3_5_text": "qwen3_5"}  # names of transformers 5 that KerasHub does not know
+NEW_NAMES = {"num_local_experts": "num_experts"}  # settings that transformers 5 renamed
+DEFAULTS = {  # of transformers, for settings that a folder may leave out
+    "tie_word_embeddings": False,
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 10000.0,
+    "use_sliding_window": False,
+    "sliding_window": None,
+    "output_router_logits": False,
+    "router_aux_loss_coef": 0.001,
+}
+ABSENT = {  # settings that KerasHub's model of a type does not have, with the only value that it computes
+    "llama": {"attention_bias": False, "mlp_bias": False, "hidden_act": "silu"},
+    "mistral": {"hidden_act": "silu"},
+    "qwen2": {"hidden_act": "silu", "use_sliding_window": False},
+    "qwen3": {"hidden_act": "silu", "attention_bias": False},
+}
+Config = dict[str, Any]
+
+
+def is_hugging_face(folder: Path) -> bool:
+    """Returns True if a folder has a config of Hugging Face, and not one of KerasHub."""
+    try:
+        config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(config, dict) and "model_type" in config and "registered_name" not in config
+
+
+def load_hugging_face(folder: Path, dtype: str) -> tuple[keras.Model, keras_hub.models.Tokenizer]:
+    """Loads a language model and its tokenizer from a folder in the form of Hugging Face.
+
+    Args:
+      folder: The folder.
+      dtype: Precision of the loaded model, "float32" or "mixed_bfloat16".
+
+    Returns:
+      The model and its tokenizer.
+
+    Raises:
+      UsageError: If the architecture or a setting of the model is not supported, or a file is missing.
+      Exception: What KerasHub raises for damaged files.
+    """
+    config = corrected_config(_read(folder / CONFIG_FILE))
+    _check_weights(folder)
+    with _corrected_folder(folder, config) as corrected:
+        backbone = keras_hub.models.Backbone.from_preset(str(corrected), dtype=dtype)
+        tokenizer = keras_hub.models.Tokenizer.from_preset(str(corrected))
+    if "rms_norm_eps" in config:
+        for layer in backbone._flatten_layers(include_self=False):
+            if hasattr(layer, "epsilon"):  # all normalization layers of these models have the same
+                layer.epsilon = config["rms_norm_eps"]
+    return causal_lm_of(backbone), tokenizer
+
+
+def corrected_config(config: Config) -> Config:
+    """Returns the config of a model with the names and defaults that KerasHub expects.
+
+    Args:
+      config: Content of `config.json`, of transformers 4 or 5.
+
+    Raises:
+      UsageError: If the model is one that KerasHub cannot compute.
+    """
+    kind = NEW_TYPES.get(config["model_type"], config["model_type"])
+    if kind not in SUPPORTED:
+        raise UsageError(
+            f"model_type is {shown(config['model_type'])}; it must be one of {', '.join(SUPPORTED)}: give a model of "
+            "one of these architectures"
+        )
+    old_names = {old: config[new] for new, old in NEW_NAMES.items() if new in config}
+    config = DEFAULTS | old_names | config | {"model_type": kind}
+    heads = config.get("num_attention_heads")
+    config.setdefault("num_key_value_heads", heads)
+    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    if "full_attention" not in rope:  # Gemma 3 has rope parameters for each kind of layer, which KerasHub reads
+        rope = {"rope_type": rope.get("type", "default")} | rope
+        config["rope_theta"] = rope.get("rope_theta", config["rope_theta"])
+        config["rope_scaling"] = None if rope["rope_type"] == "default" else rope
+        if config["rope_scaling"] and (kind, rope["rope_type"]) != ("llama", "llama3"):
+            raise UsageError(
+                f"rope_scaling of the model is {shown(rope['rope_type'])}; KerasHub's {kind} does not compute it: give "
+                "a model without rope_scaling"
+            )
+    for name, only in ABSENT.get(kind, {}).items():
+        if config.get(name, only) != only:
+            raise UsageError(
+                f"{name} of the model is {shown(config[name])}; KerasHub's {kind} computes only {shown(only)}: give "
+                "another model"
+            )
+    if kind == "llama" and config.get("head_dim") not in (None, config["hidden_size"] // heads):
+        raise UsageError(
+            f"head_dim of the model is {shown(config['head_dim'])}; KerasHub's llama computes only hidden_size / "
+            f"num_attention_heads = {config['hidden_size'] // heads}: give another model"
+        )
+    return config
+
+
+def _check_weights(folder: Path) -> None:
+    """Checks that a folder has weights as safetensors, and that all of them lie in the folder itself."""
+    if not any(folder.glob(WEIGHTS)):
+        raise UsageError(
+            f"{folder} has no weights in the form safetensors ({WEIGHTS}): write them with transformers' "
+            "model.save_pretrained(folder), because other forms can contain code"
+        )
+    if (folder / INDEX_FILE).is_file():
+        names = set(_read(folder / INDEX_FILE)["weight_map"].values())
+        outside = [name for name in sorted(names) if Path(name).name != name or not name.endswith(".safetensors")]
+        if outside:
+            raise UsageError(f"{folder / INDEX_FILE} names {shown(outside[0])}: it must name files in the same folder")
+
+
+@contextmanager
+def _corrected_folder(folder: Path, config: Config) -> Iterator[Path]:
+    """Makes a folder that KerasHub reads, within a `with` block: corrected settings, and links to all other files."""
+    with tempfile.TemporaryDirectory() as made:
+        corrected = Path(made)
+        for path in folder.iterdir():
+            if path.is_file() and path.name not in (CONFIG_FILE, TOKENIZER_CONFIG):
+                os.symlink(path.resolve(), corrected / path.name)
+        _write(corrected / CONFIG_FILE, config)
+        _write(corrected / TOKENIZER_CONFIG, _corrected_tokens(folder))
+        if config["model_type"] == "gpt2" and not (folder / "vocab.json").exists():
+            model = _read(folder / TOKENIZER_FILE)["model"]
+            _write(corrected / "vocab.json", model["vocab"])
+            merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]]
+            (corrected / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]), encoding="utf-8")
+        yield corrected
+
+
+def _corrected_tokens(folder: Path) -> Config:
+    """Returns the config of a tokenizer with special tokens as texts; in older folders they are objects."""
+    config: Config = _read(folder / TOKENIZER_CONFIG) if (folder / TOKENIZER_CONFIG).is_file() else {}
+    tokens = {name: config.get(name) for name in ("bos_token", "eos_token")}
+    texts = {name: token["content"] if isinstance(token, dict) else token for name, token in tokens.items()}
+    return config | texts | {"bos_token": texts["bos_token"] or texts["eos_token"]}
+
+
+def _read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _write(path: Path, content: object) -> None:
+    path.write_text(json.dumps(content), encoding="utf-8")
