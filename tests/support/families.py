@@ -90,7 +90,7 @@ def make_tokenizer(name: str) -> keras_hub.models.Tokenizer:
     settings = TOKENIZERS.get(kind, {})
     if issubclass(tokenizer_class, keras_hub.tokenizers.SentencePieceTokenizer):
         return tokenizer_class(_sentence_pieces(), **settings)
-    return tokenizer_class(*_byte_pairs(), **settings)
+    return tokenizer_class(*byte_pairs(), **settings)
 
 
 @functools.cache
@@ -110,7 +110,7 @@ def _sentence_pieces() -> bytes:
 
 
 @functools.cache
-def _byte_pairs() -> tuple[dict[str, int], list[str]]:
+def byte_pairs() -> tuple[dict[str, int], list[str]]:
     learner = Tokenizer(models.BPE())
     learner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     alphabet = pre_tokenizers.ByteLevel.alphabet()

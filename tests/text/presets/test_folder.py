@@ -18,6 +18,7 @@ from tfppo.text.data.corpus import sentences
 from tfppo.text.data.tokenizer import train_tokenizer
 from tfppo.text.models.lstm import LSTMLanguageModel, make_lstm
 from tfppo.text.models.transformer import make_transformer
+from tfppo.text.presets.configs import LAYERS_FILE
 from tfppo.text.presets.folder import LSTM_FILE, WEIGHTS_FILE, halve_weights, load_preset, save_preset
 
 TEXTS = [sentence.text for sentence in sentences("validation", "movie")]
@@ -302,12 +303,25 @@ def test_a_changed_epsilon_comes_back(tmp_path, tokenizer):
         np.testing.assert_array_equal(logits(loaded), logits(model))
 
 
+def test_a_number_of_one_layer_comes_back(tmp_path, tokenizer):
+    """KerasHub's files have no setting for it, so a file of ours has it."""
+    model = small_llama(tokenizer.vocabulary_size(), tied=False)
+    model.backbone.layer_norm.epsilon = 0.3  # only in one of the layers
+    save_preset(tmp_path / "llama", model, tokenizer, "float32")
+    np.testing.assert_array_equal(logits(load_preset(tmp_path / "llama")[0]), logits(model))
+    written = json.loads((tmp_path / "llama" / LAYERS_FILE).read_text())
+    assert {name for numbers in written.values() for name in numbers} == {"epsilon", "layer_norm_epsilon"}
+    for wrong in ({"llama_backbone/none": {"epsilon": 0.3}}, {path: {"name": 1} for path in written}, {"": {"a": "b"}}):
+        (tmp_path / "llama" / LAYERS_FILE).write_text(json.dumps(wrong))
+        assert f"{LAYERS_FILE} has " in refusal(load_preset, tmp_path / "llama")
+
+
 @pytest.mark.fault("A preset would be loaded as another model than was saved", "A one-line error says what differs.")
 def test_a_model_that_would_come_back_as_another_is_not_saved(tmp_path, tokenizer):
     model = small_llama(tokenizer.vocabulary_size(), tied=False)
-    model.backbone.layer_norm.epsilon = 0.3  # only in one of the layers
+    model.backbone.layer_norm.flavor = "sweet"
     text = refusal(save_preset, tmp_path / "llama", model, tokenizer)
-    assert "LlamaCausalLM cannot be saved as a preset" in text and "epsilon" in text
+    assert "LlamaCausalLM cannot be saved as a preset" in text and "flavor sweet" in text
 
 
 def test_the_special_tokens_of_llama_3_come_back(tmp_path, tokenizer):

@@ -146,7 +146,7 @@ def changed_attributes(model: keras.Model, twin: keras.Model) -> Iterator[tuple[
       ModelsDiffer: If the two models do not have the same layers.
     """
     layers, others = layers_by_path(model), layers_by_path(twin)
-    of_keras = set(vars(keras.layers.Layer()))  # names, flags and counters of Keras itself
+    of_keras = {*vars(keras.layers.Layer()), "training"}  # names, flags and counters of Keras, and of its latest call
     for path in dict.fromkeys((*layers, *others)):
         mine, other = layers.get(path), others.get(path)
         if mine is None or other is None or type(mine) is not type(other):

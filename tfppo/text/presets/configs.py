@@ -9,11 +9,14 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import keras
 import keras_hub
 
 from tfppo.text.models.copying import Plain, complete_config
+from tfppo.text.models.weights import layers_by_path
 
 MODEL_FILE, TASK_FILE, TOKENIZER_FILE = "config.json", "task.json", "tokenizer.json"
+LAYERS_FILE = "layers.json"
 MISC = "misc_special_tokens"  # a set, which JSON cannot hold; a preset has a list
 TIED = {"tie_word_embeddings": True}
 Config = dict[str, Any]
@@ -55,6 +58,51 @@ def settings_for(backbone: keras_hub.models.Backbone, changes: Iterable[tuple[st
         for setting, current in config.items()
         if setting.endswith(attribute) and current == old
     }
+
+
+def add_layer_settings(
+    folder: Path, loaded: keras.Model, changes: Iterable[tuple[keras.Layer, str, Plain, Plain]]
+) -> None:
+    """Writes numbers of layers that no setting of the model describes, such as the epsilon of Qwen3's keys.
+
+    KerasHub does not read the file, `load_preset` does.
+
+    Args:
+      folder: Folder of the preset.
+      loaded: The model as it is loaded now.
+      changes: Layers of it, with the names of their attributes, the values of the saved model, and the loaded values.
+    """
+    paths = {id(layer): path for path, layer in layers_by_path(loaded).items()}
+    numbers: dict[str, dict[str, float]] = {}
+    for layer, name, value, old in changes:
+        if _is_number(value) and _is_number(old):
+            numbers.setdefault(paths[id(layer)], {})[name] = value
+    if numbers:
+        _write(folder / LAYERS_FILE, numbers)
+
+
+def apply_layer_settings(folder: Path, model: keras.Model) -> None:
+    """Sets the numbers of layers that `add_layer_settings` has written.
+
+    Args:
+      folder: Folder of the preset.
+      model: The loaded model.
+
+    Raises:
+      ValueError: If the model has no such layer, or the layer has no such number.
+    """
+    if not (folder / LAYERS_FILE).is_file():
+        return
+    layers = layers_by_path(model)
+    for path, numbers in _read(folder / LAYERS_FILE).items():
+        for name, value in numbers.items():
+            if path not in layers or not _is_number(vars(layers[path]).get(name)) or not _is_number(value):
+                raise ValueError(f"{LAYERS_FILE} has {name} of a layer {path}, which is no number of the model")
+            setattr(layers[path], name, value)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def add_special_tokens(folder: Path, tokenizer: keras_hub.models.Tokenizer) -> None:

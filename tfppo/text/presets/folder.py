@@ -29,13 +29,16 @@ from tfppo.text.models.reference import as_language_model
 from tfppo.text.presets.configs import (
     TIED,
     TOKENIZER_FILE,
+    add_layer_settings,
     add_settings,
     add_special_tokens,
+    apply_layer_settings,
     causal_lm_of,
     may_be_tied,
     settings_for,
     special_tokens,
 )
+from tfppo.text.presets.hugging_face import is_hugging_face, load_hugging_face
 from tfppo.text.presets.vetting import vet_archive, vet_folder
 from tfppo.training import run_folder
 
@@ -91,7 +94,7 @@ def save_preset(
 
 
 def load_preset(folder: Path | str, dtype: str = "float32") -> tuple[keras.Model, keras_hub.models.Tokenizer]:
-    """Loads a language model and its tokenizer from a folder.
+    """Loads a language model and its tokenizer from a folder of KerasHub, or from one in the form of Hugging Face.
 
     Code in the folder is not run (see the module `vetting`), and nothing is downloaded.
 
@@ -107,16 +110,21 @@ def load_preset(folder: Path | str, dtype: str = "float32") -> tuple[keras.Model
       UsageError: If the folder is not a preset, is damaged, or holds an LSTM and another precision was requested.
     """
     folder = Path(folder).absolute()  # KerasHub downloads a model if a relative path is the name of a known preset
+    is_converted = is_hugging_face(folder)
     if (folder / LSTM_FILE).exists() and dtype != "float32":
         raise UsageError(f"dtype is {dtype}; {folder} holds an LSTM, which supports only float32: leave dtype out")
-    if not (folder / TOKENIZER_FILE).is_file():
+    if not is_converted and not (folder / TOKENIZER_FILE).is_file():
         raise UsageError(f"{folder} is not the folder of a preset ({TOKENIZER_FILE} is missing): {_advice_for(folder)}")
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("error", "Skipping nested container")  # Keras' warning about missing weights
+            if is_converted:
+                return load_hugging_face(folder, dtype)
             vet_folder(folder)
             return _load_lstm(folder) if (folder / LSTM_FILE).exists() else _load_causal_lm(folder, dtype)
     except Exception as error:  # for a damaged file Keras raises errors of many types
+        if is_converted and isinstance(error, UsageError):
+            raise UsageError(f"{folder}: {error}") from None
         raise UsageError(
             f"preset {folder} cannot be read ({' '.join(str(error).split())[:200]}); it is damaged or not a language "
             "model: make one with tfppo pretrain"
@@ -176,6 +184,8 @@ def _complete(folder: Path, model: keras_hub.models.CausalLM, tokenizer: keras_h
             settings = settings_for(model.backbone, changes)
             add_settings(folder, model.backbone, settings)
             loaded = as_language_model(_load_model(folder, policy))
+            add_layer_settings(folder, loaded.model, changed_attributes(model, loaded.model))
+            loaded = as_language_model(_load_model(folder, policy))
             for name, value, other in _changes(model, loaded.model):
                 if name not in settings:  # a layer may keep the former setting, which it used when it was made
                     raise ModelsDiffer(f"a layer has {name} {value}, and would be loaded with {other}")
@@ -214,12 +224,14 @@ def _load_tokenizer(folder: Path) -> keras_hub.models.Tokenizer:
 def _load_model(folder: Path, dtype: str) -> keras_hub.models.CausalLM:
     with default_policy(dtype):
         try:
-            return keras_hub.models.CausalLM.from_preset(str(folder), preprocessor=None, dtype=dtype)
+            model = keras_hub.models.CausalLM.from_preset(str(folder), preprocessor=None, dtype=dtype)
         except (ValueError, UserWarning):
             if not may_be_tied(folder):
                 raise
             backbone = keras_hub.models.Backbone.from_preset(str(folder), dtype=dtype, **TIED)
-            return causal_lm_of(backbone)
+            model = causal_lm_of(backbone)
+    apply_layer_settings(folder, model)
+    return model
 
 
 def _load_lstm(folder: Path) -> tuple[keras.Model, keras_hub.models.Tokenizer]:

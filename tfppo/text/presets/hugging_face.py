@@ -1,8 +1,8 @@
 """Folders in the form of Hugging Face: config.json, weights in *.safetensors, and the files of a tokenizer.
 
-KerasHub (0.32) converts them. This module corrects what it ignores or does not find: the epsilon of normalization layers,
-the names of settings in folders that transformers 5 wrote, and the vocabulary of GPT-2. Only weights in the form
-safetensors are read, which cannot contain code.
+KerasHub (0.32) converts them. This module corrects what it ignores or does not find: the epsilon of normalization
+layers, the names of settings in folders that transformers 5 wrote, and the vocabulary of GPT-2. Only weights in the
+form safetensors are read, which cannot contain code.
 """
 
 import json
@@ -23,13 +23,11 @@ CONFIG_FILE, INDEX_FILE, WEIGHTS = "config.json", "model.safetensors.index.json"
 TOKENIZER_FILE, TOKENIZER_CONFIG, SENTENCE_PIECES = "tokenizer.json", "tokenizer_config.json", "tokenizer.model"
 SUPPORTED = (  # values of `model_type`; benchmarks/hugging_face.py compares each with transformers
     *("gemma", "gemma2", "gemma3_text", "gpt2", "llama", "mistral", "mixtral"),
-    *("qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "qwen3_5", "smollm3"),
+    *("qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "smollm3"),
 )
-NEW_TYPES = {"qwen3_5_text": "qwen3_5"}  # names of transformers 5 that KerasHub does not know
 NEW_NAMES = {"num_local_experts": "num_experts"}  # settings that transformers 5 renamed
 DEFAULTS = {  # of transformers, for settings that a folder may leave out
     "tie_word_embeddings": False,
-    "rms_norm_eps": 1e-6,
     "rope_theta": 10000.0,
     "use_sliding_window": False,
     "sliding_window": None,
@@ -74,9 +72,10 @@ def load_hugging_face(folder: Path, dtype: str) -> tuple[keras.Model, keras_hub.
         backbone = keras_hub.models.Backbone.from_preset(str(corrected), dtype=dtype)
         tokenizer = keras_hub.models.Tokenizer.from_preset(str(corrected))
     if "rms_norm_eps" in config:
-        for layer in backbone._flatten_layers(include_self=False):
-            if hasattr(layer, "epsilon"):  # all normalization layers of these models have the same
-                layer.epsilon = config["rms_norm_eps"]
+        for layer in backbone._flatten_layers():
+            for name in ("epsilon", "layer_norm_epsilon"):  # all normalization layers of these models have the same
+                if hasattr(layer, name):
+                    setattr(layer, name, config["rms_norm_eps"])
     return causal_lm_of(backbone), tokenizer
 
 
@@ -89,14 +88,14 @@ def corrected_config(config: Config) -> Config:
     Raises:
       UsageError: If the model is one that KerasHub cannot compute.
     """
-    kind = NEW_TYPES.get(config["model_type"], config["model_type"])
+    kind = config["model_type"]
     if kind not in SUPPORTED:
         raise UsageError(
-            f"model_type is {shown(config['model_type'])}; it must be one of {', '.join(SUPPORTED)}: give a model of "
+            f"model_type is {shown(kind)}; it must be one of {', '.join(SUPPORTED)}: give a model of "
             "one of these architectures"
         )
     old_names = {old: config[new] for new, old in NEW_NAMES.items() if new in config}
-    config = DEFAULTS | old_names | config | {"model_type": kind}
+    config = DEFAULTS | old_names | config
     heads = config.get("num_attention_heads")
     config.setdefault("num_key_value_heads", heads)
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
