@@ -56,7 +56,10 @@ def dangers(tree, name=""):
                 yield called
             if called.endswith("import_module") and ast.unparse(node.args[0]) != MAY_IMPORT_BY_NAME.get(name):
                 yield called
-            if called.endswith(".from_preset") and name != "text/presets/folder.py":  # which checks it first
+            if called.endswith(".from_preset") and name not in (
+                "text/presets/folder.py",
+                "text/presets/hugging_face.py",
+            ):  # which check it
                 yield called
 
 

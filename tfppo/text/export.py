@@ -31,7 +31,7 @@ def export_preset(folder: Path, model: keras.Model, codec: PromptCodec, temperat
     """
     tokenizer = codec.tokenizer
     with replacing(folder, TOKENIZER_FILE, 4 * model.count_params()) as new:
-        save_preset(new, model, tokenizer, "float32")
+        save_preset(new, model, tokenizer, "float32", codec.special)
     keras_hub_line = f'keras_hub.models.CausalLM.from_preset("{folder}", preprocessor=None)'
     load = f'tfppo.load_preset("{folder}")' if (folder / LSTM_FILE).exists() else keras_hub_line
     notes = [f"with other tools, start prompts with {tokenizer.id_to_token(token)}" for token in codec.before]

@@ -7,16 +7,9 @@ import numpy as np
 
 from tfppo.errors import UsageError
 from tfppo.text.config import TextConfig
+from tfppo.text.data.special_tokens import SpecialTokens, special_tokens_of, vocabulary_of
 from tfppo.text.data.stop_condition import StopCondition
-from tfppo.text.data.tokenizer import END, control_token
-
-
-def vocabulary_of(tokenizer: keras_hub.tokenizers.Tokenizer) -> Collection[str]:
-    """Returns the tokens of a tokenizer, or an empty list if it keeps no list (as KerasHub's ByteTokenizer)."""
-    try:
-        return tokenizer.get_vocabulary()
-    except NotImplementedError:
-        return []
+from tfppo.text.data.tokenizer import control_token
 
 
 def token_ids(tokenizer: keras_hub.tokenizers.Tokenizer) -> Collection[int]:
@@ -54,36 +47,39 @@ def check_tokenizer(tokenizer: keras_hub.tokenizers.Tokenizer, embeddings: int) 
 
 
 class PromptCodec:
-    """A tokenizer with its special tokens: a control token before each prompt, an end token and padding.
+    """A tokenizer with its special tokens: those before each prompt, those that end a response, and padding.
 
     Padding is known by its position, so any token may be the padding, also the end token.
 
     Args:
       tokenizer: A KerasHub tokenizer with an end token.
       domain: Puts the control token of this domain before each prompt, if the tokenizer has it; None puts no token.
+      special: Start token and end tokens. None: those of the tokenizer.
 
     Raises:
       UsageError: If the tokenizer has no end token.
     """
 
-    def __init__(self, tokenizer: keras_hub.tokenizers.Tokenizer, domain: str | None = None):
+    def __init__(
+        self,
+        tokenizer: keras_hub.tokenizers.Tokenizer,
+        domain: str | None = None,
+        special: SpecialTokens | None = None,
+    ):
         self.tokenizer = tokenizer
         vocabulary = vocabulary_of(tokenizer)
         # KerasHub's tokenizers differ in their special tokens. No other module depends on that.
-        special = [token for token in getattr(tokenizer, "unsplittable_tokens", None) or [] if token in vocabulary]
-        end = getattr(tokenizer, "end_token", END)
-        if end not in vocabulary:
-            raise UsageError(
-                f"{type(tokenizer).__name__} has no end token ({end!r} is not in its vocabulary); a response ends with "
-                "the end token: give the tokenizer of a CausalLM, whose attribute end_token names it"
-            )
-        self.end = int(tokenizer.token_to_id(end))
+        named = [token for token in getattr(tokenizer, "unsplittable_tokens", None) or [] if token in vocabulary]
+        self.special = special_tokens_of(tokenizer) if special is None else special
+        start, self.ends = self.special
+        self.end = self.ends[0]
         self._known = token_ids(tokenizer)
         pad = getattr(tokenizer, "pad_token_id", 0)
         self.pad = self.end if pad is None else int(pad)
-        self._special = {self.end, *map(tokenizer.token_to_id, special)}
+        self._special = {*self.ends, *map(tokenizer.token_to_id, named)} | {start} - {None}
         controls = [] if domain is None else [control_token(domain)]
-        self.before = [int(tokenizer.token_to_id(token)) for token in controls if token in vocabulary]
+        self.before = [] if start is None else [start]
+        self.before += [int(tokenizer.token_to_id(token)) for token in controls if token in vocabulary]
 
     def stop_condition(self, text: TextConfig) -> StopCondition:
         """Makes the stop condition from the settings `stop_token` and `stop_after`.
@@ -97,15 +93,16 @@ class PromptCodec:
         Raises:
           UsageError: If `stop_token` is not exactly one token.
         """
+        end = self.end if len(self.ends) == 1 else self.ends
         if text.stop_token is None:
-            return StopCondition(self.end)
+            return StopCondition(end)
         ids = [int(token) for token in self.tokenizer([text.stop_token])[0]]
         if len(ids) != 1:
             raise UsageError(
                 f"stop_token {text.stop_token!r} is {len(ids)} tokens; it must be one token of this tokenizer: give "
                 "for example '.'"
             )
-        return StopCondition(self.end, ids[0], text.stop_after)
+        return StopCondition(end, ids[0], text.stop_after)
 
     def encode(
         self, prompts: Sequence[str], room: int | None = None, limit: str = "response_length"

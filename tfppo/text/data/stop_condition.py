@@ -8,8 +8,8 @@ import tensorflow as tf
 class StopCondition(NamedTuple):
     """Decides which token ends a response. That token is part of the response."""
 
-    end: int
-    """Id of the end token."""
+    end: int | tuple[int, ...]
+    """Id of the end token, or of several."""
     stop: int | None = None
     """Id of one more token that ends a response, such as the full stop (Ziegler et al. 2019, section 2.3), or None."""
     stop_after: int = 0
@@ -25,7 +25,10 @@ class StopCondition(NamedTuple):
         Returns:
           A bool tensor in the broadcast shape of both.
         """
-        is_end = tokens == self.end
+        first, *others = (self.end,) if isinstance(self.end, int) else self.end
+        is_end = tokens == first
+        for end in others:
+            is_end |= tokens == end
         if self.stop is not None:
             is_end |= (tokens == self.stop) & (index >= self.stop_after)
         return is_end

@@ -12,11 +12,13 @@ from typing import Any
 import keras
 import keras_hub
 
+from tfppo.text.data.special_tokens import SpecialTokens
 from tfppo.text.models.copying import Plain, complete_config
 from tfppo.text.models.weights import layers_by_path
 
 MODEL_FILE, TASK_FILE, TOKENIZER_FILE = "config.json", "task.json", "tokenizer.json"
 LAYERS_FILE = "layers.json"
+PREPROCESSOR_FILE, GENERATION_FILE = "preprocessor.json", "generation_config.json"
 MISC = "misc_special_tokens"  # a set, which JSON cannot hold; a preset has a list
 TIED = {"tie_word_embeddings": True}
 Config = dict[str, Any]
@@ -73,7 +75,7 @@ def add_layer_settings(
       changes: Layers of it, with the names of their attributes, the values of the saved model, and the loaded values.
     """
     paths = {id(layer): path for path, layer in layers_by_path(loaded).items()}
-    numbers: dict[str, dict[str, float]] = {}
+    numbers: dict[str, dict[str, Plain]] = {}
     for layer, name, value, old in changes:
         if _is_number(value) and _is_number(old):
             numbers.setdefault(paths[id(layer)], {})[name] = value
@@ -123,10 +125,31 @@ def add_special_tokens(folder: Path, tokenizer: keras_hub.models.Tokenizer) -> N
         _write(folder / TOKENIZER_FILE, config)
 
 
-def special_tokens(folder: Path) -> Config:
+def tokenizer_arguments(folder: Path) -> Config:
     """Returns the arguments of a tokenizer that JSON cannot hold, from the folder of a preset."""
     config = _read(folder / TOKENIZER_FILE).get("config", {})
     return {MISC: set(config[MISC])} if isinstance(config, dict) and isinstance(config.get(MISC), list) else {}
+
+
+def add_end_tokens(folder: Path, special: SpecialTokens) -> None:
+    """Writes the tokens that end a response as Hugging Face does, if there are several."""
+    if len(special.ends) > 1:
+        _write(folder / GENERATION_FILE, {"eos_token_id": list(special.ends)})
+
+
+def end_tokens(folder: Path) -> list[int]:
+    """Returns the tokens that end a response, from a file of Hugging Face or of `add_end_tokens`, if there is one."""
+    if not (folder / GENERATION_FILE).is_file():
+        return []
+    ends = _read(folder / GENERATION_FILE).get("eos_token_id")
+    return [ends] if isinstance(ends, int) else list(ends or [])
+
+
+def adds_start_token(folder: Path) -> bool | None:
+    """Returns whether the preprocessor in a preset of KerasHub puts the start token before prompts; None: unknown."""
+    if not (folder / PREPROCESSOR_FILE).is_file():
+        return None
+    return _read(folder / PREPROCESSOR_FILE).get("config", {}).get("add_start_token")
 
 
 def may_be_tied(folder: Path) -> bool:

@@ -13,6 +13,7 @@ import keras_hub
 import numpy as np
 
 from tfppo.errors import UsageError, one_line
+from tfppo.text.data.special_tokens import SpecialTokens, keep_special_tokens, special_tokens_of
 from tfppo.text.models.adapters import has_adapters
 from tfppo.text.models.copying import (
     ModelsDiffer,
@@ -29,14 +30,17 @@ from tfppo.text.models.reference import as_language_model
 from tfppo.text.presets.configs import (
     TIED,
     TOKENIZER_FILE,
+    add_end_tokens,
     add_layer_settings,
     add_settings,
     add_special_tokens,
+    adds_start_token,
     apply_layer_settings,
     causal_lm_of,
+    end_tokens,
     may_be_tied,
     settings_for,
-    special_tokens,
+    tokenizer_arguments,
 )
 from tfppo.text.presets.hugging_face import is_hugging_face, load_hugging_face
 from tfppo.text.presets.vetting import vet_archive, vet_folder
@@ -59,6 +63,7 @@ def save_preset(
     model: keras.Model,
     tokenizer: keras_hub.models.Tokenizer,
     weights_dtype: Literal["float16", "float32"] = "float16",
+    special: SpecialTokens | None = None,
 ) -> None:
     """Writes a language model and its tokenizer into a new folder.
 
@@ -70,12 +75,14 @@ def save_preset(
       model: A KerasHub CausalLM or an `LSTMLanguageModel`.
       tokenizer: Tokenizer of the model.
       weights_dtype: Precision of the saved weights of a KerasHub model; an LSTM is always saved in float32.
+      special: Start token and end tokens. None: those of the tokenizer.
 
     Raises:
       FileExistsError: If the folder exists.
       UsageError: If the preset would load as something else.
     """
     folder.mkdir(parents=True)
+    special = special_tokens_of(tokenizer) if special is None else special
     if isinstance(model, LSTMLanguageModel):
         without_optimizer = rebuilt(model)
         copy_weights(model, without_optimizer)
@@ -85,10 +92,10 @@ def save_preset(
     preprocessor = model.preprocessor_cls(
         tokenizer,
         sequence_length=context_length(model) or LONGEST,
-        add_start_token=False,  # KerasHub would put the end token first, where our models have never seen it
+        add_start_token=special.start is not None,
     )
     type(model)(backbone=model.backbone, preprocessor=preprocessor).save_to_preset(str(folder))
-    _complete(folder, model, tokenizer)
+    _complete(folder, model, tokenizer, special)
     if weights_dtype == "float16":
         halve_weights(folder / WEIGHTS_FILE)
 
@@ -167,7 +174,9 @@ def halve_weights(path: Path) -> None:
     halved.replace(path)
 
 
-def _complete(folder: Path, model: keras_hub.models.CausalLM, tokenizer: keras_hub.models.Tokenizer) -> None:
+def _complete(
+    folder: Path, model: keras_hub.models.CausalLM, tokenizer: keras_hub.models.Tokenizer, special: SpecialTokens
+) -> None:
     """Adds what KerasHub leaves out of the files of a preset, loads it, and compares it with the saved model.
 
     Raises:
@@ -176,8 +185,10 @@ def _complete(folder: Path, model: keras_hub.models.CausalLM, tokenizer: keras_h
     original, policy = as_language_model(model), model.dtype_policy.name
     add_settings(folder, model.backbone, {})
     add_special_tokens(folder, tokenizer)
+    add_end_tokens(folder, special)
     try:
-        if not _same_tokenizer(tokenizer, _load_tokenizer(folder)):
+        loaded_tokenizer = _load_tokenizer(folder)
+        if not _same_tokenizer(tokenizer, loaded_tokenizer) or special_tokens_of(loaded_tokenizer) != special:
             raise ModelsDiffer(f"its {type(tokenizer).__name__} would be loaded with other tokens")
         loaded = as_language_model(_load_model(folder, policy))
         if changes := _changes(model, loaded.model):
@@ -207,7 +218,11 @@ def _same_tokenizer(tokenizer: keras_hub.models.Tokenizer, loaded: keras_hub.mod
 
     def properties(of: keras_hub.models.Tokenizer) -> list[object]:
         names = ("start_token", "end_token", "pad_token_id", "unsplittable_tokens")
-        return [*(getattr(of, name, None) for name in names), list(of.get_vocabulary()), list(map(int, of([TEXT])[0]))]
+        return [
+            *(getattr(of, name, None) for name in names),
+            list(of.get_vocabulary()),
+            list(map(int, of([TEXT])[0])),
+        ]
 
     return properties(tokenizer) == properties(loaded)
 
@@ -218,7 +233,9 @@ def _load_causal_lm(folder: Path, dtype: str) -> tuple[keras.Model, keras_hub.mo
 
 
 def _load_tokenizer(folder: Path) -> keras_hub.models.Tokenizer:
-    return keras_hub.models.Tokenizer.from_preset(str(folder), **special_tokens(folder))
+    tokenizer = keras_hub.models.Tokenizer.from_preset(str(folder), **tokenizer_arguments(folder))
+    keep_special_tokens(tokenizer, adds_start_token(folder), end_tokens(folder))
+    return tokenizer
 
 
 def _load_model(folder: Path, dtype: str) -> keras_hub.models.CausalLM:

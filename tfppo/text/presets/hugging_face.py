@@ -17,16 +17,17 @@ import keras
 import keras_hub
 
 from tfppo.errors import UsageError, shown
-from tfppo.text.presets.configs import causal_lm_of
+from tfppo.text.data.special_tokens import keep_special_tokens
+from tfppo.text.presets.configs import causal_lm_of, end_tokens
 
 CONFIG_FILE, INDEX_FILE, WEIGHTS = "config.json", "model.safetensors.index.json", "*.safetensors"
-TOKENIZER_FILE, TOKENIZER_CONFIG, SENTENCE_PIECES = "tokenizer.json", "tokenizer_config.json", "tokenizer.model"
+TOKENIZER_FILE, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
 SUPPORTED = (  # values of `model_type`; benchmarks/hugging_face.py compares each with transformers
     *("gemma", "gemma2", "gemma3_text", "gpt2", "llama", "mistral", "mixtral"),
     *("qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "smollm3"),
 )
 NEW_NAMES = {"num_local_experts": "num_experts"}  # settings that transformers 5 renamed
-DEFAULTS = {  # of transformers, for settings that a folder may leave out
+DEFAULTS: dict[str, Any] = {  # of transformers, for settings that a folder may leave out
     "tie_word_embeddings": False,
     "rope_theta": 10000.0,
     "use_sliding_window": False,
@@ -34,7 +35,9 @@ DEFAULTS = {  # of transformers, for settings that a folder may leave out
     "output_router_logits": False,
     "router_aux_loss_coef": 0.001,
 }
-ABSENT = {  # settings that KerasHub's model of a type does not have, with the only value that it computes
+ABSENT: dict[
+    str, dict[str, object]
+] = {  # settings that KerasHub's model of a type does not have, with the only value that it computes
     "llama": {"attention_bias": False, "mlp_bias": False, "hidden_act": "silu"},
     "mistral": {"hidden_act": "silu"},
     "qwen2": {"hidden_act": "silu", "use_sliding_window": False},
@@ -71,6 +74,7 @@ def load_hugging_face(folder: Path, dtype: str) -> tuple[keras.Model, keras_hub.
     with _corrected_folder(folder, config) as corrected:
         backbone = keras_hub.models.Backbone.from_preset(str(corrected), dtype=dtype)
         tokenizer = keras_hub.models.Tokenizer.from_preset(str(corrected))
+    keep_special_tokens(tokenizer, _adds_start_token(folder), end_tokens(folder))
     if "rms_norm_eps" in config:
         for layer in backbone._flatten_layers():
             for name in ("epsilon", "layer_norm_epsilon"):  # all normalization layers of these models have the same
@@ -160,6 +164,15 @@ def _corrected_tokens(folder: Path) -> Config:
     tokens = {name: config.get(name) for name in ("bos_token", "eos_token")}
     texts = {name: token["content"] if isinstance(token, dict) else token for name, token in tokens.items()}
     return config | texts | {"bos_token": texts["bos_token"] or texts["eos_token"]}
+
+
+def _adds_start_token(folder: Path) -> bool | None:
+    """Returns whether the tokenizer of a folder puts its start token before a text; None: the folder does not say."""
+    config = _corrected_tokens(folder)
+    if (folder / TOKENIZER_FILE).is_file():
+        processor = _read(folder / TOKENIZER_FILE).get("post_processor")
+        return json.dumps(config["bos_token"]) in json.dumps(processor)
+    return config.get("add_bos_token")
 
 
 def _read(path: Path) -> Any:

@@ -177,9 +177,9 @@ def load_parts(
         freeze_paths(start.model, config.parts.frozen)
     language_model = as_language_model(start.model)
     check_tokenizer(start.tokenizer, language_model.vocabulary_size)
-    codec, context = PromptCodec(start.tokenizer, chosen.domain), language_model.context_length
+    codec, context = PromptCodec(start.tokenizer, chosen.domain, start.special), language_model.context_length
     prompts = training_prompts(chosen, codec, text, context) if trains else None
-    recorded = fingerprints(start.model, start.tokenizer, prompts and prompts[:2], chosen.domain)
+    recorded = fingerprints(start.model, start.tokenizer, prompts and prompts[:2], chosen.domain, codec.special)
     check_parts(config.parts, recorded, None if model is not None else text.preset)
     config = replace(with_settings(config, kept), parts=recorded)
     used = make_reward(chosen, text.reward, reward) if scores else unscored

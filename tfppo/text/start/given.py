@@ -5,6 +5,7 @@ import keras_hub
 
 from tfppo.errors import UsageError
 from tfppo.text.config import TextConfig
+from tfppo.text.data.special_tokens import SpecialTokens, special_tokens_of
 from tfppo.text.models.adapters import has_adapters
 from tfppo.text.models.lstm import LSTMLanguageModel
 
@@ -42,6 +43,18 @@ def given_model(model: object, dtype: str, replicas: int = 1) -> tuple[keras.Mod
             "set distribute to none, set lora_rank, or save the model as a preset and give preset=folder"
         )
     return keras_model, tokenizer
+
+
+def given_special_tokens(model: object) -> SpecialTokens:
+    """Returns the special tokens of a given model. If it comes with a preprocessor, that decides about the start token.
+
+    Args:
+      model: As for `given_model`, which accepts it.
+    """
+    _, tokenizer = _parts(model)
+    preprocessor = model[1] if isinstance(model, tuple) else getattr(model, "preprocessor", None)
+    adds_start = getattr(preprocessor, "add_start_token", None)  # a tokenizer has no such attribute
+    return special_tokens_of(tokenizer, adds_start)
 
 
 def _parts(model: object) -> tuple[keras.Model, keras_hub.models.Tokenizer]:

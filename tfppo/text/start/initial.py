@@ -15,13 +15,14 @@ import numpy as np
 from tfppo.errors import UsageError, kind_and_text, one_line
 from tfppo.settings import with_settings
 from tfppo.text.config import TextConfig, TextRunConfig
+from tfppo.text.data.special_tokens import SpecialTokens
 from tfppo.text.models.adapters import adapter_variables, add_adapters, base_copy, merged_copy
 from tfppo.text.models.reference import as_language_model, copy_of
 from tfppo.text.models.weights import freeze_paths
 from tfppo.text.policy import TextPolicy
 from tfppo.text.presets.configs import TOKENIZER_FILE
 from tfppo.text.presets.folder import default_preset, load_preset, save_preset
-from tfppo.text.start.given import given_model
+from tfppo.text.start.given import given_model, given_special_tokens
 from tfppo.training import run_folder
 from tfppo.training.checkpoints import Checkpoints
 
@@ -37,6 +38,7 @@ class Start(NamedTuple):
     weights: Mapping[str, list[np.ndarray]] = {}  # values for some of the parts `parts_of(policy)`; the others are new
     checkpoint: str | None = None  # iteration of the other run; None if the start was not read from another run
     note: str = ""  # one line about the other run
+    special: SpecialTokens | None = None  # start token and end tokens; None: those of the tokenizer
 
     @property
     def is_tuned(self) -> bool:
@@ -71,7 +73,7 @@ def initial_model(
     if given is not None and text.init_from is not None and folder is None:
         raise UsageError(f"init_from is {text.init_from} and a model is given, but a run has one start: leave one out")
     if given is not None:
-        return Start(*given_model(given, text.dtype, replicas))
+        return Start(*given_model(given, text.dtype, replicas), special=given_special_tokens(given))
     if folder is not None and ((folder / MODEL).is_dir() or text.preset == Path(MODEL)):
         model, tokenizer = load_preset(_kept_model(folder), text.dtype)
         reference = load_preset(folder / REFERENCE, text.dtype)[0] if (folder / REFERENCE).is_dir() else None
@@ -129,7 +131,9 @@ def write_start(folder: Path, start: Start) -> None:
     """
     has_tuned_adapters = "adapters" in start.weights
     model = base_copy(as_language_model(start.model)).model if has_tuned_adapters else start.model
-    save_preset(folder / MODEL, model, start.tokenizer, "float32")  # new adapters change nothing when they are merged
+    save_preset(
+        folder / MODEL, model, start.tokenizer, "float32", start.special
+    )  # new adapters change nothing when they are merged
     if start.reference is not None:
         save_preset(folder / REFERENCE, start.reference, start.tokenizer, "float32")
     named = {f"{part}/{index}": x for part, arrays in start.weights.items() for index, x in enumerate(arrays)}

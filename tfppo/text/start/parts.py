@@ -10,6 +10,7 @@ from tfppo.errors import UsageError
 from tfppo.execution.variables import digest, weights_hash
 from tfppo.text.config import TextParts
 from tfppo.text.data.corpus import Domain
+from tfppo.text.data.special_tokens import SpecialTokens, special_tokens_of
 from tfppo.text.models.weights import frozen_paths
 from tfppo.training import run_folder
 
@@ -23,6 +24,7 @@ def fingerprints(
     tokenizer: keras_hub.tokenizers.Tokenizer,
     prompts: tuple[np.ndarray, np.ndarray] | None,
     domain: Domain | None,
+    special: SpecialTokens | None = None,
 ) -> TextParts:
     """Computes the checksums of a run's parts.
 
@@ -31,15 +33,19 @@ def fingerprints(
       tokenizer: Tokenizer of the model.
       prompts: Token ids int32 [N, P] of the training prompts, and their lengths int32 [N]. None: they are not known.
       domain: Domain of the control token before each prompt.
+      special: Start token and end tokens. None: those of the tokenizer.
 
     Returns:
       The checksums.
     """
     vocabulary = "\n".join(sorted(map(str, tokenizer.get_vocabulary())))
-    pieces = np.array([int(token) for token in tokenizer([PROBE])[0]], np.int64)
+    pieces = [np.array([int(token) for token in tokenizer([PROBE])[0]], np.int64)]
+    start, ends = special_tokens_of(tokenizer) if special is None else special
+    if start is not None or len(ends) > 1:
+        pieces.append(np.array([-1 if start is None else start, *ends], np.int64))
     return TextParts(
         model_sha256=weights_hash(model.weights),
-        tokenizer_sha256=digest([pieces], vocabulary),
+        tokenizer_sha256=digest(pieces, vocabulary),
         prompts_sha256=None if prompts is None else digest(prompts),
         frozen=frozen_paths(model),
         domain=domain,
