@@ -10,6 +10,7 @@ from support.hugging_face import BEGIN, CONFIG, END, LLAMA3_ROPE, logits, make_f
 from support.refusal import refusal
 
 from tfppo import load_preset
+from tfppo.cli import main
 from tfppo.text.data.codec import PromptCodec
 from tfppo.text.presets import save_preset
 from tfppo.text.presets.hugging_face import SUPPORTED, corrected_config
@@ -117,3 +118,24 @@ def test_nothing_in_the_folder_changes_and_no_link_is_left(folder, tmp_path):
 def test_the_settings_of_gpt2_need_no_rope():
     config = corrected_config({"model_type": "gpt2", "n_embd": 16})
     assert config["n_embd"] == 16 and config["rope_scaling"] is None and "gpt2" in SUPPORTED
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lora_rank", ["0", "2"])
+def test_a_folder_is_trained_resumed_evaluated_used_exported_and_trained_again(
+    folder, tmp_path, monkeypatch, lora_rank
+):
+    monkeypatch.chdir(tmp_path)
+    write(folder / "generation_config.json", {"eos_token_id": [12, 5]})
+    sizes = "--task length --iterations 2 --batch-size 8 --minibatch-size 4 --response-length 5 --eval-prompts 4"
+    sizes += " --prompt-length 40 --lora-targets all"
+    train = ["train", "text", *sizes.split(), "--lora-rank", lora_rank]
+    for preset, name in ((folder, "one"), (tmp_path / "runs" / "one" / "export", "two")):
+        assert main([*train, "--preset", str(preset), "--name", name]) == 0
+        (tmp_path / "runs" / name / "curve.png").unlink()
+        for command in ("resume", "evaluate", "export"):
+            assert main([command, f"runs/{name}"]) == 0
+        assert main(["generate", f"runs/{name}", "--prompt", "the film"]) == 0
+        exported, tokenizer = load_preset(tmp_path / "runs" / name / "export")
+        assert PromptCodec(tokenizer).ends == (12, 5)
+        assert exported.backbone.layer_norm_epsilon == CONFIG["rms_norm_eps"]
