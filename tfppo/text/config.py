@@ -109,8 +109,8 @@ class TextConfig:
     task: Annotated[str, Must(is_printable, "the name of a task")] = "sentiment"
     """Name of the task: sentiment, length, keywords, or package.module:NAME for a task of your own."""
     preset: Path | None = None
-    """Folder of the language model to tune, such as the preset of `tfppo pretrain`. None: the language model that
-    tfppo includes."""
+    """Folder of the language model to tune: a preset of KerasHub, such as that of `tfppo pretrain`, or a folder in the
+    form of Hugging Face. None: the language model that tfppo includes."""
     init_from: Path | None = None
     """Folder of another text run, whose tuned policy this run starts from. Its value head continues, the optimizer is
     new. None: the run starts from the preset."""

@@ -5,6 +5,8 @@ config that KerasHub leaves incomplete), Gemma3 (a cache of another form) and Sm
 """
 
 import functools
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -210,3 +212,13 @@ def test_decoding_is_checked_before_a_run_and_a_wrong_cache_is_refused(name):
 def test_the_cache_of_keras_hub_for_gpt_neox_would_be_refused():
     text = refusal(check_decoding, CachedLanguageModel(family("GPTNeoX").model), PROMPTS.numpy(), LENGTHS.numpy(), 0)
     assert "GPTNeoXCausalLM gives other logits" in text
+
+
+def test_the_documentation_names_every_tested_family():
+    page = (Path(__file__).parents[3] / "docs" / "guide" / "language-models.md").read_text()
+    table = page.partition("<!-- families -->")[2].partition("\n\n")[0]
+    for name, (kind, _) in FAMILIES.items():
+        assert f"`{kind}CausalLM`" in table
+        assert re.search(rf"\b{re.escape(name.removesuffix(' tied'))}\b", table)
+        if name.endswith(" tied"):
+            assert re.search(rf"\b{name.removesuffix(' tied')}\b[^|]*\btied or not\b", table)
