@@ -33,6 +33,9 @@ DIVERGENCES = "tests/ops/test_divergences.py::"
 EPISODES = "tests/control/envs/test_episodes.py::"
 TRAJECTORY = "tests/control/rollouts/test_trajectory.py::"
 TEXT_BATCH = "tests/text/rollouts/test_batch.py::"
+FAMILIES = "tests/text/models/test_families.py::"
+HUGGING_FACE = "tests/text/presets/test_hugging_face.py::"
+SPECIAL = "tests/text/data/test_special_tokens.py::"
 GUARDS = "tests/ppo/test_guard.py::"
 LEARNER = "tests/ppo/test_learner.py::"
 LOSSES = "tests/ops/test_losses.py::"
@@ -1098,5 +1101,68 @@ MUTATIONS = (
         "tf.nn.softplus(scores[:, None] - scores[None, :])",
         ("tests/text/rewards/test_reward_model.py::test_the_pair_loss_equals_the_slow_one",),
         "text-rewards",
+    ),
+    Mutation(
+        "tfppo/text/models/families.py",
+        "return tf.reduce_min(prompt_lengths) - 1, tuple(tf.nest.flatten(cache))",
+        "return tf.reduce_min(prompt_lengths), tuple(tf.nest.flatten(cache))",
+        (FAMILIES + "test_sampled_log_probs_are_those_of_a_full_pass[graph-Gemma3]",),
+        "families",
+    ),
+    Mutation(
+        "tfppo/text/models/families.py",
+        "_rotate(attention, query, index), _rotate(attention, keys, 0)",
+        "_rotate(attention, query, 0), _rotate(attention, keys, 0)",
+        (FAMILIES + "test_sampled_log_probs_are_those_of_a_full_pass[graph-GPTNeoX]",),
+        "families",
+    ),
+    Mutation(
+        "tfppo/text/models/language_model.py",
+        "if gap > relative * largest:",
+        "if gap > largest:",
+        (FAMILIES + "test_decoding_is_checked_before_a_run_and_a_wrong_cache_is_refused[GPT2]",),
+        "families",
+    ),
+    Mutation(
+        "tfppo/text/models/adapters.py",
+        "variable.trainable = variable is layer.lora_kernel_a or variable is layer.lora_kernel_b",
+        "variable.trainable = True",
+        ("tests/text/models/test_adapters.py::test_tuning_moves_the_policy_and_leaves_the_reference",),
+        "families",
+    ),
+    Mutation(
+        "tfppo/text/presets/hugging_face.py",
+        'setattr(layer, name, config["rms_norm_eps"])',
+        "pass",
+        (HUGGING_FACE + "test_a_folder_gives_the_logits_of_its_weights[tied]",),
+        "families",
+    ),
+    Mutation(
+        "tfppo/text/presets/hugging_face.py",
+        'config["rope_theta"] = rope.get("rope_theta", config["rope_theta"])',
+        "pass",
+        (HUGGING_FACE + "test_a_folder_gives_the_logits_of_its_weights[theta]",),
+        "families",
+    ),
+    Mutation(
+        "tfppo/text/data/codec.py",
+        "self.before = [] if start is None else [start]",
+        "self.before = []",
+        (SPECIAL + "test_a_family_has_the_start_token_of_its_preprocessor_unless_it_is_the_end_token[Gemma]",),
+        "families",
+    ),
+    Mutation(
+        "tfppo/text/data/stop_condition.py",
+        "is_end |= tokens == end",
+        "is_end &= tokens == end",
+        (SPECIAL + "test_llama_3_ends_with_either_of_its_end_tokens",),
+        "families",
+    ),
+    Mutation(
+        "tfppo/text/presets/folder.py",
+        "add_start_token=special.start is not None",
+        "add_start_token=False",
+        (SPECIAL + "test_a_preset_keeps_the_start_token_and_all_end_tokens[True]",),
+        "families",
     ),
 )
