@@ -580,8 +580,8 @@ def no_space(*arguments, **options):
 )
 @pytest.mark.parametrize(
     "where",
-    ["checkpoint", "curve", "evaluation"]
-    + [pytest.param(where, marks=pytest.mark.slow) for where in ("events", "metrics", "fsync")],
+    ["checkpoint"]
+    + [pytest.param(where, marks=pytest.mark.slow) for where in ("curve", "evaluation", "events", "metrics", "fsync")],
 )
 def test_a_full_disk_ends_a_run_in_one_line_and_its_checkpoint_stays(where, whole, tmp_path, monkeypatch, capfd):
     config = tiny(tmp_path, mode="graph", video_episodes=1)

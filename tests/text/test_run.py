@@ -215,6 +215,7 @@ def test_every_response_of_training_is_kept_with_its_numbers(finished):
         assert np.mean([row["ended"] for row in of_iteration]) == float(metrics["text/eos_fraction"])
 
 
+@pytest.mark.slow
 def test_a_kl_above_stop_kl_ends_the_run(preset, tmp_path, capsys):
     folder = run.train_text(tiny(tmp_path, preset, iterations=4, stop_kl=1e-6, eval_prompts=0, save_rollouts=0))
     rows = rows_of(folder)
@@ -265,6 +266,7 @@ def test_a_rollout_is_not_kept_until_the_next_one(preset, tmp_path, monkeypatch)
     assert len(kept) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.fault(
     "A reward function fails during a run", "The latest checkpoint stays. The resumed run ends with the same weights."
 )
@@ -391,6 +393,7 @@ def test_new_tokens_above_the_context_are_refused(finished, capsys):
         run.generate(finished, ["It"], temperature=-1)
 
 
+@pytest.mark.slow
 @pytest.mark.fault(
     "A reward fails in the first iteration, and the run is started again under its name",
     "The new run replaces the folder, and a line says so.",

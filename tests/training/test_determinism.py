@@ -88,6 +88,7 @@ def test_control_is_updated_alike_however_it_is_compiled():
     assert_modes_agree(lambda modes: ControlTrainer(control_config(modes=modes)), rollout)
 
 
+@pytest.mark.slow
 def test_text_is_updated_alike_however_it_is_compiled(preset):
     def make(modes):
         config = text_config(preset, modes=modes)

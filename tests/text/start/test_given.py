@@ -294,7 +294,7 @@ def test_a_run_with_a_padded_vocabulary_is_evaluated(gpt2, tokenizer, tmp_path):
     ("kind", "mode"),
     [
         ("gpt2", "eager"),
-        ("llama", "eager"),
+        pytest.param("llama", "eager", marks=pytest.mark.slow),
         pytest.param("gpt2", "graph", marks=pytest.mark.slow),
         pytest.param("llama", "graph", marks=pytest.mark.slow),
     ],

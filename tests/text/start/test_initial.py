@@ -139,7 +139,9 @@ STARTS = {
 }
 
 
-@pytest.mark.parametrize("start", STARTS)
+@pytest.mark.parametrize(
+    "start", [pytest.param(start, marks=[] if start == "run" else pytest.mark.slow) for start in STARTS]
+)
 def test_the_folder_of_the_run_keeps_its_start(others, tmp_path, start):
     """Without a checkpoint and without the other run, every weight is the same bit for bit."""
     kind, settings = STARTS[start]
@@ -157,7 +159,9 @@ def test_the_folder_of_the_run_keeps_its_start(others, tmp_path, start):
     assert "other" in refusal(TextTrainer, again.config)  # the folder is needed
 
 
-@pytest.mark.parametrize(("reference", "is_that_of_the_preset"), [("run", True), ("start", False)])
+@pytest.mark.parametrize(
+    ("reference", "is_that_of_the_preset"), [("run", True), pytest.param("start", False, marks=pytest.mark.slow)]
+)
 def test_scores_are_normalized_by_the_responses_of_the_reference(
     others, preset, tmp_path, reference, is_that_of_the_preset
 ):
