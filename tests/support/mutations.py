@@ -1139,9 +1139,9 @@ MUTATIONS = (
     ),
     Mutation(
         "tfppo/text/presets/hugging_face.py",
-        'config["rope_theta"] = rope.get("rope_theta", config["rope_theta"])',
-        "pass",
-        (HUGGING_FACE + "test_a_folder_gives_the_logits_of_its_weights[theta]",),
+        'config["rope_scaling"] = None if rope["rope_type"] == "default" else rope',
+        'config["rope_scaling"] = config.get("rope_scaling")',
+        (HUGGING_FACE + "test_a_folder_gives_the_logits_of_its_weights[rope of version 5]",),
         "families",
     ),
     Mutation(

@@ -105,7 +105,6 @@ def corrected_config(config: Config) -> Config:
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
     if "full_attention" not in rope:  # Gemma 3 has rope parameters for each kind of layer, which KerasHub reads
         rope = {"rope_type": rope.get("type", "default")} | rope
-        config["rope_theta"] = rope.get("rope_theta", config["rope_theta"])
         config["rope_scaling"] = None if rope["rope_type"] == "default" else rope
         if config["rope_scaling"] and (kind, rope["rope_type"]) != ("llama", "llama3"):
             raise UsageError(
