@@ -28,7 +28,7 @@ ifneq ($(EXTRAS),)
 endif
 $(STAMP): setup.cfg pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else "$(PYTHON) is Python %d.%d; tfppo needs 3.11, 3.12 or 3.13: try make setup PYTHON=python3.12" % v)'
-	@echo "building $(VENV) with TensorFlow and its dependencies, 2.6 GB on disk, a minute or more ..."
+	@echo "building $(VENV) with TensorFlow and its dependencies, 2.8 GB on disk, a minute or more ..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev$(CUDA)$(addprefix $(COMMA),$(EXTRAS))]'
 	@touch $@

@@ -206,7 +206,11 @@ def test_a_control_run_has_the_same_functions(tmp_path):
         eval_episodes=3, video_episodes=0, runs_dir=tmp_path, compile_rollout="graph", compile_update="graph",
     )  # fmt: skip
     folder = control_run.train(config)
+    recorded = (folder / run_folder.CONFIG).read_text()
+    (folder / run_folder.CONFIG).write_text(recorded.replace("video_episodes: 0", "video_episodes: 1"))
     evaluation = saved_runs.evaluate(str(folder), episodes=3)
+    assert not (folder / run_folder.VIDEO).exists()  # an evaluation writes nothing
+    (folder / run_folder.CONFIG).write_text(recorded)
     assert evaluation["weights"] == run_folder.read_evaluation(folder)["weights"]
     assert saved_runs.resume(folder) == folder
     assert saved_runs.export(folder) == folder / "export"
@@ -232,6 +236,7 @@ def test_a_script_is_named_after_its_file(file, spec, name, monkeypatch):
     if file is not None:
         script.__file__ = file
     monkeypatch.setitem(sys.modules, "__main__", script)
+    monkeypatch.setitem(sys.modules, "__mp_main__", script)  # as after an import of TensorFlow
     assert name_of(script.asks, "asks") == name
     assert is_importable(name) == (file is not None)
     assert name_of(script.here, "list") == name.replace("asks", "here")

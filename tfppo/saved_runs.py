@@ -87,7 +87,8 @@ def evaluate(
     application, given = _chosen(folder, task=task, reward=reward, model=model, env=env)
     name, size = ("prompts", prompts) if application.kind == "text" else ("episodes", episodes)
     check_value(name, size, "at least 1", lambda size: size >= 1)
-    return driver.evaluate(application, Path(folder), size, seed, checkpoint, given)[0]
+    settings = {} if application.kind == "text" else {"video_episodes": 0}
+    return driver.evaluate(application, Path(folder), size, seed, checkpoint, given, **settings)[0]
 
 
 def generate(

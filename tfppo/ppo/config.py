@@ -16,7 +16,7 @@ Schedule = Literal["constant", "linear", "cosine"]
 
 @dataclass(frozen=True, slots=True)
 class PPOConfig:
-    """The settings of proximal policy optimization (PPO), with the defaults of the in-graph CartPole recipe."""
+    """The settings of proximal policy optimization (PPO)."""
 
     learning_rate: Positive = 4e-3
     """Step size of Adam at the start of the run."""

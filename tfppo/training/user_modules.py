@@ -95,7 +95,9 @@ def name_of(thing: object, described: str) -> str:
             return f"{_imported_as(module_name)}:{qualified}"
     else:
         module_name = type(thing).__module__
-    for other, module in sorted(sys.modules.items(), key=lambda item: item[0] == MAIN):  # the script itself last
+    script = sys.modules.get(MAIN)  # it comes last; another module may be an alias of it, as multiprocessing makes one
+    others = [(other, module) for other, module in sys.modules.items() if module is not script]
+    for other, module in [*others, (MAIN, script)]:
         for name, value in list(vars(module).items()) if isinstance(module, ModuleType) else ():
             if value is thing:
                 return f"{_imported_as(other)}:{name}"
