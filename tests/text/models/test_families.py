@@ -93,8 +93,8 @@ def test_so_they_are_in_a_compiled_program(name, mode):
 @EVERY_FAMILY
 def test_sampling_in_bfloat16_follows_the_full_pass(name):
     model = family(name, "mixed_bfloat16")
-    # A logit of 4 has a rounding error of 0.008 in bfloat16. The convolutions of Qwen3.5 round other sums in a step than
-    # in a full pass, and its gates multiply the difference.
+    # A logit of 4 has a rounding error of 0.008 in bfloat16. The convolutions of Qwen3.5 round other sums in a step
+    # than in a full pass, and its gates multiply the difference.
     found, factor = differences(model, sampled(model)), 5 if name.startswith("Qwen3.5") else 1
     assert found.mean() < 0.01 * factor and found.max() < 0.05 * factor
 
