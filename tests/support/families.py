@@ -11,6 +11,8 @@ import numpy as np
 import sentencepiece
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
+from tfppo.text.data.tokenizer import vocabulary_and_merges
+
 VOCABULARY = 23
 GPT = {"num_layers": 2, "num_heads": 4, "hidden_dim": 16, "intermediate_dim": 24}
 LLAMA = {"num_layers": 2, "num_query_heads": 4, "num_key_value_heads": 2, "hidden_dim": 16, "intermediate_dim": 24}
@@ -118,8 +120,7 @@ def byte_pairs() -> tuple[dict[str, int], list[str]]:
         vocab_size=300, special_tokens=SPECIAL, initial_alphabet=alphabet, show_progress=False
     )
     learner.train_from_iterator(TEXTS, trainer)
-    model = json.loads(learner.to_str())["model"]
-    return model["vocab"], [merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]]
+    return vocabulary_and_merges(json.loads(learner.to_str()))
 
 
 def make_family(name: str, seed: int = 0, scale: float = 0.3, **settings: Any) -> keras_hub.models.CausalLM:

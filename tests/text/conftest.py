@@ -2,12 +2,12 @@
 
 import functools
 
-import keras
 import keras_hub
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from tfppo.text.models.copying import default_policy
 from tfppo.text.models.language_model import LanguageModel
 from tfppo.text.models.lstm import LSTMLanguageModel
 from tfppo.text.models.reference import as_language_model
@@ -50,12 +50,8 @@ def make_llama(num_layers=2, dropout=0.3, dtype="float32", tied=False):
 
 
 def make_lstm(num_layers=2, dropout=0.3, dtype="float32", width=WIDTH):
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(dtype)
-    try:
+    with default_policy(dtype):
         return LSTMLanguageModel(VOCABULARY, num_layers=num_layers, hidden_dim=width, dropout=dropout)
-    finally:
-        keras.config.set_dtype_policy(before)
 
 
 def randomize(keras_model, scale, seed):

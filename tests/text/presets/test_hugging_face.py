@@ -6,6 +6,7 @@ import os
 import keras_hub
 import numpy as np
 import pytest
+from safetensors import safe_open
 from support.hugging_face import BEGIN, CONFIG, END, LLAMA3_ROPE, logits, make_folder, write
 from support.refusal import refusal
 
@@ -65,8 +66,6 @@ def test_what_was_loaded_is_saved_as_a_preset_and_loaded_again(folder, tmp_path)
 
 def test_weights_in_several_files_are_found(folder):
     (folder / "model.safetensors").rename(folder / "model-00001-of-00001.safetensors")
-    from safetensors import safe_open
-
     with safe_open(folder / "model-00001-of-00001.safetensors", "np") as file:
         names = list(file.keys())
     index = folder / "model.safetensors.index.json"

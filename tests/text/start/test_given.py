@@ -11,6 +11,7 @@ from support.remedy import advised_settings
 
 from tfppo import TextTrainer, make_text_config, train_text
 from tfppo.text.data.tokenizer import train_tokenizer
+from tfppo.text.models.copying import default_policy
 from tfppo.text.models.lstm import LSTMLanguageModel
 from tfppo.text.models.weights import frozen_paths, weights_by_path
 from tfppo.text.presets.folder import load_preset
@@ -150,12 +151,8 @@ def test_weights_that_lose_small_updates_are_refused(gpt2, llama, tokenizer):
     quantized = llama()
     quantized.quantize("int8")
     assert "is quantized (int8)" in refusal(given_model, (quantized, tokenizer), "float32")
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("mixed_bfloat16")
-    try:
+    with default_policy("mixed_bfloat16"):
         lstm = LSTMLanguageModel(20, 1, 8)
-    finally:
-        keras.config.set_dtype_policy(before)
     assert "the given LSTM has the dtype policy mixed" in refusal(given_model, (lstm, tokenizer), "float32")
 
 

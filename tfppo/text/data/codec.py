@@ -76,10 +76,10 @@ class PromptCodec:
         self._known = token_ids(tokenizer)
         pad = getattr(tokenizer, "pad_token_id", 0)
         self.pad = self.end if pad is None else int(pad)
-        self._special = {*self.ends, *map(tokenizer.token_to_id, named)} | {start} - {None}
+        starts = [] if start is None else [start]
+        self._special = {*starts, *self.ends, *map(tokenizer.token_to_id, named)}
         controls = [] if domain is None else [control_token(domain)]
-        self.before = [] if start is None else [start]
-        self.before += [int(tokenizer.token_to_id(token)) for token in controls if token in vocabulary]
+        self.before = starts + [int(tokenizer.token_to_id(token)) for token in controls if token in vocabulary]
 
     def stop_condition(self, text: TextConfig) -> StopCondition:
         """Makes the stop condition from the settings `stop_token` and `stop_after`.

@@ -8,6 +8,7 @@ learned here cross the word boundaries of neither pattern, so that the tokens ra
 
 import json
 from collections.abc import Iterable
+from typing import Any
 
 import keras_hub
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
@@ -75,6 +76,16 @@ def train_tokenizer(texts: Iterable[str], vocabulary_size: int) -> keras_hub.mod
         show_progress=False,
     )
     learner.train_from_iterator(texts, trainer)
-    model = json.loads(learner.to_str())["model"]
-    merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]]
-    return keras_hub.models.GPT2Tokenizer(model["vocab"], merges, unsplittable_tokens=special)
+    return keras_hub.models.GPT2Tokenizer(
+        *vocabulary_and_merges(json.loads(learner.to_str())), unsplittable_tokens=special
+    )
+
+
+def vocabulary_and_merges(tokenizer: dict[str, Any]) -> tuple[dict[str, int], list[str]]:
+    """Returns the tokens and the byte pairs of a tokenizer of the package `tokenizers`, as KerasHub expects them.
+
+    Args:
+      tokenizer: Content of its file `tokenizer.json`. Its pairs are texts or, in newer files, lists of two texts.
+    """
+    model = tokenizer["model"]
+    return model["vocab"], [merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]]

@@ -22,11 +22,9 @@ class Gemma3LanguageModel(CachedLanguageModel):
         _, cache = self.model._build_cache(token_ids, padding_mask=tf.ones_like(token_ids), **images)
         return tf.reduce_min(prompt_lengths) - 1, tuple(tf.nest.flatten(cache))  # [B, S, heads, D / heads] each
 
-    def step(self, token_ids: tf.Tensor, index: tf.Tensor, state: State) -> tuple[tf.Tensor, State]:
-        """Decodes one token with the cache; see `LanguageModel.step`."""
-        pairs = tuple(zip(state[::2], state[1::2], strict=True))
-        logits, _, cache = self.model.call_with_cache(token_ids[:, None], pairs, index)
-        return tf.cast(tf.squeeze(logits, axis=1), tf.float32), _shaped_as(tuple(tf.nest.flatten(cache)), state)
+    def arranged(self, state: State) -> tuple[tuple[tf.Tensor, tf.Tensor], ...]:
+        """Returns the keys and values of each layer as a pair."""
+        return tuple(zip(state[::2], state[1::2], strict=True))
 
 
 class LinearAttentionLanguageModel(CachedLanguageModel):
@@ -40,10 +38,9 @@ class LinearAttentionLanguageModel(CachedLanguageModel):
         _, state = self.model._build_cache(token_ids, padding_mask=tf.ones_like(token_ids))
         return tf.zeros_like(prompt_lengths[0]), tuple(map(tf.zeros_like, state))  # only its shapes are used
 
-    def step(self, token_ids: tf.Tensor, index: tf.Tensor, state: State) -> tuple[tf.Tensor, State]:
-        """Decodes one token with the state; see `LanguageModel.step`."""
-        logits, _, new_state = self.model.call_with_cache(token_ids[:, None], state, index, padding_mask=None)
-        return tf.cast(tf.squeeze(logits, axis=1), tf.float32), _shaped_as(new_state, state)
+    def arranged(self, state: State) -> State:
+        """Returns the three tensors of the state as they are."""
+        return state
 
 
 class GPTNeoXLanguageModel(CachedLanguageModel):
@@ -97,13 +94,6 @@ def why_refused(model: keras_hub.models.CausalLM) -> str | None:
     if getattr(model.backbone, "vision_encoder", None) is not None:
         return "it has a vision encoder, and only its text-only form can be tuned"
     return next((reason for kind, reason in REFUSED.items() if isinstance(model, kind)), None)
-
-
-def _shaped_as(tensors: State, examples: State) -> State:
-    """Gives tensors the static shapes of others, which a loop needs."""
-    for tensor, example in zip(tensors, examples, strict=True):
-        tensor.set_shape(example.shape)
-    return tensors
 
 
 def _rotate(attention: keras.layers.Layer, x: tf.Tensor, index: tf.Tensor | int) -> tf.Tensor:

@@ -5,6 +5,7 @@ which is faster for GPT-2, and `RecurrentLanguageModel` for the LSTM of the arti
 """
 
 from abc import ABC, abstractmethod
+from typing import Any
 
 import keras
 import keras_hub
@@ -197,9 +198,15 @@ class CachedLanguageModel(LanguageModel):
 
     def step(self, token_ids: tf.Tensor, index: tf.Tensor, state: State) -> tuple[tf.Tensor, State]:
         """Decodes one token with the cache; see `LanguageModel.step`."""
-        logits, _, cache = self.model.call_with_cache(token_ids[:, None], state[0], index)
-        cache.set_shape(state[0].shape)
-        return tf.cast(tf.squeeze(logits, axis=1), tf.float32), (cache,)
+        logits, _, cache = self.model.call_with_cache(token_ids[:, None], self.arranged(state), index)
+        tensors = tuple(tf.nest.flatten(cache))
+        for tensor, old in zip(tensors, state, strict=True):
+            tensor.set_shape(old.shape)  # which a loop needs
+        return tf.cast(tf.squeeze(logits, axis=1), tf.float32), tensors
+
+    def arranged(self, state: State) -> Any:
+        """Returns the tensors of a state as `call_with_cache` expects its cache: here the only one."""
+        return state[0]
 
 
 class RecurrentLanguageModel(LanguageModel):

@@ -35,11 +35,11 @@ def add_settings(folder: Path, backbone: keras_hub.models.Backbone, settings: Co
     known = backbone.get_config()
     new = {name: value for name, value in complete_config(backbone).items() if name not in known} | settings
     if new:
-        model, task = _read(folder / MODEL_FILE), _read(folder / TASK_FILE)
+        model, task = read_json(folder / MODEL_FILE), read_json(folder / TASK_FILE)
         model["config"] |= new
         task["config"]["backbone"]["config"] |= new
-        _write(folder / MODEL_FILE, model)
-        _write(folder / TASK_FILE, task)
+        write_json(folder / MODEL_FILE, model)
+        write_json(folder / TASK_FILE, task)
 
 
 def settings_for(backbone: keras_hub.models.Backbone, changes: Iterable[tuple[str, Plain, Plain]]) -> Config:
@@ -80,7 +80,7 @@ def add_layer_settings(
         if _is_number(value) and _is_number(old):
             numbers.setdefault(paths[id(layer)], {})[name] = value
     if numbers:
-        _write(folder / LAYERS_FILE, numbers)
+        write_json(folder / LAYERS_FILE, numbers)
 
 
 def apply_layer_settings(folder: Path, model: keras.Model) -> None:
@@ -96,7 +96,7 @@ def apply_layer_settings(folder: Path, model: keras.Model) -> None:
     if not (folder / LAYERS_FILE).is_file():
         return
     layers = layers_by_path(model)
-    for path, numbers in _read(folder / LAYERS_FILE).items():
+    for path, numbers in read_json(folder / LAYERS_FILE).items():
         for name, value in numbers.items():
             if path not in layers or not _is_number(vars(layers[path]).get(name)) or not _is_number(value):
                 raise ValueError(f"{LAYERS_FILE} has {name} of a layer {path}, which is no number of the model")
@@ -119,29 +119,29 @@ def add_special_tokens(folder: Path, tokenizer: keras_hub.models.Tokenizer) -> N
     start, end = tokenizer.start_token, tokenizer.end_token
     default = keras_hub.models.Llama3Tokenizer()
     if (start, end, {*tokenizer.special_tokens}) != (default.start_token, default.end_token, {*default.special_tokens}):
-        config = _read(folder / TOKENIZER_FILE)
+        config = read_json(folder / TOKENIZER_FILE)
         others = sorted({*tokenizer.special_tokens} - {start, end})
         config["config"] |= {"bos_token": start, "eos_token": end, MISC: others}
-        _write(folder / TOKENIZER_FILE, config)
+        write_json(folder / TOKENIZER_FILE, config)
 
 
 def tokenizer_arguments(folder: Path) -> Config:
     """Returns the arguments of a tokenizer that JSON cannot hold, from the folder of a preset."""
-    config = _read(folder / TOKENIZER_FILE).get("config", {})
+    config = read_json(folder / TOKENIZER_FILE).get("config", {})
     return {MISC: set(config[MISC])} if isinstance(config, dict) and isinstance(config.get(MISC), list) else {}
 
 
 def add_end_tokens(folder: Path, special: SpecialTokens) -> None:
     """Writes the tokens that end a response as Hugging Face does, if there are several."""
     if len(special.ends) > 1:
-        _write(folder / GENERATION_FILE, {"eos_token_id": list(special.ends)})
+        write_json(folder / GENERATION_FILE, {"eos_token_id": list(special.ends)})
 
 
 def end_tokens(folder: Path) -> list[int]:
     """Returns the tokens that end a response, from a file of Hugging Face or of `add_end_tokens`, if there is one."""
     if not (folder / GENERATION_FILE).is_file():
         return []
-    ends = _read(folder / GENERATION_FILE).get("eos_token_id")
+    ends = read_json(folder / GENERATION_FILE).get("eos_token_id")
     return [ends] if isinstance(ends, int) else list(ends or [])
 
 
@@ -149,12 +149,12 @@ def adds_start_token(folder: Path) -> bool | None:
     """Returns whether the preprocessor in a preset of KerasHub puts the start token before prompts; None: unknown."""
     if not (folder / PREPROCESSOR_FILE).is_file():
         return None
-    return _read(folder / PREPROCESSOR_FILE).get("config", {}).get("add_start_token")
+    return read_json(folder / PREPROCESSOR_FILE).get("config", {}).get("add_start_token")
 
 
 def may_be_tied(folder: Path) -> bool:
     """Returns True if the preset is one of KerasHub and its config does not say whether embeddings are tied."""
-    config = _read(folder / MODEL_FILE)
+    config = read_json(folder / MODEL_FILE)
     return "class_name" in config and not TIED.keys() & config["config"].keys()
 
 
@@ -170,9 +170,11 @@ def causal_lm_of(backbone: keras_hub.models.Backbone) -> keras_hub.models.Causal
     return kind(backbone=backbone, preprocessor=None)
 
 
-def _read(path: Path) -> Config:
+def read_json(path: Path) -> Config:
+    """Reads a JSON file of a preset."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def _write(path: Path, config: Config) -> None:
+def write_json(path: Path, config: object) -> None:
+    """Writes a JSON file of a preset."""
     path.write_text(json.dumps(config, indent=4), encoding="utf-8")

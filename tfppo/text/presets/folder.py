@@ -196,7 +196,7 @@ def _complete(
             add_settings(folder, model.backbone, settings)
             loaded = as_language_model(_load_model(folder, policy))
             add_layer_settings(folder, loaded.model, changed_attributes(model, loaded.model))
-            loaded = as_language_model(_load_model(folder, policy))
+            apply_layer_settings(folder, loaded.model)  # as the next load does
             for name, value, other in _changes(model, loaded.model):
                 if name not in settings:  # a layer may keep the former setting, which it used when it was made
                     raise ModelsDiffer(f"a layer has {name} {value}, and would be loaded with {other}")

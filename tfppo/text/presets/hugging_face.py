@@ -18,10 +18,19 @@ import keras_hub
 
 from tfppo.errors import UsageError, shown
 from tfppo.text.data.special_tokens import keep_special_tokens
-from tfppo.text.presets.configs import causal_lm_of, end_tokens
+from tfppo.text.data.tokenizer import vocabulary_and_merges
+from tfppo.text.presets.configs import (
+    MODEL_FILE,
+    TOKENIZER_FILE,
+    Config,
+    causal_lm_of,
+    end_tokens,
+    read_json,
+    write_json,
+)
 
-CONFIG_FILE, INDEX_FILE, WEIGHTS = "config.json", "model.safetensors.index.json", "*.safetensors"
-TOKENIZER_FILE, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
+INDEX_FILE, WEIGHTS = "model.safetensors.index.json", "*.safetensors"
+TOKENIZER_CONFIG = "tokenizer_config.json"
 SUPPORTED = (  # values of `model_type`; benchmarks/hugging_face.py compares each with transformers
     *("gemma", "gemma2", "gemma3_text", "gpt2", "llama", "mistral", "mixtral"),
     *("qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "smollm3"),
@@ -35,21 +44,19 @@ DEFAULTS: dict[str, Any] = {  # of transformers, for settings that a folder may 
     "output_router_logits": False,
     "router_aux_loss_coef": 0.001,
 }
-ABSENT: dict[
-    str, dict[str, object]
-] = {  # settings that KerasHub's model of a type does not have, with the only value that it computes
+# Settings that KerasHub's model of a type does not have, with the only value that it computes.
+ABSENT: dict[str, dict[str, object]] = {
     "llama": {"attention_bias": False, "mlp_bias": False, "hidden_act": "silu"},
     "mistral": {"hidden_act": "silu"},
     "qwen2": {"hidden_act": "silu", "use_sliding_window": False},
     "qwen3": {"hidden_act": "silu", "attention_bias": False},
 }
-Config = dict[str, Any]
 
 
 def is_hugging_face(folder: Path) -> bool:
     """Returns True if a folder has a config of Hugging Face, and not one of KerasHub."""
     try:
-        config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+        config = read_json(folder / MODEL_FILE)
     except (OSError, ValueError):
         return False
     return isinstance(config, dict) and "model_type" in config and "registered_name" not in config
@@ -69,12 +76,13 @@ def load_hugging_face(folder: Path, dtype: str) -> tuple[keras.Model, keras_hub.
       UsageError: If the architecture or a setting of the model is not supported, or a file is missing.
       Exception: What KerasHub raises for damaged files.
     """
-    config = corrected_config(_read(folder / CONFIG_FILE))
+    config = corrected_config(read_json(folder / MODEL_FILE))
     _check_weights(folder)
-    with _corrected_folder(folder, config) as corrected:
+    tokens = _corrected_tokens(folder)
+    with _corrected_folder(folder, config, tokens) as corrected:
         backbone = keras_hub.models.Backbone.from_preset(str(corrected), dtype=dtype)
         tokenizer = keras_hub.models.Tokenizer.from_preset(str(corrected))
-    keep_special_tokens(tokenizer, _adds_start_token(folder), end_tokens(folder))
+    keep_special_tokens(tokenizer, _adds_start_token(folder, tokens), end_tokens(folder))
     if "rms_norm_eps" in config:
         for layer in backbone._flatten_layers():
             for name in ("epsilon", "layer_norm_epsilon"):  # all normalization layers of these models have the same
@@ -133,50 +141,40 @@ def _check_weights(folder: Path) -> None:
             "model.save_pretrained(folder), because other forms can contain code"
         )
     if (folder / INDEX_FILE).is_file():
-        names = set(_read(folder / INDEX_FILE)["weight_map"].values())
+        names = set(read_json(folder / INDEX_FILE)["weight_map"].values())
         outside = [name for name in sorted(names) if Path(name).name != name or not name.endswith(".safetensors")]
         if outside:
             raise UsageError(f"{folder / INDEX_FILE} names {shown(outside[0])}: it must name files in the same folder")
 
 
 @contextmanager
-def _corrected_folder(folder: Path, config: Config) -> Iterator[Path]:
+def _corrected_folder(folder: Path, config: Config, tokens: Config) -> Iterator[Path]:
     """Makes a folder that KerasHub reads, within a `with` block: corrected settings, and links to all other files."""
     with tempfile.TemporaryDirectory() as made:
         corrected = Path(made)
         for path in folder.iterdir():
-            if path.is_file() and path.name not in (CONFIG_FILE, TOKENIZER_CONFIG):
+            if path.is_file() and path.name not in (MODEL_FILE, TOKENIZER_CONFIG):
                 os.symlink(path.resolve(), corrected / path.name)
-        _write(corrected / CONFIG_FILE, config)
-        _write(corrected / TOKENIZER_CONFIG, _corrected_tokens(folder))
+        write_json(corrected / MODEL_FILE, config)
+        write_json(corrected / TOKENIZER_CONFIG, tokens)
         if config["model_type"] == "gpt2" and not (folder / "vocab.json").exists():
-            model = _read(folder / TOKENIZER_FILE)["model"]
-            _write(corrected / "vocab.json", model["vocab"])
-            merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]]
+            vocabulary, merges = vocabulary_and_merges(read_json(folder / TOKENIZER_FILE))
+            write_json(corrected / "vocab.json", vocabulary)
             (corrected / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]), encoding="utf-8")
         yield corrected
 
 
 def _corrected_tokens(folder: Path) -> Config:
     """Returns the config of a tokenizer with special tokens as texts; in older folders they are objects."""
-    config: Config = _read(folder / TOKENIZER_CONFIG) if (folder / TOKENIZER_CONFIG).is_file() else {}
+    config: Config = read_json(folder / TOKENIZER_CONFIG) if (folder / TOKENIZER_CONFIG).is_file() else {}
     tokens = {name: config.get(name) for name in ("bos_token", "eos_token")}
     texts = {name: token["content"] if isinstance(token, dict) else token for name, token in tokens.items()}
     return config | texts | {"bos_token": texts["bos_token"] or texts["eos_token"]}
 
 
-def _adds_start_token(folder: Path) -> bool | None:
+def _adds_start_token(folder: Path, tokens: Config) -> bool | None:
     """Returns whether the tokenizer of a folder puts its start token before a text; None: the folder does not say."""
-    config = _corrected_tokens(folder)
     if (folder / TOKENIZER_FILE).is_file():
-        processor = _read(folder / TOKENIZER_FILE).get("post_processor")
-        return json.dumps(config["bos_token"]) in json.dumps(processor)
-    return config.get("add_bos_token")
-
-
-def _read(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-def _write(path: Path, content: object) -> None:
-    path.write_text(json.dumps(content), encoding="utf-8")
+        processor = read_json(folder / TOKENIZER_FILE).get("post_processor")
+        return json.dumps(tokens["bos_token"]) in json.dumps(processor)
+    return tokens.get("add_bos_token")

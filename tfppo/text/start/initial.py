@@ -131,9 +131,8 @@ def write_start(folder: Path, start: Start) -> None:
     """
     has_tuned_adapters = "adapters" in start.weights
     model = base_copy(as_language_model(start.model)).model if has_tuned_adapters else start.model
-    save_preset(
-        folder / MODEL, model, start.tokenizer, "float32", start.special
-    )  # new adapters change nothing when they are merged
+    # New adapters change nothing when they are merged.
+    save_preset(folder / MODEL, model, start.tokenizer, "float32", start.special)
     if start.reference is not None:
         save_preset(folder / REFERENCE, start.reference, start.tokenizer, "float32")
     named = {f"{part}/{index}": x for part, arrays in start.weights.items() for index, x in enumerate(arrays)}
