@@ -115,4 +115,4 @@ class TrainText(_Training):
         import_tensorflow()
         from tfppo.text import run
 
-        self._train(run.train_text, config, self.text.task)
+        self._train(run.train_text, config, self.text.task or (self.text.prompts.stem if self.text.prompts else "text"))

@@ -14,6 +14,7 @@ from tfppo.ppo.config import PPOConfig
 from tfppo.settings import (
     AtLeastZero,
     Count,
+    CountOrNone,
     Must,
     NotNegative,
     Positive,
@@ -106,8 +107,19 @@ class RewardModelConfig:
 class TextConfig:
     """Settings of the task, of the language model and of the rollouts."""
 
-    task: Annotated[str, Must(is_printable, "the name of a task")] = "sentiment"
-    """Name of the task: sentiment, length, keywords, or package.module:NAME for a task of your own."""
+    task: Annotated[str | None, Must(is_printable, "the name of a task")] = None
+    """Name of the task: sentiment, length, keywords, or package.module:NAME for a task of your own.
+    None: sentiment, or no task if prompts are given."""
+    prompts: Path | None = None
+    """File of training prompts, .jsonl, .csv or .txt, which replace the prompts of the task. Its column `prompt` has
+    the prompts; the reward gets all other columns as labels. None: the prompts of the task."""
+    validation_prompts: Path | None = None
+    """File of prompts for the samples and the validation during training. None: validation_share, or none."""
+    test_prompts: Path | None = None
+    """File of prompts for the evaluation at the end. None: the validation prompts or, without any, the training
+    prompts."""
+    validation_share: Annotated[float, Interval(ge=0, lt=1)] = 0.0
+    """Share of the prompts that are held out as validation prompts. A checksum of the prompt decides."""
     preset: Path | None = None
     """Folder of the language model to tune: a preset of KerasHub, such as that of `tfppo pretrain`, or a folder in the
     form of Hugging Face. None: the language model that tfppo includes."""
@@ -121,13 +133,24 @@ class TextConfig:
     run: the reference policy of the other run, usually its model before tuning. With lora_rank the other run must have
     the same rank, and its adapters are trained further."""
     reward: Annotated[str | None, Must(is_printable, "package.module:function")] = None
-    """Python reward function, as package.module:function. None: the reward of the task."""
+    """Python reward function, as package.module:function, or several with commas between them, whose sum is the reward.
+    None: the reward of the task."""
+    reward_weights: tuple[float, ...] = ()
+    """Weights of several rewards, one for each. Empty: all are 1."""
+    reward_timeout: PositiveOrNone = None
+    """Largest number of seconds that a reward may take for a batch; then the run stops. None: it may take any time."""
+    chat_template: Annotated[str, Must(is_printable, "auto, none or the path of a file")] = "auto"
+    """Chat template that renders the prompts. auto: that of the language model, if it has one. none: prompts are not
+    rendered. Else the path of a file with a Jinja template."""
+    system: str | None = None
+    """Text of a system message before each prompt; needs a chat template. None: no message is added."""
     iterations: Count = 160
     """Number of iterations; each is a rollout and an update."""
     batch_size: Count = 64
     """Prompts in a rollout; each gets one response."""
-    prompt_length: Count = 12
-    """Largest number of tokens of a training prompt; longer prompts of the task are left out."""
+    prompt_length: CountOrNone = None
+    """Largest number of tokens of a training prompt; longer prompts are left out. None: 12 for the included model with
+    the prompts of a task, else the length of the longest training prompt."""
     response_length: Count = 40
     """Largest number of tokens of a response, including the end token."""
     stop_token: str | None = None
@@ -179,6 +202,11 @@ class TextConfig:
         check_fields(self)
         wanted = f"between 0 and response_length - 1 = {self.response_length - 1}"
         check_value("stop_after", self.stop_after, wanted, lambda v: 0 <= v < self.response_length)
+        if self.validation_prompts is not None and self.validation_share:
+            raise UsageError(
+                f"validation_prompts is {self.validation_prompts} and validation_share is {self.validation_share:g}, "
+                "but both give the validation prompts: leave one out"
+            )
         if self.init_from is not None and self.preset is not None:
             raise UsageError(
                 f"init_from is {self.init_from} and preset is {self.preset}, but a run has one start: leave one out"

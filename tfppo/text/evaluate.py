@@ -200,7 +200,7 @@ def compare(
     - `domain`: share of texts that the reference policy assigns to the task's domain, or None
     - `perplexity`: perplexity of the responses under the reference policy at temperature 1, per token; infinite if a
       float cannot hold it
-    - the metric of the task, under its own name
+    - the metric of the task under its own name, if the task has one
 
     and once:
 
@@ -270,7 +270,7 @@ def _measure(
     Returns:
       The numbers of one model, see `compare`.
     """
-    whole = [prompt + response for prompt, response in zip(prompts, given.texts, strict=True)]
+    whole = reference.codec.join(prompts, given.texts)
     scores = checked_scores(reward, prompts, given.texts, must_be_finite=False)
     finite = scores[np.isfinite(scores)]
     if len(finite) < len(scores):
@@ -289,8 +289,7 @@ def _measure(
         "length": mean_words(given.texts),
         "domain": None if domains is None else sum(found == task.domain for found in domains) / len(domains),
         "perplexity": perplexity,
-        task.metric: metric,
-    }
+    } | ({} if task.metric is None else {task.metric: metric})
 
 
 def _perplexity(log_probs: np.ndarray, mask: np.ndarray) -> float:
@@ -318,7 +317,8 @@ def describe(evaluation: dict[str, Any]) -> str:
     """Formats an evaluation as a small table.
 
     Args:
-      evaluation: The numbers of `compare`, and `weights`, the checksum of the policy's weights.
+      evaluation: The numbers of `compare`, `weights`, the checksum of the policy's weights, and for prompts of the user
+        `split`, the split whose prompts were used.
 
     Returns:
       A text of several lines.
@@ -328,7 +328,8 @@ def describe(evaluation: dict[str, Any]) -> str:
         return "-" if value is None else f"{value:.3f}"
 
     count = evaluation["prompts"]
-    lines = [f"{f'{count} held-out prompt' + 's' * (count != 1):<22}{'reference':>12}{'policy':>10}"]
+    kind = "training" if evaluation.get("split") == "train" else "held-out"
+    lines = [f"{f'{count} {kind} prompt' + 's' * (count != 1):<22}{'reference':>12}{'policy':>10}"]
     for name, value in evaluation.items():
         if isinstance(value, dict) and "policy" in value:
             old, new = (v["mean"] if isinstance(v, dict) else v for v in (value["reference"], value["policy"]))

@@ -21,15 +21,15 @@ from tfppo.text.config import TextRunConfig
 from tfppo.text.evaluate import Responder, compare, describe, held_out_prompts
 from tfppo.text.export import export_preset
 from tfppo.text.policy import TextPolicy
-from tfppo.text.rewards.callables import Reward
 from tfppo.text.rewards.first_scores import describe_first_scores
 from tfppo.text.rollouts.batch import to_batch
 from tfppo.text.rollouts.rollout import TextCollector, TextRollout
 from tfppo.text.rollouts.rollout_file import RolloutFile
 from tfppo.text.rollouts.scoring import TextScorer
 from tfppo.text.samples import SampleTable
-from tfppo.text.start.assembly import NO_PROMPTS, load_parts, make_models, notices
+from tfppo.text.start.assembly import GivenReward, load_parts, make_models
 from tfppo.text.start.initial import keep_start
+from tfppo.text.start.prompts import INCLUDED_LENGTH, NO_PROMPTS, GivenPrompts, keep_prompts, notices
 from tfppo.text.stop_rules import KL, SCORE, make_stop_rules
 from tfppo.text.tasks import Task
 from tfppo.training import run_folder
@@ -46,9 +46,12 @@ class TextTrainer:
     Args:
       config: Settings of the run.
       task: A task, or its name as in the setting `task`; replaces the task of the config.
-      reward: A function `reward(prompts, responses)`, its name as "package.module:function", or a Keras model; replaces
-        the reward of the config and of the task.
+      reward: A function `reward(prompts, responses)`, its name as "package.module:function", a Keras model, or a list
+        of these, whose weighted sum is the reward; replaces the reward of the config and of the task.
       model: A Keras language model and its tokenizer, which replace the config's preset (see `given_model`).
+      prompts: Training prompts with labels, in any form that `as_prompts` takes; replace the prompts of the task.
+      validation_prompts: Prompts for samples and validation, in the same forms.
+      test_prompts: Prompts for the evaluation at the end, in the same forms.
       folder: Folder of the run, if the run exists already. It may keep the language model.
       trains: False loads no training prompts; such a trainer evaluates, generates or exports only.
       scores: False loads neither task nor reward; such a trainer generates or exports only.
@@ -63,29 +66,36 @@ class TextTrainer:
         config: TextRunConfig,
         *,
         task: Task | str | None = None,
-        reward: Reward | keras.Model | str | None = None,
+        reward: GivenReward = None,
         model: tuple[keras.Model, Any] | keras.Model | None = None,
+        prompts: object = None,
+        validation_prompts: object = None,
+        test_prompts: object = None,
         folder: Path | None = None,
         trains: bool = True,
         scores: bool = True,
     ):
-        run, text, ppo = config.run, config.text, config.ppo
+        run, ppo = config.run, config.ppo
         self.device, self.device_reason = choose_device(run.device, None)
         self.replicas = make_replicas(run.distribute, self.device)
-        tokens = text.iterations * text.batch_size * text.response_length
-        trained = ppo.num_epochs * text.iterations * text.batch_size * (text.prompt_length + text.response_length)
-        self.rollout_mode = choose_token_compilation(run.compile_rollout, "rollout", self.device, tokens)
-        self.update_mode = choose_token_compilation(run.compile_update, "update", self.device, trained)
-        modes = {"compile_rollout": self.rollout_mode, "compile_update": self.update_mode}
-        self.replicas.divide(text.batch_size, "batch_size")
+        self.replicas.divide(config.text.batch_size, "batch_size")
+        given: GivenPrompts = {"train": prompts, "validation": validation_prompts, "test": test_prompts}
         with tf.device(self.device):
             with self.replicas.scope():
-                replicas = 1 if text.lora_rank else self.replicas.count  # adapters are made for each replica
-                parts = load_parts(with_settings(config, modes), task, reward, model, folder, trains, scores, replicas)
+                replicas = 1 if config.text.lora_rank else self.replicas.count  # adapters are made for each replica
+                parts = load_parts(config, task, reward, model, given, folder, trains, scores, replicas)
                 self.policy, self.reference = make_models(parts, config)  # last: adapters change a given model
-            self.config, self.task, self.codec, self.reward = parts.config, parts.task, parts.codec, parts.reward
-            self.encode, self.start, self.prompts = parts.encode, parts.start, parts.prompts or NO_PROMPTS
-            self._sample_prompts = parts.sample_prompts
+            text = parts.config.text
+            tokens = text.iterations * text.batch_size * text.response_length
+            width = text.response_length + (text.prompt_length or INCLUDED_LENGTH)
+            trained = ppo.num_epochs * text.iterations * text.batch_size * width
+            self.rollout_mode = choose_token_compilation(run.compile_rollout, "rollout", self.device, tokens)
+            self.update_mode = choose_token_compilation(run.compile_update, "update", self.device, trained)
+            modes = {"compile_rollout": self.rollout_mode, "compile_update": self.update_mode}
+            self.config, self.task, self.codec = with_settings(parts.config, modes), parts.task, parts.codec
+            self.encode, self.start, self.reward = parts.encode, parts.start, parts.reward
+            self.prompts, self.own_prompts = parts.prompts or NO_PROMPTS, parts.own_prompts
+            self._sample_prompts, self._template = parts.sample_prompts, parts.template
             self._is_given = model is not None
             stop_condition = self.codec.stop_condition(text)
             clip = text.score_clip if text.normalize_scores else None
@@ -107,6 +117,7 @@ class TextTrainer:
                 text=text,
                 kl_coeff=self.learner.kl_coeff,
                 stop_condition=stop_condition,
+                part_names=self.scorer.part_names,
                 chunk=self.replicas.divide(ppo.minibatch_size, "minibatch_size", ppo.num_micro_batches),
                 seed=run.seed,
                 sampling_mode=self.rollout_mode,
@@ -280,6 +291,10 @@ class TextTrainer:
 
     def write_parts(self, folder: Path) -> None:
         """Keeps the models that the run starts with in the folder of a new run, if no other folder holds them."""
+        if self.own_prompts is not None:
+            keep_prompts(folder, self.own_prompts)
+        if self._template is not None:
+            (folder / run_folder.TEMPLATE).write_text(self._template, encoding="utf-8")
         if self._is_given or self.config.text.init_from is not None:
             for line in filter(None, (self.start.note, keep_start(folder, self.start))):
                 print(line)
@@ -308,7 +323,7 @@ class TextTrainer:
           seed: Seed of the responses.
 
         Returns:
-          The numbers of `evaluate.compare`, with the task and the seed.
+          The numbers of `evaluate.compare`, with the task, the seed and, for prompts of the user, their split.
 
         Raises:
           UsageError: If the task has no test prompts, or the reward fails.
@@ -325,7 +340,8 @@ class TextTrainer:
                 text=self.config.text,
                 progress=advance,
             )
-        return {"task": self.task.name, "seed": seed} | evaluation
+        split = {} if self.own_prompts is None else {"split": self.own_prompts.used_for("test")}
+        return {"task": self.task.name, "seed": seed} | split | evaluation
 
     def describe(self, evaluation: Evaluation) -> str:
         """Formats an evaluation as a small table."""

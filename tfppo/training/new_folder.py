@@ -23,9 +23,11 @@ from tfppo.training.run_folder import (
     METRICS,
     OWN_MODEL,
     OWN_REFERENCE,
+    PROMPTS,
     ROLLOUTS,
     SAMPLES,
     START,
+    TEMPLATE,
     kind_of,
     numbered,
     resume_command,
@@ -180,9 +182,9 @@ def _is_written_first(entry: "os.DirEntry[str]") -> bool:
         return entry.is_dir(follow_symlinks=False) and not os.listdir(entry)
     if entry.name in KERAS_EVENTS:
         return entry.is_dir(follow_symlinks=False) and all(map(_is_events, os.scandir(entry)))
-    if entry.name in (OWN_MODEL, OWN_REFERENCE):
+    if entry.name in (OWN_MODEL, OWN_REFERENCE, PROMPTS):
         return entry.is_dir(follow_symlinks=False)
-    is_first = entry.name in (CONFIG, LOCK, METRICS, SAMPLES, START) and entry.is_file(follow_symlinks=False)
+    is_first = entry.name in (CONFIG, LOCK, METRICS, SAMPLES, START, TEMPLATE) and entry.is_file(follow_symlinks=False)
     return is_first or _is_events(entry)
 
 

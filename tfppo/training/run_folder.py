@@ -32,6 +32,8 @@ ROLLOUTS = "rollouts/responses.jsonl.gz"  # text only
 EXPORT = "export"
 OWN_MODEL = "model"  # text only: preset of the language model that the run starts from, if no other folder holds it
 OWN_REFERENCE = "reference"  # text only: preset of the reference policy, if it is another model
+PROMPTS = "prompts"  # text only: folder with the prompts that the user gave
+TEMPLATE = "chat_template.jinja"  # text only: the chat template, if the user gave a file
 START = "start.npz"  # text only: weights that the run starts from and that no preset holds
 IMPORTED = {"control": ("env",), "text": ("task", "reward")}
 """Settings that may name a module to import, by kind of run. They are in the section of `config.yaml` of that name."""

@@ -121,11 +121,15 @@ def same_name(one: str, other: str) -> bool:
     The folder of a script is not part of the comparison: `text_reward:asks` is also `examples.text_reward:asks`.
 
     Args:
-      one: "package.module:name", or a name without a colon.
+      one: "package.module:name", or a name without a colon. Several have commas between them.
       other: The same.
     """
-    (module, _, name), (other_module, _, other_name) = one.partition(":"), other.partition(":")
-    return name == other_name and module.split(".")[-1] == other_module.split(".")[-1]
+
+    def plain(names: str) -> list[tuple[str, str]]:
+        parts = [name.strip().partition(":") for name in names.split(",")]
+        return [(module.split(".")[-1], name) for module, _, name in parts]
+
+    return plain(one) == plain(other)
 
 
 def _find(module_name: str, qualified: str) -> object | None:

@@ -1,5 +1,6 @@
 """Encodes prompts as padded tokens, and decodes tokens to text."""
 
+import re
 from collections.abc import Collection, Iterable, Sequence
 
 import keras_hub
@@ -7,9 +8,14 @@ import numpy as np
 
 from tfppo.errors import UsageError
 from tfppo.text.config import TextConfig
+from tfppo.text.data.chat import ChatTemplate, mark_special, split_special
+from tfppo.text.data.prompts import Prompt
 from tfppo.text.data.special_tokens import SpecialTokens, special_tokens_of, vocabulary_of
 from tfppo.text.data.stop_condition import StopCondition
 from tfppo.text.data.tokenizer import control_token
+
+NAMES = {"bos": "start_token", "eos": "end_token", "pad": "pad_token"}  # names in templates, and of KerasHub
+SPELLED = re.compile(r"<[^<>\s]+>|\[/?[A-Z_]+\]")  # texts in a template that may be special tokens
 
 
 def token_ids(tokenizer: keras_hub.tokenizers.Tokenizer) -> Collection[int]:
@@ -49,15 +55,19 @@ def check_tokenizer(tokenizer: keras_hub.tokenizers.Tokenizer, embeddings: int) 
 class PromptCodec:
     """A tokenizer with its special tokens: those before each prompt, those that end a response, and padding.
 
-    Padding is known by its position, so any token may be the padding, also the end token.
+    Padding is known by its position, so any token may be the padding, also the end token. A special token that a prompt
+    spells out, such as `<|im_end|>`, stays text.
 
     Args:
       tokenizer: A KerasHub tokenizer with an end token.
       domain: Puts the control token of this domain before each prompt, if the tokenizer has it; None puts no token.
       special: Start token and end tokens. None: those of the tokenizer.
+      template: Chat template that renders each prompt. It also puts the start token, and it ends answers with its own
+        end token. None: prompts are not rendered.
+      system: Text of a system message before each prompt that has none; needs a template. None: no message is added.
 
     Raises:
-      UsageError: If the tokenizer has no end token.
+      UsageError: If the tokenizer has no end token, or the template is not valid.
     """
 
     def __init__(
@@ -65,21 +75,36 @@ class PromptCodec:
         tokenizer: keras_hub.tokenizers.Tokenizer,
         domain: str | None = None,
         special: SpecialTokens | None = None,
+        template: str | None = None,
+        system: str | None = None,
     ):
         self.tokenizer = tokenizer
         vocabulary = vocabulary_of(tokenizer)
         # KerasHub's tokenizers differ in their special tokens. No other module depends on that.
         named = [token for token in getattr(tokenizer, "unsplittable_tokens", None) or [] if token in vocabulary]
         self.special = special_tokens_of(tokenizer) if special is None else special
-        start, self.ends = self.special
+        start, ends, _ = self.special
+        in_text = [*named, *map(tokenizer.id_to_token, ends if start is None else (start, *ends))]
+        self.chat: ChatTemplate | None = None
+        if template is not None:
+            names = {f"{name}_token": getattr(tokenizer, attribute, None) for name, attribute in NAMES.items()}
+            self.chat = ChatTemplate(template, {name: token for name, token in names.items() if token}, system)
+            in_text += [token for token in SPELLED.findall(template) if token in vocabulary]
+        self._in_text = list(dict.fromkeys(token for token in map(str, in_text) if token))
+        if self.chat is not None:
+            behind = split_special(self.chat.end_of_answer(), self._in_text)
+            turn = [int(tokenizer.token_to_id(token)) for token, is_special in behind if is_special]
+            self.special = SpecialTokens(start, tuple(dict.fromkeys([*ends, *turn[:1]])), template)
+        self.ends = self.special.ends
         self.end = self.ends[0]
         self._known = token_ids(tokenizer)
         pad = getattr(tokenizer, "pad_token_id", 0)
         self.pad = self.end if pad is None else int(pad)
         starts = [] if start is None else [start]
-        self._special = {*starts, *self.ends, *map(tokenizer.token_to_id, named)}
+        self._special = {*starts, *self.ends, *map(tokenizer.token_to_id, self._in_text)}
         controls = [] if domain is None else [control_token(domain)]
-        self.before = starts + [int(tokenizer.token_to_id(token)) for token in controls if token in vocabulary]
+        put = starts + [int(tokenizer.token_to_id(token)) for token in controls if token in vocabulary]
+        self.before = put if self.chat is None else []
 
     def stop_condition(self, text: TextConfig) -> StopCondition:
         """Makes the stop condition from the settings `stop_token` and `stop_after`.
@@ -107,7 +132,7 @@ class PromptCodec:
     def encode(
         self, prompts: Sequence[str], room: int | None = None, limit: str = "response_length"
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Encodes prompts, with the control token before each.
+        """Encodes prompts, with the tokens `before` before each, or rendered by the chat template.
 
         Args:
           prompts: N texts.
@@ -125,11 +150,16 @@ class PromptCodec:
         for number, prompt in enumerate(prompts):
             if not isinstance(prompt, str):
                 raise UsageError(f"prompt {number} is {prompt!r}; it must be a string")
+            if self.chat is None and isinstance(prompt, Prompt) and prompt.messages is not None:
+                raise UsageError(
+                    f"{prompt.origin} is a list of messages, and the run has no chat template; messages need one: give "
+                    "--chat-template FILE, or prompts that are texts"
+                )
             if not prompt.strip():
                 raise UsageError(f"prompt {number} is empty; it must have at least one word")
             if any("\ud800" <= letter <= "\udfff" for letter in prompt):  # Python's form of bytes that are not UTF-8
                 raise UsageError(f"prompt {number} ({prompt[:40]!r}) has bytes that are not UTF-8: encode it in UTF-8")
-        rows = [[*self.before, *map(int, ids)] for ids in self.tokenizer(list(prompts))]
+        rows = self._rows(prompts)
         lengths = np.array([len(row) for row in rows], np.int32)
         longest = int(lengths.argmax())
         if room is not None and lengths[longest] > room:
@@ -141,6 +171,26 @@ class PromptCodec:
         for row, ids in zip(padded, rows, strict=True):
             row[: len(ids)] = ids
         return padded, lengths
+
+    def _rows(self, prompts: Sequence[str]) -> list[list[int]]:
+        """Encodes prompts piece by piece. The tokenizer gets all texts at once, without the special tokens."""
+        if self.chat is None:
+            rendered = [mark_special(prompt, self._in_text) for prompt in prompts]
+        else:
+            rendered = [self.chat.render(prompt, self._in_text) for prompt in prompts]
+        rows = [split_special(text, self._in_text) for text in rendered]
+        texts = list(dict.fromkeys(piece for pieces in rows for piece, is_special in pieces if not is_special))
+        encoded = dict(zip(texts, self.tokenizer(texts), strict=True)) if texts else {}
+
+        def ids_of(piece: str, is_special: bool) -> Iterable[int]:
+            return [self.tokenizer.token_to_id(piece)] if is_special else encoded[piece]
+
+        return [[*self.before, *(int(id) for piece in pieces for id in ids_of(*piece))] for pieces in rows]
+
+    def join(self, prompts: Sequence[str], responses: Sequence[str]) -> list[str]:
+        """Joins prompts and responses to texts. An answer in a conversation is another sentence than its question."""
+        between = "" if self.chat is None else " "
+        return [prompt + between + response for prompt, response in zip(prompts, responses, strict=True)]
 
     def decode(self, tokens: Iterable[Sequence[int] | np.ndarray]) -> list[str]:
         """Decodes rows of tokens, without their special tokens.

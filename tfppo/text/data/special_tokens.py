@@ -1,4 +1,4 @@
-"""The start token before prompts, and the tokens that end a response, of any KerasHub tokenizer.
+"""The start token before prompts, the tokens that end a response, and the chat template of a language model.
 
 KerasHub keeps the start token in the preprocessor of a model, and knows one end token, or two for Llama 3. A model that
 follows instructions may end its answers with others: the file `generation_config.json` of its folder lists them. What
@@ -23,6 +23,8 @@ class SpecialTokens(NamedTuple):
     """Token before each prompt; None: there is none."""
     ends: tuple[int, ...]
     """Tokens that end a response. The first is the end token of the tokenizer."""
+    chat_template: str | None = None
+    """The chat template of the model, see `data.chat`; None: there is none."""
 
 
 def vocabulary_of(tokenizer: keras_hub.tokenizers.Tokenizer) -> Collection[str]:
@@ -34,7 +36,10 @@ def vocabulary_of(tokenizer: keras_hub.tokenizers.Tokenizer) -> Collection[str]:
 
 
 def special_tokens_of(
-    tokenizer: keras_hub.tokenizers.Tokenizer, adds_start: bool | None = None, ends: Iterable[int] = ()
+    tokenizer: keras_hub.tokenizers.Tokenizer,
+    adds_start: bool | None = None,
+    ends: Iterable[int] = (),
+    chat_template: str | None = None,
 ) -> SpecialTokens:
     """Returns the special tokens of a tokenizer.
 
@@ -46,6 +51,7 @@ def special_tokens_of(
       adds_start: True if the preprocessor of the model puts the start token before prompts. None: as
         `keep_special_tokens` has kept, or unknown.
       ends: More tokens that end a response.
+      chat_template: Chat template of the model.
 
     Raises:
       UsageError: If the tokenizer has no end token.
@@ -67,11 +73,14 @@ def special_tokens_of(
     if adds_start is None:
         adds_start = start not in found or isinstance(tokenizer, keras_hub.models.OPTTokenizer)
     used = None if start is None or not adds_start else int(start)
-    return SpecialTokens(used, tuple(dict.fromkeys([*found, *map(int, ends)])))
+    return SpecialTokens(used, tuple(dict.fromkeys([*found, *map(int, ends)])), chat_template)
 
 
 def keep_special_tokens(
-    tokenizer: keras_hub.tokenizers.Tokenizer, adds_start: bool | None, ends: Iterable[int] = ()
+    tokenizer: keras_hub.tokenizers.Tokenizer,
+    adds_start: bool | None,
+    ends: Iterable[int] = (),
+    chat_template: str | None = None,
 ) -> None:
     """Keeps what the folder of a model says about special tokens, with its tokenizer.
 
@@ -79,8 +88,9 @@ def keep_special_tokens(
       tokenizer: Tokenizer of the model, which was loaded from the folder.
       adds_start: As for `special_tokens_of`.
       ends: As for `special_tokens_of`.
+      chat_template: As for `special_tokens_of`.
 
     Raises:
       UsageError: If the tokenizer has no end token.
     """
-    setattr(tokenizer, ATTRIBUTE, special_tokens_of(tokenizer, adds_start, ends))
+    setattr(tokenizer, ATTRIBUTE, special_tokens_of(tokenizer, adds_start, ends, chat_template))

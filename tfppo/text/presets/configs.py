@@ -19,6 +19,7 @@ from tfppo.text.models.weights import layers_by_path
 MODEL_FILE, TASK_FILE, TOKENIZER_FILE = "config.json", "task.json", "tokenizer.json"
 LAYERS_FILE = "layers.json"
 PREPROCESSOR_FILE, GENERATION_FILE = "preprocessor.json", "generation_config.json"
+CHAT_FILE, TOKENIZER_CONFIG = "chat_template.jinja", "tokenizer_config.json"
 MISC = "misc_special_tokens"  # a set, which JSON cannot hold; a preset has a list
 TIED = {"tie_word_embeddings": True}
 Config = dict[str, Any]
@@ -135,6 +136,27 @@ def add_end_tokens(folder: Path, special: SpecialTokens) -> None:
     """Writes the tokens that end a response as Hugging Face does, if there are several."""
     if len(special.ends) > 1:
         write_json(folder / GENERATION_FILE, {"eos_token_id": list(special.ends)})
+
+
+def add_chat_template(folder: Path, special: SpecialTokens) -> None:
+    """Writes the chat template as Hugging Face does, if there is one."""
+    if special.chat_template is not None:
+        (folder / CHAT_FILE).write_text(special.chat_template, encoding="utf-8")
+
+
+def chat_template(folder: Path) -> str | None:
+    """Returns the chat template of a model, from a file of its own or from the settings of the tokenizer.
+
+    If the folder has several templates, it is the one for a conversation without tools, which has the name "default".
+    """
+    if (folder / CHAT_FILE).is_file():
+        return (folder / CHAT_FILE).read_text(encoding="utf-8")
+    if not (folder / TOKENIZER_CONFIG).is_file():
+        return None
+    found = read_json(folder / TOKENIZER_CONFIG).get("chat_template")
+    if isinstance(found, list):
+        found = {each["name"]: each["template"] for each in found}.get("default")
+    return found if isinstance(found, str) else None
 
 
 def end_tokens(folder: Path) -> list[int]:

@@ -30,6 +30,7 @@ from tfppo.text.models.reference import as_language_model
 from tfppo.text.presets.configs import (
     TIED,
     TOKENIZER_FILE,
+    add_chat_template,
     add_end_tokens,
     add_layer_settings,
     add_settings,
@@ -37,6 +38,7 @@ from tfppo.text.presets.configs import (
     adds_start_token,
     apply_layer_settings,
     causal_lm_of,
+    chat_template,
     end_tokens,
     may_be_tied,
     settings_for,
@@ -186,6 +188,7 @@ def _complete(
     add_settings(folder, model.backbone, {})
     add_special_tokens(folder, tokenizer)
     add_end_tokens(folder, special)
+    add_chat_template(folder, special)
     try:
         loaded_tokenizer = _load_tokenizer(folder)
         if not _same_tokenizer(tokenizer, loaded_tokenizer) or special_tokens_of(loaded_tokenizer) != special:
@@ -234,7 +237,7 @@ def _load_causal_lm(folder: Path, dtype: str) -> tuple[keras.Model, keras_hub.mo
 
 def _load_tokenizer(folder: Path) -> keras_hub.models.Tokenizer:
     tokenizer = keras_hub.models.Tokenizer.from_preset(str(folder), **tokenizer_arguments(folder))
-    keep_special_tokens(tokenizer, adds_start_token(folder), end_tokens(folder))
+    keep_special_tokens(tokenizer, adds_start_token(folder), end_tokens(folder), chat_template(folder))
     return tokenizer
 
 

@@ -21,16 +21,17 @@ from tfppo.text.data.special_tokens import keep_special_tokens
 from tfppo.text.data.tokenizer import vocabulary_and_merges
 from tfppo.text.presets.configs import (
     MODEL_FILE,
+    TOKENIZER_CONFIG,
     TOKENIZER_FILE,
     Config,
     causal_lm_of,
+    chat_template,
     end_tokens,
     read_json,
     write_json,
 )
 
 INDEX_FILE, WEIGHTS = "model.safetensors.index.json", "*.safetensors"
-TOKENIZER_CONFIG = "tokenizer_config.json"
 SUPPORTED = (  # values of `model_type`; benchmarks/hugging_face.py compares each with transformers
     *("gemma", "gemma2", "gemma3_text", "gpt2", "llama", "mistral", "mixtral"),
     *("qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "smollm3"),
@@ -82,7 +83,7 @@ def load_hugging_face(folder: Path, dtype: str) -> tuple[keras.Model, keras_hub.
     with _corrected_folder(folder, config, tokens) as corrected:
         backbone = keras_hub.models.Backbone.from_preset(str(corrected), dtype=dtype)
         tokenizer = keras_hub.models.Tokenizer.from_preset(str(corrected))
-    keep_special_tokens(tokenizer, _adds_start_token(folder, tokens), end_tokens(folder))
+    keep_special_tokens(tokenizer, _adds_start_token(folder, tokens), end_tokens(folder), chat_template(folder))
     if "rms_norm_eps" in config:
         for layer in backbone._flatten_layers():
             for name in ("epsilon", "layer_norm_epsilon"):  # all normalization layers of these models have the same

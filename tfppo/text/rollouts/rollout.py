@@ -1,6 +1,6 @@
 """Rollouts of text: samples responses to prompts, scores them, and computes log-probabilities and values."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import NamedTuple
 
@@ -64,6 +64,7 @@ class TextCollector(tf.Module):
       stop_condition: Decides which token ends a response.
       chunk: Number of sequences in a full forward pass, which bounds the memory. It must divide the number of
         prompts of a replica.
+      part_names: Names of the rewards whose sum is the score, if there are several; the scorer returns their scores.
       seed: Together with the iteration it determines all random numbers.
       sampling_mode: Compilation of the sampling: "xla", "graph" or "eager".
       mode: Compilation of the full forward passes.
@@ -81,6 +82,7 @@ class TextCollector(tf.Module):
         kl_coeff: tf.Variable,
         stop_condition: StopCondition,
         chunk: int,
+        part_names: Sequence[str] = (),
         seed: int = 0,
         sampling_mode: str = "graph",
         mode: str = "graph",
@@ -95,6 +97,7 @@ class TextCollector(tf.Module):
         self.replicas = replicas
         self.chunk = chunk
         self.seed = tf.constant([seed, 0x7E47], tf.int32)
+        self.part_names = tuple(part_names)
         self._scorer = HostFunction(scorer, stateful=False)
         self._sample = compiled(self._sample_share, sampling_mode)
         self._evaluate_policy = compiled(self._policy_share, mode)
@@ -188,11 +191,13 @@ class TextCollector(tf.Module):
         """
         rows = self.replicas.cut_processes(tf.range(prompt_indices.shape[0]))
         share, scalar = tf.TensorSpec(rows.shape, tf.float32), tf.TensorSpec([], tf.float64)
-        raw, scaled, words, distinct = self._scorer(
-            [prompt_indices, samples.responses, samples.mask, rows], [share, share, scalar, scalar]
+        raw, scaled, words, distinct, *parts = self._scorer(
+            [prompt_indices, samples.responses, samples.mask, rows],
+            [share, share, scalar, scalar, *[share] * len(self.part_names)],
         )
-        raw, scaled = self.replicas.gather_processes((raw, scaled), axes=(0, 0))
-        return raw, scaled, {"text/response_length_mean": words, "text/distinct_2": distinct}
+        raw, scaled, *parts = self.replicas.gather_processes((raw, scaled, *parts), axes=(0,) * (2 + len(parts)))
+        metrics = {f"reward/{name}": tf.reduce_mean(part) for name, part in zip(self.part_names, parts, strict=True)}
+        return raw, scaled, {"text/response_length_mean": words, "text/distinct_2": distinct} | metrics
 
     def first_scores(self, source: tf.data.Dataset) -> np.ndarray:
         """Scores responses of the policy before the training, by which the scores of the training are normalized.

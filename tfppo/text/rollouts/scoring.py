@@ -8,6 +8,7 @@ import tensorflow as tf
 from tfppo.text.data.codec import PromptCodec
 from tfppo.text.data.metrics import distinct_2, mean_words
 from tfppo.text.rewards.callables import Reward, ScoreScale, checked_scores
+from tfppo.text.rewards.weighted import WeightedRewards
 
 Scorer = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], Sequence[np.ndarray]]
 """A function on the host that scores responses; see `TextScorer.__call__`."""
@@ -43,19 +44,31 @@ class TextScorer:
           rows: int32 [N], indices of the responses to score; with several processes each scores a share.
 
         Returns:
-          Four arrays. The first is the scores, float32 [N], as the reward returned them. The second is the same scores
-          normalized and clipped. They may be NaN or infinite; the learner's guard checks them. The others are the mean
-          number of words and distinct-2 of all B responses, float64 scalars.
+          Four arrays, and one more for each of several rewards. The first is the scores, float32 [N], as the reward
+          returned them. The second is the same scores normalized and clipped. They may be NaN or infinite; the
+          learner's guard checks them. The next two are the mean number of words and distinct-2 of all B responses,
+          float64 scalars. If the reward is the sum of several, their scores follow, without weights, float32 [N] each.
 
         Raises:
           UsageError: If the reward fails.
         """
         texts = self.codec.decode_masked(responses, mask)
         prompts = [self.prompts[prompt_indices[row]] for row in rows]
-        scores = checked_scores(self.reward, prompts, [texts[row] for row in rows], must_be_finite=False)
+        parts: Sequence[np.ndarray] = []
+        if isinstance(self.reward, WeightedRewards):
+            parts = list(self.reward.parts(prompts, [texts[row] for row in rows]))
+            scores = self.reward.total(np.stack(parts))
+        else:
+            scores = checked_scores(self.reward, prompts, [texts[row] for row in rows], must_be_finite=False)
         mean, std = (float(variable.numpy()) for variable in self.scale)
         scaled = ScoreScale(mean, std, self.clip)(scores)
-        return [scores, scaled, np.array(mean_words(texts), np.float64), np.array(distinct_2(texts), np.float64)]
+        words, distinct = np.array(mean_words(texts), np.float64), np.array(distinct_2(texts), np.float64)
+        return [scores, scaled, words, distinct, *parts]
+
+    @property
+    def part_names(self) -> Sequence[str]:
+        """Names of the rewards whose sum is the reward; empty if there is only one."""
+        return self.reward.names if isinstance(self.reward, WeightedRewards) else ()
 
     def fit_scale(self, scores: np.ndarray) -> None:
         """Normalizes all later scores by the mean and the standard deviation of the given ones.

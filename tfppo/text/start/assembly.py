@@ -1,56 +1,89 @@
 """Makes the parts of a text run from its settings: policy, reference policy, reward and training prompts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import keras
 import numpy as np
 
-from tfppo.errors import UsageError
+from tfppo.errors import UsageError, one_line
 from tfppo.settings import with_settings
 from tfppo.text.config import TextConfig, TextRunConfig
 from tfppo.text.data.codec import PromptCodec, check_tokenizer
+from tfppo.text.data.corpus import SPLITS, Domain, Split
+from tfppo.text.data.special_tokens import special_tokens_of
 from tfppo.text.evaluate import held_out_prompts
 from tfppo.text.models.adapters import WithoutAdapters, add_adapters
 from tfppo.text.models.language_model import LanguageModel, check_decoding
 from tfppo.text.models.reference import as_language_model, copy_of, freeze
 from tfppo.text.models.weights import freeze_paths
 from tfppo.text.policy import TextPolicy
-from tfppo.text.rewards.callables import Reward, as_reward, load_reward, reward_name
+from tfppo.text.rewards.callables import Reward, reward_name
+from tfppo.text.rewards.signature import check_labels, way_of
+from tfppo.text.rewards.weighted import SEPARATOR, as_rewards, combined, parts_of_reward
 from tfppo.text.start.initial import Start, assign_parts, initial_model
 from tfppo.text.start.parts import OWN_MODEL, check_parts, fingerprints
+from tfppo.text.start.prompts import (
+    INCLUDED_LENGTH,
+    SETTINGS,
+    GivenPrompts,
+    OwnPrompts,
+    TrainingPrompts,
+    own_prompts,
+    task_of,
+    training_prompts,
+)
 from tfppo.text.tasks import Task, get_task
 from tfppo.text.tasks.task import task_name
+from tfppo.training import run_folder
 from tfppo.training.user_modules import is_importable, name_of, same_name
 
 SAMPLES = 8  # prompts in a table of samples
+DEFAULT_TASK = "sentiment"
+GivenReward: TypeAlias = "Reward | keras.Model | str | Sequence[Reward | keras.Model | str] | None"
+"""A reward that the user gives in Python, its name, or several of them; None: not given."""
 
 
-def choose_task(config: TextRunConfig, given: Task | str | None) -> Task:
-    """Returns the given task, or the task that the config names."""
-    if given is None:
-        given = config.text.task
-    return get_task(given) if isinstance(given, str) else given
+def choose_task(setting: str | None, given: Task | str | None, has_prompts: bool) -> Task | None:
+    """Chooses the task of a run.
+
+    Args:
+      setting: The setting `task`.
+      given: A task that was given in Python, or its name; None if there is none.
+      has_prompts: True if the run has prompts of its own.
+
+    Returns:
+      The given task, else the task of the setting. Without both it is the default task, or None for a run with prompts
+      of its own.
+
+    Raises:
+      UsageError: If the task cannot be found.
+    """
+    chosen = setting if given is None else given
+    if chosen is None:
+        return None if has_prompts else get_task(DEFAULT_TASK)
+    return get_task(chosen) if isinstance(chosen, str) else chosen
 
 
-def names_of(task: Task, reward: Reward | keras.Model | str | None) -> dict[str, object]:
+def names_of(task: Task | None, reward: GivenReward) -> dict[str, object]:
     """Returns the settings that name the task and the reward of a run.
 
     Args:
-      task: Task of the run.
-      reward: A reward that was given in Python, or its name; None if there is none.
+      task: Task of the run; None if it has none.
+      reward: A reward that was given in Python, its name, or a list of rewards; None if there is none.
 
     Returns:
       Values of the settings `task` and, if a reward is given, `reward`. A part that no other process can import is
       described in angle brackets.
     """
-    names: dict[str, object] = {"task": task_name(task)}
-    if isinstance(reward, str):
-        names["reward"] = reward
-    elif reward is not None:
-        names["reward"] = name_of(reward, reward_name(reward).partition(":")[2])
+    names: dict[str, object] = {} if task is None else {"task": task_name(task)}
+    if reward is not None:
+        each = reward if isinstance(reward, list | tuple) else [reward]
+        names["reward"] = SEPARATOR.join(
+            one if isinstance(one, str) else name_of(one, reward_name(one).partition(":")[2]) for one in each
+        )
     return names
 
 
@@ -89,17 +122,8 @@ def unscored_task(config: TextRunConfig) -> Task:
       config: Settings of the run. A run of an older version does not know its domain, and its task is looked up.
     """
     if config.parts.model_sha256 is None:
-        return get_task(config.text.task)
-    return Task(
-        name="unscored",
-        description="generates only",
-        prompts=lambda split: [],
-        make_reward=lambda: unscored,
-        measure=lambda prompts, responses: 0.0,
-        metric="unscored",
-        target=0.0,
-        domain=config.parts.domain,
-    )
+        return get_task(config.text.task or DEFAULT_TASK)
+    return Task("unscored", "generates only", lambda split: [], domain=config.parts.domain)
 
 
 class Parts(NamedTuple):
@@ -110,7 +134,9 @@ class Parts(NamedTuple):
     start: Start
     codec: PromptCodec
     context: int | None  # context length of the language model, in tokens; None if it has no limit
-    prompts: "TrainingPrompts | None"  # None for a trainer that does not train
+    prompts: TrainingPrompts | None  # None for a trainer that does not train
+    own_prompts: OwnPrompts | None  # None: the prompts are those of the task
+    template: str | None  # the chat template, if the user gave a file
     reward: Reward
 
     def encode(self, prompts: Sequence[str], max_new_tokens: int | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -133,15 +159,16 @@ class Parts(NamedTuple):
 
     def sample_prompts(self) -> list[str]:
         """Returns the prompts of the tables of samples."""
-        prompts = self.task.checked_prompts("validation")
-        return (prompts or (self.prompts.texts if self.prompts else []))[:SAMPLES]
+        prompts: Sequence[str] = self.task.checked_prompts("validation") or (self.prompts.texts if self.prompts else [])
+        return list(prompts[:SAMPLES])
 
 
 def load_parts(
     config: TextRunConfig,
     task: Task | str | None,
-    reward: Reward | keras.Model | str | None,
+    reward: GivenReward,
     model: object,
+    prompts: GivenPrompts,
     folder: Path | None,
     trains: bool,
     scores: bool,
@@ -154,6 +181,7 @@ def load_parts(
       task: As for `TextTrainer`.
       reward: As for `TextTrainer`.
       model: As for `TextTrainer`.
+      prompts: Prompts that are given in Python, by split.
       folder: As for `TextTrainer`.
       trains: As for `TextTrainer`.
       scores: As for `TextTrainer`.
@@ -166,24 +194,34 @@ def load_parts(
       UsageError: As `TextTrainer`.
     """
     text = config.text
-    chosen = choose_task(config, task) if scores else unscored_task(config)
+    own = own_prompts(text, folder, prompts) if scores else None
+    named = choose_task(text.task, task, own is not None) if scores else unscored_task(config)
     start = initial_model(text, folder, model, replicas)
     kept = _paths_of(text, folder, start, model is not None)
     if scores:
-        kept |= (names := names_of(chosen, reward))
+        kept |= (names := names_of(named, reward))
         if folder is not None:
             check_names(text, names)
+    chosen = named if own is None else task_of(own, named, text.prompts)
+    assert chosen is not None, "a run without prompts of its own has a task"
+    used = make_reward(chosen, text, reward) if scores else unscored
+    if scores:
+        _check_labels(chosen, used, SPLITS if trains else SPLITS[-1:])
     if folder is not None:
         freeze_paths(start.model, config.parts.frozen)
     language_model = as_language_model(start.model)
     check_tokenizer(start.tokenizer, language_model.vocabulary_size)
-    codec, context = PromptCodec(start.tokenizer, chosen.domain, start.special), language_model.context_length
-    prompts = training_prompts(chosen, codec, text, context) if trains else None
-    recorded = fingerprints(start.model, start.tokenizer, prompts and prompts[:2], chosen.domain, codec.special)
+    codec, template = make_codec(start, text, chosen.domain, folder)
+    context = language_model.context_length
+    if text.prompt_length is None and own is None and model is None and text.preset is None and text.init_from is None:
+        text = replace(text, prompt_length=INCLUDED_LENGTH)
+    training = training_prompts(chosen, codec, text, context) if trains else None
+    if training is not None:
+        kept["prompt_length"] = text.prompt_length or int(training.lengths.max())
+    recorded = fingerprints(start.model, start.tokenizer, training, chosen.domain, codec.special)
     check_parts(config.parts, recorded, None if model is not None else text.preset)
     config = replace(with_settings(config, kept), parts=recorded)
-    used = make_reward(chosen, text.reward, reward) if scores else unscored
-    parts = Parts(config, chosen, start, codec, context, prompts, used)
+    parts = Parts(config, chosen, start, codec, context, training, own, template, used)
     if trains:  # an error now, not after the training
         parts.encode(parts.sample_prompts())
         if text.eval_prompts:
@@ -201,24 +239,12 @@ def _paths_of(text: TextConfig, folder: Path | None, start: Start, is_given: boo
         kept |= {"preset": OWN_MODEL, "dtype": start.model.dtype_policy.name}
     elif text.preset is not None and not (folder is not None and text.preset == OWN_MODEL):
         kept["preset"] = text.preset.resolve()
-    if text.init_from is not None:
-        kept["init_from"] = text.init_from.resolve()
+    for name in ("init_from", *SETTINGS.values()):
+        if getattr(text, name) is not None:
+            kept[name] = getattr(text, name).resolve()
     if start.checkpoint is not None:
         kept["init_checkpoint"] = start.checkpoint
     return kept
-
-
-class TrainingPrompts(NamedTuple):
-    """The N training prompts of a run, of `total` that the task has."""
-
-    token_ids: np.ndarray  # [N, P] int32, padded on the right
-    lengths: np.ndarray  # [N] int32
-    texts: list[str]  # N, as the task gives them
-    total: int
-
-
-NO_PROMPTS = TrainingPrompts(np.zeros([0, 0], np.int32), np.zeros([0], np.int32), [], 0)
-"""Those of a trainer that does not train."""
 
 
 def make_models(parts: Parts, config: TextRunConfig) -> tuple[TextPolicy, LanguageModel]:
@@ -258,80 +284,69 @@ def make_models(parts: Parts, config: TextRunConfig) -> tuple[TextPolicy, Langua
     return policy, reference
 
 
-def make_reward(task: Task, setting: str | None, given: Reward | keras.Model | str | None) -> Reward:
+def make_codec(
+    start: Start, text: TextConfig, domain: Domain | None, folder: Path | None
+) -> tuple[PromptCodec, str | None]:
+    """Makes the codec of a run, with its chat template.
+
+    Args:
+      start: The model that the run starts with, and its tokenizer.
+      text: Settings of the run.
+      domain: Domain of the control token before each prompt.
+      folder: Folder of the run, if the run exists already. It keeps a template that the user gave as a file.
+
+    Returns:
+      The codec, and the template of the user's file; None if there is no file.
+
+    Raises:
+      UsageError: If the template cannot be read or is not valid, or there is a system text without a template.
+    """
+    special = special_tokens_of(start.tokenizer) if start.special is None else start.special
+    template, own = special.chat_template, None
+    if text.chat_template == "none":
+        template = None
+    elif text.chat_template != "auto":
+        path = Path(text.chat_template) if folder is None else folder / run_folder.TEMPLATE
+        try:
+            template = own = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(
+                f"chat_template is {path}, which cannot be read ({one_line(error)}); it must be auto, none or the path "
+                "of a file"
+            ) from None
+    if text.system is not None and template is None:
+        raise UsageError(
+            "system is given, and the run has no chat template; a system message needs one: give --chat-template FILE, "
+            "or leave system out"
+        )
+    return PromptCodec(start.tokenizer, domain, special, template, text.system), own
+
+
+def make_reward(task: Task, text: TextConfig, given: GivenReward) -> Reward:
     """Chooses the reward of a run.
 
     Args:
       task: Task of the run.
-      setting: The setting `reward`, as `package.module:function`; None if there is none.
-      given: A reward that was passed in Python, or its name; None if there is none.
+      text: Settings with the names, the weights and the time limit of the rewards.
+      given: A reward that was passed in Python, its name, or a list of rewards; None if there is none.
 
     Returns:
-      `given` if it is not None, else the reward that `setting` names, else the reward of the task.
+      `given` if it is not None, else the rewards of the settings, else the reward of the task.
 
     Raises:
-      UsageError: If the reward cannot be loaded, or cannot take prompts and responses.
+      UsageError: If a reward cannot be loaded, or cannot take prompts and responses.
     """
-    if isinstance(given, str):
-        return load_reward(given)
-    if given is not None:
-        return as_reward(given)
-    return task.checked_reward() if setting is None else load_reward(setting)
+    named = text.reward if given is None else given
+    rewards = [task.checked_reward()] if named is None else as_rewards(named)
+    return combined(rewards, text.reward_weights, text.reward_timeout)
 
 
-def training_prompts(task: Task, codec: PromptCodec, text: TextConfig, context: int | None) -> TrainingPrompts:
-    """Encodes the training prompts of a task; prompts of more than `prompt_length` tokens are left out.
-
-    Args:
-      task: Task of the run.
-      codec: Encodes the prompts.
-      text: The lengths of prompts and responses.
-      context: Context length of the language model, in tokens; None if it has no limit.
-
-    Returns:
-      The prompts.
-
-    Raises:
-      UsageError: If there is no prompt, no prompt is short enough, or prompt and response do not fit into the context.
-    """
-    texts = task.checked_prompts("train")
-    if not texts:
-        raise UsageError(f"task {task.name} has no training prompts; a run needs at least one: add some to the task")
-    ids, lengths = codec.encode(texts)
-    kept = lengths <= text.prompt_length
-    if not kept.any():
-        raise UsageError(
-            f"prompt_length is {text.prompt_length}; the shortest of the {len(lengths)} training prompts of task "
-            f"{task.name} has {lengths.min()} tokens: raise prompt_length"
-        )
-    if context is not None and text.prompt_length + text.response_length > context:
-        raise UsageError(
-            f"prompt_length {text.prompt_length} + response_length {text.response_length} is more than the language "
-            f"model's context of {context} tokens: lower prompt_length or response_length"
-        )
-    return TrainingPrompts(
-        ids[kept, : lengths[kept].max()],
-        lengths[kept],
-        [text for text, is_kept in zip(texts, kept, strict=True) if is_kept],
-        len(texts),
-    )
-
-
-def notices(prompts: TrainingPrompts, text: TextConfig) -> list[str]:
-    """Returns the lines that a run prints before training, about what its settings leave out.
-
-    Args:
-      prompts: The training prompts.
-      text: Settings of the run.
-    """
-    lines = []
-    left_out = prompts.total - len(prompts.texts)
-    if left_out:
-        verbs = ("has", "is") if left_out == 1 else ("have", "are")
-        lines.append(
-            f"{left_out:,} of {prompts.total:,} training prompts {verbs[0]} more than {text.prompt_length} tokens and "
-            f"{verbs[1]} left out"
-        )
-    if not text.normalize_scores and text.score_clip not in (None, TextConfig().score_clip):
-        lines.append(f"score_clip {text.score_clip:g} is not used, because normalize_scores is False")
-    return lines
+def _check_labels(task: Task, reward: Reward, splits: Sequence[Split]) -> None:
+    """Checks that all prompts have the labels that the reward and the metric need."""
+    functions: list[tuple[str, Callable[..., object]]] = []
+    functions += [(f"reward {reward_name(part)}", part) for part in parts_of_reward(reward)]
+    functions += [] if task.measure is None else [(f"measure of task {task.name}", task.measure)]
+    functions = [(what, function) for what, function in functions if (way := way_of(function)) and way.required]
+    for split in splits if functions else ():
+        for what, function in functions:
+            check_labels(function, what, task.checked_prompts(split))

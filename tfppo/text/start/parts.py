@@ -1,5 +1,6 @@
 """Recognises the parts that a text run was made of, by their checksums."""
 
+import json
 from pathlib import Path
 
 import keras
@@ -10,8 +11,10 @@ from tfppo.errors import UsageError
 from tfppo.execution.variables import digest, weights_hash
 from tfppo.text.config import TextParts
 from tfppo.text.data.corpus import Domain
+from tfppo.text.data.prompts import labels_of
 from tfppo.text.data.special_tokens import SpecialTokens, special_tokens_of
 from tfppo.text.models.weights import frozen_paths
+from tfppo.text.start.prompts import TrainingPrompts
 from tfppo.training import run_folder
 
 OWN_MODEL = Path(run_folder.OWN_MODEL)  # as the setting `preset`: the run's folder keeps the model that it started from
@@ -22,7 +25,7 @@ SHOWN = 12  # digits of a checksum in a message
 def fingerprints(
     model: keras.Model,
     tokenizer: keras_hub.tokenizers.Tokenizer,
-    prompts: tuple[np.ndarray, np.ndarray] | None,
+    prompts: TrainingPrompts | None,
     domain: Domain | None,
     special: SpecialTokens | None = None,
 ) -> TextParts:
@@ -31,7 +34,7 @@ def fingerprints(
     Args:
       model: Language model before tuning, without adapters. Its frozen weights are listed, too.
       tokenizer: Tokenizer of the model.
-      prompts: Token ids int32 [N, P] of the training prompts, and their lengths int32 [N]. None: they are not known.
+      prompts: The training prompts. None: they are not known.
       domain: Domain of the control token before each prompt.
       special: Start token and end tokens. None: those of the tokenizer.
 
@@ -40,16 +43,24 @@ def fingerprints(
     """
     vocabulary = "\n".join(sorted(map(str, tokenizer.get_vocabulary())))
     pieces = [np.array([int(token) for token in tokenizer([PROBE])[0]], np.int64)]
-    start, ends = special_tokens_of(tokenizer) if special is None else special
+    start, ends, template = special_tokens_of(tokenizer) if special is None else special
     if start is not None or len(ends) > 1:
         pieces.append(np.array([-1 if start is None else start, *ends], np.int64))
+    if template is not None:
+        vocabulary += template
     return TextParts(
         model_sha256=weights_hash(model.weights),
         tokenizer_sha256=digest(pieces, vocabulary),
-        prompts_sha256=None if prompts is None else digest(prompts),
+        prompts_sha256=None if prompts is None else _prompts_digest(prompts),
         frozen=frozen_paths(model),
         domain=domain,
     )
+
+
+def _prompts_digest(prompts: TrainingPrompts) -> str:
+    """Returns a checksum of training prompts as tokens, and of their labels."""
+    labels = labels_of(prompts.texts)
+    return digest([prompts.token_ids, prompts.lengths], json.dumps(labels, sort_keys=True) if labels else "")
 
 
 def check_parts(recorded: TextParts, found: TextParts, preset: Path | None) -> None:

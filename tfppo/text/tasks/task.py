@@ -12,6 +12,7 @@ import numpy as np
 
 from tfppo.errors import UsageError, kind_and_text, one_line, shown
 from tfppo.text.data.corpus import DOMAINS, SPLITS, Domain, Split, sentences
+from tfppo.text.data.prompts import Prompt, as_prompts
 from tfppo.text.rewards.callables import Reward, as_reward
 from tfppo.text.rewards.signature import call_with_texts, check_signature
 from tfppo.training.user_modules import is_importable, load_named, name_of
@@ -33,15 +34,18 @@ class Task:
     """Name on the command line and in the names of runs: letters, digits, `-` and `_`."""
     description: str
     """One line for the list of tasks."""
-    prompts: Callable[[Split], list[str]]
-    """Returns the prompts of a split: "train", "validation" or "test"."""
-    make_reward: Callable[[], Reward]
-    """Makes the reward function. If the reward needs a model, it is loaded here and not before."""
-    measure: Callable[[list[str], list[str]], float]
-    """Computes the metric of the task from prompts and responses: a mean over at least one response."""
-    metric: str
-    """Name of the metric in `evaluation.json`."""
-    target: float
+    prompts: Callable[[Split], Any]
+    """Returns the prompts of a split: "train", "validation" or "test". They are a list of texts, of conversations or of
+    dictionaries with labels, or any other form that `as_prompts` takes."""
+    make_reward: Callable[[], Reward] | None = None
+    """Makes the reward function. If the reward needs a model, it is loaded here and not before. None: a run of the task
+    must have a reward of its own."""
+    measure: Callable[..., float] | None = None
+    """Computes the metric of the task from prompts and responses: a mean over at least one response. As a reward, it
+    gets the labels that its parameters name. None: the task has no metric."""
+    metric: str | None = None
+    """Name of the metric in `evaluation.json`. None: the task has no metric."""
+    target: float | None = None
     """Value that the metric should reach after training."""
     domain: Domain | None = "movie"
     """Domain of the control token before each prompt; None: no control token."""
@@ -58,20 +62,32 @@ class Task:
             raise UsageError(
                 f"domain of task {self.name} is {self.domain!r}; it must be one of {', '.join(DOMAINS)}, or None"
             )
-        if not isinstance(self.metric, str) or not self.metric.isprintable() or self.metric in ("", *RESERVED):
+        if (self.metric is None) != (self.measure is None):
+            raise UsageError(
+                f"task {self.name} has metric {shown(self.metric)} and measure {shown(self.measure)}; a task has both "
+                "or none: give both"
+            )
+        is_name = isinstance(self.metric, str) and self.metric.isprintable() and self.metric not in ("", *RESERVED)
+        if self.metric is not None and not is_name:
             raise UsageError(
                 f"metric of task {self.name} is {shown(self.metric)}; it must be a name that evaluation.json does not "
                 f"use already ({', '.join(RESERVED)}): choose another name"
             )
         self._check_callable("prompts", 1, "a function of the split (train, validation or test)", "lambda split: [...]")
+        if self.make_reward is not None:
+            self._check_make_reward()
+        if self.measure is not None:
+            wanted = "a function of (prompts, responses)"
+            self._check_callable("measure", None, wanted, "lambda prompts, responses: ...")
+            check_signature(self.measure, f"measure of task {self.name}")
+
+    def _check_make_reward(self) -> None:
         if callable(self.make_reward) and not _takes(self.make_reward, 0) and _takes(self.make_reward, 2):
             raise UsageError(
                 f"make_reward of task {self.name} takes two arguments, as a reward does; it must be a function without "
                 f"arguments that returns the reward: give make_reward=lambda: {_called(self.make_reward)}"
             )
         self._check_callable("make_reward", 0, "a function without arguments that returns the reward", "lambda: reward")
-        self._check_callable("measure", None, "a function of (prompts, responses)", "lambda prompts, responses: ...")
-        check_signature(self.measure, f"measure of task {self.name}")
 
     def _check_callable(self, name: str, count: int | None, wanted: str, example: str) -> None:
         value = getattr(self, name)
@@ -81,44 +97,51 @@ class Task:
                 f"for example {name}={example}"
             )
 
-    def checked_prompts(self, split: Split) -> list[str]:
-        """Returns the prompts of a split, and checks that they are a list of texts.
+    def checked_prompts(self, split: Split) -> list[Prompt]:
+        """Returns the prompts of a split, and checks that they are prompts.
 
         Args:
           split: "train", "validation" or "test".
 
         Raises:
-          UsageError: If the task's function fails, or returns anything but texts.
+          UsageError: If the task's function fails, or returns anything but prompts.
         """
         found = self._call("prompts", lambda: self.prompts(split))
-        if hasattr(found, "tolist"):
-            found = found.tolist()  # an array of NumPy
-        if not isinstance(found, list | tuple) or not all(isinstance(prompt, str) for prompt in found):
-            raise UsageError(
-                f"prompts of task {self.name} returned {one_line(shown(found))} for the split {split}; it must return "
-                "a list of texts: fix the task"
-            )
-        return list(found)
+        try:
+            return as_prompts(found, f"the prompts of task {self.name} for the split {split}")
+        except UsageError as error:
+            raise UsageError(f"{error}; fix the task") from None
 
     def checked_reward(self) -> Reward:
         """Makes the reward, and checks that it is one.
 
         Raises:
-          UsageError: If the task's function fails, or returns no reward.
+          UsageError: If the task has no reward, its function fails, or it returns no reward.
         """
+        if self.make_reward is None:
+            raise UsageError(
+                f"{self.description} has no reward; a run needs one: give --reward package.module:function, or reward= "
+                "in Python"
+            )
         return as_reward(self._call("make_reward", self.make_reward))
 
-    def checked_measure(self, prompts: Sequence[str], responses: Sequence[str]) -> float:
+    def checked_measure(self, prompts: Sequence[str], responses: Sequence[str]) -> float | None:
         """Computes the metric, and checks that it is one finite number.
 
         Args:
           prompts: N prompts, N at least 1.
           responses: N responses.
 
+        Returns:
+          The metric, or None if the task has none.
+
         Raises:
           UsageError: If the task's function fails, or does not return one finite number.
         """
-        value = self._call("measure", lambda: call_with_texts(self.measure, prompts, responses))
+        measure = self.measure
+        if measure is None:
+            return None
+        value = self._call("measure", lambda: call_with_texts(measure, prompts, responses))
         try:  # NumPy's numbers, and arrays of one number, are numbers, too; a text is none
             number = math.nan if isinstance(value, str | bytes) else float(np.asarray(value, np.float64).reshape([]))
         except (TypeError, ValueError, OverflowError):

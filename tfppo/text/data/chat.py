@@ -1,0 +1,147 @@
+"""Chat templates, which turn a conversation into the text that a language model was trained on.
+
+A template is code in the language Jinja, which comes with a model. It runs in Jinja's sandbox, with the functions and
+settings that Hugging Face documents for templates ("Writing a chat template" in the documentation of transformers). One
+function is left out on purpose: strftime_now, because a run must have the same prompts when it is resumed tomorrow. The
+templates that use it have a fixed date for this case.
+"""
+
+import functools
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from jinja2 import TemplateError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from tfppo.errors import UsageError, one_line
+from tfppo.text.data.prompts import Message, Prompt
+
+MARK = "\ufdd0"  # a code point that no text has (a noncharacter of Unicode)
+ANSWER = "answer"
+QUESTION = [{"role": "user", "content": "question"}]
+
+
+class ChatTemplate:
+    """A chat template.
+
+    Args:
+      source: The template.
+      names: Texts that the template may use by name, such as `bos_token` and `eos_token`.
+      system: Text of a system message before each conversation that has none. None: no message is added.
+
+    Raises:
+      UsageError: If the template is not valid.
+    """
+
+    def __init__(self, source: str, names: Mapping[str, str], system: str | None = None):
+        self.source = source
+        self.system = system
+        self._names = dict(names)
+        try:
+            self._template = _environment().from_string(source)
+        except TemplateError as error:
+            raise UsageError(
+                f"the chat template is not valid ({one_line(error)}): correct it, or give --chat-template none"
+            ) from None
+
+    def render(self, prompt: str, special: Iterable[str] = ()) -> str:
+        """Renders a prompt up to the place where the answer begins.
+
+        Args:
+          prompt: A text, which becomes the message of a user, or a `Prompt` with messages.
+          special: Special tokens of the tokenizer. Where a message spells one out, MARK is put into it, so that it can
+            be told from the special tokens of the template.
+
+        Returns:
+          The text.
+
+        Raises:
+          UsageError: If the template fails.
+        """
+        given = prompt.messages if isinstance(prompt, Prompt) else None
+        messages = list(given) if given is not None else [{"role": "user", "content": str(prompt)}]
+        if self.system is not None and messages[0]["role"] != "system":
+            messages.insert(0, {"role": "system", "content": self.system})
+        marked = functools.partial(mark_special, special=list(special))
+        return self._render([_mapped(marked, message) for message in messages], add_generation_prompt=True)
+
+    def end_of_answer(self) -> str:
+        """Returns the text that the template writes behind an answer. Empty if the template refuses such a message."""
+        try:
+            text = self._render([*QUESTION, {"role": "assistant", "content": ANSWER}], add_generation_prompt=False)
+        except UsageError:
+            return ""
+        return text.rpartition(ANSWER)[2]
+
+    def _render(self, messages: Sequence[Message], add_generation_prompt: bool) -> str:
+        try:
+            return self._template.render(
+                messages=messages,
+                add_generation_prompt=add_generation_prompt,
+                tools=None,
+                documents=None,
+                **self._names,
+            )
+        except Exception as error:  # the template calls raise_exception, or fails in any way
+            raise UsageError(
+                f"the chat template raised {type(error).__name__}: {one_line(error)}; change the messages or --system, "
+                "or give --chat-template none"
+            ) from None
+
+
+def mark_special(text: str, special: Sequence[str]) -> str:
+    """Puts MARK behind the first letter of each special token that a text spells out."""
+    text = text.replace(MARK, "")
+    if not special:
+        return text
+    return re.sub(_any_of(special), lambda found: found[0][0] + MARK + found[0][1:], text)
+
+
+def split_special(text: str, special: Sequence[str]) -> list[tuple[str, bool]]:
+    """Splits a text at its special tokens, and at each MARK.
+
+    Args:
+      text: A text in which MARK stands in special tokens that shall stay text.
+      special: The special tokens.
+
+    Returns:
+      Pieces of the text without MARK, and True for those that are special tokens.
+    """
+    pieces: list[tuple[str, bool]] = []
+    for part in text.split(MARK):
+        found = re.split(f"({_any_of(special)})", part) if special else [part]
+        pieces += [(piece, place % 2 == 1) for place, piece in enumerate(found) if piece]
+    return pieces
+
+
+def _any_of(special: Sequence[str]) -> str:
+    return "|".join(map(re.escape, sorted(special, key=len, reverse=True)))  # the longest first
+
+
+def _mapped(change: Any, value: Any) -> Any:
+    """Applies a function to all texts in a message."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, Mapping):
+        return {name: part if name == "role" else _mapped(change, part) for name, part in value.items()}
+    return [_mapped(change, part) for part in value] if isinstance(value, list | tuple) else value
+
+
+@functools.cache
+def _environment() -> ImmutableSandboxedEnvironment:
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+    )
+    environment.filters["tojson"] = _to_json
+    environment.globals["raise_exception"] = _raise_exception
+    return environment
+
+
+def _to_json(value: object, indent: int | None = None) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=indent)  # Jinja's own filter escapes letters for HTML
+
+
+def _raise_exception(message: str) -> None:
+    raise TemplateError(message)

@@ -1,0 +1,127 @@
+"""Files of prompts: JSON lines, CSV, and plain text."""
+
+import codecs
+import csv
+import hashlib
+import io
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from tfppo.errors import UsageError, one_line
+from tfppo.text.data.prompts import PROMPT, Prompt, prompt_of_row
+
+UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+BUCKETS = 10_000
+
+
+def read_prompts(path: Path) -> list[Prompt]:
+    """Reads prompts with their labels from a file in UTF-8. A byte-order mark is allowed.
+
+    - `.jsonl`: one JSON object a line. Its key `prompt` is a text or a list of messages; all other keys are labels.
+    - `.csv`: a line with the names of the columns, then one row for each prompt. All labels are texts.
+    - `.txt`: one prompt a line, without labels.
+
+    Empty lines are left out.
+
+    Args:
+      path: Path of the file.
+
+    Returns:
+      The prompts, at least one.
+
+    Raises:
+      UsageError: If the file cannot be read or has no prompts, or a line is invalid. The error names the line.
+    """
+    readers: dict[str, Callable[[str, Path], Iterator[Prompt]]] = {".jsonl": _jsonl, ".csv": _csv, ".txt": _txt}
+    reader = readers.get(path.suffix.lower())
+    if reader is None:
+        raise UsageError(
+            f"{path} ends with {path.suffix or 'no extension'}; a file of prompts must end with "
+            f"{', '.join(readers)}: convert or rename it"
+        )
+    prompts = list(reader(_text_of(path), path))
+    if not prompts:
+        raise UsageError(f"{path} has no prompts; it must have at least one")
+    return prompts
+
+
+def write_prompts(path: Path, prompts: Sequence[Prompt]) -> None:
+    """Writes prompts with their labels as JSON lines, which `read_prompts` reads."""
+    lines = [json.dumps(prompt.row(), ensure_ascii=False) + "\n" for prompt in prompts]
+    path.write_text("".join(lines), encoding="utf-8", errors="surrogateescape")
+
+
+def split_share(prompts: Sequence[Prompt], share: float) -> tuple[list[Prompt], list[Prompt]]:
+    """Divides prompts into two parts by a checksum of their texts.
+
+    Equal prompts are always in the same part, on every machine, and other prompts do not change the part of a prompt.
+
+    Args:
+      prompts: The prompts.
+      share: Expected share of the second part, above 0 and below 1.
+
+    Returns:
+      The two parts.
+    """
+
+    def is_second(prompt: Prompt) -> bool:
+        text = json.dumps(prompt.row()[PROMPT])
+        return int(hashlib.sha256(text.encode()).hexdigest(), 16) % BUCKETS < share * BUCKETS
+
+    return [prompt for prompt in prompts if not is_second(prompt)], [p for p in prompts if is_second(p)]
+
+
+def _text_of(path: Path) -> str:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read ({error.strerror}): give the path of a file of prompts") from None
+    if data.startswith(UTF16):
+        raise UsageError(f"{path} is encoded in UTF-16; it must be UTF-8: save it in UTF-8")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise UsageError(f"line {line} of {path} is not UTF-8; the file must be: save it in UTF-8") from None
+
+
+def _jsonl(text: str, path: Path) -> Iterator[Prompt]:
+    for number, line in enumerate(text.split("\n"), 1):
+        origin = f"line {number} of {path}"
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise UsageError(
+                f"{origin} is not JSON ({one_line(error)}); each line must be one JSON object: correct it"
+            ) from None
+        if not isinstance(row, dict):
+            raise UsageError(
+                f'{origin} is a JSON {type(row).__name__}; it must be an object, such as {{"{PROMPT}": "..."}}'
+            )
+        yield prompt_of_row(row, origin)
+
+
+def _csv(text: str, path: Path) -> Iterator[Prompt]:
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    try:
+        names = list(reader.fieldnames or [])
+        doubled = [name for name in names if names.count(name) > 1]
+        if doubled:
+            raise UsageError(f"line 1 of {path} names the column {doubled[0]!r} twice: rename one of them")
+        for row in reader:
+            origin = f"line {reader.line_num} of {path}"
+            if None in row or None in row.values():
+                count = len(names) + len(row.get(None) or []) - sum(value is None for value in row.values())
+                raise UsageError(f"{origin} has {count} values; line 1 names {len(names)} columns: correct the line")
+            yield prompt_of_row(row, origin)
+    except csv.Error as error:
+        raise UsageError(f"line {reader.line_num} of {path} is not CSV ({one_line(error)}): correct it") from None
+
+
+def _txt(text: str, path: Path) -> Iterator[Prompt]:
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.strip():
+            yield Prompt(line, None, f"line {number} of {path}")

@@ -1,0 +1,193 @@
+"""The prompts of a text run: those of its task, or those that the user gives, with labels and held-out parts."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from tfppo.errors import UsageError
+from tfppo.text.config import TextConfig
+from tfppo.text.data.codec import PromptCodec
+from tfppo.text.data.corpus import SPLITS, Split
+from tfppo.text.data.prompt_files import read_prompts, split_share, write_prompts
+from tfppo.text.data.prompts import Prompt, as_prompts
+from tfppo.text.tasks import Task
+from tfppo.training import run_folder
+
+INCLUDED_LENGTH = 12  # prompt_length of the included model: a few words of a movie review
+SETTINGS: Mapping[Split, str] = {"train": "prompts", "validation": "validation_prompts", "test": "test_prompts"}
+GivenPrompts = Mapping[Split, object]
+"""Prompts that the user gives in Python, by split, in a form that `as_prompts` takes; None: not given."""
+
+
+class OwnPrompts(NamedTuple):
+    """Prompts that the user gives, by split. Only the training prompts must not be empty."""
+
+    train: list[Prompt]
+    validation: list[Prompt]
+    test: list[Prompt]
+
+    def of(self, split: Split) -> list[Prompt]:
+        """Returns the prompts of a split, or those that are used in their place.
+
+        The test prompts are replaced by the validation prompts if there are none, and these by the training prompts.
+        """
+        return {"train": self.train, "validation": self.validation, "test": self.test}[self.used_for(split)]
+
+    def used_for(self, split: Split) -> Split:
+        """Returns the split whose prompts are used for a split."""
+        if split == "test" and not self.test:
+            split = "validation"
+        return "train" if split == "validation" and not self.validation else split
+
+
+def own_prompts(text: TextConfig, folder: Path | None, given: GivenPrompts) -> OwnPrompts | None:
+    """Loads the prompts that the user gives.
+
+    Args:
+      text: Settings of the run.
+      folder: Folder of the run, if the run exists already. It keeps its prompts.
+      given: Prompts that are given in Python.
+
+    Returns:
+      The prompts, or None if the run has the prompts of its task.
+
+    Raises:
+      UsageError: If prompts are given twice, held-out prompts are given without training prompts, or prompts are
+        invalid.
+    """
+    if folder is not None:
+        kept = folder / run_folder.PROMPTS
+        if not kept.is_dir():
+            return None
+        return OwnPrompts(*(read_prompts(path) if path.is_file() else [] for path in map(kept.joinpath, FILES)))
+    found: dict[Split, list[Prompt]] = {}
+    for split, name in SETTINGS.items():
+        in_python, path = given.get(split), getattr(text, name)
+        if in_python is not None and path is not None:
+            raise UsageError(f"{name} is {path}, and {name} are given in Python, too: leave one out")
+        if in_python is not None:
+            found[split] = as_prompts(in_python, name)
+        elif path is not None:
+            found[split] = read_prompts(path)
+    if "train" not in found:
+        for name in [SETTINGS[split] for split in found] or ["validation_share"] * (text.validation_share > 0):
+            raise UsageError(f"{name} is given without prompts; it needs training prompts: give prompts, too")
+        return None
+    if not found["train"]:
+        raise UsageError("prompts is empty; it must have at least one prompt")
+    if text.validation_share and "validation" in found:
+        raise UsageError(
+            f"validation_prompts are given and validation_share is {text.validation_share:g}, but both give the "
+            "validation prompts: leave one out"
+        )
+    if text.validation_share:
+        found["train"], found["validation"] = split_share(found["train"], text.validation_share)
+        if not (found["train"] and found["validation"]):
+            count = len(found["train"]) + len(found["validation"])
+            raise UsageError(
+                f"validation_share is {text.validation_share:g}; of {count} prompts it leaves "
+                f"{len(found['train'])} for training and {len(found['validation'])} for validation: give more prompts, "
+                "or validation_prompts"
+            )
+    return OwnPrompts(*(found.get(split, []) for split in SPLITS))
+
+
+FILES = tuple(f"{split}.jsonl" for split in SPLITS)
+
+
+def keep_prompts(folder: Path, prompts: OwnPrompts) -> None:
+    """Writes the prompts of a new run into its folder, from where `own_prompts` reads them."""
+    (folder / run_folder.PROMPTS).mkdir()
+    for name, part in zip(FILES, prompts, strict=True):
+        if part:
+            write_prompts(folder / run_folder.PROMPTS / name, part)
+
+
+def task_of(prompts: OwnPrompts, task: Task | None, path: Path | None) -> Task:
+    """Returns a task with the prompts that the user gives.
+
+    Args:
+      prompts: The prompts.
+      task: The task whose prompts they replace. None: there is no task.
+      path: File of the training prompts, after which a run without a task is named. None: they are given in Python.
+    """
+    if task is not None:
+        return replace(task, prompts=prompts.of)
+    name = run_folder.folder_name("prompts" if path is None else path.stem).strip(".-_").replace(".", "-") or "prompts"
+    return Task(name=name, description="prompts of your own", prompts=prompts.of, domain=None)
+
+
+class TrainingPrompts(NamedTuple):
+    """The N training prompts of a run, of `total` that the task has."""
+
+    token_ids: np.ndarray  # [N, P] int32, padded on the right
+    lengths: np.ndarray  # [N] int32
+    texts: list[str]  # N, as the task gives them
+    total: int
+
+
+NO_PROMPTS = TrainingPrompts(np.zeros([0, 0], np.int32), np.zeros([0], np.int32), [], 0)
+"""Those of a trainer that does not train."""
+
+
+def training_prompts(task: Task, codec: PromptCodec, text: TextConfig, context: int | None) -> TrainingPrompts:
+    """Encodes the training prompts of a task; prompts of more than `prompt_length` tokens are left out.
+
+    Args:
+      task: Task of the run.
+      codec: Encodes the prompts.
+      text: The lengths of prompts and responses. Without `prompt_length`, no prompt is left out.
+      context: Context length of the language model, in tokens; None if it has no limit.
+
+    Returns:
+      The prompts.
+
+    Raises:
+      UsageError: If there is no prompt, no prompt is short enough, or prompt and response do not fit into the context.
+    """
+    texts = task.checked_prompts("train")
+    if not texts:
+        raise UsageError(f"task {task.name} has no training prompts; a run needs at least one: add some to the task")
+    room = None if context is None or text.prompt_length is not None else context - text.response_length
+    ids, lengths = codec.encode(texts, room)
+    limit = int(lengths.max()) if text.prompt_length is None else text.prompt_length
+    kept = lengths <= limit
+    if not kept.any():
+        raise UsageError(
+            f"prompt_length is {limit}; the shortest of the {len(lengths)} training prompts of task "
+            f"{task.name} has {lengths.min()} tokens: raise prompt_length"
+        )
+    if context is not None and limit + text.response_length > context:
+        raise UsageError(
+            f"prompt_length {limit} + response_length {text.response_length} is more than the language "
+            f"model's context of {context} tokens: lower prompt_length or response_length"
+        )
+    return TrainingPrompts(
+        ids[kept, : lengths[kept].max()],
+        lengths[kept],
+        [text for text, is_kept in zip(texts, kept, strict=True) if is_kept],
+        len(texts),
+    )
+
+
+def notices(prompts: TrainingPrompts, text: TextConfig) -> list[str]:
+    """Returns the lines that a run prints before training, about what its settings leave out.
+
+    Args:
+      prompts: The training prompts.
+      text: Settings of the run.
+    """
+    lines = []
+    left_out = prompts.total - len(prompts.texts)
+    if left_out:
+        verbs = ("has", "is") if left_out == 1 else ("have", "are")
+        lines.append(
+            f"{left_out:,} of {prompts.total:,} training prompts {verbs[0]} more than {text.prompt_length} tokens and "
+            f"{verbs[1]} left out"
+        )
+    if not text.normalize_scores and text.score_clip not in (None, TextConfig().score_clip):
+        lines.append(f"score_clip {text.score_clip:g} is not used, because normalize_scores is False")
+    return lines
