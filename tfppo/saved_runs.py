@@ -102,6 +102,7 @@ def generate(
     seed: int = 0,
     samples: int = 1,
     checkpoint: str = "latest",
+    reference: bool = False,
     task: "Task | str | None" = None,
     reward: "Reward | keras.Model | str | None" = None,
     model: "tuple[keras.Model, Any] | None" = None,
@@ -110,7 +111,7 @@ def generate(
 
     Args:
       folder: Folder of the run.
-      prompts: Texts to respond to.
+      prompts: Texts to respond to, or conversations as lists of messages.
       temperature: Divides the logits; 0 always takes the most probable token. None uses the temperature of the run.
       max_new_tokens: Largest number of tokens of a response. None uses the response_length of the run.
       top_k: Samples from the k most probable tokens; None samples from all.
@@ -118,6 +119,7 @@ def generate(
       seed: Seed of the sampling noise.
       samples: Number of responses to each prompt.
       checkpoint: "latest", "best" or the number of an iteration.
+      reference: True generates with the reference policy, which is the model before tuning.
       task: As for `resume`; not needed.
       reward: As for `resume`; not needed.
       model: As for `resume`.
@@ -132,10 +134,11 @@ def generate(
     if application.kind != "text":
         raise UsageError(f"{folder} is a control run; generate needs a text run: give the folder of one")
     from tfppo.text import run
+    from tfppo.text.data.prompts import as_prompts
 
     return run.generate(
         Path(folder),
-        list(prompts),
+        as_prompts(prompts, "prompts"),
         temperature=temperature,
         max_new_tokens=max_new_tokens,
         top_k=top_k,
@@ -143,6 +146,7 @@ def generate(
         seed=seed,
         samples=samples,
         checkpoint=checkpoint,
+        reference=reference,
         given=given,
     )
 

@@ -93,6 +93,8 @@ class Generate:
     """Seed of the samples."""
     checkpoint: str = "latest"
     """Checkpoint to use: latest, best (highest mean return or reward in training), or the number of an iteration."""
+    reference: bool = False
+    """Responds with the model before tuning."""
 
     def __post_init__(self) -> None:
         if not self.prompt:
@@ -120,6 +122,7 @@ class Generate:
             seed=self.seed,
             samples=self.samples,
             checkpoint=self.checkpoint,
+            reference=self.reference,
         )
         prompts = [prompt for prompt in self.prompt for _ in range(self.samples)]
         for prompt, response in zip(prompts, responses, strict=True):

@@ -18,6 +18,12 @@ METRICS = {  # meaning by name; a run has the metrics of its application
     "text/eos_fraction": "fraction of responses that end within the response length",
     "text/distinct_2": "distinct word pairs divided by all word pairs of the rollout's responses (Li et al. 2016)",
     "text/sampler_gap": "largest difference of a token's log-probability between sampling and the full forward pass",
+    "reward/<name>": "mean score of one of several rewards, before its weight; the name is that of the function",
+    "validation/score_mean": "mean score of responses to the validation prompts; as all of these metrics, it is "
+    "measured every validation_interval iterations and repeated in between",
+    "validation/kl": "KL of these responses to the reference policy, as text/kl",
+    "validation/response_length_mean": "mean length of these responses, in words",
+    "validation/<metric>": "the metric of the task for these responses",
     "loss/policy": "negated clipped surrogate (Schulman et al. 2017, eq. 7)",
     "loss/value": "half the mean squared error of the values, clipped if value_clip is set",
     "loss/entropy": "negated entropy, before its coefficient",

@@ -190,6 +190,11 @@ class TextConfig:
     target_score: float | None = None
     """Stops the run once the mean score (`text/score_mean`) of the last 5 iterations reaches this value.
     None: the score does not stop the run."""
+    validation_interval: AtLeastZero = 0
+    """Number of iterations between two validations on prompts that are not trained on. The best checkpoint is then the
+    one with the highest mean score of a validation. 0: no validation."""
+    num_validation_prompts: Count = 64
+    """Largest number of prompts of a validation."""
     sample_interval: Count = 10
     """Number of iterations between two tables of sample responses."""
     save_rollouts: AtLeastZero = 100

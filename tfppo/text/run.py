@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
@@ -69,7 +70,7 @@ def train_text(
 
 def generate(
     folder: Path,
-    prompts: list[str],
+    prompts: Sequence[str],
     *,
     temperature: float | None = None,
     max_new_tokens: int | None = None,
@@ -78,6 +79,7 @@ def generate(
     seed: int = 0,
     samples: int = 1,
     checkpoint: str = "latest",
+    reference: bool = False,
     given: driver.Given = driver.NOTHING,
 ) -> list[str]:
     """Generates responses to prompts with the policy of a run.
@@ -92,6 +94,7 @@ def generate(
       seed: Seed of the sampling noise.
       samples: Number of responses to each prompt.
       checkpoint: "latest", "best" or the number of an iteration.
+      reference: True generates with the reference policy, which is the model before tuning.
       given: Parts of the run that the user gave: `model`.
 
     Returns:
@@ -105,7 +108,7 @@ def generate(
         check_value("temperature", temperature, "at least 0", lambda value: value >= 0)
     with driver.opened(TEXT, folder, checkpoint, given) as trainer:
         assert isinstance(trainer, TextTrainer)
-        model, text = trainer.policy.model, trainer.config.text
+        model, text = trainer.reference if reference else trainer.policy.model, trainer.config.text
         length = text.response_length if max_new_tokens is None else max_new_tokens
         context = math.inf if model.context_length is None else model.context_length
         wanted = "at least 1" if length < 1 else f"below the context of {context} tokens, which also holds the prompt"

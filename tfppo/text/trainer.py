@@ -32,6 +32,8 @@ from tfppo.text.start.initial import keep_start
 from tfppo.text.start.prompts import INCLUDED_LENGTH, NO_PROMPTS, GivenPrompts, keep_prompts, notices
 from tfppo.text.stop_rules import KL, SCORE, make_stop_rules
 from tfppo.text.tasks import Task
+from tfppo.text.validation import SCORE as VALIDATION_SCORE
+from tfppo.text.validation import Validation, choose_validation_prompts
 from tfppo.training import run_folder
 from tfppo.training.loop import Iteration, train_iterations, writing
 from tfppo.training.pipeline import prompt_dataset
@@ -127,6 +129,19 @@ class TextTrainer:
             self.collector = self.scale_collector = make_collector(self.policy)
             if self.start.is_tuned:
                 self.scale_collector = make_collector(TextPolicy(self.reference, text.temperature))
+            self.validation: Validation | None = None
+            if trains and text.validation_interval:
+                are_held_out = self.own_prompts is None or self.own_prompts.used_for("validation") == "validation"
+                self.validation = Validation(
+                    choose_validation_prompts(self.task, text, are_held_out),
+                    policy=self.policy.model,
+                    reference=self.reference,
+                    codec=self.codec,
+                    task=self.task,
+                    reward=self.reward,
+                    text=text,
+                    seed=run.seed,
+                )
         self.stop_rules = make_stop_rules(text)
         self.compile_seconds = 0.0
         self.rollouts_keep_state = True
@@ -158,7 +173,8 @@ class TextTrainer:
     def display(self) -> Display:
         """Metrics that the console and TensorBoard show."""
         columns = {SCORE: "score", KL: "KL", "text/response_length_mean": "words", "time/tokens_per_s": "tokens/s"}
-        return Display(columns, None, [SCORE, KL], SCORE, KL, "text/reward_mean", has_choices=True)
+        best = "text/reward_mean" if self.validation is None else VALIDATION_SCORE
+        return Display(columns, None, [SCORE, KL], SCORE, KL, best, has_choices=True)
 
     @property
     def iteration(self) -> int:
@@ -192,14 +208,18 @@ class TextTrainer:
         Random numbers and prompts are not part of it, because they depend only on the seed and the iteration. The
         reference policy is not part of it either, because a resumed run loads it from the preset again.
         """
-        return self.models | {
-            "optimizer": self.learner.optimizer,
-            "iteration": self.learner.iteration,
-            "kl_coeff": self.learner.kl_coeff,
-            "guard": self.learner.guard.state,
-            "score_scale": self.scorer.scale,
-            **{name: rule.latest for name, rule in self.stop_rules.items()},
-        }
+        return (
+            self.models
+            | {
+                "optimizer": self.learner.optimizer,
+                "iteration": self.learner.iteration,
+                "kl_coeff": self.learner.kl_coeff,
+                "guard": self.learner.guard.state,
+                "score_scale": self.scorer.scale,
+                **{name: rule.latest for name, rule in self.stop_rules.items()},
+            }
+            | ({} if self.validation is None else {"validation": self.validation.latest})
+        )
 
     @property
     def eval_size(self) -> int:
@@ -276,12 +296,18 @@ class TextTrainer:
             print(line, flush=True)
         if self.iteration == 0 and text.normalize_scores:
             self._fit_scale()
+        if self.iteration == 0 and self.validation is not None:
+            self.validation.measure()
         source = prompt_dataset(*self.prompts[:2], text.batch_size, self.config.run.seed)
         for iteration in train_iterations(self.collector, self.learner, self.num_iterations, self.device, source):
             self.compile_seconds = self.compile_seconds or time.perf_counter() - began
             for rule in self.stop_rules.values():
                 rule.record(iteration.metrics)
             number, row = iteration.number, iteration.metrics | self._text_metrics(iteration)
+            if self.validation is not None:
+                if (number + 1) % text.validation_interval == 0 or number + 1 == text.iterations:
+                    self.validation.measure()
+                row |= self.validation.metrics
             if kept is not None:
                 assert isinstance(iteration.rollout, TextRollout)
                 with writing(folder):

@@ -1,0 +1,100 @@
+"""Validation during training: the policy responds to fixed prompts that it is not trained on."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from tfppo.errors import UsageError
+from tfppo.text.config import TextConfig
+from tfppo.text.data.codec import PromptCodec
+from tfppo.text.data.metrics import mean_words
+from tfppo.text.evaluate import SEED_OFFSET, Responder
+from tfppo.text.models.language_model import LanguageModel
+from tfppo.text.rewards.callables import Reward, checked_scores
+from tfppo.text.tasks import Task
+
+SCORE = "validation/score_mean"
+
+
+class Validation:
+    """Measures a policy on the same prompts, with the same noise, again and again during a run.
+
+    Args:
+      prompts: N prompts.
+      policy: The policy that is trained.
+      reference: Reference policy, to which the KL is measured.
+      codec: Encodes and decodes for both.
+      task: Gives the metric.
+      reward: Scores the responses.
+      text: Length and temperature of the responses.
+      seed: Seed of the run.
+    """
+
+    def __init__(
+        self,
+        prompts: Sequence[str],
+        *,
+        policy: LanguageModel,
+        reference: LanguageModel,
+        codec: PromptCodec,
+        task: Task,
+        reward: Reward,
+        text: TextConfig,
+        seed: int,
+    ):
+        self._prompts = list(prompts)
+        self._encoded = codec.encode(prompts)
+        self._policy = Responder(policy, codec, text)
+        self._reference = Responder(reference, codec, text)
+        self._task = task
+        self._reward = reward
+        self._temperature = text.temperature
+        self._seed = (seed + SEED_OFFSET) % 2**31
+        metric = [] if task.metric is None else [f"validation/{task.metric}"]
+        self.names = (SCORE, "validation/kl", "validation/response_length_mean", *metric)
+        # A variable, so that a checkpoint holds the values and a resumed run repeats them.
+        self.latest = tf.Variable([math.nan] * len(self.names), dtype=tf.float64, trainable=False)
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The latest values by name. NaN: not measured yet."""
+        return dict(zip(self.names, map(float, self.latest.numpy()), strict=True))
+
+    def measure(self) -> None:
+        """Measures the policy.
+
+        Raises:
+          UsageError: If the reward or the metric fails.
+        """
+        given = self._policy.respond(self._encoded, self._seed)
+        own, other = (who.total_log_probs(given, self._temperature) for who in (self._policy, self._reference))
+        scores = checked_scores(self._reward, self._prompts, given.texts, must_be_finite=False)
+        metric = self._task.checked_measure(self._prompts, given.texts)
+        values = [float(np.mean(scores)), float(np.mean(own - other)), mean_words(given.texts)]
+        self.latest.assign([*values, *([] if metric is None else [metric])])
+
+
+def choose_validation_prompts(task: Task, text: TextConfig, are_held_out: bool) -> list[str]:
+    """Chooses the validation prompts of a run. The choice does not depend on the seed.
+
+    Args:
+      task: Task of the run.
+      text: Settings of the run.
+      are_held_out: False if the run has no prompts that it is not trained on.
+
+    Returns:
+      At most `num_validation_prompts` prompts.
+
+    Raises:
+      UsageError: If there are none.
+    """
+    prompts = task.checked_prompts("validation") if are_held_out else []
+    if not prompts:
+        raise UsageError(
+            f"validation_interval is {text.validation_interval}, and there are no validation prompts: give "
+            "--validation-prompts FILE or --validation-share 0.1, or leave validation_interval out"
+        )
+    order = np.random.default_rng(0).permutation(len(prompts))
+    return [prompts[index] for index in order[: text.num_validation_prompts]]
