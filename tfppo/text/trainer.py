@@ -9,31 +9,29 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfppo.execution.compilation import choose_token_compilation
 from tfppo.execution.devices import choose_device
 from tfppo.execution.distribute import make_replicas
 from tfppo.ppo.learner import PPOLearner
 from tfppo.reporting.console import progress_bar
-from tfppo.reporting.curves import plot_curve, plot_frontier
 from tfppo.reporting.tensorboard import TensorBoardWriter
 from tfppo.settings import with_settings
 from tfppo.text.config import TextRunConfig
 from tfppo.text.evaluate import Responder, compare, describe, held_out_prompts
 from tfppo.text.export import export_preset
 from tfppo.text.policy import TextPolicy
+from tfppo.text.records import draw_pictures, farewell_of, subject_of
 from tfppo.text.rewards.first_scores import describe_first_scores
 from tfppo.text.rollouts.batch import to_batch
 from tfppo.text.rollouts.rollout import TextCollector, TextRollout
 from tfppo.text.rollouts.rollout_file import RolloutFile
 from tfppo.text.rollouts.scoring import TextScorer
 from tfppo.text.samples import SampleTable
-from tfppo.text.start.assembly import GivenReward, load_parts, make_models
-from tfppo.text.start.initial import keep_start
-from tfppo.text.start.prompts import INCLUDED_LENGTH, NO_PROMPTS, GivenPrompts, keep_prompts, notices
+from tfppo.text.start.assembly import GivenReward, choose_modes, keep_parts, load_parts, make_models
+from tfppo.text.start.prompts import NO_PROMPTS, GivenPrompts, notices
 from tfppo.text.stop_rules import KL, SCORE, make_stop_rules
 from tfppo.text.tasks import Task
 from tfppo.text.validation import SCORE as VALIDATION_SCORE
-from tfppo.text.validation import Validation, choose_validation_prompts
+from tfppo.text.validation import Validation, make_validation
 from tfppo.training import run_folder
 from tfppo.training.loop import Iteration, train_iterations, writing
 from tfppo.training.pipeline import prompt_dataset
@@ -88,16 +86,11 @@ class TextTrainer:
                 parts = load_parts(config, task, reward, model, given, folder, trains, scores, replicas)
                 self.policy, self.reference = make_models(parts, config)  # last: adapters change a given model
             text = parts.config.text
-            tokens = text.iterations * text.batch_size * text.response_length
-            width = text.response_length + (text.prompt_length or INCLUDED_LENGTH)
-            trained = ppo.num_epochs * text.iterations * text.batch_size * width
-            self.rollout_mode = choose_token_compilation(run.compile_rollout, "rollout", self.device, tokens)
-            self.update_mode = choose_token_compilation(run.compile_update, "update", self.device, trained)
-            modes = {"compile_rollout": self.rollout_mode, "compile_update": self.update_mode}
+            modes = choose_modes(parts.config, self.device)
+            self.rollout_mode, self.update_mode = modes.values()
             self.config, self.task, self.codec = with_settings(parts.config, modes), parts.task, parts.codec
-            self.encode, self.start, self.reward = parts.encode, parts.start, parts.reward
             self.prompts, self.own_prompts = parts.prompts or NO_PROMPTS, parts.own_prompts
-            self._sample_prompts, self._template = parts.sample_prompts, parts.template
+            self.parts, self.encode, self.start, self.reward = parts, parts.encode, parts.start, parts.reward
             self._is_given = model is not None
             stop_condition = self.codec.stop_condition(text)
             clip = text.score_clip if text.normalize_scores else None
@@ -132,19 +125,11 @@ class TextTrainer:
             self.validation: Validation | None = None
             if trains and text.validation_interval:
                 are_held_out = self.own_prompts is None or self.own_prompts.used_for("validation") == "validation"
-                self.validation = Validation(
-                    choose_validation_prompts(self.task, text, are_held_out),
-                    policy=self.policy.model,
-                    reference=self.reference,
-                    codec=self.codec,
-                    task=self.task,
-                    reward=self.reward,
-                    text=text,
-                    seed=run.seed,
+                self.validation = make_validation(
+                    self.policy.model, self.reference, self.codec, self.task, self.reward, self.config, are_held_out
                 )
         self.stop_rules = make_stop_rules(text)
-        self.compile_seconds = 0.0
-        self.rollouts_keep_state = True
+        self.compile_seconds, self.rollouts_keep_state = 0.0, True
 
     @property
     def name(self) -> str:
@@ -154,15 +139,7 @@ class TextTrainer:
     @property
     def subject(self) -> str:
         """One line that describes the task, the model and the batch size."""
-        model = self.policy.model.model
-        trained = sum(variable.shape.num_elements() for variable in self.policy.trainable_variables)
-        reward = "" if self.config.text.reward is None else f" with reward {self.config.text.reward}"
-        critic = "" if self.policy.critic is None else ", with the critic"
-        return (
-            f"task {self.task.name} ({self.task.description}){reward}, {type(model).__name__} of "
-            f"{model.count_params() / 1e6:.2f}M parameters ({trained / 1e6:.2f}M trained{critic}), "
-            f"{self.config.text.batch_size} responses per iteration"
-        )
+        return subject_of(self.task, self.config.text, self.policy)
 
     @property
     def modes(self) -> Mapping[str, str]:
@@ -265,7 +242,7 @@ class TextTrainer:
             yield iteration, row
 
     def _sample_table(self, path: Path) -> SampleTable:
-        prompts = self._sample_prompts()
+        prompts = self.parts.sample_prompts()
         return SampleTable(
             path,
             prompts,
@@ -317,13 +294,8 @@ class TextTrainer:
 
     def write_parts(self, folder: Path) -> None:
         """Keeps the models that the run starts with in the folder of a new run, if no other folder holds them."""
-        if self.own_prompts is not None:
-            keep_prompts(folder, self.own_prompts)
-        if self._template is not None:
-            (folder / run_folder.TEMPLATE).write_text(self._template, encoding="utf-8")
-        if self._is_given or self.config.text.init_from is not None:
-            for line in filter(None, (self.start.note, keep_start(folder, self.start))):
-                print(line)
+        for line in keep_parts(folder, self.parts, self._is_given):
+            print(line)
 
     def save_extra(self, folder: Path) -> None:
         """Does nothing: `state` holds everything."""
@@ -333,13 +305,7 @@ class TextTrainer:
 
     def draw(self, folder: Path) -> None:
         """Draws the learning curve and the frontier (score against KL) into the run's folder and for TensorBoard."""
-        metrics, frontier = folder / run_folder.METRICS, folder / run_folder.FRONTIER
-        title = f"{self.task.name}, {folder.name}"
-        plot_curve(metrics, folder / run_folder.CURVE, "iteration", [SCORE, KL], title)
-        plot_frontier(metrics, frontier, KL, SCORE, title)
-        writer = TensorBoardWriter(folder)
-        writer.write_image("text/score_against_kl", frontier.read_bytes(), self.num_iterations)
-        writer.close()
+        draw_pictures(folder, self.task, self.num_iterations)
 
     def judge(self, size: int, seed: int) -> Evaluation:
         """Evaluates the policy and the reference policy on held-out prompts.
@@ -378,11 +344,7 @@ class TextTrainer:
 
     def farewell(self, folder: Path) -> str:
         """Lists the files of a finished run and the commands that use them."""
-        return (
-            f"{folder} holds {run_folder.SAMPLES}, {run_folder.CURVE}, {run_folder.METRICS} and the other results; "
-            f"view the metrics and samples with: tensorboard --logdir {run_folder.quoted(folder.parent)}\n"
-            f"generate responses with: tfppo generate {run_folder.quoted(folder)} --prompt 'This film'"
-        )
+        return farewell_of(folder, "This film")
 
     def export(self, folder: Path) -> str:
         """Writes the language model as a preset, with adapters merged into its weights (see `export_preset`).

@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfppo.errors import UsageError
-from tfppo.text.config import TextConfig
+from tfppo.text.config import TextConfig, TextRunConfig
 from tfppo.text.data.codec import PromptCodec
 from tfppo.text.data.metrics import mean_words
 from tfppo.text.evaluate import SEED_OFFSET, Responder
@@ -76,20 +76,35 @@ class Validation:
         self.latest.assign([*values, *([] if metric is None else [metric])])
 
 
-def choose_validation_prompts(task: Task, text: TextConfig, are_held_out: bool) -> list[str]:
-    """Chooses the validation prompts of a run. The choice does not depend on the seed.
+def make_validation(
+    policy: LanguageModel,
+    reference: LanguageModel,
+    codec: PromptCodec,
+    task: Task,
+    reward: Reward,
+    config: TextRunConfig,
+    are_held_out: bool,
+) -> Validation:
+    """Makes the validation of a run.
+
+    The choice of the prompts, at most `num_validation_prompts`, does not depend on the seed.
 
     Args:
-      task: Task of the run.
-      text: Settings of the run.
+      policy: As for `Validation`.
+      reference: As for `Validation`.
+      codec: As for `Validation`.
+      task: As for `Validation`.
+      reward: As for `Validation`.
+      config: Settings of the run.
       are_held_out: False if the run has no prompts that it is not trained on.
 
     Returns:
-      At most `num_validation_prompts` prompts.
+      The validation.
 
     Raises:
-      UsageError: If there are none.
+      UsageError: If there are no validation prompts, or one is too long.
     """
+    text = config.text
     prompts = task.checked_prompts("validation") if are_held_out else []
     if not prompts:
         raise UsageError(
@@ -97,4 +112,13 @@ def choose_validation_prompts(task: Task, text: TextConfig, are_held_out: bool) 
             "--validation-prompts FILE or --validation-share 0.1, or leave validation_interval out"
         )
     order = np.random.default_rng(0).permutation(len(prompts))
-    return [prompts[index] for index in order[: text.num_validation_prompts]]
+    return Validation(
+        [prompts[index] for index in order[: text.num_validation_prompts]],
+        policy=policy,
+        reference=reference,
+        codec=codec,
+        task=task,
+        reward=reward,
+        text=text,
+        seed=config.run.seed,
+    )

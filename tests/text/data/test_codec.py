@@ -38,6 +38,9 @@ class Fake:
     def token_to_id(self, token):
         return self.letters.index(token)
 
+    def id_to_token(self, token):
+        return self.letters[token]
+
     def __call__(self, texts):
         return [[self.letters.index(letter) for letter in text] for text in texts]
 

@@ -5,8 +5,9 @@ import functools
 import pytest
 from support.refusal import refusal
 
+from tfppo.text.data.prompts import as_prompts
 from tfppo.text.rewards.callables import as_reward, checked_scores
-from tfppo.text.rewards.signature import call_with_texts, check_signature
+from tfppo.text.rewards.signature import call_with_texts, check_labels, check_signature
 
 PROMPTS, RESPONSES = ["a", "a"], ["bb", "ccc"]
 
@@ -71,7 +72,6 @@ def test_a_builtin_without_a_signature_is_called_in_order():
     [
         (lambda: 0, "()"),
         (lambda texts: 0, "(texts)"),
-        (lambda prompts, responses, answers: 0, "(prompts, responses, answers)"),
         (lambda prompts, *, key: 0, "(prompts, *, key)"),
         (lambda responses, others: 0, "(responses, others)"),  # it would get the prompts as responses
         (lambda responses, prompts, /: 0, "(responses, prompts, /)"),
@@ -82,3 +82,58 @@ def test_other_parameters_are_refused(function, parameters):
     assert refusal(check_signature, function, "it").startswith(f"it has the parameters {parameters}; it must take")
     text = refusal(as_reward, function)
     assert text.startswith("reward ") and f"has the parameters {parameters}" in text
+
+
+# ----- Labels
+
+LABELLED = as_prompts([{"prompt": "a", "capital": "Paris", "n": 1}, {"prompt": "a", "capital": "Rome"}], "prompts")
+
+
+def seen(*texts, **labels):
+    assert texts == (PROMPTS, RESPONSES)
+    return labels
+
+
+@pytest.mark.parametrize(
+    ("function", "labels"),
+    [
+        (lambda prompts, responses: {}, {}),
+        (lambda prompts, responses, capital: seen(prompts, responses, capital=capital), {"capital": ["Paris", "Rome"]}),
+        (lambda capital, responses, prompts: seen(prompts, responses, capital=capital), {"capital": ["Paris", "Rome"]}),
+        (lambda p, r, *, capital: seen(p, r, capital=capital), {"capital": ["Paris", "Rome"]}),
+        (lambda p, r, n=None, other=3: seen(p, r, n=n, other=other), {"n": [1, None], "other": 3}),
+        (lambda p, r, **columns: seen(p, r, **columns), {"capital": ["Paris", "Rome"], "n": [1, None]}),
+        (
+            lambda prompts, responses, n, **rest: seen(prompts, responses, n=n, **rest),
+            {"capital": ["Paris", "Rome"], "n": [1, None]},
+        ),
+        (
+            lambda **all: seen(all.pop("prompts"), all.pop("responses"), **all),
+            {"capital": ["Paris", "Rome"], "n": [1, None]},
+        ),
+        (lambda n, capital: {}, {}),  # the first two parameters are the texts, whatever their names
+    ],
+    ids=range(9),
+)
+def test_labels_are_found_by_name(function, labels):
+    check_signature(function, "it")
+    assert call_with_texts(function, LABELLED, RESPONSES) == labels
+
+
+def test_a_function_may_change_its_labels():
+    call_with_texts(lambda p, r, capital: capital.clear(), LABELLED, RESPONSES)
+    assert LABELLED[0].labels["capital"] == "Paris"
+
+
+@pytest.mark.fault("A reward needs a label that the prompts lack", "It is refused in one line before the run begins.")
+def test_a_missing_label_is_refused():
+    check_labels(lambda p, r, capital: 0, "it", LABELLED)
+    said = refusal(check_labels, lambda p, r, answers: 0, "it", LABELLED)
+    assert said.startswith(
+        "it has the parameter answers; it must be prompts, responses or a label of the prompts, which "
+    )
+    assert "have capital, n: add a column answers" in said
+    assert "which have no labels" in refusal(check_labels, lambda p, r, answers: 0, "it", PROMPTS)
+    assert "needs the label n, and row 1 of prompts has none (1 of 2" in refusal(
+        check_labels, lambda p, r, n: 0, "it", LABELLED
+    )

@@ -258,13 +258,13 @@ def test_sentiment_loads_its_reward_model_only_when_it_is_made(monkeypatch):
         ({"prompts": lambda: ["a"]}, "must be a function of the split"),
         ({"make_reward": shortfall_reward}, "give make_reward=lambda: shortfall_reward"),
         ({"make_reward": 3}, "make_reward of task mine is 3 (int)"),
-        ({"measure": None}, "measure of task mine is None"),
+        ({"measure": None}, "and measure None; a task has both or none"),
         ({"measure": len}, "it must take two lists, prompts and responses"),
         ({"metric": "kl"}, "metric of task mine is 'kl'"),
         ({"metric": "score"}, "choose another name"),
         ({"metric": "prompts"}, "choose another name"),
         ({"metric": ""}, "metric of task mine is ''"),
-        ({"metric": None}, "metric of task mine is None"),
+        ({"metric": None}, "task mine has metric None and measure"),
     ],
 )
 def test_a_task_that_cannot_work_is_refused_when_it_is_made(change, said):
@@ -279,8 +279,16 @@ def test_a_task_that_cannot_work_is_refused_when_it_is_made(change, said):
 @pytest.mark.parametrize(
     ("change", "use", "said"),
     [
-        ({"prompts": lambda split: "text"}, "prompts", "prompts of task mine returned 'text' for the split train"),
-        ({"prompts": lambda split: [1, 2]}, "prompts", "list of texts"),
+        (
+            {"prompts": lambda split: "text"},
+            "prompts",
+            "the prompts of task mine for the split train is 'text' (str); it",
+        ),
+        (
+            {"prompts": lambda split: [1, 2]},
+            "prompts",
+            "row 0 of the prompts of task mine for the split train has the prompt 1",
+        ),
         ({"prompts": lambda split: {}[split]}, "prompts", "prompts of task mine raised KeyError: 'train'"),
         ({"prompts": lambda split: sys.exit(3)}, "prompts", "raised SystemExit: 3"),
         ({"make_reward": lambda: None}, "reward", "reward is None (NoneType)"),

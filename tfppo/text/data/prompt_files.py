@@ -118,7 +118,9 @@ def _csv(text: str, path: Path) -> Iterator[Prompt]:
                 raise UsageError(f"{origin} has {count} values; line 1 names {len(names)} columns: correct the line")
             yield prompt_of_row(row, origin)
     except csv.Error as error:
-        raise UsageError(f"line {reader.line_num} of {path} is not CSV ({one_line(error)}): correct it") from None
+        raise UsageError(
+            f"line {reader.reader.line_num} of {path} is not CSV ({one_line(error)}): correct it"
+        ) from None
 
 
 def _txt(text: str, path: Path) -> Iterator[Prompt]:

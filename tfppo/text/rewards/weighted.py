@@ -142,11 +142,10 @@ def _with_timeout(reward: Reward, seconds: float) -> Reward:
         try:
             scores, error = answers.get(timeout=seconds)
         except queue.Empty:
-            raise TimeoutError(f"no answer within reward_timeout = {seconds:g} seconds") from None
+            raise TimeoutError(f"no answer within {seconds:g} seconds (reward_timeout)") from None
         if error is not None:
             raise error
         return scores
 
-    if not hasattr(reward, "__qualname__"):  # an object with __call__
-        timed.__module__, timed.__qualname__ = type(reward).__module__, type(reward).__qualname__
+    timed.__module__, _, timed.__qualname__ = reward_name(reward).partition(":")  # also of a partial or an object
     return timed  # type: ignore[return-value]

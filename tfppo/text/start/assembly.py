@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from tfppo.errors import UsageError, one_line
+from tfppo.execution.compilation import choose_token_compilation
 from tfppo.settings import with_settings
 from tfppo.text.config import TextConfig, TextRunConfig
 from tfppo.text.data.codec import PromptCodec, check_tokenizer
@@ -23,7 +24,7 @@ from tfppo.text.policy import TextPolicy
 from tfppo.text.rewards.callables import Reward, reward_name
 from tfppo.text.rewards.signature import check_labels, way_of
 from tfppo.text.rewards.weighted import SEPARATOR, as_rewards, combined, parts_of_reward
-from tfppo.text.start.initial import Start, assign_parts, initial_model
+from tfppo.text.start.initial import Start, assign_parts, initial_model, keep_start
 from tfppo.text.start.parts import OWN_MODEL, check_parts, fingerprints
 from tfppo.text.start.prompts import (
     INCLUDED_LENGTH,
@@ -31,6 +32,7 @@ from tfppo.text.start.prompts import (
     GivenPrompts,
     OwnPrompts,
     TrainingPrompts,
+    keep_prompts,
     own_prompts,
     task_of,
     training_prompts,
@@ -245,6 +247,46 @@ def _paths_of(text: TextConfig, folder: Path | None, start: Start, is_given: boo
     if start.checkpoint is not None:
         kept["init_checkpoint"] = start.checkpoint
     return kept
+
+
+def choose_modes(config: TextRunConfig, device: str) -> dict[str, str]:
+    """Chooses the compilation of the rollout and of the update, see `choose_token_compilation`.
+
+    Args:
+      config: Settings of the run.
+      device: TensorFlow device of the run.
+
+    Returns:
+      The settings `compile_rollout` and `compile_update`, in this order.
+    """
+    run, text = config.run, config.text
+    responses = text.iterations * text.batch_size
+    trained = config.ppo.num_epochs * responses * (text.response_length + (text.prompt_length or INCLUDED_LENGTH))
+    sampled = responses * text.response_length
+    return {
+        "compile_rollout": choose_token_compilation(run.compile_rollout, "rollout", device, sampled),
+        "compile_update": choose_token_compilation(run.compile_update, "update", device, trained),
+    }
+
+
+def keep_parts(folder: Path, parts: Parts, is_given: bool) -> list[str]:
+    """Keeps the parts of a new run in its folder, if no other folder holds them.
+
+    Args:
+      folder: Folder of the run.
+      parts: Parts of the run.
+      is_given: True if the language model is given in Python.
+
+    Returns:
+      Lines about what the run starts from.
+    """
+    if parts.own_prompts is not None:
+        keep_prompts(folder, parts.own_prompts)
+    if parts.template is not None:
+        (folder / run_folder.TEMPLATE).write_text(parts.template, encoding="utf-8")
+    if not is_given and parts.config.text.init_from is None:
+        return []
+    return [line for line in (parts.start.note, keep_start(folder, parts.start)) if line]
 
 
 def make_models(parts: Parts, config: TextRunConfig) -> tuple[TextPolicy, LanguageModel]:

@@ -1,0 +1,65 @@
+"""What a text run says about itself, and the pictures that it draws."""
+
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+
+from tfppo.reporting.curves import plot_curve, plot_frontier
+from tfppo.reporting.tensorboard import TensorBoardWriter
+from tfppo.text.config import TextConfig
+from tfppo.text.policy import TextPolicy
+from tfppo.text.stop_rules import KL, SCORE
+from tfppo.text.tasks import Task
+from tfppo.training import run_folder
+
+
+def subject_of(task: Task, text: TextConfig, policy: TextPolicy) -> str:
+    """Describes a run in one line: its task, its model and its batch size.
+
+    Args:
+      task: Task of the run.
+      text: Settings of the run.
+      policy: The policy that is trained.
+    """
+    model: keras.Model = policy.model.model
+    variables: list[tf.Variable] = policy.trainable_variables
+    trained = sum(variable.shape.num_elements() for variable in variables)
+    reward = "" if text.reward is None else f" with reward {text.reward}"
+    critic = "" if policy.critic is None else ", with the critic"
+    return (
+        f"task {task.name} ({task.description}){reward}, {type(model).__name__} of "
+        f"{model.count_params() / 1e6:.2f}M parameters ({trained / 1e6:.2f}M trained{critic}), "
+        f"{text.batch_size} responses per iteration"
+    )
+
+
+def draw_pictures(folder: Path, task: Task, step: int) -> None:
+    """Draws the learning curve and the frontier (score against KL) into the run's folder and for TensorBoard.
+
+    Args:
+      folder: Folder of the run.
+      task: Task of the run.
+      step: Step of the picture on TensorBoard.
+    """
+    metrics, frontier = folder / run_folder.METRICS, folder / run_folder.FRONTIER
+    title = f"{task.name}, {folder.name}"
+    plot_curve(metrics, folder / run_folder.CURVE, "iteration", [SCORE, KL], title)
+    plot_frontier(metrics, frontier, KL, SCORE, title)
+    writer = TensorBoardWriter(folder)
+    writer.write_image("text/score_against_kl", frontier.read_bytes(), step)
+    writer.close()
+
+
+def farewell_of(folder: Path, prompt: str) -> str:
+    """Lists the files of a finished run and the commands that use them.
+
+    Args:
+      folder: Folder of the run.
+      prompt: A prompt for the example of a command.
+    """
+    return (
+        f"{folder} holds {run_folder.SAMPLES}, {run_folder.CURVE}, {run_folder.METRICS} and the other results; "
+        f"view the metrics and samples with: tensorboard --logdir {run_folder.quoted(folder.parent)}\n"
+        f"generate responses with: tfppo generate {run_folder.quoted(folder)} --prompt '{prompt}'"
+    )
