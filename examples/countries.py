@@ -60,7 +60,7 @@ SETTINGS = {
     "batch_size": 32,
     "minibatch_size": 8,
     "num_epochs": 1,
-    "learning_rate": 1e-3,
+    "learning_rate": 5e-4,
     "lora_rank": 16,
     "lora_targets": "all",
     "kl_controller": "fixed",
@@ -184,7 +184,7 @@ def main() -> None:
     parser.add_argument("--run", type=Path, help="measure this finished run, and train none")
     parser.add_argument("--preset", type=Path, default=PRESET, help="folder of the language model")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--iterations", type=int, default=110)
+    parser.add_argument("--iterations", type=int, default=90)
     parser.add_argument("--runs-dir", type=Path, default=Path("runs"))
     arguments = parser.parse_args()
     rows = questions()
