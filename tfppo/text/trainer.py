@@ -91,7 +91,6 @@ class TextTrainer:
             self.config, self.task, self.codec = with_settings(parts.config, modes), parts.task, parts.codec
             self.prompts, self.own_prompts = parts.prompts or NO_PROMPTS, parts.own_prompts
             self.parts, self.encode, self.start, self.reward = parts, parts.encode, parts.start, parts.reward
-            self._is_given = model is not None
             stop_condition = self.codec.stop_condition(text)
             clip = text.score_clip if text.normalize_scores else None
             self.scorer = TextScorer(self.codec, self.reward, self.prompts.texts, clip)
@@ -294,7 +293,7 @@ class TextTrainer:
 
     def write_parts(self, folder: Path) -> None:
         """Keeps the models that the run starts with in the folder of a new run, if no other folder holds them."""
-        for line in keep_parts(folder, self.parts, self._is_given):
+        for line in keep_parts(folder, self.parts):
             print(line)
 
     def save_extra(self, folder: Path) -> None:

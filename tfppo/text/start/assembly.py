@@ -139,6 +139,7 @@ class Parts(NamedTuple):
     prompts: TrainingPrompts | None  # None for a trainer that does not train
     own_prompts: OwnPrompts | None  # None: the prompts are those of the task
     template: str | None  # the chat template, if the user gave a file
+    is_given: bool  # True if the language model is given in Python
     reward: Reward
 
     def encode(self, prompts: Sequence[str], max_new_tokens: int | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -223,7 +224,7 @@ def load_parts(
     recorded = fingerprints(start.model, start.tokenizer, training, chosen.domain, codec.special)
     check_parts(config.parts, recorded, None if model is not None else text.preset)
     config = replace(with_settings(config, kept), parts=recorded)
-    parts = Parts(config, chosen, start, codec, context, training, own, template, used)
+    parts = Parts(config, chosen, start, codec, context, training, own, template, model is not None, used)
     if trains:  # an error now, not after the training
         parts.encode(parts.sample_prompts())
         if text.eval_prompts:
@@ -269,13 +270,12 @@ def choose_modes(config: TextRunConfig, device: str) -> dict[str, str]:
     }
 
 
-def keep_parts(folder: Path, parts: Parts, is_given: bool) -> list[str]:
+def keep_parts(folder: Path, parts: Parts) -> list[str]:
     """Keeps the parts of a new run in its folder, if no other folder holds them.
 
     Args:
       folder: Folder of the run.
       parts: Parts of the run.
-      is_given: True if the language model is given in Python.
 
     Returns:
       Lines about what the run starts from.
@@ -284,7 +284,7 @@ def keep_parts(folder: Path, parts: Parts, is_given: bool) -> list[str]:
         keep_prompts(folder, parts.own_prompts)
     if parts.template is not None:
         (folder / run_folder.TEMPLATE).write_text(parts.template, encoding="utf-8")
-    if not is_given and parts.config.text.init_from is None:
+    if not parts.is_given and parts.config.text.init_from is None:
         return []
     return [line for line in (parts.start.note, keep_start(folder, parts.start)) if line]
 
