@@ -32,6 +32,7 @@ WITHOUT_TENSORFLOW = [  # importing these modules must not import TensorFlow
     "control.recipes",
     "text",
     "text.config",
+    "text.defaults",
     "training.config",
     "control.config",
     "cli",

@@ -14,7 +14,8 @@ from tfppo.control import run as control_run
 from tfppo.control.config import ControlRunConfig
 from tfppo.control.recipes import make_control_config
 from tfppo.settings import from_yaml, to_yaml
-from tfppo.text.config import TextRunConfig, make_text_config
+from tfppo.text.config import TextRunConfig
+from tfppo.text.defaults import make_text_config
 
 USES = {  # a line of a user's program, and the text of its warning
     "from tfppo import control_run": "tfppo.control_run is now called tfppo.make_control_config",

@@ -9,7 +9,7 @@ from support.remedy import advised_settings
 from tfppo.control.recipes import make_control_config
 from tfppo.control.trainer import ControlTrainer
 from tfppo.ppo.config import PPOConfig
-from tfppo.text.config import make_text_config
+from tfppo.text.defaults import make_text_config
 
 SMALL = {"num_envs": 4, "rollout_length": 8, "minibatch_size": 16, "total_steps": 64, "hidden_units": (4,)}
 

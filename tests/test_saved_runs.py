@@ -15,7 +15,8 @@ from tfppo import Task, saved_runs, train_text
 from tfppo.cli import main
 from tfppo.control import run as control_run
 from tfppo.control.recipes import make_control_config
-from tfppo.text.config import TextRunConfig, make_text_config
+from tfppo.text.config import TextRunConfig
+from tfppo.text.defaults import make_text_config
 from tfppo.text.presets.folder import load_preset
 from tfppo.text.start.parts import OWN_MODEL
 from tfppo.text.tasks import get_task, task

@@ -32,7 +32,7 @@ if TYPE_CHECKING:  # the same names as in _PUBLIC, for editors and type checkers
     from tfppo.saved_runs import resume as resume
     from tfppo.text.config import TextConfig as TextConfig
     from tfppo.text.config import TextRunConfig as TextRunConfig
-    from tfppo.text.config import make_text_config as make_text_config
+    from tfppo.text.defaults import make_text_config as make_text_config
     from tfppo.text.presets.folder import load_preset as load_preset
     from tfppo.text.rollouts.rollout_file import read_rollouts as read_rollouts
     from tfppo.text.run import train_text as train_text
@@ -67,7 +67,7 @@ _PUBLIC = {
     "load_preset": "tfppo.text.presets.folder",
     "TextConfig": "tfppo.text.config",
     "TextRunConfig": "tfppo.text.config",
-    "make_text_config": "tfppo.text.config",
+    "make_text_config": "tfppo.text.defaults",
     "ControlConfig": "tfppo.control.config",
     "ControlRunConfig": "tfppo.control.config",
     "PPOConfig": "tfppo.ppo.config",

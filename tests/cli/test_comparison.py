@@ -10,7 +10,7 @@ from support.refusal import refusal
 from tfppo.cli import comparison
 from tfppo.cli.comparison import group_runs, plot_runs
 from tfppo.control.recipes import make_control_config
-from tfppo.text.config import make_text_config
+from tfppo.text.defaults import make_text_config
 from tfppo.training import run_folder
 from tfppo.training.config import RunConfig
 

@@ -21,7 +21,7 @@ from tfppo.cli.seeds import interquartile_mean, parse_seeds, train_seeds
 from tfppo.control import run as control
 from tfppo.control.recipes import make_control_config
 from tfppo.text import run as text
-from tfppo.text.config import make_text_config
+from tfppo.text.defaults import make_text_config
 from tfppo.training import driver, new_folder, run_folder
 from tfppo.training.config import RunConfig
 

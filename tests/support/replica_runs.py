@@ -34,7 +34,7 @@ def control(distribute="none", control=None, mode="graph", **ppo):
 
 def text(preset, distribute="none", **settings):
     """Returns the trainer of a small text run with two iterations."""
-    from tfppo.text.config import make_text_config
+    from tfppo.text.defaults import make_text_config
     from tfppo.text.trainer import TextTrainer
 
     return TextTrainer(

@@ -14,7 +14,7 @@ from tfppo import TextTrainer, saved_runs
 from tfppo.cli import main
 from tfppo.text import export, run
 from tfppo.text import trainer as text_trainer
-from tfppo.text.config import make_text_config
+from tfppo.text.defaults import make_text_config
 from tfppo.text.models.reference import as_language_model
 from tfppo.text.presets.folder import load_preset
 from tfppo.text.trainer import TEXT

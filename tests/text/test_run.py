@@ -24,7 +24,8 @@ from tfppo.errors import UsageError
 from tfppo.reporting.metrics import METRICS
 from tfppo.text import run
 from tfppo.text import trainer as text_trainer
-from tfppo.text.config import TextRunConfig, make_text_config
+from tfppo.text.config import TextRunConfig
+from tfppo.text.defaults import make_text_config
 from tfppo.text.rollouts.rollout_file import read_rollouts
 from tfppo.text.tasks import get_task
 from tfppo.text.tasks.length import length_reward

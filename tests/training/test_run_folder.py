@@ -15,7 +15,8 @@ from support.refusal import refusal
 from tfppo.control.config import ControlConfig, ControlRunConfig
 from tfppo.ppo.config import PPOConfig
 from tfppo.settings import to_yaml, with_settings
-from tfppo.text.config import TextParts, make_text_config
+from tfppo.text.config import TextParts
+from tfppo.text.defaults import make_text_config
 from tfppo.training import new_folder, run_folder
 from tfppo.training.config import RunConfig
 from tfppo.training.lock import LOCK, locked

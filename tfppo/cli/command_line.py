@@ -15,7 +15,8 @@ from tfppo.cli.train import TrainCartpole, TrainControl, TrainText
 from tfppo.control.recipes import make_control_config
 from tfppo.deprecated import SETTINGS
 from tfppo.errors import UsageError
-from tfppo.text.config import make_text_config
+from tfppo.text.config import TextRunConfig
+from tfppo.text.defaults import DEPENDS_ON, make_text_config, with_model_defaults
 
 COMMANDS = Group(
     "PPO for control and for language models in TensorFlow 2 and Keras 3.",
@@ -72,18 +73,32 @@ def _defaults(arguments: Sequence[str]) -> dict[type[Command], Command]:
     """
     if arguments[:1] == ["train"] and None not in (last_value(arguments, "--seed"), last_value(arguments, "--seeds")):
         raise UsageError("--seed and --seeds are both given: give --seed for one run, or --seeds for several runs")
-    env, task = last_value(arguments, "--env"), last_value(arguments, "--task")
+    env = last_value(arguments, "--env")
     control = make_control_config(env) if env else make_control_config()
-    text = make_text_config()
-    if arguments[:2] == ["train", "text"] and task:
-        from tfppo.text.tasks import get_task
-
-        text = make_text_config(task=task, **get_task(task).defaults)  # imports the module of a task of the user's own
+    text = _text_defaults(arguments) if arguments[:2] == ["train", "text"] else make_text_config()
     return {
         TrainControl: TrainControl(run=control.run, control=control.control, ppo=control.ppo),
         TrainText: TrainText(run=text.run, text=text.text, ppo=text.ppo),
         Bench: Bench(run=control.run, control=control.control, ppo=control.ppo),
     }
+
+
+def _text_defaults(arguments: Sequence[str]) -> TextRunConfig:
+    """Returns the default settings of the task (--task), and of the language model if it is given (--preset).
+
+    Raises:
+      UsageError: If the task cannot be found. The module of a task of the user's own is imported.
+    """
+    given = {name: last_value(arguments, f"--{name.replace('_', '-')}") for name in ("task", "preset")}
+    settings: dict[str, object] = {name: value for name, value in given.items() if value is not None}
+    if "task" in settings:
+        from tfppo.text.tasks import get_task
+
+        settings |= get_task(str(settings["task"])).defaults
+    for name in DEPENDS_ON if "preset" in settings else ():
+        value = last_value(arguments, f"--{name.replace('_', '-')}")
+        settings |= {name: int(value)} if value is not None and value.isdecimal() else {}
+    return with_model_defaults(make_text_config(**settings))  # they replace those of the task, which are for our model
 
 
 def _with_new_options(arguments: Sequence[str]) -> list[str]:

@@ -24,7 +24,6 @@ from tfppo.settings import (
     check_value,
     exact_div,
     is_printable,
-    with_settings,
 )
 from tfppo.text.data.corpus import Domain
 from tfppo.training.config import RunConfig
@@ -278,18 +277,3 @@ class TextRunConfig:
         exact_div(self.text.batch_size, self.ppo.minibatch_size, "batch_size", "minibatch_size")
         if self.ppo.recompute_advantages:
             raise UsageError("recompute_advantages is True; text runs do not support it: leave it out")
-
-
-def make_text_config(**settings: object) -> TextRunConfig:
-    """Makes the config of a text run from the text defaults and some settings.
-
-    Args:
-      **settings: Values by field name, of `RunConfig`, `TextConfig` or `PPOConfig`.
-
-    Returns:
-      The config.
-
-    Raises:
-      UsageError: If no setting has such a name, or a value is invalid.
-    """
-    return with_settings(TextRunConfig(), settings)

@@ -14,7 +14,7 @@ from support.refusal import refusal
 
 from tfppo import cli
 from tfppo.text import run
-from tfppo.text.config import make_text_config
+from tfppo.text.defaults import make_text_config
 from tfppo.text.presets.folder import LSTM_FILE, default_preset, load_preset
 from tfppo.text.presets.vetting import vet_archive, vet_folder
 from tfppo.text.rewards.callables import as_reward

@@ -13,7 +13,8 @@ from tfppo.control.config import ControlRunConfig
 from tfppo.errors import UsageError
 from tfppo.execution.variables import named_variables, weights_hash
 from tfppo.text import run
-from tfppo.text.config import TextRunConfig, make_text_config
+from tfppo.text.config import TextRunConfig
+from tfppo.text.defaults import make_text_config
 from tfppo.text.models.reference import as_language_model
 from tfppo.text.presets.folder import load_preset
 from tfppo.text.rollouts.rollout_file import read_rollouts

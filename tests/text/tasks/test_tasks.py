@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from support.refusal import refusal
 
-from tfppo.text.config import make_text_config
 from tfppo.text.data.corpus import sentences
 from tfppo.text.data.metrics import vader_compound
+from tfppo.text.defaults import make_text_config
 from tfppo.text.rewards.callables import checked_scores
 from tfppo.text.tasks import Task, get_task, length_task, movie_prompts, register_task, task, task_names
 from tfppo.text.tasks.keywords import TERMS, terms_in

@@ -188,6 +188,12 @@ def notices(prompts: TrainingPrompts, text: TextConfig) -> list[str]:
             f"{left_out:,} of {prompts.total:,} training prompts {verbs[0]} more than {text.prompt_length} tokens and "
             f"{verbs[1]} left out"
         )
+    count = len(prompts.texts)
+    if count < text.batch_size:
+        lines.append(
+            f"{count} training prompt{'s' * (count != 1)} for batches of {text.batch_size}: every batch has prompts "
+            "several times"
+        )
     if not text.normalize_scores and text.score_clip not in (None, TextConfig().score_clip):
         lines.append(f"score_clip {text.score_clip:g} is not used, because normalize_scores is False")
     return lines
