@@ -1,7 +1,6 @@
 """The trainer of text runs: tunes a language model by PPO (Ziegler et al. 2019)."""
 
 import functools
-import math
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,10 +16,9 @@ from tfppo.reporting.console import progress_bar
 from tfppo.reporting.tensorboard import TensorBoardWriter
 from tfppo.settings import with_settings
 from tfppo.text.config import TextRunConfig
-from tfppo.text.defaults import describe_defaults
 from tfppo.text.evaluate import Responder, compare, describe, held_out_prompts
 from tfppo.text.export import export_preset
-from tfppo.text.models.adapters import adapter_variables
+from tfppo.text.models.adapters import size_without_adapters
 from tfppo.text.policy import TextPolicy
 from tfppo.text.records import draw_pictures, farewell_of, subject_of
 from tfppo.text.rewards.first_scores import describe_first_scores
@@ -271,7 +269,7 @@ class TextTrainer:
         """Trains as `iterations` describes, and keeps the responses in a file of the run's folder."""
         began = time.perf_counter()
         text = self.config.text
-        for line in self._notices():
+        for line in notices(self.prompts, self.config, size_without_adapters(self.policy.model.model)):
             print(line, flush=True)
         if self.iteration == 0 and text.normalize_scores:
             self._fit_scale()
@@ -372,13 +370,6 @@ class TextTrainer:
             "text/reward_mean": metrics["text/scaled_score_mean"] - penalty - coefficient * metrics["text/kl"],
             "time/tokens_per_s": tokens / iteration.seconds,
         }
-
-    def _notices(self) -> list[str]:
-        """Returns the lines that the run prints before training, about its settings."""
-        model = self.policy.model.model
-        size = model.count_params() - sum(math.prod(adapter.shape) for adapter in adapter_variables(model))
-        chosen = describe_defaults(size, self.config.text, run_folder.flat_settings(self.config))
-        return [*notices(self.prompts, self.config.text), *([] if chosen is None else [chosen])]
 
     def _fit_scale(self) -> None:
         """Fits the normalization of scores on responses of the reference policy, and prints what the scores are."""

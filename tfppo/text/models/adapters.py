@@ -3,6 +3,7 @@
 With its adapters switched off, the tuned model is its own reference policy, so that no copy is needed.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -155,6 +156,11 @@ class WithoutAdapters(LanguageModel):
         """Decodes one token without the adapters; see `LanguageModel.step`."""
         with adapters_off(self.model):
             return self._adapted.step(token_ids, index, state)
+
+
+def size_without_adapters(model: keras.Model) -> int:
+    """Returns the number of parameters of a language model, without those of adapters."""
+    return int(model.count_params()) - sum(math.prod(variable.shape) for variable in adapter_variables(model))
 
 
 def adapter_variables(model: keras.Model) -> list[keras.Variable]:

@@ -8,11 +8,12 @@ from typing import NamedTuple
 import numpy as np
 
 from tfppo.errors import UsageError
-from tfppo.text.config import TextConfig
+from tfppo.text.config import TextConfig, TextRunConfig
 from tfppo.text.data.codec import PromptCodec
 from tfppo.text.data.corpus import SPLITS, Split
 from tfppo.text.data.prompt_files import read_prompts, split_share, write_prompts
 from tfppo.text.data.prompts import Prompt, as_prompts
+from tfppo.text.defaults import describe_defaults
 from tfppo.text.tasks import Task
 from tfppo.training import run_folder
 
@@ -173,14 +174,15 @@ def training_prompts(task: Task, codec: PromptCodec, text: TextConfig, context: 
     )
 
 
-def notices(prompts: TrainingPrompts, text: TextConfig) -> list[str]:
-    """Returns the lines that a run prints before training, about what its settings leave out.
+def notices(prompts: TrainingPrompts, config: TextRunConfig, parameters: int) -> list[str]:
+    """Returns the lines that a run prints before training, about its settings.
 
     Args:
       prompts: The training prompts.
-      text: Settings of the run.
+      config: Settings of the run.
+      parameters: Number of parameters of the language model, without adapters.
     """
-    lines = []
+    text, lines = config.text, []
     left_out = prompts.total - len(prompts.texts)
     if left_out:
         verbs = ("has", "is") if left_out == 1 else ("have", "are")
@@ -196,4 +198,7 @@ def notices(prompts: TrainingPrompts, text: TextConfig) -> list[str]:
         )
     if not text.normalize_scores and text.score_clip not in (None, TextConfig().score_clip):
         lines.append(f"score_clip {text.score_clip:g} is not used, because normalize_scores is False")
+    defaults = describe_defaults(parameters, text, run_folder.flat_settings(config))
+    if defaults is not None:
+        lines.append(defaults)
     return lines
