@@ -12,6 +12,7 @@ from tfppo.text.policy import TextPolicy
 from tfppo.text.stop_rules import KL, SCORE
 from tfppo.text.tasks import Task
 from tfppo.training import run_folder
+from tfppo.training.loop import Iteration
 
 
 def subject_of(task: Task, text: TextConfig, policy: TextPolicy) -> str:
@@ -32,6 +33,24 @@ def subject_of(task: Task, text: TextConfig, policy: TextPolicy) -> str:
         f"{model.count_params() / 1e6:.2f}M parameters ({trained / 1e6:.2f}M trained{critic}), "
         f"{text.batch_size} responses per iteration"
     )
+
+
+def metrics_of(iteration: Iteration, text: TextConfig) -> dict[str, float]:
+    """Returns the metrics of an iteration that follow from its other metrics.
+
+    Args:
+      iteration: The iteration.
+      text: Settings of the run.
+    """
+    metrics = iteration.metrics
+    coefficient = metrics["schedule/kl_coeff"]
+    penalty = text.missing_end_penalty * (1.0 - metrics["text/eos_fraction"])
+    tokens = metrics["text/response_tokens_mean"] * text.batch_size
+    return {
+        "text/kl_coeff": coefficient,
+        "text/reward_mean": metrics["text/scaled_score_mean"] - penalty - coefficient * metrics["text/kl"],
+        "time/tokens_per_s": tokens / iteration.seconds,
+    }
 
 
 def draw_pictures(folder: Path, task: Task, step: int) -> None:

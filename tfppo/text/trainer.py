@@ -1,6 +1,7 @@
 """The trainer of text runs: tunes a language model by PPO (Ziegler et al. 2019)."""
 
 import functools
+import math
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,7 +21,7 @@ from tfppo.text.evaluate import Responder, compare, describe, held_out_prompts
 from tfppo.text.export import export_preset
 from tfppo.text.models.adapters import size_without_adapters
 from tfppo.text.policy import TextPolicy
-from tfppo.text.records import draw_pictures, farewell_of, subject_of
+from tfppo.text.records import draw_pictures, farewell_of, metrics_of, subject_of
 from tfppo.text.rewards.first_scores import describe_first_scores
 from tfppo.text.rollouts.batch import to_batch
 from tfppo.text.rollouts.rollout import TextCollector, TextRollout
@@ -28,13 +29,14 @@ from tfppo.text.rollouts.rollout_file import RolloutFile
 from tfppo.text.rollouts.scoring import TextScorer
 from tfppo.text.samples import SampleTable
 from tfppo.text.start.assembly import GivenReward, choose_modes, keep_parts, load_parts, make_models
+from tfppo.text.start.memory import host_memory
 from tfppo.text.start.prompts import NO_PROMPTS, GivenPrompts, notices
 from tfppo.text.stop_rules import KL, SCORE, make_stop_rules
 from tfppo.text.tasks import Task
 from tfppo.text.validation import SCORE as VALIDATION_SCORE
-from tfppo.text.validation import Validation, make_validation
+from tfppo.text.validation import VALUES, Validation, make_validation
 from tfppo.training import run_folder
-from tfppo.training.loop import Iteration, train_iterations, writing
+from tfppo.training.loop import train_iterations, writing
 from tfppo.training.pipeline import prompt_dataset
 from tfppo.training.trainer import Application, Display, Evaluation, ExistingRun, Metrics
 
@@ -76,7 +78,7 @@ class TextTrainer:
         trains: bool = True,
         scores: bool = True,
     ):
-        run, ppo = config.run, config.ppo
+        run = config.run
         self.device, self.device_reason = choose_device(run.device, None)
         self.replicas = make_replicas(run.distribute, self.device)
         self.replicas.divide(config.text.batch_size, "batch_size")
@@ -84,9 +86,10 @@ class TextTrainer:
         with tf.device(self.device):
             with self.replicas.scope():
                 replicas = 1 if config.text.lora_rank else self.replicas.count  # adapters are made for each replica
-                parts = load_parts(config, task, reward, model, given, folder, trains, scores, replicas)
+                memory = host_memory() if self.replicas.count == 1 and "CPU" in self.device else None
+                parts = load_parts(config, task, reward, model, given, folder, trains, scores, replicas, memory)
                 self.policy, self.reference = make_models(parts, config)  # last: adapters change a given model
-            text = parts.config.text
+            text, ppo = parts.config.text, parts.config.ppo
             modes = choose_modes(parts.config, self.device)
             self.rollout_mode, self.update_mode = modes.values()
             self.config, self.task, self.codec = with_settings(parts.config, modes), parts.task, parts.codec
@@ -123,11 +126,9 @@ class TextTrainer:
             if self.start.is_tuned:
                 self.scale_collector = make_collector(TextPolicy(self.reference, text.temperature))
             self.validation: Validation | None = None
+            self.validated = tf.Variable([math.nan] * VALUES, dtype=tf.float64, trainable=False)
             if trains and text.validation_interval:
-                are_held_out = self.own_prompts is None or self.own_prompts.used_for("validation") == "validation"
-                self.validation = make_validation(
-                    self.policy.model, self.reference, self.codec, self.task, self.reward, self.config, are_held_out
-                )
+                self.validation = make_validation(parts, self.policy.model, self.reference, self.validated)
         self.stop_rules = make_stop_rules(text)
         self.compile_seconds, self.rollouts_keep_state = 0.0, True
 
@@ -280,7 +281,7 @@ class TextTrainer:
             self.compile_seconds = self.compile_seconds or time.perf_counter() - began
             for rule in self.stop_rules.values():
                 rule.record(iteration.metrics)
-            number, row = iteration.number, iteration.metrics | self._text_metrics(iteration)
+            number, row = iteration.number, iteration.metrics | metrics_of(iteration, text)
             if self.validation is not None:
                 if (number + 1) % text.validation_interval == 0 or number + 1 == text.iterations:
                     self.validation.measure()
@@ -359,17 +360,6 @@ class TextTrainer:
 
     def close(self) -> None:
         """Does nothing: a text run has no environments to close."""
-
-    def _text_metrics(self, iteration: Iteration) -> dict[str, float]:
-        metrics = iteration.metrics
-        coefficient = metrics["schedule/kl_coeff"]
-        penalty = self.config.text.missing_end_penalty * (1.0 - metrics["text/eos_fraction"])
-        tokens = metrics["text/response_tokens_mean"] * self.config.text.batch_size
-        return {
-            "text/kl_coeff": coefficient,
-            "text/reward_mean": metrics["text/scaled_score_mean"] - penalty - coefficient * metrics["text/kl"],
-            "time/tokens_per_s": tokens / iteration.seconds,
-        }
 
     def _fit_scale(self) -> None:
         """Fits the normalization of scores on responses of the reference policy, and prints what the scores are."""

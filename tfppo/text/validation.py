@@ -7,15 +7,17 @@ import numpy as np
 import tensorflow as tf
 
 from tfppo.errors import UsageError
-from tfppo.text.config import TextConfig, TextRunConfig
+from tfppo.text.config import TextConfig
 from tfppo.text.data.codec import PromptCodec
 from tfppo.text.data.metrics import mean_words
 from tfppo.text.evaluate import SEED_OFFSET, Responder
 from tfppo.text.models.language_model import LanguageModel
 from tfppo.text.rewards.callables import Reward, checked_scores
+from tfppo.text.start.assembly import Parts
 from tfppo.text.tasks import Task
 
 SCORE = "validation/score_mean"
+VALUES = 4  # score, KL, length, and the metric of the task; NaN if there is none
 
 
 class Validation:
@@ -30,6 +32,8 @@ class Validation:
       reward: Scores the responses.
       text: Length and temperature of the responses.
       seed: Seed of the run.
+      latest: Gets the values, float64 [VALUES]. It is a variable of the trainer, so that a checkpoint holds the values
+        and a resumed run repeats them.
     """
 
     def __init__(
@@ -43,6 +47,7 @@ class Validation:
         reward: Reward,
         text: TextConfig,
         seed: int,
+        latest: tf.Variable,
     ):
         self._prompts = list(prompts)
         self._encoded = codec.encode(prompts)
@@ -54,13 +59,12 @@ class Validation:
         self._seed = (seed + SEED_OFFSET) % 2**31
         metric = [] if task.metric is None else [f"validation/{task.metric}"]
         self.names = (SCORE, "validation/kl", "validation/response_length_mean", *metric)
-        # A variable, so that a checkpoint holds the values and a resumed run repeats them.
-        self.latest = tf.Variable([math.nan] * len(self.names), dtype=tf.float64, trainable=False)
+        self.latest = latest
 
     @property
     def metrics(self) -> dict[str, float]:
         """The latest values by name. NaN: not measured yet."""
-        return dict(zip(self.names, map(float, self.latest.numpy()), strict=True))
+        return dict(zip(self.names, map(float, self.latest.numpy()), strict=False))
 
     def measure(self) -> None:
         """Measures the policy.
@@ -73,30 +77,19 @@ class Validation:
         scores = checked_scores(self._reward, self._prompts, given.texts, must_be_finite=False)
         metric = self._task.checked_measure(self._prompts, given.texts)
         values = [float(np.mean(scores)), float(np.mean(own - other)), mean_words(given.texts)]
-        self.latest.assign([*values, *([] if metric is None else [metric])])
+        self.latest.assign([*values, math.nan if metric is None else metric])
 
 
-def make_validation(
-    policy: LanguageModel,
-    reference: LanguageModel,
-    codec: PromptCodec,
-    task: Task,
-    reward: Reward,
-    config: TextRunConfig,
-    are_held_out: bool,
-) -> Validation:
+def make_validation(parts: Parts, policy: LanguageModel, reference: LanguageModel, latest: tf.Variable) -> Validation:
     """Makes the validation of a run.
 
     The choice of the prompts, at most `num_validation_prompts`, does not depend on the seed.
 
     Args:
+      parts: Parts of the run.
       policy: As for `Validation`.
       reference: As for `Validation`.
-      codec: As for `Validation`.
-      task: As for `Validation`.
-      reward: As for `Validation`.
-      config: Settings of the run.
-      are_held_out: False if the run has no prompts that it is not trained on.
+      latest: As for `Validation`.
 
     Returns:
       The validation.
@@ -104,7 +97,8 @@ def make_validation(
     Raises:
       UsageError: If there are no validation prompts, or one is too long.
     """
-    text = config.text
+    text, task = parts.config.text, parts.task
+    are_held_out = parts.own_prompts is None or parts.own_prompts.used_for("validation") == "validation"
     prompts = task.checked_prompts("validation") if are_held_out else []
     if not prompts:
         raise UsageError(
@@ -116,9 +110,10 @@ def make_validation(
         [prompts[index] for index in order[: text.num_validation_prompts]],
         policy=policy,
         reference=reference,
-        codec=codec,
+        codec=parts.codec,
         task=task,
-        reward=reward,
+        reward=parts.reward,
         text=text,
-        seed=config.run.seed,
+        seed=parts.config.run.seed,
+        latest=latest,
     )

@@ -15,16 +15,19 @@ from tfppo.text.config import TextConfig, TextRunConfig
 from tfppo.text.data.codec import PromptCodec, check_tokenizer
 from tfppo.text.data.corpus import SPLITS, Domain, Split
 from tfppo.text.data.special_tokens import special_tokens_of
+from tfppo.text.defaults import parameters_of
 from tfppo.text.evaluate import held_out_prompts
 from tfppo.text.models.adapters import WithoutAdapters, add_adapters
 from tfppo.text.models.language_model import LanguageModel, check_decoding
 from tfppo.text.models.reference import as_language_model, copy_of, freeze
 from tfppo.text.models.weights import freeze_paths
 from tfppo.text.policy import TextPolicy
+from tfppo.text.presets.folder import default_preset
 from tfppo.text.rewards.callables import Reward, reward_name
 from tfppo.text.rewards.signature import check_labels, way_of
 from tfppo.text.rewards.weighted import SEPARATOR, as_rewards, combined, parts_of_reward
 from tfppo.text.start.initial import Start, assign_parts, initial_model, keep_start
+from tfppo.text.start.memory import check_memory, choose_micro_batches
 from tfppo.text.start.parts import OWN_MODEL, check_parts, fingerprints
 from tfppo.text.start.prompts import (
     INCLUDED_LENGTH,
@@ -176,6 +179,7 @@ def load_parts(
     trains: bool,
     scores: bool,
     replicas: int = 1,
+    memory: int | None = None,
 ) -> Parts:
     """Loads the parts of a text run, and checks that they fit together.
 
@@ -189,6 +193,7 @@ def load_parts(
       trains: As for `TextTrainer`.
       scores: As for `TextTrainer`.
       replicas: As for `given_model`.
+      memory: Memory for the run in bytes; None: unknown.
 
     Returns:
       The parts.
@@ -199,6 +204,9 @@ def load_parts(
     text = config.text
     own = own_prompts(text, folder, prompts) if scores else None
     named = choose_task(text.task, task, own is not None) if scores else unscored_task(config)
+    if folder is None and model is None and text.init_from is None:
+        size = parameters_of(Path(text.preset or default_preset()))
+        check_memory(size or 0, config, memory)
     start = initial_model(text, folder, model, replicas)
     kept = _paths_of(text, folder, start, model is not None)
     if scores:
@@ -220,7 +228,10 @@ def load_parts(
         text = replace(text, prompt_length=INCLUDED_LENGTH)
     training = training_prompts(chosen, codec, text, context) if trains else None
     if training is not None:
-        kept["prompt_length"] = text.prompt_length or int(training.lengths.max())
+        kept["prompt_length"] = length = text.prompt_length or int(training.lengths.max())
+        if folder is None:
+            tokens = length + text.response_length
+            kept["num_micro_batches"] = choose_micro_batches(start.model, config, tokens, memory)
     recorded = fingerprints(start.model, start.tokenizer, training, chosen.domain, codec.special)
     check_parts(config.parts, recorded, None if model is not None else text.preset)
     config = replace(with_settings(config, kept), parts=recorded)

@@ -1,0 +1,110 @@
+"""Estimates the memory of a text run, to refuse it or to divide its minibatches before it fails.
+
+The estimate is compared with the whole memory of the host, not with what is free, so that a run does not depend on what
+else runs.
+"""
+
+import os
+
+import keras
+
+from tfppo.errors import UsageError
+from tfppo.text.config import TextRunConfig
+
+FLOAT = 4  # bytes
+ADAM = 2 * FLOAT  # bytes of a trained weight, for the two means of Adam
+GRADIENT = FLOAT
+PER_LAYER = 34  # values of a layer for each token and unit, Korthikanti et al. 2022, eq. 2, without the attention's
+PER_LOGIT = 4  # values for each token and entry of the vocabulary: logits, log-probabilities and their gradients
+USED = 0.6  # share of the memory that a run may fill
+
+
+def host_memory() -> int | None:
+    """Returns the memory of the host in bytes; None where the system does not tell."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def fixed_memory(parameters: int, config: TextRunConfig) -> int:
+    """Estimates the memory of the weights of a run, of their gradients and of the optimizer, in bytes.
+
+    Args:
+      parameters: Number of parameters of the language model.
+      config: Settings of the run.
+    """
+    text = config.text
+    copies = 1 + text.separate_critic + (not text.lora_rank)  # the reference is a copy without adapters
+    trained = 0 if text.lora_rank else parameters * (1 + text.separate_critic)
+    return parameters * copies * FLOAT + trained * (ADAM + GRADIENT)
+
+
+def check_memory(parameters: int, config: TextRunConfig, memory: int | None) -> None:
+    """Checks that the weights of a run fit into the memory, before they are loaded.
+
+    Args:
+      parameters: Number of parameters of the language model.
+      config: Settings of the run.
+      memory: Memory in bytes; None: unknown, and nothing is checked.
+
+    Raises:
+      UsageError: If they do not fit.
+    """
+    needed = fixed_memory(parameters, config)
+    if memory is None or needed <= memory:
+        return
+    advice = "use a smaller model" if config.text.lora_rank else "set lora_rank, for example --lora-rank 16"
+    advice += ", and leave separate_critic out" if config.text.separate_critic else ""
+    raise UsageError(
+        f"a language model of {parameters / 1e6:.0f}M parameters needs {needed / 1e9:.1f} GB for its weights, their "
+        f"gradients, the optimizer and the reference policy; {memory / 1e9:.1f} GB are there: {advice}"
+    )
+
+
+def sequence_memory(model: keras.Model, tokens: int) -> int | None:
+    """Estimates the memory of the activations and logits of one sequence in an update, in bytes.
+
+    Args:
+      model: The language model.
+      tokens: Length of the sequence.
+
+    Returns:
+      The estimate; None if the sizes of the model are unknown.
+    """
+    config = model.backbone.get_config() if hasattr(model, "backbone") else {}
+    layers, width, vocabulary = (config.get(name) for name in ("num_layers", "hidden_dim", "vocabulary_size"))
+    if not (isinstance(layers, int) and isinstance(width, int) and isinstance(vocabulary, int)):
+        return None
+    return tokens * (layers * width * PER_LAYER + vocabulary * PER_LOGIT) * FLOAT
+
+
+def choose_micro_batches(model: keras.Model, config: TextRunConfig, tokens: int, memory: int | None) -> int:
+    """Chooses the number of micro-batches of a run that does not set it, so that an update fits into the memory.
+
+    The gradient of a minibatch does not depend on it, except for rounding.
+
+    Args:
+      model: The language model.
+      config: Settings of the run.
+      tokens: Length of a prompt and its response.
+      memory: Memory in bytes; None: unknown.
+
+    Returns:
+      The number: that of the settings if it is above 1 or the memory is unknown, else the smallest that fits.
+    """
+    size, each = config.ppo.minibatch_size, sequence_memory(model, tokens)
+    if config.ppo.num_micro_batches > 1 or memory is None or each is None:
+        return config.ppo.num_micro_batches
+    rest = memory * USED - fixed_memory(int(model.count_params()), config)
+    fitting = [count for count in range(1, size + 1) if size % count == 0 and size // count * each <= rest]
+    return fitting[0] if fitting else size
+
+
+def describe_micro_batches(model: keras.Model, config: TextRunConfig, tokens: int) -> str:
+    """Says why minibatches are divided, in one line."""
+    whole = (sequence_memory(model, tokens) or 0) * config.ppo.minibatch_size
+    return (
+        f"num_micro_batches is {config.ppo.num_micro_batches}, because a minibatch of {config.ppo.minibatch_size} "
+        f"responses would need about {whole / 1e9:.1f} GB at once"
+    )
