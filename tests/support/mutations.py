@@ -1146,8 +1146,8 @@ MUTATIONS = (
     ),
     Mutation(
         "tfppo/text/data/codec.py",
-        "self.before = starts + [int",
-        "self.before = [int",
+        "put = starts + [int",
+        "put = [int",
         (SPECIAL + "test_a_family_has_the_start_token_of_its_preprocessor_unless_it_is_the_end_token[Gemma]",),
         "families",
     ),

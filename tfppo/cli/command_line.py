@@ -95,10 +95,9 @@ def _text_defaults(arguments: Sequence[str]) -> TextRunConfig:
         from tfppo.text.tasks import get_task
 
         settings |= get_task(str(settings["task"])).defaults
-    for name in DEPENDS_ON if "preset" in settings else ():
-        value = last_value(arguments, f"--{name.replace('_', '-')}")
-        settings |= {name: int(value)} if value is not None and value.isdecimal() else {}
-    return with_model_defaults(make_text_config(**settings))  # they replace those of the task, which are for our model
+    values = {name: last_value(arguments, f"--{name.replace('_', '-')}") for name in DEPENDS_ON}
+    numbers = {name: int(value) for name, value in values.items() if value is not None and value.isdecimal()}
+    return with_model_defaults(make_text_config(**settings), numbers)  # they replace those of the task
 
 
 def _with_new_options(arguments: Sequence[str]) -> list[str]:

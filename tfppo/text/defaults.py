@@ -7,8 +7,9 @@ files of its folder.
 import json
 import math
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tfppo.settings import with_settings
 from tfppo.text.config import TEXT_PPO, TextConfig, TextRunConfig
@@ -72,21 +73,24 @@ def make_text_config(model: object = None, **settings: object) -> TextRunConfig:
     Raises:
       UsageError: If no setting has such a name, or a value is invalid.
     """
-    return with_model_defaults(with_settings(TextRunConfig(), settings), model, settings)
+    return with_model_defaults(with_settings(TextRunConfig(), settings), {}, model, settings)
 
 
-def with_model_defaults(config: TextRunConfig, model: object = None, given: Collection[str] = ()) -> TextRunConfig:
+def with_model_defaults(
+    config: TextRunConfig, changes: Mapping[str, int], model: object = None, given: Collection[str] = ()
+) -> TextRunConfig:
     """Returns settings with the defaults of a larger model; see `defaults_for`.
 
     Args:
       config: Settings of a run.
+      changes: Values of the settings `DEPENDS_ON` that will replace those of the config.
       model: As for `make_text_config`.
       given: Names of settings that stay as they are.
     """
     parameters = _size_of(model, config.text)
     if parameters is None or parameters <= SMALL:
         return config
-    chosen = defaults_for(parameters, config.text)._asdict()
+    chosen = defaults_for(parameters, replace(config.text, **dict[str, Any](changes)))._asdict()
     return with_settings(config, {name: value for name, value in chosen.items() if name not in given})
 
 
@@ -119,7 +123,8 @@ def describe_defaults(parameters: float, text: TextConfig, settings: Mapping[str
         "adaptive_kl_target": f"{KL_PER_TOKEN} nats for each of {text.response_length} tokens",
         "kl_horizon": f"1/{HORIZONS} of {text.iterations * text.batch_size:,} responses",
     }
-    used = [f"{name} {chosen[name]:g} ({reasons[name]})" for name in NAMES if settings[name] == chosen[name]]
+    names = NAMES[:1] if settings["kl_controller"] == "fixed" else NAMES  # a fixed coefficient has no target
+    used = [f"{name} {chosen[name]:g} ({reasons[name]})" for name in names if settings[name] == chosen[name]]
     return f"defaults for this language model: {', '.join(used)}" if used else None
 
 

@@ -196,7 +196,7 @@ class TextTrainer:
                 "score_scale": self.scorer.scale,
                 **{name: rule.latest for name, rule in self.stop_rules.items()},
             }
-            | ({} if self.validation is None else {"validation": self.validation.latest})
+            | ({"validation": self.validated} if self.config.text.validation_interval else {})
         )
 
     @property

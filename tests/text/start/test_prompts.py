@@ -78,9 +78,11 @@ def test_each_of_several_rewards_has_its_curve(own_run):
 
 def test_validation_has_its_curves_and_selects_the_best_checkpoint(own_run):
     rows = metrics_of(own_run)
-    assert all(5 < row["validation/score_mean"] < 6 and row["validation/response_length_mean"] >= 0 for row in rows)
+    assert all(
+        4.5 <= row["validation/score_mean"] < 5.2 and row["validation/response_length_mean"] >= 0 for row in rows
+    )
     best = json.loads((own_run / "checkpoints" / "000002" / "progress.json").read_text())["score"]
-    assert best == rows[-1]["validation/score_mean"]
+    assert best == pytest.approx(rows[-1]["validation/score_mean"], rel=1e-6)
 
 
 def test_the_folder_keeps_the_prompts_and_the_run_goes_on_from_them(own_run):
@@ -178,7 +180,11 @@ def test_prompts_that_contradict_each_other_are_refused(settings, given, said):
             {"prompts": [*ROWS, "The"], "reward": letters_reward},
             "needs the label letters, and row 8 of prompts",
         ),
-        ({}, {"prompts": ROWS, "test_prompts": ["a"], "reward": letters_reward}, "needs the label letters"),
+        (
+            {},
+            {"prompts": ROWS, "test_prompts": ["a"], "reward": letters_reward},
+            "have no labels: add a column letters",
+        ),
         ({"reward_weights": (1.0,)}, {"prompts": ROWS, "reward": [ones, ones]}, "reward_weights has 1 values, and"),
         ({"validation_interval": 1}, {"prompts": ROWS, "reward": ones}, "there are no validation prompts: give"),
         ({"prompt_length": 2}, {"prompts": ROWS, "reward": ones}, "prompt_length is 2; the shortest"),
