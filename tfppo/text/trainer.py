@@ -85,8 +85,8 @@ class TextTrainer:
                 self.policy, self.reference = make_models(parts, config)  # last: adapters change a given model
             self.config, self.task, self.codec, self.reward = parts.config, parts.task, parts.codec, parts.reward
             self.encode, self.start, self.prompts = parts.encode, parts.start, parts.prompts or NO_PROMPTS
-            self._sample_prompts = parts.sample_prompts
-            self._is_given = model is not None
+            self._sample_prompts, self._is_given = parts.sample_prompts, model is not None
+            self.fixed = parts.fixed_weights(self.policy)
             stop_condition = self.codec.stop_condition(text)
             clip = text.score_clip if text.normalize_scores else None
             self.scorer = TextScorer(self.codec, self.reward, self.prompts.texts, clip)
@@ -176,7 +176,7 @@ class TextTrainer:
 
     @property
     def state(self) -> dict[str, object]:
-        """Everything that a checkpoint must hold.
+        """Everything that a checkpoint must hold, except for the weights in `fixed`.
 
         Random numbers and prompts are not part of it, because they depend only on the seed and the iteration. The
         reference policy is not part of it either, because a resumed run loads it from the preset again.

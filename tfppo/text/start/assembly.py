@@ -16,7 +16,7 @@ from tfppo.text.evaluate import held_out_prompts
 from tfppo.text.models.adapters import WithoutAdapters, add_adapters
 from tfppo.text.models.language_model import LanguageModel, check_decoding
 from tfppo.text.models.reference import as_language_model, copy_of, freeze
-from tfppo.text.models.weights import freeze_paths
+from tfppo.text.models.weights import fixed_weights, freeze_paths
 from tfppo.text.policy import TextPolicy
 from tfppo.text.rewards.callables import Reward, as_reward, load_reward, reward_name
 from tfppo.text.start.initial import Start, assign_parts, initial_model
@@ -112,6 +112,7 @@ class Parts(NamedTuple):
     context: int | None  # context length of the language model, in tokens; None if it has no limit
     prompts: "TrainingPrompts | None"  # None for a trainer that does not train
     reward: Reward
+    has_checksum: bool = True  # False: config.yaml has none of the language model, because version 0.2 or older wrote it
 
     def encode(self, prompts: Sequence[str], max_new_tokens: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Encodes prompts, and checks that each fits into the context together with a response.
@@ -135,6 +136,18 @@ class Parts(NamedTuple):
         """Returns the prompts of the tables of samples."""
         prompts = self.task.checked_prompts("validation")
         return (prompts or (self.prompts.texts if self.prompts else []))[:SAMPLES]
+
+    def fixed_weights(self, policy: TextPolicy) -> list[keras.Variable]:
+        """Returns the weights of the policy's language model that checkpoints leave out.
+
+        They are the weights that the run does not train (see `weights.fixed_weights`). They have the values of the
+        model that the run started with, which is loaded again and compared with the checksum in `config.yaml`. Without
+        a checksum the list is empty. A separate critic is saved completely, because its weights are in no preset.
+
+        Args:
+          policy: Policy of the run.
+        """
+        return fixed_weights(policy.model.model) if self.has_checksum else []
 
 
 def load_parts(
@@ -181,9 +194,10 @@ def load_parts(
     prompts = training_prompts(chosen, codec, text, context) if trains else None
     recorded = fingerprints(start.model, start.tokenizer, prompts and prompts[:2], chosen.domain, codec.special)
     check_parts(config.parts, recorded, None if model is not None else text.preset)
+    has_checksum = folder is None or config.parts.model_sha256 is not None
     config = replace(with_settings(config, kept), parts=recorded)
     used = make_reward(chosen, text.reward, reward) if scores else unscored
-    parts = Parts(config, chosen, start, codec, context, prompts, used)
+    parts = Parts(config, chosen, start, codec, context, prompts, used, has_checksum)
     if trains:  # an error now, not after the training
         parts.encode(parts.sample_prompts())
         if text.eval_prompts:
