@@ -112,7 +112,7 @@ class Parts(NamedTuple):
     context: int | None  # context length of the language model, in tokens; None if it has no limit
     prompts: "TrainingPrompts | None"  # None for a trainer that does not train
     reward: Reward
-    has_checksum: bool = True  # False: config.yaml has none of the language model, because version 0.2 or older wrote it
+    has_checksum: bool = True  # False: version 0.2 or older wrote config.yaml, without one of the model
 
     def encode(self, prompts: Sequence[str], max_new_tokens: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Encodes prompts, and checks that each fits into the context together with a response.
