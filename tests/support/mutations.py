@@ -54,6 +54,7 @@ SCHEDULES = "tests/ppo/test_schedules.py::"
 SNAPSHOTS = "tests/control/envs/test_snapshots.py::"
 STATISTICS = "tests/control/rollouts/test_statistics.py::"
 TEXT_ROLLOUT = "tests/text/rollouts/test_rollout.py::"
+WEIGHTS = "tests/text/models/test_weights.py::"
 WRITERS = "tests/reporting/test_writers.py::"
 
 MUTATIONS = (
@@ -594,6 +595,27 @@ MUTATIONS = (
         "kept = {*paths[-self._keep :], self._best(paths)}",
         "kept = {*paths[-self._keep :]}",
         (CHECKPOINTS + "test_the_best_is_kept_beside_the_latest",),
+        "resume",
+    ),
+    Mutation(
+        "tfppo/training/checkpoints.py",
+        "if name in there or name not in self._fixed}",
+        "if name in there}",
+        (CHECKPOINTS + "test_only_fixed_variables_may_be_missing",),
+        "resume",
+    ),
+    Mutation(
+        "tfppo/training/checkpoints.py",
+        "if np.asarray(arrays[name]).tobytes() != np.asarray(wanted[name]).tobytes()",
+        "if False",
+        (CHECKPOINTS + "test_other_values_of_fixed_variables_are_refused",),
+        "resume",
+    ),
+    Mutation(
+        "tfppo/text/models/weights.py",
+        "for weight in layer._trainable_variables]",
+        "for weight in layer.weights]",
+        (WEIGHTS + "test_weights_that_layers_change_themselves_are_not_fixed_and_come_back",),
         "resume",
     ),
     Mutation(

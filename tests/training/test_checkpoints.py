@@ -382,6 +382,77 @@ def test_a_part_of_a_checkpoint_can_be_restored_alone(saved):
     assert "holds no checkpoint" in refusal(Checkpoints(folder / "new", model=other["model"]).restore_part, "latest")
 
 
+def names_in(folder):
+    with np.load(folder / "state.npz") as file:
+        return set(file.files)
+
+
+def fixed_in(state):
+    """Returns the first layer's weights, which a run with this state does not train."""
+    return state["model"].layers[0].weights
+
+
+def test_fixed_variables_are_not_saved_and_the_others_keep_their_names(saved, tmp_path):
+    folder, states = saved
+    state, other = make_state(1), make_state(2, steps=1)
+    Checkpoints(folder, **state).restore()
+    Checkpoints(tmp_path / "new", fixed=fixed_in(state), **state).save(2)
+    assert names_in(folder / "000002") - names_in(tmp_path / "new" / "000002") == {"model/0", "model/1"}
+    before = arrays(other)
+    Checkpoints(tmp_path / "new", fixed=fixed_in(other), **other).restore()
+    untouched = {name: before[name] for name in ("model/0", "model/1")}
+    assert_bit_equal(arrays(other), states[2] | untouched)
+
+
+def test_an_older_checkpoint_may_hold_fixed_variables_with_the_same_values(saved):
+    folder, states = saved
+    state = make_state(1)
+    for variable, name in zip(fixed_in(state), ("model/0", "model/1"), strict=True):
+        variable.assign(states[2][name])
+    Checkpoints(folder, fixed=fixed_in(state), **state).restore()
+    assert_bit_equal(arrays(state), states[2])
+
+
+@pytest.mark.fault(
+    "A checkpoint holds other values for a weight that the run does not train",
+    "A one-line error names the checkpoint and the weight. No value is restored.",
+)
+def test_other_values_of_fixed_variables_are_refused(saved):
+    folder, _ = saved
+    state = make_state(1)
+    before = arrays(state)
+    text = refusal(Checkpoints(folder, fixed=fixed_in(state), **state).restore)
+    assert str(folder / "000002") in text
+    assert "(model/0 has other values in the checkpoint than in this run, which does not train it; model/1 " in text
+    assert_bit_equal(arrays(state), before)
+
+
+@pytest.mark.fault(
+    "A checkpoint lacks a weight that the run trains",
+    "A one-line error names the checkpoint and the weight. No value is restored.",
+)
+def test_only_fixed_variables_may_be_missing(saved, tmp_path):
+    state = make_state(1)
+    Checkpoints(tmp_path / "new", fixed=fixed_in(state), **state).save(2)
+    other = make_state(2)
+    before = arrays(other)
+    text = refusal(Checkpoints(tmp_path / "new", fixed=fixed_in(other)[:1], **other).restore)
+    assert "(model/1 is missing in the checkpoint, but (3,) of float32 in this run)" in text
+    assert_bit_equal(arrays(other), before)
+
+
+def test_a_part_can_be_restored_without_its_fixed_variables(saved, tmp_path):
+    folder, states = saved
+    state, model = make_state(1), make_state(2)["model"]
+    Checkpoints(folder, **state).restore()
+    Checkpoints(tmp_path / "new", fixed=fixed_in(state), **state).save(7)
+    Checkpoints(tmp_path / "new", fixed=model.layers[0].weights, model=model).restore_part("7")
+    assert_bit_equal(
+        {name: x for name, x in arrays({"model": model}).items() if name in ("model/2", "model/3")},
+        {name: states[2][name] for name in ("model/2", "model/3")},
+    )
+
+
 def test_a_good_restore_warns_of_nothing(saved, warnings_of_tensorflow):
     folder, _ = saved
     checkpoints = Checkpoints(folder, **make_state(1))

@@ -25,6 +25,7 @@ def make_trainer(tmp_path):
             config=dataclasses.replace(make_control_config(), run=RunConfig(runs_dir=tmp_path)),
             replicas=replicas or Replicas(),
             state={"iteration": tf.Variable(value)},
+            fixed=[],
             compile_seconds=0.5,
             restored=[],
             write_parts=lambda folder: (folder / "part").write_text("kept"),

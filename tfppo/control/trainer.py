@@ -23,6 +23,7 @@ from tfppo.errors import UsageError
 from tfppo.execution.compilation import choose_compilation
 from tfppo.execution.devices import choose_device
 from tfppo.execution.distribute import make_replicas
+from tfppo.execution.variables import Variable
 from tfppo.ppo.learner import PPOLearner
 from tfppo.ppo.types import Rollout
 from tfppo.reporting.curves import plot_curve
@@ -189,6 +190,11 @@ class ControlTrainer:
             "collector": self.collector.state,
             "normalization": self.normalization.state,
         }
+
+    @property
+    def fixed(self) -> list[Variable]:
+        """An empty list: a checkpoint holds everything."""
+        return []
 
     @property
     def eval_size(self) -> int:

@@ -95,6 +95,7 @@ class TextTrainer:
             self.config, self.task, self.codec = with_settings(parts.config, modes), parts.task, parts.codec
             self.prompts, self.own_prompts = parts.prompts or NO_PROMPTS, parts.own_prompts
             self.parts, self.encode, self.start, self.reward = parts, parts.encode, parts.start, parts.reward
+            self.fixed = parts.fixed_weights(self.policy)
             stop_condition = self.codec.stop_condition(text)
             clip = text.score_clip if text.normalize_scores else None
             self.scorer = TextScorer(self.codec, self.reward, self.prompts.texts, clip)
@@ -181,7 +182,7 @@ class TextTrainer:
 
     @property
     def state(self) -> dict[str, object]:
-        """Everything that a checkpoint must hold.
+        """Everything that a checkpoint must hold, except for the weights in `fixed`.
 
         Random numbers and prompts are not part of it, because they depend only on the seed and the iteration. The
         reference policy is not part of it either, because a resumed run loads it from the preset again.

@@ -9,14 +9,14 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from tfppo.errors import UsageError
-from tfppo.execution.variables import named_variables
+from tfppo.execution.variables import Variable, named_variables
 from tfppo.training.run_folder import is_finished, quoted, resume_command
 
 STATE = "state.npz"
@@ -54,11 +54,15 @@ class Checkpoints:
     Args:
       folder: Folder that holds the checkpoints.
       keep: Number of latest checkpoints to keep.
+      fixed: Variables of the state that are not saved, because they have the same values in every process of the run.
+        The others have the same names as without this argument.
       **state: Variables to save, in the form that `execution.variables.named_variables` takes.
     """
 
-    def __init__(self, folder: Path, keep: int = 3, **state: object):
+    def __init__(self, folder: Path, keep: int = 3, fixed: Iterable[Variable] = (), **state: object):
         self._variables = named_variables(state)
+        ids = {id(variable) for variable in fixed}
+        self._fixed = {name for name, variable in self._variables.items() if id(variable) in ids}
         self._folder = folder
         self._keep = keep
 
@@ -83,7 +87,7 @@ class Checkpoints:
         with tempfile.TemporaryDirectory(prefix=f"{HIDDEN}{path.name}-", dir=self._folder) as stage:
             new = Path(stage) / path.name
             new.mkdir()
-            arrays = {name: np.asarray(x.numpy()) for name, x in self._variables.items()}
+            arrays = {name: np.asarray(x.numpy()) for name, x in self._variables.items() if name not in self._fixed}
             np.savez(new / STATE, allow_pickle=False, **arrays)
             if extra is not None:
                 extra(new)
@@ -113,7 +117,8 @@ class Checkpoints:
 
         Raises:
           UsageError: If the checkpoint does not exist, is damaged, or does not match the names, shapes and dtypes of
-            the state. Nothing is restored then.
+            the state. Fixed variables may be missing, and must have the same values if they are there. Nothing is
+            restored then.
         """
         return self._restore(which, self._advice_to_resume)
 
@@ -224,22 +229,30 @@ class Checkpoints:
     def _check(self, path: Path, arrays: Mapping[str, Array]) -> None:
         """Checks that a checkpoint has the names, shapes and dtypes of the state.
 
+        Older versions saved the fixed variables, too. They must have the same values as in this run, because later
+        checkpoints will not hold them: with other values the run would continue with a mixture of two models.
+
         Raises:
-          UsageError: If they differ.
+          UsageError: If something differs.
         """
         there = {name: _kind(x) for name, x in arrays.items()}
-        here = {name: _kind(x.numpy()) for name, x in self._variables.items()}
-        names = [name for name in sorted({*there, *here}) if there.get(name) != here.get(name)]
-        if not names:
-            return
-        named = [
+        wanted = {name: x.numpy() for name, x in self._variables.items() if name in there or name not in self._fixed}
+        here = {name: _kind(x) for name, x in wanted.items()}
+        differences = [
             f"{name} is {there.get(name, 'missing')} in the checkpoint, but {here.get(name, 'missing')} in this run"
-            for name in names[:MAX_NAMED]
+            for name in sorted({*there, *here})
+            if there.get(name) != here.get(name)
+        ] or [
+            f"{name} has other values in the checkpoint than in this run, which does not train it"
+            for name in sorted(self._fixed & there.keys())
+            if np.asarray(arrays[name]).tobytes() != np.asarray(wanted[name]).tobytes()
         ]
-        more = [f"{len(names) - MAX_NAMED} more differ"] if len(names) > MAX_NAMED else []
+        if not differences:
+            return
+        more = [f"{len(differences) - MAX_NAMED} more differ"] if len(differences) > MAX_NAMED else []
         raise UsageError(
-            f"checkpoint {path} does not fit this run ({'; '.join(named + more)}): give the settings and the models "
-            "that the run was trained with, such as its own config.yaml"
+            f"checkpoint {path} does not fit this run ({'; '.join(differences[:MAX_NAMED] + more)}): give the settings "
+            "and the models that the run was trained with, such as its own config.yaml"
         )
 
 

@@ -188,7 +188,8 @@ def for_inference(config: C) -> C:
 
 def checkpoints_of(trainer: Trainer, folder: Path) -> Checkpoints:
     """Returns the checkpoints of a run, which save and restore the trainer's state."""
-    return Checkpoints(folder / run_folder.CHECKPOINTS, trainer.config.run.keep_checkpoints, **trainer.state)
+    keep = trainer.config.run.keep_checkpoints
+    return Checkpoints(folder / run_folder.CHECKPOINTS, keep, trainer.fixed, **trainer.state)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Generic, NamedTuple, Protocol, TypeVar
 import tensorflow as tf
 
 from tfppo.execution.replicas import Replicas
+from tfppo.execution.variables import Variable
 from tfppo.ppo.config import PPOConfig
 from tfppo.ppo.learner import PPOLearner
 from tfppo.reporting.tensorboard import TensorBoardWriter
@@ -135,6 +136,10 @@ class Trainer(Protocol):
     @property
     def state(self) -> dict[str, object]:
         """State of the run for checkpoints, by name, in the form that `execution.variables.named_variables` takes."""
+
+    @property
+    def fixed(self) -> Sequence[Variable]:
+        """Variables of `state` that checkpoints leave out, because each trainer of a run starts with their values."""
 
     @property
     def eval_size(self) -> int:

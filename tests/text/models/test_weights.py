@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 from support.refusal import refusal
 
+from tfppo.text.models.adapters import add_adapters
 from tfppo.text.models.reference import copy_of
-from tfppo.text.models.weights import freeze_paths, frozen_paths, layers_by_path, weights_by_path
+from tfppo.text.models.weights import fixed_weights, freeze_paths, frozen_paths, layers_by_path, weights_by_path
+from tfppo.training.checkpoints import Checkpoints
 
 KINDS = ["gpt2", "llama", "lstm"]
 
@@ -51,6 +53,63 @@ def test_a_wholly_frozen_model_lists_every_weight(make_model):
     model = make_model("llama").model
     model.trainable = False
     assert len(frozen_paths(model)) == len(model.weights)
+
+
+def paths_of_fixed(model):
+    ids = {id(weight) for weight in fixed_weights(model)}
+    return tuple(sorted(path for path, weight in weights_by_path(model).items() if id(weight) in ids))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_fixed_weights_are_those_that_are_frozen(make_model, kind):
+    model = make_model(kind).model
+    assert fixed_weights(model) == []
+    next(layer for path, layer in layers_by_path(model).items() if "embedding" in path).trainable = False
+    assert paths_of_fixed(model) == frozen_paths(model) and 1 <= len(fixed_weights(model)) < len(model.weights)
+    model.trainable = False
+    assert len(fixed_weights(model)) == len(model.weights)
+
+
+def test_with_adapters_all_other_weights_are_fixed(make_model):
+    model = make_model("gpt2").model
+    before = [id(weight) for weight in model.weights]
+    add_adapters(model, 2)
+    assert sorted(map(id, fixed_weights(model))) == sorted(before) and len(model.weights) == len(before) + 8
+
+
+class Counter(keras.layers.Layer):
+    """Counts its passes in a weight, also in passes that are no training."""
+
+    def build(self, shape):
+        self.passes = self.add_weight(shape=(), dtype="int64", initializer="zeros", trainable=False, name="passes")
+
+    def call(self, x):
+        self.passes.assign_add(1)
+        return x
+
+
+def make_counting():
+    """Makes a model with a frozen layer and layers that change weights of their own, of which one is frozen, too."""
+    parts = [keras.layers.Dense(3), keras.layers.BatchNormalization(), Counter(), keras.layers.Dropout(0.5)]
+    model = keras.Sequential([keras.Input([3]), *parts, keras.layers.Dense(2)])
+    for layer in (parts[0], parts[2]):
+        layer.trainable = False
+    return model
+
+
+def test_weights_that_layers_change_themselves_are_not_fixed_and_come_back(tmp_path):
+    model, other = make_counting(), make_counting()
+    assert paths_of_fixed(model) == ("dense/bias", "dense/kernel")
+    for source, twin in zip(fixed_weights(model), fixed_weights(other), strict=True):
+        twin.assign(source)
+    for _ in range(3):
+        model(np.random.default_rng(0).normal(size=[8, 3]).astype("float32"), training=True)
+    changed = [weight for weight in model.weights if weight.name in ("moving_mean", "moving_variance", "passes")]
+    assert len(changed) == 3 and all(np.any(weight.numpy() != 1.0) and np.any(weight) for weight in changed)
+    Checkpoints(tmp_path, fixed=fixed_weights(model), model=model).save(1)
+    Checkpoints(tmp_path, fixed=fixed_weights(other), model=other).restore()
+    for weight, twin in zip(model.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_array_equal(weight, twin)
 
 
 @pytest.mark.fault("A run lists a frozen weight that its language model does not have", "A one-line error names it.")

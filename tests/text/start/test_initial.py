@@ -1,5 +1,6 @@
 """Runs that start from the policy of another run: their models, what they keep, and what does not fit."""
 
+import re
 import shutil
 
 import numpy as np
@@ -16,11 +17,13 @@ from tfppo.text import run
 from tfppo.text.config import TextRunConfig
 from tfppo.text.defaults import make_text_config
 from tfppo.text.models.reference import as_language_model
-from tfppo.text.presets.folder import load_preset
+from tfppo.text.models.weights import frozen_paths
+from tfppo.text.presets.folder import load_preset, save_preset
 from tfppo.text.rollouts.rollout_file import read_rollouts
 from tfppo.text.start.initial import MODEL, REFERENCE, START
 from tfppo.text.trainer import TEXT
 from tfppo.training import driver, run_folder
+from tfppo.training.checkpoints import STATE, Checkpoints
 
 TOKENS = np.random.default_rng(1).integers(6, 500, [5, 20]).astype(np.int32)
 
@@ -31,9 +34,9 @@ def tiny(folder, **settings):
     return make_text_config(**(small | every | {"runs_dir": folder, "task": "length", "device": "cpu"} | settings))
 
 
-def make_run(config, iteration=3):
+def make_run(config, iteration=3, model=None):
     """Makes a run's folder with one checkpoint of random weights. Returns the trainer, too."""
-    trainer, rng = TextTrainer(config), np.random.default_rng(7)
+    trainer, rng = TextTrainer(config, model=model), np.random.default_rng(7)
     with driver.start_run(trainer, "other") as folder:
         for variable in trainer.policy.trainable_variables:
             variable.assign(variable + rng.normal(0.0, 0.3, variable.shape))
@@ -45,6 +48,7 @@ def make_run(config, iteration=3):
 def others(preset, tmp_path_factory):
     """Runs that can be started from, by kind: the folder and the trainer of each."""
     kinds = {"plain": {}, "adapters": {"lora_rank": 2}, "critic": {"separate_critic": True}}
+    kinds["adapters and critic"] = kinds["adapters"] | kinds["critic"]
     folder = tmp_path_factory.mktemp("others")
     return {kind: make_run(tiny(folder, name=kind, preset=preset, **kinds[kind])) for kind in kinds}
 
@@ -109,11 +113,70 @@ def test_adapters_continue_if_the_reference_is_the_model_below_them(others, pres
     assert trainer.start.is_tuned
 
 
+def test_frozen_weights_are_those_of_the_other_runs_model(preset, tmp_path):
+    model, tokenizer = load_preset(preset)
+    model.backbone.token_embedding.trainable = False
+    folder, other = make_run(tiny(tmp_path, name="frozen"), model=(model, tokenizer))
+    with np.load(folder / run_folder.CHECKPOINTS / "000003" / STATE) as file:
+        count = sum(name.startswith("model/") for name in file.files)
+    assert count == len(model.trainable_weights) < len(model.weights)
+    for reference in ("start", "run"):
+        trainer = TextTrainer(tiny(tmp_path, init_from=folder, init_reference=reference))
+        assert_equal(trainer.policy.model.model.get_weights(), other.policy.model.model.get_weights())
+        assert frozen_paths(trainer.policy.model.model) == frozen_paths(model)
+
+
+def with_other_embedding(preset, folder):
+    """Copies a preset with other values of one weight."""
+    model, tokenizer = load_preset(preset)
+    model.backbone.token_embedding.embeddings.assign_add(tf.ones_like(model.backbone.token_embedding.embeddings))
+    save_preset(folder, model, tokenizer)
+    return folder
+
+
+def changed(folder, **values):
+    """Changes lines of a run's config.yaml."""
+    text = (folder / run_folder.CONFIG).read_text()
+    for name, value in values.items():
+        text, count = re.subn(rf"^  {name}: .*$", f"  {name}: {value}", text, flags=re.MULTILINE)
+        assert count == 1
+    (folder / run_folder.CONFIG).write_text(text)
+
+
+@pytest.mark.fault(
+    "The language model of the run that `--init-from` names has changed, and that run has adapters or frozen weights",
+    "A one-line error names both checksums.",
+)
+def test_adapters_are_not_added_to_another_model(others, preset, tmp_path):
+    adapters, plain = (shutil.copytree(others[kind][0], tmp_path / kind) for kind in ("adapters", "plain"))
+    found = with_other_embedding(preset, tmp_path / "preset")
+    for folder in (adapters, plain):
+        changed(folder, preset=found)
+    text = refusal(TextTrainer, tiny(tmp_path, init_from=adapters))
+    assert f"the language model that {adapters} started from has changed" in text and "from a copy" in text
+    trainer = TextTrainer(tiny(tmp_path, init_from=plain))  # its checkpoint holds all weights
+    assert_equal(trainer.policy.model.model.get_weights(), others["plain"][1].policy.model.model.get_weights())
+
+
+@pytest.mark.parametrize("has_checksum", [True, False])
+def test_a_complete_checkpoint_of_an_older_version_is_a_start(others, preset, tmp_path, has_checksum):
+    """A run of version 0.2 has no checksum. Its model is the one in its checkpoint, whatever the preset has become."""
+    source, other = others["adapters"]
+    folder = shutil.copytree(source, tmp_path / "older")
+    Checkpoints(folder / run_folder.CHECKPOINTS, **other.state).save(3)
+    if not has_checksum:
+        changed(folder, preset=with_other_embedding(preset, tmp_path / "preset"), model_sha256="null")
+    trainer = TextTrainer(tiny(tmp_path, init_from=folder))
+    wanted = TextTrainer(tiny(tmp_path, init_from=source))
+    assert_equal(trainer.policy.model.model.get_weights(), wanted.policy.model.model.get_weights())
+
+
 @pytest.mark.parametrize(
     ("kind", "critic", "words"),
     [
         ("plain", True, "its value head continues, and the critic is a copy of the policy"),
         ("critic", True, "its value head and its critic continue"),
+        ("adapters and critic", True, "its value head and its critic continue"),
         ("critic", False, "the value head is new, because that run has a separate critic"),
     ],
 )

@@ -59,6 +59,22 @@ def frozen_paths(model: keras.Model) -> tuple[str, ...]:
     return tuple(sorted(path for path, weight in weights_by_path(model).items() if id(weight) not in trained))
 
 
+def fixed_weights(model: keras.Model) -> list[keras.Variable]:
+    """Returns the weights that nothing changes: their layers made them to be trained, but they are frozen.
+
+    Such a weight keeps the value that was loaded with the model. Two other kinds of weights can change, and are not
+    returned: those that are trained, adapters included, and those that a layer makes with `trainable=False`, such as
+    running statistics and counters, which the layer may change itself in each pass. The states of random seeds are no
+    weights in Keras.
+
+    Args:
+      model: A Keras language model, after its adapters were added.
+    """
+    trained = {id(weight) for weight in model.trainable_weights}
+    made = [weight for layer in layers_by_path(model).values() for weight in layer._trainable_variables]
+    return [weight for weight in made if id(weight) not in trained]
+
+
 def freeze_paths(model: keras.Model, paths: Iterable[str]) -> None:
     """Freezes the weights with the given paths, and makes all other weights trainable.
 

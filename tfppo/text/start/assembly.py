@@ -20,7 +20,7 @@ from tfppo.text.evaluate import held_out_prompts
 from tfppo.text.models.adapters import WithoutAdapters, add_adapters
 from tfppo.text.models.language_model import LanguageModel, check_decoding
 from tfppo.text.models.reference import as_language_model, copy_of, freeze
-from tfppo.text.models.weights import freeze_paths
+from tfppo.text.models.weights import fixed_weights, freeze_paths
 from tfppo.text.policy import TextPolicy
 from tfppo.text.presets.folder import default_preset
 from tfppo.text.rewards.callables import Reward, reward_name
@@ -144,6 +144,7 @@ class Parts(NamedTuple):
     template: str | None  # the chat template, if the user gave a file
     is_given: bool  # True if the language model is given in Python
     reward: Reward
+    has_checksum: bool = True  # False: version 0.2 or older wrote config.yaml, without one of the model
 
     def encode(self, prompts: Sequence[str], max_new_tokens: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Encodes prompts, and checks that each fits into the context together with a response.
@@ -167,6 +168,18 @@ class Parts(NamedTuple):
         """Returns the prompts of the tables of samples."""
         prompts: Sequence[str] = self.task.checked_prompts("validation") or (self.prompts.texts if self.prompts else [])
         return list(prompts[:SAMPLES])
+
+    def fixed_weights(self, policy: TextPolicy) -> list[keras.Variable]:
+        """Returns the weights of the policy's language model that checkpoints leave out.
+
+        They are the weights that the run does not train (see `weights.fixed_weights`). They have the values of the
+        model that the run started with, which is loaded again and compared with the checksum in `config.yaml`. Without
+        a checksum the list is empty. A separate critic is saved completely, because its weights are in no preset.
+
+        Args:
+          policy: Policy of the run.
+        """
+        return fixed_weights(policy.model.model) if self.has_checksum else []
 
 
 def load_parts(
@@ -234,8 +247,10 @@ def load_parts(
             kept["num_micro_batches"] = choose_micro_batches(start.model, config, tokens, memory)
     recorded = fingerprints(start.model, start.tokenizer, training, chosen.domain, codec.special)
     check_parts(config.parts, recorded, None if model is not None else text.preset)
+    has_checksum = folder is None or config.parts.model_sha256 is not None
     config = replace(with_settings(config, kept), parts=recorded)
-    parts = Parts(config, chosen, start, codec, context, training, own, template, model is not None, used)
+    is_given = model is not None
+    parts = Parts(config, chosen, start, codec, context, training, own, template, is_given, used, has_checksum)
     if trains:  # an error now, not after the training
         parts.encode(parts.sample_prompts())
         if text.eval_prompts:

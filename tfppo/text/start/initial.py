@@ -13,16 +13,18 @@ import keras_hub
 import numpy as np
 
 from tfppo.errors import UsageError, kind_and_text, one_line
+from tfppo.execution.variables import weights_hash
 from tfppo.settings import with_settings
 from tfppo.text.config import TextConfig, TextRunConfig
 from tfppo.text.data.special_tokens import SpecialTokens
 from tfppo.text.models.adapters import adapter_variables, add_adapters, base_copy, merged_copy
 from tfppo.text.models.reference import as_language_model, copy_of
-from tfppo.text.models.weights import freeze_paths
+from tfppo.text.models.weights import fixed_weights, freeze_paths
 from tfppo.text.policy import TextPolicy
 from tfppo.text.presets.configs import TOKENIZER_FILE
 from tfppo.text.presets.folder import default_preset, load_preset, save_preset
 from tfppo.text.start.given import given_model, given_special_tokens
+from tfppo.text.start.parts import SHOWN
 from tfppo.training import run_folder
 from tfppo.training.checkpoints import Checkpoints
 
@@ -172,9 +174,12 @@ def _from_run(text: TextConfig, folder: Path) -> Start:
     before = initial_model(other, folder)
     base = as_language_model(before.model)
     tuned = TextPolicy(copy_of(base), critic=copy_of(base) if other.separate_critic else None)
+    freeze_paths(tuned.model.model, config.parts.frozen)
     if other.lora_rank:
         add_adapters(tuned.model.model, other.lora_rank, alpha=other.lora_alpha, targets=other.lora_targets)
-    checkpoint = Checkpoints(folder / run_folder.CHECKPOINTS, **tuned.models).restore_part(text.init_checkpoint)
+    fixed = _checked_fixed_weights(tuned.model.model, before.model, folder, config.parts.model_sha256)
+    checkpoints = Checkpoints(folder / run_folder.CHECKPOINTS, fixed=fixed, **tuned.models)
+    checkpoint = checkpoints.restore_part(text.init_checkpoint)
     merged, done = merged_copy(tuned.model).model, str(int(checkpoint.name))
     freeze_paths(merged, config.parts.frozen)
     weights, note = _continued(tuned, merged, text)
@@ -184,6 +189,32 @@ def _from_run(text: TextConfig, folder: Path) -> Start:
     del weights["adapters"]
     untuned = before.model if before.reference is None else before.reference
     return Start(merged, before.tokenizer, untuned if text.init_reference == "run" else None, weights, done, note)
+
+
+def _checked_fixed_weights(
+    tuned: keras.Model, before: keras.Model, folder: Path, checksum: str | None
+) -> list[keras.Variable]:
+    """Returns the weights that the checkpoints of another run may lack.
+
+    Args:
+      tuned: Language model of the other run, with its adapters and its frozen weights.
+      before: The model that the other run started with, as it is loaded now.
+      folder: Folder of the other run.
+      checksum: Checksum of the model that the other run started with. None: its version was 0.2 or older, and its
+        checkpoints hold all weights.
+
+    Raises:
+      UsageError: If there are such weights, and the model is not the one that the other run started with.
+    """
+    if checksum is None or not (fixed := fixed_weights(tuned)):
+        return []
+    if (found := weights_hash(before.weights)) != checksum:
+        raise UsageError(
+            f"the language model that {folder} started from has changed: its checksum is {found[:SHOWN]}, and was "
+            f"{checksum[:SHOWN]}; the checkpoints of that run hold only the weights that it trained: restore the model "
+            "from a copy, or start from another run"
+        )
+    return fixed
 
 
 def _continued(tuned: TextPolicy, merged: keras.Model, text: TextConfig) -> tuple[dict[str, list[np.ndarray]], str]:
