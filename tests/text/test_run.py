@@ -26,6 +26,7 @@ from tfppo.text import run
 from tfppo.text import trainer as text_trainer
 from tfppo.text.config import TextRunConfig
 from tfppo.text.defaults import make_text_config
+from tfppo.text.records import metrics_of
 from tfppo.text.rollouts.rollout_file import read_rollouts
 from tfppo.text.tasks import get_task
 from tfppo.text.tasks.length import length_reward
@@ -121,7 +122,7 @@ def test_the_reward_that_selects_the_best_checkpoint_has_the_penalty_for_a_missi
     trainer = TextTrainer(tiny(tmp_path, preset, missing_end_penalty=2.0, kl_in=kl_in))
     metrics = {"schedule/kl_coeff": 0.1, "text/kl": 5.0, "text/scaled_score_mean": 4.0, "text/score_mean": 99.0}
     metrics |= {"text/eos_fraction": 0.75, "text/response_tokens_mean": 3.0}
-    row = trainer._text_metrics(Iteration(0, metrics, 1.0, None))
+    row = metrics_of(Iteration(0, metrics, 1.0, None), trainer.config.text)
     assert row[trainer.display.best] == pytest.approx(4.0 - 2.0 * 0.25 - 0.1 * 5.0)
 
 
@@ -135,7 +136,7 @@ def test_the_reward_gets_the_prompts_of_the_task_and_long_ones_are_left_out(pres
         return [float(len(response)) for response in responses]
 
     task = dataclasses.replace(get_task("length"), prompts=lambda split: splits[split], make_reward=lambda: reward)
-    trainer = TextTrainer(tiny(tmp_path, preset, iterations=1, batch_size=4), task=task)
+    trainer = TextTrainer(tiny(tmp_path, preset, iterations=1, batch_size=4, prompt_length=12), task=task)
     list(trainer.iterations())
     assert capsys.readouterr().out.startswith("2 of 9 training prompts have more than 12 tokens and are left out\n")
     assert len(asked) == 5

@@ -239,7 +239,7 @@ def load_parts(
     context = language_model.context_length
     if text.prompt_length is None and own is None and model is None and text.preset is None and text.init_from is None:
         text = replace(text, prompt_length=INCLUDED_LENGTH)
-    training = training_prompts(chosen, codec, text, context) if trains else None
+    training = training_prompts(chosen, codec, text, context, own is not None) if trains else None
     if training is not None:
         kept["prompt_length"] = length = text.prompt_length or int(training.lengths.max())
         if folder is None:

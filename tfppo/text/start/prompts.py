@@ -134,14 +134,19 @@ NO_PROMPTS = TrainingPrompts(np.zeros([0, 0], np.int32), np.zeros([0], np.int32)
 """Those of a trainer that does not train."""
 
 
-def training_prompts(task: Task, codec: PromptCodec, text: TextConfig, context: int | None) -> TrainingPrompts:
+def training_prompts(
+    task: Task, codec: PromptCodec, text: TextConfig, context: int | None, are_own: bool = False
+) -> TrainingPrompts:
     """Encodes the training prompts of a task; prompts of more than `prompt_length` tokens are left out.
+
+    Without `prompt_length`, prompts of a task that do not fit into the context are left out.
 
     Args:
       task: Task of the run.
       codec: Encodes the prompts.
-      text: The lengths of prompts and responses. Without `prompt_length`, no prompt is left out.
+      text: The lengths of prompts and responses.
       context: Context length of the language model, in tokens; None if it has no limit.
+      are_own: True if the prompts are the user's own. Without `prompt_length`, all of them must fit into the context.
 
     Returns:
       The prompts.
@@ -152,9 +157,10 @@ def training_prompts(task: Task, codec: PromptCodec, text: TextConfig, context: 
     texts = task.checked_prompts("train")
     if not texts:
         raise UsageError(f"task {task.name} has no training prompts; a run needs at least one: add some to the task")
-    room = None if context is None or text.prompt_length is not None else context - text.response_length
-    ids, lengths = codec.encode(texts, room)
-    limit = int(lengths.max()) if text.prompt_length is None else text.prompt_length
+    room = None if context is None else max(1, context - text.response_length)
+    ids, lengths = codec.encode(texts, room if are_own and text.prompt_length is None else None)
+    longest = int(lengths.max())
+    limit = text.prompt_length or (longest if room is None else min(longest, room))
     kept = lengths <= limit
     if not kept.any():
         raise UsageError(
