@@ -436,7 +436,7 @@ def test_a_run_that_failed_at_once_does_not_block_its_name(preset, tmp_path, cap
         (["train", "text", "--preset", "PRESET", "--reward", "rewards:alone"], "alone has the parameters (r); it must"),
         (["train", "text", "--preset", "PRESET", "--reward", "rewards:nan"], "finite"),
         (["train", "text", "--preset", "PRESET", "--reward", "rewards:words"], "one number for each response"),
-        (["train", "text", "--preset", "PRESET", "--response-length", "64"], "response_length 64 is more than"),
+        (["train", "text", "--preset", "PRESET", "--response-length", "64"], "prompt_length is 1; the shortest"),
         (["train", "text", "--preset", "PRESET", "--prompt-length", "1"], "prompt_length is 1"),
         (["train", "text", "--batch-size", "10", "--minibatch-size", "4"], "batch_size = 10 is not a multiple"),
         (["train", "text", "--recompute-advantages", "True"], "recompute_advantages is True"),
