@@ -18,6 +18,7 @@ from tfppo.text.models.language_model import LanguageModel, check_decoding
 from tfppo.text.models.reference import as_language_model, copy_of, freeze
 from tfppo.text.models.weights import freeze_paths
 from tfppo.text.policy import TextPolicy
+from tfppo.text.presets.fetching import recorded_name
 from tfppo.text.rewards.callables import Reward, as_reward, load_reward, reward_name
 from tfppo.text.start.initial import Start, assign_parts, initial_model
 from tfppo.text.start.parts import OWN_MODEL, check_parts, fingerprints
@@ -200,7 +201,7 @@ def _paths_of(text: TextConfig, folder: Path | None, start: Start, is_given: boo
     if is_given:
         kept |= {"preset": OWN_MODEL, "dtype": start.model.dtype_policy.name}
     elif text.preset is not None and not (folder is not None and text.preset == OWN_MODEL):
-        kept["preset"] = text.preset.resolve()
+        kept["preset"] = recorded_name(text.preset)
     if text.init_from is not None:
         kept["init_from"] = text.init_from.resolve()
     if start.checkpoint is not None:
