@@ -12,6 +12,7 @@ import tensorflow as tf
 from tfppo.execution.compilation import choose_token_compilation
 from tfppo.execution.devices import choose_device
 from tfppo.execution.distribute import make_replicas
+from tfppo.execution.variables import weights_hash
 from tfppo.ppo.learner import PPOLearner
 from tfppo.reporting.console import progress_bar
 from tfppo.reporting.curves import plot_curve, plot_frontier
@@ -19,7 +20,8 @@ from tfppo.reporting.tensorboard import TensorBoardWriter
 from tfppo.settings import with_settings
 from tfppo.text.config import TextRunConfig
 from tfppo.text.evaluate import Responder, compare, describe, held_out_prompts
-from tfppo.text.export import export_preset
+from tfppo.text.export import export_model
+from tfppo.text.model_card import Tuning
 from tfppo.text.policy import TextPolicy
 from tfppo.text.rewards.callables import Reward
 from tfppo.text.rewards.first_scores import describe_first_scores
@@ -86,7 +88,7 @@ class TextTrainer:
             self.config, self.task, self.codec, self.reward = parts.config, parts.task, parts.codec, parts.reward
             self.encode, self.start, self.prompts = parts.encode, parts.start, parts.prompts or NO_PROMPTS
             self._sample_prompts = parts.sample_prompts
-            self._is_given = model is not None
+            self._is_given, self._folder = model is not None, folder
             stop_condition = self.codec.stop_condition(text)
             clip = text.score_clip if text.normalize_scores else None
             self.scorer = TextScorer(self.codec, self.reward, self.prompts.texts, clip)
@@ -342,16 +344,21 @@ class TextTrainer:
             f"generate responses with: tfppo generate {run_folder.quoted(folder)} --prompt 'This film'"
         )
 
-    def export(self, folder: Path) -> str:
-        """Writes the language model as a preset, with adapters merged into its weights (see `export_preset`).
+    def export(self, folder: Path, form: str | None = None) -> str:
+        """Writes the language model with a model card (see `export_model`).
 
         Args:
-          folder: Folder of the preset.
+          folder: Folder of the export.
+          form: As for `export_model`. None: "keras".
 
         Returns:
-          A line that says how to load the preset.
+          A line that says how to load it.
         """
-        return export_preset(folder, self.policy.model.model, self.codec, self.config.text.temperature)
+        evaluation = None if self._folder is None else run_folder.read_evaluation(self._folder)
+        if evaluation is not None and evaluation.get("weights") != weights_hash(self.weights):
+            evaluation = None  # of another checkpoint
+        tuning = Tuning(self.config, self.iteration, evaluation)
+        return export_model(folder, form or "keras", self.policy.model.model, self.codec, tuning)
 
     def close(self) -> None:
         """Does nothing: a text run has no environments to close."""
