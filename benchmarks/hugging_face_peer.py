@@ -61,8 +61,6 @@ def make_model(kind: str, settings: dict) -> torch.nn.Module:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
-            if kind == "Mistral":  # KerasHub rounds the weights of Mistral to float16, and real ones are bfloat16
-                parameter.copy_(parameter.half().float())
     return model
 
 

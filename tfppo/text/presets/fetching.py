@@ -26,7 +26,7 @@ FILES = (  # of a repository, all others are left there; none of them can contai
     *("config.json", "generation_config.json", "README.md", "LICENSE*"),
     *("model.safetensors", "model-*.safetensors", "model.safetensors.index.json"),
     *("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
-    *("vocab.json", "merges.txt", "chat_template.jinja", "chat_template.json"),
+    *("vocab.json", "merges.txt", "tekken.json", "chat_template.jinja", "chat_template.json"),
     *("metadata.json", "task.json", "preprocessor.json", "layers.json", "lstm.keras"),  # of KerasHub and of tfppo
     *("model.weights.h5", "model.weights.json", "model_*.weights.h5", "assets/tokenizer/*"),
 )

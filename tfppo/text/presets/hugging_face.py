@@ -87,11 +87,14 @@ def load_hugging_face(folder: Path, dtype: str) -> tuple[keras.Model, keras_hub.
     with _corrected_folder(folder, config, tokens) as corrected:
         settings = {"intermediate_dim": config["n_inner"]} if config.get("n_inner") else {}
         backbone = keras_hub.models.Backbone.from_preset(str(corrected), dtype=dtype, **settings)
-        if config["model_type"] == "mistral":
+        is_mistral = config["model_type"] == "mistral"
+        if is_mistral:
             with _ExactWeights(str(corrected)) as weights:
                 convert_mistral.convert_weights(backbone, weights, config)
         named = {"unsplittable_tokens": _special_tokens(folder)} if config["model_type"] == "gpt2" else {}
-        tokenizer = keras_hub.models.Tokenizer.from_preset(str(corrected), **named)
+        # KerasHub has two tokenizers for Mistral, and would take any of them.
+        tokenizer_class = keras_hub.models.MistralTokenizer if is_mistral else keras_hub.models.Tokenizer
+        tokenizer = tokenizer_class.from_preset(str(corrected), **named)
     keep_special_tokens(tokenizer, _adds_start_token(folder, tokens), end_tokens(folder))
     epsilon = config.get("rms_norm_eps", config.get("layer_norm_epsilon"))
     for layer in backbone._flatten_layers() if epsilon is not None else ():

@@ -24,7 +24,7 @@ from tfppo.text.presets.hugging_face_weights import CONVERTERS, kind_of, setting
 WEIGHTS_FILE, SENTENCE_PIECES = "model.safetensors", "tokenizer.model"
 TOKENIZER_FILES = (  # a folder in the form of Hugging Face keeps its own, because tuning does not change the tokenizer
     *(TOKENIZER_FILE, TOKENIZER_CONFIG, SENTENCE_PIECES, "special_tokens_map.json", "added_tokens.json"),
-    *("vocab.json", "merges.txt", "chat_template.jinja", "chat_template.json"),
+    *("vocab.json", "merges.txt", "tekken.json", "chat_template.jinja", "chat_template.json"),
 )
 DIGITS = {"qwen2": r"\p{N}", "qwen3": r"\p{N}"}  # Qwen splits numbers into digits, Llama 3 into groups of up to three
 ROUNDING = 1e-4  # largest relative difference of a logit after weights changed their layout or adapters were merged
@@ -98,6 +98,7 @@ def write_tokenizer(folder: Path, tokenizer: keras_hub.models.Tokenizer, special
     end = str(tokenizer.id_to_token(special.ends[0]))
     pad = getattr(tokenizer, "pad_token_id", None)
     tokens: Config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",  # takes all rules from the file
         "bos_token": start or getattr(tokenizer, "start_token", None),
         "eos_token": end,
         "pad_token": end if pad is None else str(tokenizer.id_to_token(int(pad))),
@@ -108,10 +109,8 @@ def write_tokenizer(folder: Path, tokenizer: keras_hub.models.Tokenizer, special
     if isinstance(tokenizer, keras_hub.tokenizers.SentencePieceTokenizer):
         tokenizer.save_assets(str(folder))
         (folder / "vocabulary.spm").rename(folder / SENTENCE_PIECES)
-        tokens["tokenizer_class"] = "GemmaTokenizer" if kind.startswith("gemma") else "LlamaTokenizer"
         tokens["unk_token"] = "<unk>"
     else:
-        tokens["tokenizer_class"] = "PreTrainedTokenizerFast"
         _byte_pairs(tokenizer, kind, start, special).save(str(folder / TOKENIZER_FILE))
     write_json(folder / TOKENIZER_CONFIG, tokens)
 
@@ -134,7 +133,7 @@ def _byte_pairs(
     made.decoder = decoders.ByteLevel()
     vocabulary = vocabulary_of(tokenizer)
     named = [token for token in getattr(tokenizer, "unsplittable_tokens", None) or [] if token in vocabulary]
-    ends = [str(tokenizer.id_to_token(token)) for token in special.ends]
+    ends = [str(token) for token, id in tokenizer.vocabulary.items() if id in special.ends]  # an end may be no token
     names = sorted({*named, *ends, *([] if start is None else [start])}, key=tokenizer.token_to_id)
     made.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in names])
     if start is not None:
