@@ -176,7 +176,7 @@ def test_a_run_is_exported_for_transformers_with_a_card(any_preset, tmp_path, ca
     )
     trainer = TextTrainer(settings(tmp_path, folder / "export"))  # it can be tuned further
     np.testing.assert_allclose(log_probs(trainer.policy.model), policy, rtol=1e-4, atol=1e-5)
-    saved_runs.export(folder, checkpoint="0" if (folder / "checkpoints" / "000000").exists() else "latest")
+    saved_runs.export(folder)
     assert "library_name: keras-hub" in (folder / "export" / "README.md").read_text()  # it replaces the other form
     assert not (folder / "export" / "model.safetensors").exists()
 
@@ -189,11 +189,11 @@ def test_results_of_other_weights_are_not_in_the_card(adapted):
     assert "These weights were not evaluated." in (adapted / "export" / "README.md").read_text()
 
 
-def test_forms_that_a_run_does_not_have_are_refused(adapted, preset, capsys):
+def test_forms_that_a_run_does_not_have_are_refused(adapted, capsys):
     before = contents(adapted)
     for options, said in (
         (["--adapters-only"], "GPT2CausalLM, whose queries, keys and values are one layer"),
-        (["--adapters-only", "--format", "keras"], "adapters alone are written for PEFT"),
+        (["--adapters-only", "--format", "keras"], "adapters alone have the form of PEFT"),
         (["--format", "onnx"], "onnx"),
     ):
         assert main(["export", str(adapted), *options]) == 2

@@ -3,13 +3,15 @@
 import re
 import shutil
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import keras
 import yaml
 
-import tfppo
 from tfppo.errors import UsageError
+from tfppo.execution.variables import weights_hash
 from tfppo.text.config import TextConfig, TextRunConfig
 from tfppo.text.presets.fetching import HUGGING_FACE, folder_of
 from tfppo.text.presets.folder import default_preset
@@ -34,6 +36,21 @@ class Tuning(NamedTuple):
     config: TextRunConfig
     iterations: int  # that the exported checkpoint has done
     evaluation: Mapping[str, Any] | None  # of the exported weights
+
+
+def tuning_of(config: TextRunConfig, iterations: int, weights: Sequence[keras.Variable], folder: Path | None) -> Tuning:
+    """Returns what a model card says about a checkpoint of a run.
+
+    Args:
+      config: Settings of the run.
+      iterations: Iterations that the checkpoint has done.
+      weights: Weights of the checkpoint. The evaluation of the run counts only if it is of the same weights.
+      folder: Folder of the run. None: the run has none.
+    """
+    evaluation = None if folder is None else run_folder.read_evaluation(folder)
+    if evaluation is not None and evaluation.get("weights") != weights_hash(weights):
+        evaluation = None
+    return Tuning(config, iterations, evaluation)
 
 
 def base_of(text: TextConfig) -> Base:
@@ -72,7 +89,7 @@ def write_card(folder: Path, form: str, base: Base, tuning: Tuning, load: str) -
     parts = [
         f"---\n{yaml.safe_dump(front, sort_keys=False)}---",
         f"# {_title(base)}, tuned for the task {text.task}",
-        f"{what} that tfppo {tfppo.__version__} has tuned by PPO.",
+        f"{what} that tfppo {version('tfppo')} has tuned by PPO.",
         f"- Base model: {base.name}\n- Licence of the base model: {said}",
         f"## Load it\n\n```python\n{load}\n```",
         f"## Training\n\n{_table(('setting', 'value'), _settings(tuning))}",

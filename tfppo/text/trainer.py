@@ -12,7 +12,6 @@ import tensorflow as tf
 from tfppo.execution.compilation import choose_token_compilation
 from tfppo.execution.devices import choose_device
 from tfppo.execution.distribute import make_replicas
-from tfppo.execution.variables import weights_hash
 from tfppo.ppo.learner import PPOLearner
 from tfppo.reporting.console import progress_bar
 from tfppo.reporting.curves import plot_curve, plot_frontier
@@ -21,7 +20,7 @@ from tfppo.settings import with_settings
 from tfppo.text.config import TextRunConfig
 from tfppo.text.evaluate import Responder, compare, describe, held_out_prompts
 from tfppo.text.export import export_model
-from tfppo.text.model_card import Tuning
+from tfppo.text.model_card import tuning_of
 from tfppo.text.policy import TextPolicy
 from tfppo.text.rewards.callables import Reward
 from tfppo.text.rewards.first_scores import describe_first_scores
@@ -119,8 +118,7 @@ class TextTrainer:
             if self.start.is_tuned:
                 self.scale_collector = make_collector(TextPolicy(self.reference, text.temperature))
         self.stop_rules = make_stop_rules(text)
-        self.compile_seconds = 0.0
-        self.rollouts_keep_state = True
+        self.compile_seconds, self.rollouts_keep_state = 0.0, True
 
     @property
     def name(self) -> str:
@@ -227,8 +225,7 @@ class TextTrainer:
             rows = record(0)
             self.task.checked_measure(*([row[key] for row in rows] for key in ("prompt", "reference")))
         with writing(folder):
-            texts = self.prompts.texts
-            kept = RolloutFile(folder, text, self.codec, texts) if text.save_rollouts else None
+            kept = RolloutFile(folder, text, self.codec, self.prompts.texts) if text.save_rollouts else None
         for iteration, row in self._iterations(folder, kept):
             done = iteration + 1
             if done % text.sample_interval == 0 or done == text.iterations or self.stop_reason is not None:
@@ -345,19 +342,8 @@ class TextTrainer:
         )
 
     def export(self, folder: Path, form: str | None = None) -> str:
-        """Writes the language model with a model card (see `export_model`).
-
-        Args:
-          folder: Folder of the export.
-          form: As for `export_model`. None: "keras".
-
-        Returns:
-          A line that says how to load it.
-        """
-        evaluation = None if self._folder is None else run_folder.read_evaluation(self._folder)
-        if evaluation is not None and evaluation.get("weights") != weights_hash(self.weights):
-            evaluation = None  # of another checkpoint
-        tuning = Tuning(self.config, self.iteration, evaluation)
+        """Writes the language model with a model card, in the form "keras" by default; see `export_model`."""
+        tuning = tuning_of(self.config, self.iteration, self.weights, self._folder)
         return export_model(folder, form or "keras", self.policy.model.model, self.codec, tuning)
 
     def close(self) -> None:

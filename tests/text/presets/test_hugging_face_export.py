@@ -16,7 +16,7 @@ from tfppo.text.data.special_tokens import SpecialTokens, special_tokens_of
 from tfppo.text.models.adapters import adapter_variables, add_adapters
 from tfppo.text.models.lstm import LSTMLanguageModel
 from tfppo.text.presets.hugging_face_export import write_hugging_face
-from tfppo.text.presets.hugging_face_weights import KINDS, kind_of, weights_of
+from tfppo.text.presets.hugging_face_weights import kind_of, weights_of
 from tfppo.text.presets.peft import CONFIG_FILE, WEIGHTS_FILE, write_adapters
 
 TOKENS = np.random.default_rng(0).integers(5, 75, 24)
@@ -92,9 +92,8 @@ def test_the_files_of_the_tokenizer_and_the_chat_template_are_kept(tmp_path):
 def test_a_tokenizer_is_written_with_its_special_tokens(tmp_path):
     names = {"bos_token": BEGIN, "eos_token": END, "misc_special_tokens": {"<think>"}}
     tokenizer = keras_hub.models.Llama3Tokenizer(*byte_pairs(), **names)
-    write_hugging_face(
-        tmp_path / "out", make_family("Llama3", vocabulary_size=304), tokenizer, special_tokens_of(tokenizer)
-    )
+    model = make_family("Llama3", vocabulary_size=304)
+    write_hugging_face(tmp_path / "out", model, tokenizer, special_tokens_of(tokenizer))
     config = json.loads((tmp_path / "out" / "tokenizer_config.json").read_text())
     assert (config["bos_token"], config["eos_token"]) == (BEGIN, END)
     again = load_preset(tmp_path / "out")[1]
@@ -173,10 +172,6 @@ def test_adapters_that_peft_does_not_have_are_refused(tmp_path):
     assert "GPT2CausalLM" in refusal(write_adapters, tmp_path / "out", gpt2, "")
     assert "lora_rank" in refusal(write_adapters, tmp_path / "out", make_family("Llama3"), "")
     assert not (tmp_path / "out").exists()
-
-
-def test_the_documentation_names_the_families():
-    assert {kind.__name__ for kind in KINDS} >= {"GPT2CausalLM", "Llama3CausalLM", "Gemma3CausalLM", "QwenCausalLM"}
 
 
 @slow
