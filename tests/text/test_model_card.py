@@ -37,7 +37,8 @@ def test_a_card_says_what_was_done_and_what_came_out(tmp_path):
     assert front["pipeline_tag"] == "text-generation" and "lora" in front["tags"]
     for words in (
         f"tfppo {tfppo.__version__}",
-        "NOTICE",
+        "# The language model that tfppo includes, tuned for the task length",
+        "Licence of the base model: MIT, see NOTICE",
         "| iterations | 7 of 9 |",
         "| KL coefficient | 0.1 at the start, adapted to a target of 10.5 nats |",
         "| LoRA | rank 4, alpha 4, layers attention |",
@@ -48,6 +49,7 @@ def test_a_card_says_what_was_done_and_what_came_out(tmp_path):
         "model = load()",
     ):
         assert words in text, words
+    assert "movie-gpt2" in (tmp_path / "a" / "NOTICE").read_text()
 
 
 def test_a_card_without_an_evaluation_says_so(tmp_path):

@@ -78,7 +78,7 @@ def write_card(folder: Path, form: str, base: Base, tuning: Tuning, load: str) -
       load: Lines of Python that load the model.
     """
     licence, said = _licence(base)
-    for path in base.folder.glob(LICENSES) if base.folder is not None else ():
+    for path in _licence_files(base):
         shutil.copyfile(path, folder / path.name)
     text = tuning.config.text
     front: dict[str, Any] = {"license": licence, "library_name": LIBRARIES[form], "pipeline_tag": "text-generation"}
@@ -99,7 +99,15 @@ def write_card(folder: Path, form: str, base: Base, tuning: Tuning, load: str) -
 
 
 def _title(base: Base) -> str:
-    return base.name.rstrip("/").split("/")[-1]
+    last = base.name.rstrip("/").split("/")[-1]
+    return last if "/" in base.name else last[:1].upper() + last[1:]
+
+
+def _licence_files(base: Base) -> list[Path]:
+    if base.folder is None:
+        return []
+    is_included = base.folder == default_preset()
+    return [base.folder.with_name("NOTICE")] if is_included else sorted(base.folder.glob(LICENSES))
 
 
 def _licence(base: Base) -> tuple[str, str]:
@@ -107,13 +115,13 @@ def _licence(base: Base) -> tuple[str, str]:
     if base.folder is None:
         return "unknown", UNKNOWN
     if base.folder == default_preset():
-        return "mit", "MIT, see NOTICE in the folder tfppo/assets of tfppo"
+        return "mit", "MIT, see NOTICE"
     front = _front_matter(base.folder / CARD_FILE)
     if isinstance(front.get("license"), str):
         name, link = front.get("license_name"), front.get("license_link")
         return front["license"], ", ".join(str(part) for part in (front["license"], name, link) if part)
-    files = sorted(path.name for path in base.folder.glob(LICENSES))
-    return ("other", f"see the file {files[0]}") if files else ("unknown", UNKNOWN)
+    files = _licence_files(base)
+    return ("other", f"see the file {files[0].name}") if files else ("unknown", UNKNOWN)
 
 
 def _front_matter(path: Path) -> dict[str, Any]:

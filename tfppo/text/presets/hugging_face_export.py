@@ -8,6 +8,7 @@ from pathlib import Path
 
 import keras
 import keras_hub
+import numpy as np
 from safetensors.numpy import save_file
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
@@ -66,8 +67,16 @@ def write_hugging_face(
         write_tokenizer(folder, tokenizer, special, kind)
     write_json(folder / MODEL_FILE, config)
     write_json(folder / GENERATION_FILE, _token_ids(tokenizer, special) | {"eos_token_id": list(special.ends)})
-    save_file(weights_of(model, kind), folder / WEIGHTS_FILE, metadata={"format": "pt"})
+    save_weights(weights_of(model, kind), folder / WEIGHTS_FILE)
     _check(folder, model, tokenizer, special)
+
+
+def save_weights(weights: dict[str, np.ndarray], path: Path) -> None:
+    """Writes weights into a new file in the form safetensors, readable like other new files."""
+    path.touch()
+    mode = path.stat().st_mode
+    save_file(weights, path, metadata={"format": "pt"})
+    path.chmod(mode)  # the package makes a file that only its owner may read
 
 
 def _token_ids(tokenizer: keras_hub.models.Tokenizer, special: SpecialTokens) -> Config:

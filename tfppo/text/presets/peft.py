@@ -11,11 +11,11 @@ from pathlib import Path
 import keras
 import keras_hub
 import numpy as np
-from safetensors.numpy import save_file
 
 from tfppo.errors import UsageError
 from tfppo.text.models.adapters import adapters_off
 from tfppo.text.presets.configs import write_json
+from tfppo.text.presets.hugging_face_export import save_weights
 from tfppo.text.presets.hugging_face_weights import TO_HIDDEN, kind_of, named_weights
 
 CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
@@ -61,7 +61,7 @@ def write_adapters(folder: Path, model: keras_hub.models.CausalLM, base: str) ->
             "--adapters-only out"
         )
     folder.mkdir(parents=True)
-    save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+    save_weights(tensors, folder / WEIGHTS_FILE)
     config = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
