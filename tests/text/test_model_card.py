@@ -7,6 +7,7 @@ import yaml
 
 import tfppo
 from tfppo import load_preset
+from tfppo.text import model_card
 from tfppo.text.config import make_text_config
 from tfppo.text.model_card import Base, Tuning, base_of, write_card
 from tfppo.text.presets import default_preset
@@ -79,6 +80,15 @@ def test_the_licence_is_that_of_the_base_model(tmp_path, files, licence, said):
     assert front["base_model"] == "someone/model"
     copied = {path.name for path in (tmp_path / "card").iterdir()} - {"README.md"}
     assert copied == {name for name in files if name.startswith("LICENSE")}
+
+
+def test_the_base_of_a_run_from_another_run_is_the_model_of_that_one_and_is_not_fetched(tmp_path, monkeypatch):
+    configs = {"first": make_text_config(preset="hf://someone/model"), "second": make_text_config(init_from="first")}
+    monkeypatch.setattr(model_card.run_folder, "read_config", lambda folder, kind: configs[folder.name])
+    monkeypatch.setattr(model_card, "folder_of", lambda preset: pytest.fail(f"{preset} is fetched"))
+    assert base_of(make_text_config(init_from="second").text) == Base("hf://someone/model", None)
+    configs["first"] = make_text_config(preset="model")
+    assert base_of(make_text_config(init_from="second").text) == Base("a model that was given in Python", None)
 
 
 def test_a_preset_with_a_card_is_loaded(tmp_path):

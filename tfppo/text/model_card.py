@@ -54,7 +54,11 @@ def tuning_of(config: TextRunConfig, iterations: int, weights: Sequence[keras.Va
 
 
 def base_of(text: TextConfig) -> Base:
-    """Finds the model that a run has tuned. A run that started from another run has tuned the model of that one."""
+    """Finds the model that a run has tuned. A run that started from another run has tuned the model of that one.
+
+    Nothing is fetched: the model of the run itself was loaded before, and that of another run is not looked for.
+    """
+    is_of_another = text.init_from is not None
     try:
         while text.init_from is not None:
             text = run_folder.read_config(text.init_from, TextRunConfig).text
@@ -62,7 +66,8 @@ def base_of(text: TextConfig) -> Base:
             return Base("the language model that tfppo includes", default_preset())
         if text.preset == OWN_MODEL:
             return Base("a model that was given in Python", None)
-        return Base(str(text.preset), folder_of(text.preset))
+        is_missing = is_of_another and not Path(text.preset).is_dir()
+        return Base(str(text.preset), None if is_missing else folder_of(text.preset))
     except UsageError:  # the folder was moved
         return Base(str(text.preset or text.init_from), None)
 
