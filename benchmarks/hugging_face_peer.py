@@ -1,6 +1,7 @@
-"""Writes tiny random Hugging Face models and the logits of transformers; started by hugging_face.py.
+"""Writes tiny random Hugging Face models and the logits of transformers, and checks exports; see hugging_face.py.
 
-Usage: python benchmarks/hugging_face_peer.py FOLDER
+Usage: python benchmarks/hugging_face_peer.py make FOLDER
+       python benchmarks/hugging_face_peer.py check FOLDER
 """
 
 import io
@@ -9,12 +10,14 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import peft
 import sentencepiece
 import torch
 import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 TEXTS = ["A film", "the film the film and a joy", "It is a joy.", "Not good, not bad", "bad films and good films"]
+OTHER_TEXTS = ["It is a joy.", "the film and a joy", "Not good, not bad", " bad films\nand good 1999 films"]
 START, END, PAD = "<|im_start|>", "<|im_end|>", "<|endoftext|>"
 SPECIAL = ["<pad>", "<bos>", "<eos>", START, END, PAD, "<think>", "</think>"]
 SPECIAL += ["<|begin_of_text|>", "<|end_of_text|>"]  # of SmolLM3
@@ -58,8 +61,6 @@ def make_model(kind: str, settings: dict) -> torch.nn.Module:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
-            if kind == "Mistral":  # KerasHub rounds the weights of Mistral to float16, and real ones are bfloat16
-                parameter.copy_(parameter.half().float())
     return model
 
 
@@ -94,17 +95,45 @@ def write_tokenizer(folder: Path, name: str) -> None:
     tokenizer.save_pretrained(folder)
 
 
+def compute(model: torch.nn.Module, ids: np.ndarray) -> np.ndarray:
+    with torch.no_grad():
+        return model.eval()(torch.tensor(ids)).logits.numpy()
+
+
+def check(folder: Path) -> dict[str, object]:
+    """Loads an export of tfppo for transformers, and one for PEFT, and returns the differences."""
+    found: dict[str, object] = {}
+    exported, adapters = folder / "exported", folder / "adapters"
+    if not exported.is_dir():
+        return found
+    base, info = transformers.AutoModelForCausalLM.from_pretrained(exported, output_loading_info=True)
+    assert not any(info.values()), info
+    expected = np.load(exported / "logits.npz")
+    found["exported_difference"] = float(np.abs(compute(base, expected["ids"]) - expected["logits"]).max())
+    tokenizer = transformers.AutoTokenizer.from_pretrained(exported)
+    tokens = json.loads((exported / "tokens.json").read_text())
+    found["same_tokens"] = [tokenizer(text).input_ids for text in OTHER_TEXTS] == tokens
+    if adapters.is_dir():
+        expected = np.load(adapters / "logits.npz")
+        model = peft.PeftModel.from_pretrained(base, adapters)
+        found["adapters_difference"] = float(np.abs(compute(model, expected["ids"]) - expected["logits"]).max())
+    return found
+
+
 def main() -> None:
-    """Writes all folders."""
+    """Writes all folders, or checks what was exported into them."""
+    command, place = sys.argv[1], Path(sys.argv[2])
+    if command == "check":
+        for folder in place.iterdir():
+            (folder / "found.json").write_text(json.dumps(check(folder)))
+        return
     for name, (kind, settings) in CASES.items():
-        folder = Path(sys.argv[1]) / name
+        folder = place / name
         model = make_model(kind, settings)
         model.save_pretrained(folder)
         write_tokenizer(folder, name)
         ids = np.random.default_rng(0).integers(3, 250, [2, 12])
-        with torch.no_grad():
-            logits = model(torch.tensor(ids)).logits.numpy()
-        np.savez(folder / "logits.npz", ids=ids, logits=logits)
+        np.savez(folder / "logits.npz", ids=ids, logits=compute(model, ids))
 
 
 if __name__ == "__main__":

@@ -154,16 +154,21 @@ def generate(
 def export(
     folder: Folder,
     *,
+    format: str | None = None,
+    adapters_only: bool = False,
     checkpoint: str = "latest",
     task: "Task | str | None" = None,
     reward: "Reward | keras.Model | str | None" = None,
     model: "tuple[keras.Model, Any] | None" = None,
     env: str | None = None,
 ) -> Path:
-    """Writes the policy of a run into its folder `export`: a SavedModel (control) or a preset (text).
+    """Writes the policy of a run into its folder `export`: a SavedModel (control) or a language model (text).
 
     Args:
       folder: Folder of the run.
+      format: Text: "keras" for a preset of KerasHub, or "transformers" for a folder that transformers loads.
+        None: "keras".
+      adapters_only: Text: True writes only the adapters of a run with `lora_rank`, as PEFT loads them.
       checkpoint: "latest", "best" or the number of an iteration.
       task: As for `resume`; not needed.
       reward: As for `resume`; not needed.
@@ -174,10 +179,17 @@ def export(
       The folder of the export.
 
     Raises:
-      UsageError: If the folder is not a run, its checkpoint cannot be read, or the folder cannot be written to.
+      UsageError: If the folder is not a run, its checkpoint cannot be read, the folder cannot be written to, or the
+        model has no such form.
     """
     application, given = _chosen(folder, task=task, reward=reward, model=model, env=env)
-    return driver.export(application, Path(folder), checkpoint, given)
+    if application.kind != "text" and (format is not None or adapters_only):
+        raise UsageError(f"{folder} is a control run, which has one form of export: leave format and adapters_only out")
+    if adapters_only and format == "keras":
+        raise UsageError(
+            "format is keras and adapters_only is True; adapters alone have the form of PEFT: leave one out"
+        )
+    return driver.export(application, Path(folder), checkpoint, given, "adapters" if adapters_only else format)
 
 
 def _chosen(folder: Folder, **given: object) -> tuple[Application[Any], dict[str, object]]:

@@ -185,7 +185,8 @@ def check_fields(config: "DataclassInstance") -> None:
     """Checks that every field of a config dataclass has a valid value, and converts it to the type of the field.
 
     The fields are converted in place: NumPy's scalars to Python's, strings to paths, and integers to floats, each where
-    the field has that type.
+    the field has that type. A string with "://" remains a string where the field allows strings, too, because a path
+    would lose one of the slashes.
 
     A value must have the type of the field's annotation and meet its constraints: `Ge`, `Gt`, `Le`, `Lt`, `Interval` or
     `Must`, for example `Annotated[int, Ge(1)]`. Constraints do not apply to None where the type allows None. In
@@ -202,7 +203,7 @@ def check_fields(config: "DataclassInstance") -> None:
     for name, hint in typing.get_type_hints(type(config), include_extras=True).items():
         given = getattr(config, name)
         value = _plain_scalars(given)
-        if isinstance(value, str) and _allows(plain[name], Path):
+        if isinstance(value, str) and _allows(plain[name], Path) and not ("://" in value and _allows(plain[name], str)):
             value = Path(value)
         for wanted in _unmet(value, plain[name], hint):
             raise UsageError(f"{name} is {shown(given)}; it must be {wanted}")

@@ -155,3 +155,48 @@ def test_what_lies_in_its_place_is_not_replaced(adapted, monkeypatch):
     before = contents(adapted)
     assert "samples.jsonl exists and holds no tokenizer.json" in refusal(saved_runs.export, adapted)
     assert contents(adapted) == before
+
+
+def test_a_run_is_exported_for_transformers_with_a_card(any_preset, tmp_path, capsys):
+    folder = run.train_text(settings(tmp_path, any_preset, eval_prompts=4))
+    capsys.readouterr()
+    if "lstm" in str(any_preset):
+        assert "the model is an LSTM" in refusal(saved_runs.export, folder, format="transformers")
+        assert not (folder / "export").exists()
+        return
+    assert main(["export", str(folder), "--format", "transformers"]) == 0
+    out = capsys.readouterr().out
+    assert f'AutoModelForCausalLM.from_pretrained("{folder / "export"}")' in out and "<|movie|>" in out
+    with driver.opened(TEXT, folder, "latest") as trainer:
+        policy = log_probs(trainer.policy.model)
+    np.testing.assert_allclose(log_probs_of(folder / "export"), policy, rtol=1e-4, atol=1e-5)
+    card = (folder / "export" / "README.md").read_text()
+    assert (
+        "library_name: transformers" in card and "On 4 held-out prompts" in card and "| iterations | 1 of 1 |" in card
+    )
+    trainer = TextTrainer(settings(tmp_path, folder / "export"))  # it can be tuned further
+    np.testing.assert_allclose(log_probs(trainer.policy.model), policy, rtol=1e-4, atol=1e-5)
+    saved_runs.export(folder)
+    assert "library_name: keras-hub" in (folder / "export" / "README.md").read_text()  # it replaces the other form
+    assert not (folder / "export" / "model.safetensors").exists()
+
+
+def test_results_of_other_weights_are_not_in_the_card(adapted):
+    evaluation = adapted / run_folder.EVALUATION
+    run_folder.write_evaluation(adapted, {"prompts": 3, "weights": "of another checkpoint"})
+    saved_runs.export(adapted)
+    evaluation.unlink()
+    assert "These weights were not evaluated." in (adapted / "export" / "README.md").read_text()
+
+
+def test_forms_that_a_run_does_not_have_are_refused(adapted, capsys):
+    before = contents(adapted)
+    for options, said in (
+        (["--adapters-only"], "GPT2CausalLM, whose queries, keys and values are one layer"),
+        (["--adapters-only", "--format", "keras"], "adapters alone have the form of PEFT"),
+        (["--format", "onnx"], "onnx"),
+    ):
+        assert main(["export", str(adapted), *options]) == 2
+        assert said in capsys.readouterr().err
+    assert "format is 'onnx'; it must be keras or transformers" in refusal(saved_runs.export, adapted, format="onnx")
+    assert contents(adapted) == before

@@ -260,7 +260,7 @@ def test_a_preset_is_gone_on_with(finished, small_corpus, tmp_path, kind):
 
 def test_presets_that_cannot_be_gone_on_with_are_refused_before_anything_is_written(finished, tmp_path):
     config = PretrainConfig(preset=tmp_path / "nothing")
-    assert "nothing is not the folder of a preset" in refusal(pretrain.pretrain_run, config, "mine", tmp_path)
+    assert "nothing is neither the folder of a preset" in refusal(pretrain.pretrain_run, config, "mine", tmp_path)
     model, _ = load_preset(finished["gpt2"].folder / "preset")
     tokenizer = keras_hub.models.GPT2Tokenizer({"<|endoftext|>": 0, "a": 1, "b": 2, "ab": 3}, ["a b"])
     save_preset(tmp_path / "foreign", model, tokenizer)

@@ -428,7 +428,7 @@ def test_a_run_that_failed_at_once_does_not_block_its_name(preset, tmp_path, cap
         (["generate", "RUN", "--prompt", "It", "--top-p", "1.5"], "top_p"),
         (["generate", "elsewhere", "--prompt", "It"], "elsewhere is not the folder of a run"),
         (["train", "text", "--task", "nonsense"], "task is 'nonsense'"),
-        (["train", "text", "--preset", "elsewhere"], "elsewhere is not the folder of a preset"),
+        (["train", "text", "--preset", "elsewhere"], "elsewhere is neither the folder of a preset nor the"),
         (["train", "text", "--preset", "PRESET", "--reward", "nowhere:f"], "nowhere"),
         (["train", "text", "--preset", "PRESET", "--reward", "rewards:breaks"], "breaks raised ValueError: oh"),
         (["train", "text", "--preset", "PRESET", "--reward", "rewards:short"], "returned 1 scores for"),

@@ -30,8 +30,9 @@ class RewardModel:
     """Train the reward model of the sentiment task on human ratings."""
 
     reward_model: RewardModelConfig = field(default_factory=RewardModelConfig)
-    preset: Path | None = None
-    """Folder of the pretrained language model to start from. None: the language model that tfppo includes."""
+    preset: str | None = None
+    """Folder, name or handle of the pretrained language model to start from. None: the language model that tfppo
+    includes."""
     name: str | None = None
     """Name of the run's folder. None: reward-model and the seed."""
     runs_dir: Path = Path("runs")

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Interval
 from tyro.conf import Positional, UseAppendAction
@@ -135,6 +135,11 @@ class Export:
 
     folder: Positional[Path]
     """Folder of the run."""
+    format: Literal["keras", "transformers"] | None = None
+    """Text: keras for a preset of KerasHub, transformers for a folder that Hugging Face transformers loads.
+    None: keras."""
+    adapters_only: bool = False
+    """Text: writes only the adapters of a run with lora_rank, for PEFT."""
     checkpoint: str = "latest"
     """Checkpoint to use: latest, best (highest mean return or reward in training), or the number of an iteration."""
     env: str | None = None
@@ -147,11 +152,18 @@ class Export:
         Raises:
           UsageError: If the folder is not a run or cannot be written to, or the checkpoint cannot be read.
         """
-        _kind(self.folder, control={"env": self.env})
+        text = {"format": self.format, "adapters_only": self.adapters_only or None}
+        _kind(self.folder, control={"env": self.env}, text=text)
         import_tensorflow()
         from tfppo import saved_runs
 
-        saved_runs.export(self.folder, checkpoint=self.checkpoint, env=self.env)
+        saved_runs.export(
+            self.folder,
+            format=self.format,
+            adapters_only=self.adapters_only,
+            checkpoint=self.checkpoint,
+            env=self.env,
+        )
 
 
 @dataclass(frozen=True)

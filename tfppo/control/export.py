@@ -65,7 +65,7 @@ def export_policy(
         "sample": exported.sample.get_concrete_function(**{SEED: tf.TensorSpec([2], tf.int64)}, **specs),
     }
     size = sum(variable.dtype.size * variable.shape.num_elements() for variable in signatures["act"].variables)
-    with replacing(Path(folder), MARK, size, *FILE_ERRORS) as path:
+    with replacing(Path(folder), (MARK,), size, *FILE_ERRORS) as path:
         tf.saved_model.save(exported, str(path), signatures)
 
 

@@ -300,7 +300,7 @@ class ControlTrainer:
             f"tensorboard --logdir {run_folder.quoted(folder.parent)}"
         )
 
-    def export(self, folder: Path) -> str:
+    def export(self, folder: Path, form: str | None = None) -> str:
         """Exports the policy as a SavedModel (see `export_policy`) and returns a line that says how to use it."""
         export_policy(self.policy, self.observation_space, folder, self.normalization)
         specs = input_specs(self.policy, self.observation_space)

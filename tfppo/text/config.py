@@ -32,6 +32,9 @@ Length = Annotated[int, Ge(8)]
 VocabularySize = Annotated[int, Must(lambda v: v >= 512, "at least 512 (special tokens, 256 bytes and byte pairs)")]
 
 
+Preset = Annotated[str | Path | None, Must(lambda v: is_printable(str(v)), "a folder, a name or a handle, printable")]
+
+
 def _is_checkpoint(name: str) -> bool:
     return name in ("latest", "best") or (name.isascii() and name.isdecimal())
 
@@ -45,7 +48,7 @@ class PretrainConfig:
 
     model: Literal["gpt2", "lstm"] = "gpt2"
     """Architecture: gpt2 is a small GPT-2 made of KerasHub layers, lstm is the LSTM of the article (section 4.3)."""
-    preset: Path | None = None
+    preset: Preset = None
     """Folder of a language model to continue with; its architecture, sizes and tokenizer replace the settings.
     None: train a new model."""
     vocabulary_size: VocabularySize = 2048
@@ -119,9 +122,10 @@ class TextConfig:
     prompts."""
     validation_share: Annotated[float, Interval(ge=0, lt=1)] = 0.0
     """Share of the prompts that are held out as validation prompts. A checksum of the prompt decides."""
-    preset: Path | None = None
-    """Folder of the language model to tune: a preset of KerasHub, such as that of `tfppo pretrain`, or a folder in the
-    form of Hugging Face. None: the language model that tfppo includes."""
+    preset: Preset = None
+    """Language model to tune: the folder of a KerasHub preset, such as that of `tfppo pretrain`, or a folder of Hugging
+    Face. A KerasHub preset's name, such as gpt2_base_en, or a handle, such as hf://USER/MODEL or
+    kaggle://USER/MODEL/keras/VARIATION, is fetched. None: the language model that tfppo includes."""
     init_from: Path | None = None
     """Folder of another text run, whose tuned policy this run starts from. Its value head continues, the optimizer is
     new. None: the run starts from the preset."""

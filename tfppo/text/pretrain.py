@@ -21,6 +21,7 @@ from tfppo.text.models.copying import ModelsDiffer, copy_weights, rebuilt
 from tfppo.text.models.language_model import context_length, final_normalization
 from tfppo.text.models.lstm import make_lstm
 from tfppo.text.models.transformer import make_transformer
+from tfppo.text.presets.fetching import label_of
 from tfppo.text.presets.folder import load_preset, save_preset
 from tfppo.training import files, new_folder, run_folder
 from tfppo.training.config import RunConfig
@@ -49,7 +50,7 @@ def pretrain_run(config: PretrainConfig, name: str | None, runs_dir: Path) -> Pa
       UsageError: If the preset cannot be used, training diverges, or the folder cannot be used.
     """
     began = time.perf_counter()
-    kind = config.model if config.preset is None else config.preset.resolve().name
+    kind = config.model if config.preset is None else label_of(config.preset)
     model, tokenizer = initial_model(config)  # may raise UsageError, so before anything is written
     run = RunConfig(seed=config.seed, name=name, runs_dir=runs_dir)
     with new_folder.new_run_folder(run, f"pretrain-{kind}", config, print) as folder:
@@ -140,7 +141,7 @@ def pretrain(
     _calibrate(model, held_out)
 
 
-def _load_to_go_on(preset: Path, dropout: float) -> tuple[keras.Model, keras_hub.models.GPT2Tokenizer]:
+def _load_to_go_on(preset: Path | str, dropout: float) -> tuple[keras.Model, keras_hub.models.GPT2Tokenizer]:
     """Loads the model of a preset, with another dropout rate, and its tokenizer."""
     model, tokenizer = load_preset(preset)
     check_control_tokens(tokenizer, preset)

@@ -18,7 +18,8 @@ from tfppo.reporting.tensorboard import TensorBoardWriter
 from tfppo.settings import with_settings
 from tfppo.text.config import TextRunConfig
 from tfppo.text.evaluate import Responder, compare, describe, held_out_prompts
-from tfppo.text.export import export_preset
+from tfppo.text.export import export_model
+from tfppo.text.model_card import tuning_of
 from tfppo.text.models.adapters import size_without_adapters
 from tfppo.text.policy import TextPolicy
 from tfppo.text.records import draw_pictures, farewell_of, metrics_of, subject_of
@@ -96,6 +97,7 @@ class TextTrainer:
             self.prompts, self.own_prompts = parts.prompts or NO_PROMPTS, parts.own_prompts
             self.parts, self.encode, self.start, self.reward = parts, parts.encode, parts.start, parts.reward
             self.fixed = parts.fixed_weights(self.policy)
+            self._folder = folder
             stop_condition = self.codec.stop_condition(text)
             clip = text.score_clip if text.normalize_scores else None
             self.scorer = TextScorer(self.codec, self.reward, self.prompts.texts, clip)
@@ -235,8 +237,7 @@ class TextTrainer:
             rows = record(0)
             self.task.checked_measure(*([row[key] for row in rows] for key in ("prompt", "reference")))
         with writing(folder):
-            texts = self.prompts.texts
-            kept = RolloutFile(folder, text, self.codec, texts) if text.save_rollouts else None
+            kept = RolloutFile(folder, text, self.codec, self.prompts.texts) if text.save_rollouts else None
         for iteration, row in self._iterations(folder, kept):
             done = iteration + 1
             if done % text.sample_interval == 0 or done == text.iterations or self.stop_reason is not None:
@@ -348,16 +349,10 @@ class TextTrainer:
         """Lists the files of a finished run and the commands that use them."""
         return farewell_of(folder, "This film")
 
-    def export(self, folder: Path) -> str:
-        """Writes the language model as a preset, with adapters merged into its weights (see `export_preset`).
-
-        Args:
-          folder: Folder of the preset.
-
-        Returns:
-          A line that says how to load the preset.
-        """
-        return export_preset(folder, self.policy.model.model, self.codec, self.config.text.temperature)
+    def export(self, folder: Path, form: str | None = None) -> str:
+        """Writes the language model with a model card, in the form "keras" by default; see `export_model`."""
+        tuning = tuning_of(self.config, self.iteration, self.weights, self._folder)
+        return export_model(folder, form or "keras", self.policy.model.model, self.codec, tuning)
 
     def close(self) -> None:
         """Does nothing: a text run has no environments to close."""

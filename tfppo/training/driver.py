@@ -118,7 +118,13 @@ def evaluate(
         return evaluation, trainer.describe(evaluation)
 
 
-def export(application: Application[C], folder: Path, checkpoint: str = "latest", given: Given = NOTHING) -> Path:
+def export(
+    application: Application[C],
+    folder: Path,
+    checkpoint: str = "latest",
+    given: Given = NOTHING,
+    form: str | None = None,
+) -> Path:
     """Exports the policy of a run's checkpoint to the folder `export` of the run, and prints how to use it.
 
     Args:
@@ -126,6 +132,7 @@ def export(application: Application[C], folder: Path, checkpoint: str = "latest"
       folder: Folder of the run.
       checkpoint: "latest", "best" or the number of an iteration.
       given: Parts of the run that the user gave, such as `env`, see `run_folder.read_confirmed`.
+      form: As for `Trainer.export`.
 
     Returns:
       The folder `export`.
@@ -135,7 +142,7 @@ def export(application: Application[C], folder: Path, checkpoint: str = "latest"
     """
     path = folder / run_folder.EXPORT
     with opened(application, folder, checkpoint, given) as trainer:
-        print(trainer.export(path))
+        print(trainer.export(path, form))
     return path
 
 

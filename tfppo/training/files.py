@@ -12,14 +12,14 @@ from tfppo.errors import UsageError, one_line
 
 
 @contextmanager
-def replacing(folder: Path, mark: str, size: int, *failures: type[Exception]) -> Iterator[Path]:
+def replacing(folder: Path, marks: Sequence[str], size: int, *failures: type[Exception]) -> Iterator[Path]:
     """Replaces a folder atomically: the caller writes a temporary folder, which then takes the place of `folder`.
 
     If writing fails, the existing folder stays unchanged.
 
     Args:
-      folder: Folder to create or replace. An existing folder is replaced if it is empty or holds the file `mark`.
-      mark: Name of a file that every folder of this kind holds.
+      folder: Folder to create or replace. An existing folder is replaced if it is empty or holds one of `marks`.
+      marks: Names of files, one of which every folder of this kind holds.
       size: Minimum size of the new folder, in bytes. If the disk has less free space, nothing is written.
       *failures: Exceptions, besides `OSError`, that a library raises if it cannot write.
 
@@ -27,11 +27,13 @@ def replacing(folder: Path, mark: str, size: int, *failures: type[Exception]) ->
       The path of the temporary folder, which the caller creates and fills.
 
     Raises:
-      UsageError: If `folder` exists, is not empty and does not hold `mark`, or the new folder cannot be written.
+      UsageError: If `folder` exists, is not empty and holds none of `marks`, or the new folder cannot be written.
     """
-    if os.path.lexists(folder) and not (folder / mark).exists() and not (folder.is_dir() and not any(folder.iterdir())):
+    is_empty = folder.is_dir() and not any(folder.iterdir())
+    if os.path.lexists(folder) and not any((folder / mark).exists() for mark in marks) and not is_empty:
         raise UsageError(
-            f"{folder} exists and holds no {mark}, so it is not replaced: move it away, or choose another folder"
+            f"{folder} exists and holds no {' or '.join(marks)}, so it is not replaced: move it away, or choose "
+            "another folder"
         )
     unwritten: tuple[type[Exception], ...] = (OSError, *failures)
     try:

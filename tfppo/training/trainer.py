@@ -199,8 +199,16 @@ class Trainer(Protocol):
     def farewell(self, folder: Path) -> str:
         """Returns the last lines that a finished run prints: its files, and useful commands."""
 
-    def export(self, folder: Path) -> str:
-        """Writes the policy into a folder for use without tfppo. Returns a line that explains how to use it."""
+    def export(self, folder: Path, form: str | None = None) -> str:
+        """Writes the policy into a folder for use without tfppo.
+
+        Args:
+          folder: Folder of the export. An earlier export there is replaced.
+          form: Form of the export, if the application has several. None: the usual one.
+
+        Returns:
+          A line that explains how to use it.
+        """
 
     def close(self) -> None:
         """Releases resources such as environments. It may be called twice."""

@@ -203,8 +203,9 @@ def test_the_folder_of_a_run_is_refused_with_the_preset_in_it(presets, tmp_path)
 def test_a_folder_that_is_none_or_holds_none_is_refused(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("{}")
-    for name in ("nowhere", "empty", "file"):
-        assert "not the folder of a preset" in refusal_of(tmp_path / name)
+    assert "not the folder of a preset" in refusal_of(tmp_path / "empty")
+    for name in ("nowhere", "file"):
+        assert f"{tmp_path / name} is neither the folder of a preset" in refusal(load_preset, tmp_path / name)
 
 
 @pytest.mark.parametrize("name", ["config.json", WEIGHTS_FILE, "assets/tokenizer/vocabulary.json"])

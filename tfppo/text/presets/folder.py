@@ -44,6 +44,7 @@ from tfppo.text.presets.configs import (
     settings_for,
     tokenizer_arguments,
 )
+from tfppo.text.presets.fetching import folder_of
 from tfppo.text.presets.hugging_face import is_hugging_face, load_hugging_face
 from tfppo.text.presets.vetting import vet_archive, vet_folder
 from tfppo.text.presets.word_splitting import add_word_splitting, apply_word_splitting
@@ -84,6 +85,7 @@ def save_preset(
       FileExistsError: If the folder exists.
       UsageError: If the preset would load as something else.
     """
+    folder = folder.absolute()  # KerasHub takes a relative path for the name of a known preset, and fetches that
     folder.mkdir(parents=True)
     special = special_tokens_of(tokenizer) if special is None else special
     if isinstance(model, LSTMLanguageModel):
@@ -103,13 +105,15 @@ def save_preset(
         halve_weights(folder / WEIGHTS_FILE)
 
 
-def load_preset(folder: Path | str, dtype: str = "float32") -> tuple[keras.Model, keras_hub.models.Tokenizer]:
+def load_preset(preset: Path | str, dtype: str = "float32") -> tuple[keras.Model, keras_hub.models.Tokenizer]:
     """Loads a language model and its tokenizer from a folder of KerasHub, or from one in the form of Hugging Face.
 
-    Code in the folder is not run (see the module `vetting`), and nothing is downloaded.
+    Code in the folder is not run (see the module `vetting`). Only what a name or a handle asks for is fetched (see the
+    module `fetching`).
 
     Args:
-      folder: Folder of the preset.
+      preset: A folder, the name of a KerasHub preset such as "gpt2_base_en", or a handle such as "hf://USER/MODEL" or
+        "kaggle://USER/MODEL/keras/VARIATION". A name of a folder that exists is the folder.
       dtype: Precision of the loaded model, "float32" or "mixed_bfloat16"; it does not depend on the saved precision.
         An LSTM supports only "float32".
 
@@ -117,14 +121,16 @@ def load_preset(folder: Path | str, dtype: str = "float32") -> tuple[keras.Model
       The model and its tokenizer.
 
     Raises:
-      UsageError: If the folder is not a preset, is damaged, or holds an LSTM and another precision was requested.
+      UsageError: If the folder is not a preset, is damaged, or holds an LSTM and another precision was requested, or if
+        the preset is not a folder and cannot be fetched.
     """
-    folder = Path(folder).absolute()  # KerasHub downloads a model if a relative path is the name of a known preset
+    folder = folder_of(preset)
+    named = folder if Path(preset).is_dir() else f"{preset} ({folder})"
     is_converted = is_hugging_face(folder)
     if (folder / LSTM_FILE).exists() and dtype != "float32":
-        raise UsageError(f"dtype is {dtype}; {folder} holds an LSTM, which supports only float32: leave dtype out")
+        raise UsageError(f"dtype is {dtype}; {named} holds an LSTM, which supports only float32: leave dtype out")
     if not is_converted and not (folder / TOKENIZER_FILE).is_file():
-        raise UsageError(f"{folder} is not the folder of a preset ({TOKENIZER_FILE} is missing): {_advice_for(folder)}")
+        raise UsageError(f"{named} is not the folder of a preset ({TOKENIZER_FILE} is missing): {_advice_for(folder)}")
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("error", "Skipping nested container")  # Keras' warning about missing weights
@@ -134,9 +140,9 @@ def load_preset(folder: Path | str, dtype: str = "float32") -> tuple[keras.Model
             return _load_lstm(folder) if (folder / LSTM_FILE).exists() else _load_causal_lm(folder, dtype)
     except Exception as error:  # for a damaged file Keras raises errors of many types
         if is_converted and isinstance(error, UsageError):
-            raise UsageError(f"{folder}: {error}") from None
+            raise UsageError(f"{named}: {error}") from None
         raise UsageError(
-            f"preset {folder} cannot be read ({' '.join(str(error).split())[:200]}); it is damaged or not a language "
+            f"preset {named} cannot be read ({' '.join(str(error).split())[:200]}); it is damaged or not a language "
             "model: make one with tfppo pretrain"
         ) from error
 

@@ -1,8 +1,10 @@
 """Folders in the form of Hugging Face: config.json, weights in *.safetensors, and the files of a tokenizer.
 
-KerasHub (0.32) converts them. This module corrects what it ignores or does not find: the epsilon of normalization
-layers, the names of settings in folders that transformers 5 wrote, the vocabulary of GPT-2, and the words that byte
-pairs do not cross. Only weights in the form safetensors are read, which cannot contain code.
+KerasHub (0.32) converts them. This module corrects what it ignores, rounds or does not find: the epsilon of
+normalization layers, the names of settings in folders that transformers 5 wrote, the weights of Mistral, and of GPT-2
+the width of its inner layers, the vocabulary and the special tokens, and the words that byte pairs do not
+cross. Only weights in the form safetensors are read,
+which cannot contain code.
 """
 
 import json
@@ -15,6 +17,9 @@ from typing import Any
 
 import keras
 import keras_hub
+import numpy as np
+from keras_hub.src.utils.transformers import convert_mistral
+from keras_hub.src.utils.transformers.safetensor_utils import SafetensorLoader
 
 from tfppo.errors import UsageError, shown
 from tfppo.text.data.special_tokens import keep_special_tokens
@@ -48,6 +53,7 @@ DEFAULTS: dict[str, Any] = {  # of transformers, for settings that a folder may 
 }
 # Settings that KerasHub's model of a type does not have, with the only value that it computes.
 ABSENT: dict[str, dict[str, object]] = {
+    "gpt2": {"activation_function": "gelu_new", "scale_attn_weights": True, "scale_attn_by_inverse_layer_idx": False},
     "llama": {"attention_bias": False, "mlp_bias": False, "hidden_act": "silu"},
     "mistral": {"hidden_act": "silu"},
     "qwen2": {"hidden_act": "silu", "use_sliding_window": False},
@@ -82,16 +88,38 @@ def load_hugging_face(folder: Path, dtype: str) -> tuple[keras.Model, keras_hub.
     _check_weights(folder)
     tokens = _corrected_tokens(folder)
     with _corrected_folder(folder, config, tokens) as corrected:
-        backbone = keras_hub.models.Backbone.from_preset(str(corrected), dtype=dtype)
-        tokenizer = keras_hub.models.Tokenizer.from_preset(str(corrected))
+        settings = {"intermediate_dim": config["n_inner"]} if config.get("n_inner") else {}
+        backbone = keras_hub.models.Backbone.from_preset(str(corrected), dtype=dtype, **settings)
+        is_mistral = config["model_type"] == "mistral"
+        if is_mistral:
+            with _ExactWeights(str(corrected)) as weights:
+                convert_mistral.convert_weights(backbone, weights, config)
+        named = {"unsplittable_tokens": _special_tokens(folder)} if config["model_type"] == "gpt2" else {}
+        # KerasHub has two tokenizers for Mistral, and would take any of them.
+        tokenizer_class = keras_hub.models.MistralTokenizer if is_mistral else keras_hub.models.Tokenizer
+        tokenizer = tokenizer_class.from_preset(str(corrected), **named)
     apply_word_splitting(folder, tokenizer, TOKENIZER_FILE)
     keep_special_tokens(tokenizer, _adds_start_token(folder, tokens), end_tokens(folder), chat_template(folder))
-    if "rms_norm_eps" in config:
-        for layer in backbone._flatten_layers():
-            for name in ("epsilon", "layer_norm_epsilon"):  # all normalization layers of these models have the same
-                if hasattr(layer, name):
-                    setattr(layer, name, config["rms_norm_eps"])
+    epsilon = config.get("rms_norm_eps", config.get("layer_norm_epsilon"))
+    for layer in backbone._flatten_layers() if epsilon is not None else ():
+        for name in ("epsilon", "layer_norm_epsilon"):  # all normalization layers of these models have the same
+            if hasattr(layer, name):
+                setattr(layer, name, epsilon)
     return causal_lm_of(backbone), tokenizer
+
+
+class _Exact(np.ndarray):
+    """An array that keeps its precision, because KerasHub's converter of Mistral rounds to float16."""
+
+    def astype(self, *arguments: Any, **settings: Any) -> np.ndarray:
+        return self
+
+
+class _ExactWeights(SafetensorLoader):
+    """Reads weights that are not rounded."""
+
+    def get_tensor(self, hf_weight_key: str) -> np.ndarray:
+        return super().get_tensor(hf_weight_key).view(_Exact)
 
 
 def corrected_config(config: Config) -> Config:
@@ -173,6 +201,15 @@ def _corrected_tokens(folder: Path) -> Config:
     tokens = {name: config.get(name) for name in ("bos_token", "eos_token")}
     texts = {name: token["content"] if isinstance(token, dict) else token for name, token in tokens.items()}
     return config | texts | {"bos_token": texts["bos_token"] or texts["eos_token"]}
+
+
+def _special_tokens(folder: Path) -> list[str]:
+    """Returns the special tokens in the file of a tokenizer, if there is one."""
+    if not (folder / TOKENIZER_FILE).is_file():
+        return []
+    return [
+        token["content"] for token in read_json(folder / TOKENIZER_FILE).get("added_tokens", []) if token["special"]
+    ]
 
 
 def _adds_start_token(folder: Path, tokens: Config) -> bool | None:

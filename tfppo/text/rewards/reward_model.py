@@ -185,12 +185,12 @@ def sentiment_reward() -> RewardModel:
     return RewardModel.load(Path(str(resources.files("tfppo.assets").joinpath("movie-reward"))))
 
 
-def train_reward_model(config: RewardModelConfig, preset: Path, verbose: int = 1) -> RewardModel:
+def train_reward_model(config: RewardModelConfig, preset: Path | str, verbose: int = 1) -> RewardModel:
     """Trains a reward model on the ratings of the movie sentences, starting from a pretrained language model.
 
     Args:
       config: Settings of the training.
-      preset: Folder of the language model.
+      preset: Folder, name or handle of the language model, as for `load_preset`.
       verbose: As in Keras: 0 is silent, 1 shows a progress bar, 2 prints a line per epoch.
 
     Returns:
@@ -219,7 +219,7 @@ def train_reward_model(config: RewardModelConfig, preset: Path, verbose: int = 1
     return RewardModel(language_model, tokenizer, {**head, "words_slope": slope, "words_mean": float(words.mean())})
 
 
-def _load_base(preset: Path) -> tuple[keras.Model, keras_hub.models.Tokenizer]:
+def _load_base(preset: Path | str) -> tuple[keras.Model, keras_hub.models.Tokenizer]:
     """Loads the language model from which a reward model is trained, and its tokenizer."""
     model, tokenizer = load_preset(preset)
     check_control_tokens(tokenizer, preset)
@@ -265,12 +265,12 @@ def _fit(
     )
 
 
-def reward_model_run(config: RewardModelConfig, preset: Path | None, name: str | None, runs_dir: Path) -> Path:
+def reward_model_run(config: RewardModelConfig, preset: Path | str | None, name: str | None, runs_dir: Path) -> Path:
     """Trains a reward model in a new run, and evaluates it.
 
     Args:
       config: Settings of the training.
-      preset: Folder of the language model to start from; None uses the included one.
+      preset: Folder, name or handle of the language model to start from; None uses the included one.
       name: Name of the run's folder; None makes one from the seed.
       runs_dir: Folder of all runs.
 

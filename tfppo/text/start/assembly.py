@@ -22,6 +22,7 @@ from tfppo.text.models.language_model import LanguageModel, check_decoding
 from tfppo.text.models.reference import as_language_model, copy_of, freeze
 from tfppo.text.models.weights import fixed_weights, freeze_paths
 from tfppo.text.policy import TextPolicy
+from tfppo.text.presets.fetching import recorded_name
 from tfppo.text.presets.folder import default_preset
 from tfppo.text.rewards.callables import Reward, reward_name
 from tfppo.text.rewards.signature import check_labels, way_of
@@ -267,7 +268,7 @@ def _paths_of(text: TextConfig, folder: Path | None, start: Start, is_given: boo
     if is_given:
         kept |= {"preset": OWN_MODEL, "dtype": start.model.dtype_policy.name}
     elif text.preset is not None and not (folder is not None and text.preset == OWN_MODEL):
-        kept["preset"] = text.preset.resolve()
+        kept["preset"] = recorded_name(text.preset)
     for name in ("init_from", *SETTINGS.values()):
         if getattr(text, name) is not None:
             kept[name] = getattr(text, name).resolve()

@@ -22,6 +22,7 @@ from tfppo.text.models.reference import as_language_model, copy_of
 from tfppo.text.models.weights import fixed_weights, freeze_paths
 from tfppo.text.policy import TextPolicy
 from tfppo.text.presets.configs import TOKENIZER_FILE
+from tfppo.text.presets.fetching import folder_of
 from tfppo.text.presets.folder import default_preset, load_preset, save_preset
 from tfppo.text.start.given import given_model, given_special_tokens
 from tfppo.text.start.parts import SHOWN
@@ -82,7 +83,8 @@ def initial_model(
         return Start(model, tokenizer, reference, _read_weights(folder / START))
     if text.init_from is not None:
         return _from_run(text, text.init_from)
-    return Start(*load_preset(text.preset or default_preset(), text.dtype))
+    preset = text.preset or default_preset()
+    return Start(*load_preset(preset if folder is None else folder_of(preset, fetches=False), text.dtype))
 
 
 def parts_of(policy: TextPolicy) -> dict[str, list[keras.Variable]]:

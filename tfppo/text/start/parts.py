@@ -63,13 +63,14 @@ def _prompts_digest(prompts: TrainingPrompts) -> str:
     return digest([prompts.token_ids, prompts.lengths], json.dumps(labels, sort_keys=True) if labels else "")
 
 
-def check_parts(recorded: TextParts, found: TextParts, preset: Path | None) -> None:
+def check_parts(recorded: TextParts, found: TextParts, preset: Path | str | None) -> None:
     """Checks that a run goes on with the parts that it was made of.
 
     Args:
       recorded: Checksums in the run's `config.yaml`; those that are None are not checked.
       found: Checksums of the parts that were loaded; those that are None are not checked.
-      preset: Folder from which the model was loaded. None: the included model, or one that was given in Python.
+      preset: Folder, name or handle of the preset that was loaded. None: the included model, or one that was given in
+        Python.
 
     Raises:
       UsageError: If a part differs.
