@@ -60,13 +60,14 @@ SETTINGS = {
     "batch_size": 32,
     "minibatch_size": 8,
     "num_epochs": 1,
-    "learning_rate": 5e-4,
+    "learning_rate": 1e-3,
     "lora_rank": 16,
     "lora_targets": "all",
     "kl_controller": "fixed",
-    "kl_coeff": 0.02,
+    "kl_coeff": 0.005,
     "entropy_coeff": 0.0,
     "normalize_scores": False,
+    "missing_end_penalty": 0.5,  # an answer of more than 12 tokens is cut
     "validation_interval": 10,
     "sample_interval": 10,
     "eval_prompts": 1000,  # all of them

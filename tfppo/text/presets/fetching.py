@@ -68,8 +68,8 @@ def folder_of(preset: Path | str, fetches: bool = True) -> Path:
         ) from error
     if found is None:
         raise UsageError(
-            f"the run started from the preset {name}, which no cache holds; what only the settings of a run name is not "
-            f"fetched: fetch it with tfppo.load_preset({name!r})"
+            f"the run started from the preset {name}, which no cache holds; what only the settings of a run name is "
+            f"not fetched: fetch it with tfppo.load_preset({name!r})"
         )
     return found
 
