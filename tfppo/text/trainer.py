@@ -272,7 +272,8 @@ class TextTrainer:
         """Trains as `iterations` describes, and keeps the responses in a file of the run's folder."""
         began = time.perf_counter()
         text = self.config.text
-        for line in notices(self.prompts, self.config, size_without_adapters(self.policy.model.model)):
+        size = size_without_adapters(self.policy.model.model)
+        for line in notices(self.prompts, self.config, size, self.parts.note):
             print(line, flush=True)
         if self.iteration == 0 and text.normalize_scores:
             self._fit_scale()

@@ -28,7 +28,7 @@ from tfppo.text.rewards.callables import Reward, reward_name
 from tfppo.text.rewards.signature import check_labels, way_of
 from tfppo.text.rewards.weighted import SEPARATOR, as_rewards, combined, parts_of_reward
 from tfppo.text.start.initial import Start, assign_parts, initial_model, keep_start
-from tfppo.text.start.memory import check_memory, choose_micro_batches
+from tfppo.text.start.memory import check_memory, choose_micro_batches, describe_micro_batches
 from tfppo.text.start.parts import OWN_MODEL, check_parts, fingerprints
 from tfppo.text.start.prompts import (
     INCLUDED_LENGTH,
@@ -145,6 +145,7 @@ class Parts(NamedTuple):
     template: str | None  # the chat template, if the user gave a file
     is_given: bool  # True if the language model is given in Python
     reward: Reward
+    note: str = ""  # one line about the memory
     has_checksum: bool = True  # False: version 0.2 or older wrote config.yaml, without one of the model
 
     def encode(self, prompts: Sequence[str], max_new_tokens: int | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -236,6 +237,7 @@ def load_parts(
         freeze_paths(start.model, config.parts.frozen)
     language_model = as_language_model(start.model)
     check_tokenizer(start.tokenizer, language_model.vocabulary_size)
+    note = ""
     codec, template = make_codec(start, text, chosen.domain, folder)
     context = language_model.context_length
     if text.prompt_length is None and own is None and model is None and text.preset is None and text.init_from is None:
@@ -245,13 +247,15 @@ def load_parts(
         kept["prompt_length"] = length = text.prompt_length or int(training.lengths.max())
         if folder is None:
             tokens = length + text.response_length
-            kept["num_micro_batches"] = choose_micro_batches(start.model, config, tokens, memory)
+            kept["num_micro_batches"] = count = choose_micro_batches(start.model, config, tokens, memory)
+            if count != config.ppo.num_micro_batches:
+                note = describe_micro_batches(start.model, config.ppo.minibatch_size, count, tokens)
     recorded = fingerprints(start.model, start.tokenizer, training, chosen.domain, codec.special)
     check_parts(config.parts, recorded, None if model is not None else text.preset)
     has_checksum = folder is None or config.parts.model_sha256 is not None
     config = replace(with_settings(config, kept), parts=recorded)
     is_given = model is not None
-    parts = Parts(config, chosen, start, codec, context, training, own, template, is_given, used, has_checksum)
+    parts = Parts(config, chosen, start, codec, context, training, own, template, is_given, used, note, has_checksum)
     if trains:  # an error now, not after the training
         parts.encode(parts.sample_prompts())
         if text.eval_prompts:

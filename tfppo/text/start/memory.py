@@ -101,10 +101,10 @@ def choose_micro_batches(model: keras.Model, config: TextRunConfig, tokens: int,
     return fitting[0] if fitting else size
 
 
-def describe_micro_batches(model: keras.Model, config: TextRunConfig, tokens: int) -> str:
-    """Says why minibatches are divided, in one line."""
-    whole = (sequence_memory(model, tokens) or 0) * config.ppo.minibatch_size
+def describe_micro_batches(model: keras.Model, minibatch_size: int, count: int, tokens: int) -> str:
+    """Says in one line why minibatches are divided into `count` parts."""
+    whole = (sequence_memory(model, tokens) or 0) * minibatch_size
     return (
-        f"num_micro_batches is {config.ppo.num_micro_batches}, because a minibatch of {config.ppo.minibatch_size} "
-        f"responses would need about {whole / 1e9:.1f} GB at once"
+        f"num_micro_batches is {count}, because a minibatch of {minibatch_size} responses would need about "
+        f"{whole / 1e9:.1f} GB at once"
     )

@@ -180,15 +180,16 @@ def training_prompts(
     )
 
 
-def notices(prompts: TrainingPrompts, config: TextRunConfig, parameters: int) -> list[str]:
+def notices(prompts: TrainingPrompts, config: TextRunConfig, parameters: int, note: str) -> list[str]:
     """Returns the lines that a run prints before training, about its settings.
 
     Args:
       prompts: The training prompts.
       config: Settings of the run.
       parameters: Number of parameters of the language model, without adapters.
+      note: One more line; empty: none.
     """
-    text, lines = config.text, []
+    text, lines = config.text, [note] * bool(note)
     left_out = prompts.total - len(prompts.texts)
     if left_out:
         verbs = ("has", "is") if left_out == 1 else ("have", "are")
