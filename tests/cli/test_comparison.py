@@ -1,6 +1,7 @@
 """Tests the comparison of runs: the groups, their labels, the plot and the errors."""
 
 import dataclasses
+from functools import partial
 
 import numpy as np
 import pytest
@@ -133,13 +134,19 @@ def test_a_group_of_one_run_is_that_run_without_a_band(make_run, drawn, tmp_path
 
 
 def test_text_has_its_score_and_its_kl_over_iterations(make_run, drawn, tmp_path):
-    folder = make_run("a", [(0, 0.5, 0.0), (1, 0.75, 2.0)], make=make_text_config)
+    folder = make_run("a", [(0, 0.5, 0.0), (1, 0.75, 2.0)], make=partial(make_text_config, task="sentiment"))
     plot_runs([folder], tmp_path / "plot.png")
     score, kl = drawn[0].axes
     np.testing.assert_array_equal(score.lines[0].get_xydata(), [[0, 0.5], [1, 0.75]])
     np.testing.assert_array_equal(kl.lines[0].get_xydata(), [[0, 0.0], [1, 2.0]])
     assert (score.get_ylabel(), kl.get_ylabel(), kl.get_xlabel()) == ("score mean", "kl", "iteration")
     assert score.get_title() == "sentiment"
+
+
+def test_a_run_on_prompts_of_a_file_has_the_name_of_the_file(make_run, drawn, tmp_path):
+    make = partial(make_text_config, prompts=tmp_path / "questions.jsonl")
+    plot_runs([make_run("a", [(0, 0.5, 0.0), (1, 0.75, 2.0)], make=make)], tmp_path / "plot.png")
+    assert drawn[0].axes[0].get_title() == "questions"
 
 
 @pytest.mark.fault(

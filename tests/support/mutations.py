@@ -1154,7 +1154,7 @@ MUTATIONS = (
     ),
     Mutation(
         "tfppo/text/presets/hugging_face.py",
-        'setattr(layer, name, config["rms_norm_eps"])',
+        "setattr(layer, name, epsilon)",
         "pass",
         (HUGGING_FACE + "test_a_folder_gives_the_logits_of_its_weights[tied]",),
         "families",

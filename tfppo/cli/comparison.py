@@ -57,12 +57,19 @@ def plot_runs(folders: Sequence[Path], picture: Path, metric: str | None = None)
     if {SCORE, SCORE_STD} & set(metrics):
         _check_units(folders)
     panels = {name: [_band(group, x, name) for group in groups] for name in metrics}
-    subjects = {group.settings[name] for group in groups for name in SUBJECTS if name in group.settings}
+    subjects = {_subject(group.settings) for group in groups}
     try:
         plot_bands(panels, picture, x, subjects.pop() if len(subjects) == 1 else "")
     except OSError as error:
         raise UsageError(f"cannot write {picture} ({error.strerror}): choose another file with --out") from None
     return groups
+
+
+def _subject(settings: dict[str, Any]) -> str:
+    """Returns the environment or the task of a run, or the name of the file with its prompts."""
+    named = [settings[name] for name in SUBJECTS if settings.get(name) is not None]
+    prompts = settings.get("prompts")
+    return str(named[0]) if named else Path(prompts).stem if prompts is not None else ""
 
 
 def group_runs(folders: Sequence[Path]) -> list[Group]:
