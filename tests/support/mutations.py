@@ -26,6 +26,7 @@ class Mutation(NamedTuple):
 
 
 CHECKPOINTS = "tests/training/test_checkpoints.py::"
+CHAT = "tests/text/data/test_chat.py::"
 CODEC = "tests/text/data/test_codec.py::"
 COLLECTORS = "tests/control/rollouts/test_gymnasium.py::"
 DISTRIBUTIONS = "tests/ops/test_distributions.py::"
@@ -44,6 +45,7 @@ NORMALIZATION = "tests/control/rollouts/test_normalization.py::"
 NOT_FINITE = "tests/control/rollouts/test_not_finite.py::"
 POLICY = "tests/text/test_policy.py::"
 PPO = "tests/test_article.py::"
+PROMPTS = "tests/text/data/test_prompts.py::"
 RANDOM = "tests/ops/test_random.py::"
 REPLICAS = "tests/execution/test_replicas.py::"
 RETURNS = "tests/ops/test_returns.py::"
@@ -51,6 +53,7 @@ REWARDS = "tests/text/rewards/test_callables.py::"
 ROLLOUT = "tests/control/rollouts/test_graph.py::"
 SAMPLING = "tests/text/rollouts/test_sampling.py::"
 SCHEDULES = "tests/ppo/test_schedules.py::"
+SIGNATURE = "tests/text/rewards/test_signature.py::"
 SNAPSHOTS = "tests/control/envs/test_snapshots.py::"
 STATISTICS = "tests/control/rollouts/test_statistics.py::"
 TEXT_ROLLOUT = "tests/text/rollouts/test_rollout.py::"
@@ -1186,5 +1189,96 @@ MUTATIONS = (
         "add_start_token=False",
         (SPECIAL + "test_a_preset_keeps_the_start_token_and_all_end_tokens[True]",),
         "families",
+    ),
+    Mutation(
+        "tfppo/text/rewards/signature.py",
+        "if name in named or way.takes_all",
+        "if way.takes_all",
+        (SIGNATURE + "test_labels_are_found_by_name[1]",),
+        "own-data",
+    ),
+    Mutation(
+        "tfppo/text/rewards/signature.py",
+        'if name not in getattr(prompt, "labels", ())',
+        "if False",
+        (SIGNATURE + "test_a_missing_label_is_refused",),
+        "own-data",
+    ),
+    Mutation(
+        "tfppo/text/rewards/weighted.py",
+        "self.weights @ parts.astype(np.float64)",
+        "parts.astype(np.float64).sum(axis=0)",
+        ("tests/text/rewards/test_weighted.py::test_the_sum_is_weighted_and_its_parts_are_kept",),
+        "own-data",
+    ),
+    Mutation(
+        "tfppo/text/data/prompt_files.py",
+        "% BUCKETS < share * BUCKETS",
+        "% BUCKETS > share * BUCKETS",
+        (PROMPTS + "test_equal_prompts_are_in_the_same_part_whatever_else_there_is",),
+        "own-data",
+    ),
+    Mutation(
+        "tfppo/text/data/prompt_files.py",
+        '"utf-8-sig"',
+        '"utf-8"',
+        (PROMPTS + "test_files_have_prompts_and_labels[byte-order mark]",),
+        "own-data",
+    ),
+    Mutation(
+        "tfppo/text/data/chat.py",
+        "for message in messages], add_generation_prompt=True)",
+        "for message in messages], add_generation_prompt=False)",
+        (CHAT + "test_the_codec_encodes_rendered_prompts",),
+        "own-data",
+    ),
+    Mutation(
+        "tfppo/text/data/chat.py",
+        "found[0][0] + MARK + found[0][1:]",
+        "found[0]",
+        (CHAT + "test_special_tokens_that_a_message_spells_out_stay_text",),
+        "own-data",
+    ),
+    Mutation(
+        "tfppo/text/data/codec.py",
+        "[*ends, *turn[:1]]",
+        "ends",
+        (CHAT + "test_an_answer_ends_at_the_tokenizers_end_and_at_that_of_the_template",),
+        "own-data",
+    ),
+    Mutation(
+        "tfppo/text/data/codec.py",
+        "put if self.chat is None else []",
+        "put",
+        (CHAT + "test_the_start_token_of_a_template_is_not_doubled",),
+        "own-data",
+    ),
+    Mutation(
+        "tfppo/text/start/prompts.py",
+        'split = "validation"',
+        'split = "train"',
+        ("tests/text/start/test_prompts.py::test_held_out_prompts_are_replaced_in_a_fixed_order",),
+        "own-data",
+    ),
+    Mutation(
+        "tfppo/text/validation.py",
+        "np.mean(own - other)",
+        "np.mean(other - own)",
+        ("tests/text/test_validation.py::test_the_values_are_those_of_the_responses",),
+        "own-data",
+    ),
+    Mutation(
+        "tfppo/text/start/memory.py",
+        "size // count * each <= rest",
+        "each <= rest",
+        ("tests/text/start/test_memory.py::test_a_minibatch_is_divided_until_it_fits",),
+        "own-data",
+    ),
+    Mutation(
+        "tfppo/text/defaults.py",
+        "math.sqrt(INCLUDED_PARAMETERS / parameters)",
+        "math.sqrt(parameters / INCLUDED_PARAMETERS)",
+        ("tests/text/test_defaults.py::test_the_learning_rate_is_near_those_that_were_published[124000000.0-3.5e-05]",),
+        "own-data",
     ),
 )
