@@ -33,7 +33,7 @@ class Evaluate:
     """Control: number of additional greedy episodes to record as the run's video.gif, at most 10.
     None or 0: no video."""
     checkpoint: str = "latest"
-    """Checkpoint to use: latest, best (of training, or of validation if there is one), or the number of an iteration."""
+    """Checkpoint to use: latest, best (of training, or of validation if it is on), or the number of an iteration."""
     task: str | None = None
     """Text: the run's own task, package.module:NAME. Importing it runs its code, so you must name it here.
     None: the run uses a task of tfppo."""
@@ -92,7 +92,7 @@ class Generate:
     seed: Seed = 0
     """Seed of the samples."""
     checkpoint: str = "latest"
-    """Checkpoint to use: latest, best (of training, or of validation if there is one), or the number of an iteration."""
+    """Checkpoint to use: latest, best (of training, or of validation if it is on), or the number of an iteration."""
     reference: bool = False
     """Responds with the model before tuning."""
 
@@ -141,7 +141,7 @@ class Export:
     adapters_only: bool = False
     """Text: writes only the adapters of a run with lora_rank, for PEFT."""
     checkpoint: str = "latest"
-    """Checkpoint to use: latest, best (of training, or of validation if there is one), or the number of an iteration."""
+    """Checkpoint to use: latest, best (of training, or of validation if it is on), or the number of an iteration."""
     env: str | None = None
     """Control: the run's environment, if it is module:ID. Importing the module runs its code, so you must name it here.
     None: the environment needs no module."""
