@@ -157,8 +157,6 @@ class PromptCodec:
                 )
             if not prompt.strip():
                 raise UsageError(f"prompt {number} is empty; it must have at least one word")
-            if any("\ud800" <= letter <= "\udfff" for letter in prompt):  # Python's form of bytes that are not UTF-8
-                raise UsageError(f"prompt {number} ({prompt[:40]!r}) has bytes that are not UTF-8: encode it in UTF-8")
         rows = self._rows(prompts)
         lengths = np.array([len(row) for row in rows], np.int32)
         longest = int(lengths.argmax())
@@ -178,6 +176,11 @@ class PromptCodec:
             rendered = [mark_special(prompt, self._in_text) for prompt in prompts]
         else:
             rendered = [self.chat.render(prompt, self._in_text) for prompt in prompts]
+        for number, text in enumerate(rendered):
+            if any("\ud800" <= letter <= "\udfff" for letter in text):  # Python's form of bytes that are not UTF-8
+                raise UsageError(
+                    f"prompt {number} ({prompts[number][:40]!r}) has bytes that are not UTF-8: encode it in UTF-8"
+                )
         rows = [split_special(text, self._in_text) for text in rendered]
         texts = list(dict.fromkeys(piece for pieces in rows for piece, is_special in pieces if not is_special))
         encoded = dict(zip(texts, self.tokenizer(texts), strict=True)) if texts else {}
