@@ -11,8 +11,8 @@ from support.refusal import refusal
 from tfppo.cli import main
 from tfppo.saved_runs import evaluate, generate, resume
 from tfppo.text import run
-from tfppo.text.config import TextConfig
-from tfppo.text.data.prompt_files import read_prompts
+from tfppo.text.config import TextConfig, TextRunConfig
+from tfppo.text.data.prompt_files import read_prompts, write_prompts
 from tfppo.text.defaults import make_text_config
 from tfppo.text.start.prompts import OwnPrompts, own_prompts
 from tfppo.text.tasks import get_task
@@ -100,6 +100,28 @@ def test_changed_prompts_or_labels_are_refused(own_run, tmp_path):
     kept = copy / run_folder.PROMPTS / "train.jsonl"
     kept.write_text(kept.read_text().replace('"letters": 4', '"letters": 7', 1))
     assert "the list of training prompts has the checksum" in refusal(resume, copy, reward=[letters_reward, ones])
+
+
+@pytest.mark.fault("A file of the run's own prompts is deleted", "One line names it; no other prompts are used.")
+def test_missing_prompts_of_a_run_are_refused(tmp_path):
+    from_file, from_python, of_a_task = (
+        TextConfig(prompts="a.txt", task="length"),
+        TextConfig(),
+        TextConfig(task="length"),
+    )
+    for text in (from_file, from_python):
+        assert "train.jsonl is missing; the run keeps its prompts in this file" in refusal(
+            own_prompts, text, tmp_path, {}
+        )
+    assert own_prompts(of_a_task, tmp_path, {}) is None
+    (tmp_path / run_folder.PROMPTS).mkdir()
+    write_prompts(tmp_path / run_folder.PROMPTS / "train.jsonl", read_one("a"))
+    assert own_prompts(from_file, tmp_path, {}).train == ["a"]
+    for held_out in ({"validation_prompts": "b.txt"}, {"validation_share": 0.5}):
+        assert "validation.jsonl is missing" in refusal(
+            own_prompts, TextConfig(prompts="a.txt", **held_out), tmp_path, {}
+        )
+    assert "test.jsonl is missing" in refusal(own_prompts, TextConfig(test_prompts="c.txt"), tmp_path, {})
 
 
 def test_prompts_from_files_are_those_of_python(own_run, preset, tmp_path, monkeypatch, capsys):
@@ -230,9 +252,13 @@ def test_a_task_with_labels_needs_no_file(preset, tmp_path):
 
 def test_a_template_of_the_users_file_is_kept(preset, tmp_path):
     template = tmp_path / "mine.jinja"
-    template.write_text("Q: {{ messages[-1].content }} A:")
+    template.write_text("\ufeffQ: {{ messages[-1].content }} A:")
     settings = {"chat_template": str(template), "iterations": 1, "eval_prompts": 0}
     folder = run.train_text(config_of(tmp_path, preset, **settings), prompts=ROWS, reward=ones)
     template.unlink()
     assert (folder / run_folder.TEMPLATE).read_text() == "Q: {{ messages[-1].content }} A:"
     assert len(generate(folder, ["film"], max_new_tokens=3)) == 1
+    next_run = config_of(tmp_path, None, init_from=folder, iterations=1, eval_prompts=0, name="next")
+    trained_on = run.train_text(next_run, prompts=ROWS, reward=ones)
+    config = run_folder.read_config(trained_on, TextRunConfig)
+    assert TextTrainer(config, reward=ones, folder=trained_on).codec.chat.source == "Q: {{ messages[-1].content }} A:"

@@ -377,7 +377,7 @@ def make_codec(
     elif text.chat_template != "auto":
         path = Path(text.chat_template) if folder is None else folder / run_folder.TEMPLATE
         try:
-            template = own = path.read_text(encoding="utf-8")
+            template = own = path.read_text(encoding="utf-8-sig")  # a byte-order mark is allowed
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(
                 f"chat_template is {path}, which cannot be read ({one_line(error)}); it must be auto, none or the path "

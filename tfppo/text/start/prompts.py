@@ -56,14 +56,11 @@ def own_prompts(text: TextConfig, folder: Path | None, given: GivenPrompts) -> O
       The prompts, or None if the run has the prompts of its task.
 
     Raises:
-      UsageError: If prompts are given twice, held-out prompts are given without training prompts, or prompts are
-        invalid.
+      UsageError: If prompts are given twice, held-out prompts are given without training prompts, prompts are
+        invalid, or a file of the folder is missing.
     """
     if folder is not None:
-        kept = folder / run_folder.PROMPTS
-        if not kept.is_dir():
-            return None
-        return OwnPrompts(*(read_prompts(path) if path.is_file() else [] for path in map(kept.joinpath, FILES)))
+        return _kept_prompts(text, folder / run_folder.PROMPTS)
     found: dict[Split, list[Prompt]] = {}
     for split, name in SETTINGS.items():
         in_python, path = given.get(split), getattr(text, name)
@@ -97,6 +94,19 @@ def own_prompts(text: TextConfig, folder: Path | None, given: GivenPrompts) -> O
 
 
 FILES = tuple(f"{split}.jsonl" for split in SPLITS)
+
+
+def _kept_prompts(text: TextConfig, kept: Path) -> OwnPrompts | None:
+    """Reads the prompts that the folder of a run keeps, see `own_prompts`."""
+    if not kept.is_dir() and text.prompts is None and text.task is not None:
+        return None
+    given = (True, text.validation_prompts is not None or text.validation_share > 0, text.test_prompts is not None)
+    parts: list[list[Prompt]] = []
+    for path, is_needed in zip(map(kept.joinpath, FILES), given, strict=True):
+        if is_needed and not path.is_file():
+            raise UsageError(f"{path} is missing; the run keeps its prompts in this file: restore it from a copy")
+        parts.append(read_prompts(path) if path.is_file() else [])
+    return OwnPrompts(*parts)
 
 
 def keep_prompts(folder: Path, prompts: OwnPrompts) -> None:

@@ -22,7 +22,7 @@ PROMPT_WORDS = (2, 3, 4, 5)
 PACKAGE = __name__.partition(".")[0]
 RESERVED = (  # keys of evaluation.json that a task's metric must not replace
     *("prompts", "score", "judge", "kl", "distinct_2", "length", "domain", "perplexity", "gain", "failed"),
-    *("task", "seed", "weights", "seconds"),
+    *("task", "seed", "split", "weights", "seconds"),
 )
 
 
