@@ -90,8 +90,8 @@ def test_an_error_of_a_template_names_the_prompt():
 
 def test_all_messages_must_be_utf8(tokenizer):
     codec = PromptCodec(tokenizer, template=IM)
-    said = refusal(codec.encode, [Prompt([{"role": "user", "content": "\ud83d"}, *CHAT[1:]])])
-    assert "prompt 0 ('c') has bytes that are not UTF-8" in said
+    said = refusal(codec.encode, [Prompt([{"role": "user", "content": "\ud83d"}, *CHAT[1:]], origin="row 0")])
+    assert "row 0 ('c') has bytes that are not UTF-8" in said
 
 
 def test_special_tokens_that_a_message_spells_out_stay_text():

@@ -23,6 +23,7 @@ WORDS = ["film", "cast", "plot", "script", "camera", "music", "end", "start"]
 ROWS = [{"prompt": f"The {word} of the", "letters": len(word), "word": word} for word in WORDS]
 SMALL = {"iterations": 2, "batch_size": 4, "minibatch_size": 4, "response_length": 4, "num_epochs": 1}
 SMALL |= {"compile_rollout": "graph", "compile_update": "graph", "sample_interval": 2, "device": "cpu"}
+LONG = "film " * 200
 seen = []
 
 
@@ -195,7 +196,7 @@ def test_prompts_that_contradict_each_other_are_refused(settings, given, said):
 @pytest.mark.parametrize(
     ("settings", "given", "said"),
     [
-        ({}, {"prompts": ROWS}, "prompts of your own has no reward; a run needs one: give --reward"),
+        ({}, {"prompts": ROWS}, "task prompts (prompts of your own) has no reward; a run needs one: give --reward"),
         ({}, {"prompts": ["The film"], "reward": letters_reward}, "letters_reward has the parameter letters"),
         (
             {},
@@ -210,7 +211,13 @@ def test_prompts_that_contradict_each_other_are_refused(settings, given, said):
         ({"reward_weights": (1.0,)}, {"prompts": ROWS, "reward": [ones, ones]}, "reward_weights has 1 values, and"),
         ({"validation_interval": 1}, {"prompts": ROWS, "reward": ones}, "there are no validation prompts: give"),
         ({"prompt_length": 2}, {"prompts": ROWS, "reward": ones}, "prompt_length is 2; the shortest"),
-        ({}, {"prompts": ["film " * 200], "reward": ones}, "the context has room for"),
+        ({}, {"prompts": ["film", LONG], "reward": ones}, "row 1 of prompts ('film film"),
+        ({}, {"prompts": [LONG], "reward": ones}, "or set prompt_length to 60, which leaves longer prompts out"),
+        (
+            {"validation_interval": 1, "num_validation_prompts": 9},
+            {"prompts": ROWS, "validation_prompts": [*["film"] * 8, LONG], "test_prompts": ROWS, "reward": ones},
+            "row 8 of validation_prompts ('film film",
+        ),
         (
             {"system": "Be brief."},
             {"prompts": ROWS, "reward": ones},
@@ -231,6 +238,21 @@ def test_prompts_that_contradict_each_other_are_refused(settings, given, said):
 def test_what_does_not_fit_together_is_refused_before_the_run(settings, given, said, preset, tmp_path):
     assert said in refusal(TextTrainer, config_of(tmp_path, preset, **settings), **given)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_long_prompt_of_a_later_evaluation_is_one_line(preset, tmp_path):
+    given = {"prompts": ROWS, "test_prompts": [LONG], "reward": ones}
+    folder = run.train_text(config_of(tmp_path, preset, eval_prompts=0, iterations=1), **given)
+    assert "has room for 60 besides the response" in refusal(evaluate, folder, reward=ones)
+
+
+def test_prompts_that_are_left_out_of_training_are_left_out_everywhere(preset, tmp_path, capsys):
+    settings = {"prompt_length": 12, "iterations": 1}
+    folder = run.train_text(config_of(tmp_path, preset, **settings), prompts=[LONG, *ROWS], reward=ones)
+    assert "1 of 9 training prompts has more than 12 tokens and is left out" in capsys.readouterr().out
+    samples = [json.loads(line) for line in (folder / run_folder.SAMPLES).read_text().splitlines()]
+    assert {row["prompt"] for row in samples} == {row["prompt"] for row in ROWS}
+    assert evaluate(folder, reward=ones)["prompts"] == 8
 
 
 def test_the_prompt_length_is_that_of_the_longest_prompt(preset, tmp_path):

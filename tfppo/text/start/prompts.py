@@ -1,5 +1,6 @@
 """The prompts of a text run: those of its task, or those that the user gives, with labels and held-out parts."""
 
+import functools
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -131,6 +132,26 @@ def task_of(prompts: OwnPrompts, task: Task | None, path: Path | None) -> Task:
     return Task(name=name, description="prompts of your own", prompts=prompts.of, domain=None)
 
 
+def without_long_prompts(task: Task, prompts: OwnPrompts, codec: PromptCodec, limit: int) -> Task:
+    """Returns a task whose samples and evaluation use no training prompts that are left out of training.
+
+    Args:
+      task: A task with the prompts that the user gives, see `task_of`.
+      prompts: The prompts.
+      codec: Encodes the prompts.
+      limit: The setting `prompt_length`. Held-out prompts of the user may be longer.
+    """
+
+    @functools.cache
+    def of(split: Split) -> list[Prompt]:
+        found = prompts.of(split)
+        if split == "train" or prompts.used_for(split) != "train":
+            return found
+        return [prompt for prompt, length in zip(found, codec.encode(found)[1], strict=True) if length <= limit]
+
+    return replace(task, prompts=of)
+
+
 class TrainingPrompts(NamedTuple):
     """The N training prompts of a run, of `total` that the task has."""
 
@@ -168,8 +189,15 @@ def training_prompts(
     if not texts:
         raise UsageError(f"task {task.name} has no training prompts; a run needs at least one: add some to the task")
     room = None if context is None else max(1, context - text.response_length)
-    ids, lengths = codec.encode(texts, room if are_own and text.prompt_length is None else None)
+    ids, lengths = codec.encode(texts)
     longest = int(lengths.max())
+    if are_own and text.prompt_length is None and room is not None and longest > room:
+        prompt = texts[int(lengths.argmax())]
+        raise UsageError(
+            f"{prompt.origin} ({prompt[:40]!r} ...) has {longest} tokens; the context has room for {room} besides the "
+            f"response: shorten the prompt, lower response_length, or set prompt_length to {room}, which leaves longer "
+            "prompts out"
+        )
     limit = text.prompt_length or (longest if room is None else min(longest, room))
     kept = lengths <= limit
     if not kept.any():

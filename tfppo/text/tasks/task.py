@@ -120,8 +120,8 @@ class Task:
         """
         if self.make_reward is None:
             raise UsageError(
-                f"{self.description} has no reward; a run needs one: give --reward package.module:function, or reward= "
-                "in Python"
+                f"task {self.name} ({self.description}) has no reward; a run needs one: give --reward "
+                "package.module:function, or reward= in Python"
             )
         return as_reward(self._call("make_reward", self.make_reward))
 
