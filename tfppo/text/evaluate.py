@@ -226,7 +226,8 @@ def compare(
     Raises:
       UsageError: If a prompt is invalid or too long, or if the reward raises or returns no numbers.
     """
-    encoded = codec.encode(prompts)
+    context = policy.context_length
+    encoded = codec.encode(prompts, None if context is None else context - text.response_length)
     judge = Responder(reference, codec, text)
     responders = {"reference": judge, "policy": Responder(policy, codec, text)}
     measured, texts, failed = {}, {}, dict[str, None]()

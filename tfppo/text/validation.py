@@ -106,8 +106,10 @@ def make_validation(parts: Parts, policy: LanguageModel, reference: LanguageMode
             "--validation-prompts FILE or --validation-share 0.1, or leave validation_interval out"
         )
     order = np.random.default_rng(0).permutation(len(prompts))
+    chosen = [prompts[index] for index in order[: text.num_validation_prompts]]
+    parts.encode(chosen)  # checks that each fits into the context
     return Validation(
-        [prompts[index] for index in order[: text.num_validation_prompts]],
+        chosen,
         policy=policy,
         reference=reference,
         codec=parts.codec,

@@ -65,6 +65,35 @@ def test_a_template_that_is_no_template_is_one_line():
     assert "the chat template is not valid" in refusal(ChatTemplate, "{% for %}", {})
 
 
+@pytest.mark.fault("A chat template leaves out the messages", "One line says what it writes.")
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("", "the chat template writes no text for row 0"),
+        (" \n  ", "the chat template writes no text for row 0"),
+        ("{% for m in mesages %}{{ m.content }}{% endfor %}[answer]", "writes '[answer]' whatever the user says"),
+    ],
+)
+def test_a_template_without_the_messages_is_refused(source, said):
+    assert said in refusal(lambda: ChatTemplate(source, {}).render(Prompt("why?", origin="row 0")))
+
+
+def test_an_error_of_a_template_names_the_prompt():
+    template = ChatTemplate(
+        "{% if messages[0].role != 'user' %}{{ raise_exception('no') }}{% endif %}{{ messages }}", {}
+    )
+    given = Prompt([{"role": "system", "content": "a"}, *CHAT], origin="line 3 of all.jsonl")
+    assert "the chat template raised TemplateError for line 3 of all.jsonl: no; change" in refusal(
+        template.render, given
+    )
+
+
+def test_all_messages_must_be_utf8(tokenizer):
+    codec = PromptCodec(tokenizer, template=IM)
+    said = refusal(codec.encode, [Prompt([{"role": "user", "content": "\ud83d"}, *CHAT[1:]], origin="row 0")])
+    assert "row 0 ('c') has bytes that are not UTF-8" in said
+
+
 def test_special_tokens_that_a_message_spells_out_stay_text():
     special = ["<|end|>", "<|end|>x", "[A]"]
     marked = mark_special("a<|end|>x [A] <|en", special)

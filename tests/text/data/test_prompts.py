@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -61,6 +62,18 @@ def test_rows_of_every_form_become_prompts_with_labels(form):
     assert as_prompts(prompts, "again") == prompts and as_prompts(prompts, "again")[0] is prompts[0]
 
 
+def test_labels_are_those_that_a_file_gives_back(tmp_path):
+    """So a resumed run calls the reward with the same values."""
+    labels = {"pair": (1, 2), "by_key": {1: "a", "b": np.float32(2)}, "tags": [b"x", "\udc80"], "half": "\ud83d"}
+    (prompt,) = as_prompts([{"prompt": [{"role": "user", "content": "a", "time": np.int64(3)}], **labels}], "prompts")
+    assert prompt.labels == {"pair": [1, 2], "by_key": {"1": "a", "b": 2}, "tags": ["x", "\udc80"], "half": "\ud83d"}
+    write_prompts(tmp_path / "kept.jsonl", [prompt])
+    (again,) = read_prompts(tmp_path / "kept.jsonl")
+    assert again.labels == prompt.labels and again.messages == prompt.messages == [
+        {**CHAT[1], **{"content": "a", "time": 3}}
+    ]
+
+
 @pytest.mark.parametrize("form", [["a", "b"], np.array(["a", "b"]), tf.data.Dataset.from_tensor_slices(["a", "b"])])
 def test_texts_of_every_form_become_prompts(form):
     assert plain(as_prompts(form, "prompts")) == [("a", {}), ("b", {})] and labels_of(as_prompts(["a"], "")) == {}
@@ -73,6 +86,12 @@ def test_texts_of_every_form_become_prompts(form):
     ("form", "said"),
     [
         ("why", "prompts is 'why' (str); it must be a list of texts"),
+        ("all.jsonl", "give a file as a setting, as in make_text_config(prompts=...)"),
+        (Path("all.csv"), "prompts is the path 'all.csv'; it must be a list of texts"),
+        ({"why", "how"}, "(set); it must be a list of texts"),
+        ((1 / number for number in (1, 0)), "prompts cannot be read (ZeroDivisionError: division by zero): fix"),
+        (CHAT, "row 0 of prompts is a single message; a conversation is a list of messages"),
+        ([[{**CHAT[0], "tool": object}]], "row 0 of prompts has the message {"),
         (7, "prompts is 7 (int); it must be a list of texts"),
         ({"prompt": ["why"]}, "it must be a list of texts"),
         ([7], "row 0 of prompts has the prompt 7 (int); a prompt must be a text, or a list of messages"),

@@ -8,6 +8,7 @@ from support.refusal import refusal
 from tfppo.text.data.prompts import as_prompts
 from tfppo.text.rewards.callables import as_reward, checked_scores
 from tfppo.text.rewards.signature import call_with_texts, check_labels, check_signature
+from tfppo.text.rewards.weighted import combined
 
 PROMPTS, RESPONSES = ["a", "a"], ["bb", "ccc"]
 
@@ -118,6 +119,18 @@ def seen(*texts, **labels):
 def test_labels_are_found_by_name(function, labels):
     check_signature(function, "it")
     assert call_with_texts(function, LABELLED, RESPONSES) == labels
+
+
+def test_arguments_that_a_partial_fixes_are_no_labels():
+    def scaled(prompts, responses, scale, **columns):
+        assert "scale" not in columns
+        return [scale] * len(responses)
+
+    prompts = as_prompts([{"prompt": "a", "scale": 7, "other": 1}] * 2, "prompts")
+    partial = functools.partial(scaled, scale=2)
+    for reward in (partial, combined([partial], (), 60.0)):  # the other one is wrapped
+        assert call_with_texts(reward, prompts, RESPONSES) == [2, 2]
+    assert call_with_texts(scaled, prompts, RESPONSES) == [[7, 7]] * 2
 
 
 def test_a_function_may_change_its_labels():

@@ -33,6 +33,9 @@ def test_the_sum_is_weighted_and_its_parts_are_kept():
     np.testing.assert_array_equal(reward.parts(PROMPTS, RESPONSES), [[1, 3], [1, 1], [5, np.nan]])
     np.testing.assert_array_equal(checked_scores(reward, PROMPTS, RESPONSES, must_be_finite=False), [7.5, np.nan])
     assert combined([length, length], (), None).names == ("length_1", "length_2")
+    length_1 = functools.wraps(length)(lambda prompts, responses: length(prompts, responses))
+    length_1.__qualname__ = "length_1"
+    assert combined([length, length, length_1], (), None).names == ("length_2", "length_3", "length_1")
     assert combined([length], (), None) is length and list(parts_of_reward(length)) == [length]
     assert checked_scores(combined([length], (3.0,), None), PROMPTS, RESPONSES).tolist() == [3, 9]
 
@@ -41,6 +44,15 @@ def test_the_number_of_weights_is_that_of_the_rewards():
     assert "reward_weights has 2 values, and the run has 1 reward: give one weight" in refusal(
         combined, [length], (1, 2), None
     )
+
+
+def test_an_error_of_one_of_several_names_it_once():
+    def fails(prompts, responses):
+        raise ValueError("no")
+
+    for reward, said in ((fails, "fails raised ValueError: no: fix it"), (lambda p, r: [1], "returned 1 scores for 2")):
+        text = refusal(checked_scores, combined([length, reward], (), None), PROMPTS, RESPONSES)
+        assert said in text and text.count("reward ") <= 2 and "WeightedRewards" not in text
 
 
 def test_names_and_lists_become_rewards():

@@ -11,8 +11,8 @@ from support.refusal import refusal
 from tfppo.cli import main
 from tfppo.saved_runs import evaluate, generate, resume
 from tfppo.text import run
-from tfppo.text.config import TextConfig
-from tfppo.text.data.prompt_files import read_prompts
+from tfppo.text.config import TextConfig, TextRunConfig
+from tfppo.text.data.prompt_files import read_prompts, write_prompts
 from tfppo.text.defaults import make_text_config
 from tfppo.text.start.prompts import OwnPrompts, own_prompts
 from tfppo.text.tasks import get_task
@@ -23,6 +23,7 @@ WORDS = ["film", "cast", "plot", "script", "camera", "music", "end", "start"]
 ROWS = [{"prompt": f"The {word} of the", "letters": len(word), "word": word} for word in WORDS]
 SMALL = {"iterations": 2, "batch_size": 4, "minibatch_size": 4, "response_length": 4, "num_epochs": 1}
 SMALL |= {"compile_rollout": "graph", "compile_update": "graph", "sample_interval": 2, "device": "cpu"}
+LONG = "film " * 200
 seen = []
 
 
@@ -102,6 +103,28 @@ def test_changed_prompts_or_labels_are_refused(own_run, tmp_path):
     assert "the list of training prompts has the checksum" in refusal(resume, copy, reward=[letters_reward, ones])
 
 
+@pytest.mark.fault("A file of the run's own prompts is deleted", "One line names it; no other prompts are used.")
+def test_missing_prompts_of_a_run_are_refused(tmp_path):
+    from_file, from_python, of_a_task = (
+        TextConfig(prompts="a.txt", task="length"),
+        TextConfig(),
+        TextConfig(task="length"),
+    )
+    for text in (from_file, from_python):
+        assert "train.jsonl is missing; the run keeps its prompts in this file" in refusal(
+            own_prompts, text, tmp_path, {}
+        )
+    assert own_prompts(of_a_task, tmp_path, {}) is None
+    (tmp_path / run_folder.PROMPTS).mkdir()
+    write_prompts(tmp_path / run_folder.PROMPTS / "train.jsonl", read_one("a"))
+    assert own_prompts(from_file, tmp_path, {}).train == ["a"]
+    for held_out in ({"validation_prompts": "b.txt"}, {"validation_share": 0.5}):
+        assert "validation.jsonl is missing" in refusal(
+            own_prompts, TextConfig(prompts="a.txt", **held_out), tmp_path, {}
+        )
+    assert "test.jsonl is missing" in refusal(own_prompts, TextConfig(test_prompts="c.txt"), tmp_path, {})
+
+
 def test_prompts_from_files_are_those_of_python(own_run, preset, tmp_path, monkeypatch, capsys):
     """The command line with files, one of them CSV, trains the same weights as Python objects."""
     monkeypatch.chdir(tmp_path)
@@ -173,7 +196,7 @@ def test_prompts_that_contradict_each_other_are_refused(settings, given, said):
 @pytest.mark.parametrize(
     ("settings", "given", "said"),
     [
-        ({}, {"prompts": ROWS}, "prompts of your own has no reward; a run needs one: give --reward"),
+        ({}, {"prompts": ROWS}, "task prompts (prompts of your own) has no reward; a run needs one: give --reward"),
         ({}, {"prompts": ["The film"], "reward": letters_reward}, "letters_reward has the parameter letters"),
         (
             {},
@@ -188,7 +211,13 @@ def test_prompts_that_contradict_each_other_are_refused(settings, given, said):
         ({"reward_weights": (1.0,)}, {"prompts": ROWS, "reward": [ones, ones]}, "reward_weights has 1 values, and"),
         ({"validation_interval": 1}, {"prompts": ROWS, "reward": ones}, "there are no validation prompts: give"),
         ({"prompt_length": 2}, {"prompts": ROWS, "reward": ones}, "prompt_length is 2; the shortest"),
-        ({}, {"prompts": ["film " * 200], "reward": ones}, "the context has room for"),
+        ({}, {"prompts": ["film", LONG], "reward": ones}, "row 1 of prompts ('film film"),
+        ({}, {"prompts": [LONG], "reward": ones}, "or set prompt_length to 60, which leaves longer prompts out"),
+        (
+            {"validation_interval": 1, "num_validation_prompts": 9},
+            {"prompts": ROWS, "validation_prompts": [*["film"] * 8, LONG], "test_prompts": ROWS, "reward": ones},
+            "row 8 of validation_prompts ('film film",
+        ),
         (
             {"system": "Be brief."},
             {"prompts": ROWS, "reward": ones},
@@ -211,6 +240,21 @@ def test_what_does_not_fit_together_is_refused_before_the_run(settings, given, s
     assert not list(tmp_path.iterdir())
 
 
+def test_a_long_prompt_of_a_later_evaluation_is_one_line(preset, tmp_path):
+    given = {"prompts": ROWS, "test_prompts": [LONG], "reward": ones}
+    folder = run.train_text(config_of(tmp_path, preset, eval_prompts=0, iterations=1), **given)
+    assert "has room for 60 besides the response" in refusal(evaluate, folder, reward=ones)
+
+
+def test_prompts_that_are_left_out_of_training_are_left_out_everywhere(preset, tmp_path, capsys):
+    settings = {"prompt_length": 12, "iterations": 1}
+    folder = run.train_text(config_of(tmp_path, preset, **settings), prompts=[LONG, *ROWS], reward=ones)
+    assert "1 of 9 training prompts has more than 12 tokens and is left out" in capsys.readouterr().out
+    samples = [json.loads(line) for line in (folder / run_folder.SAMPLES).read_text().splitlines()]
+    assert {row["prompt"] for row in samples} == {row["prompt"] for row in ROWS}
+    assert evaluate(folder, reward=ones)["prompts"] == 8
+
+
 def test_the_prompt_length_is_that_of_the_longest_prompt(preset, tmp_path):
     trainer = TextTrainer(config_of(tmp_path, preset), prompts=ROWS, reward=ones)
     assert trainer.config.text.prompt_length == trainer.prompts.lengths.max() == trainer.prompts.token_ids.shape[1]
@@ -230,9 +274,13 @@ def test_a_task_with_labels_needs_no_file(preset, tmp_path):
 
 def test_a_template_of_the_users_file_is_kept(preset, tmp_path):
     template = tmp_path / "mine.jinja"
-    template.write_text("Q: {{ messages[-1].content }} A:")
+    template.write_text("\ufeffQ: {{ messages[-1].content }} A:")
     settings = {"chat_template": str(template), "iterations": 1, "eval_prompts": 0}
     folder = run.train_text(config_of(tmp_path, preset, **settings), prompts=ROWS, reward=ones)
     template.unlink()
     assert (folder / run_folder.TEMPLATE).read_text() == "Q: {{ messages[-1].content }} A:"
     assert len(generate(folder, ["film"], max_new_tokens=3)) == 1
+    next_run = config_of(tmp_path, None, init_from=folder, iterations=1, eval_prompts=0, name="next")
+    trained_on = run.train_text(next_run, prompts=ROWS, reward=ones)
+    config = run_folder.read_config(trained_on, TextRunConfig)
+    assert TextTrainer(config, reward=ones, folder=trained_on).codec.chat.source == "Q: {{ messages[-1].content }} A:"

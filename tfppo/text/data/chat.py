@@ -15,7 +15,7 @@ from typing import Any
 from jinja2 import TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from tfppo.errors import UsageError, one_line
+from tfppo.errors import UsageError, one_line, shown
 from tfppo.text.data.prompts import Message, Prompt
 
 MARK = "\ufdd0"  # a code point that no text has (a noncharacter of Unicode)
@@ -32,7 +32,7 @@ class ChatTemplate:
       system: Text of a system message before each conversation that has none. None: no message is added.
 
     Raises:
-      UsageError: If the template is not valid.
+      UsageError: If the template is not valid, or leaves out what the user says.
     """
 
     def __init__(self, source: str, names: Mapping[str, str], system: str | None = None):
@@ -45,6 +45,19 @@ class ChatTemplate:
             raise UsageError(
                 f"the chat template is not valid ({one_line(error)}): correct it, or give --chat-template none"
             ) from None
+        self._check_message()
+
+    def _check_message(self) -> None:
+        """Checks that the message of the user is in the text, for example that no name is misspelled."""
+        try:
+            texts = [self.render(content) for content in ("question", "another")]
+        except UsageError:  # the template wants other messages than these, and the prompts will show it
+            return
+        if texts[0] == texts[1]:
+            raise UsageError(
+                f"the chat template writes {one_line(shown(texts[0]))} whatever the user says; it must write the "
+                "messages, for example {{ messages[-1].content }}: correct it, or give --chat-template none"
+            )
 
     def render(self, prompt: str, special: Iterable[str] = ()) -> str:
         """Renders a prompt up to the place where the answer begins.
@@ -58,14 +71,20 @@ class ChatTemplate:
           The text.
 
         Raises:
-          UsageError: If the template fails.
+          UsageError: If the template fails, or writes only spaces.
         """
-        given = prompt.messages if isinstance(prompt, Prompt) else None
+        given, of = (prompt.messages, f" for {prompt.origin}") if isinstance(prompt, Prompt) else (None, "")
         messages = list(given) if given is not None else [{"role": "user", "content": str(prompt)}]
         if self.system is not None and messages[0]["role"] != "system":
             messages.insert(0, {"role": "system", "content": self.system})
         marked = functools.partial(mark_special, special=list(special))
-        return self._render([_mapped(marked, message) for message in messages], add_generation_prompt=True)
+        text = self._render([_mapped(marked, message) for message in messages], True, of)
+        if not text.strip():
+            raise UsageError(
+                f"the chat template writes no text{of}; it must write the messages: correct it, or give "
+                "--chat-template none"
+            )
+        return text
 
     def end_of_answer(self) -> str:
         """Returns the text that the template writes behind an answer. Empty if the template refuses such a message."""
@@ -75,7 +94,7 @@ class ChatTemplate:
             return ""
         return text.rpartition(ANSWER)[2]
 
-    def _render(self, messages: Sequence[Message], add_generation_prompt: bool) -> str:
+    def _render(self, messages: Sequence[Message], add_generation_prompt: bool, of: str = "") -> str:
         try:
             return self._template.render(
                 messages=messages,
@@ -86,8 +105,8 @@ class ChatTemplate:
             )
         except Exception as error:  # the template calls raise_exception, or fails in any way
             raise UsageError(
-                f"the chat template raised {type(error).__name__}: {one_line(error)}; change the messages or --system, "
-                "or give --chat-template none"
+                f"the chat template raised {type(error).__name__}{of}: {one_line(error)}; change the messages or "
+                "--system, or give --chat-template none"
             ) from None
 
 

@@ -157,15 +157,13 @@ class PromptCodec:
                 )
             if not prompt.strip():
                 raise UsageError(f"prompt {number} is empty; it must have at least one word")
-            if any("\ud800" <= letter <= "\udfff" for letter in prompt):  # Python's form of bytes that are not UTF-8
-                raise UsageError(f"prompt {number} ({prompt[:40]!r}) has bytes that are not UTF-8: encode it in UTF-8")
         rows = self._rows(prompts)
         lengths = np.array([len(row) for row in rows], np.int32)
         longest = int(lengths.argmax())
         if room is not None and lengths[longest] > room:
             raise UsageError(
-                f"prompt {longest} ({prompts[longest][:40]!r} ...) has {lengths[longest]} tokens; the context has room "
-                f"for {room} besides the response: shorten the prompt, or lower {limit}"
+                f"{_name_of(prompts, longest)} ({prompts[longest][:40]!r} ...) has {lengths[longest]} tokens; the "
+                f"context has room for {room} besides the response: shorten the prompt, or lower {limit}"
             )
         padded = np.full([len(rows), lengths[longest]], self.pad, np.int32)
         for row, ids in zip(padded, rows, strict=True):
@@ -178,6 +176,10 @@ class PromptCodec:
             rendered = [mark_special(prompt, self._in_text) for prompt in prompts]
         else:
             rendered = [self.chat.render(prompt, self._in_text) for prompt in prompts]
+        for number, text in enumerate(rendered):
+            if any("\ud800" <= letter <= "\udfff" for letter in text):  # Python's form of bytes that are not UTF-8
+                what = f"{_name_of(prompts, number)} ({prompts[number][:40]!r})"
+                raise UsageError(f"{what} has bytes that are not UTF-8: encode it in UTF-8")
         rows = [split_special(text, self._in_text) for text in rendered]
         texts = list(dict.fromkeys(piece for pieces in rows for piece, is_special in pieces if not is_special))
         encoded = dict(zip(texts, self.tokenizer(texts), strict=True)) if texts else {}
@@ -219,3 +221,9 @@ class PromptCodec:
           N texts.
         """
         return self.decode(row[kept] for row, kept in zip(tokens, mask, strict=True))
+
+
+def _name_of(prompts: Sequence[str], number: int) -> str:
+    """Returns where a prompt is from, for an error."""
+    prompt = prompts[number]
+    return prompt.origin if isinstance(prompt, Prompt) else f"prompt {number}"

@@ -47,9 +47,12 @@ def read_prompts(path: Path) -> list[Prompt]:
 
 
 def write_prompts(path: Path, prompts: Sequence[Prompt]) -> None:
-    """Writes prompts with their labels as JSON lines, which `read_prompts` reads."""
+    """Writes prompts with their labels as JSON lines, which `read_prompts` reads.
+
+    Characters that UTF-8 cannot encode (surrogates) are written as escape sequences of JSON.
+    """
     lines = [json.dumps(prompt.row(), ensure_ascii=False) + "\n" for prompt in prompts]
-    path.write_text("".join(lines), encoding="utf-8", errors="surrogateescape")
+    path.write_text("".join(lines), encoding="utf-8", errors="backslashreplace")
 
 
 def split_share(prompts: Sequence[Prompt], share: float) -> tuple[list[Prompt], list[Prompt]]:

@@ -2,19 +2,22 @@
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
+from pathlib import PurePath
 from typing import Any, Self
 
-from tfppo.errors import UsageError, one_line, shown
+from tfppo.errors import UsageError, kind_and_text, one_line, shown
 
 PROMPT = "prompt"  # column of the prompts; all other columns are labels
 INFINITE = -1  # tf.data.INFINITE_CARDINALITY; this module does not import TensorFlow
 TEXTS = ("prompts", "responses")  # arguments of rewards, so no labels
 ROLES = "system, user or assistant"
 FORMS = (
-    "a list of texts, of messages or of dictionaries with the key prompt, a tf.data.Dataset or a pandas DataFrame of "
-    "these, or the path of a file"
+    "a list of texts, of conversations (lists of messages) or of dictionaries with the key prompt, or a "
+    "tf.data.Dataset or a pandas DataFrame of these"
 )
+FILES = (".jsonl", ".csv", ".txt")  # endings of files of prompts
+LABEL = "a number, a text, True, False or None, or a list or dictionary of these"
 Message = dict[str, Any]
 
 
@@ -24,11 +27,12 @@ class Prompt(str):
     Args:
       text: The prompt, or a conversation as a list of messages, each a dictionary with `role` and `content`. The text
         of a conversation is the content of its last message.
-      labels: Values by name.
+      labels: Values by name. They are kept in the form that a JSON file gives back, so tuples become lists.
       origin: Where the prompt is from, for messages, such as "line 3 of prompts.jsonl".
 
     Raises:
-      UsageError: If the text is empty, is not a text or a conversation, or a label cannot be written as JSON.
+      UsageError: If the text is empty, is not a text or a conversation, or a label or a message cannot be written as
+        JSON.
     """
 
     labels: Mapping[str, Any]
@@ -79,9 +83,15 @@ def as_prompts(source: object, what: str) -> list[Prompt]:
       The prompts.
 
     Raises:
-      UsageError: If it has another form, a prompt is empty, or the column `prompt` is missing.
+      UsageError: If it has another form, it cannot be read, a prompt is empty, or the column `prompt` is missing.
     """
-    return [_as_prompt(row, f"row {number} of {what}") for number, row in enumerate(_rows(source, what))]
+    try:
+        rows = list(_rows(source, what))
+    except UsageError:
+        raise
+    except Exception as error:  # a generator or a dataset of the user may raise anything; its traceback is kept
+        raise UsageError(f"{what} cannot be read ({kind_and_text(error)}): fix the code that gives them") from error
+    return [_as_prompt(row, f"row {number} of {what}") for number, row in enumerate(rows)]
 
 
 def prompt_of_row(row: Mapping[Any, Any], origin: str) -> Prompt:
@@ -94,6 +104,11 @@ def prompt_of_row(row: Mapping[Any, Any], origin: str) -> Prompt:
     Raises:
       UsageError: If the row has no column `prompt`, a column has no name, or the prompt is invalid.
     """
+    if PROMPT not in row and {"role", "content"} <= row.keys():
+        raise UsageError(
+            f"{origin} is a single message; a conversation is a list of messages: put the messages of each "
+            "conversation into a list of their own"
+        )
     if PROMPT not in row:
         columns = ", ".join(map(str, row)) or "no columns"
         raise UsageError(
@@ -115,7 +130,12 @@ def _rows(source: object, what: str) -> Iterable[object]:
         return _finite_rows(source, what)
     if hasattr(source, "tolist"):  # an array of NumPy, or a Series of pandas
         source = source.tolist()
-    if isinstance(source, (str, bytes, Mapping)) or not isinstance(source, Iterable):
+    if isinstance(source, str | PurePath) and PurePath(source).suffix.lower() in FILES:
+        raise UsageError(
+            f"{what} is the path {one_line(shown(str(source)))}; it must be {FORMS}: give a file as a setting, as in "
+            f"make_text_config({what}=...)"
+        )
+    if isinstance(source, (str, bytes, Mapping, Set)) or not isinstance(source, Iterable):
         raise UsageError(f"{what} is {one_line(shown(source))} ({type(source).__name__}); it must be {FORMS}")
     return source
 
@@ -136,12 +156,15 @@ def _as_prompt(row: object, origin: str) -> Prompt:
 
 
 def _decoded(value: object) -> object:
-    """Converts the values of TensorFlow, NumPy and pandas to plain ones."""
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "surrogateescape")
+    """Converts the values of TensorFlow, NumPy and pandas to plain ones, also inside lists and dictionaries."""
     if hasattr(value, "tolist"):
         value = value.tolist()
-        return _decoded(value) if isinstance(value, bytes) else value
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "surrogateescape")
+    if isinstance(value, list | tuple):
+        return [_decoded(part) for part in value]
+    if isinstance(value, Mapping):
+        return {name: _decoded(part) for name, part in value.items()}
     return value
 
 
@@ -158,18 +181,22 @@ def _checked_messages(given: object, origin: str) -> list[Message]:
         raise UsageError(
             f"{origin} ends with a message of the assistant; the last message must be one to answer: leave it out"
         )
-    return [dict(message) for message in given]
+    return [_as_json(message, f"{origin} has the message", "a value in a message") for message in given]
 
 
 def _checked_label(value: object, name: str, origin: str) -> Any:
-    value = _decoded(value)
     if isinstance(value, float) and math.isnan(value):  # a missing value of pandas
         return None
+    return _as_json(value, f"{origin} has the label {name}", "a label")
+
+
+def _as_json(value: object, begin: str, what: str) -> Any:
+    """Returns a value as it is read from a JSON file, so that a resumed run has the same one.
+
+    JSON changes tuples to lists, and the keys of dictionaries to texts.
+    """
     try:
-        json.dumps(value)
-    except (TypeError, ValueError):
-        raise UsageError(
-            f"{origin} has the label {name} {one_line(shown(value))} ({type(value).__name__}); a label must be a "
-            "number, a text, True, False or None, or a list or dictionary of these"
-        ) from None
-    return value
+        return json.loads(json.dumps(_decoded(value)))
+    except (TypeError, ValueError, RecursionError):
+        kind = type(value).__name__
+        raise UsageError(f"{begin} {one_line(shown(value))} ({kind}); {what} must be {LABEL}") from None

@@ -22,6 +22,11 @@ Reward = Callable[[list[str], list[str]], Sequence[float] | np.ndarray]
 If it has parameters of these names, they may be in any order.
 """
 
+
+class RewardError(UsageError):
+    """A reward failed. The text names the reward."""
+
+
 SHOWN = 200  # largest number of characters of a value in an error message
 ROUNDING = np.finfo(np.float32).eps
 STD_FLOOR = 0.01  # smallest standard deviation that scores are divided by, as a share of the largest absolute score
@@ -99,15 +104,17 @@ def checked_scores(
     name = reward_name(reward)
     try:
         values = _plain(call_with_texts(reward, prompts, responses))
+    except RewardError:  # of one of several rewards
+        raise
     except (Exception, SystemExit) as error:  # the user's function may raise anything; its trace is kept as the cause
-        raise UsageError(f"reward {name} raised {kind_and_text(error)}: fix it or give another reward") from error
+        raise RewardError(f"reward {name} raised {kind_and_text(error)}: fix it or give another reward") from error
     if not isinstance(values, Sequence) or isinstance(values, (str, bytes)):
-        raise UsageError(
+        raise RewardError(
             f"reward {name} returned {_short(values)} ({type(values).__name__}) for {len(responses)} responses; "
             "it must return a list, an array or a tensor with one number for each response"
         )
     if len(values) != len(responses):
-        raise UsageError(
+        raise RewardError(
             f"reward {name} returned {len(values)} scores for {len(responses)} responses; it must return one "
             "number for each response"
         )
@@ -116,7 +123,7 @@ def checked_scores(
         with np.errstate(over="ignore"):  # too large for float32 becomes infinite, which is checked below
             scores[index] = _number(name, index, value)
         if must_be_finite and not np.isfinite(scores[index]):
-            raise UsageError(
+            raise RewardError(
                 f"reward {name} returned {_short(value)} for response {index} ({_short(responses[index], 40)}); "
                 "it must return numbers that are finite in float32"
             )
@@ -217,7 +224,7 @@ def _number(name: str, index: int, value: Any) -> float:
         return math.inf
     except (TypeError, ValueError):
         pass
-    raise UsageError(
+    raise RewardError(
         f"reward {name} returned {_short(value)} ({type(value).__name__}) for response {index}; it must return "
         "one number for each response"
     )

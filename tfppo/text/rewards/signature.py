@@ -1,5 +1,6 @@
 """Calls the user's functions of prompts and responses, and of labels of the prompts, by their parameters."""
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
@@ -19,6 +20,7 @@ class Way(NamedTuple):
     required: tuple[str, ...] = ()  # labels that it needs
     optional: tuple[str, ...] = ()  # labels that it takes if the prompts have them
     takes_all: bool = False  # it takes any label, by **columns
+    fixed: tuple[str, ...] = ()  # arguments that functools.partial gives; labels of these names are left out
 
 
 def call_with_texts(function: Callable[..., T], prompts: Sequence[str], responses: Sequence[str]) -> T:
@@ -32,7 +34,7 @@ def call_with_texts(function: Callable[..., T], prompts: Sequence[str], response
     Returns:
       The result of the function.
     """
-    way = way_of(function) or Way(by_name=False)
+    way = (way_of(function) or Way(by_name=False))._replace(fixed=_fixed_by_partial(function))
     texts, labels = [list(prompts), list(responses)], _labels_for(way, labels_of(prompts))
     if way.by_name:
         return function(**dict(zip(TEXTS, texts, strict=True)), **labels)
@@ -126,7 +128,15 @@ def _labels_in(signature: inspect.Signature, texts: Sequence[str]) -> Way:
 
 def _labels_for(way: Way, labels: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
     named = {*way.required, *way.optional}
-    return {name: values for name, values in labels.items() if name in named or way.takes_all}
+    return {
+        name: values for name, values in labels.items() if (name in named or way.takes_all) and name not in way.fixed
+    }
+
+
+def _fixed_by_partial(function: Callable[..., object]) -> tuple[str, ...]:
+    """Returns the names of the arguments that `functools.partial` fixes, also behind a wrapper of `functools.wraps`."""
+    function = inspect.unwrap(function)
+    return tuple(function.keywords) if isinstance(function, functools.partial) else ()
 
 
 def _origin(prompt: str) -> str:

@@ -1,6 +1,7 @@
 """Sums of several rewards, and a limit on the time that a reward may take."""
 
 import functools
+import itertools
 import queue
 import threading
 from collections import Counter
@@ -114,11 +115,14 @@ def as_rewards(given: object) -> list[Reward]:
 def _short_names(rewards: Sequence[Reward]) -> tuple[str, ...]:
     """Returns a short name of each reward, for its metric. Equal names are numbered."""
     short = [reward_name(reward).partition(":")[2].split(".")[-1].strip("<>") for reward in rewards]
-    counts, seen = Counter(short), Counter[str]()
-    names = []
+    counts, names = Counter(short), list[str]()
+    taken = {name for name, count in counts.items() if count == 1}
     for name in short:
-        seen[name] += 1
-        names.append(f"{name}_{seen[name]}" if counts[name] > 1 else name)
+        if counts[name] > 1:
+            numbered = (f"{name}_{number}" for number in itertools.count(1))
+            name = next(one for one in numbered if one not in taken)
+            taken.add(name)
+        names.append(name)
     return tuple(names)
 
 

@@ -40,6 +40,7 @@ from tfppo.text.start.prompts import (
     own_prompts,
     task_of,
     training_prompts,
+    without_long_prompts,
 )
 from tfppo.text.tasks import Task, get_task
 from tfppo.text.tasks.task import task_name
@@ -240,6 +241,8 @@ def load_parts(
     note = ""
     codec, template = make_codec(start, text, chosen.domain, folder)
     context = language_model.context_length
+    if own is not None and text.prompt_length is not None:
+        chosen = without_long_prompts(chosen, own, codec, text.prompt_length)
     if text.prompt_length is None and own is None and model is None and text.preset is None and text.init_from is None:
         text = replace(text, prompt_length=INCLUDED_LENGTH)
     training = training_prompts(chosen, codec, text, context, own is not None) if trains else None
@@ -381,7 +384,7 @@ def make_codec(
     elif text.chat_template != "auto":
         path = Path(text.chat_template) if folder is None else folder / run_folder.TEMPLATE
         try:
-            template = own = path.read_text(encoding="utf-8")
+            template = own = path.read_text(encoding="utf-8-sig")  # a byte-order mark is allowed
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(
                 f"chat_template is {path}, which cannot be read ({one_line(error)}); it must be auto, none or the path "

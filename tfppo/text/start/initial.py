@@ -16,7 +16,7 @@ from tfppo.errors import UsageError, kind_and_text, one_line
 from tfppo.execution.variables import weights_hash
 from tfppo.settings import with_settings
 from tfppo.text.config import TextConfig, TextRunConfig
-from tfppo.text.data.special_tokens import SpecialTokens
+from tfppo.text.data.special_tokens import SpecialTokens, special_tokens_of
 from tfppo.text.models.adapters import adapter_variables, add_adapters, base_copy, merged_copy
 from tfppo.text.models.reference import as_language_model, copy_of
 from tfppo.text.models.weights import fixed_weights, freeze_paths
@@ -186,11 +186,23 @@ def _from_run(text: TextConfig, folder: Path) -> Start:
     freeze_paths(merged, config.parts.frozen)
     weights, note = _continued(tuned, merged, text)
     note = f"the run starts from the policy of {folder} after iteration {done}; {note}"
+    special = _special_tokens(before, folder)
     if keeps_adapters:
-        return Start(before.model, before.tokenizer, None, weights, done, note)
+        return Start(before.model, before.tokenizer, None, weights, done, note, special)
     del weights["adapters"]
     untuned = before.model if before.reference is None else before.reference
-    return Start(merged, before.tokenizer, untuned if text.init_reference == "run" else None, weights, done, note)
+    reference = untuned if text.init_reference == "run" else None
+    return Start(merged, before.tokenizer, reference, weights, done, note, special)
+
+
+def _special_tokens(before: Start, folder: Path) -> SpecialTokens:
+    """Returns the special tokens of another run, with the chat template that its user gave as a file."""
+    special = special_tokens_of(before.tokenizer) if before.special is None else before.special
+    template = folder / run_folder.TEMPLATE
+    try:
+        return special._replace(chat_template=template.read_text(encoding="utf-8")) if template.is_file() else special
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{template} cannot be read ({one_line(error)}): restore it from a copy") from None
 
 
 def _checked_fixed_weights(

@@ -1,5 +1,6 @@
 """The prompts of a text run: those of its task, or those that the user gives, with labels and held-out parts."""
 
+import functools
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -56,14 +57,11 @@ def own_prompts(text: TextConfig, folder: Path | None, given: GivenPrompts) -> O
       The prompts, or None if the run has the prompts of its task.
 
     Raises:
-      UsageError: If prompts are given twice, held-out prompts are given without training prompts, or prompts are
-        invalid.
+      UsageError: If prompts are given twice, held-out prompts are given without training prompts, prompts are
+        invalid, or a file of the folder is missing.
     """
     if folder is not None:
-        kept = folder / run_folder.PROMPTS
-        if not kept.is_dir():
-            return None
-        return OwnPrompts(*(read_prompts(path) if path.is_file() else [] for path in map(kept.joinpath, FILES)))
+        return _kept_prompts(text, folder / run_folder.PROMPTS)
     found: dict[Split, list[Prompt]] = {}
     for split, name in SETTINGS.items():
         in_python, path = given.get(split), getattr(text, name)
@@ -99,6 +97,19 @@ def own_prompts(text: TextConfig, folder: Path | None, given: GivenPrompts) -> O
 FILES = tuple(f"{split}.jsonl" for split in SPLITS)
 
 
+def _kept_prompts(text: TextConfig, kept: Path) -> OwnPrompts | None:
+    """Reads the prompts that the folder of a run keeps, see `own_prompts`."""
+    if not kept.is_dir() and text.prompts is None and text.task is not None:
+        return None
+    given = (True, text.validation_prompts is not None or text.validation_share > 0, text.test_prompts is not None)
+    parts: list[list[Prompt]] = []
+    for path, is_needed in zip(map(kept.joinpath, FILES), given, strict=True):
+        if is_needed and not path.is_file():
+            raise UsageError(f"{path} is missing; the run keeps its prompts in this file: restore it from a copy")
+        parts.append(read_prompts(path) if path.is_file() else [])
+    return OwnPrompts(*parts)
+
+
 def keep_prompts(folder: Path, prompts: OwnPrompts) -> None:
     """Writes the prompts of a new run into its folder, from where `own_prompts` reads them."""
     (folder / run_folder.PROMPTS).mkdir()
@@ -119,6 +130,26 @@ def task_of(prompts: OwnPrompts, task: Task | None, path: Path | None) -> Task:
         return replace(task, prompts=prompts.of)
     name = run_folder.folder_name("prompts" if path is None else path.stem).strip(".-_").replace(".", "-") or "prompts"
     return Task(name=name, description="prompts of your own", prompts=prompts.of, domain=None)
+
+
+def without_long_prompts(task: Task, prompts: OwnPrompts, codec: PromptCodec, limit: int) -> Task:
+    """Returns a task whose samples and evaluation use no training prompts that are left out of training.
+
+    Args:
+      task: A task with the prompts that the user gives, see `task_of`.
+      prompts: The prompts.
+      codec: Encodes the prompts.
+      limit: The setting `prompt_length`. Held-out prompts of the user may be longer.
+    """
+
+    @functools.cache
+    def of(split: Split) -> list[Prompt]:
+        found = prompts.of(split)
+        if split == "train" or prompts.used_for(split) != "train":
+            return found
+        return [prompt for prompt, length in zip(found, codec.encode(found)[1], strict=True) if length <= limit]
+
+    return replace(task, prompts=of)
 
 
 class TrainingPrompts(NamedTuple):
@@ -158,8 +189,15 @@ def training_prompts(
     if not texts:
         raise UsageError(f"task {task.name} has no training prompts; a run needs at least one: add some to the task")
     room = None if context is None else max(1, context - text.response_length)
-    ids, lengths = codec.encode(texts, room if are_own and text.prompt_length is None else None)
+    ids, lengths = codec.encode(texts)
     longest = int(lengths.max())
+    if are_own and text.prompt_length is None and room is not None and longest > room:
+        prompt = texts[int(lengths.argmax())]
+        raise UsageError(
+            f"{prompt.origin} ({prompt[:40]!r} ...) has {longest} tokens; the context has room for {room} besides the "
+            f"response: shorten the prompt, lower response_length, or set prompt_length to {room}, which leaves longer "
+            "prompts out"
+        )
     limit = text.prompt_length or (longest if room is None else min(longest, room))
     kept = lengths <= limit
     if not kept.any():

@@ -22,7 +22,7 @@ PROMPT_WORDS = (2, 3, 4, 5)
 PACKAGE = __name__.partition(".")[0]
 RESERVED = (  # keys of evaluation.json that a task's metric must not replace
     *("prompts", "score", "judge", "kl", "distinct_2", "length", "domain", "perplexity", "gain", "failed"),
-    *("task", "seed", "weights", "seconds"),
+    *("task", "seed", "split", "weights", "seconds"),
 )
 
 
@@ -120,8 +120,8 @@ class Task:
         """
         if self.make_reward is None:
             raise UsageError(
-                f"{self.description} has no reward; a run needs one: give --reward package.module:function, or reward= "
-                "in Python"
+                f"task {self.name} ({self.description}) has no reward; a run needs one: give --reward "
+                "package.module:function, or reward= in Python"
             )
         return as_reward(self._call("make_reward", self.make_reward))
 
