@@ -8,7 +8,7 @@ from support.refusal import refusal
 from text.conftest import VOCABULARY, WIDTH, make_gpt2, make_lstm
 from tfppo.text.config import TextRunConfig
 from tfppo.text.defaults import make_text_config
-from tfppo.text.start import assembly
+from tfppo.text.start import memory
 from tfppo.text.start.memory import (
     check_memory,
     choose_micro_batches,
@@ -60,7 +60,7 @@ def test_a_minibatch_is_divided_until_it_fits():
 
 
 def test_the_run_records_how_its_minibatches_are_divided(preset, tmp_path, monkeypatch):
-    monkeypatch.setattr(assembly, "choose_micro_batches", lambda *_: 4)
+    monkeypatch.setattr(memory, "choose_micro_batches", lambda *_: 4)
     config = config_of(preset=preset, runs_dir=tmp_path, batch_size=8, minibatch_size=8, task="length")
     trainer = TextTrainer(config)
     assert trainer.config.ppo.num_micro_batches == 4 and trainer.collector.chunk == 2

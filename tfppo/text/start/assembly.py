@@ -28,7 +28,7 @@ from tfppo.text.rewards.callables import Reward, reward_name
 from tfppo.text.rewards.signature import check_labels, way_of
 from tfppo.text.rewards.weighted import SEPARATOR, as_rewards, combined, parts_of_reward
 from tfppo.text.start.initial import Start, assign_parts, initial_model, keep_start
-from tfppo.text.start.memory import check_memory, choose_micro_batches, describe_micro_batches
+from tfppo.text.start.memory import check_memory, fitted
 from tfppo.text.start.parts import OWN_MODEL, check_parts, fingerprints
 from tfppo.text.start.prompts import (
     INCLUDED_LENGTH,
@@ -218,45 +218,36 @@ def load_parts(
       UsageError: As `TextTrainer`.
     """
     text = config.text
-    own = own_prompts(text, folder, prompts) if scores else None
-    named = choose_task(text.task, task, own is not None) if scores else unscored_task(config)
+    judged = _load_task(config, task, reward, prompts, folder, SPLITS if trains else SPLITS[-1:]) if scores else None
     if folder is None and model is None and text.init_from is None:
-        size = parameters_of(Path(text.preset or default_preset()))
-        check_memory(size or 0, config, memory)
+        check_memory(parameters_of(Path(text.preset or default_preset())) or 0, config, memory)
+    # ----- The language model and its tokens
     start = initial_model(text, folder, model, replicas)
-    kept = _paths_of(text, folder, start, model is not None)
-    if scores:
-        kept |= (names := names_of(named, reward))
-        if folder is not None:
-            check_names(text, names)
-    chosen = named if own is None else task_of(own, named, text.prompts)
-    assert chosen is not None, "a run without prompts of its own has a task"
-    used = make_reward(chosen, text, reward) if scores else unscored
-    if scores:
-        _check_labels(chosen, used, SPLITS if trains else SPLITS[-1:])
+    kept = _paths_of(text, folder, start, model is not None) | (judged.names if judged else {})
     if folder is not None:
         freeze_paths(start.model, config.parts.frozen)
     language_model = as_language_model(start.model)
     check_tokenizer(start.tokenizer, language_model.vocabulary_size)
-    note = ""
+    chosen, own = (judged.task, judged.own) if judged else (unscored_task(config), None)
     codec, template = make_codec(start, text, chosen.domain, folder)
     context = language_model.context_length
+    # ----- The training prompts
+    is_included = (own, model, text.preset, text.init_from) == (None, None, None, None)
+    if text.prompt_length is None and is_included:
+        text = replace(text, prompt_length=INCLUDED_LENGTH)
     if own is not None and text.prompt_length is not None:
         chosen = without_long_prompts(chosen, own, codec, text.prompt_length)
-    if text.prompt_length is None and own is None and model is None and text.preset is None and text.init_from is None:
-        text = replace(text, prompt_length=INCLUDED_LENGTH)
     training = training_prompts(chosen, codec, text, context, own is not None) if trains else None
     if training is not None:
-        kept["prompt_length"] = length = text.prompt_length or int(training.lengths.max())
-        if folder is None:
-            tokens = length + text.response_length
-            kept["num_micro_batches"] = count = choose_micro_batches(start.model, config, tokens, memory)
-            if count != config.ppo.num_micro_batches:
-                note = describe_micro_batches(start.model, config.ppo.minibatch_size, count, tokens)
+        kept["prompt_length"] = text.prompt_length or int(training.lengths.max())
     recorded = fingerprints(start.model, start.tokenizer, training, chosen.domain, codec.special)
     check_parts(config.parts, recorded, None if model is not None else text.preset)
     has_checksum = folder is None or config.parts.model_sha256 is not None
     config = replace(with_settings(config, kept), parts=recorded)
+    note = ""
+    if training is not None and folder is None:
+        config, note = fitted(start.model, config, memory)
+    used = judged.reward if judged else unscored
     is_given = model is not None
     parts = Parts(config, chosen, start, codec, context, training, own, template, is_given, used, note, has_checksum)
     if trains:  # an error now, not after the training
@@ -264,6 +255,40 @@ def load_parts(
         if text.eval_prompts:
             parts.encode(held_out_prompts(chosen, text.eval_prompts))
     return parts
+
+
+class _Judged(NamedTuple):
+    """The task of a run with its prompts and its reward."""
+
+    task: Task
+    own: OwnPrompts | None  # None: the prompts are those of the task
+    reward: Reward
+    names: dict[str, object]  # settings that name the task and the reward
+
+
+def _load_task(
+    config: TextRunConfig,
+    task: Task | str | None,
+    reward: GivenReward,
+    prompts: GivenPrompts,
+    folder: Path | None,
+    splits: Sequence[Split],
+) -> _Judged:
+    """Loads the task, the prompts and the reward of a run, and checks that the prompts have the labels.
+
+    It comes before the language model is loaded, so that most errors come at once.
+    """
+    text = config.text
+    own = own_prompts(text, folder, prompts)
+    named = choose_task(text.task, task, own is not None)
+    names = names_of(named, reward)
+    if folder is not None:
+        check_names(text, names)
+    chosen = named if own is None else task_of(own, named, text.prompts)
+    assert chosen is not None, "a run without prompts of its own has a task"
+    used = make_reward(chosen, text, reward)
+    _check_labels(chosen, used, splits)
+    return _Judged(chosen, own, used, names)
 
 
 def _paths_of(text: TextConfig, folder: Path | None, start: Start, is_given: bool) -> dict[str, Any]:

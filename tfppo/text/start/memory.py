@@ -9,6 +9,7 @@ import os
 import keras
 
 from tfppo.errors import UsageError
+from tfppo.settings import with_settings
 from tfppo.text.config import TextRunConfig
 
 FLOAT = 4  # bytes
@@ -101,10 +102,24 @@ def choose_micro_batches(model: keras.Model, config: TextRunConfig, tokens: int,
     return fitting[0] if fitting else size
 
 
-def describe_micro_batches(model: keras.Model, minibatch_size: int, count: int, tokens: int) -> str:
-    """Says in one line why minibatches are divided into `count` parts."""
-    whole = (sequence_memory(model, tokens) or 0) * minibatch_size
-    return (
-        f"num_micro_batches is {count}, because a minibatch of {minibatch_size} responses would need about "
+def fitted(model: keras.Model, config: TextRunConfig, memory: int | None) -> tuple[TextRunConfig, str]:
+    """Divides the minibatches of a new run if its memory is too small for a whole one.
+
+    Args:
+      model: The language model.
+      config: Settings of the run, with `prompt_length`.
+      memory: Memory in bytes; None: unknown.
+
+    Returns:
+      The settings, and a line that says why they changed; empty if they did not.
+    """
+    tokens = (config.text.prompt_length or 0) + config.text.response_length
+    count = choose_micro_batches(model, config, tokens, memory)
+    if count == config.ppo.num_micro_batches:
+        return config, ""
+    whole = (sequence_memory(model, tokens) or 0) * config.ppo.minibatch_size
+    note = (
+        f"num_micro_batches is {count}, because a minibatch of {config.ppo.minibatch_size} responses would need about "
         f"{whole / 1e9:.1f} GB at once"
     )
+    return with_settings(config, {"num_micro_batches": count}), note
