@@ -53,6 +53,22 @@ def test_a_card_says_what_was_done_and_what_came_out(tmp_path):
     assert "movie-gpt2" in (tmp_path / "a" / "NOTICE").read_text()
 
 
+def test_a_card_names_the_prompts_of_the_user(tmp_path):
+    own = {"prompts": "data/all.jsonl", "reward": "m:a,m:b", "reward_weights": (1.0, 0.5), "system": "Be\nbrief."}
+    _, text = card(tmp_path / "a", Base("x", None), EVALUATION | {"split": "train"}, task=None, **own)
+    for words in (
+        "# X, tuned on prompts of all.jsonl",
+        "| task | none |\n| prompts | prompts of all.jsonl |",
+        "| reward | m:a,m:b, with the weights 1, 0.5 |",
+        "| system message | Be brief. |",
+        "On 50 training prompts",
+    ):
+        assert words in text, words
+    _, text = card(tmp_path / "b", Base("x", None), EVALUATION | {"split": "test"}, prompts="all.csv")
+    assert "tuned for the task length" in text and "| prompts | prompts of all.csv |" in text and "50 held-out" in text
+    assert "tuned on prompts of Python" in card(tmp_path / "c", Base("x", None), task=None)[1]
+
+
 def test_a_card_without_an_evaluation_says_so(tmp_path):
     front, text = card(tmp_path / "a", Base("elsewhere", None), form="adapters", kl_controller="fixed")
     assert front["library_name"] == "peft" and front["license"] == "unknown"

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import keras
 import yaml
 
-from tfppo.errors import UsageError
+from tfppo.errors import UsageError, one_line
 from tfppo.execution.variables import weights_hash
 from tfppo.text.config import TextConfig, TextRunConfig
 from tfppo.text.presets.fetching import HUGGING_FACE, folder_of
@@ -93,7 +93,7 @@ def write_card(folder: Path, form: str, base: Base, tuning: Tuning, load: str) -
     what = "The adapters of a language model" if form == "adapters" else "A language model"
     parts = [
         f"---\n{yaml.safe_dump(front, sort_keys=False)}---",
-        f"# {_title(base)}, tuned for the task {text.task}",
+        f"# {_title(base)}, tuned {f'for the task {text.task}' if text.task else f'on {_prompts(text)}'}",
         f"{what} that tfppo {version('tfppo')} has tuned by PPO.",
         f"- Base model: {base.name}\n- Licence of the base model: {said}",
         f"## Load it\n\n```python\n{load}\n```",
@@ -142,9 +142,12 @@ def _settings(tuning: Tuning) -> list[tuple[str, str]]:
     text, ppo = tuning.config.text, tuning.config.ppo
     controller = f", adapted to a target of {ppo.adaptive_kl_target:g} nats" if ppo.kl_controller != "fixed" else ""
     lora = f"rank {text.lora_rank}, alpha {text.lora_alpha or text.lora_rank:g}, layers {text.lora_targets}"
+    weights = f", with the weights {', '.join(f'{x:g}' for x in text.reward_weights)}" if text.reward_weights else ""
     return [
-        ("task", text.task or f"prompts of {text.prompts.name if text.prompts else 'Python'}"),
-        ("reward", text.reward or "of the task"),
+        ("task", text.task or "none"),
+        *([("prompts", _prompts(text))] if text.prompts or not text.task else []),
+        ("reward", (text.reward or "of the task") + weights),
+        *([("system message", one_line(text.system))] if text.system else []),
         ("iterations", f"{tuning.iterations} of {text.iterations}"),
         ("responses in an iteration", str(text.batch_size)),
         ("learning rate", f"{ppo.learning_rate:g}"),
@@ -153,6 +156,10 @@ def _settings(tuning: Tuning) -> list[tuple[str, str]]:
         ("sampling temperature", f"{text.temperature:g}"),
         ("seed", str(tuning.config.run.seed)),
     ]
+
+
+def _prompts(text: TextConfig) -> str:
+    return f"prompts of {text.prompts.name if text.prompts else 'Python'}"
 
 
 def _results(tuning: Tuning) -> str:
@@ -165,7 +172,8 @@ def _results(tuning: Tuning) -> str:
             rows.append((name, _number(value["reference"]), _number(value["policy"])))
     divergence = f"KL divergence to the base model: {_number(evaluation.get('kl'))} nats for a response."
     table = _table(("measure", "before", "after"), rows)
-    return f"On {evaluation.get('prompts')} held-out prompts:\n\n{table}\n\n{divergence}"
+    kind = "training" if evaluation.get("split") == "train" else "held-out"
+    return f"On {evaluation.get('prompts')} {kind} prompts:\n\n{table}\n\n{divergence}"
 
 
 def _number(value: object) -> str:
