@@ -76,7 +76,9 @@ class Validation:
         own, other = (who.total_log_probs(given, self._temperature) for who in (self._policy, self._reference))
         scores = checked_scores(self._reward, self._prompts, given.texts, must_be_finite=False)
         metric = self._task.checked_measure(self._prompts, given.texts)
-        values = [float(np.mean(scores)), float(np.mean(own - other)), mean_words(given.texts)]
+        finite = scores[np.isfinite(scores)]  # as in the evaluation, others are left out
+        score = float(finite.mean()) if len(finite) else math.nan
+        values = [score, float(np.mean(own - other)), mean_words(given.texts)]
         self.latest.assign([*values, math.nan if metric is None else metric])
 
 
