@@ -23,6 +23,7 @@ PACKAGE = __name__.partition(".")[0]
 RESERVED = (  # keys of evaluation.json that a task's metric must not replace
     *("prompts", "score", "judge", "kl", "distinct_2", "length", "domain", "perplexity", "gain", "failed"),
     *("task", "seed", "split", "weights", "seconds"),
+    *("score_mean", "response_length_mean"),  # names of curves of the validation
 )
 
 
