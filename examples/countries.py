@@ -60,9 +60,8 @@ SETTINGS = {
     "batch_size": 32,
     "minibatch_size": 8,
     "num_epochs": 1,
-    "learning_rate": 8e-4,
+    "learning_rate": 1e-3,
     "lora_rank": 16,
-    "lora_targets": "all",
     "kl_controller": "fixed",
     "kl_coeff": 0.02,
     "entropy_coeff": 0.0,
@@ -140,7 +139,7 @@ def words(prompts: list[str], responses: list[str]) -> list[float]:
     return [len(response.split()) for response in responses]
 
 
-REWARDS, WEIGHTS = [f1, found, words], (2.0, 0.5, -0.04)
+REWARDS, WEIGHTS = [f1, found, words], (1.0, 0.5, -0.04)
 MEASURES = {"token F1": token_f1, "contains the answer": contains, "exact": exact}
 
 
@@ -184,7 +183,7 @@ def main() -> None:
     parser.add_argument("--run", type=Path, help="measure this finished run, and train none")
     parser.add_argument("--preset", type=Path, default=PRESET, help="folder of the language model")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--iterations", type=int, default=55)
+    parser.add_argument("--iterations", type=int, default=100)
     parser.add_argument("--runs-dir", type=Path, default=Path("runs"))
     arguments = parser.parse_args()
     rows = questions()
