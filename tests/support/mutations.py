@@ -1192,8 +1192,8 @@ MUTATIONS = (
     ),
     Mutation(
         "tfppo/text/rewards/signature.py",
-        "if name in named or way.takes_all",
-        "if way.takes_all",
+        "(name in named or way.takes_all)",
+        "way.takes_all",
         (SIGNATURE + "test_labels_are_found_by_name[1]",),
         "own-data",
     ),
@@ -1227,8 +1227,8 @@ MUTATIONS = (
     ),
     Mutation(
         "tfppo/text/data/chat.py",
-        "for message in messages], add_generation_prompt=True)",
-        "for message in messages], add_generation_prompt=False)",
+        "for message in messages], True, of)",
+        "for message in messages], False, of)",
         (CHAT + "test_the_codec_encodes_rendered_prompts",),
         "own-data",
     ),

@@ -157,6 +157,7 @@ def test_what_lies_in_its_place_is_not_replaced(adapted, monkeypatch):
     assert contents(adapted) == before
 
 
+@pytest.mark.slow
 def test_a_run_is_exported_for_transformers_with_a_card(any_preset, tmp_path, capsys):
     folder = run.train_text(settings(tmp_path, any_preset, eval_prompts=4))
     capsys.readouterr()

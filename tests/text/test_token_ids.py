@@ -113,7 +113,9 @@ def run(model, tokenizer, mode):
     small = {"iterations": 2, "batch_size": 8, "minibatch_size": 8, "response_length": 8, "num_epochs": 1}
     settings = {"stop_token": ".", "stop_after": 3, "missing_end_penalty": 1.0, "score_position": "after_end"}
     settings |= {"compile_rollout": mode, "compile_update": mode, "normalize_scores": mode == "graph"}
-    config = make_text_config(task="length", seed=3, learning_rate=1e-3, device="cpu", **small, **settings)
+    config = make_text_config(
+        task="length", seed=3, learning_rate=1e-3, prompt_length=12, device="cpu", **small, **settings
+    )
     trainer = TextTrainer(config, model=(model, tokenizer), reward=reward)
     rows = [{k: v for k, v in row.items() if not k.startswith("time/")} for _, row in trainer.iterations()]
     policy, reference = (

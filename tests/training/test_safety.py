@@ -108,7 +108,7 @@ def test_a_danger_would_be_found(code):
                 "control/trainer.py",
             ],
         ),
-        ("load_reward", ["text/rewards/callables.py", "text/start/assembly.py", "text/start/assembly.py"]),
+        ("load_reward", ["text/rewards/callables.py"]),
     ],
 )
 def test_modules_of_the_users_are_imported_in_these_places_only(function, callers):

@@ -140,6 +140,7 @@ def test_what_was_fetched_is_vetted(hub):
     assert text.startswith(f"preset {PRESET} (") and "task.json names os.system" in text
 
 
+@pytest.mark.slow
 def test_a_run_records_the_handle_as_written_and_needs_no_network_later(hub):
     make_folder(hub.folder / "someone" / "small-llama")
     folder = run.train_text(tiny(preset=MODEL, name="hf"))
@@ -150,6 +151,7 @@ def test_a_run_records_the_handle_as_written_and_needs_no_network_later(hub):
     assert len(hub.fetched) == 1
 
 
+@pytest.mark.slow
 def test_a_run_of_a_name_is_refused_if_the_name_has_come_to_mean_another_model(hub, presets, capsys):
     folder = run.train_text(tiny(preset=PRESET, name="named"))
     assert yaml.safe_load((folder / run_folder.CONFIG).read_text())["text"]["preset"] == PRESET

@@ -125,6 +125,7 @@ def test_missing_prompts_of_a_run_are_refused(tmp_path):
     assert "test.jsonl is missing" in refusal(own_prompts, TextConfig(test_prompts="c.txt"), tmp_path, {})
 
 
+@pytest.mark.slow
 def test_prompts_from_files_are_those_of_python(own_run, preset, tmp_path, monkeypatch, capsys):
     """The command line with files, one of them CSV, trains the same weights as Python objects."""
     monkeypatch.chdir(tmp_path)
@@ -150,6 +151,7 @@ def test_without_held_out_prompts_the_evaluation_says_that_it_uses_training_prom
     assert "within_one_word" in run_folder.read_evaluation(folder)  # the task gives its reward and its metric
 
 
+@pytest.mark.slow
 def test_one_prompt_is_enough_and_a_line_says_that_a_batch_repeats_it(preset, tmp_path, capsys):
     run.train_text(config_of(tmp_path, preset, iterations=1), prompts=["The film"], reward=ones)
     assert "1 training prompt for batches of 4: every batch has prompts several times" in capsys.readouterr().out
@@ -240,12 +242,14 @@ def test_what_does_not_fit_together_is_refused_before_the_run(settings, given, s
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_long_prompt_of_a_later_evaluation_is_one_line(preset, tmp_path):
     given = {"prompts": ROWS, "test_prompts": [LONG], "reward": ones}
     folder = run.train_text(config_of(tmp_path, preset, eval_prompts=0, iterations=1), **given)
     assert "has room for 60 besides the response" in refusal(evaluate, folder, reward=ones)
 
 
+@pytest.mark.slow
 def test_prompts_that_are_left_out_of_training_are_left_out_everywhere(preset, tmp_path, capsys):
     settings = {"prompt_length": 12, "iterations": 1}
     folder = run.train_text(config_of(tmp_path, preset, **settings), prompts=[LONG, *ROWS], reward=ones)
@@ -272,6 +276,7 @@ def test_a_task_with_labels_needs_no_file(preset, tmp_path):
     assert trainer.judge(8, 0)["within_one_word"]["policy"] == np.mean([row["letters"] for row in ROWS])
 
 
+@pytest.mark.slow
 def test_a_template_of_the_users_file_is_kept(preset, tmp_path):
     template = tmp_path / "mine.jinja"
     template.write_text("\ufeffQ: {{ messages[-1].content }} A:")
