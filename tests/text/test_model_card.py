@@ -7,6 +7,7 @@ import yaml
 
 import tfppo
 from tfppo import load_preset
+from tfppo.execution.variables import weights_hash
 from tfppo.text import model_card
 from tfppo.text.defaults import make_text_config
 from tfppo.text.model_card import Base, Tuning, base_of, write_card
@@ -111,4 +112,5 @@ def test_a_preset_with_a_card_is_loaded(tmp_path):
     shutil.copytree(default_preset(), tmp_path / "preset")
     card(tmp_path / "card", base_of(make_text_config().text))
     shutil.copy(tmp_path / "card" / "README.md", tmp_path / "preset")
-    load_preset(tmp_path / "preset")
+    model, _ = load_preset(tmp_path / "preset")
+    assert weights_hash(model.weights) == weights_hash(load_preset(default_preset())[0].weights)

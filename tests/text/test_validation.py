@@ -39,6 +39,7 @@ def make(model, reference, codec, **parts):
     latest = tf.Variable([math.nan] * VALUES, dtype=tf.float64)
     return Validation(
         PROMPTS,
+        codec.encode(PROMPTS),
         policy=model,
         reference=reference,
         codec=codec,

@@ -70,15 +70,14 @@ def draw_pictures(folder: Path, task: Task, step: int) -> None:
     writer.close()
 
 
-def farewell_of(folder: Path, prompt: str) -> str:
+def farewell_of(folder: Path) -> str:
     """Lists the files of a finished run and the commands that use them.
 
     Args:
       folder: Folder of the run.
-      prompt: A prompt for the example of a command.
     """
     return (
         f"{folder} holds {run_folder.SAMPLES}, {run_folder.CURVE}, {run_folder.METRICS} and the other results; "
         f"view the metrics and samples with: tensorboard --logdir {run_folder.quoted(folder.parent)}\n"
-        f"generate responses with: tfppo generate {run_folder.quoted(folder)} --prompt '{prompt}'"
+        f"generate responses with: tfppo generate {run_folder.quoted(folder)} --prompt 'This film'"
     )

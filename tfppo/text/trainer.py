@@ -348,7 +348,7 @@ class TextTrainer:
 
     def farewell(self, folder: Path) -> str:
         """Lists the files of a finished run and the commands that use them."""
-        return farewell_of(folder, "This film")
+        return farewell_of(folder)
 
     def export(self, folder: Path, form: str | None = None) -> str:
         """Writes the language model with a model card, in the form "keras" by default; see `export_model`."""

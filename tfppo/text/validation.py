@@ -25,9 +25,10 @@ class Validation:
 
     Args:
       prompts: N prompts.
+      encoded: The prompts as token ids int32 [N, P], and their lengths int32 [N].
       policy: The policy that is trained.
       reference: Reference policy, to which the KL is measured.
-      codec: Encodes and decodes for both.
+      codec: Decodes for both.
       task: Gives the metric.
       reward: Scores the responses.
       text: Length and temperature of the responses.
@@ -39,6 +40,7 @@ class Validation:
     def __init__(
         self,
         prompts: Sequence[str],
+        encoded: tuple[np.ndarray, np.ndarray],
         *,
         policy: LanguageModel,
         reference: LanguageModel,
@@ -50,7 +52,7 @@ class Validation:
         latest: tf.Variable,
     ):
         self._prompts = list(prompts)
-        self._encoded = codec.encode(prompts)
+        self._encoded = encoded
         self._policy = Responder(policy, codec, text)
         self._reference = Responder(reference, codec, text)
         self._task = task
@@ -109,9 +111,9 @@ def make_validation(parts: Parts, policy: LanguageModel, reference: LanguageMode
         )
     order = np.random.default_rng(0).permutation(len(prompts))
     chosen = [prompts[index] for index in order[: text.num_validation_prompts]]
-    parts.encode(chosen)  # checks that each fits into the context
     return Validation(
         chosen,
+        parts.encode(chosen),
         policy=policy,
         reference=reference,
         codec=parts.codec,

@@ -10,6 +10,7 @@ import functools
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from jinja2 import TemplateError
@@ -108,6 +109,22 @@ class ChatTemplate:
                 f"the chat template raised {type(error).__name__}{of}: {one_line(error)}; change the messages or "
                 "--system, or give --chat-template none"
             ) from None
+
+
+def read_template(path: Path, remedy: str) -> str:
+    """Reads a template from a file in UTF-8. A byte-order mark is allowed.
+
+    Args:
+      path: Path of the file.
+      remedy: End of the error.
+
+    Raises:
+      UsageError: If the file cannot be read.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"chat_template is {path}, which cannot be read ({one_line(error)}){remedy}") from None
 
 
 def mark_special(text: str, special: Sequence[str]) -> str:

@@ -52,16 +52,13 @@ class WeightedRewards:
         return (self.weights @ parts.astype(np.float64)).astype(np.float32)
 
 
-def combined(
-    rewards: Sequence[Reward], weights: Sequence[float], timeout: float | None, whose: str = "the run"
-) -> Reward:
+def combined(rewards: Sequence[Reward], weights: Sequence[float], timeout: float | None) -> Reward:
     """Combines the rewards of a run.
 
     Args:
       rewards: At least one reward.
       weights: One weight for each reward. Empty: all are 1.
       timeout: Largest number of seconds that a reward may take for a batch. None: it may take any time.
-      whose: Owner of the rewards, for the error.
 
     Returns:
       The reward, or the weighted sum of several.
@@ -71,7 +68,7 @@ def combined(
     """
     if weights and len(weights) != len(rewards):
         raise UsageError(
-            f"reward_weights has {len(weights)} values, and {whose} has {len(rewards)} "
+            f"reward_weights has {len(weights)} values, and the run has {len(rewards)} "
             f"{'rewards' if len(rewards) > 1 else 'reward'}: give one weight for each reward"
         )
     if timeout is not None:

@@ -8,10 +8,11 @@ from typing import Any, NamedTuple, TypeAlias
 import keras
 import numpy as np
 
-from tfppo.errors import UsageError, one_line
+from tfppo.errors import UsageError
 from tfppo.execution.compilation import choose_token_compilation
 from tfppo.settings import with_settings
 from tfppo.text.config import TextConfig, TextRunConfig
+from tfppo.text.data.chat import read_template
 from tfppo.text.data.codec import PromptCodec, check_tokenizer
 from tfppo.text.data.corpus import SPLITS, Domain, Split
 from tfppo.text.data.special_tokens import special_tokens_of
@@ -408,13 +409,7 @@ def make_codec(
         template = None
     elif text.chat_template != "auto":
         path = Path(text.chat_template) if folder is None else folder / run_folder.TEMPLATE
-        try:
-            template = own = path.read_text(encoding="utf-8-sig")  # a byte-order mark is allowed
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(
-                f"chat_template is {path}, which cannot be read ({one_line(error)}); it must be auto, none or the path "
-                "of a file"
-            ) from None
+        template = own = read_template(path, "; it must be auto, none or the path of a file")
     if text.system is not None and template is None:
         raise UsageError(
             "system is given, and the run has no chat template; a system message needs one: give --chat-template FILE, "
@@ -449,5 +444,6 @@ def _check_labels(task: Task, reward: Reward, splits: Sequence[Split]) -> None:
     functions += [] if task.measure is None else [(f"measure of task {task.name}", task.measure)]
     functions = [(what, function) for what, function in functions if (way := way_of(function)) and way.required]
     for split in splits if functions else ():
+        prompts = task.checked_prompts(split)
         for what, function in functions:
-            check_labels(function, what, task.checked_prompts(split))
+            check_labels(function, what, prompts)

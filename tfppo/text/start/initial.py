@@ -16,6 +16,7 @@ from tfppo.errors import UsageError, kind_and_text, one_line
 from tfppo.execution.variables import weights_hash
 from tfppo.settings import with_settings
 from tfppo.text.config import TextConfig, TextRunConfig
+from tfppo.text.data.chat import read_template
 from tfppo.text.data.special_tokens import SpecialTokens, special_tokens_of
 from tfppo.text.models.adapters import adapter_variables, add_adapters, base_copy, merged_copy
 from tfppo.text.models.reference import as_language_model, copy_of
@@ -199,10 +200,9 @@ def _special_tokens(before: Start, folder: Path) -> SpecialTokens:
     """Returns the special tokens of another run, with the chat template that its user gave as a file."""
     special = special_tokens_of(before.tokenizer) if before.special is None else before.special
     template = folder / run_folder.TEMPLATE
-    try:
-        return special._replace(chat_template=template.read_text(encoding="utf-8")) if template.is_file() else special
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{template} cannot be read ({one_line(error)}): restore it from a copy") from None
+    if not template.is_file():
+        return special
+    return special._replace(chat_template=read_template(template, ": restore it from a copy"))
 
 
 def _checked_fixed_weights(
