@@ -11,7 +11,7 @@ import keras_hub
 from tfppo.settings import check_value
 from tfppo.text.config import TextParts, TextRunConfig
 from tfppo.text.evaluate import Responder
-from tfppo.text.start.assembly import GivenReward
+from tfppo.text.start.task import GivenReward
 from tfppo.text.tasks import Task
 from tfppo.text.trainer import TEXT, TextTrainer
 from tfppo.training import driver

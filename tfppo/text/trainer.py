@@ -29,9 +29,10 @@ from tfppo.text.rollouts.rollout import TextCollector, TextRollout
 from tfppo.text.rollouts.rollout_file import RolloutFile
 from tfppo.text.rollouts.scoring import TextScorer
 from tfppo.text.samples import SampleTable
-from tfppo.text.start.assembly import GivenReward, choose_modes, keep_parts, load_parts, make_models
+from tfppo.text.start.assembly import choose_modes, keep_parts, load_parts, make_models
 from tfppo.text.start.memory import host_memory
 from tfppo.text.start.prompts import NO_PROMPTS, GivenPrompts, notices
+from tfppo.text.start.task import GivenReward
 from tfppo.text.stop_rules import KL, SCORE, make_stop_rules
 from tfppo.text.tasks import Task
 from tfppo.text.validation import SCORE as VALIDATION_SCORE

@@ -1,6 +1,7 @@
 """Rollouts from vector environments that are stepped from Python; acting is compiled."""
 
 import contextlib
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -96,7 +97,11 @@ class GymnasiumCollector(tf.Module):
             self._steppers.append(Stepper(part, self.autoreset, first, own_seed))
         self._noise = compiled(self._draw_noise, mode)
         self._acting = ActingProgram(policy, self.normalization, self._first_turn(), mode)
-        self._record = self._record_specs()
+        record = self._record_specs()
+        self._specs = tf.nest.flatten(record)
+        # A partial function keeps plain dictionaries. As an attribute of a tf.Module they would become wrappers, whose
+        # structure Keras does not recognise as that of a model's inputs.
+        self._pack = functools.partial(tf.nest.pack_sequence_as, record)
         self._host = HostFunction(self._step_through)
         self._finish = compiled(self._finish_function, replicas.modes(mode)[0])
 
@@ -116,8 +121,8 @@ class GymnasiumCollector(tf.Module):
         Returns:
           The rollout.
         """
-        arrays = self._host([iteration], tf.nest.flatten(self._record))
-        share = tf.nest.pack_sequence_as(self._record, arrays)
+        arrays = self._host([iteration], self._specs)
+        share = self._pack(arrays)
         return self._finish(*self.replicas.gather_processes(share, axes=(1, 0)))
 
     def save_environments(self, folder: Path) -> None:
@@ -184,8 +189,8 @@ class GymnasiumCollector(tf.Module):
         Returns:
           The trajectory, and the memory before it, as a flat list of arrays.
         """
-        arrays = [np.zeros(spec.shape, spec.dtype.as_numpy_dtype) for spec in tf.nest.flatten(self._record)]
-        trajectory, memory = tf.nest.pack_sequence_as(self._record, arrays)
+        arrays = [np.zeros(spec.shape, spec.dtype.as_numpy_dtype) for spec in self._specs]
+        trajectory, memory = self._pack(arrays)
         for array, x in zip(memory, self._memory, strict=True):
             np.copyto(array, x)
         noise = self._noise(tf.constant(iteration))

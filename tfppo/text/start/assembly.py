@@ -1,9 +1,9 @@
 """Makes the parts of a text run from its settings: policy, reference policy, reward and training prompts."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -14,7 +14,7 @@ from tfppo.settings import with_settings
 from tfppo.text.config import TextConfig, TextRunConfig
 from tfppo.text.data.chat import read_template
 from tfppo.text.data.codec import PromptCodec, check_tokenizer
-from tfppo.text.data.corpus import SPLITS, Domain, Split
+from tfppo.text.data.corpus import SPLITS, Domain
 from tfppo.text.data.special_tokens import special_tokens_of
 from tfppo.text.defaults import parameters_of
 from tfppo.text.evaluate import held_out_prompts
@@ -25,9 +25,7 @@ from tfppo.text.models.weights import fixed_weights, freeze_paths
 from tfppo.text.policy import TextPolicy
 from tfppo.text.presets.fetching import recorded_name
 from tfppo.text.presets.folder import default_preset
-from tfppo.text.rewards.callables import Reward, reward_name
-from tfppo.text.rewards.signature import check_labels, way_of
-from tfppo.text.rewards.weighted import SEPARATOR, as_rewards, combined, parts_of_reward
+from tfppo.text.rewards.callables import Reward
 from tfppo.text.start.initial import Start, assign_parts, initial_model, keep_start
 from tfppo.text.start.memory import check_memory, fitted
 from tfppo.text.start.parts import OWN_MODEL, check_parts, fingerprints
@@ -38,100 +36,14 @@ from tfppo.text.start.prompts import (
     OwnPrompts,
     TrainingPrompts,
     keep_prompts,
-    own_prompts,
-    task_of,
     training_prompts,
     without_long_prompts,
 )
-from tfppo.text.tasks import Task, get_task
-from tfppo.text.tasks.task import task_name
+from tfppo.text.start.task import GivenReward, load_task, unscored, unscored_task
+from tfppo.text.tasks import Task
 from tfppo.training import run_folder
-from tfppo.training.user_modules import is_importable, name_of, same_name
 
 SAMPLES = 8  # prompts in a table of samples
-DEFAULT_TASK = "sentiment"
-GivenReward: TypeAlias = "Reward | keras.Model | str | Sequence[Reward | keras.Model | str] | None"
-"""A reward that the user gives in Python, its name, or several of them; None: not given."""
-
-
-def choose_task(setting: str | None, given: Task | str | None, has_prompts: bool) -> Task | None:
-    """Chooses the task of a run.
-
-    Args:
-      setting: The setting `task`.
-      given: A task that was given in Python, or its name; None if there is none.
-      has_prompts: True if the run has prompts of its own.
-
-    Returns:
-      The given task, else the task of the setting. Without both it is the default task, or None for a run with prompts
-      of its own.
-
-    Raises:
-      UsageError: If the task cannot be found.
-    """
-    chosen = setting if given is None else given
-    if chosen is None:
-        return None if has_prompts else get_task(DEFAULT_TASK)
-    return get_task(chosen) if isinstance(chosen, str) else chosen
-
-
-def names_of(task: Task | None, reward: GivenReward) -> dict[str, object]:
-    """Returns the settings that name the task and the reward of a run.
-
-    Args:
-      task: Task of the run; None if it has none.
-      reward: A reward that was given in Python, its name, or a list of rewards; None if there is none.
-
-    Returns:
-      Values of the settings `task` and, if a reward is given, `reward`. A part that no other process can import is
-      described in angle brackets.
-    """
-    names: dict[str, object] = {} if task is None else {"task": task_name(task)}
-    if reward is not None:
-        each = reward if isinstance(reward, list | tuple) else [reward]
-        names["reward"] = SEPARATOR.join(
-            one if isinstance(one, str) else name_of(one, reward_name(one).partition(":")[2]) for one in each
-        )
-    return names
-
-
-def check_names(recorded: TextConfig, names: Mapping[str, object]) -> None:
-    """Checks that an existing run goes on with the task and the reward that its settings name.
-
-    Parts that cannot be imported have no name to compare. The checksum of the prompts recognises another task.
-
-    Args:
-      recorded: Settings of the run.
-      names: What `names_of` returns for the parts that are used now.
-
-    Raises:
-      UsageError: If a name differs.
-    """
-    for option, name in names.items():
-        was = getattr(recorded, option)
-        if was is not None and not (is_importable(str(was)) and is_importable(str(name))):
-            continue
-        if was is None or not same_name(str(was), str(name)):
-            has = f"the {option} {was}" if was is not None else f"no {option} of its own"
-            raise UsageError(
-                f"the given {option} is {name}; the run has {has}: leave {option} out, or give the {option} of the run"
-            )
-
-
-def unscored(prompts: list[str], responses: list[str]) -> list[float]:
-    """Stands for the reward of a trainer that scores nothing."""
-    raise AssertionError("this trainer has no reward, but responses were scored")
-
-
-def unscored_task(config: TextRunConfig) -> Task:
-    """Makes a task that has only the domain of a run, so that the run's own task need not be imported.
-
-    Args:
-      config: Settings of the run. A run of an older version does not know its domain, and its task is looked up.
-    """
-    if config.parts.model_sha256 is None:
-        return get_task(config.text.task or DEFAULT_TASK)
-    return Task("unscored", "generates only", lambda split: [], domain=config.parts.domain)
 
 
 class Parts(NamedTuple):
@@ -219,17 +131,17 @@ def load_parts(
       UsageError: As `TextTrainer`.
     """
     text = config.text
-    judged = _load_task(config, task, reward, prompts, folder, SPLITS if trains else SPLITS[-1:]) if scores else None
+    loaded = load_task(config, task, reward, prompts, folder, SPLITS if trains else SPLITS[-1:]) if scores else None
     if folder is None and model is None and text.init_from is None:
         check_memory(parameters_of(Path(text.preset or default_preset())) or 0, config, memory)
     # ----- The language model and its tokens
     start = initial_model(text, folder, model, replicas)
-    kept = _paths_of(text, folder, start, model is not None) | (judged.names if judged else {})
+    kept = _paths_of(text, folder, start, model is not None) | (loaded.names if loaded else {})
     if folder is not None:
         freeze_paths(start.model, config.parts.frozen)
     language_model = as_language_model(start.model)
     check_tokenizer(start.tokenizer, language_model.vocabulary_size)
-    chosen, own = (judged.task, judged.own) if judged else (unscored_task(config), None)
+    chosen, own = (loaded.task, loaded.own) if loaded else (unscored_task(config), None)
     codec, template = make_codec(start, text, chosen.domain, folder)
     context = language_model.context_length
     # ----- The training prompts
@@ -248,7 +160,7 @@ def load_parts(
     note = ""
     if training is not None and folder is None:
         config, note = fitted(start.model, config, memory)
-    used = judged.reward if judged else unscored
+    used = loaded.reward if loaded else unscored
     is_given = model is not None
     parts = Parts(config, chosen, start, codec, context, training, own, template, is_given, used, note, has_checksum)
     if trains:  # an error now, not after the training
@@ -256,40 +168,6 @@ def load_parts(
         if text.eval_prompts:
             parts.encode(held_out_prompts(chosen, text.eval_prompts))
     return parts
-
-
-class _Judged(NamedTuple):
-    """The task of a run with its prompts and its reward."""
-
-    task: Task
-    own: OwnPrompts | None  # None: the prompts are those of the task
-    reward: Reward
-    names: dict[str, object]  # settings that name the task and the reward
-
-
-def _load_task(
-    config: TextRunConfig,
-    task: Task | str | None,
-    reward: GivenReward,
-    prompts: GivenPrompts,
-    folder: Path | None,
-    splits: Sequence[Split],
-) -> _Judged:
-    """Loads the task, the prompts and the reward of a run, and checks that the prompts have the labels.
-
-    It comes before the language model is loaded, so that most errors come at once.
-    """
-    text = config.text
-    own = own_prompts(text, folder, prompts)
-    named = choose_task(text.task, task, own is not None)
-    names = names_of(named, reward)
-    if folder is not None:
-        check_names(text, names)
-    chosen = named if own is None else task_of(own, named, text.prompts)
-    assert chosen is not None, "a run without prompts of its own has a task"
-    used = make_reward(chosen, text, reward)
-    _check_labels(chosen, used, splits)
-    return _Judged(chosen, own, used, names)
 
 
 def _paths_of(text: TextConfig, folder: Path | None, start: Start, is_given: bool) -> dict[str, Any]:
@@ -416,34 +294,3 @@ def make_codec(
             "or leave system out"
         )
     return PromptCodec(start.tokenizer, domain, special, template, text.system), own
-
-
-def make_reward(task: Task, text: TextConfig, given: GivenReward) -> Reward:
-    """Chooses the reward of a run.
-
-    Args:
-      task: Task of the run.
-      text: Settings with the names, the weights and the time limit of the rewards.
-      given: A reward that was passed in Python, its name, or a list of rewards; None if there is none.
-
-    Returns:
-      `given` if it is not None, else the rewards of the settings, else the reward of the task.
-
-    Raises:
-      UsageError: If a reward cannot be loaded, or cannot take prompts and responses.
-    """
-    named = text.reward if given is None else given
-    rewards = [task.checked_reward()] if named is None else as_rewards(named)
-    return combined(rewards, text.reward_weights, text.reward_timeout)
-
-
-def _check_labels(task: Task, reward: Reward, splits: Sequence[Split]) -> None:
-    """Checks that all prompts have the labels that the reward and the metric need."""
-    functions: list[tuple[str, Callable[..., object]]] = []
-    functions += [(f"reward {reward_name(part)}", part) for part in parts_of_reward(reward)]
-    functions += [] if task.measure is None else [(f"measure of task {task.name}", task.measure)]
-    functions = [(what, function) for what, function in functions if (way := way_of(function)) and way.required]
-    for split in splits if functions else ():
-        prompts = task.checked_prompts(split)
-        for what, function in functions:
-            check_labels(function, what, prompts)
