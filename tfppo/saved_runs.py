@@ -57,6 +57,7 @@ def evaluate(
     *,
     prompts: int = 200,
     episodes: int = 100,
+    eval_max_steps: int | None = None,
     seed: int | None = None,
     checkpoint: str = "latest",
     task: "Task | str | None" = None,
@@ -70,6 +71,7 @@ def evaluate(
       folder: Folder of the run.
       prompts: Text: number of held-out prompts.
       episodes: Control: number of episodes.
+      eval_max_steps: Control: time limit of an episode, in steps. None: that of the run.
       seed: Seed of the samples or episodes. None: the seed of the run.
       checkpoint: "latest", "best" or the number of an iteration.
       task: As for `resume`.
@@ -87,7 +89,9 @@ def evaluate(
     application, given = _chosen(folder, task=task, reward=reward, model=model, env=env)
     name, size = ("prompts", prompts) if application.kind == "text" else ("episodes", episodes)
     check_value(name, size, "at least 1", lambda size: size >= 1)
-    settings = {} if application.kind == "text" else {"video_episodes": 0}
+    settings: dict[str, object] = {} if application.kind == "text" else {"video_episodes": 0}
+    if application.kind != "text" and eval_max_steps is not None:
+        settings["eval_max_steps"] = eval_max_steps
     return driver.evaluate(application, Path(folder), size, seed, checkpoint, given, **settings)[0]
 
 

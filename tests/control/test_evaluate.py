@@ -7,10 +7,14 @@ import tensorflow as tf
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from tfppo.control import evaluate
-from tfppo.control.evaluate import Player, episode_returns, summarise
+from tfppo.control.evaluate import Player, describe, judge, play_episodes, summarise
 from tfppo.control.policies.actor_critic import ActorCriticPolicy
 from tfppo.control.policies.heads import make_head
 from tfppo.control.policies.networks import make_actor, make_critic
+
+
+def episode_returns(*arguments, **options):
+    return play_episodes(*arguments, **options).returns
 
 
 def linear_policy(make_policy, kernel, bias=(0.0, 0.0)):
@@ -42,9 +46,8 @@ def test_a_seed_fixes_the_returns(make_policy):
 
 
 @pytest.mark.parametrize("episodes", [3, 4, 10])
-def test_every_environment_plays_its_share(counting_policy, stream, monkeypatch, episodes):
+def test_every_environment_plays_its_share(counting_policy, stream, episodes):
     """Short episodes do not displace long ones, and no step counts for two episodes."""
-    monkeypatch.setattr(evaluate, "MAX_ENVS", 4)
     expected = []
     seed = 4 - evaluate.SEED_OFFSET % 4  # environment n is counting environment n
     for number in range(min(episodes, 4)):
@@ -52,7 +55,7 @@ def test_every_environment_plays_its_share(counting_policy, stream, monkeypatch,
         ends = np.flatnonzero(terminated | truncated)
         by_episode = [part.sum() for part in np.split(rewards, ends + 1)]
         expected += by_episode[: episodes // 4 + (number < episodes % 4)] if episodes > 4 else by_episode[:1]
-    returns = episode_returns(counting_policy, "Counting-v0", episodes, seed)
+    returns = episode_returns(counting_policy, "Counting-v0", episodes, seed, num_envs=4)
     np.testing.assert_allclose(returns, expected)
     assert len(expected) == episodes
 
@@ -72,8 +75,7 @@ def test_a_new_episode_is_played_without_the_memory_of_the_old_one(make_counting
 
     environment = make_counting(1)
     monkeypatch.setattr(evaluate, "make_vector_environment", lambda env, num_envs, vectorization: environment)
-    monkeypatch.setattr(evaluate, "MAX_ENVS", 1)
-    episode_returns(Remembering(), "Counting-v0", 4, 4 - evaluate.SEED_OFFSET % 4)
+    episode_returns(Remembering(), "Counting-v0", 4, 4 - evaluate.SEED_OFFSET % 4, num_envs=1)
     assert environment.envs[0].actions == [0, 1, 2, 0, 1, 0, 1, 2, 3, 0]
 
 
@@ -147,3 +149,113 @@ def test_summary():
         "min": 1.0,
         "max": 6.0,
     }
+
+
+# ----- Episodes that do not end by themselves
+
+
+class Endless(gymnasium.Env):
+    """An environment that ends an episode only at action 1. Each step gives reward 1."""
+
+    observation_space = gymnasium.spaces.Box(-1, 1, [2], np.float32)
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.number = 0 if seed is None else seed
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action):
+        return np.zeros(2, np.float32), 1.0, bool(action == 1), False, {}
+
+
+gymnasium.register("Endless-v0", Endless, disable_env_checker=True)
+gymnasium.register("Limited-v0", Endless, disable_env_checker=True, max_episode_steps=7)
+
+
+def endless_policy(bias):
+    """A policy that takes action 1 with probability 1 / (1 + exp(-bias)), and greedily if the bias is above 0."""
+    actor = make_actor(Endless.observation_space, Endless.action_space, ())
+    actor.set_weights([np.zeros([2, 2], np.float32), np.array([0, bias], np.float32)])
+    return ActorCriticPolicy(actor, make_critic(Endless.observation_space, ()), make_head(Endless.action_space))
+
+
+@pytest.mark.fault(
+    "A policy walks in circles in an environment without a time limit",
+    "The evaluation ends each episode after 10,000 steps, and says how many ended by themselves.",
+)
+def test_evaluation_ends_without_a_time_limit(monkeypatch):
+    monkeypatch.setattr(evaluate, "MAX_STEPS", 50)
+    judged = judge(endless_policy(-4.0), "Endless-v0", 12, 1, num_envs=4) | {"env": "Endless-v0", "weights": "w"}
+    drawn = judged["stochastic"]
+    assert (judged["mean"], judged["std"], judged["max_steps"], judged["unfinished"]) == (50.0, 0.0, 50, 12)
+    assert 0 < drawn["unfinished"] < 12 and drawn["min"] < 50 == drawn["max"]
+    last = describe(judged).splitlines()[-1]
+    assert last.startswith(
+        f"0 of 12 greedy episodes and {12 - drawn['unfinished']} of 12 episodes with sampled actions"
+    )
+    assert "within 50 steps (option --eval-max-steps)" in last
+
+
+def test_the_limit_of_the_environment_is_kept_unless_another_is_given():
+    policy = endless_policy(-30.0)
+    own, shorter, longer = (judge(policy, "Limited-v0", 3, 1, max_steps=steps) for steps in (None, 4, 9))
+    assert (own["mean"], shorter["mean"], longer["mean"]) == (7.0, 4.0, 9.0)
+    assert "unfinished" not in own and shorter["unfinished"] == 3 and longer["max_steps"] == 9
+
+
+def test_an_episode_that_ends_with_the_last_step_is_finished():
+    played = play_episodes(endless_policy(30.0), "Endless-v0", 4, 1, max_steps=1)
+    assert played.unfinished == 0 and played.returns.tolist() == [1.0] * 4
+
+
+@pytest.mark.parametrize("env", ["CartPole-v1", "Endless-v0"])
+def test_native_and_in_graph_forms_take_a_limit(env, make_policy):
+    policy = linear_policy(make_policy, np.zeros([4, 2])) if env == "CartPole-v1" else endless_policy(-30.0)
+    assert play_episodes(policy, env, 4, 1, max_steps=5).returns.tolist() == [5.0] * 4
+
+
+@pytest.mark.parametrize(
+    ("env", "vectorization", "num_envs", "wanted"),
+    [
+        ("Limited-v0", "auto", 2, 10),
+        ("Limited-v0", "sync", 16, 16),
+        ("Limited-v0", "async", 12, 12),
+        ("Limited-v0", "auto", 512, 100),
+        ("CartPole-v1", "auto", 2, 100),
+    ],
+)
+def test_there_are_as_many_copies_as_suit_the_environment(env, vectorization, num_envs, wanted, monkeypatch):
+    made = []
+
+    def play(policy, env, episodes, seed, *, vectorization, num_envs, **options):
+        made.append((vectorization, num_envs))
+        return evaluate.Episodes(np.ones(episodes), 0)
+
+    monkeypatch.setattr(evaluate, "play_episodes", play)
+    judge(endless_policy(0.0), env, 200, 1, vectorization=vectorization, num_envs=num_envs)
+    assert made == [("async" if vectorization == "async" else "auto", wanted)] * 2
+
+
+def test_an_episode_that_goes_on_counts_as_a_part_of_the_progress():
+    told = []
+    play_episodes(endless_policy(-30.0), "Endless-v0", 4, 1, num_envs=2, max_steps=4, progress=told.append)
+    assert told == sorted(told) and told[:5] == [0.0, 0.5, 1.0, 1.5, 2.0] and told[-1] == 4
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "shown"),
+    [
+        (500.0, 0.0, "500.0 +- 0.0"),
+        (-177.14, 12.3, "-177.1 +- 12.3"),
+        (0.9554, 0.0123, "0.9554 +- 0.0123"),
+        (12.345, 1.0, "12.35 +- 1.00"),
+        (0.0, 0.0, "0.0 +- 0.0"),
+        (-0.001234, 0.0002, "-0.001234 +- 0.000200"),
+        (9231.17, 270.9, "9231.2 +- 270.9"),
+    ],
+)
+def test_returns_have_four_significant_digits(mean, std, shown):
+    summary = {"episodes": 2, "mean": mean, "std": std, "min": 1.0, "max": 2.0}
+    text = describe(summary | {"env": "Some-v0", "weights": "w", "stochastic": summary})
+    assert text.count(f"{shown}, from 1 to 2") == 2

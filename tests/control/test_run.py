@@ -319,19 +319,19 @@ def test_evaluate_repeats_the_evaluation_of_the_run(copy):
 
 def test_evaluate_plays_as_many_episodes_from_as_many_starts_as_it_is_told(copy, monkeypatch):
     seen = []
-    real = evaluate.episode_returns
+    real = evaluate.play_episodes
 
     def listen(*arguments, greedy, **options):
         seen.append((*arguments[1:4], greedy, real(*arguments, greedy=greedy, **options)))
         return seen[-1][-1]
 
-    monkeypatch.setattr(evaluate, "episode_returns", listen)
+    monkeypatch.setattr(evaluate, "play_episodes", listen)
     ours, other = evaluated(copy, 5), evaluated(copy, 5, seed=4)
     assert [call[:4] for call in seen] == [("CartPole-v1", 5, s, greedy) for s in (3, 4) for greedy in (True, False)]
     judged = [ours, ours["stochastic"], other, other["stochastic"]]
-    for evaluation, (*_, returns) in zip(judged, seen, strict=True):
-        assert (evaluation["episodes"], len(returns)) == (5, 5)
-        assert evaluation["mean"] == np.mean(returns)
+    for evaluation, (*_, played) in zip(judged, seen, strict=True):
+        assert (evaluation["episodes"], len(played.returns)) == (5, 5)
+        assert evaluation["mean"] == np.mean(played.returns)
     assert (ours["seed"], other["seed"]) == (3, 4)
 
 
@@ -345,7 +345,8 @@ def test_evaluate_works_on_a_machine_without_the_device_of_the_run(copy):
 
 def test_evaluate_uses_the_weights_of_the_latest_checkpoint(copy, monkeypatch):
     policies = []
-    monkeypatch.setattr(evaluate, "episode_returns", lambda policy, *_, **__: policies.append(policy) or np.ones(2))
+    played = evaluate.Episodes(np.ones(2), 0)
+    monkeypatch.setattr(evaluate, "play_episodes", lambda policy, *_, **__: policies.append(policy) or played)
     evaluated(copy, 2)
     weights = [variable.numpy().tobytes() for variable in policies[0].trainable_variables]
     state = read_state(copy, ITERATIONS)

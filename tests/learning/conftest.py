@@ -2,7 +2,7 @@
 
 import pytest
 
-from tfppo.control.evaluate import episode_returns
+from tfppo.control.evaluate import play_episodes
 
 
 @pytest.fixture(scope="session")
@@ -14,6 +14,6 @@ def greedy_returns():
             pass
         trainer.close()
         run, control = trainer.config.run, trainer.config.control
-        return episode_returns(trainer.policy, control.env, 100, run.seed, normalization=trainer.normalization)
+        return play_episodes(trainer.policy, control.env, 100, run.seed, normalization=trainer.normalization).returns
 
     return greedy_returns

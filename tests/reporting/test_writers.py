@@ -10,6 +10,7 @@ import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import plugin_data_pb2
 
+from tfppo.reporting import console
 from tfppo.reporting.console import ConsoleWriter, progress_bar
 from tfppo.reporting.csv_writer import CsvWriter
 from tfppo.reporting.metrics import METRICS
@@ -290,3 +291,15 @@ def test_every_metric_has_a_name_of_two_parts_and_an_explanation():
     assert all(len(name.split("/")) == 2 and all(name.split("/")) for name in METRICS)
     assert all(text.strip() and len(text.splitlines()) == 1 for text in METRICS.values())
     assert set(COLUMNS) | {STEPS} <= set(METRICS)
+
+
+def test_progress_is_printed_from_time_to_time_where_there_is_no_terminal(monkeypatch, capsys):
+    def evaluate():
+        with progress_bar("evaluating", 8) as advance:
+            for completed in (2, 4.4):
+                advance(completed)
+        return capsys.readouterr().out
+
+    assert evaluate() == ""  # less than ten seconds
+    monkeypatch.setattr(console, "SECONDS_BETWEEN_PERCENTAGES", 0.0)
+    assert evaluate() == "evaluating: 25%\nevaluating: 55%\n"

@@ -32,6 +32,8 @@ class Evaluate:
     video_episodes: int | None = None
     """Control: number of additional greedy episodes to record as the run's video.gif, at most 10.
     None or 0: no video."""
+    eval_max_steps: CountOrNone = None
+    """Control: time limit of an episode, in steps. None: that of the run."""
     checkpoint: str = "latest"
     """Checkpoint to use: latest, best (of training, or of validation if it is on), or the number of an iteration."""
     task: str | None = None
@@ -52,7 +54,12 @@ class Evaluate:
         """
         kind = _kind(
             self.folder,
-            control={"episodes": self.episodes, "video_episodes": self.video_episodes, "env": self.env},
+            control={
+                "episodes": self.episodes,
+                "video_episodes": self.video_episodes,
+                "eval_max_steps": self.eval_max_steps,
+                "env": self.env,
+            },
             text={"prompts": self.prompts, "task": self.task, "reward": self.reward},
         )
         check_fields(self)
@@ -64,6 +71,8 @@ class Evaluate:
             given = {"task": self.task, "reward": self.reward}
         else:
             size, settings = _or(self.episodes, 100), {"video_episodes": _or(self.video_episodes, 0)}
+            if self.eval_max_steps is not None:
+                settings["eval_max_steps"] = self.eval_max_steps
             given = {"env": self.env}
         from tfppo.training.driver import evaluate
 

@@ -10,7 +10,7 @@ from annotated_types import Interval
 
 from tfppo.errors import UsageError
 from tfppo.ppo.config import PPOConfig
-from tfppo.settings import AtLeastZero, Count, Must, check_fields, exact_div, is_printable
+from tfppo.settings import AtLeastZero, Count, CountOrNone, Must, check_fields, exact_div, is_printable
 from tfppo.training.config import RunConfig
 
 
@@ -86,6 +86,10 @@ class ControlConfig:
     eval_episodes: AtLeastZero = 100
     """Episodes of the final evaluation in Gymnasium's own environment.
     This many are played with greedy actions, and as many with sampled actions. 0: no evaluation.
+    """
+    eval_max_steps: CountOrNone = None
+    """Time limit of an episode in the evaluation, in steps.
+    None: the limit of the environment, or 10,000 steps if it has none.
     """
     video_episodes: Annotated[int, Interval(ge=0, le=10)] = 1
     """Greedy episodes that are recorded in video.gif at the end of the run, at most 10. 0: no video.

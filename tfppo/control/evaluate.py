@@ -1,8 +1,9 @@
 """Evaluates a policy: episodes in Gymnasium's own environment."""
 
 import itertools
+import math
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
@@ -10,16 +11,25 @@ import tensorflow as tf
 from gymnasium.vector import VectorEnv
 
 from tfppo.control.envs.environment import Observations
-from tfppo.control.envs.vector import make_vector_environment
+from tfppo.control.envs.vector import is_stepped_in_turn, make_vector_environment, time_limit
 from tfppo.control.policies.encoders import map_space, observation_dtype
 from tfppo.control.policies.policy import ControlPolicy, Memory, forget
 from tfppo.control.rollouts.normalization import Normalization
 from tfppo.ops.random import fold_in
 from tfppo.reporting.console import progress_bar
 
-MAX_ENVS = 100
+MIN_ENVS, MAX_ENVS = 10, 100  # copies that are stepped one after the other; other ones are always MAX_ENVS
+MAX_STEPS = 10_000  # of an episode in an environment without a time limit
 SEED_OFFSET = 1_000_003  # evaluation must not repeat the episodes of training
 NOISE_STEPS = 128  # steps whose noise is drawn at once, as in a rollout; gSDE repeats noise for several steps
+
+
+class Turn(NamedTuple):
+    """What a player sees after a step of B environments."""
+
+    rewards: np.ndarray  # float [B]
+    done: np.ndarray  # bool [B], an episode has just ended
+    terminated: np.ndarray  # bool [B], it has ended by itself, and not by a time limit
 
 
 class Player:
@@ -49,24 +59,24 @@ class Player:
         self._act = tf.function(self._act_at, autograph=False)
         self._noise = tf.function(self._draw_noise, autograph=False)
 
-    def play(self, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def play(self, seed: int) -> Iterator[Turn]:
         """Resets the environment, and steps it without end.
 
         Args:
           seed: Seed of the environment and of sampled actions.
 
         Yields:
-          Rewards, float [B], and whether an episode has just ended, bool [B]. The first pair belongs to the reset: its
-          rewards are 0, and no episode has ended. The same holds for a step that only starts a new episode.
+          What came of each step. The first turn belongs to the reset: its rewards are 0, and no episode has ended. The
+          same holds for a step that only starts a new episode.
         """
         num_envs = self.environment.num_envs
         root = tf.constant([seed, 0xE7A1], tf.int64)
         observations, _ = self.environment.reset(seed=(seed + SEED_OFFSET) % 2**31)
         memory = self.policy.initial_memory(num_envs)
-        rewards, done = np.zeros(num_envs), np.zeros(num_envs, bool)
+        rewards, done, terminated = np.zeros(num_envs), np.zeros(num_envs, bool), np.zeros(num_envs, bool)
         noise = tf.zeros([NOISE_STEPS])
         for step in itertools.count():
-            yield rewards, done
+            yield Turn(rewards, done, terminated)
             block, index = divmod(step, NOISE_STEPS)
             if not (self.greedy or index):
                 noise = self._noise(fold_in(root, block))
@@ -93,18 +103,27 @@ class Player:
         return self.policy.to_environment(actions), forget(memory, starts)
 
 
-def episode_returns(
+class Episodes(NamedTuple):
+    """Episodes that were played to evaluate a policy."""
+
+    returns: np.ndarray  # float [N]
+    unfinished: int  # episodes that still went on at `max_steps`
+
+
+def play_episodes(
     policy: ControlPolicy,
     env: str,
     episodes: int,
     seed: int,
     *,
     vectorization: str = "auto",
+    num_envs: int = MAX_ENVS,
+    max_steps: int | None = None,
     normalization: Normalization | None = None,
     greedy: bool = True,
-    progress: Callable[[int], None] = lambda finished: None,
-) -> np.ndarray:
-    """Computes returns of episodes in Gymnasium's own environment.
+    progress: Callable[[float], None] = lambda finished: None,
+) -> Episodes:
+    """Plays episodes in Gymnasium's own environment.
 
     Each copy of the environment plays a fixed number of the episodes. Taking the episodes that finish first would favor
     short episodes.
@@ -115,33 +134,41 @@ def episode_returns(
       episodes: Number of episodes.
       seed: Seed of the environment and of sampled actions.
       vectorization: As for `vector.make_vector_environment`.
+      num_envs: Largest number of copies.
+      max_steps: Time limit of an episode, in steps. None keeps that of the environment.
       normalization: Normalization of observations; None leaves them unchanged.
       greedy: True takes the most probable actions; False samples actions as in training.
-      progress: Function that gets the number of finished episodes, after the reset and after each step.
+      progress: Function that gets the number of finished episodes, after the reset and after each step. With a time
+        limit, an episode that goes on counts as a fraction of it.
 
     Returns:
-      Returns of the episodes, float [episodes].
+      The episodes.
     """
-    num_envs = min(episodes, MAX_ENVS)
+    num_envs = min(episodes, num_envs)
     shares = np.full(num_envs, episodes // num_envs) + (np.arange(num_envs) < episodes % num_envs)
-    environment = make_vector_environment(env, num_envs, vectorization)
+    options: dict[str, Any] = {} if max_steps is None else {"max_episode_steps": max_steps}
+    limit = max_steps or time_limit(env) or math.inf
+    environment = make_vector_environment(env, num_envs, vectorization, **options)
     try:
         returns: list[list[float]] = [[] for _ in range(num_envs)]
-        running = np.zeros(num_envs)
-        finished = 0
-        for rewards, done in Player(policy, environment, normalization, greedy).play(seed):
+        running, lengths, starts = np.zeros(num_envs), np.zeros(num_envs, int), np.ones(num_envs, bool)
+        counts = np.zeros(num_envs, int)
+        unfinished = 0
+        for rewards, done, terminated in Player(policy, environment, normalization, greedy).play(seed):
             running += rewards
-            for index in np.flatnonzero(done):
-                if len(returns[index]) < shares[index]:
-                    returns[index].append(float(running[index]))
-                    finished += 1
+            lengths = np.where(starts, 0, lengths + 1)
+            for index in np.flatnonzero(done & (counts < shares)):
+                returns[index].append(float(running[index]))
+                unfinished += max_steps is not None and lengths[index] >= max_steps and not terminated[index]
+            counts = np.minimum(counts + done, shares)
             running[done] = 0.0
-            progress(finished)
-            if finished == episodes:
+            starts = done
+            progress(float(np.sum(counts + np.where((counts < shares) & ~done, lengths / limit, 0.0))))
+            if counts.sum() == episodes:
                 break
     finally:
         environment.close()
-    return np.array([value for episode_returns in returns for value in episode_returns])
+    return Episodes(np.array([value for of_copy in returns for value in of_copy]), int(unfinished))
 
 
 def judge(
@@ -151,37 +178,55 @@ def judge(
     seed: int,
     *,
     vectorization: str = "auto",
+    num_envs: int = MAX_ENVS,
+    max_steps: int | None = None,
     normalization: Normalization | None = None,
 ) -> dict[str, Any]:
     """Evaluates a policy with greedy and with sampled actions, and shows progress bars.
+
+    It uses as many copies as suit the environment. Copies with a native or an in-graph form cost little, and there are
+    up to 100 of them. Others are as many as in training, but at least 10.
 
     Args:
       policy: The policy that acts.
       env: The environment ID. If Gymnasium does not have it and the policy was trained in EnvPool's environment,
         EnvPool's environment is used.
       episodes: Number of episodes for each kind of actions.
-      seed: As for `episode_returns`.
+      seed: As for `play_episodes`.
       vectorization: Vectorization of the training.
+      num_envs: Number of copies in training.
+      max_steps: Time limit of an episode, in steps. None: that of the environment, else 10,000.
       normalization: Normalization of observations; None leaves them unchanged.
 
     Returns:
-      The summary of the greedy episodes, with that of the sampled ones under "stochastic".
+      The summary of the greedy episodes, with that of the sampled ones under "stochastic". If the limit is not that of
+      the environment, each has the limit as "max_steps", and as "unfinished" the number of episodes that still went on.
     """
-    is_foreign = vectorization == "envpool" and env not in gymnasium.registry
+    if vectorization == "envpool" and env not in gymnasium.registry:
+        used = "envpool"
+    else:
+        used = "async" if vectorization == "async" else "auto"
+        if time_limit(env) is None:
+            max_steps = max_steps or MAX_STEPS
+    is_costly = used == "async" or is_stepped_in_turn(env)
+    num_envs = min(max(num_envs, MIN_ENVS), MAX_ENVS) if is_costly else MAX_ENVS
     judged = []
     for greedy, label in ((True, "evaluating greedily"), (False, "evaluating stochastically")):
         with progress_bar(label, episodes) as advance:
-            returns = episode_returns(
+            played = play_episodes(
                 policy,
                 env,
                 episodes,
                 seed,
-                vectorization="envpool" if is_foreign else "auto",
+                vectorization=used,
+                num_envs=num_envs,
+                max_steps=max_steps,
                 normalization=normalization,
                 greedy=greedy,
                 progress=advance,
             )
-        judged.append(summarise(returns))
+        capped = {} if max_steps is None else {"max_steps": max_steps, "unfinished": played.unfinished}
+        judged.append(summarise(played.returns) | capped)
     return judged[0] | {"stochastic": judged[1]}
 
 
@@ -197,12 +242,29 @@ def summarise(returns: np.ndarray) -> dict[str, float]:
 
 
 def describe(evaluation: dict[str, Any]) -> str:
-    """Returns an evaluation as text: one line with the returns, and one with the hash of the weights."""
-    shown = "{mean:.1f} +- {std:.1f}, from {min:g} to {max:g}"
+    """Returns an evaluation as text: one line with the returns, one with the hash of the weights.
+
+    If episodes did not end within the time limit, a third line says how many did.
+    """
     drawn = evaluation["stochastic"]
     whose = "Gymnasium's " if evaluation["env"] in gymnasium.registry else ""
-    return (
+    text = (
         f"greedy return over {evaluation['episodes']} episodes of {whose}{evaluation['env']}: "
-        f"{shown.format(**evaluation)}; with actions sampled as in training: {shown.format(**drawn)}\n"
+        f"{_returns(evaluation)}; with actions sampled as in training: {_returns(drawn)}\n"
         f"weights {evaluation['weights']} (SHA-256)"
     )
+    if not (evaluation.get("unfinished") or drawn.get("unfinished")):
+        return text
+    ended = [f"{each['episodes'] - each['unfinished']} of {each['episodes']}" for each in (evaluation, drawn)]
+    return (
+        f"{text}\n{ended[0]} greedy episodes and {ended[1]} episodes with sampled actions ended within "
+        f"{evaluation['max_steps']:,} steps (option --eval-max-steps); the others count with their return up to then"
+    )
+
+
+def _returns(summary: dict[str, Any]) -> str:
+    """Formats mean, standard deviation and range with at least four significant digits."""
+    largest = max(abs(summary["mean"]), summary["std"])
+    decimals = min(max(1, 3 - math.floor(math.log10(largest))), 9) if 0 < largest < math.inf else 1
+    mean, std = (f"{summary[name]:.{decimals}f}" for name in ("mean", "std"))
+    return f"{mean} +- {std}, from {summary['min']:g} to {summary['max']:g}"

@@ -279,9 +279,18 @@ class ControlTrainer:
 
     def judge(self, size: int, seed: int) -> Evaluation:
         """Evaluates `size` greedy episodes and, under "stochastic", as many episodes with sampled actions."""
-        env, vectorization = self.config.control.env, self.config.control.vectorization
-        judged = judge(self.policy, env, size, seed, vectorization=vectorization, normalization=self.normalization)
-        return {"env": env, "seed": seed} | judged | {"env_steps": self.env_steps}
+        control = self.config.control
+        judged = judge(
+            self.policy,
+            control.env,
+            size,
+            seed,
+            vectorization=control.vectorization,
+            num_envs=control.num_envs,
+            max_steps=control.eval_max_steps,
+            normalization=self.normalization,
+        )
+        return {"env": control.env, "seed": seed} | judged | {"env_steps": self.env_steps}
 
     def describe(self, evaluation: Evaluation) -> str:
         """Returns an evaluation as text for the console."""

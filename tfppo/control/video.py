@@ -52,7 +52,7 @@ def record_episodes(
 ) -> bytes:
     """Records greedy episodes as a GIF in real time: the first ones of the seed, not the best ones.
 
-    They need not be episodes that `evaluate.episode_returns` counts: it uses native vector environments, which start
+    They need not be episodes that `evaluate.play_episodes` counts: it uses native vector environments, which start
     episodes differently.
 
     Args:
@@ -180,12 +180,12 @@ def _record_episode(
     limit = (player.environment.spec and player.environment.spec.max_episode_steps) or math.inf
     interval = math.ceil(fps / MAX_FPS)
     steps, images = [], []
-    for step, (_, done) in enumerate(player.play(seed)):
-        if step % interval == 0 or done[0]:
+    for step, turn in enumerate(player.play(seed)):
+        if step % interval == 0 or turn.done[0]:
             steps.append(step)
             images.append(_draw(player, env))
         progress(finished + step / limit)
-        if done[0] or len(images) == MAX_FRAMES:
+        if turn.done[0] or len(images) == MAX_FRAMES:
             break
     # Times are rounded, not delays: rounding errors of delays would add up.
     delays = np.diff(np.round(100 * np.array(steps) / fps)).astype(int).clip(MIN_DELAY)

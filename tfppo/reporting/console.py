@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+SECONDS_BETWEEN_PERCENTAGES = 10.0
+
 
 class ConsoleWriter:
     """Shows metrics in a live progress bar on a terminal, or as a line every few seconds elsewhere.
@@ -72,7 +74,7 @@ def _readable(value: float) -> str:
 
 @contextlib.contextmanager
 def progress_bar(description: str, total: int) -> Iterator[Callable[[float], None]]:
-    """Shows a progress bar on a terminal, and nothing elsewhere.
+    """Shows a progress bar on a terminal, and a line every ten seconds elsewhere.
 
     Args:
       description: Text in front of the bar.
@@ -83,7 +85,16 @@ def progress_bar(description: str, total: int) -> Iterator[Callable[[float], Non
     """
     with _make_progress() as progress:
         task = progress.add_task(description, total=total, note="")
-        yield lambda completed: progress.update(task, completed=completed)
+        printed = time.monotonic()
+
+        def advance(completed: float) -> None:
+            nonlocal printed
+            progress.update(task, completed=completed)
+            if progress.disable and time.monotonic() - printed >= SECONDS_BETWEEN_PERCENTAGES:
+                printed = time.monotonic()
+                print(f"{description}: {completed / total:.0%}", flush=True)
+
+        yield advance
 
 
 def _make_progress() -> Any:

@@ -173,7 +173,7 @@ def test_an_in_graph_environment_goes_all_the_way(here, capsys):
 
 def test_ctrl_c_in_the_evaluation_says_how_to_go_on(here, heard_ctrl_c, monkeypatch, capsys):
     with monkeypatch.context() as patch:
-        patch.setattr(evaluate, "episode_returns", lambda *_, **__: signal.raise_signal(signal.SIGINT))
+        patch.setattr(evaluate, "play_episodes", lambda *_, **__: signal.raise_signal(signal.SIGINT))
         assert train("mine_own:Spring-v0", "--name", "a") == 130
     command = "resume runs/a --env mine_own:Spring-v0"
     assert capsys.readouterr().err == f"tfppo: interrupted; resume with: tfppo {command}\n"

@@ -21,6 +21,7 @@ class EnvPoolVectorEnv(VectorEnv):
     Args:
       env: EnvPool's ID of the environment.
       num_envs: Number of copies.
+      **options: EnvPool's own options of the environment, such as max_episode_steps.
 
     Raises:
       UsageError: If EnvPool is not installed, or does not have the environment.
@@ -28,7 +29,7 @@ class EnvPoolVectorEnv(VectorEnv):
 
     metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP}
 
-    def __init__(self, env: str, num_envs: int):
+    def __init__(self, env: str, num_envs: int, **options: Any):
         self._envpool = _import_envpool()
         if env not in self._envpool.list_all_envs():
             raise UsageError(
@@ -36,9 +37,10 @@ class EnvPoolVectorEnv(VectorEnv):
                 "envpool.list_all_envs(), or use --vectorization sync"
             )
         self.env = env
+        self._options = options
         self.num_envs = num_envs
         with _without_warnings_of_precision():
-            spec = self._envpool.make_spec(env)
+            spec = self._envpool.make_spec(env, **options)
             self.single_observation_space = spec.gymnasium_observation_space
             self.single_action_space = spec.gymnasium_action_space
         self.observation_space = batch_space(self.single_observation_space, num_envs)
@@ -52,7 +54,7 @@ class EnvPoolVectorEnv(VectorEnv):
             if self._pool is None or seed is not None:
                 self.close_extras()
                 seed = int(self.np_random.integers(2**31)) if seed is None else seed
-                self._pool = self._envpool.make_gymnasium(self.env, num_envs=self.num_envs, seed=seed)
+                self._pool = self._envpool.make_gymnasium(self.env, num_envs=self.num_envs, seed=seed, **self._options)
             return self._pool.reset()[0], {}
 
     def step(self, actions: np.ndarray) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:

@@ -67,7 +67,12 @@ def fresh_states(environment: Environment, length: int, num_envs: int, seed: tf.
 
 
 def step_episodes(
-    environment: Environment, episodes: Episodes, actions: tf.Tensor, fresh: Nest, seed: tf.Tensor
+    environment: Environment,
+    episodes: Episodes,
+    actions: tf.Tensor,
+    fresh: Nest,
+    seed: tf.Tensor,
+    max_episode_steps: int | None = None,
 ) -> tuple[Episodes, Transition]:
     """Steps every environment whose episode continues, and resets the others.
 
@@ -77,6 +82,7 @@ def step_episodes(
       actions: [B, ...].
       fresh: Initial states [B, ...] for the environments that are reset.
       seed: Integer tensor [2], for stochastic dynamics.
+      max_episode_steps: Time limit of an episode, in steps. None: that of the environment.
 
     Returns:
       The episodes after the step, and the transition.
@@ -87,7 +93,7 @@ def step_episodes(
     returns = tf.where(starts, tf.zeros_like(episodes.returns), episodes.returns + tf.cast(rewards, tf.float32))
     lengths = tf.where(starts, tf.zeros_like(episodes.lengths), episodes.lengths + 1)
     terminated = terminated & ~starts
-    truncated = (lengths >= environment.max_episode_steps) & ~starts
+    truncated = (lengths >= (max_episode_steps or environment.max_episode_steps)) & ~starts
     state = tf.nest.map_structure(lambda new, old: where_rows(starts, new, old), fresh, stepped)
     episodes = Episodes(state, returns, lengths, terminated | truncated)
     return episodes, Transition(rewards, terminated, truncated, ~starts)

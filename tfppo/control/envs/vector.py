@@ -55,7 +55,7 @@ def make_vector_environment(
         other in this process; "async": each copy in its own process; "envpool": EnvPool's environments with this ID, in
         threads; "auto": native if the environment has this form, sync otherwise.
       autoreset: How new episodes start.
-      **options: Options of each copy, such as render_mode.
+      **options: Options of each copy, such as render_mode or max_episode_steps.
 
     Returns:
       The vector environment.
@@ -66,9 +66,9 @@ def make_vector_environment(
     """
     name = registered_id(env)
     if is_only_in_graph(env):
-        return InGraphVectorEnv(IN_GRAPH_ENVIRONMENTS[name](), num_envs)
+        return InGraphVectorEnv(IN_GRAPH_ENVIRONMENTS[name](), num_envs, **options)
     if vectorization == "envpool":
-        return EnvPoolVectorEnv(name, num_envs)
+        return EnvPoolVectorEnv(name, num_envs, **options)
     try:
         spec = gymnasium.registry.get(name)
         has_native = spec is not None and spec.vector_entry_point is not None
@@ -77,7 +77,7 @@ def make_vector_environment(
         if vectorization in ("auto", "native") and has_native and autoreset == AutoresetMode.NEXT_STEP:
             return gymnasium.make_vec(name, num_envs, "vector_entry_point", **options)
         if vectorization == "async":
-            return WorkerVectorEnv(name, num_envs, autoreset)
+            return WorkerVectorEnv(name, num_envs, autoreset, **options)
         return gymnasium.make_vec(
             name,
             num_envs,
@@ -104,6 +104,20 @@ def is_only_in_graph(env: str) -> bool:
     """
     name = registered_id(env)
     return name in IN_GRAPH_ENVIRONMENTS and name not in gymnasium.registry
+
+
+def is_stepped_in_turn(env: str) -> bool:
+    """Returns whether `make_vector_environment` steps copies of an environment one after the other by default."""
+    spec = gymnasium.registry.get(registered_id(env))
+    return spec is not None and spec.vector_entry_point is None
+
+
+def time_limit(env: str) -> int | None:
+    """Returns the time limit of an episode in steps; None if there is none, or if only EnvPool knows it."""
+    name = registered_id(env)
+    if name in gymnasium.registry:
+        return gymnasium.registry[name].max_episode_steps
+    return IN_GRAPH_ENVIRONMENTS[name]().max_episode_steps if name in IN_GRAPH_ENVIRONMENTS else None
 
 
 def check_twin(env: str, environment: Environment) -> None:
@@ -162,12 +176,14 @@ class InGraphVectorEnv(VectorEnv):
     Args:
       environment: The in-graph environment.
       num_envs: Number of copies.
+      max_episode_steps: Time limit of an episode, in steps. None: that of the environment.
     """
 
     metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP}
 
-    def __init__(self, environment: Environment, num_envs: int):
+    def __init__(self, environment: Environment, num_envs: int, max_episode_steps: int | None = None):
         self.environment = environment
+        self.max_episode_steps = max_episode_steps or environment.max_episode_steps
         self.num_envs = num_envs
         self.single_observation_space = environment.observation_space
         self.single_action_space = environment.action_space
@@ -196,7 +212,9 @@ class InGraphVectorEnv(VectorEnv):
         self, episodes: Episodes, actions: tf.Tensor, seed: tf.Tensor
     ) -> tuple[Episodes, Observations, Transition]:
         fresh = self.environment.reset(self.num_envs, fold_in(seed, 1))
-        episodes, transition = step_episodes(self.environment, episodes, actions, fresh, fold_in(seed, 2))
+        episodes, transition = step_episodes(
+            self.environment, episodes, actions, fresh, fold_in(seed, 2), self.max_episode_steps
+        )
         return episodes, self.environment.observe(episodes.state), transition
 
 

@@ -27,11 +27,12 @@ class WorkerVectorEnv(AsyncVectorEnv):
       env: The environment ID.
       num_envs: Number of copies, each in its own process.
       autoreset: How new episodes start.
+      **options: Options of each copy, such as max_episode_steps.
     """
 
-    def __init__(self, env: str, num_envs: int, autoreset: AutoresetMode = AutoresetMode.NEXT_STEP):
+    def __init__(self, env: str, num_envs: int, autoreset: AutoresetMode = AutoresetMode.NEXT_STEP, **options: Any):
         spec = gymnasium.registry.get(env, env)  # a spawned process has not registered the environment
-        super().__init__([lambda: _make(spec)] * num_envs, autoreset_mode=autoreset)
+        super().__init__([lambda: _make(spec, options)] * num_envs, autoreset_mode=autoreset)
 
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
@@ -91,10 +92,10 @@ class WorkerVectorEnv(AsyncVectorEnv):
                 process.join()
 
 
-def _make(env: str | EnvSpec) -> gymnasium.Env:
+def _make(env: str | EnvSpec, options: dict[str, Any]) -> gymnasium.Env:
     if multiprocessing.parent_process() is not None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-    return Replayable(_Answering(gymnasium.make(env)))
+    return Replayable(_Answering(gymnasium.make(env, **options)))
 
 
 class _Answering(gymnasium.Wrapper):
