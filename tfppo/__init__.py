@@ -29,6 +29,7 @@ if TYPE_CHECKING:  # the same names as in _PUBLIC, for editors and type checkers
     from tfppo.saved_runs import evaluate as evaluate
     from tfppo.saved_runs import export as export
     from tfppo.saved_runs import generate as generate
+    from tfppo.saved_runs import load_policy as load_policy
     from tfppo.saved_runs import resume as resume
     from tfppo.text.config import TextConfig as TextConfig
     from tfppo.text.config import TextRunConfig as TextRunConfig
@@ -61,6 +62,7 @@ _PUBLIC = {
     "evaluate": "tfppo.saved_runs",
     "generate": "tfppo.saved_runs",
     "export": "tfppo.saved_runs",
+    "load_policy": "tfppo.saved_runs",
     "read_rollouts": "tfppo.text.rollouts.rollout_file",
     "Task": "tfppo.text.tasks.task",
     "register_task": "tfppo.text.tasks.task",

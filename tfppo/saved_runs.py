@@ -16,6 +16,7 @@ from tfppo.training.trainer import Application, Evaluation
 if TYPE_CHECKING:
     import keras
 
+    from tfppo.control.trained_policy import TrainedPolicy
     from tfppo.text.rewards.callables import Reward
     from tfppo.text.tasks import Task
 
@@ -93,6 +94,40 @@ def evaluate(
     if application.kind != "text" and eval_max_steps is not None:
         settings["eval_max_steps"] = eval_max_steps
     return driver.evaluate(application, Path(folder), size, seed, checkpoint, given, **settings)[0]
+
+
+def load_policy(path: Folder, *, checkpoint: str = "latest", env: str | None = None) -> "TrainedPolicy":
+    """Loads a trained policy for control, with everything between observations and actions.
+
+    Args:
+      path: A folder that `ControlTrainer.save` wrote, or the folder of a control run.
+      checkpoint: Of a run: "latest", "best" or the number of an iteration.
+      env: Of a run: its environment, if it is "module:ID".
+
+    Returns:
+      The policy; `predict` chooses actions.
+
+    Raises:
+      UsageError: If the folder is neither, a file in it cannot be read, or the checkpoint does not exist.
+    """
+    from tfppo.control.trained_policy import RECORD, read_policy
+
+    folder = Path(path)
+    if (folder / RECORD).exists():
+        return read_policy(folder)
+    if not (folder / run_folder.CONFIG).exists():
+        raise UsageError(
+            f"{folder} holds neither {RECORD} nor {run_folder.CONFIG}; it must be a folder that ControlTrainer.save "
+            "wrote, or the folder of a control run"
+        )
+    application, given = _chosen(folder, env=env)
+    if application.kind != "control":
+        raise UsageError(f"{folder} is a {application.kind} run; load_policy needs a control run: use tfppo.generate")
+    from tfppo.control.trainer import ControlTrainer
+
+    with driver.opened(application, folder, checkpoint, given) as trainer:
+        assert isinstance(trainer, ControlTrainer)
+        return trainer.trained_policy()
 
 
 def generate(

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,19 +14,23 @@ import gymnasium
 import numpy as np
 import pytest
 import tensorflow as tf
+import yaml
 from gymnasium import spaces
 from support.refusal import refusal
 
+import tfppo
 from tfppo import saved_runs
 from tfppo.control import export, run
 from tfppo.control import trainer as control_trainer
 from tfppo.control.config import ControlConfig, ControlRunConfig
+from tfppo.control.envs.space_records import record_of, space_of
 from tfppo.control.envs.vector import make_vector_environment
 from tfppo.control.export import export_policy, input_specs
 from tfppo.control.policies.encoders import map_space, observation_dtype
 from tfppo.control.policies.policy import forget
 from tfppo.control.trainer import ControlTrainer
 from tfppo.ppo.config import PPOConfig
+from tfppo.training import driver
 from tfppo.training.config import RunConfig
 
 NUM_ENVS, STEPS = 4, 12
@@ -238,6 +243,157 @@ def test_actions_are_drawn_by_a_seed(exported, trainers, case):
             np.testing.assert_allclose(given[name], part, rtol=1e-4, atol=1e-5)
         drawn.append(given["actions"].numpy().tobytes())
     assert len(set(drawn)) > 1
+
+
+# ----- Policies for Python, as `ControlTrainer.save` and `tfppo.load_policy` make them
+
+
+def observations_of(trainer, inputs, step):
+    """Returns the observations of a step as the environment returned them."""
+    if isinstance(trainer.observation_space, spaces.Dict):
+        names = {"2nd place": "arg_2nd_place", "speed": "speed", "action_mask": "action_mask"}
+        return {key: inputs[name][step] for key, name in names.items()}
+    return inputs["observations"][step]
+
+
+@pytest.fixture(scope="module")
+def loaded(trainers, tmp_path_factory):
+    """Returns the policies, saved and loaded again."""
+    folder = tmp_path_factory.mktemp("saved")
+    for case, trainer in trainers.items():
+        trainer.save(folder / case)
+    return {case: tfppo.load_policy(folder / case) for case in trainers}
+
+
+@every_case
+def test_a_loaded_policy_acts_as_the_policy_does(loaded, trainers, exported, case):
+    """In batches and one by one, with memory; the seven cases have normalization, masks, clipping and starts."""
+    folders, wanted = exported
+    inputs, policy = dict(np.load(folders[case] / "inputs.npz")), loaded[case]
+    state = policy.initial_state(NUM_ENVS)
+    for step in range(STEPS):
+        observations = observations_of(trainers[case], inputs, step)
+        rest = (state, inputs["episode_starts"][step]) if policy.is_recurrent else ()
+        actions = policy.predict(observations, *rest)
+        one = policy.predict(
+            tf.nest.map_structure(lambda x: x[1], observations),
+            *([tuple(x[1:2] for x in rest[0]), rest[1][1]] if rest else []),
+        )
+        if policy.is_recurrent:
+            (actions, state), (one, one_state) = actions, one
+            np.testing.assert_allclose(one_state[1], state[1][1:2], rtol=1e-4, atol=1e-5)
+            np.testing.assert_allclose(state[0], wanted[case]["memory_h"][step], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(actions, wanted[case]["actions"][step], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(one, actions[1], rtol=1e-4, atol=1e-5)
+        assert all(policy.action_space.contains(action) for action in (one, *actions))
+    assert (policy.observation_space, policy.action_space) == (
+        trainers[case].observation_space,
+        trainers[case].action_space,
+    )
+
+
+@every_case
+def test_a_loaded_policy_samples_as_the_export_does(loaded, trainers, exported, case):
+    folders, _ = exported
+    inputs = dict(np.load(folders[case] / "inputs.npz"))
+    observations, policy = observations_of(trainers[case], inputs, 0), loaded[case]
+    drawn = [policy.predict(observations, deterministic=False, seed=seed) for seed in (1, 1, 2, None, None)]
+    drawn = [actions[0] if policy.is_recurrent else actions for actions in drawn]
+    np.testing.assert_array_equal(drawn[0], drawn[1])
+    assert len({actions.tobytes() for actions in drawn}) > 1
+    for actions in drawn:
+        assert all(policy.action_space.contains(action) for action in actions)
+    if case == "dict":
+        masks = observations["action_mask"]
+        assert all(masks[row, action - 3] for actions in drawn for row, action in enumerate(actions))
+
+
+def test_the_model_of_a_loaded_policy_takes_observations_as_they_are(loaded, trainers, exported):
+    """The mistake that `actor.save` invites: the actor alone needs normalized observations."""
+    folders, wanted = exported
+    seen = dict(np.load(folders["multi_discrete"] / "inputs.npz"))["observations"][0]
+    trainer, model = trainers["multi_discrete"], loaded["multi_discrete"].model
+    normalized = trainer.normalization.observations(tf.constant(seen))
+    np.testing.assert_allclose(model(seen), trainer.policy.actor(normalized), rtol=1e-4, atol=1e-5)
+    assert np.abs(model(seen) - trainer.policy.actor(seen)).max() > 1
+
+
+def test_a_policy_of_a_run_is_loaded_from_its_folder(tmp_path):
+    folder = run.train(settings(tmp_path, env="CartPole-v1"), "mine")
+    policy = tfppo.load_policy(folder)
+    with driver.opened(control_trainer.CONTROL, folder, "latest") as trainer:
+        seen = np.random.default_rng(1).normal(0, 1, [50, 4]).astype(np.float32)
+        actions, _ = trainer.policy.greedy_step(trainer.normalization.observations(tf.constant(seen)), ())
+        assert trainer.normalization.state[0].numpy() > 0
+    np.testing.assert_array_equal(policy.predict(seen), actions)
+
+
+def test_a_trainer_evaluates_its_policy():
+    with closing(ControlTrainer(settings(env="CartPole-v1"))) as trainer:
+        assert trainer.evaluate(episodes=3) == trainer.judge(3, trainer.config.run.seed)
+        assert trainer.evaluate(3, seed=8)["seed"] == 8
+
+
+@pytest.mark.parametrize(
+    ("case", "observations", "rest", "said"),
+    [
+        ("discrete", np.zeros(3), (), "have shape (3,); they must have shape (4,) for one observation"),
+        ("discrete", np.zeros([2, 5]), (), "have shape (2, 5)"),
+        ("discrete", np.zeros([1, 2, 4]), (), "have shape (1, 2, 4)"),
+        ("discrete", np.zeros(4), ((), True), "the policy has no memory: leave them out"),
+        ("dict", np.zeros(4), (), "are a ndarray; they must be a dictionary with the keys"),
+        ("dict", {"speed": np.zeros(2)}, (), "have the keys ['speed']"),
+        ("dict", {"2nd place": 1, "speed": np.zeros([3, 2]), "action_mask": np.ones(5)}, (), "one more axis"),
+        (
+            "recurrent",
+            {"2nd place": 1, "speed": np.zeros(2), "action_mask": np.ones(5)},
+            (np.ones(5),),
+            "initial_state",
+        ),
+    ],
+)
+def test_observations_that_do_not_fit_are_refused(loaded, case, observations, rest, said):
+    assert said in refusal(loaded[case].predict, observations, *rest)
+
+
+def test_folders_that_hold_no_policy_are_refused(trainers, tmp_path):
+    assert "holds neither policy.yaml nor config.yaml" in refusal(tfppo.load_policy, tmp_path)
+    trainers["discrete"].save(tmp_path / "a")
+    trainers["discrete"].save(tmp_path / "a")  # replaces it
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "file").touch()
+    assert "is not replaced" in refusal(trainers["discrete"].save, tmp_path / "other")
+    record = (tmp_path / "a" / "policy.yaml").read_text()
+    (tmp_path / "a" / "policy.yaml").write_text(record.replace("Box", "Boks"))
+    assert "policy.yaml is damaged (kind is 'Boks')" in refusal(tfppo.load_policy, tmp_path / "a")
+    (tmp_path / "a" / "policy.yaml").write_text(record)
+    (tmp_path / "a" / "model.keras").write_bytes(b"no model")
+    assert "cannot load" in refusal(tfppo.load_policy, tmp_path / "a")
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        spaces.Discrete(3, start=-2),
+        spaces.MultiDiscrete([[2, 3], [4, 5]], start=[[1, -2], [0, 7]]),
+        spaces.MultiBinary([2, 3]),
+        spaces.MultiBinary(4),
+        spaces.Box(0, 255, [8, 8, 3], np.uint8),
+        spaces.Box(np.array([-1, -np.inf]), np.array([0.1, 2]), dtype=np.float64),
+        spaces.Dict({"b": spaces.Discrete(2), "a": spaces.Dict(c=spaces.Box(-1, 1, []))}),
+    ],
+    ids=str,
+)
+def test_spaces_are_recorded(space):
+    again = space_of(yaml.safe_load(yaml.safe_dump(record_of(space))))
+    assert again == space and again.dtype == space.dtype and str(again) == str(space)
+
+
+def test_other_spaces_are_not_recorded():
+    assert "cannot be saved" in refusal(record_of, spaces.Text(3))
+
+
+# ----- Inputs and errors of exports
 
 
 def test_inputs_are_named_and_typed():

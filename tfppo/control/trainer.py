@@ -18,6 +18,7 @@ from tfppo.control.rollouts.fused import fused_iterations
 from tfppo.control.rollouts.gymnasium import GymnasiumCollector
 from tfppo.control.rollouts.normalization import Normalization
 from tfppo.control.rollouts.statistics import WINDOW
+from tfppo.control.trained_policy import Actions, TrainedPolicy, trained_policy
 from tfppo.control.video import leave_video
 from tfppo.errors import UsageError
 from tfppo.execution.compilation import choose_compilation
@@ -68,12 +69,12 @@ class ControlTrainer:
         self._check_options()
         self.replicas.divide(control.num_envs, "num_envs")
         with tf.device(self.device):
-            self.environment, self.observation_space, action_space = make_environment(
+            self.environment, self.observation_space, self.action_space = make_environment(
                 control, control.num_envs // self.replicas.processes, self.in_graph
             )
-            self.has_choices = not isinstance(action_space, gymnasium.spaces.Box)
+            self.has_choices = not isinstance(self.action_space, gymnasium.spaces.Box)
             with self.replicas.scope():
-                self.policy = make_policy(self.observation_space, action_space, control, run.seed, actor, critic)
+                self.policy = make_policy(self.observation_space, self.action_space, control, run.seed, actor, critic)
                 self.normalization = Normalization(
                     self.observation_space,
                     control.num_envs,
@@ -324,6 +325,39 @@ class ControlTrainer:
             f"; {' and '.join(MEMORY)}: zeros [B, {specs[MEMORY[0]].shape[-1]}] in the first call, later the outputs "
             "of the same names; episode_starts: bool [B], True where an episode begins"
         )
+
+    def evaluate(self, episodes: int = 100, seed: int | None = None) -> Evaluation:
+        """Evaluates the policy of now, as a run does at its end.
+
+        Args:
+          episodes: Number of greedy episodes, and of episodes with sampled actions.
+          seed: Seed of the episodes. None: the seed of the run.
+
+        Returns:
+          Mean, std, min and max of the returns, those of sampled actions under "stochastic", and the environment steps
+          of the training, as in `evaluation.json`.
+        """
+        return self.judge(episodes, self.config.run.seed if seed is None else seed)
+
+    def trained_policy(self) -> TrainedPolicy:
+        """Returns the policy for use without the trainer; it shares the weights, and has the statistics of now."""
+        control = self.config.control
+        features = control.hidden_units[-1] if control.hidden_units else 0
+        actions = Actions(self.action_space, control.box_policy, features, control.gsde_interval)
+        return trained_policy(self.policy, self.observation_space, self.normalization, actions)
+
+    def save(self, path: Path | str) -> None:
+        """Saves the policy of now to a folder, with everything between observations and actions.
+
+        `tfppo.load_policy` reads the folder.
+
+        Args:
+          path: The folder. An older policy in it is replaced after the new one is complete.
+
+        Raises:
+          UsageError: If the folder holds something else, or cannot be written to.
+        """
+        self.trained_policy().save(path)
 
     def close(self) -> None:
         """Closes the environments."""

@@ -89,9 +89,13 @@ class RunningMoments(tf.Module):
         Returns:
           The normalized values, `[..., *shape]`.
         """
+        mean, scale = (tf.cast(value, x.dtype) for value in self.mean_and_scale())
+        return tf.clip_by_value((x - mean) * scale, -CLIP, CLIP)
+
+    def mean_and_scale(self) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns the mean, and the factor that makes the standard deviation 1: float64 `[*shape]` each."""
         _, mean, variance = self.state
-        scale = tf.cast(tf.math.rsqrt(variance + EPSILON), x.dtype)
-        return tf.clip_by_value((x - tf.cast(mean, x.dtype)) * scale, -CLIP, CLIP)
+        return mean.read_value(), tf.math.rsqrt(variance + EPSILON)
 
 
 class RewardScale(tf.Module):
@@ -178,6 +182,10 @@ class Normalization(tf.Module):
         """Returns the parts of observations that are normalized, with their current values."""
         parts = observations if isinstance(observations, dict) else {WHOLE: observations}
         return {key: parts[key] for key in self._moments}
+
+    def mean_and_scale(self, key: str) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns what `RunningMoments.mean_and_scale` returns for a part of `measured`."""
+        return self._moments[key].mean_and_scale()
 
     def finish(self, trajectory: Trajectory) -> Trajectory:
         """Merges a trajectory into the statistics, and returns it with scaled rewards."""
