@@ -97,9 +97,11 @@ def make_policy(
     if control.shared_trunk:
         return ActorCriticPolicy(*make_shared(observation_space, head, **layers, **log_std), head)
     actor = (
-        make_actor(observation_space, head, **layers, **log_std) if actor is None else fit_actor(actor, head, **log_std)
+        make_actor(observation_space, head, **layers, **log_std)
+        if actor is None
+        else fit_actor(actor, observation_space, head, **log_std)
     )
-    critic = make_critic(observation_space, **layers) if critic is None else fit_critic(critic)
+    critic = make_critic(observation_space, **layers) if critic is None else fit_critic(critic, observation_space)
     return ActorCriticPolicy(actor, critic, head)
 
 

@@ -12,7 +12,8 @@ from gymnasium.vector import VectorEnv
 
 from tfppo.control.envs.environment import Observations
 from tfppo.control.envs.vector import is_stepped_in_turn, make_vector_environment, time_limit
-from tfppo.control.policies.encoders import map_space, observation_dtype
+from tfppo.control.policies.empty_masks import check_masks, has_mask
+from tfppo.control.policies.encoders import ACTION_MASK, map_space, observation_dtype
 from tfppo.control.policies.policy import ControlPolicy, Memory, forget
 from tfppo.control.rollouts.normalization import Normalization
 from tfppo.ops.random import fold_in
@@ -56,6 +57,7 @@ class Player:
         self.normalization = normalization or Normalization()
         self.greedy = greedy
         self._dtypes = map_space(observation_dtype, environment.single_observation_space)
+        self._is_masked = has_mask(environment.single_observation_space)
         self._act = tf.function(self._act_at, autograph=False)
         self._noise = tf.function(self._draw_noise, autograph=False)
 
@@ -80,6 +82,8 @@ class Player:
             block, index = divmod(step, NOISE_STEPS)
             if not (self.greedy or index):
                 noise = self._noise(fold_in(root, block))
+            if self._is_masked:
+                check_masks(self.environment, observations[ACTION_MASK], self.policy.head.sizes, ~done, step)
             now = tf.nest.map_structure(lambda dtype, x: tf.constant(x, dtype), self._dtypes, observations)
             actions, memory = self._act(now, noise, tf.constant(index), memory, tf.constant(done))
             observations, rewards, terminated, truncated, _ = self.environment.step(actions.numpy())

@@ -7,7 +7,8 @@ import gymnasium
 import tensorflow as tf
 
 from tfppo.control.envs.environment import Observations
-from tfppo.control.policies.encoders import action_mask_of, observation_dtype, observation_shape
+from tfppo.control.policies.empty_masks import has_mask, rows_without_action
+from tfppo.control.policies.encoders import ACTION_MASK, action_mask_of, observation_dtype, observation_shape
 from tfppo.control.policies.policy import ControlPolicy, Memory, forget
 from tfppo.control.rollouts.normalization import WHOLE, Normalization
 from tfppo.errors import UsageError, one_line
@@ -125,6 +126,9 @@ class _Exported(tf.Module):
     def _observations(self, inputs: dict[str, tf.Tensor]) -> Observations:
         """Returns normalized observations [B, ...]."""
         if isinstance(self._space, gymnasium.spaces.Dict):
+            if has_mask(self._space):
+                empty = rows_without_action(inputs[ACTION_MASK], self._policy.head.sizes)
+                tf.debugging.assert_equal(tf.reduce_any(empty), False, f"{ACTION_MASK} allows no action in a row")
             return self._normalization.observations({key: inputs[_input_name(key)] for key in self._space})
         return self._normalization.observations(inputs[WHOLE])
 

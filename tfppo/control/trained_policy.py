@@ -15,7 +15,9 @@ import yaml
 
 from tfppo.control.envs.environment import Observations
 from tfppo.control.envs.space_records import record_of, space_of
+from tfppo.control.policies.empty_masks import has_mask, rows_without_action
 from tfppo.control.policies.encoders import (
+    ACTION_MASK,
     action_mask_of,
     make_inputs,
     map_space,
@@ -141,13 +143,17 @@ class TrainedPolicy:
           pair: the actions, and the memory for the next call.
 
         Raises:
-          UsageError: If the observations do not have the shape of the observation space, or a part of a dictionary is
-            missing, or the policy has no memory and `state` or `episode_starts` is given.
+          UsageError: If the observations do not have the shape of the observation space, a part of a dictionary is
+            missing, a mask allows no action, or the policy has no memory and `state` or `episode_starts` is given.
         """
         if not self.is_recurrent and not (state is None and episode_starts is None):
             raise UsageError("state or episode_starts is given, and the policy has no memory: leave them out")
         batch, is_single = self._batch(observations)
         size = len(next(iter(dict(_parts(batch)).values())))
+        if has_mask(self.observation_space):
+            rows = np.flatnonzero(rows_without_action(action_mask_of(batch), self._head.sizes))
+            if rows.size:
+                raise UsageError(f"{ACTION_MASK} allows no action in row {rows[0]}; it must allow at least one")
         memory = self._memory(state, episode_starts, size)
         if deterministic:
             actions, memory = self._act(batch, memory)

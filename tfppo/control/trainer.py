@@ -15,6 +15,7 @@ from tfppo.control.evaluate import describe, judge
 from tfppo.control.export import MEMORY, export_policy, input_specs, model_graph
 from tfppo.control.rollouts.batches import revalue, to_batch
 from tfppo.control.rollouts.fused import fused_iterations
+from tfppo.control.rollouts.graph import GraphCollector
 from tfppo.control.rollouts.gymnasium import GymnasiumCollector
 from tfppo.control.rollouts.normalization import Normalization
 from tfppo.control.rollouts.statistics import WINDOW
@@ -226,7 +227,8 @@ class ControlTrainer:
           The number and the metrics of each iteration. With `fused`, only the last iteration of each call is yielded.
 
         Raises:
-          UsageError: If too many consecutive updates were skipped because of values that are not finite.
+          UsageError: If too many consecutive updates were skipped because of values that are not finite, or an action
+            mask allows no action.
           Exception: The exception that an environment raised.
         """
         control = self.config.control
@@ -235,11 +237,17 @@ class ControlTrainer:
             return
         began = time.perf_counter()
         for iteration in train_iterations(self.collector, self.learner, self.num_iterations, self.device):
+            self._check_masks()
             self.compile_seconds = self.compile_seconds or time.perf_counter() - began
             speed = {"time/env_steps_per_s": control.batch_size / iteration.seconds}
             number, row = iteration.number, iteration.metrics | speed
             del iteration  # and its rollout, which would need memory until the end of the next update
             yield number, row
+
+    def _check_masks(self) -> None:
+        """Checks the masks of in-graph environments; those of Gymnasium's are checked before each step."""
+        if isinstance(self.collector, GraphCollector):
+            self.collector.check_masks(self.config.control.env)
 
     def _fused_iterations(self) -> Iterator[tuple[int, Metrics]]:
         run, control = self.config.run, self.config.control
@@ -248,6 +256,7 @@ class ControlTrainer:
             self.collector, self.learner, control.num_iterations, self.device, self.update_mode, intervals
         )
         for number, count, row, seconds in calls:
+            self._check_masks()
             self.compile_seconds = self.compile_seconds or seconds
             yield number, row | {"time/env_steps_per_s": count * control.batch_size / seconds}
 

@@ -272,13 +272,13 @@ def own(*widths, inputs=6):
 )
 def test_an_actor_whose_outputs_fit_stays_as_it_is(name, width):
     model = own(4, width)
-    assert fit_actor(model, HEADS[name]) is model
+    assert fit_actor(model, BOX, HEADS[name]) is model
 
 
 @pytest.mark.parametrize("name", ["normal", "squashed"])
 def test_an_actor_that_gives_means_gets_log_standard_deviations(name):
     model = own(7, 4)
-    actor = fit_actor(model, HEADS[name], -0.5)
+    actor = fit_actor(model, BOX, HEADS[name], -0.5)
     np.testing.assert_array_equal(actor(INPUTS), np.concatenate([model(INPUTS), np.full([5, 4], -0.5)], axis=-1))
     kept = {id(v) for v in model.trainable_variables}
     (new,) = [v for v in actor.trainable_variables if id(v) not in kept]
@@ -290,8 +290,9 @@ def test_an_actor_of_a_dict_keeps_its_inputs():
     inputs = {name: keras.Input([width], name=name) for name, width in (("b", 2), ("a", 3))}
     hidden = keras.layers.Dense(5)(keras.ops.concatenate([inputs["b"], inputs["a"]], axis=-1))
     model = keras.Model(inputs, keras.layers.Dense(4)(hidden))
-    critic = fit_critic(keras.Model(inputs, keras.layers.Dense(1)(hidden)))
-    actor = fit_actor(model, HEADS["normal"])
+    space = spaces.Dict(a=spaces.Box(-1, 1, [3]), b=spaces.Box(-1, 1, [2]), unused=spaces.Discrete(2))
+    critic = fit_critic(keras.Model(inputs, keras.layers.Dense(1)(hidden)), space)
+    actor = fit_actor(model, space, HEADS["normal"])
     given = {"a": tf.ones([5, 3]), "b": tf.zeros([5, 2])}
     np.testing.assert_array_equal(actor(given)[:, :4], model(given))
     assert set(actor.input) == {"a", "b"}
@@ -310,7 +311,7 @@ def gsde_actor(num_features=FEATURES):
 
 def test_an_actor_may_end_in_the_layer_of_gsde():
     model = gsde_actor()
-    assert fit_actor(model, HEADS["gsde"]) is model
+    assert fit_actor(model, BOX, HEADS["gsde"]) is model
 
 
 def unknown():
@@ -333,16 +334,63 @@ def unknown():
     ids=["discrete", "multi_discrete", "normal", "gsde", "gsde_features", "two_outputs", "unbuilt", "no_model"],
 )
 def test_actors_that_do_not_fit_are_refused(name, make, named):
-    text = refusal(fit_actor, make(), HEADS[name])
+    text = refusal(fit_actor, make(), BOX, HEADS[name])
     assert all(part in text for part in named), text
 
 
 def test_critics_that_do_not_give_one_value_are_refused():
     model = own(4, 1)
-    assert fit_critic(model) is model
+    assert fit_critic(model, BOX) is model
     vector = keras.Sequential([keras.Input([6]), keras.layers.Dense(1), keras.layers.Reshape(())])
-    assert "(None, 2)" in refusal(fit_critic, own(2)) and "Dense(1)" in refusal(fit_critic, own(2))
-    assert "(None,)" in refusal(fit_critic, vector)
+    assert "(None, 2)" in refusal(fit_critic, own(2), BOX) and "Dense(1)" in refusal(fit_critic, own(2), BOX)
+    assert "(None,)" in refusal(fit_critic, vector, BOX)
     sequence = keras.Sequential([keras.Input([6]), keras.layers.Reshape((6, 1)), keras.layers.Dense(1)])
-    assert "(None, 6, 1)" in refusal(fit_critic, sequence)
-    assert "critic" in refusal(fit_critic, unknown()) and "keras.Input" in refusal(fit_critic, unknown())
+    assert "(None, 6, 1)" in refusal(fit_critic, sequence, BOX)
+    assert "critic" in refusal(fit_critic, unknown(), BOX) and "keras.Input" in refusal(fit_critic, unknown(), BOX)
+
+
+IMAGE = spaces.Box(0, 255, [36, 36, 3], np.uint8)
+PAIR = spaces.Dict(a=spaces.Box(-1, 1, [3]), b=spaces.Discrete(2))
+
+
+def named(**shapes):
+    """A model of a dictionary of inputs."""
+    inputs = {name: keras.Input(shape, name=name) for name, shape in shapes.items()}
+    flat = [keras.layers.Flatten()(x[..., None]) for x in inputs.values()]
+    return keras.Model(inputs, keras.layers.Dense(3)(keras.layers.Concatenate()(flat) if len(flat) > 1 else flat[0]))
+
+
+@pytest.mark.parametrize(
+    ("make", "space", "given", "wanted"),
+    [
+        (lambda: own(3, inputs=5), BOX, "(None, 5)", "(None, 6)"),
+        (lambda: own(3), IMAGE, "(None, 6)", "(None, 36, 36, 3)"),
+        (lambda: own(3), PAIR, "(None, 6)", "{'a': (None, 3), 'b': (None,)}"),
+        (lambda: named(a=[3], b=[2]), PAIR, "{'a': (None, 3), 'b': (None, 2)}", "{'a': (None, 3), 'b': (None,)}"),
+        (lambda: named(a=[3], c=[]), PAIR, "'c': (None,)", "'b': (None,)"),
+        (lambda: named(a=[6]), BOX, "{'a': (None, 6)}", "(None, 6)"),
+    ],
+    ids=["width", "image", "no_dictionary", "part", "name", "dictionary"],
+)
+def test_models_with_other_inputs_are_refused(make, space, given, wanted):
+    for fit, name in ((fit_critic, "critic"), (lambda *both: fit_actor(*both, HEADS["discrete"]), "actor")):
+        text = refusal(fit, make(), space)
+        assert text.startswith(f"the {name}'s inputs have shape") and given in text and wanted in text, text
+        assert text.endswith("change its keras.Input")
+
+
+def test_inputs_of_any_size_fit():
+    inputs = keras.Input([None, None, 3])
+    pooled = keras.layers.GlobalAveragePooling2D()(inputs)
+    assert fit_actor(keras.Model(inputs, keras.layers.Dense(3)(pooled)), IMAGE, HEADS["discrete"])
+    assert fit_actor(keras.Model([x := keras.Input([6])], keras.layers.Dense(3)(x)), BOX, HEADS["discrete"])
+    assert fit_actor(named(a=[3]), PAIR, HEADS["discrete"])  # it does not use b
+
+
+@pytest.mark.parametrize("layer", [keras.layers.BatchNormalization, lambda: keras.layers.Dropout(0.5)])
+def test_layers_that_differ_in_training_are_warned_of(layer):
+    inner = keras.Sequential([keras.Input([4]), layer()])
+    model = keras.Sequential([keras.Input([6]), keras.layers.Dense(4), inner, keras.layers.Dense(3)])
+    with pytest.warns(UserWarning, match="has layers of type (BatchNormalization|Dropout)"):
+        fit_actor(model, BOX, HEADS["discrete"])
+    np.testing.assert_array_equal(model(INPUTS), model(INPUTS))  # without noise

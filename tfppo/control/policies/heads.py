@@ -25,6 +25,7 @@ class ActionHead(abc.ABC):
     """The base class of action heads, one for each kind of action space."""
 
     num_outputs: int  # size of the last axis of the actor's outputs
+    sizes: Sequence[int] = ()  # number of actions of each choice; empty for continuous actions
 
     @abc.abstractmethod
     def distribution(self, outputs: Outputs, action_mask: tf.Tensor | None = None) -> Distribution:
@@ -87,6 +88,7 @@ class DiscreteHead(ActionHead):
 
     def __init__(self, num_actions: int, start: int = 0):
         self.num_outputs = num_actions
+        self.sizes = [num_actions]
         self.start = start
 
     def distribution(self, outputs: tf.Tensor, action_mask: tf.Tensor | None = None) -> Categorical:

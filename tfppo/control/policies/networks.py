@@ -1,12 +1,13 @@
 """Keras models of the actor and the critic, for all supported observation and action spaces."""
 
+import warnings
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import gymnasium
 import keras
 
-from tfppo.control.policies.encoders import Inputs, encode, make_inputs
+from tfppo.control.policies.encoders import Inputs, encode, make_inputs, map_space, observation_shape
 from tfppo.control.policies.heads import ActionHead, NormalHead, StateDependentNormalHead, make_head
 from tfppo.errors import UsageError
 
@@ -158,13 +159,16 @@ def make_shared(
     return actor, keras.Model(inputs, value_output(features, depth, 2 * seed + 1), name="critic")
 
 
-def fit_actor(model: keras.Model, head: ActionHead, log_std_init: float = 0.0) -> keras.Model:
+def fit_actor(
+    model: keras.Model, observation_space: gymnasium.Space, head: ActionHead, log_std_init: float = 0.0
+) -> keras.Model:
     """Adapts a user's Keras model as the actor of a run.
 
     A model that returns only the means of a Box's actions gets log standard deviations that do not depend on the state.
 
     Args:
       model: The user's model.
+      observation_space: The space of a single environment's observations.
       head: The action head.
       log_std_init: Initial log standard deviation, if the model has none.
 
@@ -172,9 +176,10 @@ def fit_actor(model: keras.Model, head: ActionHead, log_std_init: float = 0.0) -
       The actor.
 
     Raises:
-      UsageError: If the model's outputs do not fit the head.
+      UsageError: If the model's inputs do not fit the observations, or its outputs do not fit the head.
     """
     shape = _output_shape(model, "actor")
+    _check_inputs(model, observation_space, "actor")
     if isinstance(head, StateDependentNormalHead):
         shapes = [(None, head.num_outputs), (None, head.num_features, head.num_actions)]
         if isinstance(shape, list | tuple) and list(shape) == shapes:
@@ -192,16 +197,51 @@ def fit_actor(model: keras.Model, head: ActionHead, log_std_init: float = 0.0) -
     )
 
 
-def fit_critic(model: keras.Model) -> keras.Model:
+def fit_critic(model: keras.Model, observation_space: gymnasium.Space) -> keras.Model:
     """Returns a user's Keras model as the critic of a run.
 
     Raises:
-      UsageError: If the model's outputs are not [B, 1].
+      UsageError: If the model's inputs do not fit the observations, or its outputs are not [B, 1].
     """
     shape = _output_shape(model, "critic")
+    _check_inputs(model, observation_space, "critic")
     if shape != (None, 1):
         raise UsageError(f"the critic's outputs have shape {shape}; they must be [B, 1]: end the critic with Dense(1)")
     return model
+
+
+def _check_inputs(model: keras.Model, space: gymnasium.Space, name: str) -> None:
+    """Checks that a user's model takes the observations of a space, and warns of layers that training changes.
+
+    Raises:
+      UsageError: If the names or the shapes of its inputs differ.
+    """
+    wanted = map_space(lambda part: (None, *observation_shape(part)), space)
+    inputs = model.inputs if isinstance(model, keras.Sequential) else model.input
+    inputs = inputs[0] if isinstance(inputs, list) and len(inputs) == 1 else inputs
+    given = keras.tree.map_structure(lambda x: tuple(x.shape), inputs)
+    if isinstance(given, dict) and isinstance(wanted, dict):
+        fits = set(given) <= set(wanted) and all(_is_compatible(given[key], wanted[key]) for key in given)
+    else:
+        fits = isinstance(given, tuple) and isinstance(wanted, tuple) and _is_compatible(given, wanted)
+    if not fits:
+        raise UsageError(
+            f"the {name}'s inputs have shape {given}; for this observation space they must have {wanted}: change its "
+            "keras.Input"
+        )
+    kinds = (keras.layers.BatchNormalization, keras.layers.Dropout)
+    found = sorted({type(layer).__name__ for layer in model._flatten_layers() if isinstance(layer, kinds)})
+    if found:
+        warnings.warn(
+            f"the {name} has layers of type {' and '.join(found)}. PPO runs them as in inference, because the policy "
+            "that is trained must be the policy that acts: Dropout has no effect, and BatchNormalization keeps its "
+            "initial statistics. Use LayerNormalization, or the setting normalize_observations.",
+            stacklevel=2,
+        )
+
+
+def _is_compatible(given: Shape, wanted: Shape) -> bool:
+    return len(given) == len(wanted) and all(a is None or a == b for a, b in zip(given[1:], wanted[1:], strict=True))
 
 
 def _output_shape(model: keras.Model, name: str) -> Shape | Sequence[Shape]:

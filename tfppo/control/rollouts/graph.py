@@ -6,6 +6,8 @@ import tensorflow as tf
 
 from tfppo.control.envs.environment import Environment
 from tfppo.control.envs.episodes import Episodes, fresh_states, start_episodes
+from tfppo.control.policies.empty_masks import has_mask, nothing_allowed, rows_without_action
+from tfppo.control.policies.encoders import ACTION_MASK
 from tfppo.control.policies.policy import ControlPolicy, Memory
 from tfppo.control.rollouts.batches import make_rollout
 from tfppo.control.rollouts.normalization import Normalization
@@ -16,6 +18,8 @@ from tfppo.execution.replicas import ALONE, Replicas
 from tfppo.ops.nest import Nest
 from tfppo.ops.random import fold_in
 from tfppo.ppo.types import Rollout, Trajectory
+
+NOWHERE = -1
 
 
 class GraphCollector(tf.Module):
@@ -61,6 +65,8 @@ class GraphCollector(tf.Module):
         )
         self._place = [tf.Variable(x, trainable=False) for x in tf.nest.flatten(self._start)]
         self.state = [*self._place, *self.statistics.state]
+        self._is_masked = has_mask(environment.observation_space)
+        self._empty_mask = tf.Variable(NOWHERE, trainable=False, dtype=tf.int64)
         mode, share_mode = replicas.modes(mode)
         self._share = compiled(self._collect_share, share_mode)
         self.collect = compiled(self.collect_function, mode)
@@ -87,9 +93,34 @@ class GraphCollector(tf.Module):
         )
         for variable, value in zip(self._place, tf.nest.flatten(after), strict=True):
             variable.assign(value)
+        if self._is_masked:
+            self._look_for_empty_masks(iteration, trajectory)
         self.statistics.update(trajectory)
         trajectory = self.normalization.finish(trajectory)
         return make_rollout(self.policy, trajectory, self.statistics.metrics(), memory)
+
+    def check_masks(self, env: str) -> None:
+        """Checks the action masks of all rollouts so far; a compiled program cannot raise errors.
+
+        Args:
+          env: The environment ID.
+
+        Raises:
+          UsageError: If a mask allowed no action.
+        """
+        if self._is_masked and (found := int(self._empty_mask.numpy())) != NOWHERE:
+            step, copy = divmod(found, self._start[0].done.shape[0])
+            raise nothing_allowed(env, copy, step)
+
+    def _look_for_empty_masks(self, iteration: tf.Tensor, trajectory: Trajectory) -> None:
+        """Remembers the first step whose mask allows no action, as step x B + copy."""
+        assert isinstance(trajectory.observations, dict)
+        mask = trajectory.observations[ACTION_MASK][:-1]
+        rows = tf.reshape(rows_without_action(mask, self.policy.head.sizes) & trajectory.mask, [-1])  # [T * B]
+        begins = tf.cast(iteration, tf.int64) * rows.shape[0]
+        found = begins + tf.argmax(tf.cast(rows, tf.int32), output_type=tf.int64)
+        is_first = tf.reduce_any(rows) & (self._empty_mask == NOWHERE)
+        self._empty_mask.assign(tf.where(is_first, found, self._empty_mask.read_value()))
 
     def _collect_share(
         self, index: int, episodes: Episodes, memory: Memory, noise: Nest, seed: tf.Tensor

@@ -14,7 +14,8 @@ from tfppo.control.envs.archive import damaged, expect_like, read_archive, write
 from tfppo.control.envs.environment import Observations
 from tfppo.control.envs.snapshots import steps_to_replay
 from tfppo.control.envs.vector import autoreset_mode
-from tfppo.control.policies.encoders import map_space, observation_dtype, observation_shape
+from tfppo.control.policies.empty_masks import check_masks, has_mask
+from tfppo.control.policies.encoders import ACTION_MASK, map_space, observation_dtype, observation_shape
 from tfppo.control.policies.policy import ControlPolicy, Memory
 from tfppo.control.rollouts.acting import ActingProgram, Turn
 from tfppo.control.rollouts.batches import make_rollout
@@ -85,6 +86,7 @@ class GymnasiumCollector(tf.Module):
                 f"the autoreset mode of {self.environments[0]} is {self.autoreset.name}; a recurrent policy needs "
                 "NEXT_STEP: make the environment with autoreset_mode=AutoresetMode.NEXT_STEP"
             )
+        self._is_masked = has_mask(self.environments[0].single_observation_space)
         self.rollout_length = rollout_length
         self.statistics = EpisodeStatistics()
         self.state = self.statistics.state
@@ -201,6 +203,8 @@ class GymnasiumCollector(tf.Module):
                 if t:
                     stepper.receive(t - 1, part.trajectory)
                 stepper.observe(t, part.shown)
+                if self._is_masked:
+                    self._check_masks(stepper, part.trajectory, int(iteration), t)
                 starts = np.concatenate([s.done for s in self._steppers])
                 # The policy always acts for all columns, because the last bits of a row depend on the number of rows.
                 outputs = self._acting.act(*[x[t] for x in shown], noise, time, *self._memory, starts)
@@ -217,6 +221,12 @@ class GymnasiumCollector(tf.Module):
             for array, x in zip(normalized, self._acting.normalize(*[x[-1] for x in shown]), strict=True):
                 array[-1] = x
         return arrays
+
+    def _check_masks(self, stepper: Stepper, trajectory: Trajectory, iteration: int, t: int) -> None:
+        assert isinstance(trajectory.observations, dict)
+        mask, sizes = trajectory.observations[ACTION_MASK][t], self.policy.head.sizes
+        step = iteration * self.rollout_length + t
+        check_masks(stepper.environment, mask, sizes, ~stepper.ignores_actions, step, stepper.columns.start)
 
     def _columns(self, trajectory: Trajectory, columns: slice) -> _Columns:
         trajectory = tf.nest.map_structure(lambda x: x[:, columns], trajectory)

@@ -38,6 +38,11 @@ class Stepper:
         self._result: tuple[Any, ...] = ()
         self._observations = environment.reset(seed=seed)[0]
 
+    @property
+    def ignores_actions(self) -> np.ndarray:
+        """Bool [B], True where the next step only starts a new episode."""
+        return self.done if self._resets_in_a_step else np.zeros_like(self.done)
+
     def send(self, actions: np.ndarray) -> None:
         """Starts a step with actions [B, ...]."""
         if isinstance(self.environment, AsyncVectorEnv):
