@@ -136,6 +136,14 @@ def global_norm(arrays):
     return np.sqrt(sum((a**2).sum() for a in arrays))
 
 
+def mean_over_minibatches(rows, name):
+    """Returns the mean of a metric over the entries that count, or over gradient steps for the metrics of a step."""
+    if name in ("loss/total", "policy/grad_norm"):
+        return np.mean([row[name] for row in rows])
+    count = "count/values" if name in ("loss/value", "value/clip_fraction") else "count/actions"
+    return np.average([row[name] for row in rows], weights=[row[count] for row in rows])
+
+
 class SlowLearner:
     """The learner in plain Python and NumPy loops. It draws minibatches with `permutation` of the package."""
 
@@ -164,7 +172,9 @@ class SlowLearner:
                 _, metrics = loss(self.weights, *arguments)
                 slopes = gradient(self.weights, *arguments)
                 norm = global_norm(slopes)
-                epoch_rows.append(metrics | {"policy/grad_norm": norm})
+                value_mask = minibatch.mask if minibatch.value_mask is None else minibatch.value_mask
+                counts = {"count/actions": minibatch.mask.sum(), "count/values": value_mask.sum()}
+                epoch_rows.append(metrics | {"policy/grad_norm": norm} | counts)
                 if config.target_kl is not None and metrics["policy/approx_kl"] > 1.5 * config.target_kl:
                     return rows + epoch_rows
                 if config.max_grad_norm is not None and norm > config.max_grad_norm:

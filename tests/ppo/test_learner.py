@@ -3,9 +3,20 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from slow_learner import OLD, START, LinearPolicy, SlowLearner, evaluate, global_norm, make_batch, tensors
+from slow_learner import (
+    OLD,
+    START,
+    LinearPolicy,
+    SlowLearner,
+    evaluate,
+    global_norm,
+    make_batch,
+    mean_over_minibatches,
+    tensors,
+)
 
 from tfppo.errors import UsageError
+from tfppo.ops import random
 from tfppo.ops.distributions import Categorical
 from tfppo.ppo.config import PPOConfig
 from tfppo.ppo.learner import METRICS, PPOLearner
@@ -42,7 +53,8 @@ def gradient(config, batch):
 def slow_gradient(config, batch):
     slow = SlowLearner(config, 4)
     (row,) = slow.update(batch)
-    return [np.float32(a) - b for a, b in zip(START, slow.weights, strict=True)], row
+    metrics = {name: value for name, value in row.items() if not name.startswith("count/")}
+    return [np.float32(a) - b for a, b in zip(START, slow.weights, strict=True)], metrics
 
 
 def assert_close(actual, expected, **tolerance):
@@ -89,9 +101,10 @@ def test_two_updates_equal_the_slow_ones(shape, settings):
     assert_close(learner.policy.weights, slow.weights)
     assert_differ(learner.policy.weights, START, by=0.05)
     assert learner.optimizer.iterations == slow.steps
-    for name in rows[0]:
-        combine = np.max if name == "policy/ratio_max" else np.mean
-        np.testing.assert_allclose(metrics[name], combine([row[name] for row in rows]), 1e-3, 1e-5, err_msg=name)
+    for name in (name for name in rows[0] if not name.startswith("count/")):
+        largest = max(row[name] for row in rows)
+        wanted = largest if name == "policy/ratio_max" else mean_over_minibatches(rows, name)
+        np.testing.assert_allclose(metrics[name], wanted, 1e-3, 1e-5, err_msg=name)
 
 
 @pytest.mark.parametrize("kind", ["exact", "samples", "reference"])
@@ -385,11 +398,12 @@ def test_target_kl_skips_the_step_that_goes_too_far_and_all_after_it(mode):
     config = replace(CONFIG, num_epochs=5, minibatch_size=3, learning_rate=1.0, **settings)
     learner, metrics = run(config, batch, mode=mode)
     slow = SlowLearner(config, 4)
-    kls = [row["policy/approx_kl"] for row in slow.update(batch)]
+    rows = slow.update(batch)
+    kls = [row["policy/approx_kl"] for row in rows]
     assert 1 <= slow.steps <= 2 and len(kls) == slow.steps + 1 and kls[-1] > 0.015 > max(kls[:-1])
     assert learner.optimizer.iterations == slow.steps
     assert_close(learner.policy.weights, slow.weights)
-    np.testing.assert_allclose(metrics["policy/approx_kl"], np.mean(kls), rtol=1e-4)
+    np.testing.assert_allclose(metrics["policy/approx_kl"], mean_over_minibatches(rows, "policy/approx_kl"), rtol=1e-4)
     np.testing.assert_allclose(learner.kl_coeff.numpy(), 2e-6, rtol=1e-6)
     unstopped, _ = run(replace(config, target_kl=None), batch)
     assert unstopped.optimizer.iterations == 20
@@ -540,7 +554,7 @@ def test_kl_rule_sees_the_last_epoch():
     batch = make_batch(weights=START)
     config = replace(CONFIG, num_epochs=4, kl_coeff=1e-6, kl_controller="schulman", max_grad_norm=None)
     rows = SlowLearner(config, 4).update(batch)
-    last, mean = (np.mean([row["loss/kl"] for row in part]) for part in (rows[-2:], rows))
+    last, mean = (mean_over_minibatches(part, "loss/kl") for part in (rows[-2:], rows))
     assert last > 1.5 * mean
     learner, _ = run(replace(config, adaptive_kl_target=float(last * mean) ** 0.5 / 1.5), batch)
     np.testing.assert_allclose(learner.kl_coeff.numpy(), 2e-6, rtol=1e-6)
@@ -614,3 +628,18 @@ def test_clip_options_reach_the_losses(settings):
     assert_differ(slopes, before)
     for name in row:
         np.testing.assert_allclose(metrics[name], row[name], 1e-4, 1e-5, err_msg=name)
+
+
+def test_a_minibatch_weighs_as_much_as_it_has_entries_that_count():
+    """Counts of 1 and 2 with losses of 0 and 4: the mean over all entries is 8/3, and the mean of the means is 2."""
+    batch = make_batch((4,), weights=START, advantages=np.zeros(4))
+    order = random.permutation(4, random.fold_in(random.fold_in(tf.constant([0, 0x0FF5E7]), 0), 0)).numpy()
+    alone = order[:2]  # the first minibatch has one entry that counts
+    mask = np.ones(4, bool)
+    mask[alone[1]] = False
+    values = evaluate(START, batch.inputs, batch.actions)[2]
+    wanted = np.where(np.isin(np.arange(4), alone), 0.0, 8.0**0.5)  # the loss is half of the squared error
+    batch = batch._replace(mask=mask, returns=values + wanted, old_values=values)
+    config = replace(PLAIN, minibatch_size=2, num_epochs=1, learning_rate=1e-6, value_clip=None)
+    _, metrics = run(config, batch)
+    np.testing.assert_allclose(metrics["loss/value"], 8 / 3, rtol=1e-4)

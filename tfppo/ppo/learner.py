@@ -23,7 +23,7 @@ from tfppo.ops.nest import map_tensors
 from tfppo.ops.random import fold_in, permutation
 from tfppo.ppo.config import PPOConfig
 from tfppo.ppo.guard import NOTHING, Guard, Masked, Quantity
-from tfppo.ppo.objective import MEAN_METRICS, Coefficients, Gradients, Metrics, Objective
+from tfppo.ppo.objective import MEAN_METRICS, Coefficients, Gradients, Metrics, Objective, counted_entries
 from tfppo.ppo.schedules import make_schedule
 from tfppo.ppo.types import Batch, Inputs, Policy, value_mask_of
 from tfppo.settings import exact_div
@@ -40,6 +40,9 @@ METRICS = (
     "guard/skipped_updates",
 )
 
+OF_VALUES = ("loss/value", "value/clip_fraction")  # means over the entries of the value mask
+OF_STEPS = ("loss/total", "policy/grad_norm")  # means over gradient steps; all others: over the entries of the mask
+
 Data = TypeVar("Data")
 
 
@@ -47,7 +50,8 @@ class Totals(NamedTuple):
     """Sums and maxima over the minibatches that were evaluated and are finite."""
 
     steps: tf.Tensor  # [] number of minibatches
-    sums: tf.Tensor  # [len(MEAN_METRICS)]
+    sums: tf.Tensor  # [len(MEAN_METRICS)], each metric times its weight, see `_weights`
+    weights: tf.Tensor  # [len(MEAN_METRICS)]
     largest_ratio: tf.Tensor  # []
     first_ratio: tf.Tensor  # [] the largest ratio of the first minibatch
 
@@ -57,8 +61,16 @@ class UpdateState(NamedTuple):
 
     proceed: tf.Tensor  # [] bool, False ends the update
     totals: Totals
-    epoch_kl: tf.Tensor  # [] sum of the KL over the minibatches of the current epoch, or its mean after the epoch
+    epoch_kl: tf.Tensor  # [2] the sums of the weighted KL and of the weights over the minibatches of the latest epoch
     found: tf.Tensor  # [] int64, index into `guard.QUANTITIES`, or NOTHING
+
+
+def _weights(minibatch: Batch[Inputs]) -> dict[str, tf.Tensor]:
+    """Returns the weight of a minibatch in the mean of each metric: the share of its entries that count."""
+    size = tf.cast(tf.size(minibatch.advantages), minibatch.advantages.dtype)
+    counts = counted_entries(minibatch)
+    kinds = dict.fromkeys(OF_VALUES, counts.values / size) | dict.fromkeys(OF_STEPS, tf.ones_like(size))
+    return {name: kinds.get(name, counts.actions / size) for name in MEAN_METRICS}
 
 
 def _nothing_else(data: object) -> Mapping[Quantity, Masked]:
@@ -144,7 +156,9 @@ class PPOLearner(tf.Module, Generic[Data, Inputs]):
 
         Returns:
           The metrics `METRICS`, scalars by name. Unless its name says otherwise, a metric is a mean over the
-          minibatches that were evaluated and are finite.
+          minibatches that were evaluated and are finite. A minibatch weighs as much as it has entries inside the mask,
+          so the mean of a loss is the mean over all these entries; loss/total and policy/grad_norm are means over
+          gradient steps.
         """
         batch = self._prepared(data)
         learning_rate = self.learning_rate(self.iteration)
@@ -157,12 +171,14 @@ class PPOLearner(tf.Module, Generic[Data, Inputs]):
         result = self._run_epochs(data, batch, coefficients)
         is_finite = result.found == NOTHING
         self._undo_unless(is_finite, trained, before)
-        kl = result.epoch_kl if batch.reference_kl is None else tf.reduce_mean(batch.reference_kl)
+        kl = tf.math.divide_no_nan(*tf.unstack(result.epoch_kl))
+        if batch.reference_kl is not None:
+            kl = tf.reduce_mean(batch.reference_kl)
         kl_coeff = self._next_kl_coeff(kl, batch.actions.shape[0])
         self.kl_coeff.assign(tf.where(is_finite, kl_coeff, self.kl_coeff))
         self.iteration.assign_add(1)
         totals = result.totals
-        means = tf.unstack(totals.sums / totals.steps)
+        means = tf.unstack(totals.sums / totals.weights)
         explained = explained_variance(batch.old_values, batch.returns, value_mask_of(batch))
         return {
             **dict(zip(MEAN_METRICS, means, strict=True)),
@@ -209,17 +225,18 @@ class PPOLearner(tf.Module, Generic[Data, Inputs]):
                 minibatch = map_tensors(lambda x: x[index], minibatches)  # [M, ...]
                 return index + 1, self._train_on(minibatch, coefficients, state)
 
-            num_evaluated, state = tf.while_loop(
+            _, state = tf.while_loop(
                 lambda index, state: (index < num_minibatches) & state.proceed,
                 minibatch_body,
-                (tf.constant(0), state._replace(epoch_kl=zero)),
+                (tf.constant(0), state._replace(epoch_kl=tf.zeros([2], zero.dtype))),
             )
-            return epoch + 1, state._replace(epoch_kl=state.epoch_kl / tf.cast(num_evaluated, zero.dtype))
+            return epoch + 1, state
 
+        zeros = tf.zeros([len(MEAN_METRICS)], zero.dtype)
         start = UpdateState(
             proceed=found == NOTHING,
-            totals=Totals(zero, tf.zeros([len(MEAN_METRICS)], zero.dtype), zero, zero),
-            epoch_kl=zero,
+            totals=Totals(zero, zeros, zeros, zero, zero),
+            epoch_kl=tf.zeros([2], zero.dtype),
             found=found,
         )
         _, state = tf.while_loop(
@@ -233,16 +250,19 @@ class PPOLearner(tf.Module, Generic[Data, Inputs]):
         found = self.guard.of_step(metrics["loss/total"], metrics["policy/grad_norm"])
         is_finite = found == NOTHING
         before, ratio = state.totals, metrics["policy/ratio_max"]
+        weights = _weights(minibatch)
+        stacked, kl_weight = tf.stack(list(weights.values())), weights["loss/kl"]
         after = Totals(
             steps=before.steps + 1,
-            sums=before.sums + tf.stack([metrics[name] for name in MEAN_METRICS]),
+            sums=before.sums + stacked * tf.stack([metrics[name] for name in weights]),
+            weights=before.weights + stacked,
             largest_ratio=tf.maximum(before.largest_ratio, ratio),
             first_ratio=tf.where(before.steps == 0, ratio, before.first_ratio),
         )
         return UpdateState(
             proceed=self._step(gradients, metrics["policy/approx_kl"]) & is_finite,
             totals=tf.nest.map_structure(lambda new, old: tf.where(is_finite, new, old), after, before),
-            epoch_kl=state.epoch_kl + metrics["loss/kl"],
+            epoch_kl=state.epoch_kl + tf.stack([kl_weight * metrics["loss/kl"], kl_weight]),
             found=found,
         )
 

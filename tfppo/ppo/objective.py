@@ -43,8 +43,14 @@ class Coefficients(NamedTuple):
 class Normalizers(NamedTuple):
     """The numbers of counted entries in a whole minibatch. A mean over a part of the minibatch divides by them."""
 
-    actions: tf.Tensor  # [] true entries of the mask, at least 1
-    values: tf.Tensor  # [] true entries of the value mask, at least 1
+    actions: tf.Tensor  # [] true entries of the mask
+    values: tf.Tensor  # [] true entries of the value mask
+
+
+def counted_entries(batch: Batch[Inputs]) -> Normalizers:
+    """Returns the numbers of true entries of a batch's masks; they may be 0."""
+    ones = tf.ones_like(batch.advantages)
+    return Normalizers(masked_sum(ones, batch.mask), masked_sum(ones, value_mask_of(batch)))
 
 
 class Objective(Generic[Inputs]):
@@ -87,11 +93,7 @@ class Objective(Generic[Inputs]):
         """
         if self.config.normalize_advantages:
             minibatch = minibatch._replace(advantages=masked_whiten(minibatch.advantages, minibatch.mask))
-        ones = tf.ones_like(minibatch.advantages)
-        normalizers = Normalizers(
-            actions=tf.maximum(masked_sum(ones, minibatch.mask), 1.0),
-            values=tf.maximum(masked_sum(ones, value_mask_of(minibatch)), 1.0),
-        )
+        normalizers = Normalizers(*(tf.maximum(count, 1.0) for count in counted_entries(minibatch)))
 
         def share(index: int) -> tuple[tuple[Metrics, Gradients], tf.Tensor]:
             metrics, gradients = self._of_share(self.replicas.cut(minibatch, index), coefficients, normalizers)
