@@ -492,6 +492,7 @@ def test_a_gymnasium_run_is_stopped_and_goes_on_to_the_same_end(
     assert_same_run(folder, whole)
 
 
+@pytest.mark.slow
 @pytest.mark.fault(
     "A run dies before its first checkpoint", "`tfppo resume` starts it from the beginning. It ends with the same bits."
 )
@@ -513,6 +514,7 @@ def test_a_run_that_dies_before_its_first_checkpoint_starts_anew_and_doubles_not
     assert len(list(folder.glob("events.*"))) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.fault(
     "A kill leaves half a row, half an event, or an event file that is newer than the checkpoint",
     "`tfppo resume` cuts the files back to the checkpoint. No row appears twice.",

@@ -189,6 +189,7 @@ def test_settings_that_exclude_each_other_are_refused(control, named):
         make_trainer(**control)
 
 
+@pytest.mark.slow
 def test_a_recurrent_policy_on_gymnasiums_environment():
     trainer = make_trainer("gymnasium", num_envs=2, rollout_length=16, lstm_units=4, ppo={"minibatch_size": 16})
     for _, row in trainer.iterations():
@@ -196,6 +197,7 @@ def test_a_recurrent_policy_on_gymnasiums_environment():
     trainer.close()
 
 
+@pytest.mark.slow
 def test_an_environment_of_the_users_own(tmp_path):
     from tfppo import register_environment
     from tfppo.control import run

@@ -180,6 +180,7 @@ def test_progress_is_told(policy):
     assert told == sorted(told) and set(told) == {0, 1, 2}  # the environment has no time limit
 
 
+@pytest.mark.slow
 def test_ten_seconds_of_cartpole_are_a_small_file_and_progress_is_told_by_its_time_limit(make_policy):
     policy = make_policy(hidden_units=())
     push_right = np.array([0.1, 0.3, 3.0, 1.0])

@@ -111,6 +111,7 @@ def test_two_devices_equal_one(alone, preset, tmp_path):
     assert_mirrored_equal_one(["cartpole", "text"], alone, preset, tmp_path)
 
 
+@pytest.mark.slow
 def test_two_processes_equal_one(alone, preset, tmp_path):
     assert_workers_equal_one(["cartpole", "text"], alone, preset, tmp_path)
 

@@ -174,6 +174,7 @@ def test_entries_that_are_not_whole_are_removed(tmp_path, monkeypatch):
     assert sorted(path.name for path in folder.iterdir()) == ["0.pb", "1.pb", "written.pb.tmp"]
 
 
+@pytest.mark.slow
 @pytest.mark.fault("A compiled program in the XLA cache is damaged", "It is compiled again.")
 def test_programs_are_kept_and_damage_ends_no_run(tmp_path):
     """TensorFlow itself, on the CPU, stores a program, reads it, and compiles it again after the entry was damaged."""

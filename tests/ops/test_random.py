@@ -25,7 +25,9 @@ def test_uniforms_are_bit_equal_however_compiled(compiled, dtype, seed_dtype):
 
 @every_mode
 @pytest.mark.parametrize("dtype", [tf.float32, tf.float64])
-@pytest.mark.parametrize("columns", [1, 3, 7, 64])
+@pytest.mark.parametrize(
+    "columns", [1, pytest.param(3, marks=pytest.mark.slow), 7, pytest.param(64, marks=pytest.mark.slow)]
+)
 def test_the_first_rows_do_not_depend_on_the_number_of_rows(compiled, dtype, columns):
     """The evaluation of few prompts draws few rows of noise, and gives the same responses as with more prompts."""
     whole = random.uniform([50, columns], SEED, dtype)

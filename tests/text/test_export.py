@@ -58,6 +58,7 @@ def policy(adapted):
         return log_probs(trainer.policy.model), run.generate(adapted, ["This film"], temperature=0.0)[0]
 
 
+@pytest.mark.slow
 def test_a_preset_is_as_sure_of_every_token_as_the_policy(any_preset, tmp_path, monkeypatch, capsys):
     trainers, make = [], TEXT.make_trainer
     recording = TEXT._replace(make_trainer=lambda *given: trainers.append(make(*given)) or trainers[-1])

@@ -37,7 +37,7 @@ CONFIGS = {
     kind: PretrainConfig(model=kind, **SIZES, learning_rate=2e-2, batch_size=16, epochs=2, seed=7)
     for kind in ("gpt2", "lstm")
 }
-EVERY_KIND = pytest.mark.parametrize("kind", list(CONFIGS))
+EVERY_KIND = pytest.mark.parametrize("kind", ["gpt2", pytest.param("lstm", marks=pytest.mark.slow)])
 
 
 class Finished(NamedTuple):
@@ -57,23 +57,28 @@ def small_corpus(monkeypatch):
     monkeypatch.setattr(pretrain, "sentences", small_sentences)
 
 
+class Runs(dict):
+    """Finished runs by kind. A run is trained when it is first asked for. Keras logs as with the command line."""
+
+    def __init__(self, make_folder):
+        self.make_folder = make_folder
+
+    def __missing__(self, kind):
+        printed = io.StringIO()
+        with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
+            patch.setattr(pretrain, "sentences", small_sentences)
+            keras.config.disable_interactive_logging()
+            try:
+                folder = pretrain.pretrain_run(CONFIGS[kind], None, self.make_folder("runs"))
+                assert not keras.config.is_interactive_logging_enabled()  # as before
+            finally:
+                keras.config.enable_interactive_logging()
+        return self.setdefault(kind, Finished(CONFIGS[kind], folder, printed.getvalue()))
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """Trains a run of each kind, and keeps its output. Keras logs its messages, as with the command line."""
-    done = {}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pretrain, "sentences", small_sentences)
-        keras.config.disable_interactive_logging()
-        try:
-            for kind, config in CONFIGS.items():
-                printed = io.StringIO()
-                with contextlib.redirect_stdout(printed):
-                    folder = pretrain.pretrain_run(config, None, tmp_path_factory.mktemp("runs"))
-                assert not keras.config.is_interactive_logging_enabled()  # as before
-                done[kind] = Finished(config, folder, printed.getvalue())
-        finally:
-            keras.config.enable_interactive_logging()
-    return done
+    return Runs(tmp_path_factory.mktemp)
 
 
 def assert_best(model, folder):
@@ -144,6 +149,7 @@ def test_a_person_sees_a_line_an_epoch_and_what_to_do_next(finished, kind):
     assert f"{evaluation['test']['nats_per_character']:.3f} nats per character" in lines[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("is_terminal", "expected"), [(True, 1), (False, 2)])
 def test_a_terminal_gets_a_progress_bar(tmp_path, monkeypatch, is_terminal, expected):
     class Stop(Exception):
@@ -193,6 +199,7 @@ def test_a_disk_without_room_is_told_before_training(monkeypatch, tmp_path):
         pretrain.pretrain_run(CONFIGS["gpt2"], "mine", tmp_path)
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_is_told(monkeypatch, tmp_path, capsys):
     def no_space(*_, **__):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -220,7 +227,7 @@ def test_what_remains_is_the_best_epoch(small_corpus, tmp_path, monkeypatch):
     assert_best(model, tmp_path)
 
 
-@pytest.mark.parametrize("epochs_done", [0, 1])
+@pytest.mark.parametrize("epochs_done", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_ctrl_c_ends_training_with_what_was_best(small_corpus, tmp_path, monkeypatch, heard_ctrl_c, epochs_done):
     class Impatient(keras.callbacks.Callback):
         """Presses Ctrl-C in the third batch of an epoch."""

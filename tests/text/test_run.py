@@ -126,6 +126,7 @@ def test_the_reward_that_selects_the_best_checkpoint_has_the_penalty_for_a_missi
     assert row[trainer.display.best] == pytest.approx(4.0 - 2.0 * 0.25 - 0.1 * 5.0)
 
 
+@pytest.mark.slow
 def test_the_reward_gets_the_prompts_of_the_task_and_long_ones_are_left_out(preset, tmp_path, capsys):
     prompts = ["A plot", "long " * 20, "A <|movie|> film", "It", "very long " * 20, "This  is", "Who", "The", "See"]
     splits = {"train": prompts, "validation": [], "test": prompts[:1]}
@@ -147,6 +148,7 @@ def test_the_reward_gets_the_prompts_of_the_task_and_long_ones_are_left_out(pres
         np.testing.assert_array_equal(batch[:, : ids.shape[1]], ids)
 
 
+@pytest.mark.slow
 def test_scores_that_are_not_normalized_are_not_clipped(preset, tmp_path, capsys):
     config = tiny(tmp_path, preset, iterations=1, normalize_scores=False, score_clip=3.0)
     trainer = TextTrainer(config, reward=lambda prompts, responses: [50.0] * len(responses))
@@ -300,6 +302,7 @@ def test_a_run_whose_reward_fails_keeps_its_checkpoint_and_resumes_to_the_same_e
     assert (cut / run_folder.ROLLOUTS).read_bytes() == (whole / run_folder.ROLLOUTS).read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.fault(
     "A reward function calls `sys.exit` or raises KeyboardInterrupt during a run",
     "`sys.exit` is a one-line error. KeyboardInterrupt stops the run like Ctrl-C, with a checkpoint.",

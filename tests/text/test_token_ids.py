@@ -127,6 +127,7 @@ def run(model, tokenizer, mode):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["eager", pytest.param("graph", marks=pytest.mark.slow)])
 def test_a_run_does_not_depend_on_the_ids_of_its_tokens(models, tokenizer, permuted, same_noise, mode):
     one = run(models[0], tokenizer, mode)

@@ -83,6 +83,7 @@ def assert_modes_agree(make, rollout):
             np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-5, err_msg=mode)
 
 
+@pytest.mark.slow
 def test_control_is_updated_alike_however_it_is_compiled():
     rollout = ControlTrainer(control_config()).collector.collect(tf.constant(0, tf.int64))
     assert_modes_agree(lambda modes: ControlTrainer(control_config(modes=modes)), rollout)

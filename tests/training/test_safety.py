@@ -152,7 +152,14 @@ def refused(capsys, *arguments):
     "`config.yaml` names a Python module as the environment",
     "The module is imported only if the command line names it too (`--env`).",
 )
-@pytest.mark.parametrize(("name", "backend"), [("CartPole-v1", "gymnasium"), ("Evil-v0", "graph"), ("Evil-v0", "auto")])
+@pytest.mark.parametrize(
+    ("name", "backend"),
+    [
+        ("CartPole-v1", "gymnasium"),
+        pytest.param("Evil-v0", "graph", marks=pytest.mark.slow),
+        pytest.param("Evil-v0", "auto", marks=pytest.mark.slow),
+    ],
+)
 def test_an_environments_module_is_imported_only_if_the_user_names_it(evil, tmp_path, capsys, name, backend):
     env, runs_dir = f"evil:{name}", tmp_path / "runs"
     options = ["--env", env, "--backend", backend, *TINY, "--name", "a", "--runs-dir", str(runs_dir)]

@@ -319,7 +319,15 @@ def collect_normalised(environment, mode):
     return GymnasiumCollector(small_policy(space), environment, 8, normalization=normalization, mode=mode)
 
 
-@pytest.mark.parametrize("kind", ["in_graph", *AutoresetMode], ids=str)
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "in_graph",
+        AutoresetMode.NEXT_STEP,
+        *(pytest.param(m, marks=pytest.mark.slow) for m in (AutoresetMode.SAME_STEP, AutoresetMode.DISABLED)),
+    ],
+    ids=str,
+)
 def test_every_ratio_of_the_first_minibatch_is_1(kind, make_counting):
     """The stored observation is the normalized one that the policy acted on, in every iteration."""
     collector = collect_normalised(CartPole() if kind == "in_graph" else make_counting(4, kind), "graph")

@@ -89,6 +89,7 @@ def test_the_seed_fixes_the_adapters(shared_model):
     assert np.abs(one[0] - one[1]).min() > 0  # each layer has other values
 
 
+@pytest.mark.slow
 def test_tuning_moves_the_policy_and_leaves_the_reference(preset, tmp_path):
     settings = {"iterations": 2, "batch_size": 8, "minibatch_size": 8, "response_length": 6, "learning_rate": 1e-2}
     run = make_text_config(task="length", preset=preset, lora_rank=4, **settings)

@@ -84,7 +84,7 @@ def test_sampled_log_probs_are_those_of_a_full_pass(name):
 
 
 @every_family(quick=["Gemma3"])
-@pytest.mark.parametrize("mode", ["graph", "xla"])
+@pytest.mark.parametrize("mode", ["graph", pytest.param("xla", marks=pytest.mark.slow)])
 def test_so_they_are_in_a_compiled_program(name, mode):
     model = family(name)  # made outside of the program
     samples = tf.function(lambda: sampled(model), jit_compile=mode == "xla")()
@@ -169,7 +169,7 @@ TASK = Task(
 
 @pytest.mark.parametrize("mode", ["eager", pytest.param("xla", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("lora_rank", [pytest.param(0, marks=pytest.mark.slow), 2])
-@every_family(quick=["Gemma3", "SmolLM3"])
+@every_family(quick=["Gemma3"])
 def test_a_ppo_iteration_changes_the_policy_and_nothing_else(name, lora_rank, mode):
     tokenizer = make_tokenizer(name)
     model = make_family(name, vocabulary_size=tokenizer.vocabulary_size())

@@ -88,7 +88,9 @@ def test_rows_with_the_same_prompt_differ(shared_model):
     assert len({tuple(row) for row in responses}) == 8
 
 
-@pytest.mark.parametrize("options", [{}, {"jit_compile": True}], ids=["graph", "xla"])
+@pytest.mark.parametrize(
+    "options", [{}, pytest.param({"jit_compile": True}, marks=pytest.mark.slow)], ids=["graph", "xla"]
+)
 def test_all_modes_draw_the_same_tokens(model, samples, prompts, options):
     compiled = tf.function(draw, autograph=False, **options)(model, *prompts)
     for name in ("token_ids", "responses", "mask"):

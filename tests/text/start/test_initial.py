@@ -175,7 +175,7 @@ def test_a_complete_checkpoint_of_an_older_version_is_a_start(others, preset, tm
     ("kind", "critic", "words"),
     [
         ("plain", True, "its value head continues, and the critic is a copy of the policy"),
-        ("critic", True, "its value head and its critic continue"),
+        pytest.param("critic", True, "its value head and its critic continue", marks=pytest.mark.slow),
         ("adapters and critic", True, "its value head and its critic continue"),
         ("critic", False, "the value head is new, because that run has a separate critic"),
     ],
