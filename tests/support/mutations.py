@@ -425,16 +425,16 @@ MUTATIONS = (
     ),
     Mutation(
         "tfppo/control/rollouts/normalization.py",
-        "tf.square(delta) * moments.count * count / total",
-        "tf.square(delta) * count / total",
+        "tf.square(delta) * share * (1.0 - share)",
+        "tf.square(delta) * share",
         (NORMALIZATION + "test_merged_moments_are_those_of_the_joined_data",),
         "normalisation",
     ),
     Mutation(
         "tfppo/control/rollouts/normalization.py",
-        "seen = finite_outside(x[:-1], trajectory.mask, x[1:])",
-        "seen = finite_outside(x[1:], trajectory.mask, x[:-1])",
-        (NORMALIZATION + "test_observations_are_normalised_by_what_came_before",),
+        "take_in(tf.reshape(x[:-1], [-1, *x.shape[2:]]), tf.reshape(trajectory.mask, [-1]))",
+        "take_in(tf.reshape(x[:-1], [-1, *x.shape[2:]]), tf.ones_like(tf.reshape(trajectory.mask, [-1])))",
+        (NORMALIZATION + "test_no_statistic_depends_on_the_autoreset_mode",),
         "normalisation",
     ),
     Mutation(

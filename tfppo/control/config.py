@@ -56,7 +56,8 @@ class ControlConfig:
     rollout_length: Count = 64
     """Steps of each environment in a rollout."""
     total_steps: Count = 262_144
-    """Environment steps of the whole run. It is rounded down to whole rollouts of num_envs x rollout_length steps."""
+    """Steps of the whole run, in all environments. A step that only starts a new episode is one of them, so short
+    episodes make fewer environment steps. It is rounded down to whole rollouts of num_envs x rollout_length steps."""
     hidden_units: Widths = (64, 64)
     """Widths of the hidden layers, for both the actor and the critic. Empty: no hidden layers."""
     activation: Literal["tanh", "relu", "elu", "silu", "gelu"] = "tanh"

@@ -1,10 +1,11 @@
 """Running statistics of observations and rewards, compared with NumPy on all values."""
 
+import gymnasium
 import numpy as np
 import pytest
 import tensorflow as tf
 from gymnasium import spaces
-from gymnasium.vector import AutoresetMode
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from reference import every_mode
 
 from tfppo.control.envs.classic import CartPole
@@ -165,12 +166,14 @@ def test_images_choices_integers_and_masks_of_a_dict_are_left_alone():
 # ----- Rewards
 
 
-def slow_scaled(rewards, ended, running, seen):
+def slow_scaled(rewards, ended, running, seen, mask=None):
     """Divides rewards [T, B] by the standard deviation of the discounted returns, one step and environment at a time.
 
-    The function updates `running` [B] and the list `seen`.
+    The function updates `running` [B] and the list `seen`. Steps outside the mask only start an episode.
     """
     for t, b in np.ndindex(rewards.shape):
+        if mask is not None and not mask[t, b]:
+            continue
         running[b] = GAMMA * running[b] + rewards[t, b]
         seen.append(running[b])
         if ended[t, b]:
@@ -303,20 +306,20 @@ def test_statistics_stand_still_during_a_rollout_and_move_after_it(mode):
             tf.reshape(rollout.distribution.logits, [-1, 2]), evaluation.distribution.logits, rtol=1e-4, atol=1e-4
         )
         np.testing.assert_allclose(tf.reshape(rollout.values, [-1]), evaluation.values, rtol=1e-4, atol=1e-5)
-        seen = np.concatenate([seen, raw.reshape(-1, 2)])
+        seen = np.concatenate([seen, raw[rollout.mask.numpy()]])
         for variable, wanted in zip(normalization.state, raw_moments(seen), strict=True):
             np.testing.assert_allclose(variable, wanted, rtol=1e-6)
     assert (~rollout.mask.numpy()).any() and np.std(rollout.observations) > 0.5
 
 
-def collect_normalised(environment, mode):
-    """Returns a collector of 4 environments and 8 steps, and its normalization."""
+def collect_normalised(environment, mode, length=8):
+    """Returns a collector of 4 environments, with its normalization."""
     in_graph = isinstance(environment, CartPole)
     space = environment.observation_space if in_graph else environment.single_observation_space
     normalization = Normalization(space, 4, GAMMA, observations=True, rewards=True)
     if in_graph:
-        return GraphCollector(small_policy(space), environment, 4, 8, normalization=normalization, mode=mode)
-    return GymnasiumCollector(small_policy(space), environment, 8, normalization=normalization, mode=mode)
+        return GraphCollector(small_policy(space), environment, 4, length, normalization=normalization, mode=mode)
+    return GymnasiumCollector(small_policy(space), environment, length, normalization=normalization, mode=mode)
 
 
 @pytest.mark.parametrize(
@@ -365,7 +368,7 @@ def test_a_gymnasium_policy_sees_normalised_observations(autoreset, make_countin
     policy.act = lambda observations, noise: (acted_on.append(observations.numpy()), act(observations, noise))[1]
     first = collector.collect(tf.constant(0, tf.int64))
     count, mean, variance = (variable.numpy() for variable in normalization.state[:3])
-    assert count == 8 * 4
+    assert count == np.sum(first.mask)
     acted_on.clear()
     rollout = collector.collect(tf.constant(1, tf.int64))
     np.testing.assert_allclose(np.stack(acted_on), rollout.observations, rtol=1e-5, atol=1e-5)
@@ -379,9 +382,48 @@ def test_a_gymnasium_policy_sees_normalised_observations(autoreset, make_countin
         if autoreset != AutoresetMode.NEXT_STEP:
             np.testing.assert_allclose(rollout.successors[:, number], successors, rtol=1e-4, atol=1e-4)
     # The statistics include observations, but not successors.
-    seen = mean + rollout.observations.numpy().reshape(-1, 3) * np.sqrt(variance + 1e-8)
-    assert np.abs(rollout.observations).max() < 10 and normalization.state[0] == 2 * count
-    np.testing.assert_allclose(normalization.state[1], (mean + seen.mean(axis=0)) / 2, rtol=1e-4)
+    seen = mean + rollout.observations.numpy()[rollout.mask] * np.sqrt(variance + 1e-8)
+    total = count + len(seen)
+    assert np.abs(rollout.observations).max() < 10 and normalization.state[0] == total
+    np.testing.assert_allclose(normalization.state[1], (mean * count + seen.sum(axis=0)) / total, rtol=1e-4)
+
+
+def test_no_statistic_depends_on_the_autoreset_mode(make_counting):
+    """After 14 steps, or 10 without those that only start an episode, each environment has played four episodes."""
+    found = []
+    for mode in AutoresetMode:
+        collector = collect_normalised(make_counting(4, mode), "eager", 14 if mode == AutoresetMode.NEXT_STEP else 10)
+        rollout = collector.collect(tf.constant(0, tf.int64))
+        assert rollout.metrics["rollout/env_steps"] == 40 and rollout.metrics["rollout/episodes"] == 16
+        mask = rollout.mask.numpy()
+        rewards = np.stack([rollout.rewards.numpy()[mask[:, number], number] for number in range(4)])
+        metrics = [value.numpy() for _, value in sorted(rollout.metrics.items())]
+        found.append([*(variable.numpy() for variable in collector.normalization.state), rewards, *metrics])
+    for other in found[1:]:
+        for a, b in zip(found[0], other, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6)
+
+
+def test_rewards_of_short_episodes_are_scaled_alike_in_every_autoreset_mode():
+    """Episodes of one step with reward 1: version 0.1 scaled the reward to 2 or to 10, as the mode was."""
+
+    class Short(gymnasium.Env):
+        observation_space, action_space = spaces.Box(-1, 1, [1]), spaces.Discrete(2)
+
+        def reset(self, *, seed=None, options=None):
+            return np.zeros(1, np.float32), {}
+
+        def step(self, action):
+            return np.zeros(1, np.float32), 1.0, True, False, {}
+
+    for mode in AutoresetMode:
+        environment = SyncVectorEnv([Short] * 2, autoreset_mode=mode)
+        normalization = Normalization(None, 2, GAMMA, rewards=True)
+        collector = GymnasiumCollector(
+            small_policy(Short.observation_space), environment, 8, normalization=normalization, mode="eager"
+        )
+        rollout = collector.collect(tf.constant(0, tf.int64))
+        np.testing.assert_array_equal(rollout.rewards[rollout.mask], 10.0)  # no return differs from the others
 
 
 def test_rewards_reach_the_learner_scaled_and_the_statistics_of_episodes_as_they_were(make_counting, stream):
@@ -397,7 +439,9 @@ def test_rewards_reach_the_learner_scaled_and_the_statistics_of_episodes_as_they
         for number in range(2):
             before, played[number] = played[number], played[number] + mask[:, number].sum()
             rewards[mask[:, number], number] = stream(number, played[number])[1][before:]
-        np.testing.assert_allclose(rollout.rewards, slow_scaled(rewards, done, running, seen), rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(
+            rollout.rewards, slow_scaled(rewards, done, running, seen, mask), rtol=1e-4, atol=1e-6
+        )
     assert rollout.metrics["rollout/episode_return_mean"] > 10.0  # far above any scaled reward
 
 

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from tfppo.control.envs.environment import Observations
 from tfppo.control.policies.encoders import ACTION_MASK
-from tfppo.ops.masking import finite_outside, masked_finite
+from tfppo.ops.masking import masked_finite
 from tfppo.ppo.types import Trajectory
 
 CLIP = 10.0  # standard deviations
@@ -34,12 +34,13 @@ def initial_moments(shape: tuple[int, ...]) -> Moments:
     return Moments(tf.zeros([], tf.float64), tf.zeros(shape, tf.float64), tf.ones(shape, tf.float64))
 
 
-def merge_moments(moments: Moments, values: tf.Tensor) -> Moments:
+def merge_moments(moments: Moments, values: tf.Tensor, mask: tf.Tensor | None = None) -> Moments:
     """Merges moments with those of new values [N, ...].
 
     Args:
       moments: The moments of the values so far.
       values: [N, ...].
+      mask: bool [N], True where a value counts. None counts every value.
 
     Returns:
       The moments of all values.
@@ -48,13 +49,21 @@ def merge_moments(moments: Moments, values: tf.Tensor) -> Moments:
       Chan, Golub and LeVeque 1979, "Updating formulae and a pairwise algorithm for computing sample variances".
     """
     values = tf.cast(values, tf.float64)
-    count = tf.cast(tf.shape(values)[0], tf.float64)
-    mean = tf.reduce_mean(values, axis=0)
-    variance = tf.math.reduce_variance(values, axis=0)
+    mask = tf.ones(tf.shape(values)[:1], tf.bool) if mask is None else mask
+    count = tf.reduce_sum(tf.cast(mask, tf.float64))
+    counts = tf.reshape(mask, [-1, *[1] * (values.shape.rank - 1)])
+
+    def mean_of(x: tf.Tensor) -> tf.Tensor:
+        return tf.reduce_sum(tf.where(counts, x, 0.0), axis=0) / tf.maximum(count, 1.0)
+
+    mean = mean_of(values)
+    variance = mean_of(tf.square(values - mean))
     total = moments.count + count
+    share = tf.math.divide_no_nan(count, total)  # of the new values
     delta = mean - moments.mean
-    squares = moments.variance * moments.count + variance * count + tf.square(delta) * moments.count * count / total
-    return Moments(total, moments.mean + delta * count / total, squares / total)
+    between = tf.square(delta) * share * (1.0 - share)
+    merged = moments.variance * (1.0 - share) + variance * share + between
+    return Moments(total, moments.mean + delta * share, tf.where(total > 0, merged, moments.variance))
 
 
 class RunningMoments(tf.Module):
@@ -73,11 +82,14 @@ class RunningMoments(tf.Module):
         """The variance of all values so far."""
         return self.state[2]
 
-    def take_in(self, values: tf.Tensor) -> None:
-        """Merges values [N, ...], unless one of them is not finite; the guard skips the update on such a rollout."""
+    def take_in(self, values: tf.Tensor, mask: tf.Tensor) -> None:
+        """Merges the values [N, ...] inside a mask [N].
+
+        It leaves them out if one of them is not finite; the guard skips the update on such a rollout.
+        """
         before = Moments(*(variable.read_value() for variable in self.state))
-        finite = masked_finite(values)
-        for variable, old, new in zip(self.state, before, merge_moments(before, values), strict=True):
+        finite = masked_finite(values, mask)
+        for variable, old, new in zip(self.state, before, merge_moments(before, values, mask), strict=True):
             variable.assign(tf.where(finite, new, old))
 
     def normalized(self, x: tf.Tensor) -> tf.Tensor:
@@ -132,8 +144,8 @@ class RewardScale(tf.Module):
         start = self._running.read_value()
         ongoing, returns = tf.scan(step, (counted, ended), (start, tf.zeros_like(start)))  # [T, B]
         self._running.assign(ongoing[-1])
-        # Steps that only start an episode count as zeros, as in Gymnasium's wrapper.
-        self._moments.take_in(tf.reshape(returns, [-1]))
+        # Steps that only start an episode do not count. Gymnasium's wrapper counts them as zeros.
+        self._moments.take_in(tf.reshape(returns, [-1]), tf.reshape(trajectory.mask, [-1]))
         scale = tf.cast(tf.math.rsqrt(self._moments.variance + EPSILON), tf.float32)
         return tf.clip_by_value(rewards * scale, -CLIP, CLIP)
 
@@ -190,10 +202,9 @@ class Normalization(tf.Module):
     def finish(self, trajectory: Trajectory) -> Trajectory:
         """Merges a trajectory into the statistics, and returns it with scaled rewards."""
         for key, x in trajectory.raw_observations.items():
-            # The last row is the first row of the next trajectory, and is merged there. A final observation that is not
-            # finite is replaced by the next row, which is the start of the next episode.
-            seen = finite_outside(x[:-1], trajectory.mask, x[1:])  # [T, B, ...]
-            self._moments[key].take_in(tf.reshape(seen, [-1, *x.shape[2:]]))
+            # The last row is the first row of the next trajectory, and is merged there. Observations at the end of an
+            # episode do not count: the policy does not act on them, and some autoreset modes do not return them.
+            self._moments[key].take_in(tf.reshape(x[:-1], [-1, *x.shape[2:]]), tf.reshape(trajectory.mask, [-1]))
         if self._reward_scale is None:
             return trajectory
         return trajectory._replace(rewards=self._reward_scale.scaled(trajectory))
