@@ -155,3 +155,48 @@ def test_the_help_of_others_does_not(command, capsys):
     with pytest.raises(SystemExit):
         cli.main([*command.split(), "--help"])
     assert "stand alone" not in capsys.readouterr().out
+
+
+@dataclass(frozen=True)
+class Count:
+    """Count."""
+
+    steps: int = 1
+    """Steps."""
+    most: int | None = None
+    """Most."""
+    inner: Inner = field(default_factory=Inner)
+    env: str = ""
+    """Environment."""
+
+    def __call__(self):
+        """Does nothing."""
+
+
+def counted(line):
+    return parse(Group("All.", {"count": Count, "plain": Plain}), {}, ["count", *line.split()])
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("--steps 1e6 --most 2.5e3", Count(1_000_000, 2500)),
+        ("--steps=1E3 --most None", Count(1000)),
+        ("--steps 1_000", Count(1000)),
+        ("--sizes 64,32", Count(inner=Inner(sizes=(64, 32)))),
+        ("--sizes=64,32, --steps 2", Count(2, inner=Inner(sizes=(64, 32)))),
+        ("--sizes 64, 32 --env a,b", Count(inner=Inner(sizes=(64, 32)), env="a,b")),
+    ],
+)
+def test_numbers_may_be_written_as_people_write_them(line, expected):
+    assert counted(line) == expected
+
+
+@pytest.mark.parametrize("value", ["1.5", "1e-3", "inf", "nan", "many", "1e400"])
+def test_what_is_no_whole_number_is_refused(value):
+    assert "--steps" in refusal(counted, f"--steps {value}")
+
+
+def test_a_word_that_may_be_the_subject_gets_its_option():
+    assert "perhaps you meant --env CartPole-v1;" in refusal(counted, "CartPole-v1")
+    assert "perhaps" not in refusal(counted, "CartPole-v1 Pendulum-v1")

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+import tfppo
 from tfppo.cli.bench import Bench
 from tfppo.cli.models import Pretrain, RewardModel
 from tfppo.cli.parsing import Command, Group, last_value, parse
@@ -19,7 +20,7 @@ from tfppo.text.config import TextRunConfig
 from tfppo.text.defaults import DEPENDS_ON, make_text_config, with_model_defaults
 
 COMMANDS = Group(
-    "PPO for control and for language models in TensorFlow 2 and Keras 3.",
+    "PPO for control and for language models in TensorFlow 2 and Keras 3. --version prints the version.",
     {
         "train": Group("Train a policy.", {"cartpole": TrainCartpole, "control": TrainControl, "text": TrainText}),
         "pretrain": Pretrain,
@@ -46,6 +47,9 @@ def main(arguments: list[str] | None = None) -> int:
     """
     try:
         arguments = _with_new_options(sys.argv[1:] if arguments is None else arguments)
+        if arguments == ["--version"]:
+            print(f"tfppo {tfppo.__version__}")
+            return 0
         try:
             parse(COMMANDS, _defaults(arguments), arguments)()
         finally:

@@ -21,6 +21,7 @@ from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, Pri
 from tfppo.errors import UsageError
 
 Command = Callable[[], None]
+SUBJECTS = ("--task", "--env")  # options that many people give without their name
 SWITCH_VALUES = ("True", "False")
 SWITCH_HELP = "An option with [{True,False}] may stand alone, which means True."
 
@@ -116,6 +117,57 @@ def _switch(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[bool] | None:
     )
 
 
+@_REGISTRY.primitive_rule
+def _integer(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[int] | None:
+    """Parses a whole number, also in the form 1e6."""
+    if info.type is not int:
+        return None
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="INT",
+        instance_from_str=lambda words: _whole_number(words[0]),
+        is_instance=lambda value: isinstance(value, int) and not isinstance(value, bool),
+        str_from_instance=lambda value: [str(value)],
+    )
+
+
+def _whole_number(word: str) -> int:
+    try:
+        return int(word)
+    except ValueError:
+        number = float(word)  # raises ValueError for what is no number
+        if not number.is_integer():
+            raise ValueError(f"{word} is not a whole number") from None
+        return int(number)
+
+
+def _split_tuples(arguments: Sequence[str], fields: Mapping[str, Any]) -> list[str]:
+    """Splits the value of an option with several values at its commas: 64,64 becomes 64 and 64."""
+    tuples = {_option(name) for name, hint in fields.items() if _is_numbers(hint)}
+    split: list[str] = []
+    for number, word in enumerate(arguments):
+        option, equals, value = word.partition("=")
+        if option.replace("_", "-") in tuples and "," in value:
+            split += [option, *filter(None, value.split(","))]
+        elif "," in word and not equals and _option_before(arguments, number) in tuples:
+            split += filter(None, word.split(","))
+        else:
+            split.append(word)
+    return split
+
+
+def _option_before(arguments: Sequence[str], number: int) -> str | None:
+    """Returns the last option in front of a word."""
+    options = [word for word in arguments[:number] if word.startswith("--")]
+    return options[-1].replace("_", "-") if options else None
+
+
+def _is_numbers(hint: Any) -> bool:
+    """Returns whether an annotation is a tuple of numbers, with or without constraints."""
+    plain = hint.__origin__ if typing.get_origin(hint) is Annotated else hint
+    return typing.get_origin(plain) is tuple and typing.get_args(plain)[0] in (int, float)
+
+
 def _with_switch_values(group: Group, arguments: Sequence[str]) -> list[str]:
     """Inserts the value True after each switch, which is a boolean option, that stands alone.
 
@@ -125,6 +177,7 @@ def _with_switch_values(group: Group, arguments: Sequence[str]) -> list[str]:
     if isinstance(reached, Group):
         return list(arguments)
     fields = _fields(reached)
+    arguments = _split_tuples(arguments, fields)
     switches = {_option(name) for name, hint in fields.items() if _is_switch(hint)}
     has_positionals = any(map(_is_positional, fields.values()))
     complete: list[str] = []
@@ -189,6 +242,9 @@ def _unrecognized(tokens: Sequence[str], reached: type[Command] | Group) -> str:
     if isinstance(reached, Group):
         return f"{text}; the commands are {', '.join(reached.commands)}"
     options = _options(reached)
+    subject = next((option for option in SUBJECTS if option in options), None)
+    if subject is not None and len(tokens) == 1 and not tokens[0].startswith("-"):
+        return f"{text}; perhaps you meant {subject} {tokens[0]}"
     similar = [name for token in tokens if token.startswith("--") for name in _similar(token, options)]
     return f"{text}; perhaps you meant {' or '.join(dict.fromkeys(similar))}" if similar else text
 

@@ -228,9 +228,9 @@ class Plot:
         Raises:
           UsageError: If the folders cannot be compared, or the picture cannot be written.
         """
-        from tfppo.cli.comparison import plot_runs
+        from tfppo.cli.comparison import only_runs, plot_runs
 
-        groups = plot_runs(self.folders, self.out, self.metric)
+        groups = plot_runs(only_runs(self.folders), self.out, self.metric)
         for group in groups:
             print(f"{group.label or 'all'}: {', '.join(map(str, group.folders))}")
         print(f"{self.out} shows these runs")

@@ -17,6 +17,8 @@ from tfppo.text.config import TEXT_PPO, TextConfig, TextRunConfig
 from tfppo.training import run_folder
 from tfppo.training.config import RunConfig
 
+CARTPOLE = "CartPole-v1"
+
 
 @dataclass(frozen=True)
 class _Training:
@@ -72,6 +74,11 @@ class TrainCartpole(ControlSettings, _Training):
           UsageError: If a setting is invalid, or a folder cannot be used.
         """
         config = ControlRunConfig(self.run, self.control, self.ppo)
+        if type(self) is TrainCartpole and self.control.env != CARTPOLE:
+            raise UsageError(
+                f"env is {self.control.env}; train cartpole allows only {CARTPOLE}, for which its settings are: use "
+                f"tfppo train control --env {self.control.env}"
+            )
         self._wait(self.run)
         import_tensorflow()
         from tfppo.control import run

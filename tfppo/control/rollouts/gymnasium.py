@@ -42,6 +42,21 @@ class _Columns(NamedTuple):
     recorded: list[np.ndarray]  # [T, B, ...], the other outputs of the acting program, in its order
 
 
+def first_seed(seed: int) -> int:
+    """Returns the seed of the first copy of the environment; the next copies use the next seeds.
+
+    Different seeds of a run give seeds that are far apart. Otherwise runs with the seeds 1 and 2 would have nearly all
+    of their starts in common.
+
+    Args:
+      seed: Seed of the run.
+
+    Returns:
+      A multiple of 4096 below 2**31.
+    """
+    return int(np.random.SeedSequence(seed).generate_state(1)[0] % 2**19) * 4096
+
+
 class GymnasiumCollector(tf.Module):
     """Collects rollouts from Gymnasium vector environments.
 
@@ -95,8 +110,8 @@ class GymnasiumCollector(tf.Module):
         self._steppers: list[Stepper] = []
         for part in self.environments:
             first = self._steppers[-1].columns.stop if self._steppers else 0
-            own_seed = seed + replicas.process * self.num_envs + first
-            self._steppers.append(Stepper(part, self.autoreset, first, own_seed))
+            own_seed = first_seed(seed) + replicas.process * self.num_envs + first
+            self._steppers.append(Stepper(part, self.autoreset, first, own_seed % 2**31))
         self._noise = compiled(self._draw_noise, mode)
         self._acting = ActingProgram(policy, self.normalization, self._first_turn(), mode)
         record = self._record_specs()
