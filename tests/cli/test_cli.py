@@ -1,5 +1,6 @@
 """Tests the command line. A user's error gives one line on stderr and exit code 2, and writes no files."""
 
+import ast
 import contextlib
 import io
 import json
@@ -16,6 +17,7 @@ from support.remedy import carry_out
 
 import tfppo
 from tfppo import cli
+from tfppo.cli import command_line, parsing
 from tfppo.control import evaluate, trainer, video
 from tfppo.control import run as control_run
 from tfppo.control.config import ControlConfig, ControlRunConfig
@@ -227,7 +229,12 @@ def test_evaluate_takes_a_seed(finished, monkeypatch, capsys):
         (100, None, "best", {"env": "my.package:Env-v0"}, none),
     ]
     out = capsys.readouterr().out
-    assert "weights 00ff (SHA-256)" in out and "over 3 episodes" in out and "9.0 +- 0.5" in out and "7.0 +- 0.5" in out
+    assert (
+        "weights 00ff (SHA-256)" in out
+        and "over 3 episodes" in out
+        and "9.000 +- 0.500" in out
+        and "7.000 +- 0.500" in out
+    )
 
 
 def test_export_says_how_to_load_what_it_wrote(finished, capsys):
@@ -639,3 +646,30 @@ def test_a_closed_pipe_is_no_stack_trace():
     process.stdout.close()
     assert process.stderr.read() == ""
     assert process.wait(timeout=60) == 141
+
+
+def test_the_version_is_printed(capsys):
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"tfppo {tfppo.__version__}\n"
+
+
+def test_every_option_that_a_message_names_exists():
+    """Strings of the package that name an option, for example "set --device cpu"."""
+    options = {"--help", "--version", "--logdir"}  # the last is TensorBoard's
+    for command in all_commands(command_line.COMMANDS):
+        options |= set(parsing._options(command))
+    named = set()
+    for path in Path(tfppo.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                named |= set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", node.value))
+    unknown = {name for name in named if name not in options and not name.startswith(("--xla", "--tf"))}
+    assert unknown <= NOT_OURS, unknown
+
+
+NOT_OURS = {"--compile-", "--option", "--no-binary", "--no-deps"}  # the start of options, an example, and pip's
+
+
+def all_commands(group):
+    for command in group.commands.values():
+        yield from all_commands(command) if isinstance(command, parsing.Group) else [command]

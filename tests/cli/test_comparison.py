@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from support.refusal import refusal
 
 from tfppo.cli import comparison
-from tfppo.cli.comparison import group_runs, plot_runs
+from tfppo.cli.comparison import group_runs, only_runs, plot_runs
 from tfppo.control.recipes import make_control_config
 from tfppo.text.defaults import make_text_config
 from tfppo.training import run_folder
@@ -238,3 +238,12 @@ def test_axes_are_metrics_that_are_documented():
 
     for x, metrics in (comparison.CONTROL_AXES, comparison.TEXT_AXES):
         assert x in ("iteration", *METRICS) and set(metrics) <= set(METRICS)
+
+
+def test_what_is_no_run_is_left_out(make_run, tmp_path, capsys):
+    a = make_run("a", [(0, 1.0), (1, 2.0)])
+    (tmp_path / "notes").mkdir()
+    assert only_runs([a, tmp_path / "notes"]) == [a]
+    assert capsys.readouterr().out == f"left out, because they are no runs: {tmp_path / 'notes'}\n"
+    assert only_runs([tmp_path / "notes"]) == [tmp_path / "notes"]  # its own error says more
+    assert "is the folder of a run" in refusal(only_runs, [tmp_path / "notes", tmp_path / "nothing"])

@@ -13,6 +13,7 @@ from tfppo.control.config import ControlRunConfig
 from tfppo.control.envs.environment import IN_GRAPH_ENVIRONMENTS, registered_id
 from tfppo.control.evaluate import describe, judge
 from tfppo.control.export import MEMORY, export_policy, input_specs, model_graph
+from tfppo.control.notices import describe_spaces, notices
 from tfppo.control.rollouts.batches import revalue, to_batch
 from tfppo.control.rollouts.fused import fused_iterations
 from tfppo.control.rollouts.graph import GraphCollector
@@ -215,13 +216,20 @@ class ControlTrainer:
         return f"mean return {metrics[RETURN]:.5g} of the last {WINDOW} episodes reaches target_return {target:g}"
 
     def recorded_iterations(self, folder: Path, tensorboard: TensorBoardWriter) -> Iterator[tuple[int, Metrics]]:
-        """Trains as `iterations` does; a new run first writes the graph of the models to TensorBoard."""
+        """Trains as `iterations` does, and first prints what it makes of the spaces.
+
+        A new run also writes the graph of the models to TensorBoard.
+        """
+        print(describe_spaces(self.observation_space, self.action_space, self.normalization))
+        infos = self.collector.infos if isinstance(self.collector, GymnasiumCollector) else []
+        for line in notices(self.config.control, self.environment, infos, self.normalization):
+            print(line, flush=True)
         if self.iteration == 0:
             tensorboard.write_graph(model_graph(self.policy))
         yield from self.iterations()
 
     def iterations(self) -> Iterator[tuple[int, Metrics]]:
-        """Trains from the current iteration to the end of the run.
+        """Trains from the current iteration to the end of the run, or until `target_return` is reached.
 
         Yields:
           The number and the metrics of each iteration. With `fused`, only the last iteration of each call is yielded.
@@ -243,6 +251,8 @@ class ControlTrainer:
             number, row = iteration.number, iteration.metrics | speed
             del iteration  # and its rollout, which would need memory until the end of the next update
             yield number, row
+            if self.stop_reason is not None:
+                return
 
     def _check_masks(self) -> None:
         """Checks the masks of in-graph environments; those of Gymnasium's are checked before each step."""
@@ -259,6 +269,8 @@ class ControlTrainer:
             self._check_masks()
             self.compile_seconds = self.compile_seconds or seconds
             yield number, row | {"time/env_steps_per_s": count * control.batch_size / seconds}
+            if self.stop_reason is not None:
+                return
 
     def write_parts(self, folder: Path) -> None:
         """Does nothing: the settings name all parts of a run."""

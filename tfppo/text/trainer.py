@@ -258,7 +258,7 @@ class TextTrainer:
         )
 
     def iterations(self) -> Iterator[tuple[int, Metrics]]:
-        """Trains from the learner's current iteration to the end of the run.
+        """Trains from the learner's current iteration to the end of the run, or until a stop rule ends it.
 
         Yields:
           The number and the metrics of each iteration.
@@ -296,6 +296,8 @@ class TextTrainer:
                     kept.append(number, iteration.rollout)
             del iteration  # and its rollout, which would need memory until the end of the next update
             yield number, row
+            if self.stop_reason is not None:
+                return
 
     def write_parts(self, folder: Path) -> None:
         """Keeps the models that the run starts with in the folder of a new run, if no other folder holds them."""

@@ -141,24 +141,25 @@ def test_what_never_varied_stays_finite():
     assert np.abs(normalization.observations(tf.constant(still + 1))).max() == 10.0
 
 
-def test_images_choices_integers_and_masks_of_a_dict_are_left_alone():
+def test_images_choices_and_masks_of_a_dict_are_left_alone():
     normalization = Normalization(MIXED, 2, observations=True)
     observations = {
         "arm": tf.constant(numbers(5, 2, 2, mean=3)),
         "camera": tf.constant(np.random.default_rng(0).integers(256, size=[5, 2, 4, 4, 1]), tf.uint8),
         "action_mask": tf.constant(np.random.default_rng(1).integers(2, size=[5, 2, 2]), tf.float32),
         "buttons": tf.ones([5, 2, 2], tf.int32),
-        "count": tf.fill([5, 2, 1], 50.0),
+        "count": tf.fill([5, 2, 1], 50.0),  # integers are normalized
         "wheel": tf.fill([5, 2], 2),
     }
     trajectory = make_trajectory(normalization, observations)
     normalization.finish(trajectory)
-    assert len(normalization.state) == 3 and trajectory.raw_observations.keys() == {"arm"}
+    assert len(normalization.state) == 6 and trajectory.raw_observations.keys() == {"arm", "count"}
     finished = normalization.finish(make_trajectory(normalization, observations)).observations
     assert set(finished) == set(MIXED)
-    for key in set(MIXED) - {"arm"}:
+    for key in set(MIXED) - {"arm", "count"}:
         np.testing.assert_array_equal(finished[key], observations[key])
         assert finished[key].dtype == observations[key].dtype
+    np.testing.assert_array_equal(finished["count"], np.zeros([5, 2, 1]))
     arm = observations["arm"].numpy()
     np.testing.assert_allclose(finished["arm"], slow_normalized(arm, arm[:-1].reshape(-1, 2)), rtol=1e-4, atol=1e-4)
 

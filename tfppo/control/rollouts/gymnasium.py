@@ -4,7 +4,7 @@ import contextlib
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -121,6 +121,11 @@ class GymnasiumCollector(tf.Module):
         self._pack = functools.partial(tf.nest.pack_sequence_as, record)
         self._host = HostFunction(self._step_through)
         self._finish = compiled(self._finish_function, replicas.modes(mode)[0])
+
+    @property
+    def infos(self) -> list[dict[str, Any]]:
+        """The infos of the first reset of each vector environment."""
+        return [stepper.infos for stepper in self._steppers]
 
     def raising_own_errors(self) -> contextlib.AbstractContextManager[None]:
         """Returns a context for rollouts: a failed rollout raises the exception of the environment.

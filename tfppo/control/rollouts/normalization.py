@@ -8,11 +8,10 @@ statistics of rewards include a rollout before its rewards are scaled.
 from typing import NamedTuple
 
 import gymnasium
-import numpy as np
 import tensorflow as tf
 
 from tfppo.control.envs.environment import Observations
-from tfppo.control.policies.encoders import ACTION_MASK
+from tfppo.control.policies.encoders import ACTION_MASK, is_image
 from tfppo.ops.masking import masked_finite
 from tfppo.ppo.types import Trajectory
 
@@ -154,8 +153,8 @@ class Normalization(tf.Module):
     """Normalizes observations and scales rewards between the environments and the policy.
 
     Args:
-      observation_space: The space of a single environment's observations; needed if `observations` is True. Only float
-        Boxes are normalized: images, discrete observations and action masks are not.
+      observation_space: The space of a single environment's observations; needed if `observations` is True. Only Boxes
+        are normalized, also those of integers: images, discrete observations and action masks are not.
       num_envs: B.
       gamma: Discount factor of the return whose standard deviation divides the rewards.
       observations: True normalizes observations to mean 0 and standard deviation 1, and clips them to [-10, 10].
@@ -184,6 +183,15 @@ class Normalization(tf.Module):
         """All variables, in a fixed order."""
         moments = [variable for moments in self._moments.values() for variable in moments.state]
         return moments if self._reward_scale is None else [*moments, *self._reward_scale.state]
+
+    @property
+    def is_active(self) -> bool:
+        """True if a part of the observations is normalized."""
+        return bool(self._moments)
+
+    def has(self, key: str) -> bool:
+        """Returns whether the part of a Dict with this key is normalized; `WHOLE` is the key of other observations."""
+        return key in self._moments
 
     def observations(self, observations: Observations) -> Observations:
         """Normalizes observations `[..., *shape]`; normalized parts are float32."""
@@ -216,10 +224,10 @@ def with_parts(observations: Observations, parts: dict[str, tf.Tensor]) -> Obser
 
 
 def _measured_shapes(space: gymnasium.Space | None) -> dict[str, tuple[int, ...]]:
-    """Returns the shapes of the parts of a space that are normalized: float Boxes, except an action mask."""
+    """Returns the shapes of the parts of a space that are normalized: Boxes, except images and an action mask."""
     parts = dict(space) if isinstance(space, gymnasium.spaces.Dict) else {WHOLE: space}
     return {
         key: part.shape
         for key, part in parts.items()
-        if isinstance(part, gymnasium.spaces.Box) and np.issubdtype(part.dtype, np.floating) and key != ACTION_MASK
+        if isinstance(part, gymnasium.spaces.Box) and not is_image(part) and key != ACTION_MASK
     }

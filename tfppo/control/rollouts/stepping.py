@@ -36,7 +36,7 @@ class Stepper:
         self._returns = np.zeros(environment.num_envs)
         self._lengths = np.zeros(environment.num_envs, np.int64)
         self._result: tuple[Any, ...] = ()
-        self._observations = environment.reset(seed=seed)[0]
+        self._observations, self.infos = environment.reset(seed=seed)
 
     @property
     def ignores_actions(self) -> np.ndarray:

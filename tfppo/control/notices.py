@@ -1,0 +1,104 @@
+"""Lines that a control run prints before its first iteration: what it makes of the spaces, and what has no effect."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces, wrappers
+from gymnasium.vector import SyncVectorEnv, VectorEnv
+
+from tfppo.control.config import ControlConfig
+from tfppo.control.policies.encoders import ACTION_MASK, is_image
+from tfppo.control.rollouts.normalization import WHOLE, Normalization
+from tfppo.errors import one_line
+
+NORMALIZERS = (wrappers.NormalizeObservation, wrappers.NormalizeReward)
+
+
+def describe_spaces(
+    observation_space: gymnasium.Space, action_space: gymnasium.Space, normalization: Normalization
+) -> str:
+    """Describes in one line what the policy sees and does.
+
+    Args:
+      observation_space: The space of a single environment's observations.
+      action_space: The space of a single environment's actions.
+      normalization: Normalization of observations.
+
+    Returns:
+      The line, for example "observations: Box(147,) of integers, normalized; actions: Discrete(7)".
+    """
+    if isinstance(observation_space, spaces.Dict):
+        parts = [f"{key} {_seen(part, normalization.has(key), key)}" for key, part in observation_space.items()]
+        seen = ", ".join(parts)
+    else:
+        seen = _seen(observation_space, normalization.has(WHOLE))
+    return f"observations: {seen}; actions: {_short(action_space)}"
+
+
+def notices(
+    control: ControlConfig, environment: object, infos: Sequence[Mapping[str, Any]], normalization: Normalization
+) -> list[str]:
+    """Lists settings that have no effect, and parts of the environment that the policy does not see.
+
+    Args:
+      control: The settings.
+      environment: An in-graph environment, or a list of vector environments.
+      infos: The infos of the first resets of the vector environments.
+      normalization: Normalization of observations.
+
+    Returns:
+      One line for each.
+    """
+    lines = []
+    if control.normalize_observations and not normalization.is_active:
+        lines.append(
+            "normalize_observations has no effect here: only Boxes that are no images are normalized; images are "
+            "divided by 255, and discrete observations become one-hot vectors"
+        )
+    environments = environment if isinstance(environment, list) else []
+    space = environments[0].single_observation_space if environments else None
+    has_mask = isinstance(space, spaces.Dict) and ACTION_MASK in space.spaces
+    if any(ACTION_MASK in info for info in infos) and not has_mask:
+        lines.append(
+            f"{control.env} gives an {ACTION_MASK} in its infos, which the policy does not see; to mask actions, put "
+            f"it into Dict observations under the key {ACTION_MASK}"
+        )
+    for name in _normalizers(environments):
+        lines.append(
+            f"{control.env} contains Gymnasium's wrapper {name}, whose statistics change in training and start again "
+            "in the evaluation; the returns of the two do not compare: use --normalize-observations or "
+            "--normalize-rewards instead"
+        )
+    return lines
+
+
+def _seen(space: gymnasium.Space, is_normalized: bool, key: str = "") -> str:
+    if key == ACTION_MASK:
+        return f"{_short(space)}, the mask of actions"
+    if isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
+        return f"{_short(space)} as one-hot"
+    if is_image(space):
+        return f"image {' x '.join(map(str, space.shape))}"
+    kind = " of integers" if isinstance(space, spaces.Box) and not np.issubdtype(space.dtype, np.floating) else ""
+    return f"{_short(space)}{kind}{', normalized' if is_normalized else ''}"
+
+
+def _short(space: gymnasium.Space) -> str:
+    """Returns a space without its bounds."""
+    return f"Box{space.shape}" if isinstance(space, spaces.Box) else one_line(space)
+
+
+def _normalizers(environments: Sequence[VectorEnv]) -> list[str]:
+    """Returns the names of Gymnasium's wrappers in an environment that normalize with statistics of their own."""
+    found = []
+    for environment in environments[:1]:
+        while isinstance(environment, gymnasium.vector.VectorWrapper):
+            environment = environment.env
+        layer: Any = environment.envs[0] if isinstance(environment, SyncVectorEnv) else None
+        while isinstance(layer, gymnasium.Wrapper):
+            if isinstance(layer, NORMALIZERS):
+                found.append(type(layer).__name__)
+            layer = layer.env
+    return found
