@@ -137,7 +137,7 @@ def test_environments_are_closed_and_their_errors_are_theirs(monkeypatch, traine
     closed, close = [], ControlTrainer.close
     settings = SMALL | {"vectorization": "sync"}
     monkeypatch.setattr(ControlTrainer, "close", lambda self: closed.append(self) or close(self))
-    with pytest.raises(motor_error, match="the motor is hot"):
+    with pytest.raises(UsageError, match="the motor is hot"):
         compare_modes(make_control_config("FailingLater-v0", **settings), ("graph",), 1)
     assert closed == trainers
     compare_modes(make_control_config("Counting-v0", **settings), ("graph",), 1)

@@ -55,7 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
         finally:
             sys.stdout.flush()  # flush here, so that a closed pipe raises BrokenPipeError inside this block
     except UsageError as error:
-        print(f"tfppo: {error}", file=sys.stderr)
+        print("\n".join([f"tfppo: {error}", *getattr(error, "__notes__", ())]), file=sys.stderr)
         return 2
     except BrokenPipeError:  # `tfppo ... | head`: the reader has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -56,7 +56,7 @@ class HostFunction:
             raised, self._raised = self._raised, None
             if raised is None or type(raised).__name__ not in str(error):
                 raise
-            raise raised from None
+            raise raised from raised.__cause__
 
     def _run(self, *arrays: np.ndarray) -> Sequence[np.ndarray]:
         try:

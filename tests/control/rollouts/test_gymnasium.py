@@ -257,9 +257,8 @@ def test_vector_environments_are_stepped_in_this_process(autoreset):
     environment.close()
 
 
-@pytest.mark.fault("An environment raises an exception in the training process", "The caller gets this exception.")
 @pytest.mark.parametrize(("env", "done"), [("FailingAtOnce-v0", []), ("FailingLater-v0", [0])])
-def test_the_exception_of_an_environment_comes_out_of_the_trainer_as_it_is(env, done, motor_error):
+def test_the_exception_of_an_environment_comes_out_of_the_trainer(env, done, motor_error):
     trainer = ControlTrainer(
         ControlRunConfig(
             RunConfig(device="cpu", compile_rollout="graph", compile_update="graph"),
@@ -268,11 +267,11 @@ def test_the_exception_of_an_environment_comes_out_of_the_trainer_as_it_is(env, 
         )
     )
     steps = []
-    with pytest.raises(motor_error, match="^the motor is hot$") as error:
+    with pytest.raises(UsageError, match="raised MotorError: the motor is hot") as error:
         for iteration, _ in trainer.iterations():
             steps.append(iteration)
     assert steps == done
-    assert error.value.__suppress_context__ and error.value.__cause__ is None
+    assert isinstance(error.value.__cause__, motor_error)
     trainer.close()
 
 

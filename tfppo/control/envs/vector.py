@@ -1,5 +1,6 @@
 """Vector environments that are stepped from Python: Gymnasium's, EnvPool's, and in-graph environments in this form."""
 
+import itertools
 from typing import Any
 
 import gymnasium
@@ -9,6 +10,7 @@ from gymnasium.spaces import flatdim
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
+from tfppo.control.envs.checked import check_environment, explaining_constructor
 from tfppo.control.envs.environment import IN_GRAPH_ENVIRONMENTS, Environment, Observations, registered_id
 from tfppo.control.envs.envpool import EnvPoolVectorEnv
 from tfppo.control.envs.episode_replay import Replayable
@@ -36,7 +38,9 @@ def make_vector_environments(env: str, num_envs: int, vectorization: str, double
       UsageError: As `make_vector_environment` does.
     """
     sizes = [(num_envs + 1) // 2, num_envs // 2] if double_buffer else [num_envs]
-    return [make_vector_environment(env, size, vectorization) for size in sizes if size]
+    firsts = [0, sizes[0]]
+    pairs = zip(sizes, firsts, strict=False)
+    return [make_vector_environment(env, size, vectorization, first_copy=first) for size, first in pairs if size]
 
 
 def make_vector_environment(
@@ -44,6 +48,8 @@ def make_vector_environment(
     num_envs: int,
     vectorization: str = "sync",
     autoreset: AutoresetMode = AutoresetMode.NEXT_STEP,
+    *,
+    first_copy: int = 0,
     **options: Any,
 ) -> VectorEnv:
     """Makes `num_envs` copies of a Gymnasium environment, or of an in-graph one that Gymnasium does not have.
@@ -55,6 +61,7 @@ def make_vector_environment(
         other in this process; "async": each copy in its own process; "envpool": EnvPool's environments with this ID, in
         threads; "auto": native if the environment has this form, sync otherwise.
       autoreset: How new episodes start.
+      first_copy: Number of the first copy, for error messages.
       **options: Options of each copy, such as render_mode or max_episode_steps.
 
     Returns:
@@ -77,15 +84,17 @@ def make_vector_environment(
         if vectorization in ("auto", "native") and has_native and autoreset == AutoresetMode.NEXT_STEP:
             return gymnasium.make_vec(name, num_envs, "vector_entry_point", **options)
         if vectorization == "async":
-            return WorkerVectorEnv(name, num_envs, autoreset, **options)
-        return gymnasium.make_vec(
-            name,
-            num_envs,
-            "sync",
-            vector_kwargs={"autoreset_mode": autoreset},
-            wrappers=(Replayable,),
-            **options,
-        )
+            return WorkerVectorEnv(name, num_envs, autoreset, first_copy, **options)
+        numbers = itertools.count(first_copy)
+        with explaining_constructor(env):
+            return gymnasium.make_vec(
+                name,
+                num_envs,
+                "sync",
+                vector_kwargs={"autoreset_mode": autoreset},
+                wrappers=(lambda single: Replayable(check_environment(single, env, next(numbers))),),
+                **options,
+            )
     except (gymnasium.error.Error, ImportError) as error:
         reason = " ".join(str(error).split())
         for extra in (extra for extra in EXTRAS if f"gymnasium[{extra}]" in reason):

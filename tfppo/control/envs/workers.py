@@ -1,5 +1,6 @@
 """Vector environments whose copies run in their own processes."""
 
+import functools
 import multiprocessing
 import signal
 from collections.abc import Iterator
@@ -12,8 +13,9 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.error import ClosedEnvironmentError
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 
+from tfppo.control.envs.checked import check_environment, explaining_constructor
 from tfppo.control.envs.episode_replay import Replayable
-from tfppo.errors import UsageError, kind_and_text
+from tfppo.errors import UsageError
 
 
 class WorkerVectorEnv(AsyncVectorEnv):
@@ -27,12 +29,24 @@ class WorkerVectorEnv(AsyncVectorEnv):
       env: The environment ID.
       num_envs: Number of copies, each in its own process.
       autoreset: How new episodes start.
+      first_copy: Number of the first copy, for error messages.
       **options: Options of each copy, such as max_episode_steps.
     """
 
-    def __init__(self, env: str, num_envs: int, autoreset: AutoresetMode = AutoresetMode.NEXT_STEP, **options: Any):
+    def __init__(
+        self,
+        env: str,
+        num_envs: int,
+        autoreset: AutoresetMode = AutoresetMode.NEXT_STEP,
+        first_copy: int = 0,
+        **options: Any,
+    ):
         spec = gymnasium.registry.get(env, env)  # a spawned process has not registered the environment
-        super().__init__([lambda: _make(spec, options)] * num_envs, autoreset_mode=autoreset)
+        makers = [
+            functools.partial(_make, spec, options, env, copy) for copy in range(first_copy, first_copy + num_envs)
+        ]
+        with _failing_in_one_line():
+            super().__init__(makers, autoreset_mode=autoreset)
 
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
@@ -92,29 +106,12 @@ class WorkerVectorEnv(AsyncVectorEnv):
                 process.join()
 
 
-def _make(env: str | EnvSpec, options: dict[str, Any]) -> gymnasium.Env:
+def _make(spec: str | EnvSpec, options: dict[str, Any], env: str, copy: int) -> gymnasium.Env:
     if multiprocessing.parent_process() is not None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-    return Replayable(_Answering(gymnasium.make(env, **options)))
-
-
-class _Answering(gymnasium.Wrapper):
-    """Turns `sys.exit` in an environment into an exception.
-
-    It would end the process without an answer, and the parent would wait forever.
-    """
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        try:
-            return self.env.reset(seed=seed, options=options)
-        except SystemExit as error:
-            raise RuntimeError(kind_and_text(error)) from error
-
-    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        try:
-            return self.env.step(action)
-        except SystemExit as error:
-            raise RuntimeError(kind_and_text(error)) from error
+    with explaining_constructor(env):
+        made = gymnasium.make(spec, **options)
+    return Replayable(check_environment(made, env, copy))
 
 
 @contextmanager
@@ -123,7 +120,7 @@ def _failing_in_one_line() -> Iterator[None]:
     logger.min_level = logger.ERROR + 1
     try:
         yield
-    except (ClosedEnvironmentError, UsageError):
+    except (ClosedEnvironmentError, UsageError, gymnasium.error.UnregisteredEnv, ImportError):
         raise
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(":")

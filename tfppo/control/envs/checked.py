@@ -1,0 +1,200 @@
+"""Errors in environments of the user: one message that names the call, the environment, the copy and the step."""
+
+import sysconfig
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+from tfppo.errors import UsageError, kind_and_text, shown
+
+NUMBERS = (int, float, np.number, np.bool_)
+LIBRARIES = ("site-packages", "dist-packages", sysconfig.get_paths()["stdlib"], str(Path(__file__).parents[2]))
+
+
+class EnvironmentFailure(UsageError):
+    """An environment raised an exception, or returned something else than it must.
+
+    Its notes are the lines of the user's own code that the exception passed through.
+
+    Args:
+      text: The message, or an error of this type, whose message and notes are copied.
+    """
+
+    def __init__(self, text: object) -> None:
+        super().__init__(str(text))
+        for note in getattr(text, "__notes__", ()):  # gymnasium makes a new exception from that of a process
+            self.add_note(note)
+
+
+@contextmanager
+def explained(call: str, env: str, where: str = "") -> Iterator[None]:
+    """Turns every exception of the user's environment into an `EnvironmentFailure` during the `with` block.
+
+    Args:
+      call: What is called, for example "step".
+      env: The environment ID.
+      where: The copy and the step in brackets, with a space in front.
+    """
+    try:
+        yield
+    except EnvironmentFailure:
+        raise
+    except (Exception, SystemExit) as error:
+        failure = EnvironmentFailure(f"{call} of {env} raised {kind_and_text(error)}{where}: correct the environment")
+        frames = own_frames(error)
+        if frames:
+            failure.add_note(frames)
+        raise failure from error
+
+
+@contextmanager
+def explaining_constructor(env: str) -> Iterator[None]:
+    """Explains the exceptions of an environment's constructor, except those of Gymnasium and of imports."""
+    try:
+        yield
+    except (gymnasium.error.Error, ImportError):
+        raise
+    except Exception as error:
+        with explained("the constructor", env):
+            raise error
+
+
+def own_frames(error: BaseException) -> str:
+    """Returns the part of an exception's traceback that is in no library; if there is none, its last entry."""
+    entries = traceback.extract_tb(error.__traceback__)
+    own = [entry for entry in entries if not any(library in entry.filename for library in LIBRARIES)]
+    return "".join(traceback.format_list(own or entries[-1:])).rstrip()
+
+
+def check_environment(env: gymnasium.Env, name: str, copy: int) -> gymnasium.Env:
+    """Wraps an environment so that its errors name the call, the environment, the copy and the step.
+
+    The environment inside Gymnasium's own wrappers is wrapped too: they would report a wrong result in other words.
+
+    Args:
+      env: One copy of the environment.
+      name: Its ID.
+      copy: Number of the copy.
+
+    Returns:
+      The wrapped environment.
+    """
+    layer = env
+    while isinstance(layer, gymnasium.Wrapper) and isinstance(layer.env, gymnasium.Wrapper):
+        layer = layer.env
+    if isinstance(layer, gymnasium.Wrapper):
+        layer.env = Checked(layer.env, name, copy)
+    return Checked(env, name, copy)
+
+
+class Checked(gymnasium.Wrapper):
+    """Checks what an environment returns, and explains its exceptions.
+
+    Args:
+      env: One copy of the environment.
+      name: Its ID.
+      copy: Number of the copy.
+    """
+
+    def __init__(self, env: gymnasium.Env, name: str, copy: int):
+        super().__init__(env)
+        self._name = name
+        self._copy = copy
+        self._steps = 0
+        self._unlike = _difference(env.observation_space)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Resets the environment.
+
+        Raises:
+          EnvironmentFailure: If it raises an exception, or returns something else than an observation and infos.
+        """
+        with explained("reset", self._name, self._where):
+            result = self.env.reset(seed=seed, options=options)
+        if type(result) is not tuple or len(result) != 2 or not isinstance(result[1], dict):
+            self._refuse("reset", f"returned {_kind(result)}", "an observation and a dictionary of infos")
+        self._check_observation("reset", result[0])
+        return result
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """Steps the environment.
+
+        Raises:
+          EnvironmentFailure: If it raises an exception, or returns something else than it must.
+        """
+        self._steps += 1
+        with explained("step", self._name, self._where):
+            result = self.env.step(action)
+        if type(result) is not tuple or len(result) != 5:
+            self._refuse("step", f"returned {_kind(result)}", "observation, reward, terminated, truncated and infos")
+        observation: Any
+        reward: Any
+        observation, reward, *ends, infos = result
+        if not isinstance(reward, NUMBERS) and np.ndim(reward) + (reward is None):
+            self._refuse("step", f"returned the reward {_kind(reward)}", "one number")
+        for end, name in zip(ends, ("terminated", "truncated"), strict=True):
+            if not isinstance(end, NUMBERS) and np.ndim(end) + (end is None):
+                self._refuse("step", f"returned for {name} {_kind(end)}", "True or False")
+        if not isinstance(infos, dict):
+            self._refuse("step", f"returned infos of type {type(infos).__name__}", "a dictionary")
+        self._check_observation("step", observation)
+        return result
+
+    @property
+    def _where(self) -> str:
+        return f" (copy {self._copy}, step {self._steps})"
+
+    def _check_observation(self, call: str, observation: Any) -> None:
+        difference = self._unlike(observation)
+        if difference is not None:
+            self._refuse(call, f"returned an observation {difference[0]}", difference[1])
+
+    def _refuse(self, call: str, given: str, wanted: str) -> None:
+        raise EnvironmentFailure(
+            f"{call} of {self._name} {given}{self._where}; it must be {wanted}: correct the environment"
+        )
+
+
+def _kind(value: Any) -> str:
+    """Describes a value: the number of values of a tuple, or the value, with its shape if it has one."""
+    if isinstance(value, tuple):
+        return f"{len(value)} values"
+    shape = np.shape(value) if isinstance(value, np.ndarray | list) else ()
+    return f"{shown(value)} of shape {shape}" if shape else shown(value)
+
+
+def _difference(space: gymnasium.Space) -> Callable[[Any], tuple[str, str] | None]:
+    """Returns a function that says how an observation differs from a space: what it is, and what it must be."""
+    if isinstance(space, spaces.Dict):
+        parts = {key: _difference(part) for key, part in space.items()}
+
+        def of_dict(observation: Any) -> tuple[str, str] | None:
+            if not isinstance(observation, dict) or not parts.keys() <= observation.keys():
+                given = f"with the keys {sorted(observation)}" if isinstance(observation, dict) else _kind(observation)
+                return given, f"a dictionary with the keys {sorted(parts)}"
+            found = ((key, part(observation[key])) for key, part in parts.items())
+            return next(((f"whose part {key} is {is_[0]}", is_[1]) for key, is_ in found if is_ is not None), None)
+
+        return of_dict
+    if not isinstance(space, spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
+        return lambda observation: None
+    shape = tuple(space.shape or ())
+
+    def of_array(observation: Any) -> tuple[str, str] | None:
+        if getattr(observation, "shape", None) == shape:
+            return None
+        if observation is None:
+            return "None", f"of shape {shape}"
+        try:
+            given = np.shape(observation)
+        except ValueError:  # lists of different lengths
+            return "of lists of different lengths", f"of shape {shape}"
+        return None if given == shape else (f"of shape {given}", f"of shape {shape}")
+
+    return of_array
