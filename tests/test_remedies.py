@@ -34,6 +34,7 @@ CONFIGS = [  # the function, settings that it refuses, and the number of alterna
     (make_text_config, {"kl_coeff": 0.0}, 2),
     (PPOConfig, {"kl_coeff": 0.0, "kl_controller": "ziegler"}, 2),
     (PPOConfig, {"minibatch_size": 64, "num_micro_batches": 3}, 1),
+    (PPOConfig, {"weight_decay": 0.1}, 2),
 ]
 TRAINERS = [
     ({"env": "Acrobot-v1", "backend": "gymnasium", "vectorization": "native"}, 1),

@@ -49,13 +49,20 @@ class ControlTrainer:
         choices, concatenated), to the means [B, D] of continuous actions, or to means and log standard deviations [B, 2
         D].
       critic: A Keras model that replaces the default critic. It maps observations [B, ...] to values [B, 1].
+      optimizer: A new Keras optimizer with a learning rate; it replaces the settings `optimizer` and `learning_rate`.
 
     Raises:
       UsageError: If the environment does not exist, if a space is not supported, if the given models do not fit the
         spaces, or if the run cannot be distributed as `distribute` asks.
     """
 
-    def __init__(self, config: ControlRunConfig, actor: keras.Model | None = None, critic: keras.Model | None = None):
+    def __init__(
+        self,
+        config: ControlRunConfig,
+        actor: keras.Model | None = None,
+        critic: keras.Model | None = None,
+        optimizer: keras.optimizers.Optimizer | None = None,
+    ):
         run, control, ppo = config.run, config.control, config.ppo
         self.device, self.device_reason = choose_device(run.device, control.batch_size)
         self.replicas = make_replicas(run.distribute, self.device)
@@ -104,6 +111,7 @@ class ControlTrainer:
                 seed=run.seed,
                 mode=self.update_mode,
                 replicas=self.replicas,
+                optimizer=optimizer,
             )
         self.compile_seconds = 0.0
         self.rollouts_keep_state = self.in_graph  # Gymnasium's environments have made some of the steps

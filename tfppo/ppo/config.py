@@ -6,7 +6,7 @@ This module does not import TensorFlow, so that the command line starts fast.
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from annotated_types import Gt
+from annotated_types import Gt, Interval
 
 from tfppo.errors import UsageError
 from tfppo.settings import AtLeastZero, Count, Fraction, NotNegative, Positive, PositiveOrNone, check_fields, exact_div
@@ -18,8 +18,13 @@ Schedule = Literal["constant", "linear", "cosine"]
 class PPOConfig:
     """The settings of proximal policy optimization (PPO)."""
 
+    optimizer: Literal["adam", "adamw", "rmsprop", "sgd"] = "adam"
+    """The optimizer (the article, 3.2.4 and Q2). adam: Kingma and Ba 2015.
+    adamw: Adam with weight decay (Loshchilov and Hutter 2019). rmsprop: Tieleman and Hinton 2012.
+    sgd: plain gradient descent.
+    """
     learning_rate: Positive = 4e-3
-    """Step size of Adam at the start of the run."""
+    """Step size of the optimizer at the start of the run."""
     learning_rate_schedule: Schedule = "linear"
     """Schedule of the learning rate over the run; linear and cosine end at 0 (Huang et al. 2022, detail 4)."""
     warmup_iterations: AtLeastZero = 0
@@ -60,7 +65,11 @@ class PPOConfig:
     max_grad_norm: PositiveOrNone = 0.5
     """The largest global norm of the gradients; larger gradients are scaled down to it. None: no limit."""
     adam_epsilon: Positive = 1e-5
-    """Epsilon of Adam (Huang et al. 2022, detail 3)."""
+    """Epsilon of adam, adamw and rmsprop (Huang et al. 2022, detail 3)."""
+    weight_decay: NotNegative = 0.0
+    """Weight decay of adamw, as a multiple of the learning rate. 0: none."""
+    rmsprop_rho: Annotated[float, Interval(ge=0, lt=1)] = 0.9
+    """Decay of the mean of squared gradients in rmsprop; 0.99 is usual in older work on reinforcement learning."""
     gamma: Fraction = 0.98
     """Discount factor."""
     gae_lambda: Fraction = 0.9
@@ -84,5 +93,10 @@ class PPOConfig:
             raise UsageError(
                 f"kl_coeff is 0; kl_controller {self.kl_controller} multiplies it, so it must be above 0: raise "
                 "kl_coeff, or set kl_controller to fixed"
+            )
+        if self.weight_decay and self.optimizer != "adamw":
+            raise UsageError(
+                f"weight_decay is {self.weight_decay} and optimizer is {self.optimizer}; only adamw has weight decay: "
+                "set optimizer to adamw, or weight_decay to 0"
             )
         exact_div(self.minibatch_size, self.num_micro_batches, "minibatch_size", "num_micro_batches")

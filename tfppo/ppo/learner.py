@@ -3,6 +3,7 @@
 The learner returns metrics. It never logs or writes them.
 """
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
@@ -24,6 +25,7 @@ from tfppo.ops.random import fold_in, permutation
 from tfppo.ppo.config import PPOConfig
 from tfppo.ppo.guard import NOTHING, Guard, Masked, Quantity
 from tfppo.ppo.objective import MEAN_METRICS, Coefficients, Gradients, Metrics, Objective, counted_entries
+from tfppo.ppo.optimizers import checked_optimizer, make_optimizer
 from tfppo.ppo.schedules import make_schedule
 from tfppo.ppo.types import Batch, Inputs, Policy, value_mask_of
 from tfppo.settings import exact_div
@@ -81,9 +83,9 @@ def _nothing_else(data: object) -> Mapping[Quantity, Masked]:
 class PPOLearner(tf.Module, Generic[Data, Inputs]):
     """Trains a policy on batches by proximal policy optimization (Schulman et al. 2017).
 
-    One call of `update` is one iteration: `num_epochs` passes over the batch in minibatches, with one step of Adam on
-    the objective for each minibatch (see `objective.Objective`). Numbers that are not finite never reach the weights
-    (see `guard.Guard`).
+    One call of `update` is one iteration: `num_epochs` passes over the batch in minibatches, with one step of the
+    optimizer on the objective for each minibatch (see `objective.Objective`). Numbers that are not finite never reach
+    the weights (see `guard.Guard`).
 
     Args:
       policy: The policy to train.
@@ -100,10 +102,12 @@ class PPOLearner(tf.Module, Generic[Data, Inputs]):
       seed: Seed of the order of the items.
       mode: "xla", "graph" or "eager".
       replicas: The replicas that share each minibatch. All of them get the same data.
+      optimizer: A new Keras optimizer, which replaces that of the settings. Its learning rate replaces `learning_rate`,
+        and the schedule begins there.
 
     Raises:
-      UsageError: If `recompute_advantages` is on without `refresh`, or if a minibatch cannot be divided into items or
-        among replicas.
+      UsageError: If `recompute_advantages` is on without `refresh`, if a minibatch cannot be divided into items or
+        among replicas, or if the optimizer cannot be used.
     """
 
     def __init__(
@@ -119,8 +123,17 @@ class PPOLearner(tf.Module, Generic[Data, Inputs]):
         seed: int = 0,
         mode: str = "xla",
         replicas: Replicas = ALONE,
+        optimizer: keras.optimizers.Optimizer | None = None,
     ):
         super().__init__(name="ppo_learner")
+        if optimizer is not None:
+            if replicas.count > 1:
+                raise UsageError(
+                    f"an optimizer is given and there are {replicas.count} replicas, each of which needs its own "
+                    "variables: leave it out and set optimizer, or set distribute to none"
+                )
+            rate = float(keras.ops.convert_to_numpy(checked_optimizer(optimizer).learning_rate))
+            config = dataclasses.replace(config, learning_rate=rate)
         self.policy = policy
         self.config = config
         self.replicas = replicas
@@ -141,7 +154,7 @@ class PPOLearner(tf.Module, Generic[Data, Inputs]):
         self.clip_ratio = make_schedule(config.clip_ratio_schedule, config.clip_ratio, num_iterations)
         self.entropy_coeff = make_schedule(config.entropy_coeff_schedule, config.entropy_coeff, num_iterations)
         with replicas.scope():
-            self.optimizer = keras.optimizers.Adam(config.learning_rate, epsilon=config.adam_epsilon)
+            self.optimizer = make_optimizer(config) if optimizer is None else checked_optimizer(optimizer)
             self.optimizer.build(policy.trainable_variables)
         self.guard = Guard()
         self.iteration = tf.Variable(0, dtype=tf.int64, trainable=False, name="iteration")

@@ -57,6 +57,7 @@ class TextTrainer:
       prompts: Training prompts with labels, in any form that `as_prompts` takes; replace the prompts of the task.
       validation_prompts: Prompts for samples and validation, in the same forms.
       test_prompts: Prompts for the evaluation at the end, in the same forms.
+      optimizer: A new Keras optimizer with a learning rate; it replaces the settings `optimizer` and `learning_rate`.
       folder: Folder of the run, if the run exists already. It may keep the language model.
       trains: False loads no training prompts; such a trainer evaluates, generates or exports only.
       scores: False loads neither task nor reward; such a trainer generates or exports only.
@@ -76,6 +77,7 @@ class TextTrainer:
         prompts: object = None,
         validation_prompts: object = None,
         test_prompts: object = None,
+        optimizer: keras.optimizers.Optimizer | None = None,
         folder: Path | None = None,
         trains: bool = True,
         scores: bool = True,
@@ -111,6 +113,7 @@ class TextTrainer:
                 seed=run.seed,
                 mode=self.update_mode,
                 replicas=self.replicas,
+                optimizer=optimizer,
             )
             make_collector = functools.partial(
                 TextCollector,

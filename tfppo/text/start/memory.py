@@ -13,7 +13,7 @@ from tfppo.settings import with_settings
 from tfppo.text.config import TextRunConfig
 
 FLOAT = 4  # bytes
-ADAM = 2 * FLOAT  # bytes of a trained weight, for the two means of Adam
+OPTIMIZER = {"adam": 2 * FLOAT, "adamw": 2 * FLOAT, "rmsprop": FLOAT, "sgd": 0}  # bytes for each trained weight
 GRADIENT = FLOAT
 PER_LAYER = 34  # values of a layer for each token and unit, Korthikanti et al. 2022, eq. 2, without the attention's
 PER_LOGIT = 4  # values for each token and entry of the vocabulary: logits, log-probabilities and their gradients
@@ -38,7 +38,7 @@ def fixed_memory(parameters: int, config: TextRunConfig) -> int:
     text = config.text
     copies = 1 + text.separate_critic + (not text.lora_rank)  # the reference is a copy without adapters
     trained = 0 if text.lora_rank else parameters * (1 + text.separate_critic)
-    return parameters * copies * FLOAT + trained * (ADAM + GRADIENT)
+    return parameters * copies * FLOAT + trained * (OPTIMIZER[config.ppo.optimizer] + GRADIENT)
 
 
 def check_memory(parameters: int, config: TextRunConfig, memory: int | None) -> None:
