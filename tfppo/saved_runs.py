@@ -30,6 +30,7 @@ def resume(
     reward: "Reward | keras.Model | str | None" = None,
     model: "tuple[keras.Model, Any] | None" = None,
     env: str | None = None,
+    wrappers: Sequence[str] = (),
     import_seconds: float = 0.0,
 ) -> Path | None:
     """Resumes a run from its latest checkpoint. A finished run is only evaluated again.
@@ -40,6 +41,7 @@ def resume(
       reward: Text: the run's reward, if it is your own: the object, or "package.module:function".
       model: Text: the language model that the run started from, and its tokenizer, if the folder does not keep them.
       env: Control: the run's environment, if it is "module:ID".
+      wrappers: Control: the run's wrappers that are "module:Class".
       import_seconds: Seconds that the process spent on imports, for `evaluation.json`.
 
     Returns:
@@ -49,7 +51,9 @@ def resume(
       UsageError: If the folder is not a run or is in use, a part is missing or is not that of the run, or the latest
         checkpoint is damaged.
     """
-    application, given = _chosen(folder, task=task, reward=reward, model=model, env=env)
+    application, given = _chosen(
+        folder, task=task, reward=reward, model=model, env=env, wrappers=tuple(wrappers) or None
+    )
     return driver.resume(application, Path(folder), import_seconds, given)
 
 
@@ -65,6 +69,7 @@ def evaluate(
     reward: "Reward | keras.Model | str | None" = None,
     model: "tuple[keras.Model, Any] | None" = None,
     env: str | None = None,
+    wrappers: Sequence[str] = (),
 ) -> Evaluation:
     """Evaluates a checkpoint of a run.
 
@@ -79,6 +84,7 @@ def evaluate(
       reward: As for `resume`.
       model: As for `resume`.
       env: As for `resume`.
+      wrappers: As for `resume`.
 
     Returns:
       The numbers, as in `evaluation.json`.
@@ -87,7 +93,9 @@ def evaluate(
       UsageError: If the folder is not a run, a part is missing or is not that of the run, or the checkpoint cannot be
         read.
     """
-    application, given = _chosen(folder, task=task, reward=reward, model=model, env=env)
+    application, given = _chosen(
+        folder, task=task, reward=reward, model=model, env=env, wrappers=tuple(wrappers) or None
+    )
     name, size = ("prompts", prompts) if application.kind == "text" else ("episodes", episodes)
     check_value(name, size, "at least 1", lambda size: size >= 1)
     settings: dict[str, object] = {} if application.kind == "text" else {"video_episodes": 0}
@@ -96,13 +104,16 @@ def evaluate(
     return driver.evaluate(application, Path(folder), size, seed, checkpoint, given, **settings)[0]
 
 
-def load_policy(path: Folder, *, checkpoint: str = "latest", env: str | None = None) -> "TrainedPolicy":
+def load_policy(
+    path: Folder, *, checkpoint: str = "latest", env: str | None = None, wrappers: Sequence[str] = ()
+) -> "TrainedPolicy":
     """Loads a trained policy for control, with everything between observations and actions.
 
     Args:
       path: A folder that `ControlTrainer.save` wrote, or the folder of a control run.
       checkpoint: Of a run: "latest", "best" or the number of an iteration.
       env: Of a run: its environment, if it is "module:ID".
+      wrappers: Of a run: its wrappers that are "module:Class".
 
     Returns:
       The policy; `predict` chooses actions.
@@ -120,7 +131,7 @@ def load_policy(path: Folder, *, checkpoint: str = "latest", env: str | None = N
             f"{folder} holds neither {RECORD} nor {run_folder.CONFIG}; it must be a folder that ControlTrainer.save "
             "wrote, or the folder of a control run"
         )
-    application, given = _chosen(folder, env=env)
+    application, given = _chosen(folder, env=env, wrappers=tuple(wrappers) or None)
     if application.kind != "control":
         raise UsageError(f"{folder} is a {application.kind} run; load_policy needs a control run: use tfppo.generate")
     from tfppo.control.trainer import ControlTrainer
@@ -200,6 +211,7 @@ def export(
     reward: "Reward | keras.Model | str | None" = None,
     model: "tuple[keras.Model, Any] | None" = None,
     env: str | None = None,
+    wrappers: Sequence[str] = (),
 ) -> Path:
     """Writes the policy of a run into its folder `export`: a SavedModel (control) or a language model (text).
 
@@ -213,6 +225,7 @@ def export(
       reward: As for `resume`; not needed.
       model: As for `resume`.
       env: As for `resume`.
+      wrappers: As for `resume`.
 
     Returns:
       The folder of the export.
@@ -221,7 +234,9 @@ def export(
       UsageError: If the folder is not a run, its checkpoint cannot be read, the folder cannot be written to, or the
         model has no such form.
     """
-    application, given = _chosen(folder, task=task, reward=reward, model=model, env=env)
+    application, given = _chosen(
+        folder, task=task, reward=reward, model=model, env=env, wrappers=tuple(wrappers) or None
+    )
     if application.kind != "text" and (format is not None or adapters_only):
         raise UsageError(f"{folder} is a control run, which has one form of export: leave format and adapters_only out")
     if adapters_only and format == "keras":
@@ -238,7 +253,7 @@ def _chosen(folder: Folder, **given: object) -> tuple[Application[Any], dict[str
       UsageError: If the folder is not a run, or has no part of a given name.
     """
     kind = run_folder.kind_of(Path(folder))
-    allowed = ("task", "reward", "model") if kind == "text" else ("env",)
+    allowed = ("task", "reward", "model") if kind == "text" else ("env", "wrappers")
     given = {name: value for name, value in given.items() if value is not None}
     for name in given:
         if name not in allowed:

@@ -45,6 +45,9 @@ class Evaluate:
     env: str | None = None
     """Control: the run's environment, if it is module:ID. Importing the module runs its code, so you must name it here.
     None: the environment needs no module."""
+    wrappers: tuple[str, ...] = ()
+    """Control: the run's wrappers that are your own, module:Class. Importing the module runs its code, so you must name
+    it here. Wrappers of Gymnasium need no name."""
 
     def __call__(self) -> None:
         """Evaluates the checkpoint and prints the result.
@@ -59,6 +62,7 @@ class Evaluate:
                 "video_episodes": self.video_episodes,
                 "eval_max_steps": self.eval_max_steps,
                 "env": self.env,
+                "wrappers": self.wrappers or None,
             },
             text={"prompts": self.prompts, "task": self.task, "reward": self.reward},
         )
@@ -73,7 +77,7 @@ class Evaluate:
             size, settings = _or(self.episodes, 100), {"video_episodes": _or(self.video_episodes, 0)}
             if self.eval_max_steps is not None:
                 settings["eval_max_steps"] = self.eval_max_steps
-            given = {"env": self.env}
+            given = {"env": self.env, "wrappers": self.wrappers or None}
         from tfppo.training.driver import evaluate
 
         _, told = evaluate(application, self.folder, size, self.seed, self.checkpoint, given, **settings)
@@ -154,6 +158,9 @@ class Export:
     env: str | None = None
     """Control: the run's environment, if it is module:ID. Importing the module runs its code, so you must name it here.
     None: the environment needs no module."""
+    wrappers: tuple[str, ...] = ()
+    """Control: the run's wrappers that are your own, module:Class. Importing the module runs its code, so you must name
+    it here. Wrappers of Gymnasium need no name."""
 
     def __call__(self) -> None:
         """Exports the policy and prints how to load it.
@@ -162,7 +169,7 @@ class Export:
           UsageError: If the folder is not a run or cannot be written to, or the checkpoint cannot be read.
         """
         text = {"format": self.format, "adapters_only": self.adapters_only or None}
-        _kind(self.folder, control={"env": self.env}, text=text)
+        _kind(self.folder, control={"env": self.env, "wrappers": self.wrappers or None}, text=text)
         import_tensorflow()
         from tfppo import saved_runs
 
@@ -172,6 +179,7 @@ class Export:
             adapters_only=self.adapters_only,
             checkpoint=self.checkpoint,
             env=self.env,
+            wrappers=self.wrappers,
         )
 
 
@@ -190,6 +198,9 @@ class Resume:
     env: str | None = None
     """Control: the run's environment, if it is module:ID. Importing the module runs its code, so you must name it here.
     None: the environment needs no module."""
+    wrappers: tuple[str, ...] = ()
+    """Control: the run's wrappers that are your own, module:Class. Importing the module runs its code, so you must name
+    it here. Wrappers of Gymnasium need no name."""
 
     def __call__(self) -> None:
         """Resumes the run.
@@ -198,12 +209,23 @@ class Resume:
           UsageError: If the folder is not a run or is in use, or its latest checkpoint is damaged.
         """
         tell_whom_it_waits_for()
-        _kind(self.folder, control={"env": self.env}, text={"task": self.task, "reward": self.reward})
+        _kind(
+            self.folder,
+            control={"env": self.env, "wrappers": self.wrappers or None},
+            text={"task": self.task, "reward": self.reward},
+        )
         import_tensorflow()
         from tfppo import saved_runs
 
         seconds = seconds_since_start()
-        saved_runs.resume(self.folder, task=self.task, reward=self.reward, env=self.env, import_seconds=seconds)
+        saved_runs.resume(
+            self.folder,
+            task=self.task,
+            reward=self.reward,
+            env=self.env,
+            wrappers=self.wrappers,
+            import_seconds=seconds,
+        )
 
 
 @dataclass(frozen=True)

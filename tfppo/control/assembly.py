@@ -9,6 +9,7 @@ from gymnasium.vector import VectorEnv
 from tfppo.control.config import ControlConfig
 from tfppo.control.envs import classic  # noqa: F401 (registers its environments)
 from tfppo.control.envs.environment import IN_GRAPH_ENVIRONMENTS, Environment, registered_id
+from tfppo.control.envs.options import options_of
 from tfppo.control.envs.vector import check_twin, make_vector_environments
 from tfppo.control.policies.actor_critic import ActorCriticPolicy
 from tfppo.control.policies.heads import make_head
@@ -40,8 +41,16 @@ def make_environment(
       UsageError: If there is no such environment, or it cannot be made.
     """
     if not in_graph:
-        environments = make_vector_environments(control.env, num_envs, control.vectorization, control.double_buffer)
+        options = options_of(control.env_kwargs, control.wrappers)
+        environments = make_vector_environments(
+            control.env, num_envs, control.vectorization, control.double_buffer, **options
+        )
         return environments, environments[0].single_observation_space, environments[0].single_action_space
+    if control.has_options:
+        raise UsageError(
+            "env_kwargs or wrappers are given with backend graph; an in-graph environment has neither: leave them out, "
+            "or use --backend gymnasium"
+        )
     make = IN_GRAPH_ENVIRONMENTS.get(registered_id(control.env))
     if make is None:
         raise UsageError(

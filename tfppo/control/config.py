@@ -3,11 +3,13 @@
 This module does not import TensorFlow, so that the command line starts fast.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from annotated_types import Interval
 
+from tfppo.control.envs.options import format_env_kwargs, parse_env_kwargs, parse_wrapper
 from tfppo.errors import UsageError
 from tfppo.ppo.config import PPOConfig
 from tfppo.settings import AtLeastZero, Count, CountOrNone, Must, check_fields, exact_div, is_printable
@@ -30,6 +32,14 @@ class ControlConfig:
     env: EnvironmentId = "CartPole-v1"
     """ID of an environment that is registered with Gymnasium or with tfppo.register_environment.
     module:ID imports the module first, which can register the environment.
+    """
+    env_kwargs: tuple[str, ...] = ()
+    """Arguments of the environment's constructor, as key=value; a value as in YAML, such as size=5 or goal=[1,2].
+    In Python also a dictionary.
+    """
+    wrappers: tuple[str, ...] = ()
+    """Wrappers of each copy of the environment, the innermost first: names in gymnasium.wrappers, or module:Class.
+    Arguments are in brackets, such as "TimeLimit(max_episode_steps=100)".
     """
     backend: Literal["auto", "graph", "gymnasium"] = "auto"
     """graph: an in-graph environment, which is stepped inside the compiled program.
@@ -98,7 +108,12 @@ class ControlConfig:
     """
 
     def __post_init__(self) -> None:
+        if isinstance(self.env_kwargs, Mapping):
+            object.__setattr__(self, "env_kwargs", format_env_kwargs(self.env_kwargs))
         check_fields(self)
+        parse_env_kwargs(self.env_kwargs)
+        for wrapper in self.wrappers:
+            parse_wrapper(wrapper)
         if self.box_policy == "gsde" and not self.hidden_units:
             raise UsageError(
                 "box_policy is gsde and hidden_units is empty; gsde needs the features of a hidden layer: set "
@@ -114,6 +129,11 @@ class ControlConfig:
                 f"total_steps is {self.total_steps}; it must be at least one rollout of num_envs x rollout_length = "
                 f"{self.batch_size} steps: raise total_steps, or lower num_envs or rollout_length"
             )
+
+    @property
+    def has_options(self) -> bool:
+        """True if the environment has arguments or wrappers, which only Gymnasium's environments can have."""
+        return bool(self.env_kwargs or self.wrappers)
 
     @property
     def batch_size(self) -> int:

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -11,7 +11,7 @@ import tensorflow as tf
 from gymnasium.vector import VectorEnv
 
 from tfppo.control.envs.environment import Observations
-from tfppo.control.envs.vector import is_stepped_in_turn, make_vector_environment, time_limit
+from tfppo.control.envs.vector import NO_OPTIONS, is_stepped_in_turn, make_vector_environment, time_limit
 from tfppo.control.policies.empty_masks import check_masks, has_mask
 from tfppo.control.policies.encoders import ACTION_MASK, map_space, observation_dtype
 from tfppo.control.policies.policy import ControlPolicy, Memory, forget
@@ -125,6 +125,7 @@ def play_episodes(
     max_steps: int | None = None,
     normalization: Normalization | None = None,
     greedy: bool = True,
+    options: Mapping[str, Any] = NO_OPTIONS,
     progress: Callable[[float], None] = lambda finished: None,
 ) -> Episodes:
     """Plays episodes in Gymnasium's own environment.
@@ -142,6 +143,7 @@ def play_episodes(
       max_steps: Time limit of an episode, in steps. None keeps that of the environment.
       normalization: Normalization of observations; None leaves them unchanged.
       greedy: True takes the most probable actions; False samples actions as in training.
+      options: Arguments and wrappers of the environment, as for `vector.make_vector_environment`.
       progress: Function that gets the number of finished episodes, after the reset and after each step. With a time
         limit, an episode that goes on counts as a fraction of it.
 
@@ -150,8 +152,9 @@ def play_episodes(
     """
     num_envs = min(episodes, num_envs)
     shares = np.full(num_envs, episodes // num_envs) + (np.arange(num_envs) < episodes % num_envs)
-    options: dict[str, Any] = {} if max_steps is None else {"max_episode_steps": max_steps}
-    limit = max_steps or time_limit(env) or math.inf
+    limit = max_steps or time_limit(env, options) or math.inf
+    if max_steps is not None:
+        options = {**options, "max_episode_steps": max_steps}
     environment = make_vector_environment(env, num_envs, vectorization, **options)
     try:
         returns: list[list[float]] = [[] for _ in range(num_envs)]
@@ -185,6 +188,7 @@ def judge(
     num_envs: int = MAX_ENVS,
     max_steps: int | None = None,
     normalization: Normalization | None = None,
+    options: Mapping[str, Any] = NO_OPTIONS,
 ) -> dict[str, Any]:
     """Evaluates a policy with greedy and with sampled actions, and shows progress bars.
 
@@ -201,6 +205,7 @@ def judge(
       num_envs: Number of copies in training.
       max_steps: Time limit of an episode, in steps. None: that of the environment, else 10,000.
       normalization: Normalization of observations; None leaves them unchanged.
+      options: As for `play_episodes`.
 
     Returns:
       The summary of the greedy episodes, with that of the sampled ones under "stochastic". If the limit is not that of
@@ -210,9 +215,9 @@ def judge(
         used = "envpool"
     else:
         used = "async" if vectorization == "async" else "auto"
-        if time_limit(env) is None:
+        if time_limit(env, options) is None:
             max_steps = max_steps or MAX_STEPS
-    is_costly = used == "async" or is_stepped_in_turn(env)
+    is_costly = used == "async" or is_stepped_in_turn(env) or "wrappers" in options
     num_envs = min(max(num_envs, MIN_ENVS), MAX_ENVS) if is_costly else MAX_ENVS
     judged = []
     for greedy, label in ((True, "evaluating greedily"), (False, "evaluating stochastically")):
@@ -227,6 +232,7 @@ def judge(
                 max_steps=max_steps,
                 normalization=normalization,
                 greedy=greedy,
+                options=options,
                 progress=advance,
             )
         capped = {} if max_steps is None else {"max_steps": max_steps, "unfinished": played.unfinished}

@@ -11,6 +11,7 @@ import tensorflow as tf
 from tfppo.control.assembly import make_collector, make_environment, make_policy
 from tfppo.control.config import ControlRunConfig
 from tfppo.control.envs.environment import IN_GRAPH_ENVIRONMENTS, registered_id
+from tfppo.control.envs.options import options_of
 from tfppo.control.evaluate import describe, judge
 from tfppo.control.export import MEMORY, export_policy, input_specs, model_graph
 from tfppo.control.notices import describe_spaces, notices
@@ -69,7 +70,9 @@ class ControlTrainer:
         steps = control.num_iterations * ppo.num_epochs * (control.batch_size // ppo.minibatch_size)
         length = steps, control.lstm_units > 0
         has_graph = registered_id(control.env) in IN_GRAPH_ENVIRONMENTS
-        self.in_graph = control.backend == "graph" or (control.backend == "auto" and has_graph)
+        self.in_graph = control.backend == "graph" or (
+            control.backend == "auto" and has_graph and not control.has_options
+        )
         acting = "rollout" if self.in_graph else "act"
         self.rollout_mode = choose_compilation(run.compile_rollout, acting, self.device, control.num_envs, *length)
         self.update_mode = choose_compilation(run.compile_update, "update", self.device, ppo.minibatch_size, *length)
@@ -319,6 +322,7 @@ class ControlTrainer:
             num_envs=control.num_envs,
             max_steps=control.eval_max_steps,
             normalization=self.normalization,
+            options=options_of(control.env_kwargs, control.wrappers),
         )
         return {"env": control.env, "seed": seed} | judged | {"env_steps": self.env_steps}
 
@@ -328,9 +332,10 @@ class ControlTrainer:
 
     def record(self, folder: Path, seed: int) -> None:
         """Records a video in the folder of the run, or prints why there is none."""
-        env, episodes = self.config.control.env, self.config.control.video_episodes
+        control, episodes = self.config.control, self.config.control.video_episodes
         if episodes:
-            leave_video(folder, self.policy, env, episodes, seed, self.env_steps, self.normalization)
+            options = options_of(control.env_kwargs, control.wrappers)
+            leave_video(folder, self.policy, control.env, episodes, seed, self.env_steps, self.normalization, options)
 
     def farewell(self, folder: Path) -> str:
         """Returns a line that names the results of a finished run and the command that shows them."""
@@ -399,4 +404,4 @@ def make_trainer(config: ControlRunConfig, existing: ExistingRun) -> ControlTrai
     return ControlTrainer(config)
 
 
-CONTROL = Application("control", ControlRunConfig, make_trainer, always_imported=["env"])
+CONTROL = Application("control", ControlRunConfig, make_trainer, always_imported=["env", "wrappers"])

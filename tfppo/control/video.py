@@ -5,16 +5,16 @@ import math
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from gymnasium.vector import SyncVectorEnv
 from PIL import Image
 
-from tfppo.control.envs.vector import is_only_in_graph, make_vector_environment
+from tfppo.control.envs.vector import NO_OPTIONS, is_only_in_graph, make_vector_environment
 from tfppo.control.evaluate import Player
 from tfppo.control.policies.policy import ControlPolicy
 from tfppo.control.rollouts.normalization import Normalization
@@ -48,6 +48,7 @@ def record_episodes(
     seed: int,
     *,
     normalization: Normalization | None = None,
+    options: Mapping[str, Any] = NO_OPTIONS,
     progress: Callable[[float], None] = lambda finished: None,
 ) -> bytes:
     """Records greedy episodes as a GIF in real time: the first ones of the seed, not the best ones.
@@ -61,6 +62,7 @@ def record_episodes(
       episodes: Number of episodes, at most `evaluate.MAX_ENVS`.
       seed: Seed of the first episode; each next episode uses the next seed.
       normalization: Normalization of observations; None leaves them unchanged.
+      options: Arguments and wrappers of the environment, as for `vector.make_vector_environment`.
       progress: Function that gets the number of finished episodes; the current episode counts as a fraction of its time
         limit.
 
@@ -71,9 +73,9 @@ def record_episodes(
       UsageError: If the environment cannot be rendered; it says why, in one line.
     """
     with _off_screen():
-        _check_renders(env)
+        _check_renders(env, options)
         with _explained(env):
-            environment = make_vector_environment(env, 1, render_mode="rgb_array")
+            environment = make_vector_environment(env, 1, **{**options, "render_mode": "rgb_array"})
         try:
             player = Player(policy, environment, normalization)
             frames: list[Frame] = []
@@ -93,6 +95,7 @@ def leave_video(
     seed: int,
     step: int,
     normalization: Normalization | None = None,
+    options: Mapping[str, Any] = NO_OPTIONS,
 ) -> None:
     """Writes a video to a run's folder and to TensorBoard, or prints why there is none.
 
@@ -104,13 +107,16 @@ def leave_video(
       seed: As for `record_episodes`.
       step: The step of the video on TensorBoard's axis.
       normalization: As for `record_episodes`.
+      options: As for `record_episodes`.
     """
     if is_only_in_graph(env):
         print(f"no video: {env} has only an in-graph form, which cannot be rendered")
         return
     try:
         with progress_bar("recording a video", episodes) as advance:
-            video = record_episodes(policy, env, episodes, seed, normalization=normalization, progress=advance)
+            video = record_episodes(
+                policy, env, episodes, seed, normalization=normalization, options=options, progress=advance
+            )
         (folder / run_folder.VIDEO).write_bytes(video)
         writer = TensorBoardWriter(folder)
         writer.write_image("rollout/video", video, step)
@@ -146,7 +152,7 @@ def encode_gif(frames: Sequence[Frame]) -> bytes:
     return file.getvalue()
 
 
-def _check_renders(env: str) -> None:
+def _check_renders(env: str, options: Mapping[str, Any]) -> None:
     """Checks that an environment can be rendered.
 
     Otherwise Gymnasium would only warn, or MuJoCo would crash the process.
@@ -154,7 +160,7 @@ def _check_renders(env: str) -> None:
     Raises:
       UsageError: If the environment cannot be rendered.
     """
-    environment = make_vector_environment(env, 1)
+    environment = make_vector_environment(env, 1, **options)
     modes = environment.metadata.get("render_modes") or []
     environment.close()
     if "rgb_array" not in modes:

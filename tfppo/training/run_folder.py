@@ -35,7 +35,7 @@ OWN_REFERENCE = "reference"  # text only: preset of the reference policy, if it 
 PROMPTS = "prompts"  # text only: folder with the prompts that the user gave
 TEMPLATE = "chat_template.jinja"  # text only: the chat template, if the user gave a file
 START = "start.npz"  # text only: weights that the run starts from and that no preset holds
-IMPORTED = {"control": ("env",), "text": ("task", "reward")}
+IMPORTED = {"control": ("env", "wrappers"), "text": ("task", "reward")}
 """Settings that may name a module to import, by kind of run. They are in the section of `config.yaml` of that name."""
 FINGERPRINTS = "parts"  # section of config.yaml that records what a run was made of
 
@@ -123,9 +123,10 @@ def read_confirmed(
     """
     config = read_config(folder, config_class)
     settings = flat_settings(config)
-    named = {option: settings[option] for option in IMPORTED[kind_of(folder)]}
+    named = {option: _own_names(settings[option]) for option in IMPORTED[kind_of(folder)]}
     confirmed_names = {}
     for option, value in given.items():
+        value = _own_names(value)
         if option in named and isinstance(value, str):
             if not isinstance(named[option], str) or not same_name(value, str(named[option])):
                 has = f"no {option} of its own" if named[option] is None else f"the {option} {shown(named[option])}"
@@ -133,13 +134,21 @@ def read_confirmed(
                     f"--{option} is {shown(value)}, but {folder} has {has}: leave --{option} out, or give the {option} "
                     "of the run"
                 )
-            confirmed_names[option] = value
+            if isinstance(settings[option], str):
+                confirmed_names[option] = value
     for option, name in named.items():
-        needed = given.get(option) is None and (imported is None or option in imported)
+        needed = _own_names(given.get(option)) is None and (imported is None or option in imported)
         if needed and isinstance(name, str) and (":" in name or "<" in name):
             how = _how_to_give(folder, option, name)
             raise UsageError(f"{folder / CONFIG} names the {option} {shown(name)}, {how}")
     return with_settings(config, confirmed_names)
+
+
+def _own_names(value: object) -> object:
+    """Returns the value of a setting in `IMPORTED`; of several names, those that name a module, with commas between."""
+    if not isinstance(value, list | tuple):
+        return value
+    return ", ".join(str(name) for name in value if ":" in str(name).partition("(")[0]) or None
 
 
 def _how_to_give(folder: Path, option: str, name: str) -> str:
@@ -165,7 +174,8 @@ def confirmed(folder: Path, named: Mapping[str, object]) -> str:
     Returns:
       The words after `tfppo resume` or another command, quoted for a shell.
     """
-    options = [f"--{option} {shlex.quote(str(name))}" for option, name in named.items() if name and ":" in str(name)]
+    names = {option: _own_names(value) for option, value in named.items()}
+    options = [f"--{option} {shlex.quote(str(name))}" for option, name in names.items() if name and ":" in str(name)]
     return " ".join([quoted(folder), *options])
 
 
@@ -190,7 +200,7 @@ def resume_command(folder: Path | None) -> str:
         named = {
             name: settings[kind].get(name) for kind, names in IMPORTED.items() if kind in settings for name in names
         }
-        lost = [option for option, name in named.items() if name and not is_importable(str(name))]
+        lost = [option for option, name in named.items() if name and not is_importable(str(_own_names(name)))]
     except Exception:  # damaged settings: `tfppo resume` explains what is wrong
         named, lost = {}, []
     if lost:

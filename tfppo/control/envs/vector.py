@@ -1,6 +1,7 @@
 """Vector environments that are stepped from Python: Gymnasium's, EnvPool's, and in-graph environments in this form."""
 
 import itertools
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium
@@ -15,14 +16,18 @@ from tfppo.control.envs.environment import IN_GRAPH_ENVIRONMENTS, Environment, O
 from tfppo.control.envs.envpool import EnvPoolVectorEnv
 from tfppo.control.envs.episode_replay import Replayable
 from tfppo.control.envs.episodes import Episodes, Transition, start_episodes, step_episodes
+from tfppo.control.envs.options import Wrapper
 from tfppo.control.envs.workers import WorkerVectorEnv
 from tfppo.errors import UsageError
 from tfppo.ops.random import fold_in
 
+NO_OPTIONS: Mapping[str, Any] = {}
 EXTRAS = ("box2d", "mujoco")  # extras of the same names in Gymnasium and in setup.cfg
 
 
-def make_vector_environments(env: str, num_envs: int, vectorization: str, double_buffer: bool) -> list[VectorEnv]:
+def make_vector_environments(
+    env: str, num_envs: int, vectorization: str, double_buffer: bool, **options: Any
+) -> list[VectorEnv]:
     """Makes the vector environments of a collector.
 
     Args:
@@ -30,6 +35,7 @@ def make_vector_environments(env: str, num_envs: int, vectorization: str, double
       num_envs: Number of copies in all.
       vectorization: As for `make_vector_environment`.
       double_buffer: True makes two halves, which are stepped in turn.
+      **options: As for `make_vector_environment`.
 
     Returns:
       One vector environment, or two.
@@ -39,8 +45,11 @@ def make_vector_environments(env: str, num_envs: int, vectorization: str, double
     """
     sizes = [(num_envs + 1) // 2, num_envs // 2] if double_buffer else [num_envs]
     firsts = [0, sizes[0]]
-    pairs = zip(sizes, firsts, strict=False)
-    return [make_vector_environment(env, size, vectorization, first_copy=first) for size, first in pairs if size]
+    return [
+        make_vector_environment(env, size, vectorization, first_copy=first, **options)
+        for size, first in zip(sizes, firsts, strict=False)
+        if size
+    ]
 
 
 def make_vector_environment(
@@ -50,6 +59,7 @@ def make_vector_environment(
     autoreset: AutoresetMode = AutoresetMode.NEXT_STEP,
     *,
     first_copy: int = 0,
+    wrappers: Sequence[Wrapper] = (),
     **options: Any,
 ) -> VectorEnv:
     """Makes `num_envs` copies of a Gymnasium environment, or of an in-graph one that Gymnasium does not have.
@@ -62,16 +72,23 @@ def make_vector_environment(
         threads; "auto": native if the environment has this form, sync otherwise.
       autoreset: How new episodes start.
       first_copy: Number of the first copy, for error messages.
-      **options: Options of each copy, such as render_mode or max_episode_steps.
+      wrappers: Functions that wrap each copy, the innermost first. Only copies that are stepped one after the other or
+        in processes can have them.
+      **options: Arguments of each copy: those of its constructor, render_mode or max_episode_steps.
 
     Returns:
       The vector environment.
 
     Raises:
       UsageError: If the module cannot be imported, or if Gymnasium does not have the environment, cannot make it, or
-        has no native form of it.
+        has no native form of it, or cannot wrap it.
     """
     name = registered_id(env)
+    if wrappers and (is_only_in_graph(env) or vectorization in ("envpool", "native")):
+        raise UsageError(
+            f"wrappers are given, and {env} is not stepped one copy after the other: leave wrappers out, or use an "
+            "environment of Gymnasium with --vectorization sync or async"
+        )
     if is_only_in_graph(env):
         return InGraphVectorEnv(IN_GRAPH_ENVIRONMENTS[name](), num_envs, **options)
     if vectorization == "envpool":
@@ -81,10 +98,10 @@ def make_vector_environment(
         has_native = spec is not None and spec.vector_entry_point is not None
         if vectorization == "native" and not has_native:
             raise UsageError(f"vectorization is native and {env} has no native form: use --vectorization sync or async")
-        if vectorization in ("auto", "native") and has_native and autoreset == AutoresetMode.NEXT_STEP:
+        if vectorization in ("auto", "native") and has_native and autoreset == AutoresetMode.NEXT_STEP and not wrappers:
             return gymnasium.make_vec(name, num_envs, "vector_entry_point", **options)
         if vectorization == "async":
-            return WorkerVectorEnv(name, num_envs, autoreset, first_copy, **options)
+            return WorkerVectorEnv(name, num_envs, autoreset, first_copy, wrappers, **options)
         numbers = itertools.count(first_copy)
         with explaining_constructor(env):
             return gymnasium.make_vec(
@@ -92,7 +109,7 @@ def make_vector_environment(
                 num_envs,
                 "sync",
                 vector_kwargs={"autoreset_mode": autoreset},
-                wrappers=(lambda single: Replayable(check_environment(single, env, next(numbers))),),
+                wrappers=(*wrappers, lambda single: Replayable(check_environment(single, env, next(numbers)))),
                 **options,
             )
     except (gymnasium.error.Error, ImportError) as error:
@@ -121,8 +138,16 @@ def is_stepped_in_turn(env: str) -> bool:
     return spec is not None and spec.vector_entry_point is None
 
 
-def time_limit(env: str) -> int | None:
-    """Returns the time limit of an episode in steps; None if there is none, or if only EnvPool knows it."""
+def time_limit(env: str, options: Mapping[str, Any] = NO_OPTIONS) -> int | None:
+    """Returns the time limit of an episode in steps; None if there is none, or if only EnvPool knows it.
+
+    Args:
+      env: The environment ID.
+      options: As for `make_vector_environment`; an argument or a wrapper of Gymnasium may set the limit.
+    """
+    limits = [limit for wrapper in options.get("wrappers", ()) if (limit := getattr(wrapper, "time_limit", None))]
+    if limits or options.get("max_episode_steps"):
+        return min([*limits, *filter(None, [options.get("max_episode_steps")])])
     name = registered_id(env)
     if name in gymnasium.registry:
         return gymnasium.registry[name].max_episode_steps

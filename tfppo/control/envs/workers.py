@@ -3,7 +3,7 @@
 import functools
 import multiprocessing
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,6 +15,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 
 from tfppo.control.envs.checked import check_environment, explaining_constructor
 from tfppo.control.envs.episode_replay import Replayable
+from tfppo.control.envs.options import Wrapper
 from tfppo.errors import UsageError
 
 
@@ -30,6 +31,7 @@ class WorkerVectorEnv(AsyncVectorEnv):
       num_envs: Number of copies, each in its own process.
       autoreset: How new episodes start.
       first_copy: Number of the first copy, for error messages.
+      wrappers: Functions that wrap each copy, the innermost first.
       **options: Options of each copy, such as max_episode_steps.
     """
 
@@ -39,11 +41,13 @@ class WorkerVectorEnv(AsyncVectorEnv):
         num_envs: int,
         autoreset: AutoresetMode = AutoresetMode.NEXT_STEP,
         first_copy: int = 0,
+        wrappers: Sequence[Wrapper] = (),
         **options: Any,
     ):
         spec = gymnasium.registry.get(env, env)  # a spawned process has not registered the environment
         makers = [
-            functools.partial(_make, spec, options, env, copy) for copy in range(first_copy, first_copy + num_envs)
+            functools.partial(_make, spec, options, wrappers, env, copy)
+            for copy in range(first_copy, first_copy + num_envs)
         ]
         with _failing_in_one_line():
             super().__init__(makers, autoreset_mode=autoreset)
@@ -106,11 +110,15 @@ class WorkerVectorEnv(AsyncVectorEnv):
                 process.join()
 
 
-def _make(spec: str | EnvSpec, options: dict[str, Any], env: str, copy: int) -> gymnasium.Env:
+def _make(
+    spec: str | EnvSpec, options: dict[str, Any], wrappers: Sequence[Wrapper], env: str, copy: int
+) -> gymnasium.Env:
     if multiprocessing.parent_process() is not None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     with explaining_constructor(env):
         made = gymnasium.make(spec, **options)
+    for wrap in wrappers:
+        made = wrap(made)
     return Replayable(check_environment(made, env, copy))
 
 
