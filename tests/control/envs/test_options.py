@@ -106,7 +106,7 @@ def test_a_run_trains_and_evaluates_with_them(vectorization, tmp_path):
 
 def test_the_command_line_takes_them(tmp_path, capsys):
     words = "train control --env Sized-v0 --env-kwargs size=4 reward=2 --wrappers FlattenObservation TimeLimit(5)"
-    options = "--name mine --num-envs 2 --rollout-length 8 --minibatch-size 16 --total-steps 16 --hidden-units 4 --eval-episodes 2"
+    options = "--num-envs 2 --rollout-length 8 --minibatch-size 16 --total-steps 16 --hidden-units 4 --eval-episodes 2"
     arguments = [*words.split(), *options.split(), "--video-episodes", "0", "--runs-dir", str(tmp_path)]
     assert cli.main(arguments) == 0
     out = capsys.readouterr().out
