@@ -92,6 +92,15 @@ RECIPES: dict[str, dict[str, object]] = {
         "log_std_init": -1.0,
         "value_coeff": 0.5,
     },
+    "BipedalWalker-v3": SB3  # rl-zoo
+    | NORMALIZED
+    | {
+        "num_envs": 32,
+        "rollout_length": 2048,
+        "total_steps": 5_000_000,
+        "gamma": 0.999,
+        "clip_ratio": 0.18,
+    },
     "LunarLander-v3": SB3  # rl-zoo's LunarLander-v2, but the entropy bonus falls to 0. Sampled actions then land as
     # well as greedy actions (with a constant bonus: mean returns of 206 and 251).
     | {
@@ -104,9 +113,39 @@ RECIPES: dict[str, dict[str, object]] = {
         "entropy_coeff": 0.01,
         "entropy_coeff_schedule": "linear",
     },
-    "HalfCheetah-v5": MUJOCO,
-    "Hopper-v5": MUJOCO,
 }
+MINIGRID = (
+    SB3
+    | NORMALIZED
+    | {  # rl-zoo. The wrapper gives the picture as symbols and the mission as letters, all one-hot.
+        "wrappers": ("minigrid.wrappers:FlatObsWrapper",),
+        "num_envs": 8,
+        "rollout_length": 128,
+        "total_steps": 100_000,
+        "learning_rate": 2.5e-4,
+    }
+)
+RECIPES |= {"LunarLanderContinuous-v3": RECIPES["LunarLander-v3"]}  # rl-zoo has the same row for both
+RECIPES |= dict.fromkeys(
+    (
+        "Ant-v5",
+        "HalfCheetah-v5",
+        "Hopper-v5",
+        "Humanoid-v5",
+        "HumanoidStandup-v5",
+        "InvertedDoublePendulum-v5",
+        "InvertedPendulum-v5",
+        "Pusher-v5",
+        "Reacher-v5",
+        "Swimmer-v5",
+        "Walker2d-v5",
+    ),
+    MUJOCO,
+)
+RECIPES |= dict.fromkeys(
+    ("MiniGrid-Empty-Random-5x5-v0", "MiniGrid-DoorKey-5x5-v0", "MiniGrid-Unlock-v0"),
+    MINIGRID,
+)
 
 
 def make_control_config(env: str = "CartPole-v1", **settings: object) -> ControlRunConfig:

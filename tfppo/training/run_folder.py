@@ -37,6 +37,7 @@ TEMPLATE = "chat_template.jinja"  # text only: the chat template, if the user ga
 START = "start.npz"  # text only: weights that the run starts from and that no preset holds
 IMPORTED = {"control": ("env", "wrappers"), "text": ("task", "reward")}
 """Settings that may name a module to import, by kind of run. They are in the section of `config.yaml` of that name."""
+TRUSTED = ("minigrid.wrappers:",)
 FINGERPRINTS = "parts"  # section of config.yaml that records what a run was made of
 
 
@@ -145,10 +146,15 @@ def read_confirmed(
 
 
 def _own_names(value: object) -> object:
-    """Returns the value of a setting in `IMPORTED`; of several names, those that name a module, with commas between."""
+    """Returns the value of a setting in `IMPORTED`.
+
+    Of several names it returns those that name a module, with commas between. The packages of tfppo's extras may be
+    imported without being named.
+    """
     if not isinstance(value, list | tuple):
         return value
-    return ", ".join(str(name) for name in value if ":" in str(name).partition("(")[0]) or None
+    names = [str(name) for name in value if ":" in str(name).partition("(")[0]]
+    return ", ".join(name for name in names if not name.startswith(TRUSTED)) or None
 
 
 def _how_to_give(folder: Path, option: str, name: str) -> str:

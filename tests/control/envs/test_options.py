@@ -167,3 +167,18 @@ def test_vector_environments_are_wrapped_inside_of_what_restores_them():
     assert environment.single_observation_space.shape == (5,)
     assert isinstance(environment.envs[0].env.env, wrappers.FlattenObservation)
     environment.close()
+
+
+@pytest.mark.parametrize(
+    "env",
+    [
+        "MiniGrid-Empty-Random-5x5-v0",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("MiniGrid-Unlock-v0", "MiniGrid-DoorKey-5x5-v0")),
+    ],
+)
+def test_minigrid_is_trained_by_its_recipe_and_evaluated_without_naming_its_wrapper(env, tmp_path):
+    small = {"total_steps": 2048, "eval_episodes": 2, "video_episodes": 0, "num_epochs": 1, "name": "grid"}
+    folder = run.train(make_control_config(env, runs_dir=tmp_path, **small))
+    with driver.opened(CONTROL, folder, "latest") as trainer:
+        assert trainer.observation_space.shape == (2835,) and trainer.normalization.is_active
+    assert tfppo.evaluate(folder, episodes=2)["episodes"] == 2
