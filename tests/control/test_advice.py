@@ -71,30 +71,13 @@ def observing(space, function):
     return lambda env: wrappers.TransformObservation(env, function, space)
 
 
-FLAT = spaces.Dict(a=POINT, b=TWO)
-TUPLE = spaces.Tuple([POINT, TWO])
 WHOLE = spaces.Box(np.array([0, 0]), np.array([3, 3]), dtype=np.int64)
 HALF = spaces.Box(0, 3, [2], np.float32)
 ENVIRONMENTS = {  # what is refused, words of the advice, and the wrapper that follows it
-    "nested": (
-        lambda: World(spaces.Dict(a=spaces.Dict(b=POINT), c=TWO)),
-        "flatten it (gymnasium.wrappers.TransformObservation)",
-        observing(FLAT, lambda seen: {"a": seen["a"]["b"], "b": seen["c"]}),
-    ),
-    "tuple": (
-        lambda: World(TUPLE),
-        "convert it (gymnasium.wrappers.TransformObservation)",
-        observing(FLAT, lambda seen: {"a": seen[0], "b": seen[1]}),
-    ),
     "text": (
         lambda: World(spaces.Text(5)),
         "convert it (gymnasium.wrappers.TransformObservation)",
         observing(spaces.Discrete(6), len),
-    ),
-    "slash": (
-        lambda: World(spaces.Dict({"walker/pos": POINT})),
-        "rename it (gymnasium.wrappers.TransformObservation)",
-        observing(spaces.Dict(pos=POINT), lambda seen: {"pos": seen["walker/pos"]}),
     ),
     "mask alone": (
         lambda: World(spaces.Dict(action_mask=MASK)),

@@ -14,6 +14,7 @@ import tensorflow as tf
 import yaml
 
 from tfppo.control.envs.environment import Observations
+from tfppo.control.envs.flattening import flat_observation
 from tfppo.control.envs.space_records import record_of, space_of
 from tfppo.control.policies.empty_masks import has_mask, rows_without_action
 from tfppo.control.policies.encoders import (
@@ -190,6 +191,10 @@ class TrainedPolicy:
         """Returns observations as tensors [B, ...], and whether a single one was given."""
         space = self.observation_space
         if isinstance(space, gymnasium.spaces.Dict):
+            if isinstance(observations, tuple) or (
+                isinstance(observations, dict) and not set(space) <= set(observations)
+            ):
+                observations = flat_observation(observations)
             keys = sorted(observations) if isinstance(observations, dict) else None
             if keys is None or not set(space) <= set(keys):
                 given = f"have the keys {keys}" if keys is not None else f"are a {type(observations).__name__}"

@@ -16,6 +16,7 @@ from tfppo.control.envs.environment import IN_GRAPH_ENVIRONMENTS, Environment, O
 from tfppo.control.envs.envpool import EnvPoolVectorEnv
 from tfppo.control.envs.episode_replay import Replayable
 from tfppo.control.envs.episodes import Episodes, Transition, start_episodes, step_episodes
+from tfppo.control.envs.flattening import flatten_nested
 from tfppo.control.envs.options import Wrapper
 from tfppo.control.envs.workers import WorkerVectorEnv
 from tfppo.errors import UsageError
@@ -109,7 +110,11 @@ def make_vector_environment(
                 num_envs,
                 "sync",
                 vector_kwargs={"autoreset_mode": autoreset},
-                wrappers=(*wrappers, lambda single: Replayable(check_environment(single, env, next(numbers)))),
+                wrappers=(
+                    *wrappers,
+                    flatten_nested,
+                    lambda single: Replayable(check_environment(single, env, next(numbers))),
+                ),
                 **options,
             )
     except (gymnasium.error.Error, ImportError) as error:
