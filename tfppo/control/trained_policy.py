@@ -191,9 +191,8 @@ class TrainedPolicy:
         """Returns observations as tensors [B, ...], and whether a single one was given."""
         space = self.observation_space
         if isinstance(space, gymnasium.spaces.Dict):
-            if isinstance(observations, tuple) or (
-                isinstance(observations, dict) and not set(space) <= set(observations)
-            ):
+            is_flat = isinstance(observations, dict) and set(space) <= set(observations)
+            if isinstance(observations, dict | tuple) and not is_flat:
                 observations = flat_observation(observations)
             keys = sorted(observations) if isinstance(observations, dict) else None
             if keys is None or not set(space) <= set(keys):

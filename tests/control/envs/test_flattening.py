@@ -100,13 +100,12 @@ LEAVES = st.one_of(
     st.builds(spaces.Text, st.integers(1, 3)),
     st.builds(lambda: spaces.Sequence(spaces.Discrete(2))),
 )
+KEYS = st.sampled_from(["a", "b/c", "d e", "1"])
 SPACES = st.recursive(
     LEAVES,
     lambda inner: st.one_of(
         st.builds(spaces.Tuple, st.lists(inner, min_size=1, max_size=2)),
-        st.builds(
-            spaces.Dict, st.dictionaries(st.sampled_from(["a", "b/c", "d e", "1"]), inner, min_size=1, max_size=2)
-        ),
+        st.builds(spaces.Dict, st.dictionaries(KEYS, inner, min_size=1, max_size=2)),
     ),
     max_leaves=4,
 )

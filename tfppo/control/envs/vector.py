@@ -104,18 +104,14 @@ def make_vector_environment(
         if vectorization == "async":
             return WorkerVectorEnv(name, num_envs, autoreset, first_copy, wrappers, **options)
         numbers = itertools.count(first_copy)
+
+        def checked(copy: gymnasium.Env) -> gymnasium.Env:
+            return Replayable(check_environment(flatten_nested(copy), env, next(numbers)))
+
+        around: Any = (*wrappers, checked)
         with explaining_constructor(env):
             return gymnasium.make_vec(
-                name,
-                num_envs,
-                "sync",
-                vector_kwargs={"autoreset_mode": autoreset},
-                wrappers=(
-                    *wrappers,
-                    flatten_nested,
-                    lambda single: Replayable(check_environment(single, env, next(numbers))),
-                ),
-                **options,
+                name, num_envs, "sync", vector_kwargs={"autoreset_mode": autoreset}, wrappers=around, **options
             )
     except (gymnasium.error.Error, ImportError) as error:
         reason = " ".join(str(error).split())
