@@ -14,6 +14,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tfppo.cli import main
+from tfppo.ppo.objective import MEAN_METRICS
 
 OLD = Path(__file__).with_name("data") / "version_0_1"
 EXPECTED = json.loads((OLD / "expected.json").read_text())
@@ -84,6 +85,11 @@ def test_a_run_goes_on_as_it_did_in_version_0_1(name, copy):
     for metric, value in old[DONE].items():
         if metric in RAW:  # version 0.1 did not record it
             assert np.isfinite(float(new[DONE][metric]))
+            continue
+        if metric in MEAN_METRICS or (name == "control" and not metric.startswith(("rollout/", "schedule/"))):
+            # In version 0.1 a minibatch with few entries weighed as much as one with many, and steps that only start an
+            # episode were in the statistics of the normalization.
+            np.testing.assert_allclose(float(new[DONE][metric]), float(value), rtol=0.2, atol=0.01, err_msg=metric)
             continue
         np.testing.assert_allclose(float(new[DONE][metric]), float(value), rtol=1e-4, atol=1e-6, err_msg=metric)
     assert steps_on_tensorboard(folder)[: DONE + 1] == old_steps[: DONE + 1] and len(old_steps) == LENGTH

@@ -8,6 +8,7 @@ import pytest
 from matplotlib.figure import Figure
 from support.refusal import refusal
 
+from tfppo import cli
 from tfppo.cli import comparison
 from tfppo.cli.comparison import group_runs, only_runs, plot_runs
 from tfppo.control.recipes import make_control_config
@@ -243,7 +244,8 @@ def test_axes_are_metrics_that_are_documented():
 def test_what_is_no_run_is_left_out(make_run, tmp_path, capsys):
     a = make_run("a", [(0, 1.0), (1, 2.0)])
     (tmp_path / "notes").mkdir()
-    assert only_runs([a, tmp_path / "notes"]) == [a]
-    assert capsys.readouterr().out == f"left out, because they are no runs: {tmp_path / 'notes'}\n"
-    assert only_runs([tmp_path / "notes"]) == [tmp_path / "notes"]  # its own error says more
+    assert only_runs([a, tmp_path / "notes"]) == ([a], [tmp_path / "notes"])
+    assert only_runs([tmp_path / "notes"]) == ([tmp_path / "notes"], [])  # its own error says more
+    assert cli.main(["plot", str(a), str(tmp_path / "notes"), "--out", str(tmp_path / "plot.png")]) == 0
+    assert capsys.readouterr().out.startswith(f"left out, because they are no runs: {tmp_path / 'notes'}\n")
     assert "is the folder of a run" in refusal(only_runs, [tmp_path / "notes", tmp_path / "nothing"])

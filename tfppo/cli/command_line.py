@@ -6,8 +6,8 @@ The commands are dataclasses in `tfppo.cli`. Their fields are the options.
 import os
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 
-import tfppo
 from tfppo.cli.bench import Bench
 from tfppo.cli.models import Pretrain, RewardModel
 from tfppo.cli.parsing import Command, Group, last_value, parse
@@ -48,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         arguments = _with_new_options(sys.argv[1:] if arguments is None else arguments)
         if arguments == ["--version"]:
-            print(f"tfppo {tfppo.__version__}")
+            print(f"tfppo {version('tfppo')}")
             return 0
         try:
             parse(COMMANDS, _defaults(arguments), arguments)()

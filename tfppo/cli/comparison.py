@@ -65,22 +65,21 @@ def plot_runs(folders: Sequence[Path], picture: Path, metric: str | None = None)
     return groups
 
 
-def only_runs(folders: Sequence[Path]) -> list[Path]:
-    """Returns the folders that are runs, and prints a line for the others.
+def only_runs(folders: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """Returns the folders that are runs, and the others.
 
-    A pattern such as runs/* also finds pictures and other files.
+    A pattern such as runs/* also finds pictures and other files. A folder that stands alone is returned as it is.
 
     Raises:
       UsageError: If folders are given and none of them is a run.
     """
     runs = [folder for folder in folders if (folder / run_folder.CONFIG).exists()]
-    others = [str(folder) for folder in folders if folder not in runs]
-    if others and len(folders) > 1:
-        if not runs:
-            raise UsageError(f"none of {', '.join(others)} is the folder of a run: give the folders of runs")
-        print(f"left out, because they are no runs: {', '.join(others)}")
-        return runs
-    return list(folders)
+    others = [folder for folder in folders if folder not in runs]
+    if len(folders) < 2:
+        return list(folders), []
+    if not runs:
+        raise UsageError(f"none of {', '.join(map(str, others))} is the folder of a run: give the folders of runs")
+    return runs, others
 
 
 def _subject(settings: dict[str, Any]) -> str:

@@ -252,7 +252,10 @@ class Plot:
         """
         from tfppo.cli.comparison import only_runs, plot_runs
 
-        groups = plot_runs(only_runs(self.folders), self.out, self.metric)
+        runs, others = only_runs(self.folders)
+        if others:
+            print(f"left out, because they are no runs: {', '.join(map(str, others))}")
+        groups = plot_runs(runs, self.out, self.metric)
         for group in groups:
             print(f"{group.label or 'all'}: {', '.join(map(str, group.folders))}")
         print(f"{self.out} shows these runs")

@@ -23,6 +23,36 @@ from tfppo.errors import UsageError
 from tfppo.execution.replicas import ALONE, Replicas
 
 
+def check_options(control: ControlConfig, in_graph: bool, replicas: int) -> None:
+    """Checks the settings that only some environments allow.
+
+    Args:
+      control: The settings.
+      in_graph: True if the environment is an in-graph one.
+      replicas: Number of replicas.
+
+    Raises:
+      UsageError: If the settings do not fit together.
+    """
+    env = control.env
+    if in_graph and control.vectorization != "auto":
+        given = f"vectorization is {control.vectorization}" + " with double_buffer" * control.double_buffer
+        raise UsageError(
+            f"{given}; {env} is an in-graph environment here, which allows only auto: leave it out, or use "
+            "--backend gymnasium"
+        )
+    if control.fused and not in_graph:
+        raise UsageError(
+            f"fused is True and {env} is stepped by Gymnasium here; fused needs an in-graph environment: leave "
+            "fused out, or choose an in-graph environment"
+        )
+    if control.fused and replicas > 1:
+        raise UsageError(
+            f"fused is True and there are {replicas} replicas; fused allows one: leave fused out, or use "
+            "--distribute none"
+        )
+
+
 def make_environment(
     control: ControlConfig, num_envs: int, in_graph: bool
 ) -> tuple[Environment | list[VectorEnv], gymnasium.Space, gymnasium.Space]:

@@ -96,6 +96,28 @@ def input_specs(policy: ControlPolicy, observation_space: gymnasium.Space) -> di
     return dict(specs)
 
 
+def how_to_use(policy: ControlPolicy, observation_space: gymnasium.Space, folder: Path) -> str:
+    """Returns a line that says how to use the export of a policy.
+
+    Args:
+      policy: The policy.
+      observation_space: The space of a single environment's observations.
+      folder: The folder of the export.
+    """
+    specs = input_specs(policy, observation_space)
+    inputs = ", ".join(f"{name}=..." for name in specs)
+    line = (
+        f'{folder} holds a SavedModel; use it with: policy = tf.saved_model.load("{folder}"), then '
+        f'policy.signatures["act"]({inputs})["actions"]'
+    )
+    if MEMORY[0] not in specs:
+        return line
+    return line + (
+        f"; {' and '.join(MEMORY)}: zeros [B, {specs[MEMORY[0]].shape[-1]}] in the first call, later the outputs "
+        "of the same names; episode_starts: bool [B], True where an episode begins"
+    )
+
+
 class _Exported(tf.Module):
     """The exported functions and the variables that they use."""
 

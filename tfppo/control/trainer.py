@@ -8,12 +8,12 @@ import gymnasium
 import keras
 import tensorflow as tf
 
-from tfppo.control.assembly import make_collector, make_environment, make_policy
+from tfppo.control.assembly import check_options, make_collector, make_environment, make_policy
 from tfppo.control.config import ControlRunConfig
 from tfppo.control.envs.environment import IN_GRAPH_ENVIRONMENTS, registered_id
 from tfppo.control.envs.options import options_of
 from tfppo.control.evaluate import describe, judge
-from tfppo.control.export import MEMORY, export_policy, input_specs, model_graph
+from tfppo.control.export import export_policy, how_to_use, model_graph
 from tfppo.control.notices import describe_spaces, notices
 from tfppo.control.rollouts.batches import revalue, to_batch
 from tfppo.control.rollouts.fused import fused_iterations
@@ -23,7 +23,6 @@ from tfppo.control.rollouts.normalization import Normalization
 from tfppo.control.rollouts.statistics import WINDOW
 from tfppo.control.trained_policy import Actions, TrainedPolicy, trained_policy
 from tfppo.control.video import leave_video
-from tfppo.errors import UsageError
 from tfppo.execution.compilation import choose_compilation
 from tfppo.execution.devices import choose_device
 from tfppo.execution.distribute import make_replicas
@@ -78,7 +77,7 @@ class ControlTrainer:
         self.update_mode = choose_compilation(run.compile_update, "update", self.device, ppo.minibatch_size, *length)
         modes = {"compile_rollout": self.rollout_mode, "compile_update": self.update_mode}
         self.config = with_settings(config, modes)  # a resumed run keeps these modes, on any machine
-        self._check_options()
+        check_options(control, self.in_graph, self.replicas.count)
         self.replicas.divide(control.num_envs, "num_envs")
         with tf.device(self.device):
             self.environment, self.observation_space, self.action_space = make_environment(
@@ -118,25 +117,6 @@ class ControlTrainer:
             )
         self.compile_seconds = 0.0
         self.rollouts_keep_state = self.in_graph  # Gymnasium's environments have made some of the steps
-
-    def _check_options(self) -> None:
-        control, env, count = self.config.control, self.config.control.env, self.replicas.count
-        if self.in_graph and control.vectorization != "auto":
-            given = f"vectorization is {control.vectorization}" + " with double_buffer" * control.double_buffer
-            raise UsageError(
-                f"{given}; {env} is an in-graph environment here, which allows only auto: leave it out, or use "
-                "--backend gymnasium"
-            )
-        if control.fused and not self.in_graph:
-            raise UsageError(
-                f"fused is True and {env} is stepped by Gymnasium here; fused needs an in-graph environment: leave "
-                "fused out, or choose an in-graph environment"
-            )
-        if control.fused and count > 1:
-            raise UsageError(
-                f"fused is True and there are {count} replicas; fused allows one: leave fused out, or use "
-                "--distribute none"
-            )
 
     @property
     def name(self) -> str:
@@ -347,18 +327,7 @@ class ControlTrainer:
     def export(self, folder: Path, form: str | None = None) -> str:
         """Exports the policy as a SavedModel (see `export_policy`) and returns a line that says how to use it."""
         export_policy(self.policy, self.observation_space, folder, self.normalization)
-        specs = input_specs(self.policy, self.observation_space)
-        inputs = ", ".join(f"{name}=..." for name in specs)
-        line = (
-            f'{folder} holds a SavedModel; use it with: policy = tf.saved_model.load("{folder}"), then '
-            f'policy.signatures["act"]({inputs})["actions"]'
-        )
-        if MEMORY[0] not in specs:
-            return line
-        return line + (
-            f"; {' and '.join(MEMORY)}: zeros [B, {specs[MEMORY[0]].shape[-1]}] in the first call, later the outputs "
-            "of the same names; episode_starts: bool [B], True where an episode begins"
-        )
+        return how_to_use(self.policy, self.observation_space, folder)
 
     def evaluate(self, episodes: int = 100, seed: int | None = None) -> Evaluation:
         """Evaluates the policy of now, as a run does at its end.
