@@ -88,6 +88,15 @@ class Failing(Counting):
         return super().step(action)
 
 
+class Words(Counting):
+    """An environment whose observations are texts, which no policy takes."""
+
+    def __init__(self):
+        super().__init__()
+        self.observation_space = gymnasium.spaces.Text(5)
+
+
+gymnasium.register("Words-v0", Words, disable_env_checker=True)
 gymnasium.register("Counting-v0", Counting, disable_env_checker=True)
 gymnasium.register("FailingAtOnce-v0", Failing, disable_env_checker=True, kwargs={"working_steps": 0})
 gymnasium.register("FailingLater-v0", Failing, disable_env_checker=True, kwargs={"working_steps": 3})

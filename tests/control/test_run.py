@@ -710,7 +710,7 @@ def test_a_run_can_be_trained_in_a_thread(tmp_path):
     [
         {"env": "Nope-v1"},
         {"env": "Nope-v1", "backend": "graph"},
-        {"env": "Blackjack-v1"},
+        {"env": "Words-v0"},
         {"env": "FrozenLake-v1", "backend": "graph"},
         {"env": "FrozenLake-v1", "fused": True},
     ],

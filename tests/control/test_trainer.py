@@ -134,7 +134,7 @@ def test_settings_reach_what_they_set():
             r"env is 'FrozenLake-v1'; backend graph allows only in-graph environments \(CartPole-v1, Acrobot-v1",
         ),
         ("auto", "NoSuchGame-v0", r"cannot make environment 'NoSuchGame-v0'"),
-        ("auto", "Blackjack-v1", r"observation space Tuple\("),
+        ("auto", "Words-v0", r"observation space Text\("),
     ],
 )
 def test_environments_that_do_not_fit_are_refused(backend, env, named):

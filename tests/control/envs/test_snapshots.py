@@ -54,7 +54,7 @@ class Walk(gymnasium.Env):
         self.steps += 1
         self.place += self.np_random.normal() + action + (0.5 * self.episodes if self.wild == "outlasting" else 0.0)
         reward = self.place
-        if self.wild == "shared generator" or (self.wild == "odd" and self.number % 2):
+        if self.wild == "shared generator" or (self.wild == "even" and self.number % 2 == 0):
             self.place += random.random()
         elif self.wild == "shared numpy":
             np.random.random()
@@ -71,7 +71,7 @@ class Walk(gymnasium.Env):
 
 
 WILD = ("shared generator", "shared numpy", "clock", "reward", "outlasting", "hidden", "foreign generator")
-for kind in ("", "odd", *WILD):
+for kind in ("", "even", *WILD):
     name = f"Walk{kind.title().replace(' ', '')}-v0"
     gymnasium.register(name, Walk, disable_env_checker=True, kwargs={"wild": kind})
 
@@ -270,8 +270,8 @@ def test_an_environment_that_cannot_be_replayed_starts_a_new_episode(kind, make,
 
 @pytest.mark.parametrize("vectorization", ["sync", "async"])
 def test_the_others_go_on_exactly(vectorization, make, tmp_path):
-    """Of 5 environments, those with odd seeds, the first one included, draw from the global generator."""
-    whole, resumed = (make_collector(make("WalkOdd-v0", 5, vectorization), 13, lstm_units=3) for _ in range(2))
+    """Of 5 environments, those with even seeds, the first one included, draw from the global generator."""
+    whole, resumed = (make_collector(make("WalkEven-v0", 5, vectorization), 13, lstm_units=3) for _ in range(2))
     collect(whole, range(2))
     whole.save_environments(tmp_path)
     assert resumed.restore_environments(tmp_path).startswith("2 of 5 environments continue exactly where they were; ")
