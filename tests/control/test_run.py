@@ -704,6 +704,37 @@ def test_a_run_can_be_trained_in_a_thread(tmp_path):
     assert len(read_rows(folders[0])) == 1
 
 
+def test_a_run_starts_from_another(tmp_path, capsys, monkeypatch):
+    """It has the weights and the statistics of the other run, and also if it starts again after a crash."""
+    normalized = {"normalize_observations": True, "normalize_rewards": True}
+    first = run.train(tiny(tmp_path, name="first", iterations=3, **normalized))
+    other = tiny(
+        tmp_path, name="second", iterations=2, init_from=first, init_checkpoint="3", num_envs=8, rollout_length=4
+    )
+    other = dataclasses.replace(other, control=dataclasses.replace(other.control, **normalized))
+    with driver.opened(trainer.CONTROL, first, "latest") as done:
+        wanted = [weight.numpy() for weight in (*done.weights, *done.normalization.statistics)]
+    seen = []
+    collect = trainer.train_iterations
+
+    def look(collector, learner, *arguments):
+        seen.append([weight.numpy() for weight in (*learner.policy.actor.weights, *learner.policy.critic.weights)])
+        seen[-1] += [variable.numpy() for variable in collector.normalization.statistics]
+        return collect(collector, learner, *arguments)
+
+    monkeypatch.setattr(trainer, "train_iterations", look)
+    second = run.train(other)
+    assert f"starts with the policy and the normalization of {first}, iteration 3\n" in capsys.readouterr().out
+    for a, b in zip(seen[0], wanted, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert run_folder.read_config(second, ControlRunConfig).control.init_from == first
+    driver.resume(trainer.CONTROL, second)  # a finished run is only evaluated again
+    assert "starts with" not in capsys.readouterr().out
+    wide = tiny(tmp_path, name="third", iterations=2, init_from=first, hidden_units=(9,))
+    with pytest.raises(UsageError, match="does not fit this run"):
+        run.train(dataclasses.replace(wide, control=dataclasses.replace(wide.control, **normalized)))
+
+
 @pytest.mark.fault("The environment does not exist or is not supported", "A one-line error. No folder is created.")
 @pytest.mark.parametrize(
     "control",

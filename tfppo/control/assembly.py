@@ -21,6 +21,8 @@ from tfppo.control.rollouts.gymnasium import GymnasiumCollector
 from tfppo.control.rollouts.normalization import Normalization
 from tfppo.errors import UsageError
 from tfppo.execution.replicas import ALONE, Replicas
+from tfppo.training import run_folder
+from tfppo.training.checkpoints import Checkpoints
 
 
 def check_options(control: ControlConfig, in_graph: bool, replicas: int) -> None:
@@ -142,6 +144,29 @@ def make_policy(
     )
     critic = make_critic(observation_space, **layers) if critic is None else fit_critic(critic, observation_space)
     return ActorCriticPolicy(actor, critic, head)
+
+
+def start_from(control: ControlConfig, policy: ControlPolicy, normalization: Normalization) -> str:
+    """Gives a new run the policy and the normalization of another run, see the setting `init_from`.
+
+    Args:
+      control: The settings; `init_from` is not None.
+      policy: Gets the weights.
+      normalization: Gets the statistics, except for the returns of episodes that went on.
+
+    Returns:
+      A line that says where the run starts.
+
+    Raises:
+      UsageError: If the folder is no control run, or its checkpoint cannot be read or does not fit.
+    """
+    folder = control.init_from
+    assert folder is not None
+    if run_folder.kind_of(folder) != "control":
+        raise UsageError(f"init_from is {folder}, which is a text run; it must be the folder of a control run")
+    own = {"actor": policy.actor, "critic": policy.critic, "normalization": normalization.statistics}
+    checkpoint = Checkpoints(folder / run_folder.CHECKPOINTS, **own).restore_part(control.init_checkpoint)
+    return f"starts with the policy and the normalization of {folder}, iteration {int(checkpoint.name)}"
 
 
 def make_collector(

@@ -5,6 +5,7 @@ This module does not import TensorFlow, so that the command line starts fast.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Literal
 
 from annotated_types import Interval
@@ -22,6 +23,9 @@ def _is_environment_id(env: str) -> bool:
 
 
 EnvironmentId = Annotated[str, Must(_is_environment_id, "an environment ID such as CartPole-v1 or module:CartPole-v1")]
+Checkpoint = Annotated[
+    str, Must(lambda name: name in ("latest", "best") or name.isdecimal(), "latest, best or a number")
+]
 Widths = Annotated[tuple[int, ...], Must(lambda widths: all(units >= 1 for units in widths), "integers of at least 1")]
 
 
@@ -94,6 +98,12 @@ class ControlConfig:
     """Stops the run once 100 episodes have finished and the last 100 have at least this mean return.
     None: the run does not stop early.
     """
+    init_from: Path | None = None
+    """Folder of another control run, whose policy and normalization begin this run. The optimizer and the schedules are
+    new. None: new weights.
+    """
+    init_checkpoint: Checkpoint = "latest"
+    """Checkpoint of init_from: latest, best or the number of an iteration."""
     eval_episodes: AtLeastZero = 100
     """Episodes of the final evaluation in Gymnasium's own environment.
     This many are played with greedy actions, and as many with sampled actions. 0: no evaluation.

@@ -8,7 +8,7 @@ import gymnasium
 import keras
 import tensorflow as tf
 
-from tfppo.control.assembly import check_options, make_collector, make_environment, make_policy
+from tfppo.control.assembly import check_options, make_collector, make_environment, make_policy, start_from
 from tfppo.control.config import ControlRunConfig
 from tfppo.control.envs.environment import IN_GRAPH_ENVIRONMENTS, registered_id
 from tfppo.control.envs.options import options_of
@@ -75,8 +75,10 @@ class ControlTrainer:
         acting = "rollout" if self.in_graph else "act"
         self.rollout_mode = choose_compilation(run.compile_rollout, acting, self.device, control.num_envs, *length)
         self.update_mode = choose_compilation(run.compile_update, "update", self.device, ppo.minibatch_size, *length)
-        modes = {"compile_rollout": self.rollout_mode, "compile_update": self.update_mode}
-        self.config = with_settings(config, modes)  # a resumed run keeps these modes, on any machine
+        kept: dict[str, object] = {"compile_rollout": self.rollout_mode, "compile_update": self.update_mode}
+        if control.init_from is not None:
+            kept["init_from"] = control.init_from.resolve()
+        self.config = with_settings(config, kept)  # a resumed run keeps these modes, on any machine
         check_options(control, self.in_graph, self.replicas.count)
         self.replicas.divide(control.num_envs, "num_envs")
         with tf.device(self.device):
@@ -222,6 +224,8 @@ class ControlTrainer:
     def iterations(self) -> Iterator[tuple[int, Metrics]]:
         """Trains from the current iteration to the end of the run, or until `target_return` is reached.
 
+        A new run with `init_from` first prints where it starts.
+
         Yields:
           The number and the metrics of each iteration. With `fused`, only the last iteration of each call is yielded.
 
@@ -231,6 +235,8 @@ class ControlTrainer:
           Exception: The exception that an environment raised.
         """
         control = self.config.control
+        if self.iteration == 0 and control.init_from is not None:
+            print(start_from(control, self.policy, self.normalization), flush=True)
         if control.fused:
             yield from self._fused_iterations()
             return

@@ -185,6 +185,11 @@ class Normalization(tf.Module):
         return moments if self._reward_scale is None else [*moments, *self._reward_scale.state]
 
     @property
+    def statistics(self) -> list[tf.Variable]:
+        """The first variables of `state`: those that do not belong to the episodes of this run."""
+        return self.state if self._reward_scale is None else self.state[:-1]
+
+    @property
     def is_active(self) -> bool:
         """True if a part of the observations is normalized."""
         return bool(self._moments)
