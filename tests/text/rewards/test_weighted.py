@@ -32,6 +32,9 @@ def test_the_sum_is_weighted_and_its_parts_are_kept():
     assert isinstance(reward, WeightedRewards) and reward.names == ("length", "right", "Judge")
     np.testing.assert_array_equal(reward.parts(PROMPTS, RESPONSES), [[1, 3], [1, 1], [5, np.nan]])
     np.testing.assert_array_equal(checked_scores(reward, PROMPTS, RESPONSES, must_be_finite=False), [7.5, np.nan])
+    watched = combined([length, Judge()], (2.0, 0.0), None)  # it has a curve, and counts nothing
+    assert checked_scores(watched, PROMPTS, RESPONSES).tolist() == [2, 6]
+    assert "all 0" in refusal(combined, [length, right], (0.0, 0.0), None)
     assert combined([length, length], (), None).names == ("length_1", "length_2")
     length_1 = functools.wraps(length)(lambda prompts, responses: length(prompts, responses))
     length_1.__qualname__ = "length_1"

@@ -48,8 +48,9 @@ class WeightedRewards:
         return np.stack([checked_scores(reward, prompts, responses, must_be_finite=False) for reward in self.rewards])
 
     def total(self, parts: np.ndarray) -> np.ndarray:
-        """Returns the weighted sum, float32 [B], of scores [K, B]."""
-        return (self.weights @ parts.astype(np.float64)).astype(np.float32)
+        """Returns the weighted sum, float32 [B], of scores [K, B]. A reward of weight 0 counts nothing, not even NaN."""
+        counts = self.weights != 0
+        return (self.weights[counts] @ parts[counts].astype(np.float64)).astype(np.float32)
 
 
 def combined(rewards: Sequence[Reward], weights: Sequence[float], timeout: float | None) -> Reward:
@@ -64,12 +65,16 @@ def combined(rewards: Sequence[Reward], weights: Sequence[float], timeout: float
       The reward, or the weighted sum of several.
 
     Raises:
-      UsageError: If the number of weights is not the number of rewards.
+      UsageError: If the number of weights is not the number of rewards, or all weights are 0.
     """
     if weights and len(weights) != len(rewards):
         raise UsageError(
             f"reward_weights has {len(weights)} values, and the run has {len(rewards)} "
             f"{'rewards' if len(rewards) > 1 else 'reward'}: give one weight for each reward"
+        )
+    if weights and not any(weights):
+        raise UsageError(
+            "reward_weights are all 0, so every score is 0 and nothing is learnt: give at least one reward a weight"
         )
     if timeout is not None:
         rewards = [_with_timeout(reward, timeout) for reward in rewards]
