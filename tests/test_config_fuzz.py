@@ -310,4 +310,5 @@ def test_command_line(command, examples, done):
             assert len("tfppo: \n") < len(said) and not set(said) & set("╭│╰─"), said
 
     check()
-    assert min(counts.values()) > examples // 40
+    if examples > 40:  # a few examples may all be refused
+        assert min(counts.values()) > examples // 40

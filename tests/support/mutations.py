@@ -283,8 +283,8 @@ MUTATIONS = (
     ),
     Mutation(
         "tfppo/ppo/objective.py",
-        "masked_sum(ones, value_mask_of(minibatch))",
-        "masked_sum(ones, minibatch.mask)",
+        "masked_sum(ones, value_mask_of(batch))",
+        "masked_sum(ones, batch.mask)",
         (LEARNER + "test_the_value_mask_counts_for_the_values_and_the_mask_for_the_rest",),
         "masks",
     ),
@@ -298,8 +298,8 @@ MUTATIONS = (
     # ----- rollouts
     Mutation(
         "tfppo/control/envs/episodes.py",
-        "(lengths >= environment.max_episode_steps)",
-        "(lengths > environment.max_episode_steps)",
+        "(lengths >= (max_episode_steps or environment.max_episode_steps))",
+        "(lengths > (max_episode_steps or environment.max_episode_steps))",
         (EPISODES + "test_flags_at_the_time_limit_are_those_of_gymnasium",),
         "rollouts",
     ),
@@ -418,8 +418,8 @@ MUTATIONS = (
     # ----- normalisation
     Mutation(
         "tfppo/control/rollouts/normalization.py",
-        "moments.mean + delta * count / total",
-        "moments.mean + delta * moments.count / total",
+        "moments.mean + delta * share",
+        "moments.mean + delta * (1.0 - share)",
         (NORMALIZATION + "test_merged_moments_are_those_of_the_joined_data",),
         "normalisation",
     ),
@@ -460,8 +460,8 @@ MUTATIONS = (
     ),
     Mutation(
         "tfppo/control/rollouts/normalization.py",
-        "tf.clip_by_value((x - tf.cast(mean, x.dtype)) * scale, -CLIP, CLIP)",
-        "tf.minimum((x - tf.cast(mean, x.dtype)) * scale, CLIP)",
+        "tf.clip_by_value((x - mean) * scale, -CLIP, CLIP)",
+        "tf.minimum((x - mean) * scale, CLIP)",
         (NORMALIZATION + "test_observations_are_clipped_at_ten_standard_deviations",),
         "normalisation",
     ),
@@ -856,15 +856,15 @@ MUTATIONS = (
     ),
     Mutation(
         "tfppo/ppo/objective.py",
-        "tf.maximum(masked_sum(ones, minibatch.mask), 1.0)",
-        "tf.reduce_sum(ones)",
+        "Normalizers(masked_sum(ones, batch.mask),",
+        "Normalizers(tf.reduce_sum(ones),",
         (LEARNER + "test_two_updates_equal_the_slow_ones",),
         "replicas",
     ),
     Mutation(
         "tfppo/control/rollouts/gymnasium.py",
-        "seed + replicas.process * self.num_envs + first",
-        "seed + replicas.process * self.num_envs",
+        "first_seed(seed) + replicas.process * self.num_envs + first",
+        "first_seed(seed) + replicas.process * self.num_envs",
         ("tests/control/envs/test_workers.py::test_halves_of_counting_environments_are_the_whole_in_every_mode",),
         "replicas",
     ),
@@ -895,8 +895,8 @@ MUTATIONS = (
     ),
     Mutation(
         "tfppo/control/rollouts/gymnasium.py",
-        "seed + replicas.process * self.num_envs + first",
-        "seed + first",
+        "first_seed(seed) + replicas.process * self.num_envs + first",
+        "first_seed(seed) + first",
         (
             COLLECTORS + "test_what_counts_is_the_stream_of_the_environment",
             REPLICAS + "test_shares_are_consecutive_and_make_up_the_whole",
@@ -1025,15 +1025,15 @@ MUTATIONS = (
     ),
     Mutation(
         "tfppo/ppo/learner.py",
-        "else tf.reduce_mean(batch.reference_kl)",
-        "else tf.reduce_sum(batch.reference_kl)",
+        "kl = tf.reduce_mean(batch.reference_kl)",
+        "kl = tf.reduce_sum(batch.reference_kl)",
         (LEARNER + "test_a_rule_steers_by_the_mean_reference_kl_where_the_batch_has_one",),
         "divergences",
     ),
     Mutation(
         "tfppo/ppo/learner.py",
-        "state.epoch_kl / tf.cast(num_evaluated, zero.dtype)",
-        "state.epoch_kl / num_minibatches",
+        "state._replace(epoch_kl=tf.zeros([2], zero.dtype))",
+        "state",
         (
             LEARNER + "test_kl_rule_sees_the_last_epoch",
             LEARNER + "test_target_kl_skips_the_step_that_goes_too_far_and_all_after_it",
@@ -1206,8 +1206,8 @@ MUTATIONS = (
     ),
     Mutation(
         "tfppo/text/rewards/weighted.py",
-        "self.weights @ parts.astype(np.float64)",
-        "parts.astype(np.float64).sum(axis=0)",
+        "self.weights[counts] @ parts[counts].astype(np.float64)",
+        "parts[counts].astype(np.float64).sum(axis=0)",
         ("tests/text/rewards/test_weighted.py::test_the_sum_is_weighted_and_its_parts_are_kept",),
         "own-data",
     ),

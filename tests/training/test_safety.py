@@ -98,13 +98,12 @@ def test_a_danger_would_be_found(code):
     ("function", "callers"),
     [
         ("import_named", ["control/envs/environment.py", "training/user_modules.py"]),
-        ("load_named", ["text/rewards/callables.py", "text/tasks/task.py"]),
+        ("load_named", ["control/envs/options.py", "text/rewards/callables.py", "text/tasks/task.py"]),
         (
             "registered_id",
             [
                 "control/assembly.py",
-                "control/envs/vector.py",
-                "control/envs/vector.py",
+                *["control/envs/vector.py"] * 4,
                 "control/trainer.py",
             ],
         ),

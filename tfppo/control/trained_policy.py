@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 import yaml
 
+from tfppo.control.config import ControlConfig
 from tfppo.control.envs.environment import Observations
 from tfppo.control.envs.flattening import flat_observation
 from tfppo.control.envs.space_records import record_of, space_of
@@ -250,7 +251,11 @@ class TrainedPolicy:
 
 
 def trained_policy(
-    policy: ControlPolicy, observation_space: gymnasium.Space, normalization: Normalization, actions: Actions
+    policy: ControlPolicy,
+    observation_space: gymnasium.Space,
+    action_space: gymnasium.Space,
+    normalization: Normalization,
+    control: ControlConfig,
 ) -> TrainedPolicy:
     """Makes a trained policy from the parts of a trainer.
 
@@ -259,12 +264,15 @@ def trained_policy(
     Args:
       policy: The policy.
       observation_space: The space of a single environment's observations.
+      action_space: The space of a single environment's actions.
       normalization: Normalization of observations.
-      actions: The settings of the actions.
+      control: The settings.
 
     Returns:
       The trained policy.
     """
+    features = control.hidden_units[-1] if control.hidden_units else 0
+    actions = Actions(action_space, control.box_policy, features, control.gsde_interval)
     inputs = make_inputs(observation_space)
     measured = {}
     for key, x in normalization.measured(inputs).items():
@@ -292,7 +300,7 @@ def read_policy(folder: Path) -> TrainedPolicy:
     except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
         raise UsageError(f"{folder / RECORD} is damaged ({one_line(error)}): save the policy again") from None
     try:
-        model = keras.saving.load_model(folder / MODEL, compile=False)
+        model = keras.saving.load_model(folder / MODEL, compile=False, safe_mode=True)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise UsageError(
             f"cannot load {folder / MODEL} ({one_line(error)[:300]}): if the model has layers of your own, import the "

@@ -17,11 +17,10 @@ from tfppo.control.export import export_policy, how_to_use, model_graph
 from tfppo.control.notices import describe_spaces, notices
 from tfppo.control.rollouts.batches import revalue, to_batch
 from tfppo.control.rollouts.fused import fused_iterations
-from tfppo.control.rollouts.graph import GraphCollector
 from tfppo.control.rollouts.gymnasium import GymnasiumCollector
 from tfppo.control.rollouts.normalization import Normalization
 from tfppo.control.rollouts.statistics import WINDOW
-from tfppo.control.trained_policy import Actions, TrainedPolicy, trained_policy
+from tfppo.control.trained_policy import TrainedPolicy, trained_policy
 from tfppo.control.video import leave_video
 from tfppo.execution.compilation import choose_compilation
 from tfppo.execution.devices import choose_device
@@ -242,7 +241,7 @@ class ControlTrainer:
             return
         began = time.perf_counter()
         for iteration in train_iterations(self.collector, self.learner, self.num_iterations, self.device):
-            self._check_masks()
+            self.collector.check_masks(control.env)
             self.compile_seconds = self.compile_seconds or time.perf_counter() - began
             speed = {"time/env_steps_per_s": control.batch_size / iteration.seconds}
             number, row = iteration.number, iteration.metrics | speed
@@ -251,11 +250,6 @@ class ControlTrainer:
             if self.stop_reason is not None:
                 return
 
-    def _check_masks(self) -> None:
-        """Checks the masks of in-graph environments; those of Gymnasium's are checked before each step."""
-        if isinstance(self.collector, GraphCollector):
-            self.collector.check_masks(self.config.control.env)
-
     def _fused_iterations(self) -> Iterator[tuple[int, Metrics]]:
         run, control = self.config.run, self.config.control
         intervals = (run.log_interval, run.checkpoint_interval)
@@ -263,7 +257,7 @@ class ControlTrainer:
             self.collector, self.learner, control.num_iterations, self.device, self.update_mode, intervals
         )
         for number, count, row, seconds in calls:
-            self._check_masks()
+            self.collector.check_masks(control.env)
             self.compile_seconds = self.compile_seconds or seconds
             yield number, row | {"time/env_steps_per_s": count * control.batch_size / seconds}
             if self.stop_reason is not None:
@@ -350,10 +344,8 @@ class ControlTrainer:
 
     def trained_policy(self) -> TrainedPolicy:
         """Returns the policy for use without the trainer; it shares the weights, and has the statistics of now."""
-        control = self.config.control
-        features = control.hidden_units[-1] if control.hidden_units else 0
-        actions = Actions(self.action_space, control.box_policy, features, control.gsde_interval)
-        return trained_policy(self.policy, self.observation_space, self.normalization, actions)
+        spaces = self.observation_space, self.action_space
+        return trained_policy(self.policy, *spaces, self.normalization, self.config.control)
 
     def save(self, path: Path | str) -> None:
         """Saves the policy of now to a folder, with everything between observations and actions.

@@ -147,6 +147,9 @@ class GymnasiumCollector(tf.Module):
         share = self._pack(arrays)
         return self._finish(*self.replicas.gather_processes(share, axes=(1, 0)))
 
+    def check_masks(self, env: str) -> None:
+        """Does nothing: masks are checked before each step."""
+
     def save_environments(self, folder: Path) -> None:
         """Saves the environments, their episodes and the policy's memory to a folder, between two rollouts."""
         parts = [stepper.snapshot() for stepper in self._steppers]

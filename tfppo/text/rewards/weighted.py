@@ -48,7 +48,7 @@ class WeightedRewards:
         return np.stack([checked_scores(reward, prompts, responses, must_be_finite=False) for reward in self.rewards])
 
     def total(self, parts: np.ndarray) -> np.ndarray:
-        """Returns the weighted sum, float32 [B], of scores [K, B]. A reward of weight 0 counts nothing, not even NaN."""
+        """Returns the weighted sum, float32 [B], of scores [K, B]. A reward of weight 0 counts nothing."""
         counts = self.weights != 0
         return (self.weights[counts] @ parts[counts].astype(np.float64)).astype(np.float32)
 
