@@ -16,8 +16,8 @@ COMMA := ,
 CUDA := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/dev/null 2>&1 && echo ,cuda)
 # MODEL=smollm2 tunes a real language model: it continues the prompts as they are, without its chat template.
 SMOLLM2_OPTIONS = --task sentiment --preset models/smollm2-135m-instruct --lora-rank 16 --chat-template none \
-	--response-length 24 --stop-token . --stop-after 12 --batch-size 32 --minibatch-size 16 --num-epochs 1 \
-	--iterations 60 --learning-rate 5e-4 --eval-prompts 100 $(if $(NAME),,--name smollm2-seed$(SEED))
+	--response-length 24 --stop-token . --stop-after 12 --batch-size 32 --minibatch-size 8 --num-epochs 2 \
+	--iterations 70 --learning-rate 1e-3 --eval-prompts 100 $(if $(NAME),,--name smollm2-seed$(SEED))
 MODEL_OPTIONS = $(if $(filter smollm2,$(MODEL)),$(SMOLLM2_OPTIONS))
 RUN_OPTIONS = --seed $(SEED) --runs-dir $(RUNS) $(if $(NAME),--name $(NAME)) $(ARGS)
 
