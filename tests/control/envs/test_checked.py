@@ -1,5 +1,6 @@
 """Failures in environments of the user are one message with the user's own lines."""
 
+import copy
 from contextlib import closing
 from itertools import count
 
@@ -35,13 +36,13 @@ class Faulty(gymnasium.Env):
         self.number, self.steps = seed % 4096, 0
         seen = SEEN if isinstance(self.observation_space, spaces.Box) else {"a": SEEN, "b": 0}
         self.seen = seen
-        return (seen, {}) if self.first is None else self.first()
+        return (copy.deepcopy(seen), {}) if self.first is None else self.first()
 
     def step(self, action):
         self.steps += 1
         if self.number == 1 and self.steps == 3:
             return self.result()
-        return self.seen, 1.0, False, False, {}
+        return copy.deepcopy(self.seen), 1.0, False, False, {}
 
 
 def fail():
@@ -124,7 +125,7 @@ def test_dictionaries_are_checked(seen, given, wanted):
 
 @pytest.mark.parametrize("reward", [1, True, np.float32(1), np.array(1.0), np.int64(2)])
 def test_numbers_of_any_kind_are_rewards(reward):
-    train(result=lambda: (SEEN, reward, np.bool_(False), 0, {}))
+    train(result=lambda: (SEEN.copy(), reward, np.bool_(False), 0, {}))
 
 
 def test_the_constructor_is_explained():
