@@ -151,9 +151,9 @@ def _own_names(value: object) -> object:
     Of several names it returns those that name a module, with commas between. The packages of tfppo's extras may be
     imported without being named.
     """
-    if not isinstance(value, list | tuple):
+    if not isinstance(value, list | tuple) or not all(isinstance(name, str) for name in value):
         return value
-    names = [str(name) for name in value if ":" in str(name).partition("(")[0]]
+    names = [name for name in value if ":" in name.partition("(")[0]]
     return ", ".join(name for name in names if not name.startswith(TRUSTED)) or None
 
 
