@@ -29,7 +29,6 @@ SETTINGS = {"num_envs": 2, "rollout_length": 8, "minibatch_size": 16, "total_ste
 EAGER = {"compile_rollout": "eager", "compile_update": "eager", "device": "cpu", "num_epochs": 1}
 NUMBERS = (f"Advised{number}-v0" for number in count())
 POINT, TWO, MASK = spaces.Box(-1, 1, [2], np.float32), spaces.Discrete(2), spaces.MultiBinary(2)
-IMAGE = spaces.Box(0, 255, [20, 24, 3], np.uint8)
 
 
 class World(gymnasium.Env):
@@ -83,11 +82,6 @@ ENVIRONMENTS = {  # what is refused, words of the advice, and the wrapper that f
         lambda: World(spaces.Dict(action_mask=MASK)),
         "it must hold an observation too: add one",
         observing(spaces.Dict(action_mask=MASK, one=POINT), lambda seen: seen | {"one": np.zeros(2, np.float32)}),
-    ),
-    "small image": (
-        lambda: World(IMAGE),
-        "enlarge them",
-        observing(spaces.Box(0, 255, [40, 48, 3], np.uint8), lambda seen: np.kron(seen, np.ones((2, 2, 1), np.uint8))),
     ),
     "whole numbers as actions": (
         lambda: World(POINT, WHOLE),

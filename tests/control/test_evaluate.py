@@ -259,3 +259,16 @@ def test_returns_have_four_significant_digits(mean, std, shown):
     summary = {"episodes": 2, "mean": mean, "std": std, "min": 1.0, "max": 2.0}
     text = describe(summary | {"env": "Some-v0", "weights": "w", "stochastic": summary})
     assert text.count(f"{shown}, from 1 to 2") == 2
+
+
+def test_evaluation_ends_where_a_native_form_takes_no_limit():
+    """Atari's native vector environment is of this kind."""
+
+    class Native(SyncVectorEnv):
+        def __init__(self, num_envs=1, render_mode=None):
+            super().__init__([Endless] * num_envs, autoreset_mode=AutoresetMode.NEXT_STEP)
+
+    gymnasium.register("NativeEndless-v0", Endless, vector_entry_point=Native, disable_env_checker=True)
+    played = play_episodes(endless_policy(-30.0), "NativeEndless-v0", 4, 1, num_envs=2, max_steps=5)
+    assert played.unfinished == len(played.returns) == 2  # the second episodes of both copies never began
+    assert (played.returns == 12.0).all()

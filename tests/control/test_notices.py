@@ -40,6 +40,7 @@ class World(gymnasium.Env):
 
 gymnasium.register("Grid-v0", World, disable_env_checker=True)
 gymnasium.register("Pictures-v0", lambda: World(IMAGE), disable_env_checker=True)
+gymnasium.register("Bytes-v0", lambda: World(spaces.Box(0, 255, [7, 7, 3], np.uint8)), disable_env_checker=True)
 gymnasium.register("Hinting-v0", lambda: World(infos={"action_mask": np.ones(2, np.int8)}), disable_env_checker=True)
 gymnasium.register(
     "Scaled-v0",
@@ -93,6 +94,7 @@ def test_integers_are_normalized():
     [
         ("Pictures-v0", {"normalize_observations": True}, "normalize_observations has no effect here"),
         ("Hinting-v0", {}, "Hinting-v0 gives an action_mask in its infos, which the policy does not see"),
+        ("Bytes-v0", {}, "observations reach from 0 to 255 and are not normalized"),
         ("Scaled-v0", {}, "Scaled-v0 contains Gymnasium's wrapper NormalizeReward"),
     ],
 )

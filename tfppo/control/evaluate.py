@@ -148,7 +148,8 @@ def play_episodes(
         limit, an episode that goes on counts as a fraction of it.
 
     Returns:
-      The episodes.
+      The episodes. They are fewer than `episodes` if a vector environment takes no time limit, and the steps of all
+      episodes of a copy do not end its first ones.
     """
     num_envs = min(episodes, num_envs)
     shares = np.full(num_envs, episodes // num_envs) + (np.arange(num_envs) < episodes % num_envs)
@@ -160,7 +161,7 @@ def play_episodes(
         returns: list[list[float]] = [[] for _ in range(num_envs)]
         running, lengths, starts = np.zeros(num_envs), np.zeros(num_envs, int), np.ones(num_envs, bool)
         counts = np.zeros(num_envs, int)
-        unfinished = 0
+        unfinished = turns = 0
         for rewards, done, terminated in Player(policy, environment, normalization, greedy).play(seed):
             running += rewards
             lengths = np.where(starts, 0, lengths + 1)
@@ -172,6 +173,12 @@ def play_episodes(
             starts = done
             progress(float(np.sum(counts + np.where((counts < shares) & ~done, lengths / limit, 0.0))))
             if counts.sum() == episodes:
+                break
+            if max_steps is not None and (turns := turns + 1) > shares.max() * (max_steps + 1):
+                # This form of the environment takes no time limit. The episodes that go on are the last ones.
+                for index in np.flatnonzero(counts < shares):
+                    returns[index].append(float(running[index]))
+                    unfinished += 1
                 break
     finally:
         environment.close()

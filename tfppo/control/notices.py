@@ -13,6 +13,7 @@ from tfppo.control.policies.encoders import ACTION_MASK, is_image
 from tfppo.control.rollouts.normalization import WHOLE, Normalization
 from tfppo.errors import one_line
 
+WIDE = 20.0  # numbers that are larger than this saturate the first layer
 NORMALIZERS = (wrappers.NormalizeObservation, wrappers.NormalizeReward)
 
 
@@ -38,12 +39,17 @@ def describe_spaces(
 
 
 def notices(
-    control: ControlConfig, environment: object, infos: Sequence[Mapping[str, Any]], normalization: Normalization
+    control: ControlConfig,
+    observation_space: gymnasium.Space,
+    environment: object,
+    infos: Sequence[Mapping[str, Any]],
+    normalization: Normalization,
 ) -> list[str]:
     """Lists settings that have no effect, and parts of the environment that the policy does not see.
 
     Args:
       control: The settings.
+      observation_space: The space of a single environment's observations.
       environment: An in-graph environment, or a list of vector environments.
       infos: The infos of the first resets of the vector environments.
       normalization: Normalization of observations.
@@ -57,6 +63,13 @@ def notices(
             "normalize_observations has no effect here: only Boxes that are no images are normalized; images are "
             "divided by 255, and discrete observations become one-hot vectors"
         )
+    parts = dict(observation_space) if isinstance(observation_space, spaces.Dict) else {WHOLE: observation_space}
+    for key, part in parts.items():
+        if isinstance(part, spaces.Box) and not is_image(part) and not normalization.has(key) and _is_wide(part):
+            lines.append(
+                f"{key} reach from {part.low.min():g} to {part.high.max():g} and are not normalized; networks learn "
+                "slowly from large numbers: consider --normalize-observations True"
+            )
     environments = environment if isinstance(environment, list) else []
     space = environments[0].single_observation_space if environments else None
     has_mask = isinstance(space, spaces.Dict) and ACTION_MASK in space.spaces
@@ -72,6 +85,12 @@ def notices(
             "--normalize-rewards instead"
         )
     return lines
+
+
+def _is_wide(space: spaces.Box) -> bool:
+    """Returns whether a Box has finite bounds, some of which are far from 0."""
+    is_bounded = bool(np.isfinite(space.low).all() and np.isfinite(space.high).all())
+    return is_bounded and float(np.maximum(np.abs(space.low), np.abs(space.high)).max()) > WIDE
 
 
 def _seen(space: gymnasium.Space, is_normalized: bool, key: str = "") -> str:

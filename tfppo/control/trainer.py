@@ -214,7 +214,7 @@ class ControlTrainer:
         """
         print(describe_spaces(self.observation_space, self.action_space, self.normalization))
         infos = self.collector.infos if isinstance(self.collector, GymnasiumCollector) else []
-        for line in notices(self.config.control, self.environment, infos, self.normalization):
+        for line in notices(self.config.control, self.observation_space, self.environment, infos, self.normalization):
             print(line, flush=True)
         if self.iteration == 0:
             tensorboard.write_graph(model_graph(self.policy))

@@ -100,7 +100,7 @@ def make_vector_environment(
         if vectorization == "native" and not has_native:
             raise UsageError(f"vectorization is native and {env} has no native form: use --vectorization sync or async")
         if vectorization in ("auto", "native") and has_native and autoreset == AutoresetMode.NEXT_STEP and not wrappers:
-            return gymnasium.make_vec(name, num_envs, "vector_entry_point", **options)
+            return _make_native(name, num_envs, options)
         if vectorization == "async":
             return WorkerVectorEnv(name, num_envs, autoreset, first_copy, wrappers, **options)
         numbers = itertools.count(first_copy)
@@ -122,6 +122,17 @@ def make_vector_environment(
                 f"its module does not register {name} with gymnasium.register or tfppo.register_environment ({reason})"
             )
         raise UsageError(f"cannot make environment {env!r}: {reason}") from None
+
+
+def _make_native(name: str, num_envs: int, options: dict[str, Any]) -> VectorEnv:
+    """Makes the native form of an environment, without a time limit if its constructor takes none."""
+    try:
+        return gymnasium.make_vec(name, num_envs, "vector_entry_point", **options)
+    except TypeError as error:
+        if "max_episode_steps" not in str(error) or "max_episode_steps" not in options:
+            raise
+    others = {key: value for key, value in options.items() if key != "max_episode_steps"}
+    return gymnasium.make_vec(name, num_envs, "vector_entry_point", **others)
 
 
 def is_only_in_graph(env: str) -> bool:

@@ -105,14 +105,16 @@ def action_mask_of(observations: Observations) -> tf.Tensor | None:
 
 
 def is_image(space: gymnasium.Space) -> TypeGuard[spaces.Box]:
-    """Returns whether a space holds images.
+    """Returns whether a space holds images that are large enough for NatureCNN.
 
-    Images are uint8 Boxes of shape [H, W, C] or [C, H, W], stacks of frames [F, H, W, C], and grayscale images [H, W]
-    that are large enough for NatureCNN (smaller ones may be boards of a game).
+    Images are uint8 Boxes of shape [H, W, C] or [C, H, W], stacks of frames [F, H, W, C], and grayscale images [H, W].
+    Smaller Boxes may be boards of a game or grids of symbols; they are numbers like those of other Boxes.
     """
-    if not isinstance(space, spaces.Box) or space.dtype != np.uint8:
+    if not isinstance(space, spaces.Box) or space.dtype != np.uint8 or len(space.shape) not in (2, 3, 4):
         return False
-    return len(space.shape) in (3, 4) or (len(space.shape) == 2 and min(space.shape) >= SMALLEST_IMAGE)
+    shape: tuple[int, ...] = space.shape
+    begins_with_channels = len(shape) == 4 or (len(shape) == 3 and shape[0] < shape[2])
+    return min(shape[1:3] if begins_with_channels else shape[:2]) >= SMALLEST_IMAGE
 
 
 def encode(space: gymnasium.Space, inputs: Inputs, seed: int) -> keras.KerasTensor:
@@ -129,8 +131,6 @@ def encode(space: gymnasium.Space, inputs: Inputs, seed: int) -> keras.KerasTens
     Returns:
       Features [B, F].
 
-    Raises:
-      UsageError: If an image is too small for NatureCNN.
     """
     if not isinstance(space, spaces.Dict):
         return _encode_part(space, inputs, seed)
@@ -169,11 +169,6 @@ def _nature_cnn(space: spaces.Box, x: keras.KerasTensor, seed: int) -> keras.Ker
         x = keras.layers.Reshape(shape)(keras.layers.Permute((2, 3, 1, 4))(x))
     elif shape[0] < shape[2]:  # channels first, such as a stack of grayscale frames
         x, shape = keras.layers.Permute((2, 3, 1))(x), (shape[1], shape[2], shape[0])
-    if min(shape[:2]) < SMALLEST_IMAGE:
-        raise UsageError(
-            f"images are {shape[0]} x {shape[1]}; NatureCNN needs at least {SMALLEST_IMAGE} x {SMALLEST_IMAGE}: "
-            "enlarge them (gymnasium.wrappers.ResizeObservation)"
-        )
 
     def orthogonal(layer: int) -> keras.initializers.Initializer:
         return keras.initializers.Orthogonal(2**0.5, seed=1_000_003 * (100 + layer) + seed)
