@@ -117,6 +117,8 @@ def make_vector_environment(
         reason = " ".join(str(error).split())
         for extra in (extra for extra in EXTRAS if f"gymnasium[{extra}]" in reason):
             reason = f"{extra} is not installed: run make setup EXTRAS={extra}, or pip install 'gymnasium[{extra}]'"
+        if name == env and isinstance(error, gymnasium.error.UnregisteredEnv):
+            reason += f"; if another package has it, name the package, as in --env package:{name}"
         if name != env and isinstance(error, gymnasium.error.UnregisteredEnv):
             reason = (
                 f"its module does not register {name} with gymnasium.register or tfppo.register_environment ({reason})"
