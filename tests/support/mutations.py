@@ -1039,7 +1039,6 @@ MUTATIONS = (
             LEARNER + "test_target_kl_skips_the_step_that_goes_too_far_and_all_after_it",
         ),
         "divergences",
-        caught=False,
     ),
     # ----- distributions
     Mutation(
@@ -1280,5 +1279,62 @@ MUTATIONS = (
         "math.sqrt(parameters / INCLUDED_PARAMETERS)",
         ("tests/text/test_defaults.py::test_the_learning_rate_is_near_those_that_were_published[124000000.0-3.5e-05]",),
         "own-data",
+    ),
+    # ----- environments of the user
+    Mutation(
+        "tfppo/control/policies/empty_masks.py",
+        "rows_without_action(action_mask, sizes).numpy() & acts",
+        "rows_without_action(action_mask, sizes).numpy()",
+        ("tests/control/test_empty_masks.py::test_a_mask_may_be_empty_when_the_episode_ends",),
+        "environments",
+    ),
+    Mutation(
+        "tfppo/control/evaluate.py",
+        "lengths[index] >= max_steps and not terminated[index]",
+        "lengths[index] >= max_steps",
+        ("tests/control/test_evaluate.py::test_an_episode_that_ends_with_the_last_step_is_finished",),
+        "environments",
+    ),
+    Mutation(
+        "tfppo/control/trained_policy.py",
+        "variable.assign(tf.cast(value, tf.float32))",
+        "variable.assign(variable)",
+        ("tests/control/test_export.py::test_the_model_of_a_loaded_policy_takes_observations_as_they_are",),
+        "environments",
+    ),
+    Mutation(
+        "tfppo/control/rollouts/normalization.py",
+        "self._moments.take_in(tf.reshape(returns, [-1]), tf.reshape(trajectory.mask, [-1]))",
+        "self._moments.take_in(tf.reshape(returns, [-1]), tf.ones_like(tf.reshape(trajectory.mask, [-1])))",
+        (NORMALIZATION + "test_rewards_of_short_episodes_are_scaled_alike_in_every_autoreset_mode",),
+        "environments",
+    ),
+    Mutation(
+        "tfppo/ppo/learner.py",
+        "weights=before.weights + stacked,",
+        "weights=before.weights + tf.ones_like(stacked),",
+        (LEARNER + "test_a_minibatch_weighs_as_much_as_it_has_entries_that_count",),
+        "environments",
+    ),
+    Mutation(
+        "tfppo/control/rollouts/gymnasium.py",
+        "% 2**19) * 4096",
+        "% 1) + seed",
+        ("tests/control/rollouts/test_gymnasium.py::test_runs_with_other_seeds_have_no_starts_in_common",),
+        "environments",
+    ),
+    Mutation(
+        "tfppo/control/envs/checked.py",
+        'return "".join(traceback.format_list(own or entries[-1:])).rstrip()',
+        'return "".join(traceback.format_list(entries)).rstrip()',
+        ("tests/control/envs/test_checked.py::test_an_exception_is_one_line_and_the_users_own_lines",),
+        "environments",
+    ),
+    Mutation(
+        "tfppo/ppo/optimizers.py",
+        "rho=config.rmsprop_rho, ",
+        "",
+        ("tests/ppo/test_optimizers.py::test_each_optimizer_steps_as_its_formula_says",),
+        "environments",
     ),
 )

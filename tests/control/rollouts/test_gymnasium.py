@@ -13,7 +13,7 @@ from tfppo.control.envs.vector import autoreset_mode, make_vector_environment
 from tfppo.control.policies.heads import DiscreteHead
 from tfppo.control.policies.recurrent import make_recurrent
 from tfppo.control.rollouts.batches import to_batch
-from tfppo.control.rollouts.gymnasium import GymnasiumCollector
+from tfppo.control.rollouts.gymnasium import GymnasiumCollector, first_seed
 from tfppo.control.trainer import ControlTrainer
 from tfppo.errors import UsageError
 from tfppo.ppo.config import PPOConfig
@@ -279,3 +279,16 @@ def test_closing_the_collector_closes_the_environments(make_counting, counting_p
     environment = make_counting(2)
     GymnasiumCollector(counting_policy, environment, 5, mode="eager").close()
     assert environment.closed
+
+
+def test_runs_with_other_seeds_have_no_starts_in_common():
+    """In version 0.1 the runs with the seeds 1 and 2 shared seven of eight starts."""
+    starts = []
+    for seed in (1, 2, 3):
+        environment = make_vector_environment("MountainCar-v0", 8)
+        policy = make_recurrent(environment.single_observation_space, DiscreteHead(3), 4, hidden_units=(4,))
+        collector = GymnasiumCollector(policy, environment, 1, seed=seed, mode="eager")
+        starts += collector._steppers[0]._observations[:, 0].tolist()
+        collector.close()
+    assert len(set(starts)) == 24
+    assert first_seed(1) == first_seed(1) and first_seed(2**31 - 1) + 4096 <= 2**31
