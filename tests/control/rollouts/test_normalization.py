@@ -24,7 +24,7 @@ from tfppo.ppo.types import Trajectory
 BOX = spaces.Box(-np.inf, np.inf, [3])
 MIXED = spaces.Dict(
     arm=spaces.Box(-1, 1, [2]),
-    camera=spaces.Box(0, 255, [4, 4, 1], np.uint8),
+    camera=spaces.Box(0, 255, [36, 36, 1], np.uint8),
     action_mask=spaces.Box(0, 1, [2]),  # a float Box, but a mask
     buttons=spaces.MultiBinary(2),
     count=spaces.Box(0, 99, [1], np.int64),
@@ -145,7 +145,7 @@ def test_images_choices_and_masks_of_a_dict_are_left_alone():
     normalization = Normalization(MIXED, 2, observations=True)
     observations = {
         "arm": tf.constant(numbers(5, 2, 2, mean=3)),
-        "camera": tf.constant(np.random.default_rng(0).integers(256, size=[5, 2, 4, 4, 1]), tf.uint8),
+        "camera": tf.constant(np.random.default_rng(0).integers(256, size=[5, 2, 36, 36, 1]), tf.uint8),
         "action_mask": tf.constant(np.random.default_rng(1).integers(2, size=[5, 2, 2]), tf.float32),
         "buttons": tf.ones([5, 2, 2], tf.int32),
         "count": tf.fill([5, 2, 1], 50.0),  # integers are normalized
