@@ -221,7 +221,10 @@ def test_every_response_of_training_is_kept_with_its_numbers(finished):
 
 @pytest.mark.slow
 def test_a_kl_above_stop_kl_ends_the_run(preset, tmp_path, capsys):
-    folder = run.train_text(tiny(tmp_path, preset, iterations=4, stop_kl=1e-6, eval_prompts=0, save_rollouts=0))
+    clear = {"learning_rate": 0.05}  # the KL of few responses is an estimate, which can be below 0 after a small step
+    folder = run.train_text(
+        tiny(tmp_path, preset, iterations=4, stop_kl=1e-6, eval_prompts=0, save_rollouts=0, **clear)
+    )
     rows = rows_of(folder)
     assert [row["iteration"] for row in rows] == ["0", "1"]  # the KL of the first iteration is 0
     kl = f"{float(rows[1]['text/kl']):.5g}"
