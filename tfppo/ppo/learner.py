@@ -154,7 +154,7 @@ class PPOLearner(tf.Module, Generic[Data, Inputs]):
         self.clip_ratio = make_schedule(config.clip_ratio_schedule, config.clip_ratio, num_iterations)
         self.entropy_coeff = make_schedule(config.entropy_coeff_schedule, config.entropy_coeff, num_iterations)
         with replicas.scope():
-            self.optimizer = make_optimizer(config) if optimizer is None else checked_optimizer(optimizer)
+            self.optimizer = make_optimizer(config) if optimizer is None else optimizer
             self.optimizer.build(policy.trainable_variables)
         self.guard = Guard()
         self.iteration = tf.Variable(0, dtype=tf.int64, trainable=False, name="iteration")

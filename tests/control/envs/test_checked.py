@@ -54,7 +54,7 @@ def train(vectorization="sync", checker=True, **faults):
     gymnasium.register(name, lambda: Faulty(**faults), disable_env_checker=not checker)
     config = make_control_config(name, **SETTINGS, **EAGER, vectorization=vectorization)
     with closing(ControlTrainer(config)) as trainer:
-        list(trainer.iterations())
+        return len(list(trainer.iterations()))
 
 
 @pytest.mark.fault(
@@ -125,7 +125,7 @@ def test_dictionaries_are_checked(seen, given, wanted):
 
 @pytest.mark.parametrize("reward", [1, True, np.float32(1), np.array(1.0), np.int64(2)])
 def test_numbers_of_any_kind_are_rewards(reward):
-    train(result=lambda: (SEEN.copy(), reward, np.bool_(False), 0, {}))
+    assert train(result=lambda: (SEEN.copy(), reward, np.bool_(False), 0, {})) == 2
 
 
 def test_the_constructor_is_explained():

@@ -78,7 +78,11 @@ def test_other_wrappers_are_refused(text):
 
 def test_an_unknown_wrapper_and_wrong_arguments_are_one_line():
     assert "Gymnasium has AddRenderObservation" in refusal(load_wrapper, "NoSuch")
-    assert "cannot wrap the environment (TypeError" in refusal(load_wrapper("TimeLimit(steps=3)"), Sized())
+    wrong = load_wrapper("TimeLimit(steps=3)")
+    assert "cannot wrap the environment (TypeError" in refusal(wrong, Sized())
+    for vectorization in ("sync", "async"):
+        text = refusal(make_vector_environment, "Sized-v0", 2, vectorization, wrappers=(wrong,))
+        assert text.startswith("wrapper TimeLimit(steps=3) cannot wrap the environment"), text
 
 
 @pytest.mark.parametrize("vectorization", ["sync", "async"])

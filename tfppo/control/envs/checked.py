@@ -11,6 +11,8 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
+from tfppo.control.envs.episode_replay import Replayable
+from tfppo.control.envs.flattening import flatten_nested
 from tfppo.errors import UsageError, kind_and_text, shown
 
 NUMBERS = (int, float, np.number, np.bool_)
@@ -60,14 +62,13 @@ def failure(call: str, env: str, where: str, error: BaseException) -> Environmen
 
 @contextmanager
 def explaining_constructor(env: str) -> Iterator[None]:
-    """Explains the exceptions of an environment's constructor, except those of Gymnasium and of imports."""
+    """Explains the exceptions of a constructor, except those of Gymnasium, of imports and of wrappers."""
     try:
         yield
-    except (gymnasium.error.Error, ImportError):
+    except (gymnasium.error.Error, ImportError, UsageError):
         raise
     except Exception as error:
-        with explained("the constructor", env):
-            raise error
+        raise failure("the constructor", env, "", error) from error
 
 
 def own_frames(error: BaseException) -> str:
@@ -75,6 +76,17 @@ def own_frames(error: BaseException) -> str:
     entries = traceback.extract_tb(error.__traceback__)
     own = [entry for entry in entries if not any(library in entry.filename for library in LIBRARIES)]
     return "".join(traceback.format_list(own or entries[-1:])).rstrip()
+
+
+def prepared(env: gymnasium.Env, name: str, copy: int) -> Replayable:
+    """Returns a copy of an environment as vector environments step it: flat, checked, and with a record of its episode.
+
+    Args:
+      env: One copy of the environment.
+      name: Its ID.
+      copy: Number of the copy.
+    """
+    return Replayable(check_environment(flatten_nested(env), name, copy))
 
 
 def check_environment(env: gymnasium.Env, name: str, copy: int) -> gymnasium.Env:

@@ -11,12 +11,10 @@ from gymnasium.spaces import flatdim
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from tfppo.control.envs.checked import check_environment, explaining_constructor
+from tfppo.control.envs.checked import explaining_constructor, prepared
 from tfppo.control.envs.environment import IN_GRAPH_ENVIRONMENTS, Environment, Observations, registered_id
 from tfppo.control.envs.envpool import EnvPoolVectorEnv
-from tfppo.control.envs.episode_replay import Replayable
 from tfppo.control.envs.episodes import Episodes, Transition, start_episodes, step_episodes
-from tfppo.control.envs.flattening import flatten_nested
 from tfppo.control.envs.options import Wrapper
 from tfppo.control.envs.workers import WorkerVectorEnv
 from tfppo.errors import UsageError
@@ -104,11 +102,7 @@ def make_vector_environment(
         if vectorization == "async":
             return WorkerVectorEnv(name, num_envs, autoreset, first_copy, wrappers, **options)
         numbers = itertools.count(first_copy)
-
-        def checked(copy: gymnasium.Env) -> gymnasium.Env:
-            return Replayable(check_environment(flatten_nested(copy), env, next(numbers)))
-
-        around: Any = (*wrappers, checked)
+        around: Any = (*wrappers, lambda copy: prepared(copy, env, next(numbers)))
         with explaining_constructor(env):
             return gymnasium.make_vec(
                 name, num_envs, "sync", vector_kwargs={"autoreset_mode": autoreset}, wrappers=around, **options
@@ -159,9 +153,11 @@ def time_limit(env: str, options: Mapping[str, Any] = NO_OPTIONS) -> int | None:
       env: The environment ID.
       options: As for `make_vector_environment`; an argument or a wrapper of Gymnasium may set the limit.
     """
-    limits = [limit for wrapper in options.get("wrappers", ()) if (limit := getattr(wrapper, "time_limit", None))]
-    if limits or options.get("max_episode_steps"):
-        return min([*limits, *filter(None, [options.get("max_episode_steps")])])
+    named = [options.get("max_episode_steps")]
+    named += [getattr(wrapper, "time_limit", None) for wrapper in options.get("wrappers", ())]
+    limits = [limit for limit in named if limit]
+    if limits:
+        return min(limits)
     name = registered_id(env)
     if name in gymnasium.registry:
         return gymnasium.registry[name].max_episode_steps

@@ -13,9 +13,7 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.error import ClosedEnvironmentError
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 
-from tfppo.control.envs.checked import check_environment, explaining_constructor
-from tfppo.control.envs.episode_replay import Replayable
-from tfppo.control.envs.flattening import flatten_nested
+from tfppo.control.envs.checked import explaining_constructor, prepared
 from tfppo.control.envs.options import Wrapper
 from tfppo.errors import UsageError
 
@@ -120,7 +118,7 @@ def _make(
         made = gymnasium.make(spec, **options)
     for wrap in wrappers:
         made = wrap(made)
-    return Replayable(check_environment(flatten_nested(made), env, copy))
+    return prepared(made, env, copy)
 
 
 @contextmanager
