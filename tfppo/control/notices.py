@@ -9,6 +9,7 @@ from gymnasium import spaces, wrappers
 from gymnasium.vector import SyncVectorEnv, VectorEnv
 
 from tfppo.control.config import ControlConfig
+from tfppo.control.policies.empty_masks import has_mask
 from tfppo.control.policies.encoders import ACTION_MASK, is_image
 from tfppo.control.rollouts.normalization import WHOLE, Normalization
 from tfppo.errors import one_line
@@ -70,15 +71,12 @@ def notices(
                 f"{key} reach from {part.low.min():g} to {part.high.max():g} and are not normalized; networks learn "
                 "slowly from large numbers: consider --normalize-observations True"
             )
-    environments = environment if isinstance(environment, list) else []
-    space = environments[0].single_observation_space if environments else None
-    has_mask = isinstance(space, spaces.Dict) and ACTION_MASK in space.spaces
-    if any(ACTION_MASK in info for info in infos) and not has_mask:
+    if any(ACTION_MASK in info for info in infos) and not has_mask(observation_space):
         lines.append(
             f"{control.env} gives an {ACTION_MASK} in its infos, which the policy does not see; to mask actions, put "
             f"it into Dict observations under the key {ACTION_MASK}"
         )
-    for name in _normalizers(environments):
+    for name in _normalizers(environment if isinstance(environment, list) else []):
         lines.append(
             f"{control.env} contains Gymnasium's wrapper {name}, whose statistics change in training and start again "
             "in the evaluation; the returns of the two do not compare: use --normalize-observations or "

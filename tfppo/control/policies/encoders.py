@@ -130,7 +130,6 @@ def encode(space: gymnasium.Space, inputs: Inputs, seed: int) -> keras.KerasTens
 
     Returns:
       Features [B, F].
-
     """
     if not isinstance(space, spaces.Dict):
         return _encode_part(space, inputs, seed)
