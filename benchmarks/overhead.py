@@ -84,7 +84,7 @@ def measure(task: str, iterations: int | None, with_care: bool, folder: Path) ->
         if task == "cartpole":
             settings = {} if iterations is None else {"total_steps": iterations * ControlConfig().batch_size}
             shown = ControlConfig(eval_episodes=0, video_episodes=0, **settings)
-            control.train(ControlRunConfig(RunConfig(**where), shown))
+            control.train_control(ControlRunConfig(RunConfig(**where), shown))
         else:
             settings = get_task("sentiment").defaults | ({} if iterations is None else {"iterations": iterations})
             text.train_text(make_text_config(task="sentiment", **(settings | where | {"eval_prompts": 0})))

@@ -258,7 +258,7 @@ def done(monkeypatch):
     """Replaces training. Returns the settings of the run."""
     done = []
     for module, name in (
-        (tfppo.control.run, "train"),
+        (tfppo.control.run, "train_control"),
         (tfppo.text.run, "train_text"),
         (tfppo.text.pretrain, "pretrain_run"),
         (tfppo.text.rewards.reward_model, "reward_model_run"),

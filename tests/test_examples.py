@@ -12,7 +12,8 @@ import tensorflow as tf
 from support.pages import blocks
 
 from tfppo.cli import main as command
-from tfppo.control.envs.environment import IN_GRAPH_ENVIRONMENTS, registered_id
+from tfppo.control.envs.environment import IN_GRAPH_ENVIRONMENTS
+from tfppo.control.envs.registration import registered_id
 
 ROOT = Path(__file__).parent.parent
 

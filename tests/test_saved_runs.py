@@ -206,7 +206,7 @@ def test_a_control_run_has_the_same_functions(tmp_path):
         env="CartPole-v1", total_steps=256, num_envs=8, rollout_length=16, minibatch_size=64, num_epochs=1,
         eval_episodes=3, video_episodes=0, runs_dir=tmp_path, compile_rollout="graph", compile_update="graph",
     )  # fmt: skip
-    folder = control_run.train(config)
+    folder = control_run.train_control(config)
     recorded = (folder / run_folder.CONFIG).read_text()
     (folder / run_folder.CONFIG).write_text(recorded.replace("video_episodes: 0", "video_episodes: 1"))
     evaluation = saved_runs.evaluate(str(folder), episodes=3)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # the same names as in _PUBLIC, for editors and type checkers
     from tfppo.control.policies.networks import make_actor as make_actor
     from tfppo.control.policies.networks import make_critic as make_critic
     from tfppo.control.recipes import make_control_config as make_control_config
+    from tfppo.control.run import train_control as train_control
     from tfppo.control.trainer import ControlTrainer as ControlTrainer
     from tfppo.errors import UsageError as UsageError
     from tfppo.ppo.config import PPOConfig as PPOConfig
@@ -50,6 +51,7 @@ _PUBLIC = {
     "PPOLearner": "tfppo.ppo.learner",
     "rollout_dataset": "tfppo.training.pipeline",
     "ControlTrainer": "tfppo.control.trainer",
+    "train_control": "tfppo.control.run",
     "make_control_config": "tfppo.control.recipes",
     "register_environment": "tfppo.control.envs.environment",
     "ActorCriticPolicy": "tfppo.control.policies.actor_critic",

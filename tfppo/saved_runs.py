@@ -16,6 +16,7 @@ from tfppo.training.trainer import Application, Evaluation
 if TYPE_CHECKING:
     import keras
 
+    from tfppo.control.envs.registration import MakeEnvironment
     from tfppo.control.trained_policy import TrainedPolicy
     from tfppo.text.rewards.callables import Reward
     from tfppo.text.tasks import Task
@@ -29,7 +30,7 @@ def resume(
     task: "Task | str | None" = None,
     reward: "Reward | keras.Model | str | None" = None,
     model: "tuple[keras.Model, Any] | None" = None,
-    env: str | None = None,
+    env: "str | MakeEnvironment | None" = None,
     wrappers: Sequence[str] = (),
     import_seconds: float = 0.0,
 ) -> Path | None:
@@ -40,7 +41,7 @@ def resume(
       task: Text: the run's task, if it is your own: the object, or "package.module:NAME".
       reward: Text: the run's reward, if it is your own: the object, or "package.module:function".
       model: Text: the language model that the run started from, and its tokenizer, if the folder does not keep them.
-      env: Control: the run's environment, if it is "module:ID".
+      env: Control: the run's environment, if it is "module:ID" or a function: its name, or the function.
       wrappers: Control: the run's wrappers that are "module:Class".
       import_seconds: Seconds that the process spent on imports, for `evaluation.json`.
 
@@ -68,7 +69,7 @@ def evaluate(
     task: "Task | str | None" = None,
     reward: "Reward | keras.Model | str | None" = None,
     model: "tuple[keras.Model, Any] | None" = None,
-    env: str | None = None,
+    env: "str | MakeEnvironment | None" = None,
     wrappers: Sequence[str] = (),
 ) -> Evaluation:
     """Evaluates a checkpoint of a run.
@@ -105,14 +106,18 @@ def evaluate(
 
 
 def load_policy(
-    path: Folder, *, checkpoint: str = "latest", env: str | None = None, wrappers: Sequence[str] = ()
+    path: Folder,
+    *,
+    checkpoint: str = "latest",
+    env: "str | MakeEnvironment | None" = None,
+    wrappers: Sequence[str] = (),
 ) -> "TrainedPolicy":
     """Loads a trained policy for control, with everything between observations and actions.
 
     Args:
       path: A folder that `ControlTrainer.save` wrote, or the folder of a control run.
       checkpoint: Of a run: "latest", "best" or the number of an iteration.
-      env: Of a run: its environment, if it is "module:ID".
+      env: Of a run: its environment, if it is "module:ID" or a function: its name, or the function.
       wrappers: Of a run: its wrappers that are "module:Class".
 
     Returns:
@@ -210,7 +215,7 @@ def export(
     task: "Task | str | None" = None,
     reward: "Reward | keras.Model | str | None" = None,
     model: "tuple[keras.Model, Any] | None" = None,
-    env: str | None = None,
+    env: "str | MakeEnvironment | None" = None,
     wrappers: Sequence[str] = (),
 ) -> Path:
     """Writes the policy of a run into its folder `export`: a SavedModel (control) or a language model (text).

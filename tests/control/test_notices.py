@@ -50,7 +50,7 @@ gymnasium.register(
 
 
 def printed(env, tmp_path, capsys, **settings):
-    run.train(make_control_config(env, runs_dir=tmp_path, **SMALL, **EAGER, **OFF, **settings), "mine")
+    run.train_control(make_control_config(env, runs_dir=tmp_path, **SMALL, **EAGER, **OFF, **settings), "mine")
     return capsys.readouterr().out
 
 

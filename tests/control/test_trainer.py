@@ -215,7 +215,7 @@ def test_an_environment_of_the_users_own(tmp_path):
         ControlConfig(env="Short-v0", num_envs=2, rollout_length=8, total_steps=16, hidden_units=(4,), eval_episodes=3),
         PPOConfig(minibatch_size=8, num_epochs=1),
     )
-    assert driver.evaluate(CONTROL, run.train(config), 3)[0]["max"] <= 20
+    assert driver.evaluate(CONTROL, run.train_control(config), 3)[0]["max"] <= 20
     with pytest.raises(UsageError, match="Short-v0 is already registered"):
         register_environment("Short-v0", CartPole)
 

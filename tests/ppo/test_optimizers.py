@@ -83,7 +83,7 @@ def test_an_optimizer_of_the_user_replaces_that_of_the_settings():
 def test_a_run_is_resumed_to_the_same_bits(kind, tmp_path, monkeypatch):
     settings = SMALL | EAGER | {"optimizer": kind, "eval_episodes": 0, "video_episodes": 0, "checkpoint_interval": 1}
     whole, cut = (make_control_config(runs_dir=tmp_path, name=name, **settings) for name in ("whole", "cut"))
-    run.train(whole)
+    run.train_control(whole)
     original = ControlTrainer.iterations
 
     def two(self):
@@ -94,7 +94,7 @@ def test_a_run_is_resumed_to_the_same_bits(kind, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(ControlTrainer, "iterations", two)
         with pytest.raises(RuntimeError, match="power cut"):
-            run.train(cut)
+            run.train_control(cut)
     driver.resume(CONTROL, tmp_path / "cut")
     states = []
     for name in ("whole", "cut"):

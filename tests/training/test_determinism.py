@@ -47,7 +47,7 @@ def assert_only_the_seed_counts(train):
 )
 def test_the_same_seed_is_the_same_run_of_control(kind, tmp_path):
     def train(seed, name):
-        folder = control.train(control_config(seed, tmp_path, name, **KINDS[kind]))
+        folder = control.train_control(control_config(seed, tmp_path, name, **KINDS[kind]))
         return json.loads((folder / "evaluation.json").read_text())["weights"]
 
     assert_only_the_seed_counts(train)

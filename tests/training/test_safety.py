@@ -97,13 +97,14 @@ def test_a_danger_would_be_found(code):
 @pytest.mark.parametrize(
     ("function", "callers"),
     [
-        ("import_named", ["control/envs/environment.py", "training/user_modules.py"]),
+        ("import_named", ["control/envs/registration.py", "training/user_modules.py"]),
         ("load_named", ["control/envs/options.py", "text/rewards/callables.py", "text/tasks/task.py"]),
         (
             "registered_id",
             [
                 "control/assembly.py",
                 *["control/envs/vector.py"] * 4,
+                "control/envs/workers.py",
                 "control/trainer.py",
             ],
         ),

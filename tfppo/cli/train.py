@@ -83,7 +83,7 @@ class TrainCartpole(ControlSettings, _Training):
         import_tensorflow()
         from tfppo.control import run
 
-        self._train(lambda config, seconds: run.train(config, self.task, seconds), config, self.task)
+        self._train(lambda config, seconds: run.train_control(config, self.task, seconds), config, self.task)
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,11 @@ import gymnasium
 import keras
 from gymnasium.vector import VectorEnv
 
-from tfppo.control.config import ControlConfig
+from tfppo.control.config import ControlConfig, ControlRunConfig
 from tfppo.control.envs import classic  # noqa: F401 (registers its environments)
-from tfppo.control.envs.environment import IN_GRAPH_ENVIRONMENTS, Environment, registered_id
+from tfppo.control.envs.environment import IN_GRAPH_ENVIRONMENTS, Environment
 from tfppo.control.envs.options import options_of
+from tfppo.control.envs.registration import registered_id
 from tfppo.control.envs.vector import check_twin, make_vector_environments
 from tfppo.control.policies.actor_critic import ActorCriticPolicy
 from tfppo.control.policies.heads import make_head
@@ -20,9 +21,36 @@ from tfppo.control.rollouts.graph import GraphCollector
 from tfppo.control.rollouts.gymnasium import GymnasiumCollector
 from tfppo.control.rollouts.normalization import Normalization
 from tfppo.errors import UsageError
+from tfppo.execution.compilation import choose_compilation
 from tfppo.execution.replicas import ALONE, Replicas
 from tfppo.training import run_folder
 from tfppo.training.checkpoints import Checkpoints
+
+
+def is_in_graph(control: ControlConfig) -> bool:
+    """Returns whether the environment of a run is stepped inside the compiled program.
+
+    Raises:
+      UsageError: If the module of the environment cannot be imported.
+    """
+    has_graph = registered_id(control.env) in IN_GRAPH_ENVIRONMENTS
+    return control.backend == "graph" or (control.backend == "auto" and has_graph and not control.has_options)
+
+
+def choose_modes(config: ControlRunConfig, device: str, in_graph: bool) -> tuple[str, str]:
+    """Returns the compilation modes of the rollout and of the update.
+
+    Args:
+      config: The settings of the run.
+      device: TensorFlow device of the run.
+      in_graph: True if the environment is stepped inside the compiled program.
+    """
+    run, control, ppo = config.run, config.control, config.ppo
+    steps = control.num_iterations * ppo.num_epochs * (control.batch_size // ppo.minibatch_size)
+    length = steps, control.lstm_units > 0
+    acting = "rollout" if in_graph else "act"
+    rollout = choose_compilation(run.compile_rollout, acting, device, control.num_envs, *length)
+    return rollout, choose_compilation(run.compile_update, "update", device, ppo.minibatch_size, *length)
 
 
 def check_options(control: ControlConfig, in_graph: bool, replicas: int) -> None:

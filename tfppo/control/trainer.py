@@ -3,15 +3,24 @@
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import cast
 
 import gymnasium
 import keras
 import tensorflow as tf
 
-from tfppo.control.assembly import check_options, make_collector, make_environment, make_policy, start_from
+from tfppo.control.assembly import (
+    check_options,
+    choose_modes,
+    is_in_graph,
+    make_collector,
+    make_environment,
+    make_policy,
+    start_from,
+)
 from tfppo.control.config import ControlRunConfig
-from tfppo.control.envs.environment import IN_GRAPH_ENVIRONMENTS, registered_id
 from tfppo.control.envs.options import options_of
+from tfppo.control.envs.registration import MakeEnvironment, check_same_function, register_function
 from tfppo.control.evaluate import describe, judge
 from tfppo.control.export import export_policy, how_to_use, model_graph
 from tfppo.control.notices import describe_spaces, notices
@@ -22,7 +31,6 @@ from tfppo.control.rollouts.normalization import Normalization
 from tfppo.control.rollouts.statistics import WINDOW
 from tfppo.control.trained_policy import TrainedPolicy, trained_policy
 from tfppo.control.video import leave_video
-from tfppo.execution.compilation import choose_compilation
 from tfppo.execution.devices import choose_device
 from tfppo.execution.distribute import make_replicas
 from tfppo.execution.variables import Variable
@@ -49,6 +57,8 @@ class ControlTrainer:
         D].
       critic: A Keras model that replaces the default critic. It maps observations [B, ...] to values [B, 1].
       optimizer: A new Keras optimizer with a learning rate; it replaces the settings `optimizer` and `learning_rate`.
+      env: A function, or a class, that makes a new environment in each call; it replaces the setting `env`. The
+        setting `env_kwargs` gives it arguments.
 
     Raises:
       UsageError: If the environment does not exist, if a space is not supported, if the given models do not fit the
@@ -61,19 +71,15 @@ class ControlTrainer:
         actor: keras.Model | None = None,
         critic: keras.Model | None = None,
         optimizer: keras.optimizers.Optimizer | None = None,
+        env: MakeEnvironment | None = None,
     ):
+        if env is not None:
+            config = with_settings(config, {"env": register_function(env)})
         run, control, ppo = config.run, config.control, config.ppo
         self.device, self.device_reason = choose_device(run.device, control.batch_size)
         self.replicas = make_replicas(run.distribute, self.device)
-        steps = control.num_iterations * ppo.num_epochs * (control.batch_size // ppo.minibatch_size)
-        length = steps, control.lstm_units > 0
-        has_graph = registered_id(control.env) in IN_GRAPH_ENVIRONMENTS
-        self.in_graph = control.backend == "graph" or (
-            control.backend == "auto" and has_graph and not control.has_options
-        )
-        acting = "rollout" if self.in_graph else "act"
-        self.rollout_mode = choose_compilation(run.compile_rollout, acting, self.device, control.num_envs, *length)
-        self.update_mode = choose_compilation(run.compile_update, "update", self.device, ppo.minibatch_size, *length)
+        self.in_graph = is_in_graph(control)
+        self.rollout_mode, self.update_mode = choose_modes(config, self.device, self.in_graph)
         kept: dict[str, object] = {"compile_rollout": self.rollout_mode, "compile_update": self.update_mode}
         if control.init_from is not None:
             kept["init_from"] = control.init_from.resolve()
@@ -367,7 +373,14 @@ class ControlTrainer:
 
 
 def make_trainer(config: ControlRunConfig, existing: ExistingRun) -> ControlTrainer:
-    """Makes the trainer of an existing run, whose settings name all of its parts."""
+    """Makes the trainer of an existing run, whose settings name all of its parts.
+
+    Raises:
+      UsageError: If the run was made with another environment than the given one.
+    """
+    env = existing.given.get("env")
+    if env is not None and not isinstance(env, str):
+        check_same_function(cast("MakeEnvironment", env), config.control.env)
     return ControlTrainer(config)
 
 

@@ -7,7 +7,8 @@ import pytest
 from support.refusal import refusal
 
 from tfppo.control.envs.classic import CartPole
-from tfppo.control.envs.environment import IN_GRAPH_ENVIRONMENTS, registered_id
+from tfppo.control.envs.environment import IN_GRAPH_ENVIRONMENTS
+from tfppo.control.envs.registration import registered_id
 from tfppo.control.envs.vector import InGraphVectorEnv, is_only_in_graph, make_vector_environment
 
 MODULE = """

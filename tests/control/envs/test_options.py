@@ -99,7 +99,7 @@ def test_a_run_trains_and_evaluates_with_them(vectorization, tmp_path):
         **SMALL,
         **EAGER,
     )
-    folder = run.train(config)
+    folder = run.train_control(config)
     with driver.opened(CONTROL, folder, "latest") as trainer:
         assert trainer.config.control.env_kwargs == ("size=3", "reward=0.5")
         assert trainer.observation_space.shape == (3,)
@@ -155,7 +155,7 @@ def test_wrappers_of_the_user_must_be_named_again(tmp_path, monkeypatch, capsys)
     config = make_control_config(
         "Sized-v0", runs_dir=tmp_path, wrappers=names, eval_episodes=2, video_episodes=0, name="mine", **SMALL, **EAGER
     )
-    folder = run.train(config)
+    folder = run.train_control(config)
     assert "12.00 +- 0.00" in capsys.readouterr().out
     text = refusal(tfppo.evaluate, folder, episodes=2)
     assert f"names the wrappers '{own}', which imports a module" in text and f"--wrappers '{own}'" in text
@@ -182,7 +182,7 @@ def test_vector_environments_are_wrapped_inside_of_what_restores_them():
 )
 def test_minigrid_is_trained_by_its_recipe_and_evaluated_without_naming_its_wrapper(env, tmp_path):
     small = {"total_steps": 2048, "eval_episodes": 2, "video_episodes": 0, "num_epochs": 1, "name": "grid"}
-    folder = run.train(make_control_config(env, runs_dir=tmp_path, **small))
+    folder = run.train_control(make_control_config(env, runs_dir=tmp_path, **small))
     with driver.opened(CONTROL, folder, "latest") as trainer:
         assert trainer.observation_space.shape == (2835,) and trainer.normalization.is_active
     assert tfppo.evaluate(folder, episodes=2)["episodes"] == 2

@@ -11,7 +11,6 @@ import tensorflow as tf
 
 from tfppo.errors import UsageError
 from tfppo.ops.nest import Nest
-from tfppo.training.user_modules import import_named
 
 Observations: TypeAlias = tf.Tensor | dict[str, tf.Tensor]  # a dictionary for a Dict space
 
@@ -77,18 +76,3 @@ def register_environment(env: str, make: Callable[[], Environment]) -> None:
             f"environment ID {env} is already registered by {IN_GRAPH_ENVIRONMENTS[env]}; an ID must be unique: choose "
             "another one"
         )
-
-
-def registered_id(env: str) -> str:
-    """Returns the ID under which an environment is registered.
-
-    For `module:ID` it imports the module, as Gymnasium does, and returns the ID. The module can register the
-    environment with Gymnasium or with `register_environment`.
-
-    Raises:
-      UsageError: If the module cannot be imported.
-    """
-    module, _, name = env.rpartition(":")
-    if module:
-        import_named(module, f"env {env!r}")
-    return name

@@ -12,10 +12,11 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from tfppo.control.envs.checked import explaining_constructor, prepared
-from tfppo.control.envs.environment import IN_GRAPH_ENVIRONMENTS, Environment, Observations, registered_id
+from tfppo.control.envs.environment import IN_GRAPH_ENVIRONMENTS, Environment, Observations
 from tfppo.control.envs.envpool import EnvPoolVectorEnv
 from tfppo.control.envs.episodes import Episodes, Transition, start_episodes, step_episodes
 from tfppo.control.envs.options import Wrapper
+from tfppo.control.envs.registration import registered_id
 from tfppo.control.envs.workers import WorkerVectorEnv
 from tfppo.errors import UsageError
 from tfppo.ops.random import fold_in
@@ -64,7 +65,7 @@ def make_vector_environment(
     """Makes `num_envs` copies of a Gymnasium environment, or of an in-graph one that Gymnasium does not have.
 
     Args:
-      env: The environment ID, or `module:ID` (see `environment.registered_id`).
+      env: The environment ID, or `module:ID` (see `registration.registered_id`).
       num_envs: B.
       vectorization: "native": all copies in one NumPy program, if the environment has this form; "sync": one after the
         other in this process; "async": each copy in its own process; "envpool": EnvPool's environments with this ID, in
@@ -100,7 +101,7 @@ def make_vector_environment(
         if vectorization in ("auto", "native") and has_native and autoreset == AutoresetMode.NEXT_STEP and not wrappers:
             return _make_native(name, num_envs, options)
         if vectorization == "async":
-            return WorkerVectorEnv(name, num_envs, autoreset, first_copy, wrappers, **options)
+            return WorkerVectorEnv(env, num_envs, autoreset, first_copy, wrappers, **options)
         numbers = itertools.count(first_copy)
         around: Any = (*wrappers, lambda copy: prepared(copy, env, next(numbers)))
         with explaining_constructor(env):

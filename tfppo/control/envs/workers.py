@@ -15,6 +15,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 
 from tfppo.control.envs.checked import explaining_constructor, prepared
 from tfppo.control.envs.options import Wrapper
+from tfppo.control.envs.registration import registered_id
 from tfppo.errors import UsageError
 
 
@@ -43,7 +44,8 @@ class WorkerVectorEnv(AsyncVectorEnv):
         wrappers: Sequence[Wrapper] = (),
         **options: Any,
     ):
-        spec = gymnasium.registry.get(env, env)  # a spawned process has not registered the environment
+        name = registered_id(env)
+        spec = gymnasium.registry.get(name, name)  # a spawned process has not registered the environment
         makers = [
             functools.partial(_make, spec, options, wrappers, env, copy)
             for copy in range(first_copy, first_copy + num_envs)
