@@ -293,6 +293,26 @@ def test_a_loaded_policy_acts_as_the_policy_does(loaded, trainers, exported, cas
 
 
 @every_case
+def test_a_trainer_predicts_with_the_policy_of_now(trainers, loaded, exported, case):
+    trainer = trainers[case]
+    observations = observations_of(trainer, dict(np.load(exported[0][case] / "inputs.npz")), 0)
+    if loaded[case].is_recurrent:
+        assert "has a memory" in refusal(trainer.predict, observations)
+        return
+    np.testing.assert_array_equal(trainer.predict(observations), loaded[case].predict(observations))
+    model, iteration = trainer.policy.actor, trainer.learner.iteration
+    weights = model.get_weights()
+    try:
+        model.set_weights([-x for x in weights])
+        np.testing.assert_array_equal(trainer.predict(observations), trainer.trained_policy().predict(observations))
+        iteration.assign_add(1)  # the statistics of the normalization have changed
+        assert trainer.predict(observations) is not None
+    finally:
+        model.set_weights(weights)
+        iteration.assign_sub(1)
+
+
+@every_case
 def test_a_loaded_policy_samples_as_the_export_does(loaded, trainers, exported, case):
     folders, _ = exported
     inputs = dict(np.load(folders[case] / "inputs.npz"))

@@ -102,10 +102,9 @@ def test_a_danger_would_be_found(code):
         (
             "registered_id",
             [
-                "control/assembly.py",
+                *["control/assembly.py"] * 2,
                 *["control/envs/vector.py"] * 4,
                 "control/envs/workers.py",
-                "control/trainer.py",
             ],
         ),
         ("load_reward", ["text/rewards/callables.py"]),

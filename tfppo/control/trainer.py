@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import gymnasium
 import keras
@@ -31,6 +31,7 @@ from tfppo.control.rollouts.normalization import Normalization
 from tfppo.control.rollouts.statistics import WINDOW
 from tfppo.control.trained_policy import TrainedPolicy, trained_policy
 from tfppo.control.video import leave_video
+from tfppo.errors import UsageError
 from tfppo.execution.devices import choose_device
 from tfppo.execution.distribute import make_replicas
 from tfppo.execution.variables import Variable
@@ -123,6 +124,7 @@ class ControlTrainer:
                 optimizer=optimizer,
             )
         self.compile_seconds = 0.0
+        self._trained: tuple[int, TrainedPolicy] | None = None  # for `predict`: the iteration, and its policy
         self.rollouts_keep_state = self.in_graph  # Gymnasium's environments have made some of the steps
 
     @property
@@ -250,7 +252,7 @@ class ControlTrainer:
             self.collector.check_masks(control.env)
             self.compile_seconds = self.compile_seconds or time.perf_counter() - began
             speed = {"time/env_steps_per_s": control.batch_size / iteration.seconds}
-            number, row = iteration.number, iteration.metrics | speed
+            number, row = iteration.number, iteration.metrics | speed | self.collector.info_metrics()
             del iteration  # and its rollout, which would need memory until the end of the next update
             yield number, row
             if self.stop_reason is not None:
@@ -352,6 +354,25 @@ class ControlTrainer:
         """Returns the policy for use without the trainer; it shares the weights, and has the statistics of now."""
         spaces = self.observation_space, self.action_space
         return trained_policy(self.policy, *spaces, self.normalization, self.config.control)
+
+    def predict(self, observations: Any, *, deterministic: bool = True) -> Any:
+        """Chooses actions with the policy of now. For a policy with a memory use `trained_policy`.
+
+        Args:
+          observations: One observation of the environment, or a batch [B, ...] of them; a dictionary for a Dict space.
+          deterministic: True takes the most probable actions; False samples them as in training.
+
+        Returns:
+          One action or a batch of actions, as NumPy values that the environment takes.
+
+        Raises:
+          UsageError: If the observations do not fit the observation space, or the policy has a memory.
+        """
+        if self.config.control.lstm_units:
+            raise UsageError("the policy has a memory, which predict does not keep: use trainer.trained_policy()")
+        if self._trained is None or self._trained[0] != self.iteration:
+            self._trained = self.iteration, self.trained_policy()
+        return self._trained[1].predict(observations, deterministic=deterministic)
 
     def save(self, path: Path | str) -> None:
         """Saves the policy of now to a folder, with everything between observations and actions.

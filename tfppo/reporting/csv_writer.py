@@ -12,8 +12,8 @@ SCORE, SCORE_STD, SCALED_SCORE = "text/score_mean", "text/score_std", "text/scal
 class CsvWriter:
     """Writes rows of metrics to a CSV file: a column `iteration`, then one column per metric.
 
-    If a resumed run has metrics that the existing file lacks, the existing rows get "nan" in the new columns. In a file
-    of version 0.2 the columns of the normalized scores get their present name.
+    A metric that is not in the file yet gets a new column, with "nan" in the existing rows. In a file of version 0.2
+    the columns of the normalized scores get their present name.
 
     Args:
       path: Path of the file.
@@ -23,38 +23,35 @@ class CsvWriter:
 
     def __init__(self, path: Path, start: int = 0):
         self._path = path
-        self._kept: list[dict[str, str]] = []
+        kept: list[dict[str, str]] = []
         if start > 0 and path.exists():
             rows = [row for row in csv.DictReader(whole_lines(path)) if int(row["iteration"]) < start]
-            self._kept = [_with_present_names(row) for row in rows]
-        self._is_new = True  # until the first call of `write`
-        self._rewrite(list(self._kept[0]) if self._kept else [])
+            kept = [_with_present_names(row) for row in rows]
+        self._rewrite(list(kept[0]) if kept else [], kept)
 
     def write(self, iteration: int, metrics: Mapping[str, float]) -> None:
         """Appends a row, which other processes can read at once.
 
         Args:
           iteration: Number of the iteration, from 0.
-          metrics: Values by metric name. The first call fixes the names.
+          metrics: Values by metric name. A new name adds a column.
         """
         row = {"iteration": iteration, **{name: _plain(value) for name, value in metrics.items()}}
-        if self._is_new:
-            columns = list(dict.fromkeys([*self._writer.fieldnames, *row]))
-            if columns != self._writer.fieldnames:
-                self._file.close()
-                self._rewrite(columns)
-            self._is_new = False
+        columns = list(dict.fromkeys([*self._writer.fieldnames, *row]))
+        if columns != self._writer.fieldnames:
+            self._file.close()
+            self._rewrite(columns, list(csv.DictReader(whole_lines(self._path))))
         self._writer.writerow(row)
         self._file.flush()
 
-    def _rewrite(self, names: list[str]) -> None:
-        """Replaces the file with a header and the kept rows, and opens it to append rows."""
+    def _rewrite(self, names: list[str], rows: list[dict[str, str]]) -> None:
+        """Replaces the file with a header and rows, and opens it to append rows."""
         new = self._path.with_name(self._path.name + ".tmp")
         self._file: IO[str] = new.open("w", newline="")
         self._writer = csv.DictWriter(self._file, names, restval="nan")
         if names:
             self._writer.writeheader()
-        self._writer.writerows(self._kept)
+        self._writer.writerows(rows)
         self.flush()
         new.replace(self._path)
 

@@ -5,6 +5,8 @@ METRICS = {  # meaning by name; a run has the metrics of its application
     "rollout/episode_length_mean": "mean length of the latest 100 finished training episodes, in steps",
     "rollout/episodes": "number of finished training episodes",
     "rollout/env_steps": "number of environment steps so far, excluding steps that only start an episode",
+    "info/<name>": "mean of a number that environments report in their infos, such as is_success: its value in the "
+    "last step of the latest 100 episodes that have it",
     "text/score_mean": "mean score of the rollout's responses, as the reward returns it",
     "text/score_std": "standard deviation of these scores",
     "text/scaled_score_mean": "mean of the scores after normalization and clipping, as PPO maximizes them",

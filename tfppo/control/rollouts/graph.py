@@ -112,6 +112,10 @@ class GraphCollector(tf.Module):
             step, copy = divmod(found, self._start[0].done.shape[0])
             raise nothing_allowed(env, copy, step)
 
+    def info_metrics(self) -> dict[str, float]:
+        """Returns nothing: in-graph environments have no infos."""
+        return {}
+
     def _look_for_empty_masks(self, iteration: tf.Tensor, trajectory: Trajectory) -> None:
         """Remembers the first step whose mask allows no action, as step x B + copy."""
         assert isinstance(trajectory.observations, dict)

@@ -19,6 +19,7 @@ from tfppo.control.policies.encoders import ACTION_MASK, map_space, observation_
 from tfppo.control.policies.policy import ControlPolicy, Memory
 from tfppo.control.rollouts.acting import ActingProgram, Turn
 from tfppo.control.rollouts.batches import make_rollout
+from tfppo.control.rollouts.infos import InfoStatistics
 from tfppo.control.rollouts.normalization import Normalization, with_parts
 from tfppo.control.rollouts.statistics import EpisodeStatistics
 from tfppo.control.rollouts.stepping import Stepper
@@ -105,13 +106,14 @@ class GymnasiumCollector(tf.Module):
         self.rollout_length = rollout_length
         self.statistics = EpisodeStatistics()
         self.state = self.statistics.state
+        self.info_statistics = InfoStatistics()
         self._seed = tf.constant([seed, 0x5EED], tf.int32)
         self._times = [tf.constant(t, tf.int64) for t in range(rollout_length)]
         self._steppers: list[Stepper] = []
         for part in self.environments:
             first = self._steppers[-1].columns.stop if self._steppers else 0
             own_seed = first_seed(seed) + replicas.process * self.num_envs + first
-            self._steppers.append(Stepper(part, self.autoreset, first, own_seed % 2**31))
+            self._steppers.append(Stepper(part, self.autoreset, first, own_seed % 2**31, self.info_statistics.add))
         self._noise = compiled(self._draw_noise, mode)
         self._acting = ActingProgram(policy, self.normalization, self._first_turn(), mode)
         record = self._record_specs()
@@ -150,10 +152,15 @@ class GymnasiumCollector(tf.Module):
     def check_masks(self, env: str) -> None:
         """Does nothing: masks are checked before each step."""
 
+    def info_metrics(self) -> dict[str, float]:
+        """Returns means of the numbers in infos, see `InfoStatistics`."""
+        return self.info_statistics.metrics()
+
     def save_environments(self, folder: Path) -> None:
         """Saves the environments, their episodes and the policy's memory to a folder, between two rollouts."""
         parts = [stepper.snapshot() for stepper in self._steppers]
-        write_archive(folder / ENVIRONMENTS, {"memory": list(self._memory), "parts": parts})
+        saved = {"memory": list(self._memory), "parts": parts, "infos": self.info_statistics.state}
+        write_archive(folder / ENVIRONMENTS, saved)
 
     def restore_environments(self, folder: Path, announce: Callable[[str], None] = print) -> str:
         """Restores what `save_environments` saved, before the first rollout.
@@ -181,6 +188,7 @@ class GymnasiumCollector(tf.Module):
             steps = sum(steps_to_replay(part["environments"]) for part in parts.values())
             if steps > LONG_REPLAY:
                 announce(f"replaying {steps:,} steps of {self.num_envs} environments ...")
+            self.info_statistics.state = saved.get("infos", {})  # checkpoints of version 0.2 have none
             exact = np.concatenate([stepper.restore(part) for stepper, part in parts.items()])
         except UsageError:  # an environment failed in its process
             raise

@@ -1,7 +1,7 @@
 """Steps of vector environments for a collector; trajectories are the same for every autoreset mode."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
 
 import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv
@@ -11,6 +11,12 @@ from tfppo.control.envs.environment import Observations
 from tfppo.control.envs.snapshots import restore_snapshot, take_snapshot
 from tfppo.errors import UsageError
 from tfppo.ppo.types import Trajectory
+
+RecordInfos: TypeAlias = Callable[[Mapping[str, Any], np.ndarray], None]
+
+
+def ignore(infos: Mapping[str, Any], done: np.ndarray) -> None:
+    """Does nothing with infos."""
 
 
 class Stepper:
@@ -24,9 +30,12 @@ class Stepper:
       autoreset: How it starts new episodes.
       first: Its first column.
       seed: Seed of its first copy; the next copies use the next seeds.
+      record: Function that gets the infos of a step in which episodes have ended, and bool [B], True for these.
     """
 
-    def __init__(self, environment: VectorEnv, autoreset: AutoresetMode, first: int, seed: int):
+    def __init__(
+        self, environment: VectorEnv, autoreset: AutoresetMode, first: int, seed: int, record: RecordInfos = ignore
+    ):
         self.environment = environment
         self.columns = slice(first, first + environment.num_envs)
         self.done = np.zeros(environment.num_envs, bool)  # True: the episode has ended, a new one starts
@@ -36,6 +45,7 @@ class Stepper:
         self._returns = np.zeros(environment.num_envs)
         self._lengths = np.zeros(environment.num_envs, np.int64)
         self._result: tuple[Any, ...] = ()
+        self._record = record
         self._observations, self.infos = environment.reset(seed=seed)
 
     @property
@@ -68,6 +78,8 @@ class Stepper:
         trajectory.terminated[t], trajectory.truncated[t] = terminated, truncated
         self.done = terminated | truncated
         self._some_are_done = bool(self.done.any())
+        if self._some_are_done:
+            self._record(infos.get("final_info", infos), self.done)
         if not self._resets_in_a_step:
             _write(trajectory.successors, t, observations)
             if self._some_are_done:
