@@ -101,7 +101,7 @@ def test_a_config_yaml_of_version_0_1_is_read_without_a_word(config_class, make,
 @pytest.mark.parametrize("options", ["--kl-rule schulman --kl-target 0.5", "--kl_rule=schulman --kl_target=0.5"])
 def test_options_keep_their_old_names(options, monkeypatch, capsys):
     seen = []
-    monkeypatch.setattr(control_run, "train", lambda config, task, seconds: seen.append(config))
+    monkeypatch.setattr(control_run, "train_control", lambda config, task, seconds: seen.append(config))
     assert cli.main(["train", "control", "--kl-coeff", "0.1", *options.split()]) == 0
     assert seen == [make_control_config(kl_coeff=0.1, kl_controller="schulman", adaptive_kl_target=0.5)]
     old = [option.partition("=")[0] for option in options.split() if option.startswith("--")]

@@ -18,7 +18,7 @@ from support.remedy import carry_out
 import tfppo
 from tfppo import cli
 from tfppo.cli import command_line, parsing
-from tfppo.control import evaluate, trainer, video
+from tfppo.control import evaluate, results, video
 from tfppo.control import run as control_run
 from tfppo.control.config import ControlConfig, ControlRunConfig
 from tfppo.ppo.config import PPOConfig
@@ -98,7 +98,7 @@ def test_options_reach_the_settings(runs_dir):
 
 def test_every_setting_is_an_option(monkeypatch, tmp_path):
     seen = []
-    monkeypatch.setattr(control_run, "train", lambda *arguments: seen.append(arguments))
+    monkeypatch.setattr(control_run, "train_control", lambda *arguments: seen.append(arguments))
     options = (
         "--seed 9 --name mine --log-interval 2 --checkpoint-interval 3 --keep-checkpoints 4 --env Acrobot-v1 "
         "--backend gymnasium --vectorization async --double-buffer True --fused True "
@@ -193,7 +193,7 @@ def test_plot_does_without_tensorflow(finished, tmp_path):
 
 def test_an_environments_name_becomes_a_folders(monkeypatch):
     tasks = []
-    monkeypatch.setattr(control_run, "train", lambda config, task, seconds: tasks.append(task))
+    monkeypatch.setattr(control_run, "train_control", lambda config, task, seconds: tasks.append(task))
     assert cli.main(["train", "control", "--env", "ALE/Pong-v5"]) == 0
     assert cli.main(["train", "control"]) == 0
     assert tasks == ["ALE-Pong-v5", "CartPole-v1"]
@@ -596,7 +596,7 @@ def test_an_interrupt_is_one_line(monkeypatch, tmp_path, capsys):
     def interrupted(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(control_run, "train", interrupted)
+    monkeypatch.setattr(control_run, "train_control", interrupted)
     assert cli.main([*CARTPOLE, "--runs-dir", str(tmp_path)]) == 130
     assert capsys.readouterr().err == "tfppo: interrupted\n"
 
@@ -606,7 +606,7 @@ def test_an_interrupt_is_one_line(monkeypatch, tmp_path, capsys):
     "A line gives the command to resume, which makes them again.",
 )
 @pytest.mark.parametrize(
-    ("module", "where"), [(trainer, "plot_curve"), (evaluate, "play_episodes"), (video, "record_episodes")]
+    ("module", "where"), [(results, "plot_curve"), (evaluate, "play_episodes"), (video, "record_episodes")]
 )
 def test_an_interrupt_behind_the_training_says_how_to_go_on(module, where, heard_ctrl_c, monkeypatch, tmp_path, capsys):
     folder = tmp_path / "mine"
@@ -634,7 +634,7 @@ def test_a_defect_keeps_its_trace(monkeypatch, tmp_path):
     def broken(*arguments):
         raise ZeroDivisionError("a defect")
 
-    monkeypatch.setattr(control_run, "train", broken)
+    monkeypatch.setattr(control_run, "train_control", broken)
     with pytest.raises(ZeroDivisionError, match="a defect"):
         cli.main([*CARTPOLE, "--runs-dir", str(tmp_path)])
 

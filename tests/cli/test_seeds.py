@@ -279,7 +279,7 @@ def test_every_kind_of_training_takes_seeds(monkeypatch, tmp_path, capsys):
         trained.append((type(config).__name__, config.run.seed))
         return tmp_path  # the folder is not a finished run
 
-    monkeypatch.setattr(control, "train", train)
+    monkeypatch.setattr(control, "train_control", train)
     monkeypatch.setattr(text, "train_text", train)
     for kind in ("cartpole", "control", "text"):
         assert cli.main(["train", kind, "--seeds", "7,8"]) == 0

@@ -339,7 +339,7 @@ def test_the_model_of_a_loaded_policy_takes_observations_as_they_are(loaded, tra
 
 
 def test_a_policy_of_a_run_is_loaded_from_its_folder(tmp_path):
-    folder = run.train(settings(tmp_path, env="CartPole-v1"), "mine")
+    folder = run.train_control(settings(tmp_path, env="CartPole-v1"), "mine")
     policy = tfppo.load_policy(folder)
     with driver.opened(control_trainer.CONTROL, folder, "latest") as trainer:
         seen = np.random.default_rng(1).normal(0, 1, [50, 4]).astype(np.float32)
@@ -565,7 +565,7 @@ def test_a_run_is_exported_as_its_latest_checkpoint_left_it(tmp_path, monkeypatc
     trainers, closed = [], []
 
     class Trainer(ControlTrainer):
-        def __init__(self, *arguments):
+        def __init__(self, *arguments, env=None):
             super().__init__(*arguments)
             trainers.append(self)
 
@@ -575,7 +575,7 @@ def test_a_run_is_exported_as_its_latest_checkpoint_left_it(tmp_path, monkeypatc
 
     monkeypatch.setattr(run, "ControlTrainer", Trainer)
     monkeypatch.setattr(control_trainer, "ControlTrainer", Trainer)
-    folder = run.train(settings(tmp_path, env="CartPole-v1", lstm_units=lstm_units, backend="gymnasium"))
+    folder = run.train_control(settings(tmp_path, env="CartPole-v1", lstm_units=lstm_units, backend="gymnasium"))
     before = contents(folder)
     capsys.readouterr()
     assert saved_runs.export(folder) == folder / "export"

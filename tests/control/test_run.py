@@ -18,7 +18,7 @@ from support.remedy import carry_out
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from tfppo.control import evaluate, run, trainer, video
+from tfppo.control import evaluate, results, run, trainer, video
 from tfppo.control.config import ControlConfig, ControlRunConfig
 from tfppo.control.rollouts.normalization import Normalization
 from tfppo.errors import UsageError
@@ -138,7 +138,7 @@ def handlers():
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """An uninterrupted run, compiled as graphs."""
-    return run.train(tiny(tmp_path_factory.mktemp("whole"), mode="graph", video_episodes=1), "cartpole")
+    return run.train_control(tiny(tmp_path_factory.mktemp("whole"), mode="graph", video_episodes=1), "cartpole")
 
 
 @pytest.fixture
@@ -236,7 +236,7 @@ def test_the_video_is_of_the_runs_own_policy_and_seed(copy, monkeypatch, capsys)
 )
 def test_a_video_that_cannot_be_made_fails_no_run(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "pygame", None)
-    folder = run.train(tiny(tmp_path, iterations=1, video_episodes=3), "cartpole")
+    folder = run.train_control(tiny(tmp_path, iterations=1, video_episodes=3), "cartpole")
     out, err = capsys.readouterr()
     (line,) = [line for line in out.splitlines() if line.startswith("no video: ")]
     assert "pygame is not installed" in line and line.endswith(f"tfppo evaluate {folder} --video-episodes 3")
@@ -292,7 +292,7 @@ def test_a_run_that_is_only_judged_again_took_what_it_took(copy):
 
 def test_a_run_says_what_it_does(tmp_path, capsys):
     config = tiny(tmp_path, mode="auto", name="mine", iterations=2)
-    folder = run.train(config, "cartpole")
+    folder = run.train_control(config, "cartpole")
     out, err = capsys.readouterr()
     assert folder == tmp_path / "mine"
     evaluation, _ = read_evaluation(folder)
@@ -359,7 +359,7 @@ def test_evaluate_uses_the_weights_of_the_latest_checkpoint(copy, monkeypatch):
 )
 def test_a_run_that_is_stopped_goes_on_to_the_same_end(whole, tmp_path, at, handlers, monkeypatch, capsys):
     at(3, lambda: os.kill(os.getpid(), signal.SIGINT))
-    folder = run.train(tiny(tmp_path, mode="graph", video_episodes=1), "cartpole")
+    folder = run.train_control(tiny(tmp_path, mode="graph", video_episodes=1), "cartpole")
     assert handlers() == ([], True)
     assert f"stopped after iteration 4 of {ITERATIONS}; resume with: tfppo resume {folder}" in capsys.readouterr().out
     assert [int(row["iteration"]) for row in read_rows(folder)] == [0, 1, 2, 3]
@@ -377,7 +377,7 @@ def test_a_run_that_is_stopped_goes_on_to_the_same_end(whole, tmp_path, at, hand
 @pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
 def test_a_signal_lets_the_iteration_end_and_saves_it(number, tmp_path, at, handlers):
     at(0, lambda: os.kill(os.getpid(), number))
-    folder = run.train(tiny(tmp_path, intervals=(1, 100)), "cartpole")
+    folder = run.train_control(tiny(tmp_path, intervals=(1, 100)), "cartpole")
     assert handlers() == ([], True)
     assert [int(row["iteration"]) for row in read_rows(folder)] == [0]
     assert checkpoints_of(folder) == [1]
@@ -403,7 +403,7 @@ def test_a_run_that_crashed_redoes_what_came_after_its_checkpoint(whole, tmp_pat
     at(4, crash)
     config = tiny(tmp_path, mode="graph")
     with pytest.raises(ZeroDivisionError, match="a defect"):
-        run.train(config, "cartpole")
+        run.train_control(config, "cartpole")
     folder = tmp_path / "cartpole-seed3"
     assert sorted(closed) == ["CsvWriter", "TensorBoardWriter"]
     assert handlers() == ([], True)
@@ -422,7 +422,7 @@ def test_a_stop_between_two_looks_at_it_still_saves(tmp_path, monkeypatch):
         yield lambda: next(answers, True)
 
     monkeypatch.setattr(loop, "_stop_requests", stop_requests)
-    folder = run.train(tiny(tmp_path, intervals=(1, 100), iterations=3), "cartpole")
+    folder = run.train_control(tiny(tmp_path, intervals=(1, 100), iterations=3), "cartpole")
     (checkpoint,) = checkpoints_of(folder)
     assert checkpoint == len(read_rows(folder))
 
@@ -437,7 +437,7 @@ def test_resuming_a_finished_run_changes_nothing(whole, copy, capsys):
 
 def test_a_solved_run_stops_early(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(trainer, "WINDOW", 1)
-    folder = run.train(tiny(tmp_path, intervals=(100, 100), target_return=1.0), "cartpole")
+    folder = run.train_control(tiny(tmp_path, intervals=(100, 100), target_return=1.0), "cartpole")
     (row,) = read_rows(folder)
     iteration = int(row["iteration"])
     assert iteration + 1 < ITERATIONS and float(row["rollout/episodes"]) >= 1
@@ -458,13 +458,13 @@ def test_a_solved_run_stops_early(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(("window", "target"), [(100, 1.0), (1, 1e6)], ids=["too few episodes", "too little"])
 def test_an_unsolved_run_goes_on_to_its_end(tmp_path, monkeypatch, window, target):
     monkeypatch.setattr(trainer, "WINDOW", window)
-    folder = run.train(tiny(tmp_path, iterations=4, target_return=target, eval_episodes=0), "cartpole")
+    folder = run.train_control(tiny(tmp_path, iterations=4, target_return=target, eval_episodes=0), "cartpole")
     rows = read_rows(folder)
     assert len(rows) == 4 and float(rows[2]["rollout/episodes"]) >= 1  # an episode has finished
 
 
 def test_intervals_thin_out_rows_and_checkpoints_and_zero_episodes_the_evaluation(tmp_path):
-    folder = run.train(tiny(tmp_path, intervals=(2, 3), iterations=5, eval_episodes=0), "cartpole")
+    folder = run.train_control(tiny(tmp_path, intervals=(2, 3), iterations=5, eval_episodes=0), "cartpole")
     assert [int(row["iteration"]) for row in read_rows(folder)] == [1, 3, 4]
     assert checkpoints_of(folder) == [3, 5]
     assert not (folder / "evaluation.json").exists()
@@ -480,9 +480,9 @@ def test_a_gymnasium_run_is_stopped_and_goes_on_to_the_same_end(
     vectorization, tmp_path, at, handlers, monkeypatch, capsys
 ):
     settings = {"backend": "gymnasium", "vectorization": vectorization}
-    whole = run.train(tiny(tmp_path / "whole", **settings), "cartpole")
+    whole = run.train_control(tiny(tmp_path / "whole", **settings), "cartpole")
     at(1, lambda: os.kill(os.getpid(), signal.SIGINT))
-    folder = run.train(tiny(tmp_path / "stopped", **settings), "cartpole")
+    folder = run.train_control(tiny(tmp_path / "stopped", **settings), "cartpole")
     assert handlers() == ([], True)
     assert [int(row["iteration"]) for row in read_rows(folder)] == [0, 1]
     assert "CartPole-v1 (gymnasium)" in capsys.readouterr().out
@@ -504,7 +504,7 @@ def test_a_run_that_dies_before_its_first_checkpoint_starts_anew_and_doubles_not
 
     at(1, crash)
     with pytest.raises(ZeroDivisionError):
-        run.train(tiny(tmp_path, mode="graph", video_episodes=1), "cartpole")
+        run.train_control(tiny(tmp_path, mode="graph", video_episodes=1), "cartpole")
     folder = tmp_path / "cartpole-seed3"
     assert len(read_rows(folder)) == 2 and not (folder / "checkpoints").exists()
     monkeypatch.undo()
@@ -607,13 +607,13 @@ def test_a_full_disk_ends_a_run_in_one_line_and_its_checkpoint_stays(where, whol
         elif where == "fsync":
             monkeypatch.setattr(checkpoints, "_to_disk", no_space)
         elif where == "curve":
-            monkeypatch.setattr(trainer, "plot_curve", no_space)
+            monkeypatch.setattr(results, "plot_curve", no_space)
         else:
             monkeypatch.setattr(run_folder, "write_evaluation", no_space)
 
     monkeypatch.setattr(driver, "ConsoleWriter", Console)
     with pytest.raises(UsageError) as caught:
-        run.train(config, "cartpole")
+        run.train_control(config, "cartpole")
     text = str(caught.value)
     assert text.startswith(f"cannot write to {folder} (") and f"tfppo resume {folder}" in text
     assert "No space left on device" in text and len(text.splitlines()) == 1
@@ -632,7 +632,7 @@ def test_a_run_whose_folder_is_lost_ends_in_one_line(tmp_path, at):
     folder = tmp_path / "cartpole-seed3"
     at(1, lambda: shutil.rmtree(folder))
     with pytest.raises(UsageError, match="cannot write to .*No such file or directory.*move the folder back"):
-        run.train(tiny(tmp_path), "cartpole")
+        run.train_control(tiny(tmp_path), "cartpole")
     assert not folder.exists()  # nothing is written into a folder that is not a run
 
 
@@ -641,13 +641,13 @@ def test_a_run_whose_folder_is_lost_ends_in_one_line(tmp_path, at):
 def test_an_environment_that_exits_ends_the_run_in_one_line(tmp_path, vectorization):
     config = tiny(tmp_path, iterations=1, env="Exiting-v0", vectorization=vectorization)
     with pytest.raises(UsageError) as caught:
-        run.train(config)
+        run.train_control(config)
     assert len(str(caught.value).splitlines()) == 1
     assert "step of Exiting-v0 raised SystemExit: 3 (copy" in str(caught.value)
 
 
 def test_an_environment_that_exits_in_the_evaluation_does_so_too(tmp_path, monkeypatch):
-    folder = run.train(tiny(tmp_path, iterations=1, env="Counting-v0", vectorization="sync", eval_episodes=0))
+    folder = run.train_control(tiny(tmp_path, iterations=1, env="Counting-v0", vectorization="sync", eval_episodes=0))
     monkeypatch.setattr(trainer.ControlTrainer, "judge", lambda *_: sys.exit("enough"))
     with pytest.raises(UsageError, match="raised SystemExit: enough; it must not end the process"):
         driver.evaluate(trainer.CONTROL, folder, 1)
@@ -659,7 +659,7 @@ def test_an_environment_that_exits_in_the_evaluation_does_so_too(tmp_path, monke
 @pytest.mark.parametrize("vectorization", ["sync", pytest.param("async", marks=pytest.mark.slow)])
 def test_an_environment_that_interrupts_stops_the_run_like_ctrl_c(tmp_path, vectorization):
     with pytest.raises(KeyboardInterrupt) as caught:
-        run.train(tiny(tmp_path, iterations=1, env="Interrupting-v0", vectorization=vectorization))
+        run.train_control(tiny(tmp_path, iterations=1, env="Interrupting-v0", vectorization=vectorization))
     assert str(caught.value) == f"resume with: tfppo resume {tmp_path / 'Interrupting-v0-seed3'}"
 
 
@@ -667,7 +667,7 @@ def test_a_run_whose_folder_was_moved_goes_on_when_it_is_moved_back(tmp_path, at
     folder = tmp_path / "cartpole-seed3"
     at(1, lambda: folder.rename(tmp_path / "elsewhere"))
     with pytest.raises(UsageError) as caught:
-        run.train(tiny(tmp_path), "cartpole")
+        run.train_control(tiny(tmp_path), "cartpole")
     assert f"move the folder back, then resume with: tfppo resume {folder}" in str(caught.value)
     monkeypatch.undo()
     (tmp_path / "elsewhere").rename(folder)
@@ -688,17 +688,19 @@ def test_environments_are_closed_whatever_happens(tmp_path, at):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run, "ControlTrainer", Trainer)
-        folder = run.train(tiny(tmp_path, iterations=1, backend="gymnasium", vectorization="sync", eval_episodes=0))
+        folder = run.train_control(
+            tiny(tmp_path, iterations=1, backend="gymnasium", vectorization="sync", eval_episodes=0)
+        )
         evaluated(folder, 1, application=trainer.CONTROL._replace(make_trainer=lambda config, _: Trainer(config)))
         at(0, crash)
         with pytest.raises(ZeroDivisionError):
-            run.train(tiny(tmp_path, iterations=1, backend="gymnasium", vectorization="sync"))
+            run.train_control(tiny(tmp_path, iterations=1, backend="gymnasium", vectorization="sync"))
     assert list(closed.values()) == [True, True, True]
 
 
 def test_a_run_can_be_trained_in_a_thread(tmp_path):
     folders = []
-    thread = threading.Thread(target=lambda: folders.append(run.train(tiny(tmp_path, iterations=1))))
+    thread = threading.Thread(target=lambda: folders.append(run.train_control(tiny(tmp_path, iterations=1))))
     thread.start()
     thread.join()
     assert len(read_rows(folders[0])) == 1
@@ -707,7 +709,7 @@ def test_a_run_can_be_trained_in_a_thread(tmp_path):
 def test_a_run_starts_from_another(tmp_path, capsys, monkeypatch):
     """It has the weights and the statistics of the other run, and also if it starts again after a crash."""
     normalized = {"normalize_observations": True, "normalize_rewards": True}
-    first = run.train(tiny(tmp_path, name="first", iterations=3, **normalized))
+    first = run.train_control(tiny(tmp_path, name="first", iterations=3, **normalized))
     other = tiny(
         tmp_path, name="second", iterations=2, init_from=first, init_checkpoint="3", num_envs=8, rollout_length=4
     )
@@ -723,7 +725,7 @@ def test_a_run_starts_from_another(tmp_path, capsys, monkeypatch):
         return collect(collector, learner, *arguments)
 
     monkeypatch.setattr(trainer, "train_iterations", look)
-    second = run.train(other)
+    second = run.train_control(other)
     assert f"starts with the policy and the normalization of {first}, iteration 3\n" in capsys.readouterr().out
     for a, b in zip(seen[0], wanted, strict=True):
         np.testing.assert_array_equal(a, b)
@@ -732,7 +734,7 @@ def test_a_run_starts_from_another(tmp_path, capsys, monkeypatch):
     assert "starts with" not in capsys.readouterr().out
     wide = tiny(tmp_path, name="third", iterations=2, init_from=first, hidden_units=(9,))
     with pytest.raises(UsageError, match="does not fit this run"):
-        run.train(dataclasses.replace(wide, control=dataclasses.replace(wide.control, **normalized)))
+        run.train_control(dataclasses.replace(wide, control=dataclasses.replace(wide.control, **normalized)))
 
 
 @pytest.mark.fault("The environment does not exist or is not supported", "A one-line error. No folder is created.")
@@ -749,7 +751,7 @@ def test_a_run_starts_from_another(tmp_path, capsys, monkeypatch):
 )
 def test_an_environment_that_cannot_be_used_leaves_no_folder(tmp_path, control):
     with pytest.raises(UsageError) as caught:
-        run.train(tiny(tmp_path / "runs", **control))
+        run.train_control(tiny(tmp_path / "runs", **control))
     assert len(str(caught.value).splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
 
