@@ -55,6 +55,7 @@ OTHER = {
     ControlConfig: {
         "env": "Acrobot-v1",
         "env_kwargs": ("a=1",),
+        "eval_env_kwargs": ("a=2",),
         "wrappers": ("TimeLimit(9)",),
         "eval_max_steps": 9,
         "init_from": Path("runs/other"),
@@ -137,6 +138,7 @@ REFUSED = {
     ControlConfig: {
         "env": [1, None, "", "a\nb", "\ud800", "a:b:CartPole-v1"],
         "env_kwargs": [1, None, "a=1", ["a=1"], (1,)],
+        "eval_env_kwargs": [1, None, "a=1", ["a=1"], (1,)],
         "wrappers": [1, None, "TimeLimit(9)", ["TimeLimit(9)"], (1,)],
         "eval_max_steps": COUNT,
         "init_from": [1, "a\0b", Path("a\nb")],

@@ -41,6 +41,10 @@ class ControlConfig:
     """Arguments of the environment's constructor, as key=value; a value as in YAML, such as size=5 or goal=[1,2].
     In Python also a dictionary.
     """
+    eval_env_kwargs: tuple[str, ...] = ()
+    """Arguments of the environment's constructor in the evaluation and the video, besides env_kwargs and in place of
+    those of the same name; for rewards that only the training changes, such as Atari's reward_clipping=false.
+    """
     wrappers: tuple[str, ...] = ()
     """Wrappers of each copy of the environment, the innermost first: names in gymnasium.wrappers, or module:Class.
     Arguments are in brackets, such as "TimeLimit(max_episode_steps=100)".
@@ -118,10 +122,12 @@ class ControlConfig:
     """
 
     def __post_init__(self) -> None:
-        if isinstance(self.env_kwargs, Mapping):
-            object.__setattr__(self, "env_kwargs", format_env_kwargs(self.env_kwargs))
+        for name in ("env_kwargs", "eval_env_kwargs"):
+            if isinstance(getattr(self, name), Mapping):
+                object.__setattr__(self, name, format_env_kwargs(getattr(self, name)))
         check_fields(self)
         parse_env_kwargs(self.env_kwargs)
+        parse_env_kwargs(self.eval_env_kwargs, "eval_env_kwargs")
         for wrapper in self.wrappers:
             parse_wrapper(wrapper)
         if self.box_policy == "gsde" and not self.hidden_units:

@@ -31,6 +31,7 @@ class Turn(NamedTuple):
     rewards: np.ndarray  # float [B]
     done: np.ndarray  # bool [B], an episode has just ended
     terminated: np.ndarray  # bool [B], it has ended by itself, and not by a time limit
+    observations: Any  # [B, ...], as the environment returned them
 
 
 class Player:
@@ -78,7 +79,7 @@ class Player:
         rewards, done, terminated = np.zeros(num_envs), np.zeros(num_envs, bool), np.zeros(num_envs, bool)
         noise = tf.zeros([NOISE_STEPS])
         for step in itertools.count():
-            yield Turn(rewards, done, terminated)
+            yield Turn(rewards, done, terminated, observations)
             block, index = divmod(step, NOISE_STEPS)
             if not (self.greedy or index):
                 noise = self._noise(fold_in(root, block))
@@ -162,7 +163,7 @@ def play_episodes(
         running, lengths, starts = np.zeros(num_envs), np.zeros(num_envs, int), np.ones(num_envs, bool)
         counts = np.zeros(num_envs, int)
         unfinished = turns = 0
-        for rewards, done, terminated in Player(policy, environment, normalization, greedy).play(seed):
+        for rewards, done, terminated, _ in Player(policy, environment, normalization, greedy).play(seed):
             running += rewards
             lengths = np.where(starts, 0, lengths + 1)
             for index in np.flatnonzero(done & (counts < shares)):

@@ -125,6 +125,23 @@ MINIGRID = (
         "learning_rate": 2.5e-4,
     }
 )
+ATARI = SB3 | {  # rl-zoo, with the settings of Gymnasium's environments that equal its wrappers
+    "env_kwargs": ("repeat_action_probability=0.0", "episodic_life=true", "reward_clipping=true"),
+    "eval_env_kwargs": ("episodic_life=false", "reward_clipping=false"),
+    "num_envs": 8,
+    "rollout_length": 128,
+    "total_steps": 10_000_000,
+    "minibatch_size": 256,
+    "num_epochs": 4,
+    "learning_rate": 2.5e-4,
+    "learning_rate_schedule": "linear",
+    "clip_ratio": 0.1,
+    "clip_ratio_schedule": "linear",
+    "entropy_coeff": 0.01,
+    "shared_trunk": True,
+    "hidden_units": (),  # NatureCNN has a layer of 512 units
+    "eval_episodes": 10,
+}
 RECIPES |= {"LunarLanderContinuous-v3": RECIPES["LunarLander-v3"]}  # rl-zoo has the same row for both
 RECIPES |= dict.fromkeys(
     (
@@ -146,6 +163,19 @@ RECIPES |= dict.fromkeys(
     ("MiniGrid-Empty-Random-5x5-v0", "MiniGrid-DoorKey-5x5-v0", "MiniGrid-Unlock-v0"),
     MINIGRID,
 )
+PACKAGES = ("ale_py", "minigrid")  # packages of tfppo's extras that register environments
+
+
+def recipe_of(env: str) -> dict[str, object]:
+    """Returns the tuned settings of an environment; an empty dictionary if there are none.
+
+    Args:
+      env: The environment ID. The packages of tfppo's extras may stand in front of it, as in ale_py:ALE/Pong-v5.
+    """
+    module, _, name = env.rpartition(":")
+    if module in ("", *PACKAGES):
+        return ATARI if name.startswith("ALE/") else RECIPES.get(name, {})
+    return {}
 
 
 def make_control_config(env: str = "CartPole-v1", **settings: object) -> ControlRunConfig:
@@ -163,4 +193,4 @@ def make_control_config(env: str = "CartPole-v1", **settings: object) -> Control
     Raises:
       UsageError: If a setting does not exist or its value is invalid.
     """
-    return with_settings(ControlRunConfig(), {"env": env} | RECIPES.get(env, {}) | settings)
+    return with_settings(ControlRunConfig(), {"env": env} | recipe_of(env) | settings)

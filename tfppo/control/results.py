@@ -60,7 +60,7 @@ class ControlResults(ABC):
             num_envs=control.num_envs,
             max_steps=control.eval_max_steps,
             normalization=self.normalization,
-            options=options_of(control.env_kwargs, control.wrappers),
+            options=options_of(control.env_kwargs, control.wrappers, control.eval_env_kwargs),
         )
         return {"env": control.env, "seed": seed} | judged | {"env_steps": self.env_steps}
 
@@ -72,7 +72,7 @@ class ControlResults(ABC):
         """Records a video in the folder of the run, or prints why there is none."""
         control, episodes = self.config.control, self.config.control.video_episodes
         if episodes:
-            options = options_of(control.env_kwargs, control.wrappers)
+            options = options_of(control.env_kwargs, control.wrappers, control.eval_env_kwargs)
             leave_video(folder, self.policy, control.env, episodes, seed, self.env_steps, self.normalization, options)
 
     def farewell(self, folder: Path) -> str:

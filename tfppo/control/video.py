@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from gymnasium.vector import SyncVectorEnv
+from gymnasium.vector import SyncVectorEnv, VectorEnv
 from PIL import Image
 
-from tfppo.control.envs.vector import NO_OPTIONS, is_only_in_graph, make_vector_environment
-from tfppo.control.evaluate import Player
+from tfppo.control.envs.vector import NO_OPTIONS, is_only_in_graph, is_stepped_in_turn, make_vector_environment
+from tfppo.control.evaluate import Player, Turn
+from tfppo.control.policies.encoders import is_image
 from tfppo.control.policies.policy import ControlPolicy
 from tfppo.control.rollouts.normalization import Normalization
 from tfppo.errors import UsageError, one_line
@@ -73,9 +74,11 @@ def record_episodes(
       UsageError: If the environment cannot be rendered; it says why, in one line.
     """
     with _off_screen():
-        _check_renders(env, options)
-        with _explained(env):
-            environment = make_vector_environment(env, 1, **{**options, "render_mode": "rgb_array"})
+        environment = _native_images(env, options)
+        if environment is None:
+            _check_renders(env, options)
+            with _explained(env):
+                environment = make_vector_environment(env, 1, **{**options, "render_mode": "rgb_array"})
         try:
             player = Player(policy, environment, normalization)
             frames: list[Frame] = []
@@ -152,6 +155,21 @@ def encode_gif(frames: Sequence[Frame]) -> bytes:
     return file.getvalue()
 
 
+def _native_images(env: str, options: Mapping[str, Any]) -> VectorEnv | None:
+    """Returns one copy of a native vector environment that observes images; None if the environment is not such a one.
+
+    Its video shows what the policy sees. A single environment of the same ID may observe something else: those of Atari
+    observe whole screens, and do not know the arguments of the native form.
+    """
+    if "wrappers" in options or is_stepped_in_turn(env):
+        return None
+    environment = make_vector_environment(env, 1, "native", **options)
+    if is_image(environment.single_observation_space):
+        return environment
+    environment.close()
+    return None
+
+
 def _check_renders(env: str, options: Mapping[str, Any]) -> None:
     """Checks that an environment can be rendered.
 
@@ -189,7 +207,7 @@ def _record_episode(
     for step, turn in enumerate(player.play(seed)):
         if step % interval == 0 or turn.done[0]:
             steps.append(step)
-            images.append(_draw(player, env))
+            images.append(_draw(player, env, turn))
         progress(finished + step / limit)
         if turn.done[0] or len(images) == MAX_FRAMES:
             break
@@ -198,13 +216,24 @@ def _record_episode(
     return [Frame(*frame) for frame in zip(images, [*delays.tolist(), LAST_DELAY], strict=True)]
 
 
-def _draw(player: Player, env: str) -> Image.Image:
+def _draw(player: Player, env: str, turn: Turn) -> Image.Image:
+    if player.environment.render_mode is None:
+        return Image.fromarray(_latest_frame(turn.observations[0])).convert("RGB")
     with _explained(env):
         (pixels,) = player.environment.render() or (None,)
         if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8:
             raise TypeError(f"render returned {type(pixels).__name__}; expected a uint8 array")
         image = Image.fromarray(pixels).convert("RGB")
     return image.reduce(math.ceil(max(image.size) / MAX_SIDE))
+
+
+def _latest_frame(image: np.ndarray) -> np.ndarray:
+    """Returns a picture uint8 [H, W] or [H, W, 3] of an observation for which `encoders.is_image` is true."""
+    if image.ndim == 4:  # frames [F, H, W, C]
+        return _latest_frame(image[-1])
+    if image.ndim == 2 or image.shape[-1] == 3:
+        return image
+    return image[-1] if image.shape[0] < image.shape[2] else image[..., -1]
 
 
 @contextmanager

@@ -108,6 +108,24 @@ def test_a_run_trains_and_evaluates_with_them(vectorization, tmp_path):
     assert tfppo.load_policy(folder).predict(np.zeros(3)).shape == ()
 
 
+def test_the_evaluation_may_have_arguments_of_its_own(tmp_path):
+    config = make_control_config(
+        "Sized-v0",
+        runs_dir=tmp_path,
+        env_kwargs={"size": 3, "reward": 0.5},
+        eval_env_kwargs={"reward": 2.0},
+        wrappers=("FlattenObservation", "TimeLimit(max_episode_steps=4)"),
+        eval_episodes=2,
+        video_episodes=0,
+        **SMALL,
+        **EAGER,
+    )
+    folder = run.train_control(config)
+    assert tfppo.evaluate(folder, episodes=2)["mean"] == 8.0
+    assert (folder / "metrics.csv").read_text().splitlines()[1].split(",")[1] == "2"  # return of a training episode
+    assert "eval_env_kwargs has 'reward'" in refusal(make_control_config, "Sized-v0", eval_env_kwargs=("reward",))
+
+
 def test_the_command_line_takes_them(tmp_path, capsys):
     words = "train control --env Sized-v0 --env-kwargs size=4 reward=2 --wrappers FlattenObservation TimeLimit(5)"
     options = "--num-envs 2 --rollout-length 8 --minibatch-size 16 --total-steps 16 --hidden-units 4 --eval-episodes 2"

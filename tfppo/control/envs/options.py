@@ -24,11 +24,12 @@ class WrapperCall(NamedTuple):
     named: dict[str, Any]
 
 
-def parse_env_kwargs(words: Sequence[str]) -> dict[str, Any]:
+def parse_env_kwargs(words: Sequence[str], name: str = "env_kwargs") -> dict[str, Any]:
     """Parses the arguments of an environment's constructor.
 
     Args:
       words: "key=value" each; a value as in YAML, such as 5, true, null or [1, 2].
+      name: Name of the setting, for errors.
 
     Returns:
       The values by key.
@@ -42,11 +43,11 @@ def parse_env_kwargs(words: Sequence[str]) -> dict[str, Any]:
         try:
             parsed = yaml.safe_load(value)
         except yaml.YAMLError as error:
-            raise UsageError(f"env_kwargs has {word!r}; its value is not valid YAML ({one_line(error)})") from None
+            raise UsageError(f"{name} has {word!r}; its value is not valid YAML ({one_line(error)})") from None
         if not (equals and key.isidentifier()):
-            raise UsageError(f"env_kwargs has {word!r}; it must have the form key=value, such as size=5")
+            raise UsageError(f"{name} has {word!r}; it must have the form key=value, such as size=5")
         if key in values:
-            raise UsageError(f"env_kwargs has {key} twice; give it once")
+            raise UsageError(f"{name} has {key} twice; give it once")
         values[key] = parsed
     return values
 
@@ -129,12 +130,13 @@ def load_wrapper(text: str) -> Wrapper:
     return wrap
 
 
-def options_of(env_kwargs: Sequence[str], wrappers: Sequence[str]) -> dict[str, Any]:
+def options_of(env_kwargs: Sequence[str], wrappers: Sequence[str], replaced: Sequence[str] = ()) -> dict[str, Any]:
     """Returns the options of `make_vector_environment` for the settings `env_kwargs` and `wrappers`.
 
     Args:
       env_kwargs: As for `parse_env_kwargs`.
       wrappers: As for `parse_wrapper`, the innermost first.
+      replaced: More arguments, which replace those of the same name.
 
     Returns:
       The arguments of the environment, and the functions that wrap it under "wrappers" if there are any.
@@ -142,5 +144,5 @@ def options_of(env_kwargs: Sequence[str], wrappers: Sequence[str]) -> dict[str, 
     Raises:
       UsageError: If an argument or a wrapper is invalid.
     """
-    options = parse_env_kwargs(env_kwargs)
+    options = parse_env_kwargs(env_kwargs) | parse_env_kwargs(replaced)
     return options | ({"wrappers": tuple(map(load_wrapper, wrappers))} if wrappers else {})

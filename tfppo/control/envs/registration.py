@@ -9,13 +9,14 @@ from typing import Any, TypeAlias
 import gymnasium
 
 from tfppo.control.envs.environment import IN_GRAPH_ENVIRONMENTS
-from tfppo.errors import UsageError, shown
+from tfppo.errors import UsageError, one_line, shown
 from tfppo.training.user_modules import import_named, name_of, same_name
 
 MakeEnvironment: TypeAlias = Callable[..., gymnasium.Env]
 """A function, or a class, that returns a new environment in each call. It may take arguments, which `env_kwargs` gives,
 and `render_mode`."""
 
+ATARI = "ALE/"  # beginning of the IDs of ale-py, which registers them when it is imported
 _IDS: dict[str, str] = {}  # ID in Gymnasium's registry by the name of the function
 
 
@@ -105,12 +106,14 @@ def registered_id(env: str) -> str:
     environment with Gymnasium or with `register_environment`, or define a function of this name that makes one.
 
     Raises:
-      UsageError: If the module cannot be imported.
+      UsageError: If the module cannot be imported, or an environment of Atari is named and ale-py is not installed.
     """
     if env in _IDS:
         return _IDS[env]
     module, _, name = env.rpartition(":")
     if not module:
+        if name.startswith(ATARI) and name not in gymnasium.registry:
+            _register_atari(name)
         return name
     found = import_named(module, f"env {env!r}")
     if name not in gymnasium.registry and name not in IN_GRAPH_ENVIRONMENTS:
@@ -128,6 +131,16 @@ def _register(name: str, make: MakeEnvironment) -> str:
     gymnasium.registry.pop(identity, None)  # Gymnasium would warn
     gymnasium.register(identity, EnvironmentFunction(make, name))
     return identity
+
+
+def _register_atari(env: str) -> None:
+    try:
+        import ale_py  # noqa: F401 (registers its environments)
+    except ImportError as error:
+        raise UsageError(
+            f"env is {env!r}, and ale-py cannot be imported ({one_line(error)}): run make setup EXTRAS=atari, or pip "
+            "install ale-py"
+        ) from None
 
 
 def _takes(make: MakeEnvironment, argument: str) -> bool:
