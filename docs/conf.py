@@ -26,6 +26,7 @@ extensions = [
     "faults",
     "mathml",
     "metric_table",
+    "recipe_table",
     "renamed",
     "settings",
 ]

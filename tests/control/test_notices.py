@@ -24,10 +24,9 @@ IMAGE = spaces.Box(0, 255, [40, 40, 3], np.uint8)
 class World(gymnasium.Env):
     """An environment of any observation space, which may give a mask in its infos."""
 
-    action_space = spaces.Discrete(2)
-
-    def __init__(self, space=GRID, infos=None):
+    def __init__(self, space=GRID, infos=None, action_space=None):
         self.observation_space, self.infos = space, infos or {}
+        self.action_space = action_space or spaces.Discrete(2)
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
@@ -42,6 +41,8 @@ gymnasium.register("Grid-v0", World, disable_env_checker=True)
 gymnasium.register("Pictures-v0", lambda: World(IMAGE), disable_env_checker=True)
 gymnasium.register("Bytes-v0", lambda: World(spaces.Box(0, 255, [7, 7, 3], np.uint8)), disable_env_checker=True)
 gymnasium.register("Hinting-v0", lambda: World(infos={"action_mask": np.ones(2, np.int8)}), disable_env_checker=True)
+gymnasium.register("Floats-v0", lambda: World(spaces.Box(0, 1, [40, 40, 3])), disable_env_checker=True)
+gymnasium.register("Force-v0", lambda: World(action_space=spaces.Box(-50, 50, [1])), disable_env_checker=True)
 gymnasium.register(
     "Scaled-v0",
     lambda: wrappers.NormalizeReward(wrappers.NormalizeObservation(World())),
@@ -95,11 +96,25 @@ def test_integers_are_normalized():
         ("Pictures-v0", {"normalize_observations": True}, "normalize_observations has no effect here"),
         ("Hinting-v0", {}, "Hinting-v0 gives an action_mask in its infos, which the policy does not see"),
         ("Bytes-v0", {}, "observations reach from 0 to 255 and are not normalized"),
+        (
+            "Floats-v0",
+            {},
+            "observations have the shape of an image, (40, 40, 3), and are float32: they are 4,800 numbers",
+        ),
+        (
+            "Force-v0",
+            {},
+            "actions reach from -50 to 50, and the policy begins with a standard deviation of 1: consider",
+        ),
         ("Scaled-v0", {}, "Scaled-v0 contains Gymnasium's wrapper NormalizeReward"),
     ],
 )
 def test_what_has_no_effect_is_said(env, settings, said, tmp_path, capsys):
     assert said in printed(env, tmp_path, capsys, **settings)
+
+
+def test_actions_that_are_squashed_may_be_wide(tmp_path, capsys):
+    assert "actions reach" not in printed("Force-v0", tmp_path, capsys, box_policy="squashed")
 
 
 def test_the_target_return_ends_training_in_python_too():

@@ -1,11 +1,13 @@
 """Lines that a control run prints before its first iteration: what it makes of the spaces, and what has no effect."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium
 import numpy as np
 from gymnasium import spaces, wrappers
+from gymnasium.spaces import flatdim
 from gymnasium.vector import SyncVectorEnv, VectorEnv
 
 from tfppo.control.config import ControlConfig
@@ -15,6 +17,7 @@ from tfppo.control.rollouts.normalization import WHOLE, Normalization
 from tfppo.errors import one_line
 
 WIDE = 20.0  # numbers that are larger than this saturate the first layer
+WIDE_ACTION = 5.0  # actions beyond it are rarely drawn from a normal distribution of standard deviation 1
 NORMALIZERS = (wrappers.NormalizeObservation, wrappers.NormalizeReward)
 
 
@@ -42,6 +45,7 @@ def describe_spaces(
 def notices(
     control: ControlConfig,
     observation_space: gymnasium.Space,
+    action_space: gymnasium.Space,
     environment: object,
     infos: Sequence[Mapping[str, Any]],
     normalization: Normalization,
@@ -51,6 +55,7 @@ def notices(
     Args:
       control: The settings.
       observation_space: The space of a single environment's observations.
+      action_space: The space of a single environment's actions.
       environment: An in-graph environment, or a list of vector environments.
       infos: The infos of the first resets of the vector environments.
       normalization: Normalization of observations.
@@ -71,6 +76,21 @@ def notices(
                 f"{key} reach from {part.low.min():g} to {part.high.max():g} and are not normalized; networks learn "
                 "slowly from large numbers: consider --normalize-observations True"
             )
+        if _is_image_of_floats(part):
+            lines.append(
+                f"{key} have the shape of an image, {part.shape}, and are {part.dtype}: they are {flatdim(part):,} "
+                "numbers for the network; return uint8 from 0 to 255, and they go through NatureCNN"
+            )
+    if (
+        isinstance(action_space, spaces.Box)
+        and control.box_policy != "squashed"
+        and _is_wide(action_space, WIDE_ACTION)
+    ):
+        lines.append(
+            f"actions reach from {action_space.low.min():g} to {action_space.high.max():g}, and the policy begins with "
+            f"a standard deviation of {math.exp(control.log_std_init):.3g}: consider --wrappers "
+            '"RescaleAction(-1.0, 1.0)", or --box-policy squashed'
+        )
     if any(ACTION_MASK in info for info in infos) and not has_mask(observation_space):
         lines.append(
             f"{control.env} gives an {ACTION_MASK} in its infos, which the policy does not see; to mask actions, put "
@@ -85,10 +105,16 @@ def notices(
     return lines
 
 
-def _is_wide(space: spaces.Box) -> bool:
+def _is_image_of_floats(space: gymnasium.Space) -> bool:
+    """Returns whether a Box would be an image if it had the dtype uint8."""
+    is_box = isinstance(space, spaces.Box) and len(space.shape) == 3 and space.dtype != np.uint8
+    return is_box and is_image(spaces.Box(0, 255, space.shape, np.uint8))
+
+
+def _is_wide(space: spaces.Box, limit: float = WIDE) -> bool:
     """Returns whether a Box has finite bounds, some of which are far from 0."""
     is_bounded = bool(np.isfinite(space.low).all() and np.isfinite(space.high).all())
-    return is_bounded and float(np.maximum(np.abs(space.low), np.abs(space.high)).max()) > WIDE
+    return is_bounded and float(np.maximum(np.abs(space.low), np.abs(space.high)).max()) > limit
 
 
 def _seen(space: gymnasium.Space, is_normalized: bool, key: str = "") -> str:

@@ -8,10 +8,21 @@ package. A value that such a row does not name is the default of stable-baseline
 value_coeff, because its value loss has no factor 1/2.
 """
 
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
 from tfppo.control.config import ControlRunConfig
 from tfppo.settings import with_settings
 
-SB3: dict[str, object] = {  # the defaults of stable-baselines3
+
+class Recipe(NamedTuple):
+    """Tuned settings of an environment."""
+
+    source: str  # where the values come from
+    settings: Mapping[str, object]  # by field name
+
+
+SB3: dict[str, Any] = {  # the defaults of stable-baselines3
     "learning_rate": 3e-4,
     "learning_rate_schedule": "constant",
     "minibatch_size": 64,
@@ -21,161 +32,187 @@ SB3: dict[str, object] = {  # the defaults of stable-baselines3
     "value_coeff": 1.0,
     "entropy_coeff": 0.0,
 }
-NORMALIZED: dict[str, object] = {"normalize_observations": True, "normalize_rewards": True}
-MUJOCO = (
-    SB3
-    | NORMALIZED
-    | {  # CleanRL, ppo_continuous_action.py
-        "num_envs": 1,
-        "rollout_length": 2048,
-        "total_steps": 1_000_000,
-        "learning_rate_schedule": "linear",
-        "value_coeff": 0.5,
-        "value_clip": 0.2,
-        "eval_episodes": 10,
-    }
+NORMALIZED: dict[str, Any] = {"normalize_observations": True, "normalize_rewards": True}
+
+
+def _zoo(source: str = "rl-zoo", **settings: object) -> Recipe:
+    return Recipe(source, SB3 | settings)
+
+
+def _own(**settings: object) -> Recipe:
+    return _zoo("our own", **settings)
+
+
+LUNAR_LANDER = _zoo(  # of LunarLander-v2. With a constant entropy bonus sampled actions land less well than greedy ones
+    "rl-zoo, but the entropy bonus falls to 0",  # (mean returns of 206 and 251).
+    num_envs=16,
+    rollout_length=1024,
+    total_steps=1_000_000,
+    num_epochs=4,
+    gamma=0.999,
+    gae_lambda=0.98,
+    entropy_coeff=0.01,
+    entropy_coeff_schedule="linear",
 )
-RECIPES: dict[str, dict[str, object]] = {
-    "CartPole-v1": SB3  # rl-zoo
-    | {
-        "num_envs": 8,
-        "rollout_length": 32,
-        "total_steps": 100_000,
-        "minibatch_size": 256,
-        "num_epochs": 20,
-        "learning_rate": 1e-3,
-        "learning_rate_schedule": "linear",
-        "clip_ratio_schedule": "linear",
-        "gamma": 0.98,
-        "gae_lambda": 0.8,
-    },
-    "Acrobot-v1": SB3  # rl-zoo
-    | NORMALIZED
-    | {"num_envs": 16, "rollout_length": 256, "total_steps": 1_000_000, "num_epochs": 4, "gae_lambda": 0.94},
-    "Pendulum-v1": SB3  # rl-zoo, but the learning rate falls to 0
-    | {
-        "num_envs": 4,
-        "rollout_length": 1024,
-        "total_steps": 100_000,
-        "learning_rate": 1e-3,
-        "learning_rate_schedule": "linear",
-        "gamma": 0.9,
-        "box_policy": "gsde",
-        "gsde_interval": 4,
-    },
-    "MountainCar-v0": SB3  # our own. rl-zoo's rollouts of 16 steps are a small part of an episode, and some seeds then
-    # need one swing too many (return -117). These rollouts are about as long as an episode. The learning rate is larger
-    # and falls to 0.
-    | NORMALIZED
-    | {
-        "num_envs": 16,
-        "rollout_length": 128,
-        "total_steps": 1_000_000,
-        "minibatch_size": 256,
-        "learning_rate": 1e-3,
-        "learning_rate_schedule": "linear",
-        "gae_lambda": 0.98,
-    },
-    "MountainCarContinuous-v0": SB3  # our own. Noise that is constant for a whole rollout reaches the goal by chance.
-    # Noise of the usual standard deviation 1 saturates the motor: one seed of five then stayed at full throttle, with a
-    # return of 88.
-    | NORMALIZED
-    | {
-        "num_envs": 16,
-        "rollout_length": 256,
-        "total_steps": 200_000,
-        "minibatch_size": 256,
-        "learning_rate_schedule": "linear",
-        "gamma": 0.9999,
-        "box_policy": "gsde",
-        "gsde_interval": 0,
-        "log_std_init": -1.0,
-        "value_coeff": 0.5,
-    },
-    "BipedalWalker-v3": SB3  # rl-zoo
-    | NORMALIZED
-    | {
-        "num_envs": 32,
-        "rollout_length": 2048,
-        "total_steps": 5_000_000,
-        "gamma": 0.999,
-        "clip_ratio": 0.18,
-    },
-    "LunarLander-v3": SB3  # rl-zoo's LunarLander-v2, but the entropy bonus falls to 0. Sampled actions then land as
-    # well as greedy actions (with a constant bonus: mean returns of 206 and 251).
-    | {
-        "num_envs": 16,
-        "rollout_length": 1024,
-        "total_steps": 1_000_000,
-        "num_epochs": 4,
-        "gamma": 0.999,
-        "gae_lambda": 0.98,
-        "entropy_coeff": 0.01,
-        "entropy_coeff_schedule": "linear",
-    },
-}
-MINIGRID = (
-    SB3
-    | NORMALIZED
-    | {  # rl-zoo. The wrapper gives the picture as symbols and the mission as letters, all one-hot.
-        "wrappers": ("minigrid.wrappers:FlatObsWrapper",),
-        "num_envs": 8,
-        "rollout_length": 128,
-        "total_steps": 100_000,
-        "learning_rate": 2.5e-4,
-    }
+MUJOCO = _zoo(
+    "CleanRL",
+    **NORMALIZED,
+    num_envs=1,
+    rollout_length=2048,
+    total_steps=1_000_000,
+    learning_rate_schedule="linear",
+    value_coeff=0.5,
+    value_clip=0.2,
+    eval_episodes=10,
 )
-ATARI = SB3 | {  # rl-zoo, with the settings of Gymnasium's environments that equal its wrappers
-    "env_kwargs": ("repeat_action_probability=0.0", "episodic_life=true", "reward_clipping=true"),
-    "eval_env_kwargs": ("episodic_life=false", "reward_clipping=false"),
-    "num_envs": 8,
+MINIGRID = _zoo(
+    **NORMALIZED,
+    wrappers=("minigrid.wrappers:FlatObsWrapper",),  # the picture as symbols and the mission as letters, all one-hot
+    num_envs=8,
+    rollout_length=128,
+    total_steps=100_000,
+    learning_rate=2.5e-4,
+)
+ATARI = _zoo(  # its wrappers are arguments of ale-py's vector environment
+    env_kwargs=("repeat_action_probability=0.0", "episodic_life=true", "reward_clipping=true"),
+    eval_env_kwargs=("episodic_life=false", "reward_clipping=false"),
+    num_envs=8,
+    rollout_length=128,
+    total_steps=10_000_000,
+    minibatch_size=256,
+    num_epochs=4,
+    learning_rate=2.5e-4,
+    learning_rate_schedule="linear",
+    clip_ratio=0.1,
+    clip_ratio_schedule="linear",
+    entropy_coeff=0.01,
+    shared_trunk=True,
+    hidden_units=(),  # NatureCNN has a layer of 512 units
+    eval_episodes=10,
+)
+TABLE: dict[str, Any] = {  # observations that are numbers of states
+    "num_envs": 16,
     "rollout_length": 128,
-    "total_steps": 10_000_000,
     "minibatch_size": 256,
     "num_epochs": 4,
-    "learning_rate": 2.5e-4,
-    "learning_rate_schedule": "linear",
-    "clip_ratio": 0.1,
-    "clip_ratio_schedule": "linear",
+    "learning_rate": 1e-3,
     "entropy_coeff": 0.01,
-    "shared_trunk": True,
-    "hidden_units": (),  # NatureCNN has a layer of 512 units
-    "eval_episodes": 10,
+    "entropy_coeff_schedule": "linear",
 }
-RECIPES |= {"LunarLanderContinuous-v3": RECIPES["LunarLander-v3"]}  # rl-zoo has the same row for both
-RECIPES |= dict.fromkeys(
-    (
-        "Ant-v5",
-        "HalfCheetah-v5",
-        "Hopper-v5",
-        "Humanoid-v5",
-        "HumanoidStandup-v5",
-        "InvertedDoublePendulum-v5",
-        "InvertedPendulum-v5",
-        "Pusher-v5",
-        "Reacher-v5",
-        "Swimmer-v5",
-        "Walker2d-v5",
+RECIPES: dict[str, Recipe] = {
+    "CartPole-v1": _zoo(
+        num_envs=8,
+        rollout_length=32,
+        total_steps=100_000,
+        minibatch_size=256,
+        num_epochs=20,
+        learning_rate=1e-3,
+        learning_rate_schedule="linear",
+        clip_ratio_schedule="linear",
+        gamma=0.98,
+        gae_lambda=0.8,
     ),
-    MUJOCO,
-)
-RECIPES |= dict.fromkeys(
-    ("MiniGrid-Empty-Random-5x5-v0", "MiniGrid-DoorKey-5x5-v0", "MiniGrid-Unlock-v0"),
-    MINIGRID,
-)
+    "Acrobot-v1": _zoo(
+        **NORMALIZED, num_envs=16, rollout_length=256, total_steps=1_000_000, num_epochs=4, gae_lambda=0.94
+    ),
+    "Pendulum-v1": _zoo(
+        "rl-zoo, but the learning rate falls to 0",
+        num_envs=4,
+        rollout_length=1024,
+        total_steps=100_000,
+        learning_rate=1e-3,
+        learning_rate_schedule="linear",
+        gamma=0.9,
+        box_policy="gsde",
+        gsde_interval=4,
+    ),
+    # rl-zoo's rollouts of 16 steps are a small part of an episode, and some seeds then need one swing too many (return
+    # -117). These rollouts are about as long as an episode. The learning rate is larger and falls to 0.
+    "MountainCar-v0": _own(
+        **NORMALIZED,
+        num_envs=16,
+        rollout_length=128,
+        total_steps=1_000_000,
+        minibatch_size=256,
+        learning_rate=1e-3,
+        learning_rate_schedule="linear",
+        gae_lambda=0.98,
+    ),
+    # Noise that is constant for a whole rollout reaches the goal by chance. Noise of the usual standard deviation 1
+    # saturates the motor: one seed of five then stayed at full throttle, with a return of 88.
+    "MountainCarContinuous-v0": _own(
+        **NORMALIZED,
+        num_envs=16,
+        rollout_length=256,
+        total_steps=200_000,
+        minibatch_size=256,
+        learning_rate_schedule="linear",
+        gamma=0.9999,
+        box_policy="gsde",
+        gsde_interval=0,
+        log_std_init=-1.0,
+        value_coeff=0.5,
+    ),
+    "FrozenLake-v1": _own(**TABLE, total_steps=200_000),
+    "CliffWalking-v1": _own(**TABLE, normalize_rewards=True, total_steps=200_000),
+    "Taxi-v3": _own(**TABLE, normalize_rewards=True, total_steps=500_000),
+    "Blackjack-v1": _own(**TABLE, gamma=1.0, total_steps=500_000),
+    "LunarLander-v3": LUNAR_LANDER,
+    "LunarLanderContinuous-v3": LUNAR_LANDER,
+    "BipedalWalker-v3": _zoo(
+        **NORMALIZED, num_envs=32, rollout_length=2048, total_steps=5_000_000, gamma=0.999, clip_ratio=0.18
+    ),
+    "Ant-v5": MUJOCO,
+    "HalfCheetah-v5": MUJOCO,
+    "Hopper-v5": MUJOCO,
+    "Humanoid-v5": MUJOCO,
+    "HumanoidStandup-v5": MUJOCO,
+    "InvertedDoublePendulum-v5": MUJOCO,
+    "InvertedPendulum-v5": MUJOCO,
+    "Pusher-v5": MUJOCO,
+    "Reacher-v5": MUJOCO,
+    "Swimmer-v5": MUJOCO,
+    "Walker2d-v5": MUJOCO,
+    "MiniGrid-Empty-Random-5x5-v0": MINIGRID,
+    "MiniGrid-DoorKey-5x5-v0": MINIGRID,
+    "MiniGrid-Unlock-v0": MINIGRID,
+}
+EVERY_ATARI = "ALE/"  # beginning of the IDs of all games
 PACKAGES = ("ale_py", "minigrid")  # packages of tfppo's extras that register environments
 
 
-def recipe_of(env: str) -> dict[str, object]:
-    """Returns the tuned settings of an environment; an empty dictionary if there are none.
+def recipe_of(env: str) -> Recipe | None:
+    """Returns the tuned settings of an environment; None if there are none.
 
     Args:
       env: The environment ID. The packages of tfppo's extras may stand in front of it, as in ale_py:ALE/Pong-v5.
     """
     module, _, name = env.rpartition(":")
-    if module in ("", *PACKAGES):
-        return ATARI if name.startswith("ALE/") else RECIPES.get(name, {})
-    return {}
+    if module not in ("", *PACKAGES):
+        return None
+    return ATARI if name.startswith(EVERY_ATARI) else RECIPES.get(name)
+
+
+def describe_recipe(config: ControlRunConfig) -> str:
+    """Says in one line which settings of a run are those of a recipe.
+
+    Args:
+      config: The settings of the run.
+    """
+    recipe = recipe_of(config.control.env)
+    if recipe is None:
+        return "settings: no recipe for this environment; those that you do not give are the defaults"
+    own = with_settings(config, recipe.settings)
+    differ = [
+        name
+        for name in recipe.settings
+        for part in ("control", "ppo")
+        if getattr(getattr(own, part), name, None) != getattr(getattr(config, part), name, None)
+    ]
+    if 2 * len(differ) > len(recipe.settings):
+        return f"settings: not the recipe of {recipe.source}, which tfppo train control --env {config.control.env} uses"
+    but = f", except {', '.join(differ)}" if differ else ""
+    return f"settings: the recipe of {recipe.source}{but}"
 
 
 def make_control_config(env: str = "CartPole-v1", **settings: object) -> ControlRunConfig:
@@ -193,4 +230,5 @@ def make_control_config(env: str = "CartPole-v1", **settings: object) -> Control
     Raises:
       UsageError: If a setting does not exist or its value is invalid.
     """
-    return with_settings(ControlRunConfig(), {"env": env} | recipe_of(env) | settings)
+    recipe = recipe_of(env)
+    return with_settings(ControlRunConfig(), {"env": env} | dict(recipe.settings if recipe else {}) | settings)

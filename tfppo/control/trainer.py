@@ -22,6 +22,7 @@ from tfppo.control.config import ControlRunConfig
 from tfppo.control.envs.registration import MakeEnvironment, check_same_function, register_function
 from tfppo.control.export import model_graph
 from tfppo.control.notices import describe_spaces, notices
+from tfppo.control.recipes import describe_recipe
 from tfppo.control.results import RETURN, STEPS, ControlResults
 from tfppo.control.rollouts.batches import revalue, to_batch
 from tfppo.control.rollouts.fused import fused_iterations
@@ -211,9 +212,11 @@ class ControlTrainer(ControlResults):
 
         A new run also writes the graph of the models to TensorBoard.
         """
-        print(describe_spaces(self.observation_space, self.action_space, self.normalization))
+        print(describe_recipe(self.config))
+        spaces = self.observation_space, self.action_space
+        print(describe_spaces(*spaces, self.normalization))
         infos = self.collector.infos if isinstance(self.collector, GymnasiumCollector) else []
-        for line in notices(self.config.control, self.observation_space, self.environment, infos, self.normalization):
+        for line in notices(self.config.control, *spaces, self.environment, infos, self.normalization):
             print(line, flush=True)
         if self.iteration == 0:
             tensorboard.write_graph(model_graph(self.policy))

@@ -1,0 +1,54 @@
+"""Recipes: each is a run that works, and a run says which one it has."""
+
+import gymnasium
+import pytest
+
+import tfppo
+from tfppo.control.recipes import RECIPES, SB3, describe_recipe, recipe_of
+from tfppo.errors import UsageError
+
+
+def short(env, tmp_path):
+    """Returns the settings of a recipe with two iterations."""
+    recipe = tfppo.make_control_config(env).control
+    steps = {"num_envs": min(recipe.num_envs, 4), "rollout_length": min(recipe.rollout_length, 32)}
+    batch = steps["num_envs"] * steps["rollout_length"]
+    return tfppo.make_control_config(
+        env,
+        runs_dir=tmp_path,
+        total_steps=2 * batch,
+        minibatch_size=batch // 2,
+        num_epochs=1,
+        eval_episodes=2,
+        eval_max_steps=20,
+        video_episodes=0,
+        **steps,
+    )
+
+
+@pytest.mark.slow  # one of each kind is trained by other quick tests
+@pytest.mark.parametrize("env", RECIPES)
+def test_every_recipe_trains_evaluates_and_acts(env, tmp_path):
+    try:
+        gymnasium.make(env).close()
+    except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
+        pytest.skip(str(error))
+    folder = tfppo.train_control(short(env, tmp_path))
+    policy = tfppo.load_policy(folder)
+    assert policy.action_space.contains(policy.predict(policy.observation_space.sample()))
+
+
+def test_a_run_says_which_settings_are_those_of_a_recipe():
+    make = tfppo.make_control_config
+    assert describe_recipe(make("CartPole-v1")) == "settings: the recipe of rl-zoo"
+    assert describe_recipe(make("CartPole-v1", gamma=0.5, num_envs=16)).endswith("rl-zoo, except gamma, num_envs")
+    assert describe_recipe(make("CartPole-v1", seed=3)).endswith("rl-zoo")
+    assert "not the recipe of rl-zoo, which tfppo train control" in describe_recipe(tfppo.ControlRunConfig())
+    assert "no recipe" in describe_recipe(make("my:Maze-v0")) and recipe_of("my:CartPole-v1") is None
+
+
+def test_recipes_name_settings_that_exist():
+    for recipe in RECIPES.values():
+        assert recipe.source and set(SB3) <= set(recipe.settings)
+    with pytest.raises(UsageError, match="no_such"):
+        tfppo.make_control_config("CartPole-v1", no_such=1)
