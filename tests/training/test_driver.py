@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from tfppo.control.recipes import make_control_config
 from tfppo.execution.replicas import Replicas
-from tfppo.training import driver, phase_timer, run_folder
+from tfppo.training import driver, run_folder
 from tfppo.training.config import RunConfig
 from tfppo.training.loop import writing
 
@@ -44,8 +44,8 @@ def told_by_lock(folder):
 
 def test_the_seconds_of_a_run_are_told_apart_and_add_up(monkeypatch, make_trainer, tmp_path):
     moments = iter([100.0, 107.0, 110.0])  # the timer is created, training ends, evaluation ends
-    monkeypatch.setattr(phase_timer.time, "perf_counter", lambda: next(moments))
-    timer = phase_timer.PhaseTimer(3.0)
+    monkeypatch.setattr(driver.time, "perf_counter", lambda: next(moments))
+    timer = driver.PhaseTimer(3.0)
     timer.end_training()
     kept = driver._keep_evaluation(make_trainer(), tmp_path, timer, {"mean": 2.0})
     assert kept["seconds"] == {"import": 3.0, "compile": 0.5, "train": 6.5, "evaluate": 3.0, "total": 13.0}

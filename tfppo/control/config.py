@@ -116,6 +116,12 @@ class ControlConfig:
     """Time limit of an episode in the evaluation, in steps.
     None: the limit of the environment, or 10,000 steps if it has none.
     """
+    validation_interval: AtLeastZero = 0
+    """Iterations after which the policy plays validation episodes, in environments of their own and with the present
+    normalization; the best checkpoint is then chosen by them. 0: no validation.
+    """
+    validation_episodes: Count = 20
+    """Greedy episodes of a validation; as many are played with sampled actions."""
     video_episodes: Annotated[int, Interval(ge=0, le=10)] = 1
     """Greedy episodes that are recorded in video.gif at the end of the run, at most 10. 0: no video.
     They are not the episodes of the evaluation.

@@ -1,8 +1,9 @@
-"""Evaluates a policy: episodes in Gymnasium's own environment."""
+"""Evaluates a policy by episodes in Gymnasium's own environment, at the end of a run and during it."""
 
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -18,10 +19,14 @@ from tfppo.control.policies.policy import ControlPolicy, Memory, forget
 from tfppo.control.rollouts.normalization import Normalization
 from tfppo.ops.random import fold_in
 from tfppo.reporting.console import progress_bar
+from tfppo.training.trainer import Evaluation
 
 MIN_ENVS, MAX_ENVS = 10, 100  # copies that are stepped one after the other; other ones are always MAX_ENVS
 MAX_STEPS = 10_000  # of an episode in an environment without a time limit
 SEED_OFFSET = 1_000_003  # evaluation must not repeat the episodes of training
+VALIDATION_OFFSET = 2_000_003  # validation must repeat neither these nor those of the evaluation
+VALIDATION_RETURN = "validation/return_mean"
+VALIDATION = (VALIDATION_RETURN, "validation/stochastic_return_mean")
 NOISE_STEPS = 128  # steps whose noise is drawn at once, as in a rollout; gSDE repeats noise for several steps
 
 
@@ -197,8 +202,9 @@ def judge(
     max_steps: int | None = None,
     normalization: Normalization | None = None,
     options: Mapping[str, Any] = NO_OPTIONS,
+    show: bool = True,
 ) -> dict[str, Any]:
-    """Evaluates a policy with greedy and with sampled actions, and shows progress bars.
+    """Evaluates a policy with greedy and with sampled actions.
 
     It uses as many copies as suit the environment. Copies with a native or an in-graph form cost little, and there are
     up to 100 of them. Others are as many as in training, but at least 10.
@@ -214,6 +220,7 @@ def judge(
       max_steps: Time limit of an episode, in steps. None: that of the environment, else 10,000.
       normalization: Normalization of observations; None leaves them unchanged.
       options: As for `play_episodes`.
+      show: True shows progress bars.
 
     Returns:
       The summary of the greedy episodes, with that of the sampled ones under "stochastic". If the limit is not that of
@@ -229,7 +236,7 @@ def judge(
     num_envs = min(max(num_envs, MIN_ENVS), MAX_ENVS) if is_costly else MAX_ENVS
     judged = []
     for greedy, label in ((True, "evaluating greedily"), (False, "evaluating stochastically")):
-        with progress_bar(label, episodes) as advance:
+        with progress_bar(label, episodes) if show else nullcontext(_ignore) as advance:
             played = play_episodes(
                 policy,
                 env,
@@ -246,6 +253,37 @@ def judge(
         capped = {} if max_steps is None else {"max_steps": max_steps, "unfinished": played.unfinished}
         judged.append(summarise(played.returns) | capped)
     return judged[0] | {"stochastic": judged[1]}
+
+
+def _ignore(finished: float) -> None:
+    """Shows no progress."""
+
+
+class Validation:
+    """Plays the same episodes again and again during a run.
+
+    Args:
+      play: Function of a number of episodes and a seed that returns an evaluation, as `results.ControlResults.judge`.
+      episodes: Number of greedy episodes, and of episodes with sampled actions.
+      seed: Seed of the run.
+    """
+
+    def __init__(self, play: Callable[[int, int], Evaluation], episodes: int, seed: int):
+        self._play = play
+        self._episodes = episodes
+        self._seed = (seed + VALIDATION_OFFSET) % 2**31
+        # A checkpoint holds the values, so that a resumed run repeats them.
+        self.latest = tf.Variable([math.nan] * len(VALIDATION), dtype=tf.float64, trainable=False)
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The latest values by name. NaN: not measured yet."""
+        return dict(zip(VALIDATION, map(float, self.latest.numpy()), strict=True))
+
+    def measure(self) -> None:
+        """Plays the episodes with the policy of now."""
+        evaluation = self._play(self._episodes, self._seed)
+        self.latest.assign([evaluation["mean"], evaluation["stochastic"]["mean"]])  # type: ignore[index]
 
 
 def summarise(returns: np.ndarray) -> dict[str, float]:

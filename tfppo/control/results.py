@@ -48,8 +48,17 @@ class ControlResults(ABC):
         title = f"{self.config.control.env}, {folder.name}"
         plot_curve(folder / run_folder.METRICS, folder / run_folder.CURVE, STEPS, RETURN, title)
 
-    def judge(self, size: int, seed: int) -> Evaluation:
-        """Evaluates `size` greedy episodes and, under "stochastic", as many episodes with sampled actions."""
+    def judge(self, size: int, seed: int, show: bool = True) -> Evaluation:
+        """Evaluates `size` greedy episodes and, under "stochastic", as many episodes with sampled actions.
+
+        Args:
+          size: Number of episodes of each kind.
+          seed: Seed of the episodes.
+          show: True shows progress bars.
+
+        Returns:
+          The evaluation.
+        """
         control = self.config.control
         judged = judge(
             self.policy,
@@ -61,6 +70,7 @@ class ControlResults(ABC):
             max_steps=control.eval_max_steps,
             normalization=self.normalization,
             options=options_of(control.env_kwargs, control.wrappers, control.eval_env_kwargs),
+            show=show,
         )
         return {"env": control.env, "seed": seed} | judged | {"env_steps": self.env_steps}
 

@@ -1,5 +1,6 @@
 """The trainer of a control run."""
 
+import functools
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,6 +21,7 @@ from tfppo.control.assembly import (
 )
 from tfppo.control.config import ControlRunConfig
 from tfppo.control.envs.registration import MakeEnvironment, check_same_function, register_function
+from tfppo.control.evaluate import VALIDATION_RETURN, Validation
 from tfppo.control.export import model_graph
 from tfppo.control.notices import describe_spaces, notices
 from tfppo.control.recipes import describe_recipe
@@ -37,6 +39,7 @@ from tfppo.ppo.types import Rollout
 from tfppo.reporting.tensorboard import TensorBoardWriter
 from tfppo.settings import with_settings
 from tfppo.training import run_folder
+from tfppo.training.fit import Callbacks, check_fresh, fit, settings_of
 from tfppo.training.loop import train_iterations
 from tfppo.training.trainer import Application, Display, ExistingRun, Metrics
 
@@ -116,6 +119,8 @@ class ControlTrainer(ControlResults):
                 replicas=self.replicas,
                 optimizer=optimizer,
             )
+        self.validation: Validation | None = None
+        self._set_up_validation()
         self.compile_seconds = 0.0
         self.rollouts_keep_state = self.in_graph  # Gymnasium's environments have made some of the steps
 
@@ -140,7 +145,8 @@ class ControlTrainer(ControlResults):
     def display(self) -> Display:
         """The metrics that the console and TensorBoard show."""
         columns = {RETURN: "return", "time/env_steps_per_s": "steps/s"}
-        return Display(columns, STEPS, [RETURN], RETURN, "loss/kl", RETURN, self.has_choices)
+        best = RETURN if self.validation is None else VALIDATION_RETURN
+        return Display(columns, STEPS, [RETURN], RETURN, "loss/kl", best, self.has_choices)
 
     @property
     def iteration(self) -> int:
@@ -184,7 +190,7 @@ class ControlTrainer(ControlResults):
             "guard": self.learner.guard.state,
             "collector": self.collector.state,
             "normalization": self.normalization.state,
-        }
+        } | ({} if self.validation is None else {"validation": self.validation.latest})
 
     @property
     def fixed(self) -> list[Variable]:
@@ -238,6 +244,8 @@ class ControlTrainer(ControlResults):
         control = self.config.control
         if self.iteration == 0 and control.init_from is not None:
             print(start_from(control, self.policy, self.normalization), flush=True)
+        if self.iteration == 0 and self.validation is not None:
+            self.validation.measure()
         if control.fused:
             yield from self._fused_iterations()
             return
@@ -248,22 +256,79 @@ class ControlTrainer(ControlResults):
             speed = {"time/env_steps_per_s": control.batch_size / iteration.seconds}
             number, row = iteration.number, iteration.metrics | speed | self.collector.info_metrics()
             del iteration  # and its rollout, which would need memory until the end of the next update
-            yield number, row
+            yield number, row | self._validated(number + 1)
             if self.stop_reason is not None:
                 return
 
     def _fused_iterations(self) -> Iterator[tuple[int, Metrics]]:
         run, control = self.config.run, self.config.control
-        intervals = (run.log_interval, run.checkpoint_interval)
+        due = () if self.validation is None else (control.validation_interval,)
+        intervals = (run.log_interval, run.checkpoint_interval, *due)
         calls = fused_iterations(
             self.collector, self.learner, control.num_iterations, self.device, self.update_mode, intervals
         )
         for number, count, row, seconds in calls:
             self.collector.check_masks(control.env)
             self.compile_seconds = self.compile_seconds or seconds
-            yield number, row | {"time/env_steps_per_s": count * control.batch_size / seconds}
+            speed = {"time/env_steps_per_s": count * control.batch_size / seconds}
+            yield number, row | speed | self._validated(number + 1)
             if self.stop_reason is not None:
                 return
+
+    def _validated(self, done: int) -> dict[str, float]:
+        """Returns the metrics of the validation, which is measured if it is due after so many iterations."""
+        if self.validation is None:
+            return {}
+        if done % self.config.control.validation_interval == 0 or done == self.num_iterations:
+            self.validation.measure()
+        return self.validation.metrics
+
+    def fit(
+        self,
+        total_steps: int | None = None,
+        callbacks: Callbacks = None,
+        validation_interval: int | None = None,
+        *,
+        run_dir: Path | str | None = None,
+        extend: bool = False,
+        verbose: int | str = "auto",
+    ) -> keras.callbacks.History:
+        """Trains the policy as `keras.Model.fit` does. An epoch is an iteration: a rollout and an update.
+
+        The model of the callbacks is the actor. Their logs are all metrics of the iteration, so
+        `EarlyStopping("validation/return_mean", mode="max")` stops by the validation. The schedules end with the last
+        iteration; "auto" modes of compilation are those for the length of the run in the settings.
+
+        Args:
+          total_steps: Steps of the whole training, in place of the setting. With `extend`: steps more.
+          callbacks: Keras callbacks.
+          validation_interval: Iterations between validations, in place of the setting.
+          run_dir: Folder of a run, which gets all that `tfppo train control` writes, including the evaluation at the
+            end. None writes nothing.
+          extend: True goes on with a trainer that has trained before. The schedules are then those of the longer run.
+          verbose: 0 prints no progress.
+
+        Returns:
+          The History: `history` has a list of values for every metric, one for each epoch.
+
+        Raises:
+          UsageError: If the trainer has trained before and `extend` is False, a setting is invalid, the folder exists,
+            or a callback cannot be used.
+        """
+        check_fresh(self, extend)
+        if extend and total_steps is not None:
+            total_steps += self.iteration * self.config.control.batch_size
+        settings = settings_of(run_dir, total_steps=total_steps, validation_interval=validation_interval)
+        self.config = with_settings(self.config, settings)
+        self.learner.set_num_iterations(self.num_iterations)
+        self._set_up_validation()
+        return fit(self, self.policy.actor, callbacks, has_run_dir=run_dir is not None, extend=extend, verbose=verbose)
+
+    def _set_up_validation(self) -> None:
+        control = self.config.control
+        if self.validation is None and control.validation_interval:
+            play = functools.partial(self.judge, show=False)
+            self.validation = Validation(play, control.validation_episodes, self.config.run.seed)
 
     def write_parts(self, folder: Path) -> None:
         """Does nothing: the settings name all parts of a run."""

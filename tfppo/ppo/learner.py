@@ -148,18 +148,31 @@ class PPOLearner(tf.Module, Generic[Data, Inputs]):
             raise UsageError("recompute_advantages is True and refresh is None: give the learner a refresh function")
         self.guarded = guarded
         self.seed = tf.constant([seed, 0x0FF5E7], tf.int32)
-        self.learning_rate = make_schedule(
-            config.learning_rate_schedule, config.learning_rate, num_iterations, config.warmup_iterations
-        )
-        self.clip_ratio = make_schedule(config.clip_ratio_schedule, config.clip_ratio, num_iterations)
-        self.entropy_coeff = make_schedule(config.entropy_coeff_schedule, config.entropy_coeff, num_iterations)
         with replicas.scope():
             self.optimizer = make_optimizer(config) if optimizer is None else optimizer
             self.optimizer.build(policy.trainable_variables)
         self.guard = Guard()
         self.iteration = tf.Variable(0, dtype=tf.int64, trainable=False, name="iteration")
         self.kl_coeff = tf.Variable(config.kl_coeff, dtype=tf.float32, trainable=False, name="kl_coeff")
-        self.update = compiled(self.update_function, mode)
+        self._mode = mode
+        self.set_num_iterations(num_iterations)
+
+    def set_num_iterations(self, num_iterations: int) -> None:
+        """Sets the number of updates in the run, at which the schedules end. `update` is compiled anew.
+
+        Args:
+          num_iterations: Number of updates, including those that are done.
+
+        Raises:
+          UsageError: If the warm-up is not shorter.
+        """
+        config = self.config
+        self.learning_rate = make_schedule(
+            config.learning_rate_schedule, config.learning_rate, num_iterations, config.warmup_iterations
+        )
+        self.clip_ratio = make_schedule(config.clip_ratio_schedule, config.clip_ratio, num_iterations)
+        self.entropy_coeff = make_schedule(config.entropy_coeff_schedule, config.entropy_coeff, num_iterations)
+        self.update = compiled(self.update_function, self._mode)
 
     def update_function(self, data: Data) -> Metrics:
         """Trains on one rollout. `update` is the compiled form of this method.

@@ -21,6 +21,9 @@ METRICS = {  # meaning by name; a run has the metrics of its application
     "text/distinct_2": "distinct word pairs divided by all word pairs of the rollout's responses (Li et al. 2016)",
     "text/sampler_gap": "largest difference of a token's log-probability between sampling and the full forward pass",
     "reward/<name>": "mean score of one of several rewards, before its weight; the name is that of the function",
+    "validation/return_mean": "mean return of greedy validation episodes; as all of these metrics, it is measured "
+    "every validation_interval iterations and repeated in between",
+    "validation/stochastic_return_mean": "mean return of validation episodes with sampled actions",
     "validation/score_mean": "mean score of responses to the validation prompts; as all of these metrics, it is "
     "measured every validation_interval iterations and repeated in between",
     "validation/kl": "KL of these responses to the reference policy, as text/kl",

@@ -3,8 +3,9 @@
 With several worker processes, only the chief writes the run. In the other workers, `folder` is None.
 """
 
+import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import TypeVar
@@ -21,13 +22,50 @@ from tfppo.settings import with_settings
 from tfppo.training import new_folder, run_folder
 from tfppo.training.checkpoints import Checkpoints
 from tfppo.training.lock import locked
-from tfppo.training.loop import go_back, write_iterations, writing
-from tfppo.training.phase_timer import PhaseTimer
+from tfppo.training.loop import After, go_back, go_on, write_iterations, writing
 from tfppo.training.trainer import Application, C, Evaluation, ExistingRun, Trainer
 
 T = TypeVar("T", bound=Trainer)
 Given = Mapping[str, object]
 NOTHING: Given = MappingProxyType({})
+
+
+class PhaseTimer:
+    """Measures the duration of importing, compiling, training and evaluating.
+
+    Create it when the imports are done. The training phase begins then.
+
+    Args:
+      import_seconds: Seconds that the process has already spent on imports.
+    """
+
+    def __init__(self, import_seconds: float):
+        self._import_seconds = import_seconds
+        self._began = time.perf_counter() - import_seconds
+        self._trained = self._began
+
+    def end_training(self) -> None:
+        """Ends the training phase and begins the evaluation phase."""
+        self._trained = time.perf_counter()
+
+    def phases(self, compile_seconds: float) -> dict[str, float]:
+        """Returns the seconds of each phase up to now, for `evaluation.json`.
+
+        Args:
+          compile_seconds: Seconds of the training phase that went into compilation. They are reported separately.
+
+        Returns:
+          Seconds by phase: "import", "compile", "train", "evaluate" and "total".
+        """
+        now = time.perf_counter()
+        phases = {
+            "import": self._import_seconds,
+            "compile": compile_seconds,
+            "train": self._trained - self._began - self._import_seconds - compile_seconds,
+            "evaluate": now - self._trained,
+            "total": now - self._began,
+        }
+        return {name: round(seconds, 3) for name, seconds in phases.items()}
 
 
 @refusing_exits()
@@ -50,7 +88,8 @@ def train(
     """
     timer = PhaseTimer(import_seconds)
     with closing(make_trainer(_executed(config))) as trainer, start_run(trainer, name or trainer.name) as folder:
-        return _run(trainer, folder, timer)
+        run(trainer, folder, timer)
+        return folder
 
 
 @refusing_exits()
@@ -78,7 +117,8 @@ def resume(
     config = _executed(run_folder.read_confirmed(folder, application.config_class, given))
     trainer = application.make_trainer(config, ExistingRun(folder, given, trains=True))
     with closing(trainer), resume_run(trainer, folder) as own:
-        return _run(trainer, own, timer)
+        run(trainer, own, timer)
+        return own
 
 
 @refusing_exits()
@@ -257,11 +297,21 @@ def _executed(config: C) -> C:
     return with_settings(config, {"threads": apply_execution_settings(config.run.threads, config.run.deterministic)})
 
 
-def _run(trainer: Trainer, folder: Path | None, timer: PhaseTimer) -> Path | None:
-    """Trains until the end of the run or a signal to stop, then evaluates a finished run."""
+def run(trainer: Trainer, folder: Path | None, timer: PhaseTimer, after: After = go_on) -> None:
+    """Trains until the end of the run or a signal to stop, then evaluates a finished run.
+
+    Args:
+      trainer: Trainer of the run. Its environments are closed before the evaluation, unless `after` is given.
+      folder: Folder of the run, or None in a worker that is not the chief.
+      timer: Measures the phases.
+      after: As for `loop.write_iterations`.
+
+    Raises:
+      UsageError: If training fails, or something cannot be written.
+    """
     with _telling_how_to_resume(folder):
-        with closing(trainer), _training(trainer, folder):
-            is_finished = _train(trainer, folder)
+        with closing(trainer) if after is go_on else nullcontext(), training(trainer, folder or "worker 0", folder):
+            is_finished = _train(trainer, folder, after)
         timer.end_training()
         if folder and is_finished:
             _finish(trainer, folder, timer)
@@ -270,47 +320,59 @@ def _run(trainer: Trainer, folder: Path | None, timer: PhaseTimer) -> Path | Non
                 f"stopped after iteration {trainer.iteration} of {trainer.num_iterations}; resume with: "
                 f"{run_folder.resume_command(folder)}"
             )
-    return folder
 
 
 @contextmanager
-def _training(trainer: Trainer, folder: Path | None) -> Iterator[None]:
+def training(trainer: Trainer, where: Path | str | None, folder: Path | None) -> Iterator[None]:
     """Prints what is trained on which device, and starts all processes from the same state.
+
+    Args:
+      trainer: Trainer of the run.
+      where: Where the results go, for the first line. None: nothing is printed.
+      folder: Folder of the run, for the command that resumes it; None: there is none.
+
+    Yields:
+      None.
 
     Raises:
       UsageError: If the settings of another process differ, or another process is lost during the `with` block.
     """
-    print(f"{trainer.subject}, seed {trainer.config.run.seed} -> {folder or 'worker 0'}")
-    modes = " and ".join(f"{mode} ({phase})" for phase, mode in trainer.modes.items())
-    print(
-        f"device {trainer.device[1:4]}: {trainer.device_reason}; compiled as {modes}{trainer.replicas.description}",
-        flush=True,
-    )
+    if where is not None:
+        print(f"{trainer.subject}, seed {trainer.config.run.seed} -> {where}")
+        modes = " and ".join(f"{mode} ({phase})" for phase, mode in trainer.modes.items())
+        print(
+            f"device {trainer.device[1:4]}: {trainer.device_reason}; compiled as {modes}{trainer.replicas.description}",
+            flush=True,
+        )
     with trainer.replicas.watched(run_folder.resume_command(folder)):
         trainer.replicas.start(run_folder.shared_settings(trainer.config), trainer.state)
         yield
 
 
-def _train(trainer: Trainer, folder: Path | None) -> bool:
+def _train(trainer: Trainer, folder: Path | None, after: After) -> bool:
     """Runs the training loop with all writers. Returns True if the run is finished."""
     if trainer.iteration == trainer.num_iterations or trainer.stop_reason is not None:  # resumed a finished run
         if folder is not None:
             print("the run is finished, so it is not trained further")
         return True
     if folder is None:
-        return write_iterations(trainer, trainer.iterations())
+        return write_iterations(trainer, trainer.iterations(), after=after)
     display, start = trainer.display, trainer.iteration
     tensorboard = TensorBoardWriter(folder, display.step, trainer.next_step if start else None)
     if not start:
         tensorboard.write_hparams(run_folder.flat_settings(trainer.config), list(display.scores))
-    writers: list[Writer] = [
-        CsvWriter(folder / run_folder.METRICS, start),
-        tensorboard,
-        DiagnosisWriter(trainer.config.ppo, display.kl, display.score, display.has_choices, trainer.learner.guard),
-        ConsoleWriter(trainer.num_iterations, display.columns, display.step, start),
-    ]
+    writers: list[Writer] = [CsvWriter(folder / run_folder.METRICS, start), tensorboard, *console_writers(trainer)]
     iterations = trainer.recorded_iterations(folder, tensorboard)
-    return write_iterations(trainer, iterations, folder, writers, checkpoints_of(trainer, folder))
+    return write_iterations(trainer, iterations, folder, writers, checkpoints_of(trainer, folder), after)
+
+
+def console_writers(trainer: Trainer) -> list[Writer]:
+    """Returns the writers that show the progress of a run and diagnoses of it."""
+    display = trainer.display
+    return [
+        DiagnosisWriter(trainer.config.ppo, display.kl, display.score, display.has_choices, trainer.learner.guard),
+        ConsoleWriter(trainer.num_iterations, display.columns, display.step, trainer.iteration),
+    ]
 
 
 def _finish(trainer: Trainer, folder: Path, timer: PhaseTimer) -> None:

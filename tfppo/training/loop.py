@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import tensorflow as tf
 
@@ -25,6 +25,8 @@ from tfppo.training.run_folder import ROLLOUTS, is_finished, resume_command
 from tfppo.training.trainer import Collector, Metrics, Rollout, Trainer
 
 APPENDED = (EVENTS, ROLLOUTS)  # files that a run appends to, and that a resumed run truncates
+
+After: TypeAlias = Callable[[int, Metrics, bool], bool]
 
 
 class Iteration(NamedTuple):
@@ -98,12 +100,18 @@ def _next(rollouts: Iterator[Rollout], collector: Collector) -> Rollout:
         return next(rollouts)
 
 
+def go_on(iteration: int, row: Metrics, is_last: bool) -> bool:
+    """Ends no run."""
+    return False
+
+
 def write_iterations(
     trainer: Trainer,
     iterations: Iterable[tuple[int, Metrics]],
     folder: Path | None = None,
     writers: Sequence[Writer] = (),
     checkpoints: Checkpoints | None = None,
+    after: After = go_on,
 ) -> bool:
     """Runs the training loop, writes metrics and checkpoints, and stops at the last iteration or after a signal.
 
@@ -117,6 +125,8 @@ def write_iterations(
       folder: Folder of the run. None in a worker that is not the chief: it writes nothing and stops with the others.
       writers: Writers of the metrics.
       checkpoints: Checkpoints of the run. None if there is no folder.
+      after: Function that gets the number and the metrics of each iteration, and whether it is the last one, before
+        anything is written. It returns True to end the run with this iteration.
 
     Returns:
       True if the run is finished and no signal was received, not even in the last iteration.
@@ -142,6 +152,7 @@ def write_iterations(
             for iteration, row in iterations:
                 done = iteration + 1
                 is_last = done == trainer.num_iterations or trainer.stop_reason is not None
+                is_last = after(iteration, row, is_last) or is_last
                 with writing(folder):
                     if is_last or done % run.log_interval == 0:
                         for writer in writers:

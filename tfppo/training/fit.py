@@ -1,0 +1,159 @@
+"""Training as Keras users know it: `fit` with callbacks, which returns a History. An epoch is an iteration."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+import keras
+
+from tfppo.errors import UsageError, refusing_exits, shown
+from tfppo.training import driver
+from tfppo.training.loop import write_iterations
+from tfppo.training.trainer import Metrics, Trainer
+
+Callbacks: TypeAlias = Sequence[keras.callbacks.Callback] | keras.callbacks.Callback | None
+REFUSED = {
+    "BackupAndRestore": "tfppo saves checkpoints itself and resumes from them exactly: give run_dir, and resume with "
+    "tfppo.resume(run_dir)",
+    "LearningRateScheduler": "tfppo sets the learning rate of each iteration: use the setting learning_rate_schedule",
+    "ReduceLROnPlateau": "tfppo sets the learning rate of each iteration: use the setting learning_rate_schedule",
+}
+
+
+class Epochs:
+    """Calls Keras callbacks for the iterations of a training.
+
+    Args:
+      callbacks: The callbacks.
+      model: The policy's Keras model, their `model`.
+      trainer: Its iterations are the epochs.
+    """
+
+    def __init__(self, callbacks: Sequence[keras.callbacks.Callback], model: keras.Model, trainer: Trainer):
+        params = {"epochs": trainer.num_iterations, "steps": 1, "verbose": 0}
+        self._model = model
+        self._start = trainer.iteration
+        self._names: dict[str, None] = {}  # names of all metrics so far, in their order
+        self._is_open = True
+        model.stop_training = False
+        self._callbacks = keras.callbacks.CallbackList(list(callbacks), add_history=True, model=model, **params)
+        self.history: keras.callbacks.History = self._callbacks._history
+
+    def begin(self) -> None:
+        """Calls the callbacks before the first epoch."""
+        self._callbacks.on_train_begin()
+        self._begin_epoch(self._start)
+
+    def after(self, epoch: int, row: Metrics, is_last: bool) -> bool:
+        """Calls the callbacks after an epoch, see `loop.write_iterations`.
+
+        Returns:
+          True if a callback has set `model.stop_training`.
+        """
+        self._names |= dict.fromkeys(row)
+        logs = {name: row.get(name, math.nan) for name in self._names}
+        self._callbacks.on_train_batch_end(0, {"loss": row["loss/total"], **logs})  # TerminateOnNaN looks here
+        self._callbacks.on_epoch_end(epoch, logs)
+        is_last = is_last or self._model.stop_training
+        if is_last:
+            self.end()  # EarlyStopping may restore weights, which the last checkpoint must hold
+        else:
+            self._begin_epoch(epoch + 1)
+        return is_last
+
+    def end(self) -> None:
+        """Calls the callbacks after the last epoch, once."""
+        if self._is_open:
+            self._is_open = False
+            self._callbacks.on_train_end()
+            for values in self.history.history.values():  # of metrics that came later
+                values[:0] = [math.nan] * (len(self.history.epoch) - len(values))
+
+    def _begin_epoch(self, epoch: int) -> None:
+        self._callbacks.on_epoch_begin(epoch)
+        self._callbacks.on_train_batch_begin(0)
+
+
+@refusing_exits()
+def fit(
+    trainer: Trainer,
+    model: keras.Model,
+    callbacks: Callbacks = None,
+    *,
+    has_run_dir: bool = False,
+    extend: bool = False,
+    verbose: int | str = "auto",
+) -> keras.callbacks.History:
+    """Trains to the end of a trainer's run, through the same loop as the command line.
+
+    Args:
+      trainer: The trainer, with the settings of the run.
+      model: The policy's Keras model, which is the `model` of the callbacks.
+      callbacks: Keras callbacks.
+      has_run_dir: True writes the run folder that the settings name, and evaluates the policy at the end.
+      extend: True allows a trainer that has trained before.
+      verbose: 0 prints no progress.
+
+    Returns:
+      The History: `history` has a list of values for every metric, one for each epoch.
+
+    Raises:
+      UsageError: If a callback cannot be used, there is nothing left to train, or training fails.
+    """
+    given = list(callbacks) if isinstance(callbacks, list | tuple) else [callbacks] if callbacks is not None else []
+    _check(given)
+    check_fresh(trainer, extend)
+    if trainer.iteration >= trainer.num_iterations:
+        raise UsageError(
+            f"extend is True, and all {trainer.num_iterations} iterations of the training are done: say how much more "
+            "to train, as in fit(..., extend=True)"
+        )
+    epochs = Epochs(given, model, trainer)
+    epochs.begin()
+    if has_run_dir:
+        with driver.start_run(trainer, trainer.name) as folder:
+            driver.run(trainer, folder, driver.PhaseTimer(0.0), epochs.after)
+    else:
+        writers = driver.console_writers(trainer) if verbose else []
+        with driver.training(trainer, "no folder" if verbose else None, None):
+            write_iterations(trainer, trainer.iterations(), None, writers, after=epochs.after)
+    epochs.end()  # Ctrl-C has ended the training
+    return epochs.history
+
+
+def check_fresh(trainer: Trainer, extend: bool) -> None:
+    """Checks that a trainer has not trained yet, or that it may go on.
+
+    Raises:
+      UsageError: If it has trained, and `extend` is False.
+    """
+    if trainer.iteration and not extend:
+        raise UsageError(
+            f"the trainer has trained {trainer.iteration} iterations; fit begins only a new training: make a new "
+            "trainer, or give extend=True, which trains for more iterations. The schedules are then those of the "
+            "longer run: a learning rate that has fallen to 0 rises again, to its value at this share of the whole"
+        )
+
+
+def settings_of(run_dir: Path | str | None, **settings: object) -> Mapping[str, object]:
+    """Returns the settings that the arguments of `fit` replace.
+
+    Args:
+      run_dir: Folder of the run; None: there is none.
+      **settings: Settings by name; None: not given.
+    """
+    given = {name: value for name, value in settings.items() if value is not None}
+    if run_dir is None:
+        return given
+    path = Path(run_dir)
+    return given | {"name": path.name, "runs_dir": path.parent}
+
+
+def _check(callbacks: Sequence[object]) -> None:
+    for callback in callbacks:
+        if not isinstance(callback, keras.callbacks.Callback):
+            raise UsageError(f"callbacks has {shown(callback)}; it must hold keras.callbacks.Callback objects")
+        for kind in type(callback).__mro__:
+            if kind.__name__ in REFUSED and kind.__module__.startswith("keras"):
+                raise UsageError(f"callbacks has a {kind.__name__}; {REFUSED[kind.__name__]}")
