@@ -78,6 +78,8 @@ OTHER = {
         "normalize_rewards": True,
         "target_return": -7.5,
         "eval_episodes": 0,
+        "validation_interval": 5,
+        "validation_episodes": 3,
         "video_episodes": 10,
     },
     RunConfig: {
@@ -161,6 +163,8 @@ REFUSED = {
         "normalize_rewards": [1, "True", None],
         "target_return": NO_REAL,
         "eval_episodes": [*NO_WHOLE, -1, None],
+        "validation_interval": [*NO_WHOLE, -1, None],
+        "validation_episodes": [*COUNT, None],
         "video_episodes": [*NO_WHOLE, -1, 11, None],
     },
     RunConfig: {

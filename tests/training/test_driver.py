@@ -93,7 +93,7 @@ def test_training_says_how_each_program_is_compiled(modes, told, make_trainer, t
     trainer = make_trainer()
     trainer.device, trainer.device_reason, trainer.modes = "/CPU:0", "because", modes
     trainer.subject = "a subject"
-    with driver._training(trainer, tmp_path):
+    with driver.training(trainer, tmp_path, tmp_path):
         pass
     assert capsys.readouterr().out.splitlines()[-1] == f"device CPU: because; {told}"
 

@@ -1,7 +1,8 @@
 """Training as Keras users know it: `fit` with callbacks, which returns a History. An epoch is an iteration."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeAlias
 
@@ -109,17 +110,34 @@ def fit(
             f"extend is True, and all {trainer.num_iterations} iterations of the training are done: say how much more "
             "to train, as in fit(..., extend=True)"
         )
-    epochs = Epochs(given, model, trainer)
-    epochs.begin()
-    if has_run_dir:
-        with driver.start_run(trainer, trainer.name) as folder:
-            driver.run(trainer, folder, driver.PhaseTimer(0.0), epochs.after)
-    else:
-        writers = driver.console_writers(trainer) if verbose else []
-        with driver.training(trainer, "no folder" if verbose else None, None):
-            write_iterations(trainer, trainer.iterations(), None, writers, after=epochs.after)
-    epochs.end()  # Ctrl-C has ended the training
-    return epochs.history
+    with _without_optimizer(model):
+        epochs = Epochs(given, model, trainer)
+        epochs.begin()
+        if has_run_dir:
+            with driver.start_run(trainer, trainer.name) as folder:
+                driver.run(trainer, folder, driver.PhaseTimer(0.0), epochs.after)
+        else:
+            writers = driver.console_writers(trainer) if verbose else []
+            with driver.training(trainer, "no folder" if verbose else None, None):
+                write_iterations(trainer, trainer.iterations(), None, writers, after=epochs.after)
+        epochs.end()  # Ctrl-C has ended the training
+        return epochs.history
+
+
+@contextmanager
+def _without_optimizer(model: keras.Model) -> Iterator[None]:
+    """Hides an optimizer of the model's own during the `with` block.
+
+    Callbacks would take its learning rate for that of the training. They also need the attribute, which a model that was
+    never compiled lacks.
+    """
+    own = {name: value for name, value in vars(model).items() if name == "optimizer"}
+    object.__setattr__(model, "optimizer", None)
+    try:
+        yield
+    finally:
+        object.__delattr__(model, "optimizer")
+        vars(model).update(own)
 
 
 def check_fresh(trainer: Trainer, extend: bool) -> None:
