@@ -189,11 +189,10 @@ def generate(
     if application.kind != "text":
         raise UsageError(f"{folder} is a control run; generate needs a text run: give the folder of one")
     from tfppo.text import run
-    from tfppo.text.data.prompts import as_prompts
 
     return run.generate(
         Path(folder),
-        as_prompts(prompts, "prompts"),
+        prompts,
         temperature=temperature,
         max_new_tokens=max_new_tokens,
         top_k=top_k,

@@ -39,7 +39,7 @@ from tfppo.ppo.types import Rollout
 from tfppo.reporting.tensorboard import TensorBoardWriter
 from tfppo.settings import with_settings
 from tfppo.training import run_folder
-from tfppo.training.fit import Callbacks, check_fresh, fit, settings_of
+from tfppo.training.fit import Callbacks, config_of, fit
 from tfppo.training.loop import train_iterations
 from tfppo.training.trainer import Application, Display, ExistingRun, Metrics
 
@@ -315,11 +315,10 @@ class ControlTrainer(ControlResults):
           UsageError: If the trainer has trained before and `extend` is False, a setting is invalid, the folder exists,
             or a callback cannot be used.
         """
-        check_fresh(self, extend)
         if extend and total_steps is not None:
             total_steps += self.iteration * self.config.control.batch_size
-        settings = settings_of(run_dir, total_steps=total_steps, validation_interval=validation_interval)
-        self.config = with_settings(self.config, settings)
+        settings = {"total_steps": total_steps, "validation_interval": validation_interval}
+        self.config = config_of(self, self.config, run_dir, extend, **settings)
         self.learner.set_num_iterations(self.num_iterations)
         self._set_up_validation()
         return fit(self, self.policy.actor, callbacks, has_run_dir=run_dir is not None, extend=extend, verbose=verbose)

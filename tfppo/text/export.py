@@ -7,12 +7,12 @@ import keras
 
 from tfppo.errors import UsageError, shown
 from tfppo.text.data.codec import PromptCodec
-from tfppo.text.model_card import Tuning, base_of, write_card
 from tfppo.text.models.lstm import LSTMLanguageModel
 from tfppo.text.presets.fetching import HUGGING_FACE
 from tfppo.text.presets.folder import TOKENIZER_FILE, save_preset
 from tfppo.text.presets.hugging_face import TOKENIZER_CONFIG, is_hugging_face
 from tfppo.text.presets.hugging_face_export import write_hugging_face
+from tfppo.text.presets.model_card import Tuning, base_of, write_card
 from tfppo.text.presets.peft import CONFIG_FILE, write_adapters
 from tfppo.training.files import replacing
 from tfppo.training.run_folder import quoted

@@ -1,16 +1,13 @@
 """Text runs from Python: train a run, and generate responses with it."""
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import keras
 import keras_hub
 
-from tfppo.settings import check_value
 from tfppo.text.config import TextParts, TextRunConfig
-from tfppo.text.evaluate import Responder
 from tfppo.text.start.task import GivenReward
 from tfppo.text.tasks import Task
 from tfppo.text.trainer import TEXT, TextTrainer
@@ -70,7 +67,7 @@ def train_text(
 
 def generate(
     folder: Path,
-    prompts: Sequence[str],
+    prompts: Sequence[object],
     *,
     temperature: float | None = None,
     max_new_tokens: int | None = None,
@@ -86,7 +83,7 @@ def generate(
 
     Args:
       folder: Folder of the run.
-      prompts: Texts to respond to.
+      prompts: Texts to respond to, or conversations as lists of messages.
       temperature: Divides the logits; 0 always takes the most probable token. None uses the temperature of the run.
       max_new_tokens: Largest number of tokens of a response. None uses the response_length of the run.
       top_k: Samples from the k most probable tokens; None samples from all.
@@ -104,23 +101,15 @@ def generate(
       UsageError: If the folder is not a run, its checkpoint cannot be read, a prompt is empty, or a prompt and the
         response do not fit into the context.
     """
-    if temperature is not None:
-        check_value("temperature", temperature, "at least 0", lambda value: value >= 0)
     with driver.opened(TEXT, folder, checkpoint, given) as trainer:
         assert isinstance(trainer, TextTrainer)
-        model, text = trainer.reference if reference else trainer.policy.model, trainer.config.text
-        length = text.response_length if max_new_tokens is None else max_new_tokens
-        context = math.inf if model.context_length is None else model.context_length
-        wanted = "at least 1" if length < 1 else f"below the context of {context} tokens, which also holds the prompt"
-        check_value("max_new_tokens", length, wanted, lambda tokens: 1 <= tokens < context)
-        responder = Responder(
-            model,
-            trainer.codec,
-            text,
-            response_length=length,
+        return trainer.generate(
+            prompts,
             temperature=temperature,
+            max_new_tokens=max_new_tokens,
             top_k=top_k,
             top_p=top_p,
+            seed=seed,
+            samples=samples,
+            reference=reference,
         )
-        encoded = trainer.encode([prompt for prompt in prompts for _ in range(samples)], length)
-        return responder.respond(encoded, seed).texts

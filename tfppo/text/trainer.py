@@ -13,16 +13,14 @@ import tensorflow as tf
 from tfppo.execution.devices import choose_device
 from tfppo.execution.distribute import make_replicas
 from tfppo.ppo.learner import PPOLearner
-from tfppo.reporting.console import progress_bar
 from tfppo.reporting.tensorboard import TensorBoardWriter
 from tfppo.settings import with_settings
 from tfppo.text.config import TextRunConfig
-from tfppo.text.evaluate import Responder, compare, describe, held_out_prompts
-from tfppo.text.export import export_model
-from tfppo.text.model_card import tuning_of
+from tfppo.text.evaluate import Responder
 from tfppo.text.models.adapters import size_without_adapters
 from tfppo.text.policy import TextPolicy
-from tfppo.text.records import draw_pictures, farewell_of, metrics_of, subject_of
+from tfppo.text.records import metrics_of, subject_of
+from tfppo.text.results import TextResults
 from tfppo.text.rewards.first_scores import describe_first_scores
 from tfppo.text.rollouts.batch import to_batch
 from tfppo.text.rollouts.rollout import TextCollector, TextRollout
@@ -38,12 +36,13 @@ from tfppo.text.tasks import Task
 from tfppo.text.validation import SCORE as VALIDATION_SCORE
 from tfppo.text.validation import VALUES, Validation, make_validation
 from tfppo.training import run_folder
+from tfppo.training.fit import Callbacks, config_of, fit
 from tfppo.training.loop import train_iterations, writing
 from tfppo.training.pipeline import prompt_dataset
-from tfppo.training.trainer import Application, Display, Evaluation, ExistingRun, Metrics
+from tfppo.training.trainer import Application, Display, ExistingRun, Metrics
 
 
-class TextTrainer:
+class TextTrainer(TextResults):
     """Tunes a language model by PPO to get higher scores and to stay near a reference policy.
 
     The driver (`training.driver`) uses it through the protocol `training.trainer.Trainer`.
@@ -98,7 +97,7 @@ class TextTrainer:
             self.rollout_mode, self.update_mode = modes.values()
             self.config, self.task, self.codec = with_settings(parts.config, modes), parts.task, parts.codec
             self.prompts, self.own_prompts = parts.prompts or NO_PROMPTS, parts.own_prompts
-            self.parts, self.encode, self.start, self.reward = parts, parts.encode, parts.start, parts.reward
+            self.parts, self.start, self.reward = parts, parts.start, parts.reward
             self.fixed = parts.fixed_weights(self.policy)
             self._folder = folder
             stop_condition = self.codec.stop_condition(text)
@@ -134,8 +133,8 @@ class TextTrainer:
                 self.scale_collector = make_collector(TextPolicy(self.reference, text.temperature))
             self.validation: Validation | None = None
             self.validated = tf.Variable([math.nan] * VALUES, dtype=tf.float64, trainable=False)
-            if trains and text.validation_interval:
-                self.validation = make_validation(parts, self.policy.model, self.reference, self.validated)
+        self._trains = trains
+        self._set_up_validation()
         self.stop_rules = make_stop_rules(text)
         self.compile_seconds, self.rollouts_keep_state = 0.0, True
 
@@ -302,6 +301,53 @@ class TextTrainer:
             if self.stop_reason is not None:
                 return
 
+    def fit(
+        self,
+        iterations: int | None = None,
+        callbacks: Callbacks = None,
+        validation_interval: int | None = None,
+        *,
+        run_dir: Path | str | None = None,
+        extend: bool = False,
+        verbose: int | str = "auto",
+    ) -> keras.callbacks.History:
+        """Tunes the language model as `keras.Model.fit` does. An epoch is an iteration: responses and an update.
+
+        The model of the callbacks is the CausalLM. Their logs are all metrics of the iteration, so
+        `EarlyStopping("validation/score_mean", mode="max")` stops by the validation. The schedules end with the last
+        iteration; "auto" modes of compilation are those for the length of the run in the settings.
+
+        Args:
+          iterations: Iterations of the whole training, in place of the setting. With `extend`: iterations more.
+          callbacks: Keras callbacks.
+          validation_interval: Iterations between validations, in place of the setting.
+          run_dir: Folder of a run, which gets all that `tfppo train text` writes, including the evaluation at the end.
+            None writes nothing.
+          extend: True goes on with a trainer that has trained before. The schedules are then those of the longer run.
+          verbose: 0 prints no progress.
+
+        Returns:
+          The History: `history` has a list of values for every metric, one for each epoch.
+
+        Raises:
+          UsageError: If the trainer has trained before and `extend` is False, a setting is invalid, the folder exists,
+            a callback cannot be used, or the reward fails.
+        """
+        if extend and iterations is not None:
+            iterations += self.iteration
+        settings = {"iterations": iterations, "validation_interval": validation_interval}
+        self.config = config_of(self, self.config, run_dir, extend, **settings)
+        self.parts = self.parts._replace(config=self.config)
+        self.learner.set_num_iterations(self.num_iterations)
+        self._set_up_validation()
+        model = self.policy.model.model
+        return fit(self, model, callbacks, has_run_dir=run_dir is not None, extend=extend, verbose=verbose)
+
+    def _set_up_validation(self) -> None:
+        if self.validation is None and self._trains and self.config.text.validation_interval:
+            with tf.device(self.device):
+                self.validation = make_validation(self.parts, self.policy.model, self.reference, self.validated)
+
     def write_parts(self, folder: Path) -> None:
         """Keeps the models that the run starts with in the folder of a new run, if no other folder holds them."""
         for line in keep_parts(folder, self.parts):
@@ -313,53 +359,8 @@ class TextTrainer:
     def restore_extra(self, folder: Path) -> None:
         """Does nothing: `state` holds everything."""
 
-    def draw(self, folder: Path) -> None:
-        """Draws the learning curve and the frontier (score against KL) into the run's folder and for TensorBoard."""
-        draw_pictures(folder, self.task, self.num_iterations)
-
-    def judge(self, size: int, seed: int) -> Evaluation:
-        """Evaluates the policy and the reference policy on held-out prompts.
-
-        Args:
-          size: Number of prompts.
-          seed: Seed of the responses.
-
-        Returns:
-          The numbers of `evaluate.compare`, with the task, the seed and, for prompts of the user, their split.
-
-        Raises:
-          UsageError: If the task has no test prompts, or the reward fails.
-        """
-        with progress_bar("evaluating", 2) as advance:
-            evaluation, _ = compare(
-                held_out_prompts(self.task, size),
-                seed,
-                policy=self.policy.model,
-                reference=self.reference,
-                codec=self.codec,
-                task=self.task,
-                reward=self.reward,
-                text=self.config.text,
-                progress=advance,
-            )
-        split = {} if self.own_prompts is None else {"split": self.own_prompts.used_for("test")}
-        return {"task": self.task.name, "seed": seed} | split | evaluation
-
-    def describe(self, evaluation: Evaluation) -> str:
-        """Formats an evaluation as a small table."""
-        return describe(evaluation)
-
     def record(self, folder: Path, seed: int) -> None:
         """Does nothing: `recorded_iterations` writes the samples."""
-
-    def farewell(self, folder: Path) -> str:
-        """Lists the files of a finished run and the commands that use them."""
-        return farewell_of(folder)
-
-    def export(self, folder: Path, form: str | None = None) -> str:
-        """Writes the language model with a model card, in the form "keras" by default; see `export_model`."""
-        tuning = tuning_of(self.config, self.iteration, self.weights, self._folder)
-        return export_model(folder, form or "keras", self.policy.model.model, self.codec, tuning)
 
     def close(self) -> None:
         """Does nothing: a text run has no environments to close."""

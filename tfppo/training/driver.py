@@ -87,7 +87,7 @@ def train(
       UsageError: If settings contradict each other, or the folder cannot be used.
     """
     timer = PhaseTimer(import_seconds)
-    with closing(make_trainer(_executed(config))) as trainer, start_run(trainer, name or trainer.name) as folder:
+    with closing(make_trainer(executed(config))) as trainer, start_run(trainer, name or trainer.name) as folder:
         run(trainer, folder, timer)
         return folder
 
@@ -114,7 +114,7 @@ def resume(
         latest checkpoint is damaged.
     """
     timer = PhaseTimer(import_seconds)
-    config = _executed(run_folder.read_confirmed(folder, application.config_class, given))
+    config = executed(run_folder.read_confirmed(folder, application.config_class, given))
     trainer = application.make_trainer(config, ExistingRun(folder, given, trains=True))
     with closing(trainer), resume_run(trainer, folder) as own:
         run(trainer, own, timer)
@@ -288,11 +288,17 @@ def resume_run(trainer: Trainer, folder: Path) -> Iterator[Path | None]:
         yield folder
 
 
-def _executed(config: C) -> C:
+def executed(config: C) -> C:
     """Applies the threads and the determinism of a run to TensorFlow, before TensorFlow computes anything.
+
+    Args:
+      config: The settings.
 
     Returns:
       The settings, with the number of threads that is used.
+
+    Raises:
+      UsageError: If TensorFlow already runs with another number of threads.
     """
     return with_settings(config, {"threads": apply_execution_settings(config.run.threads, config.run.deterministic)})
 

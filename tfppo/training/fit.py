@@ -1,7 +1,7 @@
 """Training as Keras users know it: `fit` with callbacks, which returns a History. An epoch is an iteration."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeAlias
@@ -9,9 +9,10 @@ from typing import TypeAlias
 import keras
 
 from tfppo.errors import UsageError, refusing_exits, shown
+from tfppo.settings import with_settings
 from tfppo.training import driver
 from tfppo.training.loop import write_iterations
-from tfppo.training.trainer import Metrics, Trainer
+from tfppo.training.trainer import C, Metrics, Trainer
 
 Callbacks: TypeAlias = Sequence[keras.callbacks.Callback] | keras.callbacks.Callback | None
 REFUSED = {
@@ -104,7 +105,7 @@ def fit(
     """
     given = list(callbacks) if isinstance(callbacks, list | tuple) else [callbacks] if callbacks is not None else []
     _check(given)
-    check_fresh(trainer, extend)
+    _check_fresh(trainer, extend)
     if trainer.iteration >= trainer.num_iterations:
         raise UsageError(
             f"extend is True, and all {trainer.num_iterations} iterations of the training are done: say how much more "
@@ -128,8 +129,8 @@ def fit(
 def _without_optimizer(model: keras.Model) -> Iterator[None]:
     """Hides an optimizer of the model's own during the `with` block.
 
-    Callbacks would take its learning rate for that of the training. They also need the attribute, which a model that was
-    never compiled lacks.
+    Callbacks would take its learning rate for that of the training. They also need the attribute, which a model lacks
+    that was never compiled.
     """
     own = {name: value for name, value in vars(model).items() if name == "optimizer"}
     object.__setattr__(model, "optimizer", None)
@@ -140,32 +141,33 @@ def _without_optimizer(model: keras.Model) -> Iterator[None]:
         vars(model).update(own)
 
 
-def check_fresh(trainer: Trainer, extend: bool) -> None:
-    """Checks that a trainer has not trained yet, or that it may go on.
+def config_of(trainer: Trainer, config: C, run_dir: Path | str | None, extend: bool, **settings: object) -> C:
+    """Returns the settings of a training with `fit`, and applies the threads and the determinism of the run.
+
+    Args:
+      trainer: The trainer.
+      config: Its settings.
+      run_dir: Folder of the run; None: there is none.
+      extend: True allows a trainer that has trained before.
+      **settings: Settings that replace those of the config, by name; None: not given.
 
     Raises:
-      UsageError: If it has trained, and `extend` is False.
+      UsageError: If the trainer has trained before and `extend` is False, or a setting is invalid.
     """
+    _check_fresh(trainer, extend)
+    given = {name: value for name, value in settings.items() if value is not None}
+    if run_dir is not None:
+        given |= {"name": Path(run_dir).name, "runs_dir": Path(run_dir).parent}
+    return driver.executed(with_settings(config, given))
+
+
+def _check_fresh(trainer: Trainer, extend: bool) -> None:
     if trainer.iteration and not extend:
         raise UsageError(
             f"the trainer has trained {trainer.iteration} iterations; fit begins only a new training: make a new "
             "trainer, or give extend=True, which trains for more iterations. The schedules are then those of the "
             "longer run: a learning rate that has fallen to 0 rises again, to its value at this share of the whole"
         )
-
-
-def settings_of(run_dir: Path | str | None, **settings: object) -> Mapping[str, object]:
-    """Returns the settings that the arguments of `fit` replace.
-
-    Args:
-      run_dir: Folder of the run; None: there is none.
-      **settings: Settings by name; None: not given.
-    """
-    given = {name: value for name, value in settings.items() if value is not None}
-    if run_dir is None:
-        return given
-    path = Path(run_dir)
-    return given | {"name": path.name, "runs_dir": path.parent}
 
 
 def _check(callbacks: Sequence[object]) -> None:

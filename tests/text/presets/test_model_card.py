@@ -8,10 +8,9 @@ import yaml
 import tfppo
 from tfppo import load_preset
 from tfppo.execution.variables import weights_hash
-from tfppo.text import model_card
 from tfppo.text.defaults import make_text_config
-from tfppo.text.model_card import Base, Tuning, base_of, write_card
-from tfppo.text.presets import default_preset
+from tfppo.text.presets import default_preset, model_card
+from tfppo.text.presets.model_card import Base, Tuning, base_of, write_card
 
 EVALUATION = {
     "task": "length",

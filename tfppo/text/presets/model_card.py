@@ -15,7 +15,6 @@ from tfppo.execution.variables import weights_hash
 from tfppo.text.config import TextConfig, TextRunConfig
 from tfppo.text.presets.fetching import HUGGING_FACE, folder_of
 from tfppo.text.presets.folder import default_preset
-from tfppo.text.start.parts import OWN_MODEL
 from tfppo.training import run_folder
 
 CARD_FILE, LICENSES = "README.md", "LICENSE*"
@@ -64,7 +63,7 @@ def base_of(text: TextConfig) -> Base:
             text = run_folder.read_config(text.init_from, TextRunConfig).text
         if text.preset is None:
             return Base("the language model that tfppo includes", default_preset())
-        if text.preset == OWN_MODEL:
+        if text.preset == Path(run_folder.OWN_MODEL):
             return Base("a model that was given in Python", None)
         is_missing = is_of_another and not Path(text.preset).is_dir()
         return Base(str(text.preset), None if is_missing else folder_of(text.preset))
