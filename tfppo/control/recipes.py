@@ -90,15 +90,6 @@ ATARI = _zoo(  # its wrappers are arguments of ale-py's vector environment
     hidden_units=(),  # NatureCNN has a layer of 512 units
     eval_episodes=10,
 )
-TABLE: dict[str, Any] = {  # observations that are numbers of states
-    "num_envs": 16,
-    "rollout_length": 128,
-    "minibatch_size": 256,
-    "num_epochs": 4,
-    "learning_rate": 1e-3,
-    "entropy_coeff": 0.01,
-    "entropy_coeff_schedule": "linear",
-}
 RECIPES: dict[str, Recipe] = {
     "CartPole-v1": _zoo(
         num_envs=8,
@@ -153,10 +144,15 @@ RECIPES: dict[str, Recipe] = {
         log_std_init=-1.0,
         value_coeff=0.5,
     ),
-    "FrozenLake-v1": _own(**TABLE, total_steps=200_000),
-    "CliffWalking-v1": _own(**TABLE, normalize_rewards=True, total_steps=200_000),
-    "Taxi-v3": _own(**TABLE, normalize_rewards=True, total_steps=500_000),
-    "Blackjack-v1": _own(**TABLE, gamma=1.0, total_steps=500_000),
+    "FrozenLake-v1": _own(
+        num_envs=16,
+        rollout_length=128,
+        total_steps=200_000,
+        minibatch_size=256,
+        num_epochs=4,
+        learning_rate=1e-3,
+        entropy_coeff=0.01,
+    ),
     "LunarLander-v3": LUNAR_LANDER,
     "LunarLanderContinuous-v3": LUNAR_LANDER,
     "BipedalWalker-v3": _zoo(
