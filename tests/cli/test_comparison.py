@@ -247,5 +247,5 @@ def test_what_is_no_run_is_left_out(make_run, tmp_path, capsys):
     assert only_runs([a, tmp_path / "notes"]) == ([a], [tmp_path / "notes"])
     assert only_runs([tmp_path / "notes"]) == ([tmp_path / "notes"], [])  # its own error says more
     assert cli.main(["plot", str(a), str(tmp_path / "notes"), "--out", str(tmp_path / "plot.png")]) == 0
-    assert capsys.readouterr().out.startswith(f"left out, because they are no runs: {tmp_path / 'notes'}\n")
+    assert capsys.readouterr().out.startswith(f"left out, because they are not runs: {tmp_path / 'notes'}\n")
     assert "is the folder of a run" in refusal(only_runs, [tmp_path / "notes", tmp_path / "nothing"])

@@ -9,7 +9,7 @@ from tfppo.text.config import PretrainConfig, RewardModelConfig
 
 @dataclass(frozen=True)
 class Pretrain:
-    """Train a language model on the corpus by maximum likelihood, and save it as a preset for `tfppo train text`."""
+    """Train a language model on the shipped corpus, and save it as a preset for `tfppo train text`."""
 
     pretrain: PretrainConfig = field(default_factory=PretrainConfig)
     name: str | None = None
@@ -31,8 +31,8 @@ class RewardModel:
 
     reward_model: RewardModelConfig = field(default_factory=RewardModelConfig)
     preset: str | None = None
-    """Folder, name or handle of the pretrained language model to start from. None: the language model that tfppo
-    includes."""
+    """Folder, name or handle of the pretrained language model to start from.
+    None: the language model that is shipped with tfppo."""
     name: str | None = None
     """Name of the run's folder. None: reward-model and the seed."""
     runs_dir: Path = Path("runs")

@@ -46,8 +46,8 @@ class Evaluate:
     """Control: the run's environment, if it is module:ID. Importing the module runs its code, so you must name it here.
     None: the environment needs no module."""
     wrappers: tuple[str, ...] = ()
-    """Control: the run's wrappers that are your own, module:Class. Importing the module runs its code, so you must name
-    it here. Wrappers of Gymnasium need no name."""
+    """Control: the run's wrappers that are your own, module:Class.
+    Importing the module runs its code, so you must name it here. Do not name wrappers of Gymnasium."""
 
     def __call__(self) -> None:
         """Evaluates the checkpoint and prints the result.
@@ -159,8 +159,8 @@ class Export:
     """Control: the run's environment, if it is module:ID. Importing the module runs its code, so you must name it here.
     None: the environment needs no module."""
     wrappers: tuple[str, ...] = ()
-    """Control: the run's wrappers that are your own, module:Class. Importing the module runs its code, so you must name
-    it here. Wrappers of Gymnasium need no name."""
+    """Control: the run's wrappers that are your own, module:Class.
+    Importing the module runs its code, so you must name it here. Do not name wrappers of Gymnasium."""
 
     def __call__(self) -> None:
         """Exports the policy and prints how to load it.
@@ -199,8 +199,8 @@ class Resume:
     """Control: the run's environment, if it is module:ID. Importing the module runs its code, so you must name it here.
     None: the environment needs no module."""
     wrappers: tuple[str, ...] = ()
-    """Control: the run's wrappers that are your own, module:Class. Importing the module runs its code, so you must name
-    it here. Wrappers of Gymnasium need no name."""
+    """Control: the run's wrappers that are your own, module:Class.
+    Importing the module runs its code, so you must name it here. Do not name wrappers of Gymnasium."""
 
     def __call__(self) -> None:
         """Resumes the run.
@@ -254,7 +254,7 @@ class Plot:
 
         runs, others = only_runs(self.folders)
         if others:
-            print(f"left out, because they are no runs: {', '.join(map(str, others))}")
+            print(f"left out, because they are not runs: {', '.join(map(str, others))}")
         groups = plot_runs(runs, self.out, self.metric)
         for group in groups:
             print(f"{group.label or 'all'}: {', '.join(map(str, group.folders))}")

@@ -91,7 +91,7 @@ class TrainControl(TrainCartpole):
     """Train on any Gymnasium environment.
 
     Give --env ID, or --env module:ID for an environment that your own module registers. Some environments have tuned
-    defaults.
+    defaults: --env ID --help shows those of ID. Without --env, the defaults are those of CartPole-v1.
     """
 
     @property
@@ -104,7 +104,8 @@ class TrainControl(TrainCartpole):
 class TrainText(_Training):
     """Tune a language model with PPO.
 
-    Give --task NAME, or --reward package.module:function for your own reward. Each task has its own defaults.
+    Give --task NAME, or --reward package.module:function for your own reward. Each task has its own
+    defaults: --task NAME --help shows them.
     """
 
     run: RunConfig = field(default_factory=RunConfig)

@@ -74,8 +74,8 @@ class ControlConfig:
     rollout_length: Count = 64
     """Steps of each environment in a rollout."""
     total_steps: Count = 262_144
-    """Steps of the whole run, in all environments. A step that only starts a new episode is one of them, so short
-    episodes make fewer environment steps. It is rounded down to whole rollouts of num_envs x rollout_length steps."""
+    """Steps of the whole run, in all environments, including steps that only start a new episode.
+    It is rounded down to whole rollouts of num_envs x rollout_length steps."""
     hidden_units: Widths = (64, 64)
     """Widths of the hidden layers, for both the actor and the critic. Empty: no hidden layers."""
     activation: Literal["tanh", "relu", "elu", "silu", "gelu"] = "tanh"
@@ -103,8 +103,8 @@ class ControlConfig:
     None: the run does not stop early.
     """
     init_from: Path | None = None
-    """Folder of another control run, whose policy and normalization begin this run. The optimizer and the schedules are
-    new. None: new weights.
+    """Folder of another control run. This run starts from its policy and its normalization.
+    The optimizer and the schedules are new. None: new weights.
     """
     init_checkpoint: Checkpoint = "latest"
     """Checkpoint of init_from: latest, best or the number of an iteration."""

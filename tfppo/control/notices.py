@@ -66,7 +66,7 @@ def notices(
     lines = []
     if control.normalize_observations and not normalization.is_active:
         lines.append(
-            "normalize_observations has no effect here: only Boxes that are no images are normalized; images are "
+            "normalize_observations has no effect here: only Boxes that are not images are normalized; images are "
             "divided by 255, and discrete observations become one-hot vectors"
         )
     parts = dict(observation_space) if isinstance(observation_space, spaces.Dict) else {WHOLE: observation_space}

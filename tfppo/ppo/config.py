@@ -19,7 +19,7 @@ class PPOConfig:
     """The settings of proximal policy optimization (PPO)."""
 
     optimizer: Literal["adam", "adamw", "rmsprop", "sgd"] = "adam"
-    """The optimizer (the article, 3.2.4 and Q2). adam: Kingma and Ba 2015.
+    """The optimizer (docs/article, 3.2.4 and Q2). adam: Kingma and Ba 2015.
     adamw: Adam with weight decay (Loshchilov and Hutter 2019). rmsprop: Tieleman and Hinton 2012.
     sgd: plain gradient descent.
     """
@@ -28,7 +28,7 @@ class PPOConfig:
     learning_rate_schedule: Schedule = "linear"
     """Schedule of the learning rate over the run; linear and cosine end at 0 (Huang et al. 2022, detail 4)."""
     warmup_iterations: AtLeastZero = 0
-    """Number of iterations at the start in which the learning rate rises linearly (the article, Q2)."""
+    """Number of iterations at the start in which the learning rate rises linearly (docs/article, Q2)."""
     clip_ratio: Positive = 0.2
     """Epsilon of the clipped surrogate loss (Schulman et al. 2017, eq. 7)."""
     clip_ratio_schedule: Schedule = "constant"
@@ -55,7 +55,7 @@ class PPOConfig:
     ziegler: Ziegler et al. 2019, section 2.2.
     """
     adaptive_kl_target: Positive = 0.01
-    """The KL that kl_controller schulman or ziegler aims at."""
+    """Target of the KL for kl_controller schulman and ziegler."""
     kl_horizon: Count = 10_000
     """Horizon of kl_controller ziegler, in responses (text) or transitions (control).
     With lstm_units, it is in environments, of which each rollout has num_envs.

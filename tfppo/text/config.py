@@ -43,11 +43,11 @@ def _is_checkpoint(name: str) -> bool:
 class PretrainConfig:
     """Settings of a language model and of its pretraining on the corpus.
 
-    The first training run of the included model used these defaults (see `tfppo/assets/NOTICE`).
+    The first training run of the shipped model used these defaults (see `tfppo/assets/NOTICE`).
     """
 
     model: Literal["gpt2", "lstm"] = "gpt2"
-    """Architecture: gpt2 is a small GPT-2 made of KerasHub layers, lstm is the LSTM of the article (section 4.3)."""
+    """Architecture: gpt2 is a small GPT-2 made of KerasHub layers, lstm is the LSTM of docs/article (section 4.3)."""
     preset: Preset = None
     """Folder of a language model to continue with; its architecture, sizes and tokenizer replace the settings.
     None: train a new model."""
@@ -84,7 +84,7 @@ class PretrainConfig:
 
 @dataclass(frozen=True, slots=True)
 class RewardModelConfig:
-    """Settings of a reward model and of its training on human ratings. The included model used these defaults."""
+    """Settings of a reward model and of its training on human ratings. The shipped model used these defaults."""
 
     difference: Positive = 1.0
     """Two sentences form a pair if their mean ratings, from -4 to 4, differ by more than this."""
@@ -113,28 +113,29 @@ class TextConfig:
     """Name of the task: sentiment, length, keywords, or package.module:NAME for a task of your own.
     None: sentiment, or no task if prompts are given."""
     prompts: Path | None = None
-    """File of training prompts, .jsonl, .csv or .txt, which replace the prompts of the task. Its column `prompt` has
-    the prompts; the reward gets all other columns as labels. None: the prompts of the task."""
+    """File of training prompts, .jsonl, .csv or .txt, which replace the prompts of the task.
+    Its column `prompt` has the prompts; the reward gets all other columns as labels. None: the prompts of the task."""
     validation_prompts: Path | None = None
     """File of prompts for the samples and the validation during training. None: validation_share, or none."""
     test_prompts: Path | None = None
-    """File of prompts for the evaluation at the end. None: the validation prompts or, without any, the training
-    prompts."""
+    """File of prompts for the evaluation at the end.
+    None: the validation prompts. Without validation prompts: the training prompts."""
     validation_share: Annotated[float, Interval(ge=0, lt=1)] = 0.0
-    """Share of the prompts that are held out as validation prompts. A checksum of the prompt decides."""
+    """Share of the prompts that are held out as validation prompts. A checksum of each prompt decides."""
     preset: Preset = None
-    """Language model to tune: the folder of a KerasHub preset, such as that of `tfppo pretrain`, or a folder of Hugging
-    Face. A KerasHub preset's name, such as gpt2_base_en, or a handle, such as hf://USER/MODEL or
-    kaggle://USER/MODEL/keras/VARIATION, is fetched. None: the language model that tfppo includes."""
+    """Language model to tune. A folder: a KerasHub preset, such as that of `tfppo pretrain`, or a Hugging Face model.
+    A name of a KerasHub preset, such as gpt2_base_en: the preset is downloaded.
+    A handle, hf://USER/MODEL or kaggle://USER/MODEL/keras/VARIATION: the model is downloaded.
+    None: the language model that is shipped with tfppo."""
     init_from: Path | None = None
-    """Folder of another text run, whose tuned policy this run starts from. Its value head continues, the optimizer is
-    new. None: the run starts from the preset."""
+    """Folder of another text run. This run starts from its tuned policy.
+    Its value head is used, too. The optimizer is new. None: the run starts from the preset."""
     init_checkpoint: Annotated[str, Must(_is_checkpoint, "latest, best or the number of an iteration")] = "latest"
     """Checkpoint of init_from: latest, best or the number of an iteration."""
     init_reference: Literal["start", "run"] = "start"
     """Reference policy of a run with init_from. start: the policy that the run starts from.
-    run: the reference policy of the other run, usually its model before tuning. With lora_rank the other run must have
-    the same rank, and its adapters are trained further."""
+    run: the reference policy of the other run, usually its model before tuning.
+    With lora_rank the other run must have the same rank, and its adapters are trained further."""
     reward: Annotated[str | None, Must(is_printable, "package.module:function")] = None
     """Python reward function, as package.module:function, or several with commas between them, whose sum is the reward.
     None: the reward of the task."""
@@ -143,8 +144,8 @@ class TextConfig:
     reward_timeout: PositiveOrNone = None
     """Largest number of seconds that a reward may take for a batch; then the run stops. None: it may take any time."""
     chat_template: Annotated[str, Must(is_printable, "auto, none or the path of a file")] = "auto"
-    """Chat template that renders the prompts. auto: that of the language model, if it has one. none: prompts are not
-    rendered. Else the path of a file with a Jinja template."""
+    """Chat template that renders the prompts. auto: that of the language model, if it has one.
+    none: prompts are not rendered. Any other value: the path of a file with a Jinja template."""
     system: str | None = None
     """Text of a system message before each prompt; needs a chat template. None: no message is added."""
     iterations: Count = 160
@@ -152,8 +153,8 @@ class TextConfig:
     batch_size: Count = 64
     """Prompts in a rollout; each gets one response."""
     prompt_length: CountOrNone = None
-    """Largest number of tokens of a training prompt; longer prompts are left out. None: 12 for the included model with
-    the prompts of a task, else the length of the longest training prompt."""
+    """Largest number of tokens of a training prompt; longer prompts are left out.
+    None: 12 for the shipped model with the prompts of a task, otherwise the length of the longest training prompt."""
     response_length: Count = 40
     """Largest number of tokens of a response, including the end token."""
     stop_token: str | None = None
@@ -171,8 +172,8 @@ class TextConfig:
     lora_alpha: PositiveOrNone = None
     """The output of an adapter is multiplied by lora_alpha / lora_rank. None: by 1."""
     lora_targets: Annotated[str, Must(is_printable, "attention, all or names of layers")] = "attention"
-    """Layers that get adapters: attention for the queries and values, all for all dense layers, or the names of layers
-    with commas between them. Needs lora_rank."""
+    """Layers that get adapters. attention: the queries and values. all: all dense layers.
+    Any other value: the names of layers, with commas between them. Needs lora_rank."""
     normalize_scores: bool = True
     """Normalizes scores by their mean and standard deviation on reference responses (Ziegler et al. 2019).
     The standard deviation is at least 1 % of the largest absolute score of these responses."""
@@ -188,21 +189,21 @@ class TextConfig:
     dtype: Literal["float32", "mixed_bfloat16"] = "float32"
     """Precision: float32, or mixed_bfloat16 (layers compute in bfloat16, weights are float32)."""
     stop_kl: PositiveOrNone = None
-    """Stops the run after an iteration whose mean KL to the reference policy (`text/kl`, in nats per response) exceeds
-    this value. None: the KL does not stop the run."""
+    """Stops the run after an iteration with a mean KL to the reference policy above this value.
+    The KL is `text/kl`, in nats per response. None: the KL does not stop the run."""
     target_score: float | None = None
     """Stops the run once the mean score (`text/score_mean`) of the last 5 iterations reaches this value.
     None: the score does not stop the run."""
     validation_interval: AtLeastZero = 0
-    """Number of iterations between two validations on prompts that are not trained on. The best checkpoint is then the
-    one with the highest mean score of a validation. 0: no validation."""
+    """Number of iterations between two validations on prompts that are not trained on. 0: no validation.
+    With validation, the best checkpoint is the one with the highest mean score of a validation."""
     num_validation_prompts: Count = 64
     """Largest number of prompts of a validation."""
     sample_interval: Count = 10
     """Number of iterations between two tables of sample responses."""
     save_rollouts: AtLeastZero = 100
-    """Largest size in megabytes of the file rollouts/responses.jsonl.gz, which keeps every response of training with
-    its score. Responses of later iterations are not kept. 0: keeps none."""
+    """Largest size in megabytes of rollouts/responses.jsonl.gz, which keeps every response of training with its score.
+    When the file has this size, later responses are not kept. 0: keeps none."""
     eval_prompts: AtLeastZero = 200
     """Number of held-out prompts of the evaluation at the end. 0: no evaluation."""
 
@@ -233,8 +234,8 @@ class TextParts:
     """
 
     model_sha256: str | None = None
-    """Checksum of the weights of the language model before tuning, which is the reference policy. None: unknown,
-    because an older version of tfppo wrote the run."""
+    """Checksum of the weights of the language model before tuning, which is the reference policy.
+    None: unknown, because an older version of tfppo wrote the run."""
     tokenizer_sha256: str | None = None
     """Checksum of the vocabulary, and of how the tokenizer splits a text."""
     prompts_sha256: str | None = None
@@ -264,7 +265,7 @@ TEXT_PPO = PPOConfig(
     num_epochs=2,
     minibatch_size=32,
 )
-"""Defaults of `PPOConfig` for text: mostly those of Ziegler et al. 2019, adapted to the size of the included model."""
+"""Defaults of `PPOConfig` for text: mostly those of Ziegler et al. 2019, adapted to the size of the shipped model."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,8 +44,9 @@ class RunConfig:
     distribute: Literal["auto", "none", "mirrored", "multiworker"] = "auto"
     """Distribution of the rollout and of each minibatch. none: one device.
     mirrored: all GPUs of this process. multiworker: the processes that TF_CONFIG names.
-    auto: multiworker if TF_CONFIG names several processes, otherwise mirrored if the run is on a GPU and this process
-    sees several GPUs, otherwise none."""
+    auto: multiworker if TF_CONFIG names several processes.
+    Otherwise mirrored if the run is on a GPU and this process sees several GPUs.
+    Otherwise none."""
     log_interval: Count = 1
     """Number of iterations between two rows of metrics."""
     checkpoint_interval: Count = 20
