@@ -22,7 +22,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tfppo.cli import main
 from tfppo.errors import UsageError
 from tfppo.reporting.metrics import METRICS
-from tfppo.text import run
+from tfppo.text import results, run
 from tfppo.text import trainer as text_trainer
 from tfppo.text.config import TextRunConfig
 from tfppo.text.defaults import make_text_config
@@ -366,12 +366,12 @@ def test_generate_goes_on_from_prompts(finished, capsys):
 def test_generate_uses_the_settings_of_the_run_unless_it_is_told_otherwise(finished, preset, monkeypatch):
     used = []
 
-    class Spy(run.Responder):
+    class Spy(results.Responder):
         def __init__(self, model, codec, text, **settings):
             super().__init__(model, codec, text, **settings)
             used.append((settings["response_length"], settings["temperature"], text.temperature))
 
-    monkeypatch.setattr(run, "Responder", Spy)
+    monkeypatch.setattr(results, "Responder", Spy)
     responses = run.generate(finished, ["It"], temperature=0.0, max_new_tokens=2)
     (whole,) = run.generate(finished, ["It"], temperature=0.0)
     assert len(responses[0]) < len(whole) and whole.startswith(responses[0])
@@ -425,7 +425,7 @@ def test_a_run_that_failed_at_once_does_not_block_its_name(preset, tmp_path, cap
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["generate", "RUN", "--prompt", " "], "prompt 0 is empty"),
+        (["generate", "RUN", "--prompt", " "], "row 0 of prompts is an empty prompt"),
         (["generate", "RUN"], "no prompt is given"),
         (
             ["generate", "RUN", "--prompt", "long " * 90],
@@ -518,7 +518,7 @@ def test_a_finished_run_is_not_trained_further(finished, tmp_path):
     "Ctrl-C during the evaluation of a text run", "A line gives the command to resume, which evaluates again."
 )
 def test_ctrl_c_in_the_evaluation_says_how_to_go_on(preset, tmp_path, monkeypatch, heard_ctrl_c):
-    monkeypatch.setattr(text_trainer, "compare", lambda *_, **__: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr(results, "compare", lambda *_, **__: signal.raise_signal(signal.SIGINT))
     with pytest.raises(KeyboardInterrupt) as caught:
         run.train_text(tiny(tmp_path, preset, iterations=1))
     folder = tmp_path / "length-seed1"

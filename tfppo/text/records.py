@@ -1,5 +1,8 @@
 """What a text run says about itself, and the pictures that it draws."""
 
+import shlex
+import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
@@ -13,6 +16,8 @@ from tfppo.text.stop_rules import KL, SCORE
 from tfppo.text.tasks import Task
 from tfppo.training import run_folder
 from tfppo.training.loop import Iteration
+
+LONGEST_EXAMPLE = 60  # characters of a prompt in a command
 
 
 def subject_of(task: Task, text: TextConfig, policy: TextPolicy) -> str:
@@ -70,14 +75,17 @@ def draw_pictures(folder: Path, task: Task, step: int) -> None:
     writer.close()
 
 
-def farewell_of(folder: Path) -> str:
+def farewell_of(folder: Path, prompts: Sequence[str]) -> str:
     """Lists the files of a finished run and the commands that use them.
 
     Args:
       folder: Folder of the run.
+      prompts: Prompts of the run; the beginning of the first one is the example.
     """
+    example = textwrap.shorten(prompts[0], LONGEST_EXAMPLE, placeholder="") if prompts else ""
+    prompt = shlex.quote(example or "This film")
     return (
         f"{folder} holds {run_folder.SAMPLES}, {run_folder.CURVE}, {run_folder.METRICS} and the other results; "
         f"view the metrics and samples with: tensorboard --logdir {run_folder.quoted(folder.parent)}\n"
-        f"generate responses with: tfppo generate {run_folder.quoted(folder)} --prompt 'This film'"
+        f"generate responses with: tfppo generate {run_folder.quoted(folder)} --prompt {prompt}"
     )

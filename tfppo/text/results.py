@@ -92,7 +92,7 @@ class TextResults(ABC):
 
     def farewell(self, folder: Path) -> str:
         """Lists the files of a finished run and the commands that use them."""
-        return farewell_of(folder)
+        return farewell_of(folder, self.parts.sample_prompts())
 
     def export(self, folder: Path, form: str | None = None) -> str:
         """Writes the language model with a model card, in the form "keras" by default; see `export_model`."""
