@@ -105,6 +105,7 @@ def test_a_danger_would_be_found(code):
                 *["control/assembly.py"] * 2,
                 *["control/envs/vector.py"] * 4,
                 "control/envs/workers.py",
+                "control/video.py",
             ],
         ),
         ("load_reward", ["text/rewards/callables.py"]),

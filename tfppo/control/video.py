@@ -10,10 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import gymnasium
 import numpy as np
 from gymnasium.vector import SyncVectorEnv, VectorEnv
 from PIL import Image
 
+from tfppo.control.envs.registration import registered_id
 from tfppo.control.envs.vector import NO_OPTIONS, is_only_in_graph, is_stepped_in_turn, make_vector_environment
 from tfppo.control.evaluate import Player, Turn
 from tfppo.control.policies.encoders import is_image
@@ -161,7 +163,7 @@ def _native_images(env: str, options: Mapping[str, Any]) -> VectorEnv | None:
     Its video shows what the policy sees. A single environment of the same ID may observe something else: those of Atari
     observe whole screens, and do not know the arguments of the native form.
     """
-    if "wrappers" in options or is_stepped_in_turn(env):
+    if "wrappers" in options or is_stepped_in_turn(env) or registered_id(env) not in gymnasium.registry:
         return None
     environment = make_vector_environment(env, 1, "native", **options)
     if is_image(environment.single_observation_space):

@@ -51,6 +51,15 @@ def test_an_environment_that_envpool_lacks_is_refused_by_name(envpool):
         make_vector_environment("Nope-v1", 2, "envpool")
 
 
+def test_options_go_to_envpool_and_unknown_ones_are_one_line(envpool):
+    environment = make_vector_environment("CartPole-v1", 2, "envpool", max_episode_steps=5)
+    records = play(environment, 6, 1, lambda t: push(t, 2))
+    environment.close()
+    assert np.argwhere(records[3]).tolist() == [[4, 0], [4, 1]]  # truncated in the fifth step
+    with pytest.raises(UsageError, match="the constructor of CartPole-v1 raised TypeError: .*'nosuch'"):
+        make_vector_environment("CartPole-v1", 2, "envpool", nosuch=3)
+
+
 def test_a_reset_with_a_seed_starts_the_same_episodes(envpool, recwarn):
     environment = make_vector_environment("CartPole-v1", 3, "envpool")
     assert isinstance(environment, VectorEnv) and autoreset_mode(environment) == AutoresetMode.NEXT_STEP

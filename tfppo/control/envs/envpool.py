@@ -9,7 +9,8 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from tfppo.errors import UsageError
+from tfppo.control.envs.checked import explaining_constructor
+from tfppo.errors import UsageError, kind_and_text
 
 
 class EnvPoolVectorEnv(VectorEnv):
@@ -24,7 +25,7 @@ class EnvPoolVectorEnv(VectorEnv):
       **options: EnvPool's own options of the environment, such as max_episode_steps.
 
     Raises:
-      UsageError: If EnvPool is not installed, or does not have the environment.
+      UsageError: If EnvPool is not installed, does not have the environment, or does not take an option.
     """
 
     metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP}
@@ -39,7 +40,7 @@ class EnvPoolVectorEnv(VectorEnv):
         self.env = env
         self._options = options
         self.num_envs = num_envs
-        with _without_warnings_of_precision():
+        with _without_warnings_of_precision(), explaining_constructor(env):
             spec = self._envpool.make_spec(env, **options)
             self.single_observation_space = spec.gymnasium_observation_space
             self.single_action_space = spec.gymnasium_action_space
@@ -71,10 +72,10 @@ class EnvPoolVectorEnv(VectorEnv):
 def _import_envpool() -> ModuleType:
     try:
         return importlib.import_module("envpool")
-    except ImportError as error:
+    except Exception as error:  # a wheel without its files raises a FileNotFoundError
         raise UsageError(
-            f"vectorization is envpool and EnvPool cannot be imported ({error}): install the envpool extra, or use "
-            "--vectorization sync"
+            f"vectorization is envpool and EnvPool cannot be imported ({kind_and_text(error)}): install the "
+            "envpool extra, or use --vectorization sync"
         ) from None
 
 
