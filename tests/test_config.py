@@ -54,6 +54,7 @@ OTHER = {
     },
     ControlConfig: {
         "env": "Acrobot-v1",
+        "recipe": "Ant-v5",
         "env_kwargs": ("a=1",),
         "eval_env_kwargs": ("a=2",),
         "wrappers": ("TimeLimit(9)",),
@@ -139,6 +140,7 @@ REFUSED = {
     },
     ControlConfig: {
         "env": [1, None, "", "a\nb", "\ud800", "a:b:CartPole-v1"],
+        "recipe": [1],
         "env_kwargs": [1, None, "a=1", ["a=1"], (1,)],
         "eval_env_kwargs": [1, None, "a=1", ["a=1"], (1,)],
         "wrappers": [1, None, "TimeLimit(9)", ["TimeLimit(9)"], (1,)],

@@ -2,8 +2,10 @@
 
 import gymnasium
 import pytest
+from support.refusal import refusal
 
 import tfppo
+from tfppo import cli
 from tfppo.control.recipes import RECIPES, SB3, describe_recipe, recipe_of
 from tfppo.errors import UsageError
 
@@ -45,6 +47,21 @@ def test_a_run_says_which_settings_are_those_of_a_recipe():
     assert describe_recipe(make("CartPole-v1", seed=3)).endswith("rl-zoo")
     assert "not the recipe of rl-zoo, which tfppo train control" in describe_recipe(tfppo.ControlRunConfig())
     assert "no recipe" in describe_recipe(make("my:Maze-v0")) and recipe_of("my:CartPole-v1") is None
+
+
+def test_a_recipe_of_another_environment_can_be_used(capsys):
+    config = tfppo.make_control_config("my:Robot-v0", recipe="HalfCheetah-v5", gamma=0.9)
+    assert (config.control.num_envs, config.control.env, config.ppo.gamma) == (1, "my:Robot-v0", 0.9)
+    assert describe_recipe(config) == "settings: the recipe of CleanRL for HalfCheetah-v5, except gamma"
+    grid = tfppo.make_control_config("MiniGrid-FourRooms-v0", recipe="MiniGrid-Unlock-v0").control
+    assert grid.wrappers == ("minigrid.wrappers:FlatObsWrapper",) and grid.env == "MiniGrid-FourRooms-v0"
+    pixels = tfppo.make_control_config("CarRacing-v3", recipe="ALE/Pong-v5").control
+    assert pixels.shared_trunk and pixels.env_kwargs == pixels.eval_env_kwargs == ()
+    assert "recipe is 'Ant-v9', which has no recipe" in refusal(tfppo.make_control_config, "A-v0", recipe="Ant-v9")
+    assert cli.main(["train", "cartpole", "--recipe", "Ant-v5"]) == 2
+    assert "use tfppo train control" in capsys.readouterr().err
+    assert cli.main(["train", "control", "--env", "Nope-v0", "--recipe", "Ant-v5", "--num-envs", "2"]) == 2
+    assert "Nope" in capsys.readouterr().err
 
 
 def test_recipes_name_settings_that_exist():

@@ -12,7 +12,7 @@ from tfppo.cli.bench import Bench
 from tfppo.cli.models import Pretrain, RewardModel
 from tfppo.cli.parsing import Command, Group, last_value, parse
 from tfppo.cli.runs import Evaluate, Export, Generate, Plot, Resume
-from tfppo.cli.train import TrainCartpole, TrainControl, TrainText
+from tfppo.cli.train import CARTPOLE, TrainCartpole, TrainControl, TrainText
 from tfppo.control.recipes import make_control_config
 from tfppo.deprecated import SETTINGS
 from tfppo.errors import UsageError
@@ -77,8 +77,8 @@ def _defaults(arguments: Sequence[str]) -> dict[type[Command], Command]:
     """
     if arguments[:1] == ["train"] and None not in (last_value(arguments, "--seed"), last_value(arguments, "--seeds")):
         raise UsageError("--seed and --seeds are both given: give --seed for one run, or --seeds for several runs")
-    env = last_value(arguments, "--env")
-    control = make_control_config(env) if env else make_control_config()
+    env, recipe = (last_value(arguments, option) for option in ("--env", "--recipe"))
+    control = make_control_config(env or CARTPOLE, recipe=recipe if arguments[1:2] == ["control"] else None)
     text = _text_defaults(arguments) if arguments[:2] == ["train", "text"] else make_text_config()
     return {
         TrainControl: TrainControl(run=control.run, control=control.control, ppo=control.ppo),

@@ -79,6 +79,11 @@ class TrainCartpole(ControlSettings, _Training):
                 f"env is {self.control.env}; train cartpole allows only {CARTPOLE}, for which its settings are: use "
                 f"tfppo train control --env {self.control.env}"
             )
+        if type(self) is TrainCartpole and self.control.recipe is not None:
+            raise UsageError(
+                f"recipe is {self.control.recipe}; train cartpole has settings of its own: use tfppo train control "
+                f"--env {CARTPOLE} --recipe {self.control.recipe}"
+            )
         self._wait(self.run)
         import_tensorflow()
         from tfppo.control import run

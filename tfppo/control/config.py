@@ -37,6 +37,10 @@ class ControlConfig:
     """ID of an environment that is registered with Gymnasium or with tfppo.register_environment.
     module:ID imports the module first, which can register the environment.
     """
+    recipe: str | None = None
+    """ID of another environment, whose recipe gives the settings that you do not give, except for arguments of the
+    environment. None: the recipe of env, if it has one. tfppo train control and make_control_config use it.
+    """
     env_kwargs: tuple[str, ...] = ()
     """Arguments of the environment's constructor, as key=value; a value as in YAML, such as size=5 or goal=[1,2].
     In Python also a dictionary.

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from tfppo.control.config import ControlRunConfig
+from tfppo.errors import UsageError, shown
 from tfppo.settings import with_settings
 
 
@@ -177,16 +178,28 @@ EVERY_ATARI = "ALE/"  # beginning of the IDs of all games
 PACKAGES = ("ale_py", "minigrid")  # packages of tfppo's extras that register environments
 
 
-def recipe_of(env: str) -> Recipe | None:
+def recipe_of(env: str, borrowed: str | None = None) -> Recipe | None:
     """Returns the tuned settings of an environment; None if there are none.
 
     Args:
       env: The environment ID. The packages of tfppo's extras may stand in front of it, as in ale_py:ALE/Pong-v5.
+      borrowed: Another environment whose recipe is used, as in the setting `recipe`. Its arguments of the environment
+        are left out.
+
+    Raises:
+      UsageError: If `borrowed` has no recipe.
     """
-    module, _, name = env.rpartition(":")
-    if module not in ("", *PACKAGES):
-        return None
-    return ATARI if name.startswith(EVERY_ATARI) else RECIPES.get(name)
+    module, _, name = (borrowed or env).rpartition(":")
+    found = ATARI if name.startswith(EVERY_ATARI) else RECIPES.get(name)
+    if borrowed is None:
+        return found if module in ("", *PACKAGES) else None
+    if found is None:
+        raise UsageError(
+            f"recipe is {shown(borrowed)}, which has no recipe; it must be one of {', '.join(RECIPES)}, or a game of "
+            f"Atari such as {EVERY_ATARI}Pong-v5"
+        )
+    own = {key: value for key, value in found.settings.items() if key not in ("env_kwargs", "eval_env_kwargs")}
+    return Recipe(found.source, own)
 
 
 def describe_recipe(config: ControlRunConfig) -> str:
@@ -195,9 +208,13 @@ def describe_recipe(config: ControlRunConfig) -> str:
     Args:
       config: The settings of the run.
     """
-    recipe = recipe_of(config.control.env)
+    env, borrowed = config.control.env, config.control.recipe
+    recipe = recipe_of(env, borrowed)
     if recipe is None:
-        return "settings: no recipe for this environment; those that you do not give are the defaults"
+        return (
+            "settings: no recipe for this environment; those that you do not give are the defaults (--recipe takes "
+            "those of another environment)"
+        )
     own = with_settings(config, recipe.settings)
     differ = [
         name
@@ -206,25 +223,28 @@ def describe_recipe(config: ControlRunConfig) -> str:
         if getattr(getattr(own, part), name, None) != getattr(getattr(config, part), name, None)
     ]
     if 2 * len(differ) > len(recipe.settings):
-        return f"settings: not the recipe of {recipe.source}, which tfppo train control --env {config.control.env} uses"
+        return f"settings: not the recipe of {recipe.source}, which tfppo train control --env {borrowed or env} uses"
+    of = "" if borrowed is None else f" for {borrowed}"
     but = f", except {', '.join(differ)}" if differ else ""
-    return f"settings: the recipe of {recipe.source}{but}"
+    return f"settings: the recipe of {recipe.source}{of}{but}"
 
 
-def make_control_config(env: str = "CartPole-v1", **settings: object) -> ControlRunConfig:
+def make_control_config(env: str = "CartPole-v1", *, recipe: str | None = None, **settings: object) -> ControlRunConfig:
     """Makes the config of a control run.
 
     The settings of a known environment are its recipe; those of any other environment are the defaults.
 
     Args:
       env: The environment ID.
+      recipe: ID of another environment, whose recipe is used.
       **settings: Replace the settings of the recipe, by field name.
 
     Returns:
       The config.
 
     Raises:
-      UsageError: If a setting does not exist or its value is invalid.
+      UsageError: If a setting does not exist or its value is invalid, or `recipe` has no recipe.
     """
-    recipe = recipe_of(env)
-    return with_settings(ControlRunConfig(), {"env": env} | dict(recipe.settings if recipe else {}) | settings)
+    found = recipe_of(env, recipe)
+    own = dict(found.settings if found else {})
+    return with_settings(ControlRunConfig(), {"env": env, "recipe": recipe} | own | settings)
