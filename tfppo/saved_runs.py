@@ -65,7 +65,7 @@ def evaluate(
     episodes: int = 100,
     eval_max_steps: int | None = None,
     seed: int | None = None,
-    checkpoint: str = "latest",
+    checkpoint: str | int = "latest",
     task: "Task | str | None" = None,
     reward: "Reward | keras.Model | str | None" = None,
     model: "tuple[keras.Model, Any] | None" = None,
@@ -102,13 +102,13 @@ def evaluate(
     settings: dict[str, object] = {} if application.kind == "text" else {"video_episodes": 0}
     if application.kind != "text" and eval_max_steps is not None:
         settings["eval_max_steps"] = eval_max_steps
-    return driver.evaluate(application, Path(folder), size, seed, checkpoint, given, **settings)[0]
+    return driver.evaluate(application, Path(folder), size, seed, str(checkpoint), given, **settings)[0]
 
 
 def load_policy(
     path: Folder,
     *,
-    checkpoint: str = "latest",
+    checkpoint: str | int = "latest",
     env: "str | MakeEnvironment | None" = None,
     wrappers: Sequence[str] = (),
 ) -> "TrainedPolicy":
@@ -141,7 +141,7 @@ def load_policy(
         raise UsageError(f"{folder} is a {application.kind} run; load_policy needs a control run: use tfppo.generate")
     from tfppo.control.trainer import ControlTrainer
 
-    with driver.opened(application, folder, checkpoint, given) as trainer:
+    with driver.opened(application, folder, str(checkpoint), given) as trainer:
         assert isinstance(trainer, ControlTrainer)
         return trainer.trained_policy()
 
@@ -156,7 +156,7 @@ def generate(
     top_p: float | None = None,
     seed: int = 0,
     samples: int = 1,
-    checkpoint: str = "latest",
+    checkpoint: str | int = "latest",
     reference: bool = False,
     task: "Task | str | None" = None,
     reward: "Reward | keras.Model | str | None" = None,
@@ -199,7 +199,7 @@ def generate(
         top_p=top_p,
         seed=seed,
         samples=samples,
-        checkpoint=checkpoint,
+        checkpoint=str(checkpoint),
         reference=reference,
         given=given,
     )
@@ -210,7 +210,7 @@ def export(
     *,
     format: str | None = None,
     adapters_only: bool = False,
-    checkpoint: str = "latest",
+    checkpoint: str | int = "latest",
     task: "Task | str | None" = None,
     reward: "Reward | keras.Model | str | None" = None,
     model: "tuple[keras.Model, Any] | None" = None,
@@ -247,7 +247,7 @@ def export(
         raise UsageError(
             "format is keras and adapters_only is True; adapters alone have the form of PEFT: leave one out"
         )
-    return driver.export(application, Path(folder), checkpoint, given, "adapters" if adapters_only else format)
+    return driver.export(application, Path(folder), str(checkpoint), given, "adapters" if adapters_only else format)
 
 
 def _chosen(folder: Folder, **given: object) -> tuple[Application[Any], dict[str, object]]:

@@ -135,3 +135,44 @@ def test_bytes_that_are_no_text_do_not_stop_it(stderr, driver):
     with startup._without_noise():
         os.write(2, b"E \xff\n")
     assert stderr().startswith("E ")
+
+
+FAILING = """
+import gymnasium
+import numpy as np
+
+
+class Failing(gymnasium.Env):
+    observation_space = gymnasium.spaces.Box(-1, 1, [3], np.float32)
+    action_space = gymnasium.spaces.Discrete(2)
+    steps = 0
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.zeros(3, np.float32), {}
+
+    def step(self, action):
+        self.steps += 1
+        if self.steps > 50:
+            raise ValueError("a bug of mine")
+        return np.zeros(3, np.float32), 1.0, False, False, {}
+"""
+
+
+@pytest.mark.slow  # another process, because pytest's has another level of TensorFlow's log
+def test_a_failing_environment_is_one_message_without_lines_of_tensorflow(tmp_path):
+    (tmp_path / "failing.py").write_text(FAILING)
+    sizes = ["--num-envs", "2", "--rollout-length", "64", "--minibatch-size", "64", "--total-steps", "128"]
+    environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+    done = subprocess.run(
+        [sys.executable, "-m", "tfppo", "train", "control", "--env", "failing:Failing", *sizes],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=environment | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
+        check=False,
+    )
+    lines = done.stderr.splitlines()
+    assert done.returncode == 2 and len(lines) <= 4, done.stderr
+    assert lines[0].startswith("tfppo: step of failing:Failing raised ValueError: a bug of mine (copy 0, step 51)")
+    assert "failing.py" in lines[1]

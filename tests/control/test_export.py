@@ -341,6 +341,8 @@ def test_the_model_of_a_loaded_policy_takes_observations_as_they_are(loaded, tra
 def test_a_policy_of_a_run_is_loaded_from_its_folder(tmp_path):
     folder = run.train_control(settings(tmp_path, env="CartPole-v1"), "mine")
     policy = tfppo.load_policy(folder)
+    number = max(int(path.name) for path in (folder / "checkpoints").iterdir())
+    assert tfppo.load_policy(folder, checkpoint=number).action_space == policy.action_space
     with driver.opened(control_trainer.CONTROL, folder, "latest") as trainer:
         seen = np.random.default_rng(1).normal(0, 1, [50, 4]).astype(np.float32)
         actions, _ = trainer.policy.greedy_step(trainer.normalization.observations(tf.constant(seen)), ())

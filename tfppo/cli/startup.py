@@ -34,8 +34,9 @@ def import_tensorflow(keep_programs: bool = True) -> None:
     Args:
       keep_programs: Caches the programs that XLA compiles for later runs, see `execution.xla_cache`.
     """
-    # If a worker dies, TensorFlow's C++ code prints many lines in the other workers. tfppo prints one line instead.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3" if VARIABLE in os.environ else "1")
+    # TensorFlow's C++ code warns of an exception of the user's code with a traceback of 50 lines. If a worker dies, it
+    # prints many lines of errors in the other workers. tfppo prints one line instead.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3" if VARIABLE in os.environ else "2")
     if keep_programs:
         keep_compiled_programs()
     hidden = "matplotlib" not in sys.modules
