@@ -51,7 +51,7 @@ def text_config(advantages, **settings):
 class Parts:
     """A policy without values, its reference and the collector of its rollouts, of tiny models."""
 
-    def __init__(self, model, text, scorer, other=None, mode="eager", beta=BETA):
+    def __init__(self, model, text, scorer, other=None, mode="eager", beta=BETA, ends=END):
         self.text = text
         self.policy = TextPolicy(model, has_values=False)
         self.scorer = scorer
@@ -61,7 +61,7 @@ class Parts:
             self.score,
             text,
             kl_coeff=tf.Variable(beta, trainable=False),
-            stop_condition=StopCondition(END),
+            stop_condition=StopCondition(ends),
             chunk=text.batch_size,
             sampling_mode=mode,
             mode=mode,
@@ -75,13 +75,12 @@ class Parts:
 @pytest.fixture(scope="module")
 def rollout(shared_model, prompts):
     """A rollout of two prompts with four responses each. An older policy than the one that is trained drew them."""
-    text = text_config("rloo")
-    parts = Parts(
-        shared_model("gpt2"), text, lambda tokens: 0.5 * len(tokens) + sum(tokens) % 5, shared_model("gpt2", 5)
-    )
+    text, others = text_config("rloo"), shared_model("gpt2", seed=5)
+    scorer = lambda tokens: 0.5 * len(tokens) + sum(tokens) % 5  # noqa: E731
+    parts = Parts(shared_model("gpt2"), text, scorer, others, ends=(END, 7, 11))  # about half of the responses end
     (batch,) = prompt_dataset(*prompts, B, seed=0, repeats=N).take(1)
     drawn = parts.collector.collect(tf.constant(0, tf.int64), *batch)
-    noise = np.random.default_rng(1).normal(0.0, 0.3, [B, R])
+    noise = np.random.default_rng(1).normal(0.0, 0.5, [B, R])
     return drawn._replace(log_probs=drawn.log_probs + tf.constant(noise, tf.float32))
 
 

@@ -203,9 +203,9 @@ RLOO = {"advantages": "rloo", "responses_per_prompt": 2}
     [
         ("rloo", {}, "the value head is new, because that run has no value function"),
         ("rloo", {"separate_critic": True}, "the value head is new, because that run has no value function"),
-        ("rloo", RLOO, "it has no value function"),
-        ("plain", RLOO, "it has no value function"),
-        ("adapters and critic", RLOO, "it has no value function"),
+        pytest.param("rloo", RLOO, "this run has no value function", marks=pytest.mark.slow),
+        ("plain", RLOO, "this run has no value function"),
+        pytest.param("adapters and critic", RLOO, "this run has no value function", marks=pytest.mark.slow),
     ],
 )
 def test_runs_with_and_without_a_value_function_start_from_each_other(others, tmp_path, capsys, kind, settings, words):

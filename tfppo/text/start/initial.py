@@ -249,7 +249,7 @@ def _continued(tuned: TextPolicy, merged: keras.Model, text: TextConfig) -> tupl
     """
     weights = {name: [x.numpy() for x in variables] for name, variables in parts_of(tuned).items()}
     if not text.has_values:
-        return {"adapters": weights["adapters"]}, "it has no value function"
+        return {"adapters": weights["adapters"]}, "this run has no value function"
     if tuned.value_head is None:
         if text.separate_critic:
             weights["critic"] = merged.get_weights()
