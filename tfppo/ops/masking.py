@@ -168,8 +168,8 @@ def sequence_weights(mask: tf.Tensor) -> tf.Tensor:
       float32, the shape of mask, 0 outside the mask.
     """
     counted = tf.cast(mask, tf.float32)
-    lengths = tf.reduce_sum(tf.reshape(counted, [mask.shape[0], -1]), axis=1)  # [N]
-    return tf.math.divide_no_nan(counted, tf.reshape(lengths, [-1, *[1] * (mask.shape.rank - 1)]))
+    lengths = tf.reduce_sum(counted, axis=list(range(1, counted.shape.rank)), keepdims=True)  # [N, 1] or [N]
+    return tf.math.divide_no_nan(counted, lengths)
 
 
 def masked_whiten(
