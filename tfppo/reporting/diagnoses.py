@@ -88,7 +88,8 @@ class DiagnosisWriter:
                 f"learner disagree {see('the-first-ratio-is-not-1')}",
             )
         yield from self._of_entropy(row["policy/entropy"])
-        self._poor = self._poor + 1 if row["value/explained_variance"] < EXPLAINED_VARIANCE else 0
+        # A run without a value function has no such metric.
+        self._poor = self._poor + 1 if row.get("value/explained_variance", 0.0) < EXPLAINED_VARIANCE else 0
         if self._poor >= POOR_ROWS:
             yield (
                 "value",
