@@ -88,31 +88,68 @@ def for_each_column(function, *arrays):
     return np.stack(results, axis=1).reshape(arrays[0].shape)
 
 
-def clipped_surrogate_loss(log_probs, old_log_probs, advantages, clip_ratio, mask=None, dual_clip=None):
-    """Computes the negative of Schulman et al. 2017, equation 7, with the bound of Ye et al. 2020 (dual-clip PPO)."""
-    objectives, kls, clipped, ratios = [], [], [], []
+def group_relative_advantages(returns, group_size, divide_by_std=True):
+    """Computes the advantages of Shao et al. 2024, section 4.1.2, or those of Liu et al. 2025 without the division."""
+    advantages = []
+    for first in range(0, len(returns), group_size):
+        group = [float(x) for x in returns[first : first + group_size]]
+        scale = math.sqrt(variance(group)) if divide_by_std else 1.0
+        advantages += [(x - mean(group)) / scale for x in group]
+    return advantages
+
+
+def leave_one_out_advantages(returns, group_size):
+    """Computes the advantages of Ahmadian et al. 2024 (RLOO)."""
+    advantages = []
+    for first in range(0, len(returns), group_size):
+        group = [float(x) for x in returns[first : first + group_size]]
+        advantages += [x - mean(group[:i] + group[i + 1 :]) for i, x in enumerate(group)]
+    return advantages
+
+
+def average(numbers, of="tokens"):
+    """Returns the mean of numbers by index: over all of them, or over sequences, with the mean of each sequence."""
+    if of == "tokens":
+        return mean(list(numbers.values()))
+    rows = sorted({i[0] for i in numbers})
+    return mean([mean([x for i, x in numbers.items() if i[0] == row]) for row in rows])
+
+
+def average_inside(values, mask, of="tokens"):
+    return average({i: float(values[i]) for i in np.ndindex(np.shape(values)) if mask is None or mask[i]}, of)
+
+
+def clipped_surrogate_loss(
+    log_probs, old_log_probs, advantages, clip_ratio, mask=None, dual_clip=None, clip_ratio_high=None, of="tokens"
+):
+    """Computes the negative of Schulman et al. 2017, equation 7, with the bound of Ye et al. 2020 (dual-clip PPO).
+
+    The upper bound of the ratio may be another (Yu et al. 2025, section 3.1), and the mean may be one over sequences.
+    """
+    high = clip_ratio if clip_ratio_high is None else clip_ratio_high
+    objectives, kls, clipped, ratios = {}, {}, {}, []
     for i in np.ndindex(log_probs.shape):
         if mask is not None and not mask[i]:
             continue
         log_ratio = min(max(float(log_probs[i]) - float(old_log_probs[i]), -20.0), 20.0)
         ratio, advantage = math.exp(log_ratio), float(advantages[i])
-        objective = min(ratio * advantage, min(max(ratio, 1 - clip_ratio), 1 + clip_ratio) * advantage)
+        objective = min(ratio * advantage, min(max(ratio, 1 - clip_ratio), 1 + high) * advantage)
         if dual_clip is not None and advantage < 0:
             objective = max(objective, dual_clip * advantage)
-        objectives.append(objective)
-        kls.append(ratio - 1 - log_ratio)
-        clipped.append(float(abs(ratio - 1) > clip_ratio))
+        objectives[i] = objective
+        kls[i] = ratio - 1 - log_ratio
+        clipped[i] = float(not 1 - clip_ratio <= ratio <= 1 + high)
         ratios.append(ratio)
     metrics = {
-        "policy/approx_kl": mean(kls),
-        "policy/clip_fraction": mean(clipped),
+        "policy/approx_kl": average(kls, of),
+        "policy/clip_fraction": average(clipped, of),
         "policy/ratio_max": max(ratios),
     }
-    return -mean(objectives), metrics
+    return -average(objectives, of), metrics
 
 
-def clipped_value_loss(values, old_values, returns, value_clip=None, mask=None):
-    losses, clipped = [], []
+def clipped_value_loss(values, old_values, returns, value_clip=None, mask=None, of="tokens"):
+    losses, clipped = {}, {}
     for i in np.ndindex(values.shape):
         if mask is not None and not mask[i]:
             continue
@@ -121,9 +158,9 @@ def clipped_value_loss(values, old_values, returns, value_clip=None, mask=None):
         if value_clip is not None:
             near = min(max(value, old - value_clip), old + value_clip)
             loss = max(loss, (near - target) ** 2)
-            clipped.append(float(abs(value - old) > value_clip))
-        losses.append(loss)
-    return mean(losses) / 2, {"value/clip_fraction": mean(clipped) if clipped else 0.0}
+            clipped[i] = float(abs(value - old) > value_clip)
+        losses[i] = loss
+    return average(losses, of) / 2, {"value/clip_fraction": average(clipped, of) if clipped else 0.0}
 
 
 def softmax(logits):

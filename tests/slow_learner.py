@@ -24,9 +24,10 @@ class LinearPolicy:
     In eager mode, `inputs` records the inputs of each call.
     """
 
-    def __init__(self, weights=START, has_distribution=True):
+    def __init__(self, weights=START, has_distribution=True, has_values=True):
         self.actor, self.critic = (keras.Variable(np.float32(w), dtype="float32") for w in weights)
         self.has_distribution = has_distribution
+        self.has_values = has_values
         self.inputs = []
 
     @property
@@ -44,7 +45,7 @@ class LinearPolicy:
         return ActionEvaluation(
             distribution.log_prob(actions),
             distribution.entropy(),
-            tf.einsum("...f,f->...", inputs, self.critic.value),
+            tf.einsum("...f,f->...", inputs, self.critic.value) if self.has_values else None,
             distribution if self.has_distribution else None,
         )
 
@@ -82,8 +83,11 @@ def evaluate(weights, inputs, actions):
     return log_probs, -(np.exp(log_p) * log_p).sum(-1), inputs @ weights[1], logits
 
 
-def divergences(batch, log_probs, logits):
+def divergences(batch, log_probs, logits, estimator):
     """Returns the penalized KL of each entry: to the reference, exact to the old policy, or estimated from samples."""
+    if batch.reference_log_probs is not None and estimator == "k3":  # Shao et al. 2024, equation 4
+        ratio = np.exp(batch.reference_log_probs) / np.exp(log_probs)
+        return ratio - np.log(ratio) - 1
     if batch.reference_log_probs is not None:
         return (log_probs - batch.reference_log_probs) ** 2 / 2
     if batch.old_distribution is not None:
@@ -95,25 +99,29 @@ def divergences(batch, log_probs, logits):
     return np.exp(log_ratio) - 1 - log_ratio
 
 
-def loss(weights, batch, config, clip_ratio, kl_coeff):
+def loss(weights, batch, config, clip_ratios, kl_coeff):
     """Returns the loss and the metrics of one minibatch."""
     log_probs, entropies, values, logits = evaluate(weights, batch.inputs, batch.actions)
     advantages = batch.advantages
     if config.normalize_advantages:
         advantages = reference.whiten(advantages, batch.mask)
+    of = config.loss_average
     policy_loss, metrics = reference.clipped_surrogate_loss(
-        log_probs, batch.old_log_probs, advantages, clip_ratio, batch.mask, config.dual_clip
+        log_probs, batch.old_log_probs, advantages, clip_ratios[0], batch.mask, config.dual_clip, clip_ratios[1], of
     )
-    value_mask = batch.mask if batch.value_mask is None else batch.value_mask
-    value_loss, value_metrics = reference.clipped_value_loss(
-        values, batch.old_values, batch.returns, config.value_clip, value_mask
-    )
-    entropy = reference.mean(reference.counted(entropies, batch.mask))
-    kl = reference.mean(reference.counted(divergences(batch, log_probs, logits), batch.mask))
-    total = policy_loss + config.value_coeff * value_loss - config.entropy_coeff * entropy
+    entropy = reference.average_inside(entropies, batch.mask, of)
+    kl = reference.average_inside(divergences(batch, log_probs, logits, config.kl_estimator), batch.mask, of)
+    total = policy_loss - config.entropy_coeff * entropy
+    value_metrics = {}
+    if batch.returns is not None:
+        value_loss, value_metrics = reference.clipped_value_loss(
+            values, batch.old_values, batch.returns, config.value_clip, value_mask_of(batch), of
+        )
+        value_metrics["loss/value"] = value_loss
+        total += config.value_coeff * value_loss
     if config.kl_in == "loss":
         total += kl_coeff * kl
-    losses = {"loss/policy": policy_loss, "loss/value": value_loss, "loss/entropy": -entropy, "loss/kl": kl}
+    losses = {"loss/policy": policy_loss, "loss/entropy": -entropy, "loss/kl": kl}
     return total, metrics | value_metrics | losses | {"loss/total": total, "policy/entropy": entropy}
 
 
@@ -130,6 +138,10 @@ def gradient(weights, *arguments, step=1e-5):
             array[i] = value
             slope[i] = (sides[0] - sides[1]) / (2 * step)
     return slopes
+
+
+def value_mask_of(batch):
+    return batch.mask if batch.value_mask is None else batch.value_mask
 
 
 def global_norm(arrays):
@@ -160,7 +172,9 @@ class SlowLearner:
         config, rows = self.config, []
         left = 1 - self.iteration / self.num_iterations
         learning_rate = config.learning_rate * (left if config.learning_rate_schedule == "linear" else 1)
-        clip_ratio = config.clip_ratio * (left if config.clip_ratio_schedule == "linear" else 1)
+        high = config.clip_ratio if config.clip_ratio_high is None else config.clip_ratio_high
+        part = left if config.clip_ratio_schedule == "linear" else 1
+        clip_ratios = config.clip_ratio * part, high * part
         seed = random.fold_in(tf.constant([self.seed, 0x0FF5E7]), self.iteration)
         self.iteration += 1
         for epoch in range(config.num_epochs):
@@ -168,12 +182,14 @@ class SlowLearner:
             order = random.permutation(len(batch.actions), random.fold_in(seed, epoch)).numpy()
             for indices in order.reshape(-1, config.minibatch_size):
                 minibatch = tf.nest.map_structure(lambda x, i=indices: None if x is None else x[i], batch)
-                arguments = (minibatch, config, clip_ratio, self.kl_coeff)
+                arguments = (minibatch, config, clip_ratios, self.kl_coeff)
                 _, metrics = loss(self.weights, *arguments)
                 slopes = gradient(self.weights, *arguments)
                 norm = global_norm(slopes)
-                value_mask = minibatch.mask if minibatch.value_mask is None else minibatch.value_mask
-                counts = {"count/actions": minibatch.mask.sum(), "count/values": value_mask.sum()}
+                counts = {"count/actions": minibatch.mask, "count/values": value_mask_of(minibatch)}
+                if config.loss_average == "sequences":
+                    counts = {name: mask.reshape(len(mask), -1).any(axis=1) for name, mask in counts.items()}
+                counts = {name: mask.sum() for name, mask in counts.items()}
                 epoch_rows.append(metrics | {"policy/grad_norm": norm} | counts)
                 if config.target_kl is not None and metrics["policy/approx_kl"] > 1.5 * config.target_kl:
                     return rows + epoch_rows

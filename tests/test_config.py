@@ -16,6 +16,7 @@ from tfppo.errors import UsageError
 from tfppo.ppo.config import PPOConfig
 from tfppo.settings import Must, check_fields, exact_div, from_yaml, to_yaml
 from tfppo.text.config import TEXT_PPO, PretrainConfig, TextConfig, TextRunConfig
+from tfppo.text.defaults import make_text_config
 from tfppo.training.config import RunConfig
 
 NAN, INF = math.nan, math.inf
@@ -27,6 +28,7 @@ OTHER = {
         "learning_rate_schedule": "cosine",
         "warmup_iterations": 3,
         "clip_ratio": 0.1,
+        "clip_ratio_high": 0.3,
         "clip_ratio_schedule": "linear",
         "dual_clip": 3.0,
         "value_clip": 0.2,
@@ -35,6 +37,7 @@ OTHER = {
         "entropy_coeff_schedule": "cosine",
         "kl_coeff": 0.5,
         "kl_in": "reward",
+        "kl_estimator": "k3",
         "kl_controller": "ziegler",
         "adaptive_kl_target": 0.02,
         "kl_horizon": 7,
@@ -47,6 +50,7 @@ OTHER = {
         "gamma": 1.0,
         "gae_lambda": 0.0,
         "normalize_advantages": False,
+        "loss_average": "sequences",
         "recompute_advantages": True,
         "num_epochs": 1,
         "minibatch_size": 48,
@@ -113,6 +117,7 @@ REFUSED = {
         "learning_rate_schedule": [*NO_CHOICE, None],
         "warmup_iterations": [*NO_WHOLE, -1, None],
         "clip_ratio": [*POSITIVE, None],
+        "clip_ratio_high": POSITIVE,
         "clip_ratio_schedule": [*NO_CHOICE, None],
         "dual_clip": [*POSITIVE, 1.0],
         "value_clip": POSITIVE,
@@ -121,6 +126,7 @@ REFUSED = {
         "entropy_coeff_schedule": [*NO_CHOICE, None],
         "kl_coeff": [*NOT_NEGATIVE, None],
         "kl_in": [*NO_CHOICE, None],
+        "kl_estimator": [*NO_CHOICE, None],
         "kl_controller": [*NO_CHOICE, None],
         "adaptive_kl_target": [*POSITIVE, None],
         "kl_horizon": [*COUNT, None],
@@ -133,6 +139,7 @@ REFUSED = {
         "gamma": [*UNIT, None],
         "gae_lambda": [*UNIT, None],
         "normalize_advantages": [1, "True", None],
+        "loss_average": [*NO_CHOICE, None],
         "recompute_advantages": [1, "True", None],
         "num_epochs": [*COUNT, None],
         "minibatch_size": [*COUNT, None],
@@ -189,7 +196,7 @@ CONFIGS = [PPOConfig, ControlConfig, RunConfig]
 OTHER_RUN = ControlRunConfig(
     run=RunConfig(**OTHER[RunConfig]),
     control=ControlConfig(**OTHER[ControlConfig]),
-    ppo=PPOConfig(**OTHER[PPOConfig] | {"kl_in": "loss"}),
+    ppo=PPOConfig(**OTHER[PPOConfig] | {"kl_in": "loss", "kl_estimator": "k2", "loss_average": "tokens"}),
 )
 
 
@@ -354,7 +361,7 @@ def test_a_run_takes_only_its_own_kinds_of_settings(name):
     assert name in refusal(lambda: ControlRunConfig(**{name: {}}))
 
 
-@pytest.mark.parametrize("name", ["dual_clip", "value_clip", "target_kl", "max_grad_norm"])
+@pytest.mark.parametrize("name", ["clip_ratio_high", "dual_clip", "value_clip", "target_kl", "max_grad_norm"])
 def test_what_can_be_off_can_be_none(name):
     assert getattr(PPOConfig(**{name: None}), name) is None
 
@@ -425,6 +432,46 @@ def test_control_refuses_the_kl_in_the_reward_which_has_no_reference_there():
     text = refusal(lambda: ControlRunConfig(ppo=PPOConfig(kl_in="reward")))
     assert "kl_in is reward" in text and "set kl_in to loss" in text
     assert "kl_in is reward" in refusal(lambda: from_yaml(ControlRunConfig, "ppo: {kl_in: reward}"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"loss_average": "sequences"}, "loss_average is sequences; a control run allows only tokens: leave"),
+        ({"kl_estimator": "k3"}, "kl_estimator is k3; a control run allows only k2: leave kl_estimator out"),
+    ],
+)
+def test_control_refuses_what_needs_responses_or_a_reference(settings, said):
+    assert refusal(lambda: ControlRunConfig(ppo=PPOConfig(**settings))).startswith(said)
+
+
+GROUPED = {"advantages": "group", "responses_per_prompt": 4}
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"advantages": "group"}, "advantages is group and responses_per_prompt is 1; a response is compared with"),
+        ({"advantages": "rloo"}, "advantages is rloo and responses_per_prompt is 1; a response is compared with"),
+        ({"responses_per_prompt": 6}, "batch_size = 64 is not a multiple of responses_per_prompt = 6"),
+        ({"group_std": False}, "group_std is False and advantages is gae; only group divides by a standard deviation"),
+        (GROUPED | {"separate_critic": True}, "separate_critic is True and advantages is group; there is no value"),
+        (GROUPED | {"whiten_rewards": True}, "whiten_rewards is True and advantages is group; a response has one"),
+        (GROUPED | {"value_coeff": 0.1}, "value_coeff is 0.1 and advantages is group, which has no value function"),
+        ({"kl_estimator": "k3"}, "kl_estimator is k3 and kl_in is reward; only the KL in the loss has an"),
+        ({"advantages": "grpo"}, "advantages is 'grpo'; it must be one of gae, group, rloo"),
+    ],
+)
+def test_contradictions_about_advantages_are_one_line(settings, said):
+    assert refusal(lambda: make_text_config(**settings)).startswith(said)
+
+
+def test_a_run_without_a_value_function_has_defaults_of_its_own_that_survive_yaml():
+    config = make_text_config(**GROUPED, group_std=False, kl_in="loss", kl_estimator="k3", loss_average="sequences")
+    assert config.ppo.value_coeff == 0.0 and not config.ppo.normalize_advantages and not config.text.has_values
+    assert from_yaml(TextRunConfig, to_yaml(config)) == config
+    assert make_text_config(**GROUPED, normalize_advantages=True).ppo.normalize_advantages
+    assert make_text_config(advantages="gae") == make_text_config() == TextRunConfig()
 
 
 @pytest.mark.parametrize("rule", ["schulman", "ziegler"])

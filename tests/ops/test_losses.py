@@ -6,7 +6,7 @@ import reference
 import tensorflow as tf
 from reference import every_mode
 
-from tfppo.ops import losses
+from tfppo.ops import losses, masking
 
 RNG = np.random.default_rng(3)
 SHAPE = [6, 8]
@@ -57,6 +57,47 @@ def test_surrogate_equals_the_loop(compiled, mask, dual_clip, dtype):
     for name, metric in metrics.items():
         np.testing.assert_allclose(metric, expected_metrics[name], rtol=1e-4, err_msg=name)
     assert 0.1 < metrics["policy/clip_fraction"] < 0.9
+
+
+@every_mode
+@every_mask
+@pytest.mark.parametrize("high", [0.05, 0.2, 0.5])
+def test_the_upper_bound_may_be_another(compiled, mask, high):
+    function = compiled(lambda *arrays: surrogate(*arrays, mask=mask, clip_ratio_high=high))
+    loss, metrics = function(*constants(SURROGATE))
+    expected, expected_metrics = reference.clipped_surrogate_loss(*SURROGATE, 0.2, mask, clip_ratio_high=high)
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)
+    for name, metric in metrics.items():
+        np.testing.assert_allclose(metric, expected_metrics[name], rtol=1e-4, err_msg=name)
+    same, _ = surrogate(*constants(SURROGATE), mask=mask)
+    assert (loss == same) == (high == 0.2)
+
+
+def test_the_upper_bound_stops_the_gradient_of_good_actions_and_the_lower_one_that_of_bad_actions():
+    log_probs, old_log_probs, advantages = constants(SURROGATE)
+    _, _, gradient = loss_and_gradient(surrogate, log_probs, old_log_probs, advantages, clip_ratio_high=0.5)
+    ratio = np.exp(LOG_PROBS - OLD_LOG_PROBS)
+    is_clipped = ((ratio > 1.5) & (ADVANTAGES > 0)) | ((ratio < 0.8) & (ADVANTAGES < 0))
+    assert ((ratio > 1.2) & (ratio < 1.5) & (ADVANTAGES > 0)).sum() > 2 < is_clipped.sum()
+    np.testing.assert_array_equal(gradient.numpy() == 0.0, is_clipped)
+
+
+@every_mode
+@every_mask
+@pytest.mark.parametrize("kind", ["surrogate", "value"])
+def test_with_the_weights_of_sequences_each_counts_the_same(compiled, mask, kind):
+    mask = np.ones(SHAPE, bool) if mask is None else mask
+    loss, arrays, slow = {
+        "surrogate": (surrogate, SURROGATE, lambda: reference.clipped_surrogate_loss(*SURROGATE, 0.2, mask, of="rows")),
+        "value": (value, VALUE, lambda: reference.clipped_value_loss(*VALUE, 0.3, mask, of="rows")),
+    }[kind]
+    settings = {"value_clip": 0.3} if kind == "value" else {}
+    function = compiled(lambda *a: loss(*a, mask=mask, weights=masking.sequence_weights(mask), **settings))
+    total, metrics = function(*constants(arrays))
+    expected, expected_metrics = slow()
+    np.testing.assert_allclose(total, expected, rtol=1e-5)
+    for name, metric in metrics.items():
+        np.testing.assert_allclose(metric, expected_metrics[name], rtol=1e-4, err_msg=name)
 
 
 @every_mode

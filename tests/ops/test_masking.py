@@ -45,6 +45,31 @@ def test_an_empty_mask_gives_zero():
 
 
 @every_mode
+@pytest.mark.parametrize("dtype", [tf.float32, tf.float64])
+def test_a_mean_with_weights_equals_the_loop(compiled, dtype):
+    weights = np.abs(RETURNS)
+    mean = compiled(lambda x: masking.masked_mean(x, MASK, weights=tf.constant(weights, tf.float32)))
+    inside = [i for i in np.ndindex(MASK.shape) if MASK[i]]
+    expected = sum(weights[i] * VALUES[i] for i in inside) / sum(weights[i] for i in inside)
+    np.testing.assert_allclose(mean(poisoned(VALUES, MASK, dtype)), expected, rtol=1e-5)
+    assert masking.masked_mean(poisoned(VALUES, NOTHING), NOTHING, weights=weights) == 0.0
+    with pytest.raises(ValueError, match="weights has shape"):
+        masking.masked_mean(VALUES, weights=weights[:, :1])
+
+
+@every_mode
+def test_the_weights_of_sequences_give_the_mean_over_sequences(compiled):
+    mask = MASK.copy()
+    mask[2] = False
+    weights = compiled(masking.sequence_weights)(mask).numpy()
+    lengths = mask.sum(axis=1)
+    assert len(set(lengths)) > 2
+    expected = [[mask[n, t] / lengths[n] if mask[n, t] else 0.0 for t in range(5)] for n in range(6)]
+    np.testing.assert_allclose(weights, expected, rtol=1e-6)
+    np.testing.assert_array_equal(compiled(masking.sequence_weights)(mask[0]), mask[0])  # sequences of one entry
+
+
+@every_mode
 def test_parts_divided_by_the_count_of_the_whole_add_up_to_the_mean_of_the_whole(compiled):
     count = tf.math.count_nonzero(MASK)
     mean = compiled(masking.masked_mean)

@@ -1,4 +1,4 @@
-"""Generalized advantage estimates and discounted returns: slow loops, published numbers, identities, episode ends."""
+"""Advantages and returns: slow loops, published numbers, identities, episode ends, groups of responses."""
 
 import numpy as np
 import pytest
@@ -231,3 +231,55 @@ def test_shapes_that_would_broadcast_are_refused(position, shape):
 def test_a_missing_time_axis_is_refused():
     with pytest.raises(ValueError, match="time axis"):
         returns.discounted_returns(1.0, 1.0, False, False, 0.9)
+
+
+# ----- Groups of responses
+
+
+RETURNS = np.random.default_rng(4).normal(2.0, 3.0, 12)
+GROUP = (returns.group_relative_advantages, reference.group_relative_advantages)
+LEAVE_ONE_OUT = (returns.leave_one_out_advantages, reference.leave_one_out_advantages)
+
+
+@every_mode
+@pytest.mark.parametrize("group_size", [2, 3, 12])
+@pytest.mark.parametrize(
+    ("function", "slow", "settings"),
+    [(*GROUP, {}), (*GROUP, {"divide_by_std": False}), (*LEAVE_ONE_OUT, {})],
+    ids=["group", "group without std", "rloo"],
+)
+def test_advantages_of_a_group_equal_the_loop(compiled, group_size, function, slow, settings):
+    advantages = compiled(lambda x: function(x, group_size, **settings))(tf.constant(RETURNS, tf.float32))
+    assert advantages.shape == [12]
+    np.testing.assert_allclose(advantages, slow(RETURNS, group_size, **settings), rtol=1e-5, atol=1e-5)
+    sums = advantages.numpy().reshape(-1, group_size).sum(axis=1)
+    np.testing.assert_allclose(sums, 0.0, atol=1e-4)
+
+
+def test_advantages_of_a_group_by_hand():
+    """Returns 1, 2, 6 have mean 3 and variance 14/3. The others' means are 4, 3.5 and 1.5."""
+    scores = tf.constant([1.0, 2.0, 6.0])
+    group, leave_one_out = GROUP[0], LEAVE_ONE_OUT[0]
+    np.testing.assert_allclose(group(scores, 3, divide_by_std=False), [-2.0, -1.0, 3.0], rtol=1e-6)
+    np.testing.assert_allclose(group(scores, 3), np.array([-2.0, -1.0, 3.0]) / np.sqrt(14 / 3), rtol=1e-6)
+    np.testing.assert_allclose(leave_one_out(scores, 3), [-3.0, -1.5, 4.5], rtol=1e-6)
+
+
+@every_mode
+@pytest.mark.parametrize("function", [GROUP[0], LEAVE_ONE_OUT[0]])
+def test_a_group_of_equal_returns_has_no_advantage_and_does_not_touch_another(compiled, function):
+    equal = np.float32([0.1, 0.1, 0.1, 3.0, 4.0, 8.0])
+    advantages = compiled(lambda x: function(x, 3))(equal)
+    np.testing.assert_array_equal(advantages[:3], 0.0)
+    moved = compiled(lambda x: function(x, 3))(equal + np.float32([np.nan, 50.0, 9.0, 0.0, 0.0, 0.0]))
+    np.testing.assert_array_equal(moved[3:], advantages[3:])
+    assert np.abs(advantages[3:]).min() > 0.1
+
+
+@pytest.mark.parametrize("function", [GROUP[0], LEAVE_ONE_OUT[0]])
+@pytest.mark.parametrize("group_size", [0, 1, 5])
+def test_groups_that_cannot_be_are_refused(function, group_size):
+    with pytest.raises(ValueError, match=f"group_size is {group_size} and there are 12 returns; it must be at least 2"):
+        function(tf.zeros([12]), group_size)
+    with pytest.raises(ValueError, match=r"shape of returns is \(6, 2\); it must be \[B\]"):
+        function(tf.zeros([6, 2]), 2)

@@ -89,8 +89,10 @@ def reference_log_probs(batch):
         {"dual_clip": 1.2, "value_clip": 0.1, "clip_ratio": 0.05},
         {"kl_coeff": 2.0, "num_micro_batches": 3},
         {"learning_rate_schedule": "constant", "clip_ratio_schedule": "linear", "target_kl": 0.03},
+        {"clip_ratio": 0.05, "clip_ratio_high": 0.3, "clip_ratio_schedule": "linear"},
+        {"loss_average": "sequences", "kl_coeff": 2.0, "num_micro_batches": 3, "value_clip": 0.1},
     ],
-    ids=["defaults", "plain", "clips", "kl", "schedules"],
+    ids=["defaults", "plain", "clips", "kl", "schedules", "upper clip", "sequences"],
 )
 def test_two_updates_equal_the_slow_ones(shape, settings):
     config = replace(CONFIG, **settings)
@@ -107,14 +109,16 @@ def test_two_updates_equal_the_slow_ones(shape, settings):
         np.testing.assert_allclose(metrics[name], wanted, 1e-3, 1e-5, err_msg=name)
 
 
-@pytest.mark.parametrize("kind", ["exact", "samples", "reference"])
+@pytest.mark.parametrize("kind", ["exact", "samples", "reference", "k3"])
 @pytest.mark.parametrize("shape", [(12,), (12, 3)], ids=["transitions", "sequences"])
 def test_gradient_of_the_kl_term_equals_finite_differences(kind, shape):
     config = replace(PLAIN, kl_coeff=3.0, value_coeff=0.0, entropy_coeff=0.0)
+    if kind == "k3":
+        config = replace(config, kl_estimator="k3")
     batch = make_batch(shape)._replace(advantages=np.zeros(shape))  # only the KL is left
     if kind != "exact":
         batch = batch._replace(old_distribution=None)
-    if kind == "reference":
+    if kind in ("reference", "k3"):
         batch = batch._replace(reference_log_probs=reference_log_probs(batch))
     slopes, metrics = gradient(config, batch)
     expected, row = slow_gradient(config, batch)
@@ -129,6 +133,64 @@ def test_kl_of_a_policy_without_a_distribution_comes_from_the_samples():
     metrics = learner.update(tensors(batch))
     np.testing.assert_allclose(metrics["loss/kl"], metrics["policy/approx_kl"], rtol=1e-5)
     assert metrics["loss/kl"] > 0.01
+
+
+# ----- A policy without values, means over sequences
+
+
+def without_values(batch):
+    return batch._replace(old_values=None, returns=None)
+
+
+@pytest.mark.parametrize("shape", [(12,), (12, 3)], ids=["transitions", "sequences"])
+@pytest.mark.parametrize("mode", ["eager", "graph", "xla"])
+def test_without_values_the_update_is_the_slow_one_and_leaves_the_critic(shape, mode):
+    batches = [make_batch(shape, seed=seed) for seed in (1, 2)]
+    config = replace(CONFIG, normalize_advantages=False, kl_coeff=1.0, num_micro_batches=2)
+    learner = PPOLearner(LinearPolicy(has_values=False), config, 4, mode=mode)
+    slow = SlowLearner(config, 4)
+    for batch in batches:
+        metrics = learner.update(tensors(without_values(batch)))
+        rows = slow.update(without_values(batch))
+    assert_close(learner.policy.weights, slow.weights)
+    assert_differ(learner.policy.weights[:1], START[:1], by=0.05)
+    np.testing.assert_array_equal(learner.policy.weights[1], np.float32(START[1]))
+    absent = {"loss/value", "value/clip_fraction", "value/explained_variance"}
+    assert set(metrics) == set(METRICS) - absent
+    for name in metrics.keys() & rows[0].keys() - {"policy/ratio_max"}:
+        np.testing.assert_allclose(metrics[name], mean_over_minibatches(rows, name), 1e-3, 1e-5, err_msg=name)
+
+
+def test_a_policy_without_values_and_a_batch_with_returns_do_not_fit():
+    with pytest.raises(UsageError, match="the policy has no values and the batch has returns; it must be both or none"):
+        PPOLearner(LinearPolicy(has_values=False), CONFIG, 4, mode="eager").update(tensors(make_batch()))
+    with pytest.raises(UsageError, match="the policy has values and the batch has no returns"):
+        make_learner(CONFIG).update(tensors(without_values(make_batch())))
+
+
+def test_in_a_mean_over_sequences_a_long_one_counts_as_much_as_a_short_one():
+    """Advantages -1 in a sequence of one token and 1 in one of three: the mean over sequences is 0, over tokens 1/2."""
+    batch = make_batch((2, 3), weights=START, mask=np.array([[True, False, False], [True] * 3]))
+    batch = batch._replace(advantages=np.array([[-1.0] * 3, [1.0] * 3]))
+    config = replace(PLAIN, minibatch_size=2, normalize_advantages=False)
+    losses = [run(replace(config, loss_average=of), batch)[1]["loss/policy"] for of in ("tokens", "sequences")]
+    np.testing.assert_allclose(losses, [-0.5, 0.0], atol=1e-6)
+
+
+def test_sequences_that_are_masked_completely_do_not_count():
+    config = replace(PLAIN, loss_average="sequences", value_clip=0.1, kl_coeff=1.0)
+    batch = make_batch((12, 3))
+    batch.mask[:6] = False
+    slopes, _ = gradient(config, batch)
+    rest = tf.nest.map_structure(lambda x: x if x is None else x[6:], batch)
+    expected, _ = gradient(replace(config, minibatch_size=6), rest)
+    assert_close(slopes, expected)
+
+
+def test_an_update_in_which_nothing_counts_leaves_weights_that_are_finite():
+    learner, metrics = run(replace(CONFIG, entropy_coeff=0.1), make_batch(mask=np.zeros(12, bool)))
+    assert_close(learner.policy.weights, [np.float32(w) for w in START])
+    assert metrics["guard/skipped_updates"] == 0.0 == metrics["loss/total"] and np.isnan(metrics["policy/entropy"])
 
 
 # ----- Compilation
@@ -617,7 +679,9 @@ def test_entropy_bonus_raises_the_entropy():
 # ----- Options reach the losses
 
 
-@pytest.mark.parametrize("settings", [{"dual_clip": 1.2}, {"value_clip": 0.05}, {"clip_ratio": 0.01}])
+@pytest.mark.parametrize(
+    "settings", [{"dual_clip": 1.2}, {"value_clip": 0.05}, {"clip_ratio": 0.01}, {"clip_ratio_high": 1.0}]
+)
 def test_clip_options_reach_the_losses(settings):
     batch = make_batch()
     batch.old_log_probs[::2] -= 0.5  # some ratios are large enough for the dual clip

@@ -101,6 +101,15 @@ def test_responses_that_are_all_empty_are_told_of(told):
         assert told(empty | other) == []
 
 
+@pytest.mark.fault("No response of a text run with `mask_truncated` ends", "One line is printed, once.")
+def test_responses_that_are_all_left_out_of_the_loss_are_told_of(told):
+    masked = {"text/eos_fraction": 0.0, "policy/entropy": NAN}
+    (line,) = told({}, masked, masked)
+    assert line.startswith("iteration 2: no response ended within response_length, and mask_truncated leaves all")
+    for other in ({"text/eos_fraction": 0.1}, {"policy/entropy": 0.5}):
+        assert told({}, masked | other) == []
+
+
 def test_skipped_updates_are_told_of_by_name_and_not_those_of_before_a_resume(told):
     guard = SimpleNamespace(skipped=Guard().skipped, culprit=Quantity.REWARD)
     rows = [{"guard/skipped_updates": float(count)} for count in (0, 1, 2, 2)]

@@ -58,6 +58,8 @@ def text(preset, distribute="none", **settings):
 
 NORMALIZED = {"normalize_observations": True, "normalize_rewards": True}
 STEPPED = {"backend": "gymnasium", "vectorization": "sync"}
+# The only group of a rollout is divided among the replicas.
+LEAVE_ONE_OUT = {"advantages": "rloo", "responses_per_prompt": 8, "loss_average": "sequences", "clip_ratio_high": 0.3}
 KINDS = {
     "cartpole": lambda preset, where: control(where, NORMALIZED),
     "jitted": lambda preset, where: control(where, NORMALIZED, "xla"),
@@ -65,6 +67,7 @@ KINDS = {
     "recurrent": lambda preset, where: control(where, {"lstm_units": 4}, target_kl=0.003),
     "text": lambda preset, where: text(preset, where),
     "lora": lambda preset, where: text(preset, where, lora_rank=2, separate_critic=True),
+    "rloo": lambda preset, where: text(preset, where, **LEAVE_ONE_OUT),
 }
 
 

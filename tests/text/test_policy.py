@@ -207,6 +207,17 @@ def test_trainable_variables_are_those_of_all_parts_once(make_model):
         assert len({id(variable) for variable in policy.trainable_variables}) == len(policy.trainable_variables)
 
 
+def test_a_policy_without_values_has_no_head_and_the_same_words(shared_model):
+    model = shared_model("gpt2")
+    with_head, without = TextPolicy(model, 0.7), TextPolicy(model, 0.7, has_values=False)
+    assert list(without.models) == ["model"] and without.value_head is None
+    assert len(without.trainable_variables) == len(model.model.weights)
+    one, other = (policy.evaluate_actions(INPUTS, ACTIONS) for policy in (with_head, without))
+    assert other.values is None
+    for a, b in zip(one[:2], other[:2], strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_half_precision_gives_numbers_of_full_precision(shared_model):
     half = TextPolicy(shared_model("gpt2", dtype="mixed_bfloat16"))
     full = TextPolicy(shared_model("gpt2"))

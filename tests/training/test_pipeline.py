@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tfppo.errors import UsageError
 from tfppo.training.pipeline import prompt_dataset, rollout_dataset
 
 
@@ -129,6 +130,20 @@ def test_every_prompt_comes_once_before_any_comes_again(batch_size):
     rounds = [seen[i : i + NUM_PROMPTS] for i in range(0, len(seen) - NUM_PROMPTS + 1, NUM_PROMPTS)]
     assert all(sorted(one) == list(range(1, NUM_PROMPTS + 1)) for one in rounds)
     assert len({tuple(one) for one in rounds}) == len(rounds) > 3  # shuffled again in each pass
+
+
+@pytest.mark.parametrize("repeats", [2, 4])
+def test_a_prompt_fills_as_many_neighbors_as_it_is_repeated(repeats):
+    seen = take(prompt_dataset(*make_prompts(), 8, seed=1, repeats=repeats), 10)
+    once = take(prompt_dataset(*make_prompts(), 8 // repeats, seed=1), 10)
+    assert seen == [prompt for prompt in once for _ in range(repeats)]
+    spec = prompt_dataset(*make_prompts(), 8, seed=1, repeats=repeats).element_spec
+    assert [part.shape for part in spec] == [[8, 4], [8], [8]]
+
+
+def test_repeats_that_do_not_divide_the_batch_are_refused():
+    with pytest.raises(UsageError, match="batch_size = 8 is not a multiple of repeats = 3"):
+        prompt_dataset(*make_prompts(), 8, seed=1, repeats=3)
 
 
 def test_the_order_of_prompts_hangs_on_the_seed():

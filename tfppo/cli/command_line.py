@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 
 from tfppo.cli.bench import Bench
-from tfppo.cli.models import Pretrain, RewardModel
+from tfppo.cli.models import Pretrain, RewardModel, Sft
 from tfppo.cli.parsing import Command, Group, last_value, parse
 from tfppo.cli.runs import Evaluate, Export, Generate, Plot, Resume
 from tfppo.cli.train import CARTPOLE, TrainCartpole, TrainControl, TrainText
@@ -17,12 +17,13 @@ from tfppo.control.recipes import make_control_config
 from tfppo.deprecated import SETTINGS
 from tfppo.errors import UsageError
 from tfppo.text.config import TextRunConfig
-from tfppo.text.defaults import DEPENDS_ON, make_text_config, with_model_defaults
+from tfppo.text.defaults import DEPENDS_ON, defaults_of_advantages, make_text_config, with_model_defaults
 
 COMMANDS = Group(
     "PPO for control and for language models in TensorFlow 2 and Keras 3. --version prints the version.",
     {
         "train": Group("Train a policy.", {"cartpole": TrainCartpole, "control": TrainControl, "text": TrainText}),
+        "sft": Sft,
         "pretrain": Pretrain,
         "reward-model": RewardModel,
         "generate": Generate,
@@ -99,6 +100,7 @@ def _text_defaults(arguments: Sequence[str]) -> TextRunConfig:
         from tfppo.text.tasks import get_task
 
         settings |= get_task(str(settings["task"])).defaults
+    settings |= defaults_of_advantages(last_value(arguments, "--advantages"))  # they replace those of the task
     values = {name: last_value(arguments, f"--{name.replace('_', '-')}") for name in DEPENDS_ON}
     numbers = {name: int(value) for name, value in values.items() if value is not None and value.isdecimal()}
     return with_model_defaults(make_text_config(**settings), numbers)  # they replace those of the task

@@ -192,6 +192,9 @@ class ControlRunConfig:
                 "minibatch_size is 1 and normalize_advantages is True; every advantage would then be 0, and the policy "
                 "would learn nothing: raise minibatch_size, or set normalize_advantages to False"
             )
+        for name, default in (("loss_average", "tokens"), ("kl_estimator", "k2")):
+            if (given := getattr(self.ppo, name)) != default:
+                raise UsageError(f"{name} is {given}; a control run allows only {default}: leave {name} out")
         if self.ppo.kl_in == "reward":
             raise UsageError(
                 "kl_in is reward; a control run allows only loss, because only text runs have a reference policy: set "

@@ -95,12 +95,13 @@ def _over(mask: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
     return tf.reshape(mask, [*mask.shape, *[1] * (x.shape.rank - mask.shape.rank)])
 
 
-def masked_sum(values: tf.Tensor, mask: tf.Tensor | None = None) -> tf.Tensor:
-    """Computes the sum of the entries inside the mask, `sum_i m_i x_i`.
+def masked_sum(values: tf.Tensor, mask: tf.Tensor | None = None, weights: tf.Tensor | None = None) -> tf.Tensor:
+    """Computes the sum of the entries inside the mask, `sum_i m_i w_i x_i`.
 
     Args:
       values: [...].
       mask: bool, the shape of values. None counts every entry.
+      weights: w, the shape of values. None: all are 1.
 
     Returns:
       Scalar.
@@ -108,20 +109,32 @@ def masked_sum(values: tf.Tensor, mask: tf.Tensor | None = None) -> tf.Tensor:
     Raises:
       ValueError: If the shapes differ.
     """
-    return tf.reduce_sum(zero_outside(values, mask))
+    inside = zero_outside(values, mask)
+    if weights is not None:
+        check_same_shape(values=values, weights=weights)
+        inside *= tf.cast(weights, inside.dtype)
+    return tf.reduce_sum(inside)
 
 
-def masked_mean(values: tf.Tensor, mask: tf.Tensor | None = None, normalizer: tf.Tensor | None = None) -> tf.Tensor:
+def masked_mean(
+    values: tf.Tensor,
+    mask: tf.Tensor | None = None,
+    normalizer: tf.Tensor | None = None,
+    weights: tf.Tensor | None = None,
+) -> tf.Tensor:
     """Computes the mean of the entries inside the mask, `sum_i m_i x_i / max(sum_i m_i, 1)`.
 
+    With weights it is `sum_i m_i w_i x_i / sum_i m_i w_i`, and 0 if the denominator is 0.
+
     If a minibatch is divided into micro-batches or among replicas, pass the number of counted entries of the whole
-    minibatch as `normalizer` for each part. The results and the gradients of the parts then add up to those of the
-    whole minibatch.
+    minibatch, or the sum of their weights, as `normalizer` for each part. The results and the gradients of the parts
+    then add up to those of the whole minibatch.
 
     Args:
       values: [...].
       mask: bool, the shape of values. None counts every entry.
-      normalizer: Scalar to divide by instead of the number of counted entries.
+      normalizer: Scalar to divide by instead of the number of counted entries, or of the sum of their weights.
+      weights: w, the shape of values, not negative. None: all are 1.
 
     Returns:
       Scalar, 0 if the mask is empty.
@@ -130,7 +143,9 @@ def masked_mean(values: tf.Tensor, mask: tf.Tensor | None = None, normalizer: tf
       ValueError: If the shapes differ, or if normalizer is not a scalar.
     """
     values = tf.convert_to_tensor(values)
-    total = masked_sum(values, mask)
+    total = masked_sum(values, mask, weights)
+    if normalizer is None and weights is not None:
+        return tf.math.divide_no_nan(total, masked_sum(tf.ones_like(values), mask, weights))
     if normalizer is None:
         count = tf.size(values, out_type=tf.int64) if mask is None else tf.math.count_nonzero(mask)
         normalizer = tf.maximum(count, 1)
@@ -138,6 +153,23 @@ def masked_mean(values: tf.Tensor, mask: tf.Tensor | None = None, normalizer: tf
     if normalizer.shape.rank not in (None, 0):
         raise ValueError(f"normalizer has shape {normalizer.shape}; it must be a scalar")
     return total / normalizer
+
+
+def sequence_weights(mask: tf.Tensor) -> tf.Tensor:
+    """Computes the weights with which every sequence counts the same in a mean, `w_it = m_it / sum_t m_it`.
+
+    The weighted mean `sum w x / sum w` is then the mean over sequences of the mean over the entries of a sequence.
+    Sequences without a counted entry do not count.
+
+    Args:
+      mask: bool [N, T], or [N] for sequences of one entry.
+
+    Returns:
+      float32, the shape of mask, 0 outside the mask.
+    """
+    counted = tf.cast(mask, tf.float32)
+    lengths = tf.reduce_sum(counted, axis=list(range(1, counted.shape.rank)), keepdims=True)  # [N, 1] or [N]
+    return tf.math.divide_no_nan(counted, lengths)
 
 
 def masked_whiten(

@@ -1,6 +1,6 @@
-"""Advantages and returns of time-major data, [T, ...].
+"""Advantages and returns: of time-major data, [T, ...], and of groups of responses to the same prompt.
 
-The functions distinguish two ways in which an episode ends:
+The functions of time-major data distinguish two ways in which an episode ends:
 
 - A step that terminated has no successor. The value after it counts as 0.
 - A step that was truncated, for example by a time limit, has a successor, and the value of the successor counts. The
@@ -99,6 +99,77 @@ def discounted_returns(
     is_last = tf.concat([tf.zeros_like(is_end[:-1]), tf.ones_like(is_end[-1:])], axis=0)  # [T, ...]
     is_cut = is_end | is_last
     return _reverse_accumulate(tf.where(is_cut, targets, rewards), decay, is_cut)
+
+
+def group_relative_advantages(returns: tf.Tensor, group_size: int, divide_by_std: bool = True) -> tf.Tensor:
+    """Computes the advantages of responses relative to the other responses of their group.
+
+    With the mean and the standard deviation of the group of response i::
+
+        A_i = (G_i - mean) / (std + 1e-8)
+
+    Source: Shao et al. 2024 (GRPO), section 4.1.2 (outcome supervision). Without the division by the standard
+    deviation: Liu et al. 2025 (Dr. GRPO). The standard deviation is that of the population, as in `masked_whiten`. A
+    group of equal returns has advantages of exactly 0.
+
+    Args:
+      returns: G, [B]. Each group is `group_size` neighbors.
+      group_size: Number of responses in a group, at least 2; must divide B.
+      divide_by_std: False leaves out the division.
+
+    Returns:
+      [B].
+
+    Raises:
+      ValueError: If returns have another rank, or group_size is below 2 or does not divide B.
+    """
+    groups = _groups(returns, group_size)
+    centered = groups - tf.reduce_mean(groups, axis=1, keepdims=True)  # [B / N, N]
+    if divide_by_std:
+        centered /= tf.sqrt(tf.reduce_mean(tf.square(centered), axis=1, keepdims=True)) + 1e-8
+    return tf.reshape(centered, [-1])
+
+
+def leave_one_out_advantages(returns: tf.Tensor, group_size: int) -> tf.Tensor:
+    """Computes the advantages of responses over the mean of the other responses of their group.
+
+    For a group of N responses::
+
+        A_i = G_i - 1 / (N - 1) sum_{j != i} G_j
+
+    Source: Ahmadian et al. 2024 (RLOO), after Kool et al. 2019, "Buy 4 REINFORCE samples, get a baseline for free!".
+
+    Args:
+      returns: G, [B]. Each group is `group_size` neighbors.
+      group_size: N, at least 2; must divide B.
+
+    Returns:
+      [B].
+
+    Raises:
+      ValueError: If returns have another rank, or group_size is below 2 or does not divide B.
+    """
+    groups = _groups(returns, group_size)
+    others = (tf.reduce_sum(groups, axis=1, keepdims=True) - groups) / (group_size - 1)  # [B / N, N]
+    return tf.reshape(groups - others, [-1])
+
+
+def _groups(returns: tf.Tensor, group_size: int) -> tf.Tensor:
+    """Reshapes returns [B] to [B / N, N], and subtracts the smallest of each group.
+
+    The advantages do not depend on it. Without it, the rounding error of the mean of equal numbers would be divided by
+    a standard deviation as small, see `masked_whiten`.
+    """
+    returns = tf.convert_to_tensor(returns)
+    if returns.shape.rank != 1:
+        raise ValueError(f"the shape of returns is {returns.shape}; it must be [B], one number for each response")
+    if group_size < 2 or returns.shape[0] % group_size:
+        raise ValueError(
+            f"group_size is {group_size} and there are {returns.shape[0]} returns; it must be at least 2 and divide "
+            "their number"
+        )
+    groups = tf.reshape(returns, [-1, group_size])  # [B / N, N]
+    return groups - tf.reduce_min(groups, axis=1, keepdims=True)
 
 
 def _one_step(

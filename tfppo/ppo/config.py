@@ -31,8 +31,12 @@ class PPOConfig:
     """Number of iterations at the start in which the learning rate rises linearly (docs/article, Q2)."""
     clip_ratio: Positive = 0.2
     """Epsilon of the clipped surrogate loss (Schulman et al. 2017, eq. 7)."""
+    clip_ratio_high: PositiveOrNone = None
+    """Epsilon of the upper bound, where it is another: ratios are clipped to 1 - clip_ratio and 1 + clip_ratio_high
+    (DAPO, Yu et al. 2025). None: that of clip_ratio.
+    """
     clip_ratio_schedule: Schedule = "constant"
-    """Schedule of the clip ratio over the run; linear and cosine end at 0."""
+    """Schedule of the clip ratio, and of clip_ratio_high, over the run; linear and cosine end at 0."""
     dual_clip: Annotated[float | None, Gt(1)] = None
     """Bound c > 1 of dual clipping: where A < 0, the surrogate objective is at least c A (Ye et al. 2020). None: off.
     """
@@ -49,6 +53,10 @@ class PPOConfig:
     kl_in: Literal["loss", "reward"] = "loss"
     """Place of the KL penalty. loss: a term of the loss.
     reward, for text only: subtracted from each reward (Ziegler et al. 2019).
+    """
+    kl_estimator: Literal["k2", "k3"] = "k2"
+    """Estimate of the KL to the reference policy as a term of the loss, for text only (Schulman 2020). k2: has the
+    gradient of KL(policy || reference). k3: that of GRPO (Shao et al. 2024, eq. 4).
     """
     kl_controller: Literal["fixed", "schulman", "ziegler"] = "fixed"
     """Rule that changes kl_coeff after each iteration. fixed: no change. schulman: Schulman et al. 2017, section 4.
@@ -76,6 +84,10 @@ class PPOConfig:
     """Lambda of generalized advantage estimation (Schulman et al. 2016)."""
     normalize_advantages: bool = True
     """Whitens the advantages of each minibatch."""
+    loss_average: Literal["tokens", "sequences"] = "tokens"
+    """Mean of the loss over a minibatch. tokens: each token (control: each transition) counts the same.
+    sequences, for text only: each response counts the same, by the mean over its tokens (GRPO, Shao et al. 2024).
+    """
     recompute_advantages: bool = False
     """Computes advantages and returns again before each epoch, with the current values (Andrychowicz et al. 2021).
     For control only.

@@ -24,7 +24,16 @@ from tfppo.ops.nest import map_tensors
 from tfppo.ops.random import fold_in, permutation
 from tfppo.ppo.config import PPOConfig
 from tfppo.ppo.guard import NOTHING, Guard, Masked, Quantity
-from tfppo.ppo.objective import MEAN_METRICS, Coefficients, Gradients, Metrics, Objective, counted_entries
+from tfppo.ppo.objective import (
+    MEAN_METRICS,
+    OF_VALUES,
+    Coefficients,
+    Gradients,
+    Metrics,
+    Objective,
+    counted_entries,
+    mean_metrics,
+)
 from tfppo.ppo.optimizers import checked_optimizer, make_optimizer
 from tfppo.ppo.schedules import make_schedule
 from tfppo.ppo.types import Batch, Inputs, Policy, value_mask_of
@@ -42,7 +51,6 @@ METRICS = (
     "guard/skipped_updates",
 )
 
-OF_VALUES = ("loss/value", "value/clip_fraction")  # means over the entries of the value mask
 OF_STEPS = ("loss/total", "policy/grad_norm")  # means over gradient steps; all others: over the entries of the mask
 
 Data = TypeVar("Data")
@@ -52,8 +60,8 @@ class Totals(NamedTuple):
     """Sums and maxima over the minibatches that were evaluated and are finite."""
 
     steps: tf.Tensor  # [] number of minibatches
-    sums: tf.Tensor  # [len(MEAN_METRICS)], each metric times its weight, see `_weights`
-    weights: tf.Tensor  # [len(MEAN_METRICS)]
+    sums: tf.Tensor  # [len(mean_metrics(batch))], each metric times its weight, see `_weights`
+    weights: tf.Tensor  # [len(mean_metrics(batch))]
     largest_ratio: tf.Tensor  # []
     first_ratio: tf.Tensor  # [] the largest ratio of the first minibatch
 
@@ -67,12 +75,21 @@ class UpdateState(NamedTuple):
     found: tf.Tensor  # [] int64, index into `guard.QUANTITIES`, or NOTHING
 
 
-def _weights(minibatch: Batch[Inputs]) -> dict[str, tf.Tensor]:
-    """Returns the weight of a minibatch in the mean of each metric: the share of its entries that count."""
+def _weights(minibatch: Batch[Inputs], config: PPOConfig) -> dict[str, tf.Tensor]:
+    """Returns the weight of a minibatch in the mean of each metric: the share of its entries that count.
+
+    In a mean over sequences it is the number of sequences that count, in another unit.
+    """
     size = tf.cast(tf.size(minibatch.advantages), minibatch.advantages.dtype)
-    counts = counted_entries(minibatch)
+    counts = counted_entries(minibatch, config)
     kinds = dict.fromkeys(OF_VALUES, counts.values / size) | dict.fromkeys(OF_STEPS, tf.ones_like(size))
-    return {name: kinds.get(name, counts.actions / size) for name in MEAN_METRICS}
+    return {name: kinds.get(name, counts.actions / size) for name in mean_metrics(minibatch)}
+
+
+def _explained_variance(batch: Batch[Inputs]) -> Metrics:
+    if not batch.has_values:
+        return {}
+    return {"value/explained_variance": explained_variance(batch.old_values, batch.returns, value_mask_of(batch))}
 
 
 def _nothing_else(data: object) -> Mapping[Quantity, Masked]:
@@ -170,7 +187,9 @@ class PPOLearner(tf.Module, Generic[Data, Inputs]):
         self.learning_rate = make_schedule(
             config.learning_rate_schedule, config.learning_rate, num_iterations, config.warmup_iterations
         )
+        high = config.clip_ratio if config.clip_ratio_high is None else config.clip_ratio_high
         self.clip_ratio = make_schedule(config.clip_ratio_schedule, config.clip_ratio, num_iterations)
+        self.clip_ratio_high = make_schedule(config.clip_ratio_schedule, high, num_iterations)
         self.entropy_coeff = make_schedule(config.entropy_coeff_schedule, config.entropy_coeff, num_iterations)
         self.update = compiled(self.update_function, self._mode)
 
@@ -181,15 +200,18 @@ class PPOLearner(tf.Module, Generic[Data, Inputs]):
           data: The rollout, in the form that `prepare` takes.
 
         Returns:
-          The metrics `METRICS`, scalars by name. Unless its name says otherwise, a metric is a mean over the
-          minibatches that were evaluated and are finite. A minibatch weighs as much as it has entries inside the mask,
-          so the mean of a loss is the mean over all these entries; loss/total and policy/grad_norm are means over
-          gradient steps.
+          The metrics `METRICS`, scalars by name. A batch without values has no `loss/value` and no `value/` metrics.
+          Unless its name says otherwise, a metric is a mean over the minibatches that were evaluated and are finite. A
+          minibatch weighs as much as it has entries inside the mask, so the mean of a loss is the mean over all these
+          entries; loss/total and policy/grad_norm are means over gradient steps.
         """
         batch = self._prepared(data)
         learning_rate = self.learning_rate(self.iteration)
         coefficients = Coefficients(
-            self.clip_ratio(self.iteration), self.entropy_coeff(self.iteration), self.kl_coeff.read_value()
+            self.clip_ratio(self.iteration),
+            self.clip_ratio_high(self.iteration),
+            self.entropy_coeff(self.iteration),
+            self.kl_coeff.read_value(),
         )
         self.optimizer.learning_rate.assign(learning_rate)
         trained = [*self.policy.trainable_variables, *self.optimizer.variables]
@@ -204,13 +226,12 @@ class PPOLearner(tf.Module, Generic[Data, Inputs]):
         self.kl_coeff.assign(tf.where(is_finite, kl_coeff, self.kl_coeff))
         self.iteration.assign_add(1)
         totals = result.totals
-        means = tf.unstack(totals.sums / totals.weights)
-        explained = explained_variance(batch.old_values, batch.returns, value_mask_of(batch))
+        means = tf.unstack(totals.sums / totals.weights)  # NaN if no entry counts
         return {
-            **dict(zip(MEAN_METRICS, means, strict=True)),
+            **dict(zip(mean_metrics(batch), means, strict=True)),
             "policy/ratio_max": totals.largest_ratio,
             "policy/first_ratio_max": totals.first_ratio,
-            "value/explained_variance": explained,
+            **_explained_variance(batch),
             "schedule/learning_rate": learning_rate,
             "schedule/clip_ratio": coefficients.clip_ratio,
             "schedule/entropy_coeff": coefficients.entropy_coeff,
@@ -258,7 +279,7 @@ class PPOLearner(tf.Module, Generic[Data, Inputs]):
             )
             return epoch + 1, state
 
-        zeros = tf.zeros([len(MEAN_METRICS)], zero.dtype)
+        zeros = tf.zeros([len(mean_metrics(batch))], zero.dtype)
         start = UpdateState(
             proceed=found == NOTHING,
             totals=Totals(zero, zeros, zeros, zero, zero),
@@ -276,7 +297,7 @@ class PPOLearner(tf.Module, Generic[Data, Inputs]):
         found = self.guard.of_step(metrics["loss/total"], metrics["policy/grad_norm"])
         is_finite = found == NOTHING
         before, ratio = state.totals, metrics["policy/ratio_max"]
-        weights = _weights(minibatch)
+        weights = _weights(minibatch, self.config)
         stacked, kl_weight = tf.stack(list(weights.values())), weights["loss/kl"]
         after = Totals(
             steps=before.steps + 1,

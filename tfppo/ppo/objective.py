@@ -4,12 +4,13 @@ from typing import Generic, NamedTuple, TypeAlias
 
 import tensorflow as tf
 
+from tfppo.errors import UsageError
 from tfppo.execution.compilation import compiled
 from tfppo.execution.replicas import ALONE, Replicas
 from tfppo.execution.variables import as_tensorflow_variable
-from tfppo.ops.divergences import approximate_kl, kl_k2
+from tfppo.ops.divergences import approximate_kl, kl_k2, kl_k3
 from tfppo.ops.losses import MAX_LOG_RATIO, clipped_surrogate_loss, clipped_value_loss
-from tfppo.ops.masking import masked_mean, masked_sum, masked_whiten, zero_outside
+from tfppo.ops.masking import masked_mean, masked_sum, masked_whiten, sequence_weights, zero_outside
 from tfppo.ops.nest import map_tensors
 from tfppo.ppo.config import PPOConfig
 from tfppo.ppo.types import ActionEvaluation, Batch, Inputs, Policy, value_mask_of
@@ -26,6 +27,7 @@ MEAN_METRICS = (
     "policy/grad_norm",
     "value/clip_fraction",
 )
+OF_VALUES = ("loss/value", "value/clip_fraction")  # means over the entries of the value mask
 
 
 Metrics: TypeAlias = dict[str, tf.Tensor]  # scalars
@@ -36,21 +38,36 @@ class Coefficients(NamedTuple):
     """The coefficients that schedules and adaptive rules change."""
 
     clip_ratio: tf.Tensor  # []
+    clip_ratio_high: tf.Tensor  # []
     entropy_coeff: tf.Tensor  # []
     kl_coeff: tf.Tensor  # []
 
 
 class Normalizers(NamedTuple):
-    """The numbers of counted entries in a whole minibatch. A mean over a part of the minibatch divides by them."""
+    """The weights of a whole minibatch. A mean over a part of the minibatch divides by them."""
 
-    actions: tf.Tensor  # [] true entries of the mask
-    values: tf.Tensor  # [] true entries of the value mask
+    actions: tf.Tensor  # [] sum of the weights inside the mask
+    values: tf.Tensor  # [] sum of the weights inside the value mask
 
 
-def counted_entries(batch: Batch[Inputs]) -> Normalizers:
-    """Returns the numbers of true entries of a batch's masks; they may be 0."""
+def mean_metrics(batch: Batch[Inputs]) -> tuple[str, ...]:
+    """Returns the names of the metrics that are means: `MEAN_METRICS`, for a batch without values not `OF_VALUES`."""
+    return MEAN_METRICS if batch.has_values else tuple(name for name in MEAN_METRICS if name not in OF_VALUES)
+
+
+def counted_entries(batch: Batch[Inputs], config: PPOConfig) -> Normalizers:
+    """Returns the sums of the weights of a batch's entries. They may be 0.
+
+    A weight is 1 if the loss is a mean over tokens, so the sums are the numbers of true entries of the masks. In a mean
+    over sequences the sums are the numbers of sequences with a true entry.
+    """
     ones = tf.ones_like(batch.advantages)
-    return Normalizers(masked_sum(ones, batch.mask), masked_sum(ones, value_mask_of(batch)))
+    return Normalizers(*(masked_sum(ones, mask, _weights(mask, config)) for mask in (batch.mask, value_mask_of(batch))))
+
+
+def _weights(mask: tf.Tensor, config: PPOConfig) -> tf.Tensor | None:
+    """Returns the weights of entries in a mean, the shape of the mask. None: all are 1."""
+    return sequence_weights(mask) if config.loss_average == "sequences" else None
 
 
 class Objective(Generic[Inputs]):
@@ -60,7 +77,8 @@ class Objective(Generic[Inputs]):
 
         policy loss + value_coeff * value loss - entropy_coeff * entropy + kl_coeff * KL
 
-    Source: Schulman et al. 2017, equation 9 with the KL penalty of equation 8. KL is `KL(policy || reference)` if the
+    Source: Schulman et al. 2017, equation 9 with the KL penalty of equation 8. Without values, the value loss is left
+    out. Each term is a mean over tokens or over sequences (`loss_average`). KL is `KL(policy || reference)` if the
     batch has log-probabilities of a reference, and otherwise `KL(old || new)`. The latter is exact if the batch has the
     old distribution. With `kl_in` "reward" the last term is left out, because the rewards of the batch already contain
     it.
@@ -81,8 +99,8 @@ class Objective(Generic[Inputs]):
     def gradients(self, minibatch: Batch[Inputs], coefficients: Coefficients) -> tuple[Metrics, Gradients]:
         """Computes the metrics and the clipped gradients of a minibatch.
 
-        Advantages are whitened over the whole minibatch. Every mean divides by the number of counted entries of the
-        whole minibatch, so the gradients of replicas and micro-batches add up to the gradient of the minibatch.
+        Advantages are whitened over the whole minibatch. Every mean divides by the weights of the whole minibatch, so
+        the gradients of replicas and micro-batches add up to the gradient of the minibatch.
 
         Args:
           minibatch: The minibatch, with M items.
@@ -93,7 +111,7 @@ class Objective(Generic[Inputs]):
         """
         if self.config.normalize_advantages:
             minibatch = minibatch._replace(advantages=masked_whiten(minibatch.advantages, minibatch.mask))
-        normalizers = Normalizers(*(tf.maximum(count, 1.0) for count in counted_entries(minibatch)))
+        normalizers = Normalizers(*(tf.maximum(count, 1.0) for count in counted_entries(minibatch, self.config)))
 
         def share(index: int) -> tuple[tuple[Metrics, Gradients], tf.Tensor]:
             metrics, gradients = self._of_share(self.replicas.cut(minibatch, index), coefficients, normalizers)
@@ -144,6 +162,7 @@ class Objective(Generic[Inputs]):
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(variables)
             evaluation = self.policy.evaluate_actions(batch.inputs, batch.actions)
+            weights = _weights(batch.mask, config)
             policy_loss, metrics = clipped_surrogate_loss(
                 evaluation.log_probs,
                 batch.old_log_probs,
@@ -152,18 +171,17 @@ class Objective(Generic[Inputs]):
                 mask=batch.mask,
                 normalizer=normalizers.actions,
                 dual_clip=config.dual_clip,
+                clip_ratio_high=coefficients.clip_ratio_high,
+                weights=weights,
             )
-            value_loss, value_metrics = clipped_value_loss(
-                evaluation.values,
-                batch.old_values,
-                batch.returns,
-                value_clip=config.value_clip,
-                mask=value_mask_of(batch),
-                normalizer=normalizers.values,
-            )
-            entropy = masked_mean(evaluation.entropies, batch.mask, normalizers.actions)
-            kl = masked_mean(_divergence(batch, evaluation), batch.mask, normalizers.actions)
-            total = policy_loss + config.value_coeff * value_loss - coefficients.entropy_coeff * entropy
+            total = policy_loss
+            value_losses = self._value_losses(batch, evaluation, normalizers)
+            if batch.has_values:
+                total += config.value_coeff * value_losses["loss/value"]
+            entropy = masked_mean(evaluation.entropies, batch.mask, normalizers.actions, weights)
+            divergence = _divergence(batch, evaluation, config.kl_estimator)
+            kl = masked_mean(divergence, batch.mask, normalizers.actions, weights)
+            total -= coefficients.entropy_coeff * entropy
             if config.kl_coeff > 0 and config.kl_in == "loss":  # otherwise its gradient is not computed
                 total += coefficients.kl_coeff * kl
         gradients = tape.gradient(total, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
@@ -172,25 +190,48 @@ class Objective(Generic[Inputs]):
         ]  # the gradient of an embedding may be sparse
         losses = {
             "loss/policy": policy_loss,
-            "loss/value": value_loss,
             "loss/entropy": -entropy,
             "loss/kl": kl,
             "loss/total": total,
             "policy/entropy": entropy,
         }
-        return losses | metrics | value_metrics, gradients
+        return losses | metrics | value_losses, gradients
+
+    def _value_losses(
+        self, batch: Batch[Inputs], evaluation: ActionEvaluation, normalizers: Normalizers
+    ) -> dict[str, tf.Tensor]:
+        """Returns the value loss and its metric, `OF_VALUES`. Empty if the batch has no values."""
+        if batch.has_values != (evaluation.values is not None):
+            policy, data = ("no values", "returns") if batch.has_values else ("values", "no returns")
+            raise UsageError(f"the policy has {policy} and the batch has {data}; it must be both or none")
+        if not batch.has_values:
+            return {}
+        value_mask = value_mask_of(batch)
+        loss, metrics = clipped_value_loss(
+            evaluation.values,
+            batch.old_values,
+            batch.returns,
+            value_clip=self.config.value_clip,
+            mask=value_mask,
+            normalizer=normalizers.values,
+            weights=_weights(value_mask, self.config),
+        )
+        return {"loss/value": loss, **metrics}
 
 
-def _divergence(batch: Batch[Inputs], evaluation: ActionEvaluation) -> tf.Tensor:
+def _divergence(batch: Batch[Inputs], evaluation: ActionEvaluation, estimator: str) -> tf.Tensor:
     """Computes the KL of each entry, [N] or [N, T].
 
-    - With a reference, it is k2 on samples of the policy. The expectation of its gradient is the gradient of
-      `KL(policy || reference)` (Schulman 2020).
+    - With a reference, it is k2 or k3 on samples of the policy. The expectation of the gradient of k2 is the gradient
+      of `KL(policy || reference)` (Schulman 2020). k3 is that of Shao et al. 2024, equation 4.
     - Without a reference, it is the exact `KL(old || new)` if the old and the new distribution are given.
     - Otherwise it is k3 on samples of the old policy, an estimate of `KL(old || new)` (Schulman 2020).
     """
     if batch.reference_log_probs is not None:
-        return kl_k2(zero_outside(evaluation.log_probs - batch.reference_log_probs, batch.mask))
+        log_ratio = zero_outside(evaluation.log_probs - batch.reference_log_probs, batch.mask)
+        if estimator == "k3":
+            return kl_k3(tf.clip_by_value(log_ratio, -MAX_LOG_RATIO, MAX_LOG_RATIO))
+        return kl_k2(log_ratio)
     if batch.old_distribution is None or evaluation.distribution is None:
         log_ratio = zero_outside(evaluation.log_probs - batch.old_log_probs, batch.mask)
         return approximate_kl(tf.clip_by_value(log_ratio, -MAX_LOG_RATIO, MAX_LOG_RATIO))

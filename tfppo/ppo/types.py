@@ -81,20 +81,26 @@ class Rollout(NamedTuple):
 class Batch(NamedTuple, Generic[Inputs]):
     """The training data of the learner: N items along the leading axis.
 
-    An item is a transition, a sequence, or an environment with all its steps.
+    An item is a transition, a sequence, or an environment with all its steps. A batch of a policy without values has
+    neither old values nor returns.
     """
 
     inputs: Inputs  # [N, ...] inputs of `Policy.evaluate_actions`
     actions: tf.Tensor  # [N, ...]
     old_log_probs: tf.Tensor  # [N] or [N, T]
-    old_values: tf.Tensor  # [N] or [N, T]
+    old_values: tf.Tensor | None  # [N] or [N, T], None without values
     advantages: tf.Tensor  # [N] or [N, T]
-    returns: tf.Tensor  # [N] or [N, T]
+    returns: tf.Tensor | None  # [N] or [N, T], None without values
     mask: tf.Tensor  # [N] or [N, T] bool
     old_distribution: Distribution | None = None  # raw parameters, [N, ...], for an exact KL(old || new)
     reference_log_probs: tf.Tensor | None = None  # [N] or [N, T], for a KL term KL(policy || reference)
     value_mask: tf.Tensor | None = None  # bool [N] or [N, T], mask of the value loss if it differs from mask
     reference_kl: tf.Tensor | None = None  # [N] KL(policy || reference) of the sampled items, for an adaptive rule
+
+    @property
+    def has_values(self) -> bool:
+        """True if the batch trains a value function."""
+        return self.returns is not None
 
     def guarded(self) -> dict[Quantity, Masked]:
         """Returns the quantities that must be finite."""
@@ -104,10 +110,9 @@ class Batch(NamedTuple, Generic[Inputs]):
             Quantity.OLD_VALUES: Masked(self.old_values, value_mask),
             Quantity.ADVANTAGES: Masked(self.advantages, self.mask),
             Quantity.RETURNS: Masked(self.returns, value_mask),
+            Quantity.REFERENCE_LOG_PROBS: Masked(self.reference_log_probs, self.mask),
         }
-        if self.reference_log_probs is not None:
-            quantities[Quantity.REFERENCE_LOG_PROBS] = Masked(self.reference_log_probs, self.mask)
-        return quantities
+        return {quantity: masked for quantity, masked in quantities.items() if masked.values is not None}
 
 
 def value_mask_of(batch: Batch[Inputs]) -> tf.Tensor:
@@ -120,7 +125,7 @@ class ActionEvaluation(NamedTuple):
 
     log_probs: tf.Tensor  # [N] or [N, T]
     entropies: tf.Tensor  # [N] or [N, T]
-    values: tf.Tensor  # [N] or [N, T]
+    values: tf.Tensor | None  # [N] or [N, T], None for a policy without values
     distribution: Distribution | None  # raw parameters, [N, ...]
 
 

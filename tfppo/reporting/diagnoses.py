@@ -19,7 +19,8 @@ class DiagnosisWriter:
     """Prints a diagnosis when a row of metrics shows a problem, each kind of problem once.
 
     The problems are: skipped updates, a KL far above its target, a first ratio far from 1, a collapsed entropy, a very
-    negative explained variance over many rows, a score that never changes, and responses that are all empty.
+    negative explained variance over many rows, a score that never changes, and responses that are all empty or all left
+    out of the loss.
 
     Args:
       ppo: Config with the targets of the KL.
@@ -64,7 +65,8 @@ class DiagnosisWriter:
         """Does nothing: no resource is open."""
 
     def _diagnoses(self, row: Mapping[str, float]) -> Iterator[tuple[str, str]]:
-        if row["guard/skipped_updates"] > self._skipped:
+        is_skipped = row["guard/skipped_updates"] > self._skipped
+        if is_skipped:
             self._skipped = row["guard/skipped_updates"]
             culprit = self._guard.culprit
             what = "something in an earlier update was" if culprit is None else f"{culprit} {culprit.verb}"
@@ -88,7 +90,8 @@ class DiagnosisWriter:
                 f"learner disagree {see('the-first-ratio-is-not-1')}",
             )
         yield from self._of_entropy(row["policy/entropy"])
-        self._poor = self._poor + 1 if row["value/explained_variance"] < EXPLAINED_VARIANCE else 0
+        # A run without a value function has no such metric.
+        self._poor = self._poor + 1 if row.get("value/explained_variance", 0.0) < EXPLAINED_VARIANCE else 0
         if self._poor >= POOR_ROWS:
             yield (
                 "value",
@@ -97,6 +100,13 @@ class DiagnosisWriter:
                 f"{see('the-values-predict-worse-than-a-constant')}",
             )
         yield from self._of_score(row[self._score])
+        if not is_skipped and math.isnan(row["policy/entropy"]) and row.get("text/eos_fraction") == 0.0:
+            yield (
+                "masked",
+                "no response ended within response_length, and mask_truncated leaves all of them out of the loss, so "
+                "nothing is trained: raise response_length, set stop_token, or leave mask_truncated out "
+                f"{see('no-response-is-left-in-the-loss')}",
+            )
         # A response without words that is one token long, its end. A run of control has no such metrics.
         if row.get("text/response_tokens_mean") == row.get("text/eos_fraction") == 1.0 and row[WORDS] == 0.0:
             yield (

@@ -151,7 +151,19 @@ class TextConfig:
     iterations: Count = 160
     """Number of iterations; each is a rollout and an update."""
     batch_size: Count = 64
-    """Prompts in a rollout; each gets one response."""
+    """Responses in a rollout; it is a multiple of responses_per_prompt."""
+    responses_per_prompt: Count = 1
+    """Responses to each prompt of a rollout, which are drawn independently; batch_size / responses_per_prompt is then
+    the number of prompts."""
+    advantages: Literal["gae", "group", "rloo"] = "gae"
+    """Advantages of the tokens. gae: of PPO, with a value function (Schulman et al. 2016).
+    group: of GRPO, relative to the other responses to the prompt (Shao et al. 2024).
+    rloo: over the mean of the other responses to the prompt (Ahmadian et al. 2024). group and rloo have no value
+    function and need responses_per_prompt above 1."""
+    group_std: bool = True
+    """Divides the advantages of group by the standard deviation of the group. False: Dr. GRPO (Liu et al. 2025)."""
+    mask_truncated: bool = False
+    """Leaves responses that do not end within response_length out of the loss (DAPO, Yu et al. 2025)."""
     prompt_length: CountOrNone = None
     """Largest number of tokens of a training prompt; longer prompts are left out.
     None: 12 for the shipped model with the prompts of a task, otherwise the length of the longest training prompt."""
@@ -220,10 +232,40 @@ class TextConfig:
             raise UsageError(
                 f"init_from is {self.init_from} and preset is {self.preset}, but a run has one start: leave one out"
             )
+        exact_div(self.batch_size, self.responses_per_prompt, "batch_size", "responses_per_prompt")
+        self._check_advantages()
         for name, default in (("init_checkpoint", "latest"), ("init_reference", "start")):
             given = getattr(self, name)
             if self.init_from is None and given != default:
                 raise UsageError(f"{name} is {given} and init_from is None; it needs another run: give init_from")
+
+    def _check_advantages(self) -> None:
+        if self.advantages != "group" and not self.group_std:
+            raise UsageError(
+                f"group_std is False and advantages is {self.advantages}; only group divides by a standard deviation: "
+                "set advantages to group, or leave group_std out"
+            )
+        if self.has_values:
+            return
+        if self.responses_per_prompt == 1:
+            raise UsageError(
+                f"advantages is {self.advantages} and responses_per_prompt is 1; a response is compared with others to "
+                "the same prompt: set responses_per_prompt to 2 or more, for example 4"
+            )
+        for name, reason in (
+            ("separate_critic", "there is no value function"),
+            ("whiten_rewards", "a response has one advantage, and its tokens have no rewards of their own"),
+        ):
+            if getattr(self, name):
+                raise UsageError(
+                    f"{name} is True and advantages is {self.advantages}; {reason}: leave {name} out, or set "
+                    "advantages to gae"
+                )
+
+    @property
+    def has_values(self) -> bool:
+        """True if the run trains a value function."""
+        return self.advantages == "gae"
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,3 +324,13 @@ class TextRunConfig:
         exact_div(self.text.batch_size, self.ppo.minibatch_size, "batch_size", "minibatch_size")
         if self.ppo.recompute_advantages:
             raise UsageError("recompute_advantages is True; text runs do not support it: leave it out")
+        if self.ppo.kl_estimator != "k2" and self.ppo.kl_in != "loss":
+            raise UsageError(
+                f"kl_estimator is {self.ppo.kl_estimator} and kl_in is {self.ppo.kl_in}; only the KL in the loss has "
+                "an estimator to choose: set kl_in to loss, or kl_estimator to k2"
+            )
+        if self.ppo.value_coeff and not self.text.has_values:
+            raise UsageError(
+                f"value_coeff is {self.ppo.value_coeff:g} and advantages is {self.text.advantages}, which has no value "
+                "function: set value_coeff to 0, or advantages to gae"
+            )

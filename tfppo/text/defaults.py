@@ -24,6 +24,11 @@ NAMES = ("learning_rate", "adaptive_kl_target", "kl_horizon")
 DEPENDS_ON = ("lora_rank", "response_length", "iterations", "batch_size")  # settings that `defaults_for` reads
 
 
+WITHOUT_VALUES: Mapping[str, object] = {"normalize_advantages": False, "value_coeff": 0.0}
+"""Defaults of a run without a value function. Its advantages are relative to a group, as the papers state them, and a
+minibatch does not whiten them again."""
+
+
 class Defaults(NamedTuple):
     """Settings that depend on the language model, the length of the responses and the length of the run."""
 
@@ -61,7 +66,8 @@ def defaults_for(parameters: float, text: TextConfig) -> Defaults:
 def make_text_config(model: object = None, **settings: object) -> TextRunConfig:
     """Makes the config of a text run from defaults and some settings.
 
-    The defaults are those of the included model and, for a larger model, those of `defaults_for`.
+    The defaults are those of the included model and, for a larger model, those of `defaults_for`. With `advantages`
+    other than gae they are `WITHOUT_VALUES`.
 
     Args:
       model: The language model that will be given to `train_text`, in the same form. None: that of the settings.
@@ -73,7 +79,13 @@ def make_text_config(model: object = None, **settings: object) -> TextRunConfig:
     Raises:
       UsageError: If no setting has such a name, or a value is invalid.
     """
-    return with_model_defaults(with_settings(TextRunConfig(), settings), {}, model, settings)
+    chosen = {**defaults_of_advantages(settings.get("advantages")), **settings}
+    return with_model_defaults(with_settings(TextRunConfig(), chosen), {}, model, settings)
+
+
+def defaults_of_advantages(advantages: object) -> Mapping[str, object]:
+    """Returns the defaults that depend on the setting `advantages`; None: it is not given."""
+    return {} if advantages in (None, TextConfig().advantages) else WITHOUT_VALUES
 
 
 def with_model_defaults(

@@ -1,4 +1,4 @@
-"""The policy of text runs: a language model with a value head."""
+"""The policy of text runs: a language model, with a value head if the run has a value function."""
 
 from typing import NamedTuple
 
@@ -24,29 +24,40 @@ class TextPolicy:
       model: Language model of the policy.
       temperature: Divides the logits, in sampling and in all log-probabilities.
       critic: Language model whose hidden states give the values; None uses those of `model`.
+      has_values: False: there is no value head, and evaluations have no values. Then there is no critic.
     """
 
-    def __init__(self, model: LanguageModel, temperature: float = 1.0, critic: LanguageModel | None = None):
+    def __init__(
+        self,
+        model: LanguageModel,
+        temperature: float = 1.0,
+        critic: LanguageModel | None = None,
+        has_values: bool = True,
+    ):
         self.model = model
         self.temperature = temperature
         self.critic = critic
+        self.value_head: keras.layers.Dense | None = None
+        if not has_values:
+            return
         trunk = model if critic is None else critic
         self.value_head = keras.layers.Dense(1, kernel_initializer="zeros", dtype="float32", name="value_head")
         self.value_head.build((None, trunk.hidden_dim))  # all values are 0 at first (Ziegler et al. 2019)
 
     @property
     def models(self) -> dict[str, keras.Layer]:
-        """The models by name: the language model, the value head and the critic if there is one."""
+        """The models by name: the language model, and the value head and the critic if there are any."""
         models = {"model": self.model.model, "value_head": self.value_head}
-        return models if self.critic is None else models | {"critic": self.critic.model}
+        models["critic"] = None if self.critic is None else self.critic.model
+        return {name: model for name, model in models.items() if model is not None}
 
     @property
     def trainable_variables(self) -> list[keras.Variable]:
-        """Trainable weights of the language model, of the critic if there is one, and of the value head."""
+        """Trainable weights of the language model, and of the critic and the value head if there are any."""
         variables = list(self.model.trainable_variables)
         if self.critic is not None:
             variables += self.critic.trainable_variables
-        return variables + self.value_head.trainable_variables
+        return variables if self.value_head is None else variables + self.value_head.trainable_variables
 
     def evaluate_actions(self, inputs: TokenInputs, actions: tf.Tensor) -> ActionEvaluation:
         """Evaluates responses in a full forward pass.
@@ -58,11 +69,14 @@ class TextPolicy:
           actions: Response tokens, int [N, R].
 
         Returns:
-          Log-probabilities and entropies of the tokens, and values of the states before them, [N, R] each.
+          Log-probabilities and entropies of the tokens, and values of the states before them, [N, R] each. Without a
+          value head the values are None.
         """
         length = actions.shape[1]
         hidden = response_states(self.model, inputs, length)  # [N, R, D]
         log_probs, entropies = token_log_probs(self.model.logits(hidden), actions, self.temperature)
+        if self.value_head is None:
+            return ActionEvaluation(log_probs, entropies, None, None)
         if self.critic is not None:
             hidden = response_states(self.critic, inputs, length)
         values = tf.squeeze(self.value_head(tf.cast(hidden, tf.float32)), axis=-1)

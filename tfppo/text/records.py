@@ -33,10 +33,11 @@ def subject_of(task: Task, text: TextConfig, policy: TextPolicy) -> str:
     trained = sum(variable.shape.num_elements() for variable in variables)
     reward = "" if text.reward is None else f" with reward {text.reward}"
     critic = "" if policy.critic is None else ", with the critic"
+    each = f", {text.responses_per_prompt} to each prompt" if text.responses_per_prompt > 1 else ""
     return (
         f"task {task.name} ({task.description}){reward}, {type(model).__name__} of "
         f"{model.count_params() / 1e6:.2f}M parameters ({trained / 1e6:.2f}M trained{critic}), "
-        f"{text.batch_size} responses per iteration"
+        f"{text.batch_size} responses per iteration{each}"
     )
 
 

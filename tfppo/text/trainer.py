@@ -130,7 +130,7 @@ class TextTrainer(TextResults):
             )
             self.collector = self.scale_collector = make_collector(self.policy)
             if self.start.is_tuned:
-                self.scale_collector = make_collector(TextPolicy(self.reference, text.temperature))
+                self.scale_collector = make_collector(TextPolicy(self.reference, text.temperature, has_values=False))
             self.validation: Validation | None = None
             self.validated = tf.Variable([math.nan] * VALUES, dtype=tf.float64, trainable=False)
         self._trains = trains
@@ -177,7 +177,7 @@ class TextTrainer(TextResults):
 
     @property
     def models(self) -> dict[str, keras.Layer]:
-        """The trained models by name: the language model, the value head and the critic if there is one."""
+        """The trained models by name: the language model, and the value head and the critic if there are any."""
         return self.policy.models
 
     @property
@@ -282,7 +282,7 @@ class TextTrainer(TextResults):
             self._fit_scale()
         if self.iteration == 0 and self.validation is not None:
             self.validation.measure()
-        source = prompt_dataset(*self.prompts[:2], text.batch_size, self.config.run.seed)
+        source = prompt_dataset(*self.prompts[:2], text.batch_size, self.config.run.seed, text.responses_per_prompt)
         for iteration in train_iterations(self.collector, self.learner, self.num_iterations, self.device, source):
             self.compile_seconds = self.compile_seconds or time.perf_counter() - began
             for rule in self.stop_rules.values():

@@ -10,6 +10,7 @@ from typing import Protocol, TypeVar
 import tensorflow as tf
 
 from tfppo.ops.random import fold_in, permutation
+from tfppo.settings import exact_div
 
 R_co = TypeVar("R_co", covariant=True)
 
@@ -91,25 +92,35 @@ def rollouts_one_by_one(
         yield rollout
 
 
-def prompt_dataset(prompts: tf.Tensor, lengths: tf.Tensor, batch_size: int, seed: int) -> tf.data.Dataset:
+def prompt_dataset(
+    prompts: tf.Tensor, lengths: tf.Tensor, batch_size: int, seed: int, repeats: int = 1
+) -> tf.data.Dataset:
     """Makes an infinite dataset of batches of prompts.
 
     The order is a sequence of random permutations: every prompt appears once before any prompt appears again. Element k
-    is the same in every run with the same seed.
+    is the same in every run with the same seed. With `repeats` each appearance fills that many neighboring rows of a
+    batch.
 
     Args:
       prompts: Token ids, int32 [N, P], padded on the right.
       lengths: Number of tokens of each prompt, int32 [N].
-      batch_size: Number of prompts per batch, B.
+      batch_size: Number of rows per batch, B.
       seed: Seed of the order.
+      repeats: Number of rows in a row with the same prompt; must divide B.
 
     Returns:
       A dataset of triples: prompts int32 [B, P], lengths int32 [B], and the rows of `prompts` that they are, int32 [B].
+
+    Raises:
+      UsageError: If `repeats` does not divide the batch size.
     """
+    different = exact_div(batch_size, repeats, "batch_size", "repeats")
     root = tf.constant([seed, 0x9804], tf.int32)
 
     def one_pass(number: tf.Tensor) -> tf.data.Dataset:  # Dataset.shuffle would depend on TensorFlow's global seed
         return tf.data.Dataset.from_tensor_slices(permutation(len(lengths), fold_in(root, number)))
 
-    rows = tf.data.Dataset.counter().flat_map(one_pass).batch(batch_size, drop_remainder=True)
+    rows = tf.data.Dataset.counter().flat_map(one_pass).batch(different, drop_remainder=True)
+    if repeats > 1:
+        rows = rows.map(lambda index: tf.repeat(index, repeats))
     return rows.map(lambda index: (tf.gather(prompts, index), tf.gather(lengths, index), index))

@@ -1,6 +1,7 @@
-"""Batches from rollouts of text: rewards and advantages from scores and KL, against slow NumPy."""
+"""Batches from rollouts of text: rewards, advantages of tokens and of whole responses, against slow NumPy."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import reference
 import tensorflow as tf
 from reference import every_mode
 
+import tfppo
 from tfppo.ppo.config import PPOConfig
 from tfppo.text.config import TextConfig
 from tfppo.text.policy import TokenInputs
@@ -183,3 +185,70 @@ def test_the_rest_of_a_batch_is_the_rollout():
     in_loss = to_batch(rollout, text_config(), replace(PPO, kl_in="loss"))
     assert in_loss.reference_log_probs is rollout.reference_log_probs
     np.testing.assert_allclose(in_loss.reference_kl, kl, atol=1e-5)
+
+
+# ----- Advantages of whole responses
+
+
+RELATIVES = {
+    "group": ({"advantages": "group"}, reference.group_relative_advantages),
+    "group without std": (
+        {"advantages": "group", "group_std": False},
+        lambda returns, size: reference.group_relative_advantages(returns, size, divide_by_std=False),
+    ),
+    "rloo": ({"advantages": "rloo"}, reference.leave_one_out_advantages),
+}
+
+
+@every_mode
+@pytest.mark.parametrize("relative", RELATIVES)
+@pytest.mark.parametrize("position", ["last", "after_end"])
+@pytest.mark.parametrize("kl_in", ["reward", "loss"])
+@pytest.mark.parametrize("size", [2, 4])
+def test_advantages_of_responses_equal_the_slow_ones(compiled, relative, position, kl_in, size):
+    settings, slow = RELATIVES[relative]
+    text = text_config(score_position=position, missing_end_penalty=0.7, responses_per_prompt=size, **settings)
+    rollout = make_rollout(np.nan, position)._replace(values=())
+    ppo = replace(PPO, kl_in=kl_in)
+    batch = compiled(lambda rollout: to_batch(rollout, text, ppo))(rollout)
+    returns = [sum(row) for row in slow_rewards(rollout, BETA if kl_in == "reward" else 0.0, text)]
+    expected = np.where(rollout.mask, np.array(slow(returns, size))[:, None], 0.0)
+    np.testing.assert_allclose(batch.advantages, expected, atol=1e-4)
+    assert np.std(expected) > 0.3
+    assert batch.old_values is None and batch.returns is None and not batch.has_values
+    np.testing.assert_array_equal(batch.mask, rollout.mask)
+    assert (batch.reference_log_probs is None) == (kl_in == "reward")
+
+
+def test_leave_one_out_advantages_are_over_the_score_less_beta_times_the_kl_of_the_response():
+    """Ahmadian et al. 2024: A_i = R_i - mean of the other R_j, with R = score - beta (log pi(y) - log pi_ref(y))."""
+    rollout = make_rollout()
+    text = text_config(advantages="rloo", responses_per_prompt=2)
+    log_ratio = np.where(rollout.mask, rollout.log_probs - rollout.reference_log_probs, 0.0).sum(axis=1)
+    totals = rollout.scores.numpy() - BETA * log_ratio
+    advantages = to_batch(rollout, text, PPO).advantages.numpy()[:, 0]
+    np.testing.assert_allclose(advantages, totals - totals.reshape(-1, 2)[:, ::-1].reshape(-1), atol=1e-5)
+
+
+@pytest.mark.parametrize("advantages", ["gae", "group", "rloo"])
+@pytest.mark.parametrize("position", ["last", "after_end"])
+def test_truncated_responses_are_masked_on_request_and_count_in_their_group(advantages, position):
+    text = text_config(advantages=advantages, responses_per_prompt=4, score_position=position)
+    rollout = make_rollout(np.nan, position)
+    whole, masked = (to_batch(rollout, replace(text, mask_truncated=is_on), PPO) for is_on in (False, True))
+    assert 0 < ENDED.sum() < B
+    np.testing.assert_array_equal(masked.mask, whole.mask.numpy() & ENDED[:, None])
+    np.testing.assert_array_equal(masked.value_mask, whole.value_mask.numpy() & ENDED[:, None])
+    assert (masked.mask.numpy() != whole.mask.numpy()).any()
+    np.testing.assert_array_equal(masked.advantages, whole.advantages)
+    np.testing.assert_array_equal(masked.reference_kl, whole.reference_kl)
+
+
+def test_no_other_module_names_a_kind_of_advantages():
+    root = Path(tfppo.__file__).parent
+    naming = {
+        str(path.relative_to(root))
+        for path in root.rglob("*.py")
+        if any(word in path.read_text() for word in ('"rloo"', '"group"', '"gae"'))
+    }
+    assert naming == {"text/config.py", "text/rollouts/batch.py"}

@@ -49,6 +49,7 @@ def others(preset, tmp_path_factory):
     """Runs that can be started from, by kind: the folder and the trainer of each."""
     kinds = {"plain": {}, "adapters": {"lora_rank": 2}, "critic": {"separate_critic": True}}
     kinds["adapters and critic"] = kinds["adapters"] | kinds["critic"]
+    kinds["rloo"] = {"advantages": "rloo", "responses_per_prompt": 4}
     folder = tmp_path_factory.mktemp("others")
     return {kind: make_run(tiny(folder, name=kind, preset=preset, **kinds[kind])) for kind in kinds}
 
@@ -192,6 +193,36 @@ def test_value_head_and_critic_continue_where_they_fit(others, tmp_path, capsys,
         assert capsys.readouterr().out.splitlines() == [
             f"the run starts from the policy of {folder} after iteration 3; {words}"
         ]
+
+
+RLOO = {"advantages": "rloo", "responses_per_prompt": 2}
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "words"),
+    [
+        ("rloo", {}, "the value head is new, because that run has no value function"),
+        ("rloo", {"separate_critic": True}, "the value head is new, because that run has no value function"),
+        pytest.param("rloo", RLOO, "this run has no value function", marks=pytest.mark.slow),
+        ("plain", RLOO, "this run has no value function"),
+        pytest.param("adapters and critic", RLOO, "this run has no value function", marks=pytest.mark.slow),
+    ],
+)
+def test_runs_with_and_without_a_value_function_start_from_each_other(others, tmp_path, capsys, kind, settings, words):
+    folder, other = others[kind]
+    trainer = TextTrainer(tiny(tmp_path, init_from=folder, **settings))
+    if not other.config.text.lora_rank:
+        assert_equal(trainer.policy.model.model.get_weights(), other.policy.model.model.get_weights())
+    assert list(trainer.models) == ["model"] + ["value_head"] * (settings != RLOO) + ["critic"] * (
+        "separate_critic" in settings
+    )
+    if trainer.policy.critic is not None:
+        assert_equal(trainer.policy.critic.model.get_weights(), other.policy.model.model.get_weights())
+    with driver.start_run(trainer, "new") as new:
+        assert f"after iteration 3; {words}" in capsys.readouterr().out
+        assert (new / START).exists() == ("critic" in trainer.models)
+    again = TextTrainer(trainer.config, folder=new)
+    assert state_of(again) == state_of(trainer)
 
 
 STARTS = {

@@ -149,6 +149,8 @@ def _settings(tuning: Tuning) -> list[tuple[str, str]]:
         *([("system message", one_line(text.system))] if text.system else []),
         ("iterations", f"{tuning.iterations} of {text.iterations}"),
         ("responses in an iteration", str(text.batch_size)),
+        *([("responses to each prompt", str(text.responses_per_prompt))] if text.responses_per_prompt > 1 else []),
+        *([("advantages", text.advantages)] if not text.has_values else []),
         ("learning rate", f"{ppo.learning_rate:g}"),
         ("KL coefficient", f"{ppo.kl_coeff:g} at the start{controller}" if controller else f"{ppo.kl_coeff:g}"),
         ("LoRA", lora if text.lora_rank else "no"),

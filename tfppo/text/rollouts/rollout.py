@@ -31,7 +31,7 @@ class TextRollout(NamedTuple):
     mask: tf.Tensor  # [B, R] bool, True up to and including the token that ends the response
     log_probs: tf.Tensor  # [B, R] under the policy that sampled
     reference_log_probs: tf.Tensor  # [B, R] under the reference policy
-    values: tf.Tensor  # [B, R]
+    values: tf.Tensor | tuple[()]  # [B, R], empty without a value function
     scores: tf.Tensor  # [B], normalized and clipped, as in the token rewards
     raw_scores: tf.Tensor  # [B], as the reward returned them
     prompt_indices: tf.Tensor  # [B] int32, rows of the training prompts
@@ -133,12 +133,13 @@ class TextCollector(tf.Module):
         raw_scores, scores, text_metrics = self.score_responses(prompt_indices, samples)
 
         # ----- Evaluate with the policy and the reference policy
-        def evaluate(index: int) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        def evaluate(index: int) -> tuple[tf.Tensor, ...]:
             inputs = TokenInputs(samples.token_ids, prompt_lengths)
             share = self.replicas.cut((inputs, samples.responses), index)
             return *self._evaluate_policy(*share), self._evaluate_reference(*share)
 
-        log_probs, values, reference_log_probs = self.replicas.gather(evaluate, axes=(0, 0, 0))  # [B, R] each
+        axes = (0,) * (self._policy_outputs + 1)
+        log_probs, *values, reference_log_probs = self.replicas.gather(evaluate, axes)  # [B, R] each
 
         # ----- Assemble
         rollout = TextRollout(
@@ -148,7 +149,7 @@ class TextCollector(tf.Module):
             mask=samples.mask,
             log_probs=log_probs,
             reference_log_probs=reference_log_probs,
-            values=values,
+            values=values[0] if values else (),
             scores=scores,
             raw_scores=raw_scores,
             prompt_indices=prompt_indices,
@@ -231,15 +232,19 @@ class TextCollector(tf.Module):
             temperature=self.text.temperature,
         )
 
-    def _policy_share(self, inputs: TokenInputs, responses: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns the policy's log-probabilities and values, [N, R] each."""
+    @property
+    def _policy_outputs(self) -> int:
+        """Number of tensors that the policy computes for each token: log-probabilities, and values if it has them."""
+        return 1 if self.policy.value_head is None else 2
 
-        def evaluate(inputs: TokenInputs, responses: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def _policy_share(self, inputs: TokenInputs, responses: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        """Returns the policy's log-probabilities and values, [N, R] each, or only the former if it has no values."""
+
+        def evaluate(inputs: TokenInputs, responses: tf.Tensor) -> tuple[tf.Tensor, ...]:
             evaluation = self.policy.evaluate_actions(inputs, responses)
-            return evaluation.log_probs, evaluation.values
+            return (evaluation.log_probs, evaluation.values)[: self._policy_outputs]
 
-        log_probs, values = in_chunks(evaluate, inputs, responses, self.chunk, 2)
-        return log_probs, values
+        return in_chunks(evaluate, inputs, responses, self.chunk, self._policy_outputs)
 
     def _reference_share(self, inputs: TokenInputs, responses: tf.Tensor) -> tf.Tensor:
         """Returns the reference policy's log-probabilities [N, R]."""

@@ -259,7 +259,7 @@ def make_models(parts: Parts, config: TextRunConfig) -> tuple[TextPolicy, Langua
         reference: LanguageModel = WithoutAdapters(model)
     else:
         reference = freeze(copy_of(model) if start.reference is None else as_language_model(start.reference))
-    policy = TextPolicy(model, text.temperature, critic)
+    policy = TextPolicy(model, text.temperature, critic, text.has_values)
     assign_parts(policy, start.weights)
     return policy, reference
 

@@ -90,8 +90,12 @@ def initial_model(
 
 def parts_of(policy: TextPolicy) -> dict[str, list[keras.Variable]]:
     """Returns the variables of a policy that a preset of its language model does not hold, by part."""
-    parts = {"adapters": adapter_variables(policy.model.model), "value_head": policy.value_head.weights}
-    return parts if policy.critic is None else parts | {"critic": policy.critic.model.weights}
+    parts = {"adapters": adapter_variables(policy.model.model)}
+    if policy.value_head is not None:
+        parts["value_head"] = policy.value_head.weights
+    if policy.critic is not None:
+        parts["critic"] = policy.critic.model.weights
+    return parts
 
 
 def assign_parts(policy: TextPolicy, weights: Mapping[str, list[np.ndarray]]) -> None:
@@ -162,7 +166,9 @@ def _kept_model(folder: Path) -> Path:
 def _from_run(text: TextConfig, folder: Path) -> Start:
     """Loads the tuned policy of another run."""
     if run_folder.kind_of(folder) != "text":
-        raise UsageError(f"init_from is {folder}, which is a control run; it must be the folder of a text run")
+        raise UsageError(
+            f"init_from is {folder}, which is a {run_folder.kind_of(folder)} run; it must be the folder of a text run"
+        )
     config = with_settings(run_folder.read_config(folder, TextRunConfig), {"dtype": text.dtype})
     other = config.text
     keeps_adapters = text.init_reference == "run" and text.lora_rank > 0
@@ -176,7 +182,8 @@ def _from_run(text: TextConfig, folder: Path) -> Start:
             )
     before = initial_model(other, folder)
     base = as_language_model(before.model)
-    tuned = TextPolicy(copy_of(base), critic=copy_of(base) if other.separate_critic else None)
+    critic = copy_of(base) if other.separate_critic else None
+    tuned = TextPolicy(copy_of(base), critic=critic, has_values=other.has_values)
     freeze_paths(tuned.model.model, config.parts.frozen)
     if other.lora_rank:
         add_adapters(tuned.model.model, other.lora_rank, alpha=other.lora_alpha, targets=other.lora_targets)
@@ -243,6 +250,12 @@ def _continued(tuned: TextPolicy, merged: keras.Model, text: TextConfig) -> tupl
       Weights by part, and a few words about the value head and the critic.
     """
     weights = {name: [x.numpy() for x in variables] for name, variables in parts_of(tuned).items()}
+    if not text.has_values:
+        return {"adapters": weights["adapters"]}, "this run has no value function"
+    if tuned.value_head is None:
+        if text.separate_critic:
+            weights["critic"] = merged.get_weights()
+        return weights, "the value head is new, because that run has no value function"
     if tuned.critic is not None and text.separate_critic:
         return weights, "its value head and its critic continue"
     if tuned.critic is not None:  # its value head does not fit the hidden states of the policy

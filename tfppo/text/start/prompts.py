@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tfppo.errors import UsageError
-from tfppo.text.config import TextConfig, TextRunConfig
+from tfppo.text.config import TEXT_PPO, TextConfig, TextRunConfig
 from tfppo.text.data.codec import PromptCodec
 from tfppo.text.data.corpus import SPLITS, Split
 from tfppo.text.data.prompt_files import read_prompts, split_share, write_prompts
@@ -218,6 +218,15 @@ def training_prompts(
     )
 
 
+def _unused_by_advantages(config: TextRunConfig) -> str:
+    """Names the settings of the value function that the user has changed, for a run without one. Empty: none."""
+    names = () if config.text.has_values else ("gamma", "gae_lambda", "value_clip")
+    changed = [(name, getattr(config.ppo, name)) for name in names]
+    changed = [(name, value) for name, value in changed if value != getattr(TEXT_PPO, name)]
+    verb = "is" if len(changed) == 1 else "are"
+    return " and ".join(f"{name} {value}" for name, value in changed) + f" {verb}" if changed else ""
+
+
 def notices(prompts: TrainingPrompts, config: TextRunConfig, parameters: int, note: str) -> list[str]:
     """Returns the lines that a run prints before training, about its settings.
 
@@ -235,12 +244,14 @@ def notices(prompts: TrainingPrompts, config: TextRunConfig, parameters: int, no
             f"{left_out:,} of {prompts.total:,} training prompts {verbs[0]} more than {text.prompt_length} tokens and "
             f"{verbs[1]} left out"
         )
-    count = len(prompts.texts)
-    if count < text.batch_size:
+    count, wanted = len(prompts.texts), text.batch_size // text.responses_per_prompt
+    if count < wanted:
         lines.append(
-            f"{count} training prompt{'s' * (count != 1)} for batches of {text.batch_size}: every batch has prompts "
-            "several times"
+            f"{count} training prompt{'s' * (count != 1)} for batches of {wanted}: every batch has prompts several "
+            "times"
         )
+    if unused := _unused_by_advantages(config):
+        lines.append(f"{unused} not used, because advantages is {text.advantages}, which has no value function")
     if not text.normalize_scores and text.score_clip not in (None, TextConfig().score_clip):
         lines.append(f"score_clip {text.score_clip:g} is not used, because normalize_scores is False")
     defaults = describe_defaults(parameters, text, run_folder.flat_settings(config))
