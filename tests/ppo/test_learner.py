@@ -680,7 +680,7 @@ def test_entropy_bonus_raises_the_entropy():
 
 
 @pytest.mark.parametrize(
-    "settings", [{"dual_clip": 1.2}, {"value_clip": 0.05}, {"clip_ratio": 0.01}, {"clip_ratio_high": 1.0}]
+    "settings", [{"dual_clip": 1.2}, {"value_clip": 0.05}, {"clip_ratio": 0.01}, {"clip_ratio_high": 3.0}]
 )
 def test_clip_options_reach_the_losses(settings):
     batch = make_batch()
