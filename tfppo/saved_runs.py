@@ -4,7 +4,7 @@ A run whose task, reward or language model is a Python object needs the object a
 or its settings name it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from tfppo.text.tasks import Task
 
 Folder = Path | str
+PARTS: Mapping[str, tuple[str, ...]] = {"text": ("task", "reward", "model"), "control": ("env", "wrappers"), "sft": ()}
+"""Parts of a run that a user may give again, by kind of run."""
 
 
 def resume(
@@ -52,9 +54,13 @@ def resume(
       UsageError: If the folder is not a run or is in use, a part is missing or is not that of the run, or the latest
         checkpoint is damaged.
     """
-    application, given = _chosen(
-        folder, task=task, reward=reward, model=model, env=env, wrappers=tuple(wrappers) or None
-    )
+    parts = {"task": task, "reward": reward, "model": model, "env": env, "wrappers": tuple(wrappers) or None}
+    if run_folder.kind_of(Path(folder)) == "sft":
+        _given(folder, "sft", parts)
+        from tfppo.text.supervised import run
+
+        return run.resume(Path(folder))
+    application, given = _chosen(folder, **parts)
     return driver.resume(application, Path(folder), import_seconds, given)
 
 
@@ -257,12 +263,17 @@ def _chosen(folder: Folder, **given: object) -> tuple[Application[Any], dict[str
       UsageError: If the folder is not a run, or has no part of a given name.
     """
     kind = run_folder.kind_of(Path(folder))
-    allowed = ("task", "reward", "model") if kind == "text" else ("env", "wrappers")
-    given = {name: value for name, value in given.items() if value is not None}
+    run_folder.refuse_sft(Path(folder))
+    return application_of(kind), _given(folder, kind, given)
+
+
+def _given(folder: Folder, kind: str, parts: Mapping[str, object]) -> dict[str, object]:
+    """Returns the parts that are given, and checks that a run of the kind has them."""
+    given = {name: value for name, value in parts.items() if value is not None}
     for name in given:
-        if name not in allowed:
+        if name not in PARTS[kind]:
             raise UsageError(f"{folder} is a {kind} run, which has no {name}: leave {name} out")
-    return application_of(kind), given
+    return given
 
 
 def application_of(kind: str) -> Application[Any]:

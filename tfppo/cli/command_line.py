@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 
 from tfppo.cli.bench import Bench
-from tfppo.cli.models import Pretrain, RewardModel
+from tfppo.cli.models import Pretrain, RewardModel, Sft
 from tfppo.cli.parsing import Command, Group, last_value, parse
 from tfppo.cli.runs import Evaluate, Export, Generate, Plot, Resume
 from tfppo.cli.train import CARTPOLE, TrainCartpole, TrainControl, TrainText
@@ -23,6 +23,7 @@ COMMANDS = Group(
     "PPO for control and for language models in TensorFlow 2 and Keras 3. --version prints the version.",
     {
         "train": Group("Train a policy.", {"cartpole": TrainCartpole, "control": TrainControl, "text": TrainText}),
+        "sft": Sft,
         "pretrain": Pretrain,
         "reward-model": RewardModel,
         "generate": Generate,

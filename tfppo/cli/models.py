@@ -1,10 +1,38 @@
-"""Defines the commands `tfppo pretrain` and `tfppo reward-model`, which train models that PPO for text uses."""
+"""Defines `tfppo sft`, `tfppo pretrain` and `tfppo reward-model`, which train models that PPO for text uses."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tfppo.cli.startup import import_tensorflow
+from tfppo.errors import UsageError
 from tfppo.text.config import PretrainConfig, RewardModelConfig
+from tfppo.text.supervised.config import NewModelConfig, SFTConfig, SFTRunConfig, SFTRunSettings
+
+
+@dataclass(frozen=True)
+class Sft:
+    """Tune a language model on examples by supervised fine-tuning.
+
+    Give --data FILE. The folder preset of the run holds the tuned model, for `tfppo train text --preset`.
+    """
+
+    run: SFTRunSettings = field(default_factory=SFTRunSettings)
+    sft: SFTConfig = field(default_factory=SFTConfig)
+    model: NewModelConfig = field(default_factory=NewModelConfig)
+
+    def __call__(self) -> None:
+        """Tunes the language model.
+
+        Raises:
+          UsageError: If a setting or an example is invalid, or a folder cannot be used.
+        """
+        config = SFTRunConfig(self.run, self.sft, self.model)
+        if config.sft.data is None:
+            raise UsageError("no data is given; a run needs examples to learn: give --data FILE")
+        import_tensorflow()
+        from tfppo.text.supervised.run import sft_run
+
+        sft_run(config)
 
 
 @dataclass(frozen=True)

@@ -67,6 +67,7 @@ class Evaluate:
             text={"prompts": self.prompts, "task": self.task, "reward": self.reward},
         )
         check_fields(self)
+        run_folder.refuse_sft(self.folder)
         application = _application(kind)
         given: dict[str, object]
         settings: dict[str, object]
@@ -120,6 +121,7 @@ class Generate:
         Raises:
           UsageError: If the folder is not a text run, a prompt is empty or too long, or the checkpoint cannot be read.
         """
+        run_folder.refuse_sft(self.folder)
         if run_folder.kind_of(self.folder) != "text":
             raise UsageError(f"{self.folder} is a control run; generate needs a text run: give the folder of one")
         import_tensorflow()
@@ -170,6 +172,7 @@ class Export:
         """
         text = {"format": self.format, "adapters_only": self.adapters_only or None}
         _kind(self.folder, control={"env": self.env, "wrappers": self.wrappers or None}, text=text)
+        run_folder.refuse_sft(self.folder)
         import_tensorflow()
         from tfppo import saved_runs
 
@@ -262,7 +265,7 @@ class Plot:
 
 
 def _kind(folder: Path, **options: dict[str, Any]) -> str:
-    """Returns the kind of a run, "control" or "text", and checks the options that only one kind has.
+    """Returns the kind of a run, "control", "text" or "sft", and checks the options that only one kind has.
 
     Args:
       folder: Folder of the run.

@@ -190,8 +190,9 @@ def start_from(control: ControlConfig, policy: ControlPolicy, normalization: Nor
     """
     folder = control.init_from
     assert folder is not None
-    if run_folder.kind_of(folder) != "control":
-        raise UsageError(f"init_from is {folder}, which is a text run; it must be the folder of a control run")
+    kind = run_folder.kind_of(folder)
+    if kind != "control":
+        raise UsageError(f"init_from is {folder}, which is a {kind} run; it must be the folder of a control run")
     own = {"actor": policy.actor, "critic": policy.critic, "normalization": normalization.statistics}
     checkpoint = Checkpoints(folder / run_folder.CHECKPOINTS, **own).restore_part(control.init_checkpoint)
     return f"starts with the policy and the normalization of {folder}, iteration {int(checkpoint.name)}"

@@ -29,6 +29,13 @@ METRICS = {  # meaning by name; a run has the metrics of its application
     "validation/kl": "KL of these responses to the reference policy, as text/kl",
     "validation/response_length_mean": "mean length of these responses, in words",
     "validation/<metric>": "the metric of the task for these responses",
+    "sft/loss": "mean negative log-likelihood of the counted training tokens since the row before, in nats per token, "
+    "with dropout",
+    "sft/accuracy": "fraction of these tokens that had the highest probability",
+    "sft/epoch": "number of passes over the training examples so far",
+    "validation/loss": "mean negative log-likelihood of the counted validation tokens, in nats per token",
+    "validation/perplexity": "exp(validation/loss)",
+    "validation/accuracy": "fraction of these tokens that had the highest probability",
     "loss/policy": "negated clipped surrogate (Schulman et al. 2017, eq. 7)",
     "loss/value": "half the mean squared error of the values, clipped if value_clip is set",
     "loss/entropy": "negated entropy, before its coefficient",

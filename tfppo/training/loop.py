@@ -147,7 +147,7 @@ def write_iterations(
                     writer.flush()
                 checkpoints.save(done, row[best], sizes_of(folder, APPENDED), trainer.save_extra)
 
-    with _stop_requests(trainer.replicas) as stop_requested, _closing(writers):
+    with _stop_requests(trainer.replicas) as stop_requested, closing_writers(writers):
         try:
             for iteration, row in iterations:
                 done = iteration + 1
@@ -208,8 +208,8 @@ def writing(folder: Path | None) -> Iterator[None]:
 
 
 @contextmanager
-def _closing(writers: Sequence[Writer]) -> Iterator[None]:
-    """Closes the writers at the end of the `with` block.
+def closing_writers(writers: Sequence[Writer]) -> Iterator[None]:
+    """Closes writers at the end of the `with` block.
 
     If the block fails, errors from closing are suppressed, so that they do not hide the original exception.
     """
@@ -231,12 +231,23 @@ def _stop_requests(replicas: Replicas) -> Iterator[Callable[[], bool]]:
     Yields:
       A function that returns True once any of the processes of the run has received a signal.
     """
+    with stop_signals() as received:
+        yield lambda: replicas.any(received())
+
+
+@contextmanager
+def stop_signals() -> Iterator[Callable[[], bool]]:
+    """Records SIGINT and SIGTERM of this process during the `with` block instead of ending it.
+
+    Yields:
+      A function that returns True once the process has received a signal.
+    """
     received: list[int] = []
     is_main = threading.current_thread() is threading.main_thread()  # only the main thread can set signal handlers
     signals = [signal.SIGINT, signal.SIGTERM] if is_main else []
     previous = {number: signal.signal(number, lambda number, _: received.append(number)) for number in signals}
     try:
-        yield lambda: replicas.any(bool(received))
+        yield lambda: bool(received)
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

@@ -20,6 +20,7 @@ from tfppo.training.lock import LOCK, locked
 from tfppo.training.run_folder import (
     CHECKPOINTS,
     CONFIG,
+    DATA,
     METRICS,
     OWN_MODEL,
     OWN_REFERENCE,
@@ -182,7 +183,7 @@ def _is_written_first(entry: "os.DirEntry[str]") -> bool:
         return entry.is_dir(follow_symlinks=False) and not os.listdir(entry)
     if entry.name in KERAS_EVENTS:
         return entry.is_dir(follow_symlinks=False) and all(map(_is_events, os.scandir(entry)))
-    if entry.name in (OWN_MODEL, OWN_REFERENCE, PROMPTS):
+    if entry.name in (OWN_MODEL, OWN_REFERENCE, PROMPTS, DATA):
         return entry.is_dir(follow_symlinks=False)
     is_first = entry.name in (CONFIG, LOCK, METRICS, SAMPLES, START, TEMPLATE) and entry.is_file(follow_symlinks=False)
     return is_first or _is_events(entry)

@@ -33,9 +33,11 @@ EXPORT = "export"
 OWN_MODEL = "model"  # text only: preset of the language model that the run starts from, if no other folder holds it
 OWN_REFERENCE = "reference"  # text only: preset of the reference policy, if it is another model
 PROMPTS = "prompts"  # text only: folder with the prompts that the user gave
+DATA = "data"  # supervised fine-tuning only: folder with the examples
+PRESET = "preset"  # supervised fine-tuning only: the tuned model
 TEMPLATE = "chat_template.jinja"  # text only: the chat template, if the user gave a file
 START = "start.npz"  # text only: weights that the run starts from and that no preset holds
-IMPORTED = {"control": ("env", "wrappers"), "text": ("task", "reward")}
+IMPORTED: Mapping[str, tuple[str, ...]] = {"control": ("env", "wrappers"), "text": ("task", "reward"), "sft": ()}
 """Settings that may name a module to import, by kind of run. They are in the section of `config.yaml` of that name."""
 TRUSTED = ("minigrid.wrappers:",)
 FINGERPRINTS = "parts"  # section of config.yaml that records what a run was made of
@@ -215,7 +217,7 @@ def resume_command(folder: Path | None) -> str:
 
 
 def kind_of(folder: Path) -> str:
-    """Returns the kind of a run, "control" or "text", which is the name of a section in `config.yaml`.
+    """Returns the kind of a run, "control", "text" or "sft", which is the name of a section in `config.yaml`.
 
     Args:
       folder: Folder of the run.
@@ -234,8 +236,27 @@ def kind_of(folder: Path) -> str:
         raise UsageError(f"{path} is not valid YAML ({one_line(error)}): restore it from a copy") from None
     kinds = [kind for kind in IMPORTED if isinstance(settings, dict) and kind in settings]
     if not kinds:
-        raise UsageError(f"{path} has no section {' or '.join(IMPORTED)}: give the folder of a run of tfppo train")
+        raise UsageError(
+            f"{path} has no section {' or '.join(IMPORTED)}: give the folder of a run of tfppo train or tfppo sft"
+        )
     return kinds[0]
+
+
+def refuse_sft(folder: Path) -> None:
+    """Checks that a folder is not that of a run of supervised fine-tuning.
+
+    Args:
+      folder: Folder of a run.
+
+    Raises:
+      UsageError: If it is one, or it is not the folder of a run.
+    """
+    if kind_of(folder) == "sft":
+        preset = quoted(folder / PRESET)
+        raise UsageError(
+            f"{folder} is an sft run, which has no policy of PPO; its loss is in {EVALUATION}: to generate, evaluate "
+            f"or export, start a run from its model with: tfppo train text --preset {preset}"
+        )
 
 
 def flat_settings(config: "DataclassInstance") -> dict[str, object]:

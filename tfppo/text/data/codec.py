@@ -86,6 +86,7 @@ class PromptCodec:
         start, ends, _ = self.special
         in_text = [*named, *map(tokenizer.id_to_token, ends if start is None else (start, *ends))]
         self.chat: ChatTemplate | None = None
+        turn: list[int] = []
         if template is not None:
             names = {f"{name}_token": getattr(tokenizer, attribute, None) for name, attribute in NAMES.items()}
             self.chat = ChatTemplate(template, {name: token for name, token in names.items() if token}, system)
@@ -97,6 +98,7 @@ class PromptCodec:
             self.special = SpecialTokens(start, tuple(dict.fromkeys([*ends, *turn[:1]])), template)
         self.ends = self.special.ends
         self.end = self.ends[0]
+        self.answer_end = turn[0] if turn else self.end
         self._known = token_ids(tokenizer)
         pad = getattr(tokenizer, "pad_token_id", 0)
         self.pad = self.end if pad is None else int(pad)
@@ -145,19 +147,7 @@ class PromptCodec:
         Raises:
           UsageError: If a prompt is empty, not a text, not valid UTF-8, or longer than `room` tokens.
         """
-        if not prompts:
-            raise UsageError("no prompt is given: give at least one")
-        for number, prompt in enumerate(prompts):
-            if not isinstance(prompt, str):
-                raise UsageError(f"prompt {number} is {prompt!r}; it must be a string")
-            if self.chat is None and isinstance(prompt, Prompt) and prompt.messages is not None:
-                raise UsageError(
-                    f"{prompt.origin} is a list of messages, and the run has no chat template; messages need one: give "
-                    "--chat-template FILE, or prompts that are texts"
-                )
-            if not prompt.strip():
-                raise UsageError(f"prompt {number} is empty; it must have at least one word")
-        rows = self._rows(prompts)
+        rows = self.encode_prompts(prompts)
         lengths = np.array([len(row) for row in rows], np.int32)
         longest = int(lengths.argmax())
         if room is not None and lengths[longest] > room:
@@ -170,12 +160,60 @@ class PromptCodec:
             row[: len(ids)] = ids
         return padded, lengths
 
-    def _rows(self, prompts: Sequence[str]) -> list[list[int]]:
-        """Encodes prompts piece by piece. The tokenizer gets all texts at once, without the special tokens."""
+    def encode_prompts(self, prompts: Sequence[str]) -> list[list[int]]:
+        """Encodes prompts as `encode`, without padding and without a limit of their length.
+
+        Args:
+          prompts: N texts, at least one.
+
+        Returns:
+          N rows of token ids.
+
+        Raises:
+          UsageError: If a prompt is empty, not a text, or not valid UTF-8, or messages are given without a template.
+        """
+        if not prompts:
+            raise UsageError("no prompt is given: give at least one")
+        for number, prompt in enumerate(prompts):
+            if not isinstance(prompt, str):
+                raise UsageError(f"prompt {number} is {prompt!r}; it must be a string")
+            if self.chat is None and isinstance(prompt, Prompt) and prompt.messages is not None:
+                raise UsageError(
+                    f"{prompt.origin} is a list of messages, and the run has no chat template; messages need one: give "
+                    "--chat-template FILE, or prompts that are texts"
+                )
+            if not prompt.strip():
+                raise UsageError(f"prompt {number} is empty; it must have at least one word")
         if self.chat is None:
             rendered = [mark_special(prompt, self._in_text) for prompt in prompts]
         else:
             rendered = [self.chat.render(prompt, self._in_text) for prompt in prompts]
+        return [[*self.before, *row] for row in self._tokens(rendered, prompts)]
+
+    def encode_answers(self, answers: Sequence[str]) -> list[list[int]]:
+        """Encodes answers as the policy would sample them: their tokens, and the token that ends an answer.
+
+        A special token that an answer spells out stays text. Decoding gives the answer again.
+
+        Args:
+          answers: N texts.
+
+        Returns:
+          N rows of token ids.
+
+        Raises:
+          UsageError: If an answer is not valid UTF-8.
+        """
+        rows = self._tokens([mark_special(answer, self._in_text) for answer in answers], answers)
+        return [[*row, self.answer_end] for row in rows]
+
+    def _tokens(self, rendered: Sequence[str], prompts: Sequence[str]) -> list[list[int]]:
+        """Encodes texts piece by piece. The tokenizer gets all pieces at once, without the special tokens.
+
+        Args:
+          rendered: N texts with special tokens.
+          prompts: The N texts from which they were made, for errors.
+        """
         for number, text in enumerate(rendered):
             if any("\ud800" <= letter <= "\udfff" for letter in text):  # Python's form of bytes that are not UTF-8
                 what = f"{_name_of(prompts, number)} ({prompts[number][:40]!r})"
@@ -187,7 +225,7 @@ class PromptCodec:
         def ids_of(piece: str, is_special: bool) -> Iterable[int]:
             return [self.tokenizer.token_to_id(piece)] if is_special else encoded[piece]
 
-        return [[*self.before, *(int(id) for piece in pieces for id in ids_of(*piece))] for pieces in rows]
+        return [[int(id) for piece in pieces for id in ids_of(*piece)] for pieces in rows]
 
     def join(self, prompts: Sequence[str], responses: Sequence[str]) -> list[str]:
         """Joins prompts and responses to texts. An answer in a conversation is another sentence than its question."""

@@ -7,12 +7,15 @@ import io
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from tfppo.errors import UsageError, one_line
 from tfppo.text.data.prompts import PROMPT, Prompt, prompt_of_row
 
 UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 BUCKETS = 10_000
+Row = tuple[dict[str, Any], str]
+"""The values of a row by column, and where it is from."""
 
 
 def read_prompts(path: Path) -> list[Prompt]:
@@ -33,17 +36,34 @@ def read_prompts(path: Path) -> list[Prompt]:
     Raises:
       UsageError: If the file cannot be read or has no prompts, or a line is invalid. The error names the line.
     """
-    readers: dict[str, Callable[[str, Path], Iterator[Prompt]]] = {".jsonl": _jsonl, ".csv": _csv, ".txt": _txt}
-    reader = readers.get(path.suffix.lower())
-    if reader is None:
-        raise UsageError(
-            f"{path} ends with {path.suffix or 'no extension'}; a file of prompts must end with "
-            f"{', '.join(readers)}: convert or rename it"
-        )
-    prompts = list(reader(_text_of(path), path))
+    prompts = [prompt_of_row(row, origin) for row, origin in read_rows(path, "prompts", PROMPT)]
     if not prompts:
         raise UsageError(f"{path} has no prompts; it must have at least one")
     return prompts
+
+
+def read_rows(path: Path, what: str, column: str) -> Iterator[Row]:
+    """Reads the rows of a file in UTF-8, see `read_prompts`.
+
+    Args:
+      path: Path of the file.
+      what: Name of what the rows are, for errors, such as "prompts".
+      column: Name of the only column of a `.txt` file. Errors also name it as an example.
+
+    Yields:
+      The values of a row by column, and where the row is from, such as "line 3 of prompts.jsonl".
+
+    Raises:
+      UsageError: If the file cannot be read, or a line is invalid. The error names the line.
+    """
+    readers: dict[str, Callable[[str, Path, str], Iterator[Row]]] = {".jsonl": _jsonl, ".csv": _csv, ".txt": _txt}
+    reader = readers.get(path.suffix.lower())
+    if reader is None:
+        raise UsageError(
+            f"{path} ends with {path.suffix or 'no extension'}; a file of {what} must end with "
+            f"{', '.join(readers)}: convert or rename it"
+        )
+    yield from reader(_text_of(path, what), path, column)
 
 
 def write_prompts(path: Path, prompts: Sequence[Prompt]) -> None:
@@ -69,17 +89,26 @@ def split_share(prompts: Sequence[Prompt], share: float) -> tuple[list[Prompt], 
     """
 
     def is_second(prompt: Prompt) -> bool:
-        text = json.dumps(prompt.row()[PROMPT])
-        return int(hashlib.sha256(text.encode()).hexdigest(), 16) % BUCKETS < share * BUCKETS
+        return is_in_share(prompt.row()[PROMPT], share)
 
     return [prompt for prompt in prompts if not is_second(prompt)], [p for p in prompts if is_second(p)]
 
 
-def _text_of(path: Path) -> str:
+def is_in_share(value: object, share: float) -> bool:
+    """Returns True for a share of all values, chosen by a checksum of their JSON text.
+
+    Args:
+      value: A value that can be written as JSON.
+      share: The share, from 0 to 1.
+    """
+    return int(hashlib.sha256(json.dumps(value).encode()).hexdigest(), 16) % BUCKETS < share * BUCKETS
+
+
+def _text_of(path: Path, what: str) -> str:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise UsageError(f"{path} cannot be read ({error.strerror}): give the path of a file of prompts") from None
+        raise UsageError(f"{path} cannot be read ({error.strerror}): give the path of a file of {what}") from None
     if data.startswith(UTF16):
         raise UsageError(f"{path} is encoded in UTF-16; it must be UTF-8: save it in UTF-8")
     try:
@@ -89,7 +118,7 @@ def _text_of(path: Path) -> str:
         raise UsageError(f"line {line} of {path} is not UTF-8; the file must be: save it in UTF-8") from None
 
 
-def _jsonl(text: str, path: Path) -> Iterator[Prompt]:
+def _jsonl(text: str, path: Path, column: str) -> Iterator[Row]:
     for number, line in enumerate(text.split("\n"), 1):
         origin = f"line {number} of {path}"
         if not line.strip():
@@ -102,12 +131,13 @@ def _jsonl(text: str, path: Path) -> Iterator[Prompt]:
             ) from None
         if not isinstance(row, dict):
             raise UsageError(
-                f'{origin} is a JSON {type(row).__name__}; it must be an object, such as {{"{PROMPT}": "..."}}'
+                f'{origin} is a JSON {type(row).__name__}; it must be an object, such as {{"{column}": "..."}}'
             )
-        yield prompt_of_row(row, origin)
+        yield row, origin
 
 
-def _csv(text: str, path: Path) -> Iterator[Prompt]:
+def _csv(text: str, path: Path, column: str) -> Iterator[Row]:
+    del column
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     try:
         names = list(reader.fieldnames or [])
@@ -119,14 +149,14 @@ def _csv(text: str, path: Path) -> Iterator[Prompt]:
             if None in row or None in row.values():
                 count = len(names) + len(row.get(None) or []) - sum(value is None for value in row.values())
                 raise UsageError(f"{origin} has {count} values; line 1 names {len(names)} columns: correct the line")
-            yield prompt_of_row(row, origin)
+            yield row, origin
     except csv.Error as error:
         raise UsageError(
             f"line {reader.reader.line_num} of {path} is not CSV ({one_line(error)}): correct it"
         ) from None
 
 
-def _txt(text: str, path: Path) -> Iterator[Prompt]:
+def _txt(text: str, path: Path, column: str) -> Iterator[Row]:
     for number, line in enumerate(text.splitlines(), 1):
         if line.strip():
-            yield Prompt(line, None, f"line {number} of {path}")
+            yield {column: line}, f"line {number} of {path}"

@@ -85,13 +85,26 @@ def as_prompts(source: object, what: str) -> list[Prompt]:
     Raises:
       UsageError: If it has another form, it cannot be read, a prompt is empty, or the column `prompt` is missing.
     """
+    return [_as_prompt(row, f"row {number} of {what}") for number, row in enumerate(as_rows(source, what))]
+
+
+def as_rows(source: object, what: str, forms: str = FORMS) -> list[object]:
+    """Returns the rows of data that a user gives in Python, with the plain values of Python.
+
+    Args:
+      source: A list, a tf.data.Dataset or a pandas DataFrame.
+      what: Name of the data for errors, such as "prompts".
+      forms: The allowed forms, for errors.
+
+    Raises:
+      UsageError: If it has another form or cannot be read.
+    """
     try:
-        rows = list(_rows(source, what))
+        return [row if isinstance(row, Prompt) else _decoded(row) for row in _rows(source, what, forms)]
     except UsageError:
         raise
     except Exception as error:  # a generator or a dataset of the user may raise anything; its traceback is kept
         raise UsageError(f"{what} cannot be read ({kind_and_text(error)}): fix the code that gives them") from error
-    return [_as_prompt(row, f"row {number} of {what}") for number, row in enumerate(rows)]
 
 
 def prompt_of_row(row: Mapping[Any, Any], origin: str) -> Prompt:
@@ -123,7 +136,7 @@ def prompt_of_row(row: Mapping[Any, Any], origin: str) -> Prompt:
     return Prompt(row[PROMPT], {name: value for name, value in row.items() if name != PROMPT}, origin)
 
 
-def _rows(source: object, what: str) -> Iterable[object]:
+def _rows(source: object, what: str, forms: str) -> Iterable[object]:
     if hasattr(source, "to_dict") and hasattr(source, "columns"):  # a DataFrame of pandas
         return list(source.to_dict("records"))
     if hasattr(source, "as_numpy_iterator"):  # a tf.data.Dataset
@@ -132,11 +145,11 @@ def _rows(source: object, what: str) -> Iterable[object]:
         source = source.tolist()
     if isinstance(source, str | PurePath) and PurePath(source).suffix.lower() in FILES:
         raise UsageError(
-            f"{what} is the path {one_line(shown(str(source)))}; it must be {FORMS}: give a file as a setting, as in "
+            f"{what} is the path {one_line(shown(str(source)))}; it must be {forms}: give a file as a setting, as in "
             f"make_text_config({what}=...)"
         )
     if isinstance(source, (str, bytes, Mapping, Set)) or not isinstance(source, Iterable):
-        raise UsageError(f"{what} is {one_line(shown(source))} ({type(source).__name__}); it must be {FORMS}")
+        raise UsageError(f"{what} is {one_line(shown(source))} ({type(source).__name__}); it must be {forms}")
     return source
 
 
@@ -149,9 +162,8 @@ def _finite_rows(dataset: Any, what: str) -> list[object]:
 def _as_prompt(row: object, origin: str) -> Prompt:
     if isinstance(row, Prompt):
         return row
-    row = _decoded(row)
     if isinstance(row, Mapping):
-        return prompt_of_row({_decoded(name): _decoded(value) for name, value in row.items()}, origin)
+        return prompt_of_row(row, origin)
     return Prompt(row, None, origin)
 
 
@@ -164,7 +176,7 @@ def _decoded(value: object) -> object:
     if isinstance(value, list | tuple):
         return [_decoded(part) for part in value]
     if isinstance(value, Mapping):
-        return {name: _decoded(part) for name, part in value.items()}
+        return {_decoded(name): _decoded(part) for name, part in value.items()}
     return value
 
 

@@ -162,7 +162,9 @@ def _kept_model(folder: Path) -> Path:
 def _from_run(text: TextConfig, folder: Path) -> Start:
     """Loads the tuned policy of another run."""
     if run_folder.kind_of(folder) != "text":
-        raise UsageError(f"init_from is {folder}, which is a control run; it must be the folder of a text run")
+        raise UsageError(
+            f"init_from is {folder}, which is a {run_folder.kind_of(folder)} run; it must be the folder of a text run"
+        )
     config = with_settings(run_folder.read_config(folder, TextRunConfig), {"dtype": text.dtype})
     other = config.text
     keeps_adapters = text.init_reference == "run" and text.lora_rank > 0

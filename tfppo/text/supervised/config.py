@@ -1,0 +1,190 @@
+"""Settings of supervised fine-tuning.
+
+This module does not import TensorFlow, so that the command line starts fast.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+from annotated_types import Interval
+
+from tfppo.errors import UsageError
+from tfppo.settings import (
+    AtLeastZero,
+    Count,
+    CountOrNone,
+    Must,
+    NotNegative,
+    Positive,
+    PositiveOrNone,
+    Seed,
+    check_fields,
+    check_value,
+    exact_div,
+    is_printable,
+)
+from tfppo.text.config import Length, Preset, TextParts, VocabularySize
+from tfppo.training.config import RunConfig
+
+REFERENCE_PARAMETERS = 124e6  # of GPT-2, the model of the default learning rate
+REFERENCE_RATE, NEW_RATE = 1e-4, 1e-3
+LORA_FACTOR = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class SFTConfig:
+    """Settings of the data, of the language model and of its supervised fine-tuning."""
+
+    data: Path | None = None
+    """File of training examples, .jsonl, .csv or .txt. An example has the column `text`, or `prompt` and `response`, or
+    `messages` (.jsonl only), a conversation for the chat template. Each line of a .txt file is a text."""
+    validation_data: Path | None = None
+    """File of validation examples. None: validation_share of the training examples."""
+    validation_share: Annotated[float, Interval(ge=0, lt=1)] = 0.05
+    """Share of the examples that are held out for validation if there is no validation_data. A checksum of the prompt
+    or text decides. 0: no validation, and so no early stopping."""
+    preset: Preset = None
+    """Language model to tune: a folder, name or handle, as for `tfppo train text --preset`.
+    None: a small GPT-2 with new weights, whose tokenizer is learned from the data."""
+    chat_template: Annotated[str, Must(is_printable, "auto, none or the path of a file")] = "auto"
+    """Chat template that renders prompts and messages. auto: that of the language model, if it has one. none: prompts
+    are not rendered. Else the path of a file with a Jinja template. A column `text` is never rendered."""
+    system: str | None = None
+    """Text of a system message before each prompt; needs a chat template. None: no message is added."""
+    loss_on: Literal["responses", "all"] = "responses"
+    """Tokens whose loss is minimized. responses: those of responses, with their end token; all: those of prompts, too.
+    All tokens of a `text` count in both cases."""
+    max_length: CountOrNone = None
+    """Largest number of tokens of an example; longer examples are cut and counted. None: the context of the model, and
+    at most 1024."""
+    packing: bool = True
+    """Packs several short examples of a batch into a row, without attention between them. It saves computation and does
+    not change the loss. Families that cannot do so get batches of similar lengths instead."""
+    epochs: Count = 3
+    """Largest number of passes over the training examples."""
+    batch_size: Count = 32
+    """Examples in a gradient step."""
+    learning_rate: PositiveOrNone = None
+    """Peak learning rate of AdamW: a linear warm-up over the first 5 % of the steps, then a cosine decay to 0.
+    None: 1e-3 for new weights; for a preset 1e-4 at the size of GPT-2 (124 million parameters), in inverse proportion
+    to the square root of the size, and ten times as much with lora_rank; at most 1e-3."""
+    weight_decay: NotNegative = 0.01
+    """Weight decay of AdamW."""
+    max_grad_norm: Positive = 1.0
+    """Largest global norm of the gradient; a larger gradient is scaled down."""
+    validation_interval: CountOrNone = None
+    """Number of gradient steps between two validations and rows of metrics. None: once an epoch."""
+    patience: Count = 3
+    """Training stops after this many validations without a lower validation loss."""
+    lora_rank: AtLeastZero = 0
+    """Rank of low-rank adapters; then no other weights are trained (Hu et al. 2021). The saved preset has them merged
+    into its weights. 0: no adapters."""
+    lora_alpha: PositiveOrNone = None
+    """The output of an adapter is multiplied by lora_alpha / lora_rank. None: by 1."""
+    lora_targets: Annotated[str, Must(is_printable, "attention, all or names of layers")] = "attention"
+    """Layers that get adapters: attention for the queries and values, all for all dense layers, or the names of layers
+    with commas between them. Needs lora_rank."""
+    dtype: Literal["float32", "mixed_bfloat16"] = "float32"
+    """Precision: float32, or mixed_bfloat16 (layers compute in bfloat16, weights are float32)."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if self.max_length is not None:
+            check_value("max_length", self.max_length, "at least 2 (a token and the next one)", lambda v: v >= 2)
+
+
+@dataclass(frozen=True, slots=True)
+class NewModelConfig:
+    """Sizes of a new language model, for a run without a preset."""
+
+    vocabulary_size: VocabularySize = 2048
+    """New model: largest vocabulary of its byte-pair tokenizer, which is learned from the data; at least 512."""
+    num_layers: Count = 4
+    """New model: number of transformer layers."""
+    num_heads: Count = 4
+    """New model: number of attention heads; hidden_dim must be a multiple of it."""
+    hidden_dim: Count = 256
+    """New model: width of the embeddings and of the hidden states."""
+    context_length: Length = 256
+    """New model: largest number of tokens that it attends to, at least 8."""
+    dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.1
+    """New model: dropout rate of the training, at least 0 and below 1. A preset has its own."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        exact_div(self.hidden_dim, self.num_heads, "hidden_dim", "num_heads")
+
+
+@dataclass(frozen=True, slots=True)
+class SFTRunSettings:
+    """Settings of the folder, the seed, the device and the checkpoints of a run of supervised fine-tuning."""
+
+    seed: Seed = 1
+    """Seed of new weights, of adapters, of the dropout and of the order of the examples."""
+    name: Annotated[str | None, Must(is_printable, "a folder name of printable characters")] = None
+    """Name of the run's folder. None: sft, the name of the data and the seed."""
+    runs_dir: Path = Path("runs")
+    """Folder that holds the run folders."""
+    device: Literal["auto", "cpu", "gpu"] = "auto"
+    """Device of the run. auto: a GPU if there is one."""
+    deterministic: bool = True
+    """Uses only deterministic TensorFlow operations (tf.config.experimental.enable_op_determinism)."""
+    threads: Annotated[int, Interval(ge=0, le=1024)] = 0
+    """Number of CPU threads within an operation, and of operations that run in parallel. 0: the number of CPU cores.
+    Results are bit-identical only with the same number. A resumed run uses the number it started with."""
+    checkpoint_interval: Count = 200
+    """Number of gradient steps between two checkpoints. Each validation also writes one."""
+    keep_checkpoints: Count = 2
+    """Number of latest checkpoints to keep. The checkpoint with the lowest validation loss is kept in addition."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        self.of_folder()
+
+    def of_folder(self) -> RunConfig:
+        """Returns the settings that name the run's folder."""
+        return RunConfig(seed=self.seed, name=self.name, runs_dir=self.runs_dir)
+
+
+@dataclass(frozen=True, slots=True)
+class SFTRunConfig:
+    """All settings of a run of supervised fine-tuning, as in its `config.yaml`."""
+
+    run: SFTRunSettings = field(default_factory=SFTRunSettings)
+    sft: SFTConfig = field(default_factory=SFTConfig)
+    model: NewModelConfig = field(default_factory=NewModelConfig)
+    parts: TextParts = field(default_factory=TextParts)
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+def default_learning_rate(parameters: int, is_new: bool, lora_rank: int) -> float:
+    """Chooses the learning rate of a run that sets none.
+
+    Args:
+      parameters: Number of parameters of the language model, without adapters.
+      is_new: True if its weights are new.
+      lora_rank: Rank of the adapters; 0: there are none.
+
+    Returns:
+      The peak learning rate, with two significant digits.
+    """
+    if is_new:
+        return NEW_RATE
+    rate = REFERENCE_RATE * (REFERENCE_PARAMETERS / max(parameters, 1)) ** 0.5
+    return float(f"{min(rate * (LORA_FACTOR if lora_rank else 1.0), NEW_RATE):.1e}")
+
+
+def check_new_model(config: SFTRunConfig) -> None:
+    """Checks that settings for presets are not given for a new model.
+
+    Raises:
+      UsageError: If adapters are set without a preset.
+    """
+    if config.sft.lora_rank:
+        raise UsageError(
+            f"lora_rank is {config.sft.lora_rank} and preset is None; adapters tune a trained model: give preset, or "
+            "leave lora_rank out"
+        )
