@@ -24,6 +24,7 @@ import tfppo.control.run
 import tfppo.text.pretrain
 import tfppo.text.rewards.reward_model
 import tfppo.text.run
+import tfppo.text.supervised.run
 from tfppo import cli
 from tfppo.cli import models, train
 from tfppo.control import config as control_config
@@ -31,11 +32,12 @@ from tfppo.errors import UsageError
 from tfppo.ppo import config as ppo_config
 from tfppo.settings import from_yaml, to_yaml
 from tfppo.text import config as text_config
+from tfppo.text.supervised import config as sft_config
 from tfppo.training import config as run_config
 
 CONFIGS = [
     thing
-    for module in (ppo_config, run_config, control_config, text_config)
+    for module in (ppo_config, run_config, control_config, text_config, sft_config)
     for thing in vars(module).values()
     if isinstance(thing, type) and dataclasses.is_dataclass(thing) and thing.__module__ == module.__name__
 ]
@@ -248,6 +250,7 @@ COMMANDS = {
     "train cartpole": (run_config.RunConfig, control_config.ControlConfig, ppo_config.PPOConfig),
     "train control": (run_config.RunConfig, control_config.ControlConfig, ppo_config.PPOConfig),
     "train text": (run_config.RunConfig, text_config.TextConfig, ppo_config.PPOConfig),
+    "sft --data mine.jsonl": (sft_config.SFTRunSettings, sft_config.SFTConfig, sft_config.NewModelConfig),
     "pretrain": (text_config.PretrainConfig,),
     "reward-model": (text_config.RewardModelConfig,),
 }
@@ -260,6 +263,7 @@ def done(monkeypatch):
     for module, name in (
         (tfppo.control.run, "train_control"),
         (tfppo.text.run, "train_text"),
+        (tfppo.text.supervised.run, "sft_run"),
         (tfppo.text.pretrain, "pretrain_run"),
         (tfppo.text.rewards.reward_model, "reward_model_run"),
     ):

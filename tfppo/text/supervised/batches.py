@@ -11,6 +11,7 @@ import tensorflow as tf
 from tfppo.text.supervised.examples import Example
 from tfppo.text.supervised.packing import Batch, lay_out
 
+MEASURED = 100  # batches whose padding is measured
 WINDOW = 16  # batches whose examples are sorted by length, if they are not packed
 
 Element = tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]
@@ -80,7 +81,6 @@ class Batches:
         return dataset.apply(tf.data.experimental.assert_cardinality(stop - start)).prefetch(2)
 
     def padding(self) -> float:
-        """Returns the share of positions without a token in the first epoch."""
-        shapes = [(batch.segments == 0).sum() for batch in self.steps(0, len(self))]
-        total = [batch.segments.size for batch in self.steps(0, len(self))]
-        return float(sum(shapes) / sum(total))
+        """Returns the share of positions without a token in the first epoch, or in its first 100 batches."""
+        segments = [batch.segments for batch in self.steps(0, min(len(self), MEASURED))]
+        return float(sum(np.sum(each == 0) for each in segments) / sum(each.size for each in segments))

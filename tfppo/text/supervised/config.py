@@ -3,7 +3,7 @@
 This module does not import TensorFlow, so that the command line starts fast.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -177,13 +177,23 @@ def default_learning_rate(parameters: int, is_new: bool, lora_rank: int) -> floa
     return float(f"{min(rate * (LORA_FACTOR if lora_rank else 1.0), NEW_RATE):.1e}")
 
 
-def check_new_model(config: SFTRunConfig) -> None:
-    """Checks that settings for presets are not given for a new model.
+def check_start(config: SFTRunConfig, is_new: bool) -> None:
+    """Checks that a new model has no settings for presets, and a trained model none for new models.
+
+    Args:
+      config: Settings of the run.
+      is_new: True if the run makes a new model.
 
     Raises:
-      UsageError: If adapters are set without a preset.
+      UsageError: If adapters are set for a new model, or sizes for a trained one.
     """
-    if config.sft.lora_rank:
+    for each in () if is_new else fields(NewModelConfig):
+        value = getattr(config.model, each.name)
+        if value != each.default:
+            raise UsageError(
+                f"{each.name} is {value}, and the run starts from a trained model, which has its own: leave it out"
+            )
+    if is_new and config.sft.lora_rank:
         raise UsageError(
             f"lora_rank is {config.sft.lora_rank} and preset is None; adapters tune a trained model: give preset, or "
             "leave lora_rank out"

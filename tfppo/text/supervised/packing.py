@@ -5,12 +5,15 @@ cross-contamination"). Here the examples of a batch are packed, and not those of
 has the same examples, and the same loss, as without packing.
 """
 
+import heapq
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from tfppo.text.supervised.examples import Example
+
+STRETCH = 2  # the longest row has at most about this many times the tokens of the longest example
 
 
 class Batch(NamedTuple):
@@ -27,30 +30,35 @@ class Batch(NamedTuple):
         return float(np.mean(self.segments == 0))
 
 
-def rows_of(lengths: Sequence[int], capacity: int) -> list[list[int]]:
-    """Distributes examples to rows: each, the longest first, goes into the first row that has room for it.
+def rows_of(lengths: Sequence[int]) -> list[list[int]]:
+    """Distributes examples to rows, such that little padding is needed.
 
-    This is the rule "first-fit decreasing" for bin packing, which needs at most 11/9 of the fewest rows, plus 6/9
-    (Dosa 2007).
+    For a number of rows, each example, the longest first, goes into the row with the fewest tokens, which keeps the
+    longest row short (the rule "longest processing time first", Graham 1969). The number of rows is the one with the
+    fewest positions, among those whose rows are at most about twice as long as the longest example: attention takes
+    time in proportion to the square of the length.
 
     Args:
-      lengths: Lengths of N examples, at most `capacity` each.
-      capacity: Length of a row.
+      lengths: Lengths of N examples.
 
     Returns:
       The numbers of the examples in each row.
     """
-    rows: list[list[int]] = []
-    room: list[int] = []
-    for number in sorted(range(len(lengths)), key=lambda number: (-lengths[number], number)):
-        fitting = (row for row, left in enumerate(room) if left >= lengths[number])
-        row = next(fitting, len(rows))
-        if row == len(rows):
-            rows.append([])
-            room.append(capacity)
-        rows[row].append(number)
-        room[row] -= lengths[number]
-    return rows
+    longest, total = max(lengths), sum(lengths)
+    order = sorted(range(len(lengths)), key=lambda number: (-lengths[number], number))
+    found: list[list[int]] = []
+    fewest = 0
+    for count in range(-(-total // longest), -(-total // (STRETCH * longest)) - 1, -1):
+        filled = [(0, row) for row in range(count)]  # tokens in each row
+        rows: list[list[int]] = [[] for _ in range(count)]
+        for number in order:
+            tokens, row = filled[0]
+            rows[row].append(number)
+            heapq.heapreplace(filled, (tokens + lengths[number], row))
+        positions = count * max(filled)[0]
+        if not found or positions < fewest:
+            found, fewest = rows, positions
+    return [row for row in found if row]
 
 
 def lay_out(examples: Sequence[Example], packs: bool) -> Batch:
@@ -58,15 +66,14 @@ def lay_out(examples: Sequence[Example], packs: bool) -> Batch:
 
     Args:
       examples: N examples of at least 2 tokens.
-      packs: True puts several examples into a row, where they fit. A row is as long as the longest example.
+      packs: True puts several examples into a row, see `rows_of`.
 
     Returns:
       The batch. An example of n tokens takes n - 1 positions, because its last token is only predicted.
     """
     lengths = [len(example.tokens) - 1 for example in examples]
-    width = max(lengths)
-    rows = rows_of(lengths, width) if packs else [[number] for number in range(len(examples))]
-    shape = (len(rows), width)
+    rows = rows_of(lengths) if packs else [[number] for number in range(len(examples))]
+    shape = (len(rows), max(sum(lengths[number] for number in row) for row in rows))
     batch = Batch(*(np.zeros(shape, kind) for kind in (np.int32, np.int32, np.int32, np.float32)))
     for row, members in enumerate(rows):
         place = 0

@@ -28,7 +28,7 @@ from tfppo.text.supervised.config import (
     NewModelConfig,
     SFTConfig,
     SFTRunConfig,
-    check_new_model,
+    check_start,
     default_learning_rate,
 )
 from tfppo.text.supervised.examples import Examples, check_some_are_left, encode_records
@@ -58,6 +58,7 @@ class Parts(NamedTuple):
     train: Examples
     validation: Examples
     template: str | None  # the chat template, if the user gave a file
+    length: int  # largest number of tokens of an example
     keeps_model: bool  # no other folder holds the model that the run starts with
 
     def write(self, folder: Path) -> None:
@@ -132,8 +133,7 @@ def load_parts(config: SFTRunConfig, records: Records, given: object = None, fol
     keras.utils.set_random_seed(config.run.seed)
     text = TextConfig(preset=sft.preset, dtype=sft.dtype, chat_template=sft.chat_template, system=sft.system)
     is_new = given is None and sft.preset is None
-    if is_new:
-        check_new_model(config)
+    check_start(config, is_new)
     start = _new_model(config, records) if is_new and folder is None else initial_model(text, folder, given)
     if folder is not None:
         freeze_paths(start.model, config.parts.frozen)
@@ -171,7 +171,9 @@ def load_parts(config: SFTRunConfig, records: Records, given: object = None, fol
             kept[name] = getattr(sft, name).resolve()
     config = replace(with_settings(config, kept), parts=found)
     keeps_model = is_new or given is not None
-    return Parts(config, records, start.model, start.tokenizer, special, train, validation, template, keeps_model)
+    return Parts(
+        config, records, start.model, start.tokenizer, special, train, validation, template, length, keeps_model
+    )
 
 
 def _length_limit(sft: SFTConfig, model: keras.Model) -> int:

@@ -120,15 +120,15 @@ def resume(folder: Path) -> Path:
     return folder
 
 
-def _executed(config: SFTRunConfig) -> tuple[SFTRunConfig, str]:
+def _executed(config: SFTRunConfig) -> tuple[SFTRunConfig, str | None]:
     """Applies threads and determinism to TensorFlow, and returns the settings with the number of threads, and a device.
 
-    The device is "/CPU:0" or "/GPU:0".
+    The device is "/CPU:0", or None on a GPU, where TensorFlow itself places the operations.
     """
     threads = apply_execution_settings(config.run.threads, config.run.deterministic)
     device, reason = choose_device(config.run.device, None)
     print(f"device {device[1:4]}: {reason}", flush=True)
-    return with_settings(config, {"threads": threads}), device
+    return with_settings(config, {"threads": threads}), device if "CPU" in device else None
 
 
 def _labels(config: SFTRunConfig) -> list[str]:
@@ -235,11 +235,14 @@ def notices(parts: Parts) -> list[str]:
     for what, examples in (("training", parts.train), ("validation", parts.validation)):
         total = len(examples.examples) + examples.left_out
         if examples.truncated:
-            lines.append(f"note: {examples.truncated} of {total} {what} examples are longer than the limit and are cut")
+            lines.append(
+                f"note: {examples.truncated} of {total} {what} examples are longer than {parts.length} tokens and are "
+                "cut"
+            )
         if examples.left_out:
             lines.append(
-                f"note: {examples.left_out} of {total} {what} examples are left out, because their prompt alone is "
-                "longer than the limit"
+                f"note: {examples.left_out} of {total} {what} examples are left out, because their prompt alone fills "
+                f"{parts.length} tokens"
             )
     if parts.records.overlap:
         lines.append(

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import keras
 
+from tfppo.errors import UsageError
 from tfppo.reporting.console import ConsoleWriter
 from tfppo.reporting.csv_writer import CsvWriter
 from tfppo.reporting.tensorboard import TensorBoardWriter
@@ -97,8 +98,8 @@ class Training:
           True if the training is done, and False if a signal has stopped it.
 
         Raises:
-          UsageError: If something cannot be written, or too many steps in a row were skipped because the loss or the
-            gradient was not finite.
+          UsageError: If something cannot be written, or all or too many steps in a row were skipped because the loss
+            or the gradient was not finite.
         """
         if self.is_done:
             return True
@@ -122,6 +123,12 @@ class Training:
                     shuffle=False,  # the batches are shuffled; Keras warns if this is left at True
                     callbacks=[recorder],
                 )
+        skipped = int(self.tuner.guard.skipped)
+        if skipped == int(self.progress.steps):
+            raise UsageError(
+                f"all {skipped} gradient steps were skipped, because {self.tuner.guard.culprit} was not finite: lower "
+                "learning_rate, or check the weights of the model"
+            )
         return self.is_done
 
 

@@ -1,0 +1,112 @@
+"""Records of supervised fine-tuning: their files and forms, the split by a checksum, and overlap."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+from support.refusal import refusal
+
+from tfppo.text.data.prompts import Prompt
+from tfppo.text.supervised.records import (
+    Record,
+    as_records,
+    overlap,
+    read_records,
+    split_records,
+    write_records,
+)
+
+CHAT = [
+    {"role": "system", "content": "Be short."},
+    {"role": "user", "content": "Hello?"},
+    {"role": "assistant", "content": "Hi."},
+    {"role": "user", "content": "Bye?"},
+    {"role": "assistant", "content": "Bye."},
+]
+
+
+def write(folder, name, text):
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+def test_each_form_of_file_is_read(tmp_path):
+    lines = [{"text": "A film."}, {"prompt": "1+1=", "response": "2", "source": "mine"}]
+    records = read_records(write(tmp_path, "a.jsonl", "\n\n".join(map(json.dumps, lines)) + "\n"))
+    assert [record.row() for record in records] == [{"text": "A film."}, {"prompt": "1+1=", "response": "2"}]
+    assert [record.origin.split(" of ")[0] for record in records] == ["line 1", "line 3"]
+    csv = read_records(write(tmp_path, "a.csv", 'prompt,response\n"1, 2",3\n'))
+    assert [record.row() for record in csv] == [{"prompt": "1, 2", "response": "3"}]
+    assert [record.row() for record in read_records(write(tmp_path, "a.txt", "one\n\ntwo\n"))] == [
+        {"text": "one"},
+        {"text": "two"},
+    ]
+
+
+def test_each_answer_of_a_conversation_is_a_record():
+    first, second = as_records([{"messages": CHAT}], "data")
+    assert (first.prompt.messages, first.answer) == (CHAT[:2], "Hi.")
+    assert (second.prompt.messages, second.answer) == (CHAT[:4], "Bye.")
+
+
+def test_data_in_python_have_the_same_forms():
+    rows = ["A film.", {"text": np.str_("b")}, {"prompt": CHAT[:2], "response": "Hi."}]
+    assert [record.row() for record in as_records(rows, "data")] == [
+        {"text": "A film."},
+        {"text": "b"},
+        {"prompt": CHAT[:2], "response": "Hi."},
+    ]
+
+
+def test_written_records_are_read_again(tmp_path):
+    records = as_records([{"text": "a\nb é"}, {"messages": CHAT}], "data")
+    write_records(tmp_path / "kept.jsonl", records)
+    assert [record.row() for record in read_records(tmp_path / "kept.jsonl")] == [record.row() for record in records]
+
+
+INVALID = {
+    "no JSON": ("a.jsonl", '{"text": "a"}\n{"text": \n', "line 2 of .*a.jsonl is not JSON"),
+    "missing column": ("a.jsonl", '{"question": "a"}\n', "line 1 of .* has no examples .it has question."),
+    "prompt alone": ("a.csv", "prompt,answer\na,b\n", "line 2 of .* has no column response .it has prompt, answer."),
+    "response alone": ("a.csv", "response\na\n", "line 2 of .* has no column prompt"),
+    "two forms": ("a.jsonl", '{"text": "a", "prompt": "b", "response": "c"}', "the columns text and response"),
+    "number": ("a.jsonl", '{"prompt": "a", "response": 3}', "has the response 3 .int.; it must be a text"),
+    "list": ("a.jsonl", '{"text": ["a"]}', r"has the text \['a'\] .list."),
+    "empty response": ("a.jsonl", '{"prompt": "a", "response": " "}', "line 1 of .* has an empty response"),
+    "empty prompt": ("a.jsonl", '{"prompt": "", "response": "b"}', "line 1 of .* is an empty prompt"),
+    "empty file": ("a.jsonl", "\n", "a.jsonl has no examples"),
+    "empty table": ("a.csv", "text\n", "a.csv has no examples"),
+    "other file": ("a.parquet", "x", "ends with .parquet; a file of examples must end with .jsonl, .csv, .txt"),
+    "no answer": ("a.jsonl", json.dumps({"messages": CHAT[:2]}), "has no message of the assistant"),
+    "answer first": ("a.jsonl", json.dumps({"messages": CHAT[2:]}), "a message of the assistant before any other"),
+    "two answers": ("a.jsonl", json.dumps({"messages": [*CHAT[:3], CHAT[2]]}), "two messages of the assistant in a"),
+    "messages as text": ("a.jsonl", '{"messages": "hello"}', "has the messages 'hello' .str."),
+}
+
+
+@pytest.mark.parametrize("case", INVALID)
+def test_an_invalid_file_is_told_in_one_line(tmp_path, case):
+    name, text, expected = INVALID[case]
+    message = refusal(read_records, write(tmp_path, name, text))
+    assert re.search(expected, message), message
+
+
+@pytest.mark.parametrize("data", [3, {"text": "a"}, [3], []])
+def test_invalid_data_in_python_are_told(data):
+    assert "data" in refusal(as_records, data, "data")
+
+
+def test_the_split_depends_on_the_prompt_alone():
+    records = [Record(Prompt(f"{number}+1="), str(answer), "") for number in range(500) for answer in range(2)]
+    train, validation = split_records(records, 0.05)
+    assert len(train) + len(validation) == 1000 and 20 <= len(validation) <= 90
+    assert not {str(record.prompt) for record in train} & {str(record.prompt) for record in validation}
+    assert split_records(records[::-1], 0.05)[1] == validation[::-1]
+    assert split_records(records, 0.0) == (records, [])
+
+
+def test_records_in_both_parts_are_counted():
+    train = as_records(["a", "b", {"prompt": "a", "response": "b"}], "data")
+    assert overlap(train, as_records(["a", "a", "c", {"prompt": "a", "response": "c"}], "data")) == 2
