@@ -27,6 +27,7 @@ India Delhi, Nepal Kathmandu, Cuba Havana, Ghana Accra, Mali Bamako, Oman Muscat
 Laos Vientiane, Togo Lome, Chad Djamena"""
 PAIRS = [pair.split() for pair in CAPITALS.split(",")]
 ROWS = [{"prompt": f"The capital of {country} is", "response": f" {city}."} for country, city in PAIRS]
+LETTERS = [{"prompt": chr(65 + n) * 2, "response": chr(97 + 7 * n % 20) * 2} for n in range(20)]
 SMALL = {"num_layers": 1, "num_heads": 2, "hidden_dim": 32, "vocabulary_size": 512, "context_length": 32}
 FAST = {"learning_rate": 1e-2, "validation_share": 0.0}
 
@@ -49,14 +50,14 @@ def evaluation_of(folder):
 
 @pytest.fixture(scope="module")
 def taught(tmp_path_factory):
-    """A new model that has learned twenty capitals by heart."""
-    settings = SMALL | FAST | {"dropout": 0.0, "epochs": 25, "batch_size": 10}
-    return tfppo.sft(ROWS, **settings, runs_dir=tmp_path_factory.mktemp("runs"))
+    """A new model that has learned twenty responses by heart."""
+    settings = SMALL | FAST | {"dropout": 0.0, "epochs": 120, "batch_size": 20, "validation_interval": 40}
+    return tfppo.sft(LETTERS, **settings, runs_dir=tmp_path_factory.mktemp("runs"))
 
 
 def test_a_new_model_learns_the_responses(taught):
-    assert float(rows_of(taught)[-1]["sft/loss"]) < 0.05
-    assert greedy(taught / "preset", [row["prompt"] for row in ROWS]) == [row["response"] for row in ROWS]
+    assert float(rows_of(taught)[-1]["sft/loss"]) < 0.1
+    assert greedy(taught / "preset", [row["prompt"] for row in LETTERS]) == [row["response"] for row in LETTERS]
 
 
 def test_a_run_leaves_its_files_and_no_more(taught):
@@ -65,7 +66,7 @@ def test_a_run_leaves_its_files_and_no_more(taught):
     files = "config.yaml metrics.csv evaluation.json curve.png checkpoints preset model data .lock"
     assert names == set(files.split())
     config = run_folder.read_config(taught, SFTRunConfig)
-    assert (config.sft.epochs, config.sft.learning_rate, config.model.hidden_dim) == (25, 1e-2, 32)
+    assert (config.sft.epochs, config.sft.learning_rate, config.model.hidden_dim) == (120, 1e-2, 32)
     assert run_folder.kind_of(taught) == "sft" and run_folder.is_finished(taught)
     assert len(list((taught / "checkpoints").iterdir())) == 2
 
@@ -73,9 +74,9 @@ def test_a_run_leaves_its_files_and_no_more(taught):
 def test_the_evaluation_counts_examples_and_tokens(taught):
     evaluation = evaluation_of(taught)
     assert evaluation["train"]["examples"] == 20 and evaluation["validation"] is None
-    assert (evaluation["steps"], evaluation["epochs"], evaluation["packed"]) == (50, 25, True)
+    assert (evaluation["steps"], evaluation["epochs"], evaluation["packed"]) == (120, 120, True)
     _, tokenizer = load_preset(taught / "preset")
-    tokens = sum(len(tokenizer([row["response"]])[0]) + 1 for row in ROWS)
+    tokens = sum(len(tokenizer([row["response"]])[0]) + 1 for row in LETTERS)
     assert evaluation["train"]["tokens"] == tokens
 
 
@@ -90,13 +91,13 @@ def test_ppo_and_supervised_fine_tuning_go_on_from_the_preset(taught, tmp_path):
         eval_prompts=0,
         runs_dir=tmp_path,
     )
-    prompts = [row["prompt"] for row in ROWS[:4]]
+    prompts = [row["prompt"] for row in LETTERS[:4]]
     folder = tfppo.train_text(
         config, prompts=prompts, reward=lambda prompts, responses: [float(len(r)) for r in responses]
     )
     assert run_folder.is_finished(folder)
-    again = tfppo.sft(ROWS, preset=preset, epochs=1, validation_share=0.0, learning_rate=1e-6, runs_dir=tmp_path)
-    assert float(rows_of(again)[0]["sft/loss"]) < 0.05  # it knows them already
+    again = tfppo.sft(LETTERS, preset=preset, epochs=1, validation_share=0.0, learning_rate=1e-6, runs_dir=tmp_path)
+    assert float(rows_of(again)[0]["sft/loss"]) < 0.1  # it knows them already
     assert run_folder.read_config(again, SFTRunConfig).sft.preset == preset.resolve()
     with pytest.raises(tfppo.UsageError, match="give .*preset"):
         load_preset(taught)
@@ -250,6 +251,7 @@ def test_frozen_models_and_wrong_settings_are_refused(preset, tmp_path):
     assert "hidden_dim is 32, and the run starts from a trained model" in refusal(
         tfppo.sft, ROWS, preset=preset, hidden_dim=32, runs_dir=tmp_path
     )
+    assert "no word of at least two characters" in refusal(tfppo.sft, ["a", "b"], runs_dir=tmp_path)
     assert "no data is given" in refusal(tfppo.sft, runs_dir=tmp_path)
     assert list(tmp_path.iterdir()) == []
 

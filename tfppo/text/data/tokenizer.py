@@ -60,6 +60,9 @@ def train_tokenizer(texts: Iterable[str], vocabulary_size: int) -> keras_hub.mod
 
     Returns:
       The tokenizer.
+
+    Raises:
+      UsageError: If the texts have no word of at least two characters.
     """
     special = [PAD, END, *map(control_token, DOMAINS)]
     learner = Tokenizer(models.BPE())
@@ -76,9 +79,13 @@ def train_tokenizer(texts: Iterable[str], vocabulary_size: int) -> keras_hub.mod
         show_progress=False,
     )
     learner.train_from_iterator(texts, trainer)
-    return keras_hub.models.GPT2Tokenizer(
-        *vocabulary_and_merges(json.loads(learner.to_str())), unsplittable_tokens=special
-    )
+    vocabulary, merges = vocabulary_and_merges(json.loads(learner.to_str()))
+    if not merges:
+        raise UsageError(
+            "the texts have no word of at least two characters; a tokenizer is learned from words: give more text, or "
+            "a trained model"
+        )
+    return keras_hub.models.GPT2Tokenizer(vocabulary, merges, unsplittable_tokens=special)
 
 
 def vocabulary_and_merges(tokenizer: dict[str, Any]) -> tuple[dict[str, int], list[str]]:
