@@ -15,6 +15,7 @@ from tfppo.ppo.guard import MAX_IN_A_ROW, QUANTITIES, Guard
 from tfppo.reporting.diagnoses import CONSTANT_ROWS, POOR_ROWS, DiagnosisWriter
 from tfppo.reporting.metrics import METRICS
 from tfppo.text.config import TextConfig
+from tfppo.text.supervised.config import SFTConfig
 from tfppo.training.config import RunConfig
 
 ROOT = Path(__file__).parents[1]
@@ -22,7 +23,7 @@ CONCEPTS = ROOT / "docs" / "concepts"
 DETAILS, PITFALLS, DATA_FLOW = (CONCEPTS / f"{name}.md" for name in ("ppo-details", "pitfalls", "data-flow"))
 TROUBLESHOOTING = ROOT / "docs" / "troubleshooting.md"
 PAGES = (DETAILS, PITFALLS, DATA_FLOW, TROUBLESHOOTING)
-SECTIONS = {"ppo": PPOConfig, "control": ControlConfig, "text": TextConfig, "run": RunConfig}
+SECTIONS = {"ppo": PPOConfig, "control": ControlConfig, "text": TextConfig, "run": RunConfig, "sft": SFTConfig}
 LABELS = ("Source", "Function", "Metrics", "Settings", "Tests")
 
 

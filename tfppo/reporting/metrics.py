@@ -21,6 +21,10 @@ METRICS = {  # meaning by name; a run has the metrics of its application
     "text/distinct_2": "distinct word pairs divided by all word pairs of the rollout's responses (Li et al. 2016)",
     "text/sampler_gap": "largest difference of a token's log-probability between sampling and the full forward pass",
     "reward/<name>": "mean score of one of several rewards, before its weight; the name is that of the function",
+    "sft/loss": "mean negative log-likelihood of the counted training tokens since the row before, in nats per token, "
+    "with dropout",
+    "sft/accuracy": "fraction of these tokens that had the highest probability",
+    "sft/epoch": "number of passes over the training examples so far",
     "validation/return_mean": "mean return of greedy validation episodes; as all of these metrics, it is measured "
     "every validation_interval iterations and repeated in between",
     "validation/stochastic_return_mean": "mean return of validation episodes with sampled actions",
@@ -29,10 +33,6 @@ METRICS = {  # meaning by name; a run has the metrics of its application
     "validation/kl": "KL of these responses to the reference policy, as text/kl",
     "validation/response_length_mean": "mean length of these responses, in words",
     "validation/<metric>": "the metric of the task for these responses",
-    "sft/loss": "mean negative log-likelihood of the counted training tokens since the row before, in nats per token, "
-    "with dropout",
-    "sft/accuracy": "fraction of these tokens that had the highest probability",
-    "sft/epoch": "number of passes over the training examples so far",
     "validation/loss": "mean negative log-likelihood of the counted validation tokens, in nats per token",
     "validation/perplexity": "exp(validation/loss)",
     "validation/accuracy": "fraction of these tokens that had the highest probability",

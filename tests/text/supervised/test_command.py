@@ -25,7 +25,7 @@ FILES = {
     "another type": ("a.jsonl", '{"prompt": "a", "response": 3}\n', "has the response 3 (int); it must be a text"),
     "messages without a template": (
         "a.jsonl",
-        '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}\n',
+        '{"messages": [{"role": "user", "content": "Good?"}, {"role": "assistant", "content": "Yes."}]}\n',
         "the run has no chat template",
     ),
 }

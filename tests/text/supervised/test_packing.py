@@ -46,7 +46,7 @@ def test_rows_hold_each_example_once_and_little_padding():
     assert sorted(number for row in rows for number in row) == list(range(200))
     used = [sum(lengths[number] for number in row) for row in rows]
     assert 29 <= max(used) <= 2 * 29 + 1
-    assert len(used) * max(used) <= 1.01 * sum(lengths)
+    assert len(used) * max(used) <= 1.03 * sum(lengths)
     assert rows_of([7]) == [[0]] and sorted(map(sorted, rows_of([7, 7]))) in ([[0], [1]], [[0, 1]])
 
 

@@ -189,7 +189,7 @@ def test_each_family_takes_a_step_and_is_saved(name, tmp_path):
     model = make_family(name, scale=0.1, vocabulary_size=len(tokenizer.get_vocabulary()))
     rows = [{"prompt": "A film", "response": "is a joy."}, {"text": "Not good"}]
     folder = tfppo.sft(
-        rows, model=(model, tokenizer), epochs=2, validation_share=0, learning_rate=1e-3, runs_dir=tmp_path
+        rows, model=(model, tokenizer), epochs=2, validation_share=0, learning_rate=1e-2, runs_dir=tmp_path
     )
     losses = [float(row["sft/loss"]) for row in rows_of(folder)]
     assert losses[1] < losses[0]
@@ -260,7 +260,7 @@ def test_a_chat_template_of_a_file_is_kept_for_ppo(preset, tmp_path):
     template = tmp_path / "chat.jinja"
     template.write_text("{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant:")
     rows = [{"messages": [{"role": "user", "content": "Hi?"}, {"role": "assistant", "content": " Hello."}]}] * 3
-    settings = {"preset": preset, "chat_template": template, "epochs": 1, "validation_share": 0.0}
+    settings = {"preset": preset, "chat_template": str(template), "epochs": 1, "validation_share": 0.0}
     folder = tfppo.sft(rows, **settings, runs_dir=tmp_path)
     _, tokenizer = load_preset(folder / "preset")
     assert special_tokens_of(tokenizer).chat_template == template.read_text()

@@ -72,8 +72,9 @@ class Tuner(keras.Model):
 
     def _measure(self, targets: tf.Tensor, weights: tf.Tensor, logits: tf.Tensor, losses: tf.Tensor) -> None:
         hits = tf.cast(tf.argmax(logits, axis=-1, output_type=targets.dtype) == targets, losses.dtype)
-        self.nll.update_state(losses, weights)
-        self.accuracy.update_state(hits, weights)
+        weights = tf.reshape(weights, [-1])  # Keras averages the tokens of each row of a matrix first
+        self.nll.update_state(tf.reshape(losses, [-1]), weights)
+        self.accuracy.update_state(tf.reshape(hits, [-1]), weights)
 
 
 def token_losses(targets: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
