@@ -126,7 +126,7 @@ def test_padding_changes_nothing():
     counts = Normalizers(actions=tf.constant(50.0), values=tf.constant(50.0))
     spoilt = batch._replace(advantages=tf.where(batch.mask, batch.advantages, np.nan))
     loss_and_gradients = ppo._learner.objective._loss_and_gradients
-    coefficients = Coefficients(clip_ratio=0.2, entropy_coeff=0.01, kl_coeff=0.0)
+    coefficients = Coefficients(clip_ratio=0.2, clip_ratio_high=0.2, entropy_coeff=0.01, kl_coeff=0.0)
     gradients = [loss_and_gradients(b, coefficients, counts)[1] for b in (batch, spoilt)]
     for gradient, other in zip(*gradients, strict=True):
         np.testing.assert_array_equal(gradient, other)

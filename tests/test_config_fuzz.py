@@ -145,6 +145,7 @@ def test_all_configs_were_found():
     names = {config_class.__name__ for config_class in CONFIGS}
     assert names == {"PPOConfig", "ControlConfig", "RunConfig", "ControlRunConfig"} | {
         *("PretrainConfig", "RewardModelConfig", "TextConfig", "TextParts", "TextRunConfig"),
+        *("SFTConfig", "NewModelConfig", "SFTRunConfig", "SFTRunSettings"),
     }
 
 

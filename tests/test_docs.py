@@ -42,7 +42,10 @@ def test_every_config_is_described_with_all_its_fields(extension):
     settings = extension("settings")
     described = re.findall(r"^\.\. settings:: (\S+)$", REFERENCE["settings"], re.MULTILINE)
     classes = [getattr(importlib.import_module(name.rpartition(".")[0]), name.rpartition(".")[2]) for name in described]
-    modules = [importlib.import_module(f"tfppo.{room}.config") for room in ("training", "ppo", "control", "text")]
+    modules = [
+        importlib.import_module(f"tfppo.{room}.config")
+        for room in ("training", "ppo", "control", "text", "text.supervised")
+    ]
     found = {
         thing
         for module in modules
@@ -50,7 +53,15 @@ def test_every_config_is_described_with_all_its_fields(extension):
         if isinstance(thing, type) and dataclasses.is_dataclass(thing) and thing.__module__ == module.__name__
     }
     assert set(classes) == found
-    parts = {"run", "ppo", "control", "text", "parts"}  # of a run's config: they are described themselves
+    parts = {
+        "run",
+        "ppo",
+        "control",
+        "text",
+        "parts",
+        "sft",
+        "model",
+    }  # of a run's config: they are described themselves
     for cls in classes:
         fields = settings.fields_of(cls)
         assert [field.name for field in fields] == [field.name for field in dataclasses.fields(cls)]

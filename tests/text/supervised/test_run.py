@@ -63,7 +63,7 @@ def test_a_new_model_learns_the_responses(taught):
 def test_a_run_leaves_its_files_and_no_more(taught):
     assert taught.name == "sft-seed1"
     names = {path.name for path in taught.iterdir() if not path.name.startswith("events.out")}
-    files = "config.yaml metrics.csv evaluation.json curve.png checkpoints preset model data .lock"
+    files = "config.yaml metrics.csv evaluation.json curve.png checkpoints preset model examples .lock"
     assert names == set(files.split())
     config = run_folder.read_config(taught, SFTRunConfig)
     assert (config.sft.epochs, config.sft.learning_rate, config.model.hidden_dim) == (120, 1e-2, 32)
@@ -159,7 +159,7 @@ def test_a_finished_run_is_only_evaluated_again(whole):
 
 
 def test_a_resumed_run_has_its_own_examples(whole):
-    data = whole / "data" / "train.jsonl"
+    data = whole / "examples" / "train.jsonl"
     text = data.read_text()
     data.write_text(text.replace("Paris", "London").replace("Rome", "London").replace("Lima", "London"))
     assert "the training examples in the run's folder have the checksum" in refusal(tfppo.resume, whole)
