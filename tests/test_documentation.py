@@ -204,7 +204,13 @@ def trained(monkeypatch, preset):
 
 
 CONTROL = {"num_envs": 4, "rollout_length": 16, "minibatch_size": 32, "num_epochs": 1, "total_steps": 128}
-CONTROL |= {"eval_episodes": 2, "video_episodes": 0, "compile_rollout": "eager", "compile_update": "eager"}
+CONTROL |= {
+    "eval_episodes": 2,
+    "validation_episodes": 2,
+    "video_episodes": 0,
+    "compile_rollout": "eager",
+    "compile_update": "eager",
+}
 TEXT = {"batch_size": 4, "minibatch_size": 4, "num_epochs": 1, "iterations": 2, "eval_prompts": 4}
 TEXT |= {"prompt_length": 40, "response_length": 4, "stop_after": 0, "compile_update": "eager"}
 

@@ -73,6 +73,7 @@ def test_the_saved_model_is_a_preset_of_the_same_weights(fitted, tmp_path):
         np.testing.assert_allclose(saved, own, rtol=1e-6)
 
 
+@pytest.mark.slow  # the quick one is that of control
 def test_a_second_fit_extends_the_training_on_request(preset):
     constant = {"learning_rate_schedule": "constant"}
     parts, whole = (tfppo.TextTrainer(config(preset, iterations=n, **constant)) for n in (1, 2))
@@ -83,6 +84,7 @@ def test_a_second_fit_extends_the_training_on_request(preset):
     assert weights_hash(parts.weights) == weights_hash(whole.weights)
 
 
+@pytest.mark.slow  # the quick one is that of control
 def test_early_stopping_ends_the_training(preset):
     stopping = keras.callbacks.EarlyStopping("validation/score_mean", mode="max", patience=0, min_delta=100.0)
     trainer = tfppo.TextTrainer(config(preset))

@@ -24,6 +24,7 @@ def test_every_game_has_the_recipe():
     assert recipe_of("minigrid:MiniGrid-Unlock-v0") == recipe_of("MiniGrid-Unlock-v0") is not None
 
 
+@pytest.mark.slow
 def test_training_clips_rewards_and_ends_with_a_life_and_the_evaluation_does_not():
     pytest.importorskip("ale_py")
     control = tfppo.make_control_config("ALE/Breakout-v5").control
