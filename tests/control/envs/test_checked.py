@@ -11,7 +11,7 @@ from gymnasium import spaces
 from support.refusal import refusal
 
 from tfppo import cli
-from tfppo.control.envs.checked import Checked, EnvironmentFailure
+from tfppo.control.envs.checked import Checked, EnvironmentFailure, check_environment
 from tfppo.control.envs.vector import make_vector_environment
 from tfppo.control.recipes import make_control_config
 from tfppo.control.trainer import ControlTrainer
@@ -154,3 +154,29 @@ def test_an_environment_is_checked_inside_and_outside_of_gymnasiums_wrappers():
         layers.append(isinstance(layer, Checked))
         layer = layer.env
     assert sum(layers) == 2 and layers[1] and layers[-1]
+
+
+class Vector(gymnasium.Env):
+    """An environment with several rewards."""
+
+    observation_space = gymnasium.spaces.Box(-1, 1, [2], np.float32)
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action):
+        return np.zeros(2, np.float32), np.array([1.0, 2.0]), False, False, {}
+
+
+def test_a_wrapper_of_the_user_may_repair_what_the_environment_returns():
+    repaired = check_environment(
+        gymnasium.wrappers.TransformReward(Vector(), lambda rewards: float(rewards.sum())), "V", 0
+    )
+    repaired.reset(seed=1)
+    assert repaired.step(0)[1] == 3.0
+    broken = check_environment(gymnasium.wrappers.TimeLimit(Vector(), 5), "V", 0)
+    broken.reset(seed=1)
+    with pytest.raises(EnvironmentFailure, match="returned the reward"):
+        broken.step(0)

@@ -227,3 +227,7 @@ def test_the_smallest_image_is_36_by_36():
 def test_other_spaces_are_refused_by_name(space, named):
     text = refusal(make_inputs, space)
     assert named in text and text.startswith("observation space ")
+
+
+def test_a_box_without_numbers_is_refused():
+    assert "has no numbers" in refusal(make_inputs, spaces.Box(-1, 1, (0,)))

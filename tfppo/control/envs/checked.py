@@ -9,12 +9,13 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium import spaces
+from gymnasium import spaces, wrappers
 
 from tfppo.control.envs.episode_replay import Replayable
-from tfppo.control.envs.flattening import flatten_nested
+from tfppo.control.envs.flattening import FlattenNested, flatten_nested
 from tfppo.errors import UsageError, kind_and_text, shown
 
+GIVEN = (wrappers.PassiveEnvChecker, wrappers.OrderEnforcing, wrappers.TimeLimit, FlattenNested)  # not the user's
 NUMBERS = (int, float, np.number, np.bool_)
 LIBRARIES = ("site-packages", "dist-packages", sysconfig.get_paths()["stdlib"], str(Path(__file__).parents[2]))
 
@@ -92,7 +93,8 @@ def prepared(env: gymnasium.Env, name: str, copy: int) -> Replayable:
 def check_environment(env: gymnasium.Env, name: str, copy: int) -> gymnasium.Env:
     """Wraps an environment so that its errors name the call, the environment, the copy and the step.
 
-    The environment inside Gymnasium's own wrappers is wrapped too: they would report a wrong result in other words.
+    The environment inside Gymnasium's own wrappers is wrapped too: they would report a wrong result in other words. It
+    is not if the user has added a wrapper, which may repair what the environment returns.
 
     Args:
       env: One copy of the environment.
@@ -102,11 +104,11 @@ def check_environment(env: gymnasium.Env, name: str, copy: int) -> gymnasium.Env
     Returns:
       The wrapped environment.
     """
-    layer = env
-    while isinstance(layer, gymnasium.Wrapper) and isinstance(layer.env, gymnasium.Wrapper):
-        layer = layer.env
-    if isinstance(layer, gymnasium.Wrapper):
-        layer.env = Checked(layer.env, name, copy)
+    layers = [env]
+    while isinstance(layers[-1], gymnasium.Wrapper):
+        layers.append(layers[-1].env)
+    if len(layers) > 1 and all(type(layer) in GIVEN for layer in layers[:-1]):
+        layers[-2].env = Checked(layers[-1], name, copy)  # type: ignore[attr-defined]
     return Checked(env, name, copy)
 
 

@@ -69,6 +69,8 @@ def observation_shape(space: gymnasium.Space) -> tuple[int, ...]:
             f"observation space {one_line(space)} is not supported; it must be a Box, Discrete, MultiDiscrete or "
             "MultiBinary, or a Dict of them: convert it (gymnasium.wrappers.TransformObservation)"
         )
+    if 0 in (space.shape or ()):
+        raise UsageError(f"observation space {one_line(space)} has no numbers; it must have at least one: leave it out")
     return tuple(space.shape or ())
 
 
