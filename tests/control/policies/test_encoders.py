@@ -231,3 +231,7 @@ def test_other_spaces_are_refused_by_name(space, named):
 
 def test_a_box_without_numbers_is_refused():
     assert "has no numbers" in refusal(make_inputs, spaces.Box(-1, 1, (0,)))
+
+
+def test_a_huge_number_of_states_is_refused():
+    assert "at most 100,000 values" in refusal(make_inputs, spaces.Discrete(10_000_000))

@@ -14,6 +14,7 @@ from tfppo.control.envs.environment import Observations
 from tfppo.errors import UsageError, one_line
 
 ACTION_MASK = "action_mask"  # the key of a Dict observation whose entry tells which actions are allowed
+LARGEST_ONE_HOT = 100_000  # a rollout of 4,096 such observations takes 1.6 GB in the network
 SMALLEST_IMAGE = 36  # pixels; a smaller image has no output after the three convolutions of NatureCNN
 
 Inputs: TypeAlias = keras.KerasTensor | dict[str, keras.KerasTensor]  # a dictionary for a Dict space
@@ -68,6 +69,11 @@ def observation_shape(space: gymnasium.Space) -> tuple[int, ...]:
         raise UsageError(
             f"observation space {one_line(space)} is not supported; it must be a Box, Discrete, MultiDiscrete or "
             "MultiBinary, or a Dict of them: convert it (gymnasium.wrappers.TransformObservation)"
+        )
+    if isinstance(space, spaces.Discrete) and space.n > LARGEST_ONE_HOT:
+        raise UsageError(
+            f"observation space {one_line(space)} becomes a one-hot vector, which may have at most {LARGEST_ONE_HOT:,} "
+            "values: return numbers that describe the state, as a Box or a MultiDiscrete"
         )
     if 0 in (space.shape or ()):
         raise UsageError(f"observation space {one_line(space)} has no numbers; it must have at least one: leave it out")
