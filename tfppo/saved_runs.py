@@ -194,21 +194,20 @@ def generate(
     application, given = _chosen(folder, task=task, reward=reward, model=model)
     if application.kind != "text":
         raise UsageError(f"{folder} is a control run; generate needs a text run: give the folder of one")
-    from tfppo.text import run
+    from tfppo.text.trainer import TextTrainer
 
-    return run.generate(
-        Path(folder),
-        prompts,
-        temperature=temperature,
-        max_new_tokens=max_new_tokens,
-        top_k=top_k,
-        top_p=top_p,
-        seed=seed,
-        samples=samples,
-        checkpoint=str(checkpoint),
-        reference=reference,
-        given=given,
-    )
+    with driver.opened(application, Path(folder), str(checkpoint), given) as trainer:
+        assert isinstance(trainer, TextTrainer)
+        return trainer.generate(
+            prompts,
+            temperature=temperature,
+            max_new_tokens=max_new_tokens,
+            top_k=top_k,
+            top_p=top_p,
+            seed=seed,
+            samples=samples,
+            reference=reference,
+        )
 
 
 def export(
@@ -262,8 +261,7 @@ def _chosen(folder: Folder, **given: object) -> tuple[Application[Any], dict[str
     Raises:
       UsageError: If the folder is not a run, or has no part of a given name.
     """
-    kind = run_folder.kind_of(Path(folder))
-    run_folder.refuse_sft(Path(folder))
+    kind = run_folder.refuse_sft(Path(folder))
     return application_of(kind), _given(folder, kind, given)
 
 

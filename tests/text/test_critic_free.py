@@ -11,6 +11,7 @@ import pytest
 import reference
 import tensorflow as tf
 
+import tfppo
 from tfppo.cli import main
 from tfppo.ops.nest import map_tensors
 from tfppo.ppo.config import PPOConfig
@@ -273,7 +274,7 @@ def test_a_run_that_is_cut_short_resumes_to_the_same_bits(runs, tmp_path, kind):
 
 def test_a_run_generates_evaluates_and_exports_as_any_other(runs, tmp_path, capsys):
     folder = runs("rloo")
-    assert len(run.generate(folder, ["It"], samples=2)) == 2
+    assert len(tfppo.generate(folder, ["It"], samples=2)) == 2
     assert main(["evaluate", str(folder), "--prompts", "4"]) == 0
     copy = shutil.copytree(folder, tmp_path / "copy")
     assert main(["export", str(copy)]) == 0

@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 from support.refusal import refusal
 
+import tfppo
 from tfppo import TextTrainer, saved_runs
 from tfppo.cli import main
 from tfppo.text import export, run
@@ -55,7 +56,7 @@ def adapted(preset, tmp_path_factory):
 def policy(adapted):
     """Log-probabilities of the policy of that run, and a response."""
     with driver.opened(TEXT, adapted, "latest") as trainer:
-        return log_probs(trainer.policy.model), run.generate(adapted, ["This film"], temperature=0.0)[0]
+        return log_probs(trainer.policy.model), tfppo.generate(adapted, ["This film"], temperature=0.0)[0]
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ import pytest
 import tensorflow as tf
 from support.refusal import refusal
 
+import tfppo
 from tfppo import TextTrainer, load_preset, make_text_config
 from tfppo.execution.variables import named_variables
 from tfppo.settings import with_settings
@@ -183,7 +184,7 @@ def test_a_policy_is_evaluated_sampled_from_and_exported(finished_with, tmp_path
     for path in (folder, complete):
         found, _ = driver.evaluate(TEXT, path, 4)
         assert json.loads(json.dumps(found)) == recorded
-    assert run.generate(folder, ["It"], samples=4) == run.generate(complete, ["It"], samples=4)
+    assert tfppo.generate(folder, ["It"], samples=4) == tfppo.generate(complete, ["It"], samples=4)
     exported = driver.export(TEXT, shutil.copytree(folder, tmp_path / "lean"))
     model = as_language_model(load_preset(exported)[0])
     for weight, wanted in zip(model.model.weights, merged_copy(trained.policy.model).model.weights, strict=True):

@@ -19,6 +19,7 @@ import pytest
 import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+import tfppo
 from tfppo.cli import main
 from tfppo.errors import UsageError
 from tfppo.reporting.metrics import METRICS
@@ -358,9 +359,11 @@ def test_generate_goes_on_from_prompts(finished, capsys):
     assert main(["generate", str(finished), "--prompt", "This film", "--prompt", "It", "--samples", "2"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert sum(line.startswith("This film") for line in lines) == 2
-    assert run.generate(finished, ["It"], temperature=0.0) == run.generate(finished, ["It"], temperature=0.0, seed=5)
-    assert len(set(run.generate(finished, ["It"], samples=6))) > 1
-    assert len(run.generate(finished, ["It"], top_k=3, top_p=0.9)) == 1
+    assert tfppo.generate(finished, ["It"], temperature=0.0) == tfppo.generate(
+        finished, ["It"], temperature=0.0, seed=5
+    )
+    assert len(set(tfppo.generate(finished, ["It"], samples=6))) > 1
+    assert len(tfppo.generate(finished, ["It"], top_k=3, top_p=0.9)) == 1
 
 
 def test_generate_uses_the_settings_of_the_run_unless_it_is_told_otherwise(finished, preset, monkeypatch):
@@ -372,8 +375,8 @@ def test_generate_uses_the_settings_of_the_run_unless_it_is_told_otherwise(finis
             used.append((settings["response_length"], settings["temperature"], text.temperature))
 
     monkeypatch.setattr(results, "Responder", Spy)
-    responses = run.generate(finished, ["It"], temperature=0.0, max_new_tokens=2)
-    (whole,) = run.generate(finished, ["It"], temperature=0.0)
+    responses = tfppo.generate(finished, ["It"], temperature=0.0, max_new_tokens=2)
+    (whole,) = tfppo.generate(finished, ["It"], temperature=0.0)
     assert len(responses[0]) < len(whole) and whole.startswith(responses[0])
     assert main(["generate", str(finished), "--prompt", "It", "--max-new-tokens", "3", "--temperature", "0.5"]) == 0
     assert used == [(2, 0.0, 1.0), (6, 0.0, 1.0), (3, 0.5, 1.0)]
@@ -381,7 +384,7 @@ def test_generate_uses_the_settings_of_the_run_unless_it_is_told_otherwise(finis
     other = dataclasses.replace(tiny(finished.parent, preset).text, temperature=0.7)
     config = dataclasses.replace(run_folder.read_config(finished, TextRunConfig), text=other)
     monkeypatch.setattr(run_folder, "read_config", lambda *_: config)
-    assert run.generate(finished, ["It"], seed=3) == run.generate(finished, ["It"], seed=3, temperature=0.7)
+    assert tfppo.generate(finished, ["It"], seed=3) == tfppo.generate(finished, ["It"], seed=3, temperature=0.7)
     assert used == [(6, None, 0.7), (6, 0.7, 0.7)]
 
 
@@ -398,7 +401,7 @@ def test_new_tokens_above_the_context_are_refused(finished, capsys):
         assert said in error and len(error.splitlines()) == 1
     assert main([*command, "62"]) == 0  # lowered, as the text advises
     with pytest.raises(UsageError, match="temperature is -1; it must be at least 0"):
-        run.generate(finished, ["It"], temperature=-1)
+        tfppo.generate(finished, ["It"], temperature=-1)
 
 
 @pytest.mark.slow

@@ -4,9 +4,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tfppo.cli.startup import import_tensorflow
-from tfppo.errors import UsageError
 from tfppo.text.config import PretrainConfig, RewardModelConfig
-from tfppo.text.supervised.config import NewModelConfig, SFTConfig, SFTRunConfig, SFTRunSettings
+from tfppo.text.supervised.config import NewModelConfig, SFTConfig, SFTRunConfig, SFTRunSettings, no_data
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,7 @@ class Sft:
         """
         config = SFTRunConfig(self.run, self.sft, self.model)
         if config.sft.data is None:
-            raise UsageError("no data is given; a run needs examples to learn: give --data FILE")
+            raise no_data()
         import_tensorflow()
         from tfppo.text.supervised.run import sft_run
 

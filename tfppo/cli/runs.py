@@ -121,13 +121,12 @@ class Generate:
         Raises:
           UsageError: If the folder is not a text run, a prompt is empty or too long, or the checkpoint cannot be read.
         """
-        run_folder.refuse_sft(self.folder)
-        if run_folder.kind_of(self.folder) != "text":
+        if run_folder.refuse_sft(self.folder) != "text":
             raise UsageError(f"{self.folder} is a control run; generate needs a text run: give the folder of one")
         import_tensorflow()
-        from tfppo.text import run
+        from tfppo import saved_runs
 
-        responses = run.generate(
+        responses = saved_runs.generate(
             self.folder,
             list(self.prompt),
             temperature=self.temperature,

@@ -39,7 +39,7 @@ from tfppo.ppo.types import Rollout
 from tfppo.reporting.tensorboard import TensorBoardWriter
 from tfppo.settings import with_settings
 from tfppo.training import run_folder
-from tfppo.training.fit import Callbacks, config_of, fit
+from tfppo.training.fit import Callbacks, fit
 from tfppo.training.loop import train_iterations
 from tfppo.training.trainer import Application, Display, ExistingRun, Metrics
 
@@ -318,10 +318,13 @@ class ControlTrainer(ControlResults):
         if extend and total_steps is not None:
             total_steps += self.iteration * self.config.control.batch_size
         settings = {"total_steps": total_steps, "validation_interval": validation_interval}
-        self.config = config_of(self, self.config, run_dir, extend, **settings)
+        return fit(self, self.policy.actor, callbacks, run_dir, extend, verbose, **settings)
+
+    def adopt(self, config: ControlRunConfig) -> None:
+        """Replaces the settings that `fit` may replace: the length of the run, its folder and its validation."""
+        self.config = config
         self.learner.set_num_iterations(self.num_iterations)
         self._set_up_validation()
-        return fit(self, self.policy.actor, callbacks, has_run_dir=run_dir is not None, extend=extend, verbose=verbose)
 
     def _set_up_validation(self) -> None:
         control = self.config.control

@@ -175,7 +175,7 @@ class PPOLearner(tf.Module, Generic[Data, Inputs]):
         self.set_num_iterations(num_iterations)
 
     def set_num_iterations(self, num_iterations: int) -> None:
-        """Sets the number of updates in the run, at which the schedules end. `update` is compiled anew.
+        """Sets the number of updates in the run. The schedules end there, and `update` is compiled again.
 
         Args:
           num_iterations: Number of updates, including those that are done.

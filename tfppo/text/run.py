@@ -1,7 +1,6 @@
-"""Text runs from Python: train a run, and generate responses with it."""
+"""Trains text runs from Python."""
 
 import dataclasses
-from collections.abc import Sequence
 from pathlib import Path
 
 import keras
@@ -10,7 +9,7 @@ import keras_hub
 from tfppo.text.config import TextParts, TextRunConfig
 from tfppo.text.start.task import GivenReward
 from tfppo.text.tasks import Task
-from tfppo.text.trainer import TEXT, TextTrainer
+from tfppo.text.trainer import TextTrainer
 from tfppo.training import driver
 
 
@@ -63,53 +62,3 @@ def train_text(
         )
 
     return driver.train(make_trainer, config, import_seconds)
-
-
-def generate(
-    folder: Path,
-    prompts: Sequence[object],
-    *,
-    temperature: float | None = None,
-    max_new_tokens: int | None = None,
-    top_k: int | None = None,
-    top_p: float | None = None,
-    seed: int = 0,
-    samples: int = 1,
-    checkpoint: str = "latest",
-    reference: bool = False,
-    given: driver.Given = driver.NOTHING,
-) -> list[str]:
-    """Generates responses to prompts with the policy of a run.
-
-    Args:
-      folder: Folder of the run.
-      prompts: Texts to respond to, or conversations as lists of messages.
-      temperature: Divides the logits; 0 always takes the most probable token. None uses the temperature of the run.
-      max_new_tokens: Largest number of tokens of a response. None uses the response_length of the run.
-      top_k: Samples from the k most probable tokens; None samples from all.
-      top_p: Samples from the most probable tokens whose probabilities sum to p; None samples from all.
-      seed: Seed of the sampling noise.
-      samples: Number of responses to each prompt.
-      checkpoint: "latest", "best" or the number of an iteration.
-      reference: True generates with the reference policy, which is the model before tuning.
-      given: Parts of the run that the user gave: `model`.
-
-    Returns:
-      The responses without their prompts, `samples` of them in a row for each prompt.
-
-    Raises:
-      UsageError: If the folder is not a run, its checkpoint cannot be read, a prompt is empty, or a prompt and the
-        response do not fit into the context.
-    """
-    with driver.opened(TEXT, folder, checkpoint, given) as trainer:
-        assert isinstance(trainer, TextTrainer)
-        return trainer.generate(
-            prompts,
-            temperature=temperature,
-            max_new_tokens=max_new_tokens,
-            top_k=top_k,
-            top_p=top_p,
-            seed=seed,
-            samples=samples,
-            reference=reference,
-        )

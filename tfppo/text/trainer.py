@@ -36,7 +36,7 @@ from tfppo.text.tasks import Task
 from tfppo.text.validation import SCORE as VALIDATION_SCORE
 from tfppo.text.validation import VALUES, Validation, make_validation
 from tfppo.training import run_folder
-from tfppo.training.fit import Callbacks, config_of, fit
+from tfppo.training.fit import Callbacks, fit
 from tfppo.training.loop import train_iterations, writing
 from tfppo.training.pipeline import prompt_dataset
 from tfppo.training.trainer import Application, Display, ExistingRun, Metrics
@@ -336,12 +336,13 @@ class TextTrainer(TextResults):
         if extend and iterations is not None:
             iterations += self.iteration
         settings = {"iterations": iterations, "validation_interval": validation_interval}
-        self.config = config_of(self, self.config, run_dir, extend, **settings)
-        self.parts = self.parts._replace(config=self.config)
+        return fit(self, self.policy.model.model, callbacks, run_dir, extend, verbose, **settings)
+
+    def adopt(self, config: TextRunConfig) -> None:
+        """Replaces the settings that `fit` may replace: the length of the run, its folder and its validation."""
+        self.config, self.parts = config, self.parts._replace(config=config)
         self.learner.set_num_iterations(self.num_iterations)
         self._set_up_validation()
-        model = self.policy.model.model
-        return fit(self, model, callbacks, has_run_dir=run_dir is not None, extend=extend, verbose=verbose)
 
     def _set_up_validation(self) -> None:
         if self.validation is None and self._trains and self.config.text.validation_interval:

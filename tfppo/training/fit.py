@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 import keras
 
@@ -21,6 +21,17 @@ REFUSED = {
     "LearningRateScheduler": "tfppo sets the learning rate of each iteration: use the setting learning_rate_schedule",
     "ReduceLROnPlateau": "tfppo sets the learning rate of each iteration: use the setting learning_rate_schedule",
 }
+
+
+class Fittable(Trainer, Protocol[C]):
+    """A trainer whose settings can be replaced before it trains, or before it trains further."""
+
+    @property
+    def config(self) -> C:
+        """Settings of the run."""
+
+    def adopt(self, config: C) -> None:
+        """Replaces the settings that `fit` may replace: the length of the run, its folder and its validation."""
 
 
 class Epochs:
@@ -79,33 +90,39 @@ class Epochs:
 
 @refusing_exits()
 def fit(
-    trainer: Trainer,
+    trainer: Fittable[C],
     model: keras.Model,
     callbacks: Callbacks = None,
-    *,
-    has_run_dir: bool = False,
+    run_dir: Path | str | None = None,
     extend: bool = False,
     verbose: int | str = "auto",
+    **settings: object,
 ) -> keras.callbacks.History:
     """Trains to the end of a trainer's run, through the same loop as the command line.
 
     Args:
-      trainer: The trainer, with the settings of the run.
+      trainer: The trainer.
       model: The policy's Keras model, which is the `model` of the callbacks.
       callbacks: Keras callbacks.
-      has_run_dir: True writes the run folder that the settings name, and evaluates the policy at the end.
+      run_dir: Folder of the run, which gets all results and the evaluation at the end. None: there is none.
       extend: True allows a trainer that has trained before.
       verbose: 0 prints no progress.
+      **settings: Settings that replace those of the trainer, by name; None: not given.
 
     Returns:
       The History: `history` has a list of values for every metric, one for each epoch.
 
     Raises:
-      UsageError: If a callback cannot be used, there is nothing left to train, or training fails.
+      UsageError: If the trainer has trained before and `extend` is False, a setting is invalid, a callback cannot be
+        used, there is nothing left to train, or training fails.
     """
     given = list(callbacks) if isinstance(callbacks, list | tuple) else [callbacks] if callbacks is not None else []
     _check(given)
     _check_fresh(trainer, extend)
+    replaced = {name: value for name, value in settings.items() if value is not None}
+    if run_dir is not None:
+        replaced |= {"name": Path(run_dir).name, "runs_dir": Path(run_dir).parent}
+    trainer.adopt(driver.executed(with_settings(trainer.config, replaced)))
     if trainer.iteration >= trainer.num_iterations:
         raise UsageError(
             f"extend is True, and all {trainer.num_iterations} iterations of the training are done: say how much more "
@@ -114,7 +131,7 @@ def fit(
     with _without_optimizer(model):
         epochs = Epochs(given, model, trainer)
         epochs.begin()
-        if has_run_dir:
+        if run_dir is not None:
             with driver.start_run(trainer, trainer.name) as folder:
                 driver.run(trainer, folder, driver.PhaseTimer(0.0), epochs.after)
         else:
@@ -139,26 +156,6 @@ def _without_optimizer(model: keras.Model) -> Iterator[None]:
     finally:
         object.__delattr__(model, "optimizer")
         vars(model).update(own)
-
-
-def config_of(trainer: Trainer, config: C, run_dir: Path | str | None, extend: bool, **settings: object) -> C:
-    """Returns the settings of a training with `fit`, and applies the threads and the determinism of the run.
-
-    Args:
-      trainer: The trainer.
-      config: Its settings.
-      run_dir: Folder of the run; None: there is none.
-      extend: True allows a trainer that has trained before.
-      **settings: Settings that replace those of the config, by name; None: not given.
-
-    Raises:
-      UsageError: If the trainer has trained before and `extend` is False, or a setting is invalid.
-    """
-    _check_fresh(trainer, extend)
-    given = {name: value for name, value in settings.items() if value is not None}
-    if run_dir is not None:
-        given |= {"name": Path(run_dir).name, "runs_dir": Path(run_dir).parent}
-    return driver.executed(with_settings(config, given))
 
 
 def _check_fresh(trainer: Trainer, extend: bool) -> None:

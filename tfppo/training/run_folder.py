@@ -242,21 +242,26 @@ def kind_of(folder: Path) -> str:
     return kinds[0]
 
 
-def refuse_sft(folder: Path) -> None:
+def refuse_sft(folder: Path) -> str:
     """Checks that a folder is not that of a run of supervised fine-tuning.
 
     Args:
       folder: Folder of a run.
 
+    Returns:
+      The kind of the run, "control" or "text".
+
     Raises:
       UsageError: If it is one, or it is not the folder of a run.
     """
-    if kind_of(folder) == "sft":
+    kind = kind_of(folder)
+    if kind == "sft":
         preset = quoted(folder / PRESET)
         raise UsageError(
             f"{folder} is an sft run, which has no policy of PPO; its loss is in {EVALUATION}: to generate, evaluate "
             f"or export, start a run from its model with: tfppo train text --preset {preset}"
         )
+    return kind
 
 
 def flat_settings(config: "DataclassInstance") -> dict[str, object]:

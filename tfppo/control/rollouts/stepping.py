@@ -15,10 +15,6 @@ from tfppo.ppo.types import Trajectory
 RecordInfos: TypeAlias = Callable[[Mapping[str, Any], np.ndarray], None]
 
 
-def ignore(infos: Mapping[str, Any], done: np.ndarray) -> None:
-    """Does nothing with infos."""
-
-
 class Stepper:
     """Steps a vector environment with B copies, and tracks their episodes.
 
@@ -33,9 +29,7 @@ class Stepper:
       record: Function that gets the infos of a step in which episodes have ended, and bool [B], True for these.
     """
 
-    def __init__(
-        self, environment: VectorEnv, autoreset: AutoresetMode, first: int, seed: int, record: RecordInfos = ignore
-    ):
+    def __init__(self, environment: VectorEnv, autoreset: AutoresetMode, first: int, seed: int, record: RecordInfos):
         self.environment = environment
         self.columns = slice(first, first + environment.num_envs)
         self.done = np.zeros(environment.num_envs, bool)  # True: the episode has ended, a new one starts

@@ -177,6 +177,11 @@ def default_learning_rate(parameters: int, is_new: bool, lora_rank: int) -> floa
     return float(f"{min(rate * (LORA_FACTOR if lora_rank else 1.0), NEW_RATE):.1e}")
 
 
+def no_data() -> UsageError:
+    """Returns the error for a run that has no training examples."""
+    return UsageError("no data is given; a run needs examples to learn: give --data FILE")
+
+
 def check_start(config: SFTRunConfig, is_new: bool) -> None:
     """Checks that a new model has no settings for presets, and a trained model none for new models.
 

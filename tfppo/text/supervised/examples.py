@@ -57,13 +57,9 @@ def encode_records(
     Raises:
       UsageError: If a text is not valid UTF-8, or messages are given without a chat template.
     """
-    with_prompt = [record for record in records if record.prompt is not None]
-    prompts = (
-        iter(codec.encode_prompts([record.prompt for record in with_prompt if record.prompt is not None]))
-        if (with_prompt)
-        else iter(())
-    )
-    answers = iter(codec.encode_answers([record.answer for record in with_prompt]))
+    with_prompt = [(record.prompt, record.answer) for record in records if record.prompt is not None]
+    prompts = iter(codec.encode_prompts([prompt for prompt, _ in with_prompt]) if with_prompt else [])
+    answers = iter(codec.encode_answers([answer for _, answer in with_prompt]))
     texts = iter(plain.encode_answers([record.answer for record in records if record.prompt is None]))
     examples: list[Example] = []
     truncated = left_out = 0

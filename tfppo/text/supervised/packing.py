@@ -24,11 +24,6 @@ class Batch(NamedTuple):
     targets: np.ndarray  # int32 [R, S], the next token of the same example, 0 where there is none
     weights: np.ndarray  # float32 [R, S], 1 where the loss of the target counts, else 0
 
-    @property
-    def padding(self) -> float:
-        """Share of the positions that hold no token."""
-        return float(np.mean(self.segments == 0))
-
 
 def rows_of(lengths: Sequence[int]) -> list[list[int]]:
     """Distributes examples to rows, such that little padding is needed.

@@ -30,6 +30,7 @@ from tfppo.text.supervised.config import (
     SFTRunConfig,
     check_start,
     default_learning_rate,
+    no_data,
 )
 from tfppo.text.supervised.examples import Examples, check_some_are_left, encode_records
 from tfppo.text.supervised.records import Record, as_records, overlap, split_records, write_records
@@ -91,7 +92,7 @@ def load_records(config: SFTConfig, data: object, validation: object) -> Records
         if given is not None and path is not None:
             raise UsageError(f"{name} is {path}, and {name} is given in Python, too: leave one out")
     if data is None and config.data is None:
-        raise UsageError("no data is given; a run needs examples to learn: give --data FILE")
+        raise no_data()
     train = as_records(config.data if data is None else data, "data")
     given = config.validation_data if validation is None else validation
     if given is not None:
