@@ -663,6 +663,7 @@ def test_an_environment_that_interrupts_stops_the_run_like_ctrl_c(tmp_path, vect
     assert str(caught.value) == f"resume with: tfppo resume {tmp_path / 'Interrupting-v0-seed3'}"
 
 
+@pytest.mark.slow
 def test_a_run_whose_folder_was_moved_goes_on_when_it_is_moved_back(tmp_path, at, monkeypatch):
     folder = tmp_path / "cartpole-seed3"
     at(1, lambda: folder.rename(tmp_path / "elsewhere"))

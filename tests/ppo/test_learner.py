@@ -143,7 +143,7 @@ def without_values(batch):
 
 
 @pytest.mark.parametrize("shape", [(12,), (12, 3)], ids=["transitions", "sequences"])
-@pytest.mark.parametrize("mode", ["eager", "graph", "xla"])
+@pytest.mark.parametrize("mode", ["eager", "graph", pytest.param("xla", marks=pytest.mark.slow)])
 def test_without_values_the_update_is_the_slow_one_and_leaves_the_critic(shape, mode):
     batches = [make_batch(shape, seed=seed) for seed in (1, 2)]
     config = replace(CONFIG, normalize_advantages=False, kl_coeff=1.0, num_micro_batches=2)
@@ -512,7 +512,7 @@ def test_the_entropy_bonus_follows_its_schedule():
     np.testing.assert_allclose(metrics["schedule/clip_ratio"], PLAIN.clip_ratio, rtol=1e-6)
 
 
-@pytest.mark.parametrize("mode", ["eager", "graph", "xla"])
+@pytest.mark.parametrize("mode", ["eager", "graph", pytest.param("xla", marks=pytest.mark.slow)])
 def test_each_epoch_has_advantages_and_returns_by_the_values_as_they_then_are(mode):
     """Two epochs equal two updates of one epoch on the same rollout, with new advantages for the second update."""
     batch = tensors(make_batch(mask=np.ones(12, bool)))

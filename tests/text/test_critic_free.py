@@ -147,8 +147,14 @@ def assert_same(actual, expected):
     np.testing.assert_allclose(metrics["loss/total"], loss, rtol=1e-4)
 
 
-@pytest.mark.parametrize("mode", ["eager", "graph", pytest.param("xla", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("num_micro_batches", [1, 4])
+@pytest.mark.parametrize(
+    "num_micro_batches, mode",
+    [
+        (1, "eager"),
+        (4, "graph"),
+        *(pytest.param(*each, marks=pytest.mark.slow) for each in [(4, "eager"), (1, "graph"), (1, "xla"), (4, "xla")]),
+    ],
+)
 def test_a_step_of_grpo_is_the_gradient_of_its_objective(make_model, rollout, mode, num_micro_batches):
     advantages = reference.group_relative_advantages(rollout.scores.numpy(), N)
     expected = gradient_of(make_model, rollout, grpo(rollout, advantages))
@@ -244,7 +250,9 @@ def runs(preset, tmp_path_factory):
     return functools.cache(lambda kind: run.train_text(tiny(tmp_path_factory.mktemp(kind), preset, **RUNS[kind])))
 
 
-@pytest.mark.parametrize("kind", RUNS)
+@pytest.mark.parametrize(
+    "kind", ["rloo", *(pytest.param(kind, marks=pytest.mark.slow) for kind in RUNS if kind != "rloo")]
+)
 def test_a_run_trains_no_value_function_and_says_so_in_its_metrics(runs, kind):
     folder = runs(kind)
     rows = rows_of(folder)

@@ -115,6 +115,7 @@ def assert_same_end(cut, whole):
     return set(last) - set(expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_checkpoint_holds_the_trained_weights_under_their_former_names(finished_with, kind):
     folder = finished_with(kind)

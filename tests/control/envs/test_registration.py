@@ -49,8 +49,17 @@ def config(tmp_path, **settings):
     return tfppo.make_control_config(runs_dir=tmp_path, **{**SMALL, **EAGER, **OFF, **settings})
 
 
-@pytest.mark.parametrize("vectorization", ["sync", "async"])
-@pytest.mark.parametrize(("env", "mean"), [(make_steps, 8.0), (Steps, 3.0), (lambda: Steps(5), 5.0)])
+@pytest.mark.parametrize(
+    ("env", "mean", "vectorization"),
+    [
+        (make_steps, 8.0, "sync"),
+        (Steps, 3.0, "sync"),
+        (lambda: Steps(5), 5.0, "async"),
+        pytest.param(make_steps, 8.0, "async", marks=pytest.mark.slow),
+        pytest.param(Steps, 3.0, "async", marks=pytest.mark.slow),
+        pytest.param(lambda: Steps(5), 5.0, "sync", marks=pytest.mark.slow),
+    ],
+)
 def test_a_function_makes_the_environments_of_a_run(env, mean, vectorization, tmp_path):
     folder = tfppo.train_control(config(tmp_path, vectorization=vectorization), "mine", env=env)
     assert tfppo.evaluate(folder, episodes=2, env=env)["mean"] == mean

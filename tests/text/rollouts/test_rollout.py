@@ -363,7 +363,7 @@ def test_the_kl_to_the_reference_has_a_gradient_only_where_it_is_part_of_the_los
 @pytest.mark.parametrize(
     ("kind", "mode"),
     [
-        ("gpt2", "graph"),
+        pytest.param("gpt2", "graph", marks=pytest.mark.slow),
         ("llama", "graph"),
         pytest.param("lstm", "graph", marks=pytest.mark.slow),
         pytest.param("gpt2", "xla", marks=pytest.mark.slow),

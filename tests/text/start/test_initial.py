@@ -160,7 +160,7 @@ def test_adapters_are_not_added_to_another_model(others, preset, tmp_path):
     assert_equal(trainer.policy.model.model.get_weights(), others["plain"][1].policy.model.model.get_weights())
 
 
-@pytest.mark.parametrize("has_checksum", [True, False])
+@pytest.mark.parametrize("has_checksum", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_a_complete_checkpoint_of_an_older_version_is_a_start(others, preset, tmp_path, has_checksum):
     """A run of version 0.2 has no checksum. Its model is the one in its checkpoint, whatever the preset has become."""
     source, other = others["adapters"]
@@ -203,7 +203,12 @@ RLOO = {"advantages": "rloo", "responses_per_prompt": 2}
     ("kind", "settings", "words"),
     [
         ("rloo", {}, "the value head is new, because that run has no value function"),
-        ("rloo", {"separate_critic": True}, "the value head is new, because that run has no value function"),
+        pytest.param(
+            "rloo",
+            {"separate_critic": True},
+            "the value head is new, because that run has no value function",
+            marks=pytest.mark.slow,
+        ),
         pytest.param("rloo", RLOO, "this run has no value function", marks=pytest.mark.slow),
         ("plain", RLOO, "this run has no value function"),
         pytest.param("adapters and critic", RLOO, "this run has no value function", marks=pytest.mark.slow),
