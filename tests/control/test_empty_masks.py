@@ -11,7 +11,7 @@ from gymnasium import spaces
 from support.refusal import refusal
 
 from tfppo.control.envs.environment import IN_GRAPH_ENVIRONMENTS
-from tfppo.control.evaluate import play_episodes
+from tfppo.control.evaluate import Acting, play_episodes
 from tfppo.control.policies.empty_masks import rows_without_action
 from tfppo.control.recipes import make_control_config
 from tfppo.control.trainer import ControlTrainer
@@ -108,9 +108,9 @@ def test_training_in_the_graph_names_them_too(mode, fused, monkeypatch):
 
 def test_evaluation_names_them():
     with closing(make_trainer("Open-v0")) as trainer:
-        text = refusal(play_episodes, trainer.policy, "Closing-v0", 9, 1, num_envs=3)
+        text = refusal(play_episodes, Acting(trainer.policy), "Closing-v0", 9, 1, num_envs=3)
         assert text.startswith("action_mask of Closing-v0 allows no action in step 10 of copy"), text
-        assert play_episodes(trainer.policy, "Open-v0", 6, 1).returns.tolist() == [4.0] * 6
+        assert play_episodes(Acting(trainer.policy), "Open-v0", 6, 1).returns.tolist() == [4.0] * 6
 
 
 def test_policies_that_left_the_trainer_refuse_it(tmp_path: Path):

@@ -1,5 +1,7 @@
 """Evaluation of policies with a known score, and of episodes with known returns."""
 
+from contextlib import closing
+
 import gymnasium
 import numpy as np
 import pytest
@@ -7,14 +9,20 @@ import tensorflow as tf
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from tfppo.control import evaluate
-from tfppo.control.evaluate import Player, describe, judge, play_episodes, summarise
+from tfppo.control.evaluate import Acting, Player, describe, judge, play_episodes, summarise
 from tfppo.control.policies.actor_critic import ActorCriticPolicy
 from tfppo.control.policies.heads import make_head
 from tfppo.control.policies.networks import make_actor, make_critic
+from tfppo.control.recipes import make_control_config
+from tfppo.control.trainer import ControlTrainer
 
 
-def episode_returns(*arguments, **options):
-    return play_episodes(*arguments, **options).returns
+def episode_returns(policy, *arguments, greedy=True, **options):
+    return play_episodes(Acting(policy, greedy=greedy), *arguments, **options).returns
+
+
+def both(policy):
+    return Acting(policy), Acting(policy, greedy=False)
 
 
 def linear_policy(make_policy, kernel, bias=(0.0, 0.0)):
@@ -103,7 +111,7 @@ def test_noise_that_stays_for_some_steps_in_training_stays_in_evaluation(interva
         make_actor(Unmoved.observation_space, head, (4,)), make_critic(Unmoved.observation_space, (4,)), head
     )
     environment = SyncVectorEnv([Unmoved] * 2, autoreset_mode=AutoresetMode.NEXT_STEP)
-    for _ in zip(range(13), Player(policy, environment, greedy=False).play(seed=1), strict=False):
+    for _ in zip(range(13), Player(Acting(policy, greedy=False), environment).play(seed=1), strict=False):
         pass
     for copy in environment.envs:  # each has different noise
         actions = np.array(copy.actions)  # [12, 2]
@@ -186,7 +194,7 @@ def endless_policy(bias):
 )
 def test_evaluation_ends_without_a_time_limit(monkeypatch):
     monkeypatch.setattr(evaluate, "MAX_STEPS", 50)
-    judged = judge(endless_policy(-4.0), "Endless-v0", 12, 1, num_envs=4) | {"env": "Endless-v0", "weights": "w"}
+    judged = judge(*both(endless_policy(-4.0)), "Endless-v0", 12, 1, num_envs=4) | {"env": "Endless-v0", "weights": "w"}
     drawn = judged["stochastic"]
     assert (judged["mean"], judged["std"], judged["max_steps"], judged["unfinished"]) == (50.0, 0.0, 50, 12)
     assert 0 < drawn["unfinished"] < 12 and drawn["min"] < 50 == drawn["max"]
@@ -199,20 +207,20 @@ def test_evaluation_ends_without_a_time_limit(monkeypatch):
 
 def test_the_limit_of_the_environment_is_kept_unless_another_is_given():
     policy = endless_policy(-30.0)
-    own, shorter, longer = (judge(policy, "Limited-v0", 3, 1, max_steps=steps) for steps in (None, 4, 9))
+    own, shorter, longer = (judge(*both(policy), "Limited-v0", 3, 1, max_steps=steps) for steps in (None, 4, 9))
     assert (own["mean"], shorter["mean"], longer["mean"]) == (7.0, 4.0, 9.0)
     assert "unfinished" not in own and shorter["unfinished"] == 3 and longer["max_steps"] == 9
 
 
 def test_an_episode_that_ends_with_the_last_step_is_finished():
-    played = play_episodes(endless_policy(30.0), "Endless-v0", 4, 1, max_steps=1)
+    played = play_episodes(Acting(endless_policy(30.0)), "Endless-v0", 4, 1, max_steps=1)
     assert played.unfinished == 0 and played.returns.tolist() == [1.0] * 4
 
 
 @pytest.mark.parametrize("env", ["CartPole-v1", "Endless-v0"])
 def test_native_and_in_graph_forms_take_a_limit(env, make_policy):
     policy = linear_policy(make_policy, np.zeros([4, 2])) if env == "CartPole-v1" else endless_policy(-30.0)
-    assert play_episodes(policy, env, 4, 1, max_steps=5).returns.tolist() == [5.0] * 4
+    assert play_episodes(Acting(policy), env, 4, 1, max_steps=5).returns.tolist() == [5.0] * 4
 
 
 @pytest.mark.parametrize(
@@ -228,18 +236,18 @@ def test_native_and_in_graph_forms_take_a_limit(env, make_policy):
 def test_there_are_as_many_copies_as_suit_the_environment(env, vectorization, num_envs, wanted, monkeypatch):
     made = []
 
-    def play(policy, env, episodes, seed, *, vectorization, num_envs, **options):
+    def play(acting, env, episodes, seed, *, vectorization, num_envs, **options):
         made.append((vectorization, num_envs))
         return evaluate.Episodes(np.ones(episodes), 0)
 
     monkeypatch.setattr(evaluate, "play_episodes", play)
-    judge(endless_policy(0.0), env, 200, 1, vectorization=vectorization, num_envs=num_envs)
+    judge(*both(endless_policy(0.0)), env, 200, 1, vectorization=vectorization, num_envs=num_envs)
     assert made == [("async" if vectorization == "async" else "auto", wanted)] * 2
 
 
 def test_an_episode_that_goes_on_counts_as_a_part_of_the_progress():
     told = []
-    play_episodes(endless_policy(-30.0), "Endless-v0", 4, 1, num_envs=2, max_steps=4, progress=told.append)
+    play_episodes(Acting(endless_policy(-30.0)), "Endless-v0", 4, 1, num_envs=2, max_steps=4, progress=told.append)
     assert told == sorted(told) and told[:5] == [0.0, 0.5, 1.0, 1.5, 2.0] and told[-1] == 4
 
 
@@ -269,6 +277,15 @@ def test_evaluation_ends_where_a_native_form_takes_no_limit():
             super().__init__([Endless] * num_envs, autoreset_mode=AutoresetMode.NEXT_STEP)
 
     gymnasium.register("NativeEndless-v0", Endless, vector_entry_point=Native, disable_env_checker=True)
-    played = play_episodes(endless_policy(-30.0), "NativeEndless-v0", 4, 1, num_envs=2, max_steps=5)
+    played = play_episodes(Acting(endless_policy(-30.0)), "NativeEndless-v0", 4, 1, num_envs=2, max_steps=5)
     assert played.unfinished == len(played.returns) == 2  # the second episodes of both copies never began
     assert (played.returns == 12.0).all()
+
+
+def test_evaluations_of_a_policy_share_their_programs():
+    config = make_control_config("CartPole-v1", num_envs=4, rollout_length=8, minibatch_size=32, total_steps=64)
+    with closing(ControlTrainer(config)) as trainer:
+        trainer.evaluate(episodes=4)
+        counts = [acting.act.experimental_get_tracing_count() for acting in trainer._acting]
+        trainer.evaluate(episodes=4, seed=2)
+        assert [acting.act.experimental_get_tracing_count() for acting in trainer._acting] == counts == [1, 1]

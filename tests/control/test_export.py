@@ -367,6 +367,12 @@ def test_a_trainer_evaluates_its_policy():
         ("dict", {"speed": np.zeros(2)}, (), "have the keys ['speed']"),
         ("dict", {"2nd place": 1, "speed": np.zeros([3, 2]), "action_mask": np.ones(5)}, (), "one more axis"),
         (
+            "dict",
+            {"2nd place": 99, "speed": np.zeros(2), "action_mask": np.ones(5)},
+            (),
+            "the part 2nd place of the observations are array(99); they must be in Discrete(",
+        ),
+        (
             "recurrent",
             {"2nd place": 1, "speed": np.zeros(2), "action_mask": np.ones(5)},
             (np.ones(5),),

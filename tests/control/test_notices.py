@@ -95,6 +95,7 @@ def test_integers_are_normalized():
     [
         ("Pictures-v0", {"normalize_observations": True}, "normalize_observations has no effect here"),
         ("Hinting-v0", {}, "Hinting-v0 gives an action_mask in its infos, which the policy does not see"),
+        ("Hinting-v0", {"box_policy": "squashed"}, "box_policy squashed has no effect here: the actions are Discrete("),
         ("Bytes-v0", {}, "observations reach from 0 to 255 and are not normalized"),
         (
             "Floats-v0",

@@ -13,7 +13,7 @@ from support.refusal import refusal
 from tfppo.control import evaluate, video
 from tfppo.control.envs.classic import CartPole
 from tfppo.control.envs.environment import IN_GRAPH_ENVIRONMENTS
-from tfppo.control.evaluate import play_episodes
+from tfppo.control.evaluate import Acting, play_episodes
 from tfppo.control.policies.heads import make_head
 from tfppo.control.policies.recurrent import make_recurrent
 from tfppo.control.rollouts.normalization import Normalization
@@ -158,7 +158,7 @@ def test_it_shows_what_was_evaluated(policy, played):
     """Observations are normalized, the policy has a memory, and actions are counted from the start of the space."""
     normalization = Normalization(Painted.observation_space, observations=True)
     normalization.state[1].assign([3.0, 3.0])
-    returns = play_episodes(policy, "Painted-v0", 1, 6, normalization=normalization).returns
+    returns = play_episodes(Acting(policy, normalization), "Painted-v0", 1, 6).returns
     evaluated = list(played)
     played.clear()
     record_episodes(policy, "Painted-v0", 1, 6, normalization=normalization)

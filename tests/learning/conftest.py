@@ -2,7 +2,7 @@
 
 import pytest
 
-from tfppo.control.evaluate import play_episodes
+from tfppo.control.evaluate import Acting, play_episodes
 
 
 @pytest.fixture(scope="session")
@@ -14,6 +14,6 @@ def greedy_returns():
             pass
         trainer.close()
         run, control = trainer.config.run, trainer.config.control
-        return play_episodes(trainer.policy, control.env, 100, run.seed, normalization=trainer.normalization).returns
+        return play_episodes(Acting(trainer.policy, trainer.normalization), control.env, 100, run.seed).returns
 
     return greedy_returns

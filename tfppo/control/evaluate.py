@@ -39,33 +39,56 @@ class Turn(NamedTuple):
     observations: Any  # [B, ...], as the environment returned them
 
 
-class Player:
-    """Acts with a policy in a vector environment.
+class Acting:
+    """The compiled steps of a policy, which evaluations of the same policy share.
 
-    It normalizes observations, keeps the policy's memory, and converts actions to the form that the environment takes.
+    It normalizes observations, and converts actions to the form that the environment takes.
 
     Args:
       policy: The policy that acts.
-      environment: A vector environment with B copies and autoreset mode NEXT_STEP.
       normalization: Normalization of observations; None leaves them unchanged.
       greedy: True takes the most probable actions; False samples actions as in training.
     """
 
-    def __init__(
-        self,
-        policy: ControlPolicy,
-        environment: VectorEnv,
-        normalization: Normalization | None = None,
-        greedy: bool = True,
-    ):
+    def __init__(self, policy: ControlPolicy, normalization: Normalization | None = None, greedy: bool = True):
         self.policy = policy
-        self.environment = environment
         self.normalization = normalization or Normalization()
         self.greedy = greedy
+        self.act = tf.function(self._act_at, autograph=False)
+        self.noise = tf.function(self._draw_noise, autograph=False)
+
+    def _draw_noise(self, seed: tf.Tensor, num_envs: int) -> tf.Tensor:
+        return self.policy.noise([NOISE_STEPS, num_envs], seed)
+
+    def _act_at(
+        self, observations: Observations, noise: tf.Tensor, index: tf.Tensor, memory: Memory, starts: tf.Tensor
+    ) -> tuple[tf.Tensor, Memory]:
+        """Returns actions for the environment and the memory after the step.
+
+        The memory is zero where this step only starts a new episode.
+        """
+        observations = self.normalization.observations(observations)
+        if self.greedy:
+            actions, memory = self.policy.greedy_step(observations, memory)
+        else:
+            actions, _, memory = self.policy.step(observations, noise[index], memory)
+        return self.policy.to_environment(actions), forget(memory, starts)
+
+
+class Player:
+    """Acts with a policy in a vector environment, and keeps the policy's memory.
+
+    Args:
+      acting: The steps of the policy.
+      environment: A vector environment with B copies and autoreset mode NEXT_STEP.
+    """
+
+    def __init__(self, acting: Acting, environment: VectorEnv):
+        self.acting = acting
+        self.policy = acting.policy
+        self.environment = environment
         self._dtypes = map_space(observation_dtype, environment.single_observation_space)
         self._is_masked = has_mask(environment.single_observation_space)
-        self._act = tf.function(self._act_at, autograph=False)
-        self._noise = tf.function(self._draw_noise, autograph=False)
 
     def play(self, seed: int) -> Iterator[Turn]:
         """Resets the environment, and steps it without end.
@@ -86,31 +109,14 @@ class Player:
         for step in itertools.count():
             yield Turn(rewards, done, terminated, observations)
             block, index = divmod(step, NOISE_STEPS)
-            if not (self.greedy or index):
-                noise = self._noise(fold_in(root, block))
+            if not (self.acting.greedy or index):
+                noise = self.acting.noise(fold_in(root, block), num_envs)
             if self._is_masked:
                 check_masks(self.environment, observations[ACTION_MASK], self.policy.head.sizes, ~done, step)
             now = tf.nest.map_structure(lambda dtype, x: tf.constant(x, dtype), self._dtypes, observations)
-            actions, memory = self._act(now, noise, tf.constant(index), memory, tf.constant(done))
+            actions, memory = self.acting.act(now, noise, tf.constant(index), memory, tf.constant(done))
             observations, rewards, terminated, truncated, _ = self.environment.step(actions.numpy())
             done = (terminated | truncated) & ~done
-
-    def _draw_noise(self, seed: tf.Tensor) -> tf.Tensor:
-        return self.policy.noise([NOISE_STEPS, self.environment.num_envs], seed)
-
-    def _act_at(
-        self, observations: Observations, noise: tf.Tensor, index: tf.Tensor, memory: Memory, starts: tf.Tensor
-    ) -> tuple[tf.Tensor, Memory]:
-        """Returns actions for the environment and the memory after the step.
-
-        The memory is zero where this step only starts a new episode.
-        """
-        observations = self.normalization.observations(observations)
-        if self.greedy:
-            actions, memory = self.policy.greedy_step(observations, memory)
-        else:
-            actions, _, memory = self.policy.step(observations, noise[index], memory)
-        return self.policy.to_environment(actions), forget(memory, starts)
 
 
 class Episodes(NamedTuple):
@@ -121,7 +127,7 @@ class Episodes(NamedTuple):
 
 
 def play_episodes(
-    policy: ControlPolicy,
+    acting: Acting,
     env: str,
     episodes: int,
     seed: int,
@@ -129,8 +135,6 @@ def play_episodes(
     vectorization: str = "auto",
     num_envs: int = MAX_ENVS,
     max_steps: int | None = None,
-    normalization: Normalization | None = None,
-    greedy: bool = True,
     options: Mapping[str, Any] = NO_OPTIONS,
     progress: Callable[[float], None] = lambda finished: None,
 ) -> Episodes:
@@ -140,15 +144,13 @@ def play_episodes(
     short episodes.
 
     Args:
-      policy: The policy that acts.
+      acting: The steps of the policy.
       env: The environment ID, as for `vector.make_vector_environment`.
       episodes: Number of episodes.
       seed: Seed of the environment and of sampled actions.
       vectorization: As for `vector.make_vector_environment`.
       num_envs: Largest number of copies.
       max_steps: Time limit of an episode, in steps. None keeps that of the environment.
-      normalization: Normalization of observations; None leaves them unchanged.
-      greedy: True takes the most probable actions; False samples actions as in training.
       options: Arguments and wrappers of the environment, as for `vector.make_vector_environment`.
       progress: Function that gets the number of finished episodes, after the reset and after each step. With a time
         limit, an episode that goes on counts as a fraction of it.
@@ -168,7 +170,7 @@ def play_episodes(
         running, lengths, starts = np.zeros(num_envs), np.zeros(num_envs, int), np.ones(num_envs, bool)
         counts = np.zeros(num_envs, int)
         unfinished = turns = 0
-        for rewards, done, terminated, _ in Player(policy, environment, normalization, greedy).play(seed):
+        for rewards, done, terminated, _ in Player(acting, environment).play(seed):
             running += rewards
             lengths = np.where(starts, 0, lengths + 1)
             for index in np.flatnonzero(done & (counts < shares)):
@@ -192,7 +194,8 @@ def play_episodes(
 
 
 def judge(
-    policy: ControlPolicy,
+    greedy: Acting,
+    sampled: Acting,
     env: str,
     episodes: int,
     seed: int,
@@ -200,7 +203,6 @@ def judge(
     vectorization: str = "auto",
     num_envs: int = MAX_ENVS,
     max_steps: int | None = None,
-    normalization: Normalization | None = None,
     options: Mapping[str, Any] = NO_OPTIONS,
     show: bool = True,
 ) -> dict[str, Any]:
@@ -210,7 +212,8 @@ def judge(
     up to 100 of them. Others are as many as in training, but at least 10.
 
     Args:
-      policy: The policy that acts.
+      greedy: The greedy steps of the policy.
+      sampled: Its steps with sampled actions.
       env: The environment ID. If Gymnasium does not have it and the policy was trained in EnvPool's environment,
         EnvPool's environment is used.
       episodes: Number of episodes for each kind of actions.
@@ -218,7 +221,6 @@ def judge(
       vectorization: Vectorization of the training.
       num_envs: Number of copies in training.
       max_steps: Time limit of an episode, in steps. None: that of the environment, else 10,000.
-      normalization: Normalization of observations; None leaves them unchanged.
       options: As for `play_episodes`.
       show: True shows progress bars.
 
@@ -235,18 +237,16 @@ def judge(
     is_costly = used == "async" or is_stepped_in_turn(env) or "wrappers" in options
     num_envs = min(max(num_envs, MIN_ENVS), MAX_ENVS) if is_costly else MAX_ENVS
     judged = []
-    for greedy, label in ((True, "evaluating greedily"), (False, "evaluating stochastically")):
+    for acting, label in ((greedy, "evaluating greedily"), (sampled, "evaluating stochastically")):
         with progress_bar(label, episodes) if show else nullcontext(_ignore) as advance:
             played = play_episodes(
-                policy,
+                acting,
                 env,
                 episodes,
                 seed,
                 vectorization=used,
                 num_envs=num_envs,
                 max_steps=max_steps,
-                normalization=normalization,
-                greedy=greedy,
                 options=options,
                 progress=advance,
             )

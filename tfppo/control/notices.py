@@ -91,6 +91,8 @@ def notices(
             f"a standard deviation of {math.exp(control.log_std_init):.3g}: consider --wrappers "
             '"RescaleAction(-1.0, 1.0)", or --box-policy squashed'
         )
+    if control.box_policy != "normal" and not isinstance(action_space, spaces.Box):
+        lines.append(f"box_policy {control.box_policy} has no effect here: the actions are {_short(action_space)}")
     if any(ACTION_MASK in info for info in infos) and not has_mask(observation_space):
         lines.append(
             f"{control.env} gives an {ACTION_MASK} in its infos, which the policy does not see; to mask actions, put "

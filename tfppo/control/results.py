@@ -1,6 +1,7 @@
 """What becomes of a trained policy: evaluations, pictures, videos, exports, and policies for use in Python."""
 
 from abc import ABC, abstractmethod
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import gymnasium
 
 from tfppo.control.config import ControlRunConfig
 from tfppo.control.envs.options import options_of
-from tfppo.control.evaluate import describe, judge
+from tfppo.control.evaluate import Acting, describe, judge
 from tfppo.control.export import export_policy, how_to_use
 from tfppo.control.policies.policy import ControlPolicy
 from tfppo.control.rollouts.normalization import Normalization
@@ -43,6 +44,11 @@ class ControlResults(ABC):
     def env_steps(self) -> int:
         """Number of environment steps so far."""
 
+    @cached_property
+    def _acting(self) -> tuple[Acting, Acting]:
+        """The greedy steps of the policy, and those with sampled actions; all evaluations share their programs."""
+        return Acting(self.policy, self.normalization), Acting(self.policy, self.normalization, greedy=False)
+
     def draw(self, folder: Path) -> None:
         """Draws the training curve into the folder of the run."""
         title = f"{self.config.control.env}, {folder.name}"
@@ -61,14 +67,13 @@ class ControlResults(ABC):
         """
         control = self.config.control
         judged = judge(
-            self.policy,
+            *self._acting,
             control.env,
             size,
             seed,
             vectorization=control.vectorization,
             num_envs=control.num_envs,
             max_steps=control.eval_max_steps,
-            normalization=self.normalization,
             options=options_of(control.env_kwargs, control.wrappers, control.eval_env_kwargs),
             show=show,
         )

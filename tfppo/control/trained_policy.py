@@ -14,6 +14,7 @@ import tensorflow as tf
 import yaml
 
 from tfppo.control.config import ControlConfig
+from tfppo.control.envs.checked import bounds_of, is_outside
 from tfppo.control.envs.environment import Observations
 from tfppo.control.envs.flattening import flat_observation
 from tfppo.control.envs.space_records import record_of, space_of
@@ -29,7 +30,7 @@ from tfppo.control.policies.encoders import (
 from tfppo.control.policies.heads import ActionHead, make_head
 from tfppo.control.policies.policy import ControlPolicy, forget
 from tfppo.control.rollouts.normalization import CLIP, WHOLE, Normalization, with_parts
-from tfppo.errors import UsageError, one_line
+from tfppo.errors import UsageError, one_line, shown
 from tfppo.ops.random import fold_in
 from tfppo.training.file_errors import FILE_ERRORS
 from tfppo.training.files import replacing
@@ -146,7 +147,8 @@ class TrainedPolicy:
 
         Raises:
           UsageError: If the observations do not have the shape of the observation space, a part of a dictionary is
-            missing, a mask allows no action, or the policy has no memory and `state` or `episode_starts` is given.
+            missing, a discrete observation is not in its space, a mask allows no action, or the policy has no memory
+            and `state` or `episode_starts` is given.
         """
         if not self.is_recurrent and not (state is None and episode_starts is None):
             raise UsageError("state or episode_starts is given, and the policy has no memory: leave them out")
@@ -212,6 +214,11 @@ class TrainedPolicy:
                 f"the observations have shape {found}; they must have shape {wanted} for one observation, or one more "
                 "axis in front for a batch"
             )
+        for key, part in _parts(space):
+            bounds = bounds_of(part)
+            if bounds is not None and is_outside(parts[key], bounds):
+                what = "the observations" if key == WHOLE else f"the part {key} of the observations"
+                raise UsageError(f"{what} are {one_line(shown(parts[key]))}; they must be in {one_line(part)[:100]}")
         is_single = set(ranks.values()) == {0}
         dtypes = dict(_parts(self._dtypes))
         tensors = {key: tf.constant(x[None] if is_single else x, dtypes[key]) for key, x in parts.items()}
@@ -311,4 +318,4 @@ def read_policy(folder: Path) -> TrainedPolicy:
 
 def _parts(nest: Any) -> list[tuple[str, Any]]:
     """Returns the parts of observations, or of what belongs to them, with their keys."""
-    return list(nest.items()) if isinstance(nest, dict) else [(WHOLE, nest)]
+    return list(nest.items()) if isinstance(nest, dict | gymnasium.spaces.Dict) else [(WHOLE, nest)]

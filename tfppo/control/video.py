@@ -17,7 +17,7 @@ from PIL import Image
 
 from tfppo.control.envs.registration import registered_id
 from tfppo.control.envs.vector import NO_OPTIONS, is_only_in_graph, is_stepped_in_turn, make_vector_environment
-from tfppo.control.evaluate import Player, Turn
+from tfppo.control.evaluate import Acting, Player, Turn
 from tfppo.control.policies.encoders import is_image
 from tfppo.control.policies.policy import ControlPolicy
 from tfppo.control.rollouts.normalization import Normalization
@@ -82,7 +82,7 @@ def record_episodes(
             with _explained(env):
                 environment = make_vector_environment(env, 1, **{**options, "render_mode": "rgb_array"})
         try:
-            player = Player(policy, environment, normalization)
+            player = Player(Acting(policy, normalization), environment)
             frames: list[Frame] = []
             for number in range(episodes):
                 frames += _record_episode(player, env, seed + number, number, progress)

@@ -11,7 +11,7 @@ from gymnasium import spaces
 from support.refusal import refusal
 
 from tfppo import cli
-from tfppo.control.envs.checked import Checked, EnvironmentFailure, check_environment
+from tfppo.control.envs.checked import Checked, EnvironmentFailure, bounds_of, check_environment, is_outside
 from tfppo.control.envs.vector import make_vector_environment
 from tfppo.control.recipes import make_control_config
 from tfppo.control.trainer import ControlTrainer
@@ -81,6 +81,8 @@ RESULTS = {  # what the step returns, and words of the message
     "nothing": (lambda: None, "returned None", "observation, reward, terminated, truncated and infos"),
     "an array as the reward": (lambda: (SEEN, np.ones(1), False, False, {}), "array([1.]) of shape (1,)", "one number"),
     "no reward": (lambda: (SEEN, None, False, False, {}), "returned the reward None", "one number"),
+    "a text as the reward": (lambda: (SEEN, "1", False, False, {}), "returned the reward '1'", "one number"),
+    "a text as the end": (lambda: (SEEN, 1.0, "no", False, {}), "for terminated 'no'", "True or False"),
     "a list as the end": (lambda: (SEEN, 1.0, [False], False, {}), "for terminated [False]", "True or False"),
     "no infos": (lambda: (SEEN, 1.0, False, False, None), "infos of type NoneType", "a dictionary"),
     "another shape": (lambda: (np.zeros(3), 1.0, False, False, {}), "an observation of shape (3,)", "of shape (2,)"),
@@ -115,6 +117,8 @@ def test_resets_are_checked(first, given):
         ({"a": SEEN}, "an observation with the keys ['a']", "a dictionary with the keys ['a', 'b']"),
         (SEEN, "an observation array([0., 0.], dtype=float32) of shape (2,)", "a dictionary with the keys"),
         ({"a": np.zeros(3), "b": 1}, "whose part a is of shape (3,)", "of shape (2,)"),
+        ({"a": SEEN, "b": 3}, "whose part b is 3", "in Discrete(3)"),
+        ({"a": SEEN, "b": np.int64(-1)}, "whose part b is", "in Discrete(3)"),
         ({"a": [[1.0], [1.0, 2.0]], "b": 1}, "whose part a is of lists of different lengths", "of shape (2,)"),
     ],
 )
@@ -134,6 +138,39 @@ def test_the_constructor_is_explained():
     for vectorization in ("sync", "async"):
         text = refusal(make_vector_environment, name, 2, vectorization)
         assert f"the constructor of {name} raised ValueError: the motor is hot" in text, text
+
+
+@pytest.mark.parametrize(
+    ("space", "good", "bad"),
+    [
+        (spaces.Discrete(3, start=5), [5, np.int64(7), np.array(6)], [4, 8]),
+        (spaces.MultiDiscrete([2, 3]), [[1, 2]], [[2, 0], [0, -1]]),
+        (spaces.MultiBinary(2), [[0, 1]], [[0, 2]]),
+    ],
+)
+def test_integers_outside_of_their_space_have_no_one_hot_vector(space, good, bad):
+    for values, expected in ((good, False), (bad, True)):
+        assert [is_outside(value, bounds_of(space)) for value in values] == [expected] * len(values)
+
+
+@pytest.mark.parametrize("vectorization", ["sync", "async"])
+def test_arguments_of_the_constructor_are_named(vectorization):
+    name = next(NUMBERS)
+    gymnasium.register(name, Faulty)
+    text = refusal(make_vector_environment, name, 2, vectorization, size=5)
+    assert f"the constructor of {name} raised TypeError" in text and "correct its arguments (size; see" in text, text
+
+
+def test_a_failing_close_is_a_warning_and_loses_nothing():
+    name = next(NUMBERS)
+
+    class Closing(Faulty):
+        def close(self):
+            raise RuntimeError("the port is busy")
+
+    gymnasium.register(name, Closing)
+    with pytest.warns(UserWarning, match=f"close of {name} raised RuntimeError: the port is busy; the run goes on"):
+        make_vector_environment(name, 2, "sync").close()
 
 
 def test_the_command_line_prints_the_line_and_the_users_lines(capsys, tmp_path):

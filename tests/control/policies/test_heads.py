@@ -362,3 +362,16 @@ def test_a_mask_of_another_shape_is_refused(space, shape):
 def test_other_spaces_are_refused_by_name(space):
     text = refusal(make_head, space)
     assert " ".join(str(space).split())[:200] in text and "Discrete, MultiDiscrete, MultiBinary or a Box" in text
+
+
+@pytest.mark.parametrize(
+    ("space", "size"),
+    [
+        (spaces.Discrete(2**40), "1,099,511,627,776"),
+        (spaces.MultiDiscrete([100_000] * 50), "5,000,000"),
+        (spaces.MultiDiscrete(np.array([], int)), "0"),
+        (spaces.Box(-1, 1, (0,)), "0"),
+    ],
+)
+def test_an_action_space_has_actions_and_not_too_many(space, size):
+    assert f"needs {size} outputs of the actor; they must be from 1 to 100,000" in refusal(make_head, space)

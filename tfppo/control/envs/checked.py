@@ -2,7 +2,8 @@
 
 import sysconfig
 import traceback
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from gymnasium import spaces, wrappers
 
 from tfppo.control.envs.episode_replay import Replayable
 from tfppo.control.envs.flattening import FlattenNested, flatten_nested
-from tfppo.errors import UsageError, kind_and_text, shown
+from tfppo.errors import UsageError, kind_and_text, one_line, shown
 
 GIVEN = (wrappers.PassiveEnvChecker, wrappers.OrderEnforcing, wrappers.TimeLimit, FlattenNested)  # not the user's
 NUMBERS = (int, float, np.number, np.bool_)
@@ -52,9 +53,11 @@ def explained(call: str, env: str, where: str = "") -> Iterator[None]:
         raise failure(call, env, where, error) from error
 
 
-def failure(call: str, env: str, where: str, error: BaseException) -> EnvironmentFailure:
+def failure(
+    call: str, env: str, where: str, error: BaseException, advice: str = "correct the environment"
+) -> EnvironmentFailure:
     """Returns the error for an exception of the user's environment, see `explained`."""
-    made = EnvironmentFailure(f"{call} of {env} raised {kind_and_text(error)}{where}: correct the environment")
+    made = EnvironmentFailure(f"{call} of {env} raised {kind_and_text(error)}{where}: {advice}")
     frames = own_frames(error)
     if frames:
         made.add_note(frames)
@@ -62,14 +65,21 @@ def failure(call: str, env: str, where: str, error: BaseException) -> Environmen
 
 
 @contextmanager
-def explaining_constructor(env: str) -> Iterator[None]:
-    """Explains the exceptions of a constructor, except those of Gymnasium, of imports and of wrappers."""
+def explaining_constructor(env: str, arguments: Iterable[str] = ()) -> Iterator[None]:
+    """Explains the exceptions of a constructor, except those of Gymnasium, of imports and of wrappers.
+
+    Args:
+      env: The environment ID.
+      arguments: Names of the arguments that the constructor gets.
+    """
     try:
         yield
     except (gymnasium.error.Error, ImportError, UsageError):
         raise
     except Exception as error:
-        raise failure("the constructor", env, "", error) from error
+        given = ", ".join(arguments)
+        advice = f"correct its arguments ({given}; see --env-kwargs), or the environment" if given else ""
+        raise failure("the constructor", env, "", error, advice or "correct the environment") from error
 
 
 def own_frames(error: BaseException) -> str:
@@ -159,16 +169,23 @@ class Checked(gymnasium.Wrapper):
         observation: Any
         reward: Any
         observation, reward, terminated, truncated, infos = result
-        if type(reward) is not float and not isinstance(reward, NUMBERS) and np.ndim(reward) + (reward is None):
+        if type(reward) is not float and not isinstance(reward, NUMBERS) and not _is_number(reward):
             self._refuse("step", f"returned the reward {_kind(reward)}", "one number")
         if type(terminated) is not bool or type(truncated) is not bool:
             for end, name in ((terminated, "terminated"), (truncated, "truncated")):
-                if not isinstance(end, NUMBERS) and np.ndim(end) + (end is None):
+                if not isinstance(end, NUMBERS) and not _is_number(end):
                     self._refuse("step", f"returned for {name} {_kind(end)}", "True or False")
         if not isinstance(infos, dict):
             self._refuse("step", f"returned infos of type {type(infos).__name__}", "a dictionary")
         self._check_observation("step", observation)
         return result
+
+    def close(self) -> None:
+        """Closes the environment. An exception becomes a warning, because everything that the run needs is there."""
+        try:
+            self.env.close()
+        except Exception as error:
+            warnings.warn(f"close of {self._name} raised {kind_and_text(error)}; the run goes on", stacklevel=2)
 
     @property
     def _where(self) -> str:
@@ -183,6 +200,11 @@ class Checked(gymnasium.Wrapper):
         raise EnvironmentFailure(
             f"{call} of {self._name} {given}{self._where}; it must be {wanted}: correct the environment"
         )
+
+
+def _is_number(value: Any) -> bool:
+    """Returns True for one number in an array or a tensor without axes."""
+    return np.ndim(value) == 0 and np.asarray(value).dtype.kind in "biuf"
 
 
 def _kind(value: Any) -> str:
@@ -208,17 +230,38 @@ def _difference(space: gymnasium.Space) -> Callable[[Any], tuple[str, str] | Non
         return of_dict
     if not isinstance(space, spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
         return lambda observation: None
-    shape = tuple(space.shape or ())
+    shape, bounds = tuple(space.shape or ()), bounds_of(space)
 
     def of_array(observation: Any) -> tuple[str, str] | None:
-        if getattr(observation, "shape", None) == shape:
+        if getattr(observation, "shape", None) != shape:
+            if observation is None:
+                return "None", f"of shape {shape}"
+            try:
+                given = np.shape(observation)
+            except ValueError:  # lists of different lengths
+                return "of lists of different lengths", f"of shape {shape}"
+            if given != shape:
+                return f"of shape {given}", f"of shape {shape}"
+        if bounds is None or not is_outside(observation, bounds):
             return None
-        if observation is None:
-            return "None", f"of shape {shape}"
-        try:
-            given = np.shape(observation)
-        except ValueError:  # lists of different lengths
-            return "of lists of different lengths", f"of shape {shape}"
-        return None if given == shape else (f"of shape {given}", f"of shape {shape}")
+        return shown(observation), f"in {one_line(space)[:100]}"
 
     return of_array
+
+
+def bounds_of(space: gymnasium.Space) -> tuple[Any, Any] | None:
+    """Returns the smallest and the largest values of a space of integers that become one-hot vectors, else None."""
+    if isinstance(space, spaces.Discrete):
+        return int(space.start), int(space.start + space.n - 1)
+    if isinstance(space, spaces.MultiDiscrete):
+        return space.start, space.start + space.nvec - 1
+    return (0, 1) if isinstance(space, spaces.MultiBinary) else None
+
+
+def is_outside(observation: Any, bounds: tuple[Any, Any]) -> bool:
+    """Returns True if a value of an observation is outside of its bounds; its one-hot vector would be all zeros."""
+    low, high = bounds
+    if isinstance(observation, int | np.integer):
+        return bool(not low <= observation <= high)
+    values = np.asarray(observation)
+    return bool(((values < low) | (values > high)).any())

@@ -40,7 +40,7 @@ class EnvPoolVectorEnv(VectorEnv):
         self.env = env
         self._options = options
         self.num_envs = num_envs
-        with _without_warnings_of_precision(), explaining_constructor(env):
+        with _without_warnings_of_precision(), explaining_constructor(env, options):
             spec = self._envpool.make_spec(env, **options)
             self.single_observation_space = spec.gymnasium_observation_space
             self.single_action_space = spec.gymnasium_action_space

@@ -104,7 +104,7 @@ def make_vector_environment(
             return WorkerVectorEnv(env, num_envs, autoreset, first_copy, wrappers, **options)
         numbers = itertools.count(first_copy)
         around: Any = (*wrappers, lambda copy: prepared(copy, env, next(numbers)))
-        with explaining_constructor(env):
+        with explaining_constructor(env, options):
             return gymnasium.make_vec(
                 name, num_envs, "sync", vector_kwargs={"autoreset_mode": autoreset}, wrappers=around, **options
             )

@@ -116,7 +116,7 @@ def _make(
 ) -> gymnasium.Env:
     if multiprocessing.parent_process() is not None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with explaining_constructor(env):
+    with explaining_constructor(env, options):
         made = gymnasium.make(spec, **options)
     for wrap in wrappers:
         made = wrap(made)

@@ -18,6 +18,8 @@ from tfppo.ops.distributions import Categorical, Distribution, MultiCategorical,
 from tfppo.ops.masking import check_same_shape
 from tfppo.ops.normals import DiagonalNormal, SquashedNormal
 
+LARGEST_OUTPUT = 100_000  # outputs of an actor; as many as the largest one-hot vector of an observation
+
 Outputs: TypeAlias = tf.Tensor | tuple[tf.Tensor, tf.Tensor]  # the outputs of an actor; a pair for gSDE
 
 
@@ -262,8 +264,9 @@ def make_head(
       The head.
 
     Raises:
-      UsageError: If the space is not supported, or does not fit box_policy.
+      UsageError: If the space is not supported, has no action or too many, or does not fit box_policy.
     """
+    _check_size(space)
     if isinstance(space, gymnasium.spaces.Discrete):
         return DiscreteHead(int(space.n), int(space.start))
     if isinstance(space, gymnasium.spaces.MultiDiscrete):
@@ -278,6 +281,21 @@ def make_head(
         f"action space {one_line(space)} is not supported; it must be Discrete, MultiDiscrete, MultiBinary or a Box of "
         "floats: use another environment, or convert its actions (gymnasium.wrappers.TransformAction)"
     )
+
+
+def _check_size(space: gymnasium.Space) -> None:
+    """Checks that an action space has actions, and not more than an actor can have outputs."""
+    if isinstance(space, gymnasium.spaces.Discrete):
+        size = int(space.n)
+    elif isinstance(space, gymnasium.spaces.MultiDiscrete):
+        size = int(space.nvec.sum(dtype=np.int64))
+    else:
+        size = math.prod(space.shape or ())
+    if not 1 <= size <= LARGEST_OUTPUT:
+        raise UsageError(
+            f"action space {one_line(space)[:100]} needs {size:,} outputs of the actor; they must be from 1 to "
+            f"{LARGEST_OUTPUT:,}: use another environment, or convert its actions (gymnasium.wrappers.TransformAction)"
+        )
 
 
 def _allowed(logits: tf.Tensor, action_mask: tf.Tensor | None) -> tf.Tensor:
