@@ -25,14 +25,15 @@ from tfppo.ops.random import fold_in, permutation
 from tfppo.ppo.config import PPOConfig
 from tfppo.ppo.guard import NOTHING, Guard, Masked, Quantity
 from tfppo.ppo.objective import (
+    AUXILIARY,
     MEAN_METRICS,
     OF_VALUES,
+    AuxiliaryLoss,
     Coefficients,
     Gradients,
     Metrics,
     Objective,
     counted_entries,
-    mean_metrics,
 )
 from tfppo.ppo.optimizers import checked_optimizer, make_optimizer
 from tfppo.ppo.schedules import make_schedule
@@ -51,7 +52,8 @@ METRICS = (
     "guard/skipped_updates",
 )
 
-OF_STEPS = ("loss/total", "policy/grad_norm")  # means over gradient steps; all others: over the entries of the mask
+# Means over gradient steps; all others are over the entries of the mask.
+OF_STEPS = ("loss/total", AUXILIARY, "policy/grad_norm")
 
 Data = TypeVar("Data")
 
@@ -60,8 +62,8 @@ class Totals(NamedTuple):
     """Sums and maxima over the minibatches that were evaluated and are finite."""
 
     steps: tf.Tensor  # [] number of minibatches
-    sums: tf.Tensor  # [len(mean_metrics(batch))], each metric times its weight, see `_weights`
-    weights: tf.Tensor  # [len(mean_metrics(batch))]
+    sums: tf.Tensor  # [len(objective.mean_metrics(batch))], each metric times its weight, see `_weights`
+    weights: tf.Tensor  # [len(objective.mean_metrics(batch))]
     largest_ratio: tf.Tensor  # []
     first_ratio: tf.Tensor  # [] the largest ratio of the first minibatch
 
@@ -75,7 +77,7 @@ class UpdateState(NamedTuple):
     found: tf.Tensor  # [] int64, index into `guard.QUANTITIES`, or NOTHING
 
 
-def _weights(minibatch: Batch[Inputs], config: PPOConfig) -> dict[str, tf.Tensor]:
+def _weights(minibatch: Batch[Inputs], config: PPOConfig, names: Sequence[str]) -> dict[str, tf.Tensor]:
     """Returns the weight of a minibatch in the mean of each metric: the share of its entries that count.
 
     In a mean over sequences it is the number of sequences that count, in another unit.
@@ -83,7 +85,7 @@ def _weights(minibatch: Batch[Inputs], config: PPOConfig) -> dict[str, tf.Tensor
     size = tf.cast(tf.size(minibatch.advantages), minibatch.advantages.dtype)
     counts = counted_entries(minibatch, config)
     kinds = dict.fromkeys(OF_VALUES, counts.values / size) | dict.fromkeys(OF_STEPS, tf.ones_like(size))
-    return {name: kinds.get(name, counts.actions / size) for name in mean_metrics(minibatch)}
+    return {name: kinds.get(name, counts.actions / size) for name in names}
 
 
 def _explained_variance(batch: Batch[Inputs]) -> Metrics:
@@ -121,6 +123,7 @@ class PPOLearner(tf.Module, Generic[Data, Inputs]):
       replicas: The replicas that share each minibatch. All of them get the same data.
       optimizer: A new Keras optimizer, which replaces that of the settings. Its learning rate replaces `learning_rate`,
         and the schedule begins there.
+      auxiliary: A loss on other data, which is added in every gradient step. None: there is none.
 
     Raises:
       UsageError: If `recompute_advantages` is on without `refresh`, if a minibatch cannot be divided into items or
@@ -141,6 +144,7 @@ class PPOLearner(tf.Module, Generic[Data, Inputs]):
         mode: str = "xla",
         replicas: Replicas = ALONE,
         optimizer: keras.optimizers.Optimizer | None = None,
+        auxiliary: AuxiliaryLoss | None = None,
     ):
         super().__init__(name="ppo_learner")
         if optimizer is not None:
@@ -158,7 +162,7 @@ class PPOLearner(tf.Module, Generic[Data, Inputs]):
         self.items_per_minibatch = exact_div(config.minibatch_size, item_size, "minibatch_size", "item_size")
         replicas.divide(self.items_per_minibatch, "minibatch_size", config.num_micro_batches)
         mode, share_mode = replicas.modes(mode)
-        self.objective = Objective(policy, config, replicas, share_mode)
+        self.objective = Objective(policy, config, replicas, share_mode, auxiliary)
         self.prepare = prepare
         self.refresh = refresh if config.recompute_advantages else None
         if config.recompute_advantages and refresh is None:
@@ -228,7 +232,7 @@ class PPOLearner(tf.Module, Generic[Data, Inputs]):
         totals = result.totals
         means = tf.unstack(totals.sums / totals.weights)  # NaN if no entry counts
         return {
-            **dict(zip(mean_metrics(batch), means, strict=True)),
+            **dict(zip(self.objective.mean_metrics(batch), means, strict=True)),
             "policy/ratio_max": totals.largest_ratio,
             "policy/first_ratio_max": totals.first_ratio,
             **_explained_variance(batch),
@@ -262,6 +266,7 @@ class PPOLearner(tf.Module, Generic[Data, Inputs]):
 
         def epoch_body(epoch: tf.Tensor, state: UpdateState) -> tuple[tf.Tensor, UpdateState]:
             order = permutation(num_items, fold_in(seed, epoch))
+            others = fold_in(seed, self.config.num_epochs + epoch)
             current = batch
             if self.refresh is not None:
                 recomputed = self.refresh(data)
@@ -270,7 +275,7 @@ class PPOLearner(tf.Module, Generic[Data, Inputs]):
 
             def minibatch_body(index: tf.Tensor, state: UpdateState) -> tuple[tf.Tensor, UpdateState]:
                 minibatch = map_tensors(lambda x: x[index], minibatches)  # [M, ...]
-                return index + 1, self._train_on(minibatch, coefficients, state)
+                return index + 1, self._train_on(minibatch, coefficients, fold_in(others, index), state)
 
             _, state = tf.while_loop(
                 lambda index, state: (index < num_minibatches) & state.proceed,
@@ -279,7 +284,7 @@ class PPOLearner(tf.Module, Generic[Data, Inputs]):
             )
             return epoch + 1, state
 
-        zeros = tf.zeros([len(mean_metrics(batch))], zero.dtype)
+        zeros = tf.zeros([len(self.objective.mean_metrics(batch))], zero.dtype)
         start = UpdateState(
             proceed=found == NOTHING,
             totals=Totals(zero, zeros, zeros, zero, zero),
@@ -291,13 +296,15 @@ class PPOLearner(tf.Module, Generic[Data, Inputs]):
         )
         return state
 
-    def _train_on(self, minibatch: Batch[Inputs], coefficients: Coefficients, state: UpdateState) -> UpdateState:
+    def _train_on(
+        self, minibatch: Batch[Inputs], coefficients: Coefficients, seed: tf.Tensor, state: UpdateState
+    ) -> UpdateState:
         """Evaluates a minibatch. If everything is finite, takes a gradient step and adds the metrics to the totals."""
-        metrics, gradients = self.objective.gradients(minibatch, coefficients)
+        metrics, gradients = self.objective.gradients(minibatch, coefficients, seed)
         found = self.guard.of_step(metrics["loss/total"], metrics["policy/grad_norm"])
         is_finite = found == NOTHING
         before, ratio = state.totals, metrics["policy/ratio_max"]
-        weights = _weights(minibatch, self.config)
+        weights = _weights(minibatch, self.config, self.objective.mean_metrics(minibatch))
         stacked, kl_weight = tf.stack(list(weights.values())), weights["loss/kl"]
         after = Totals(
             steps=before.steps + 1,

@@ -1,6 +1,6 @@
 """The objective of PPO on a minibatch, and its gradients."""
 
-from typing import Generic, NamedTuple, TypeAlias
+from typing import Generic, NamedTuple, Protocol, TypeAlias
 
 import tensorflow as tf
 
@@ -27,11 +27,28 @@ MEAN_METRICS = (
     "policy/grad_norm",
     "value/clip_fraction",
 )
+AUXILIARY = "loss/pretraining"  # the metric of an auxiliary loss
 OF_VALUES = ("loss/value", "value/clip_fraction")  # means over the entries of the value mask
 
 
 Metrics: TypeAlias = dict[str, tf.Tensor]  # scalars
 Gradients: TypeAlias = list[tf.Tensor]  # one per trainable variable, of the same shape
+
+
+class AuxiliaryLoss(Protocol):
+    """A loss on other data, which is added to that of PPO in every gradient step."""
+
+    coeff: float
+
+    def gradients(self, seed: tf.Tensor) -> tuple[tf.Tensor, Gradients]:
+        """Computes the loss on data that the seed chooses, before the coefficient.
+
+        Args:
+          seed: int [2], another one in every gradient step.
+
+        Returns:
+          The loss, a scalar, and its gradients, one per trainable variable of the policy.
+        """
 
 
 class Coefficients(NamedTuple):
@@ -48,11 +65,6 @@ class Normalizers(NamedTuple):
 
     actions: tf.Tensor  # [] sum of the weights inside the mask
     values: tf.Tensor  # [] sum of the weights inside the value mask
-
-
-def mean_metrics(batch: Batch[Inputs]) -> tuple[str, ...]:
-    """Returns the names of the metrics that are means: `MEAN_METRICS`, for a batch without values not `OF_VALUES`."""
-    return MEAN_METRICS if batch.has_values else tuple(name for name in MEAN_METRICS if name not in OF_VALUES)
 
 
 def counted_entries(batch: Batch[Inputs], config: PPOConfig) -> Normalizers:
@@ -78,7 +90,8 @@ class Objective(Generic[Inputs]):
         policy loss + value_coeff * value loss - entropy_coeff * entropy + kl_coeff * KL
 
     Source: Schulman et al. 2017, equation 9 with the KL penalty of equation 8. Without values, the value loss is left
-    out. Each term is a mean over tokens or over sequences (`loss_average`). KL is `KL(policy || reference)` if the
+    out. Each term is a mean over tokens or over sequences (`loss_average`). An auxiliary loss is added with its own
+    coefficient. KL is `KL(policy || reference)` if the
     batch has log-probabilities of a reference, and otherwise `KL(old || new)`. The latter is exact if the batch has the
     old distribution. With `kl_in` "reward" the last term is left out, because the rewards of the batch already contain
     it.
@@ -88,15 +101,42 @@ class Objective(Generic[Inputs]):
       config: The settings of PPO.
       replicas: The replicas that share each minibatch.
       mode: "xla", "graph" or "eager", the compilation mode of the share of a replica.
+      auxiliary: A loss on other data. None: there is none.
+
+    Raises:
+      UsageError: If there are several replicas and an auxiliary loss, which cannot be divided.
     """
 
-    def __init__(self, policy: Policy[Inputs], config: PPOConfig, replicas: Replicas = ALONE, mode: str = "eager"):
+    def __init__(
+        self,
+        policy: Policy[Inputs],
+        config: PPOConfig,
+        replicas: Replicas = ALONE,
+        mode: str = "eager",
+        auxiliary: AuxiliaryLoss | None = None,
+    ):
+        if auxiliary is not None and replicas.count > 1:
+            raise UsageError(
+                f"pretraining_data is given and there are {replicas.count} replicas, which cannot divide it: leave it "
+                "out, or set distribute to none"
+            )
         self.policy = policy
         self.config = config
         self.replicas = replicas
+        self.auxiliary = auxiliary
         self._of_share = compiled(self._accumulated, mode)
 
-    def gradients(self, minibatch: Batch[Inputs], coefficients: Coefficients) -> tuple[Metrics, Gradients]:
+    def mean_metrics(self, batch: Batch[Inputs]) -> tuple[str, ...]:
+        """Returns the names of the metrics that are means: `MEAN_METRICS`, for a batch without values not `OF_VALUES`.
+
+        With an auxiliary loss, its metric is one more.
+        """
+        names = MEAN_METRICS if batch.has_values else tuple(name for name in MEAN_METRICS if name not in OF_VALUES)
+        return names if self.auxiliary is None else (*names, AUXILIARY)
+
+    def gradients(
+        self, minibatch: Batch[Inputs], coefficients: Coefficients, seed: tf.Tensor
+    ) -> tuple[Metrics, Gradients]:
         """Computes the metrics and the clipped gradients of a minibatch.
 
         Advantages are whitened over the whole minibatch. Every mean divides by the weights of the whole minibatch, so
@@ -105,6 +145,7 @@ class Objective(Generic[Inputs]):
         Args:
           minibatch: The minibatch, with M items.
           coefficients: The current coefficients.
+          seed: int [2], chooses the data of the auxiliary loss.
 
         Returns:
           A tuple of metrics, scalars by name, and gradients, one per trainable variable.
@@ -119,6 +160,10 @@ class Objective(Generic[Inputs]):
             return (metrics, gradients), largest
 
         (metrics, gradients), largest = self.replicas.reduce(share)
+        if self.auxiliary is not None:
+            loss, slopes = self.auxiliary.gradients(seed)
+            gradients = [a + self.auxiliary.coeff * b for a, b in zip(gradients, slopes, strict=True)]
+            metrics |= {AUXILIARY: loss, "loss/total": metrics["loss/total"] + self.auxiliary.coeff * loss}
         norm = tf.linalg.global_norm(gradients)
         if self.config.max_grad_norm is not None:
             gradients, _ = tf.clip_by_global_norm(gradients, self.config.max_grad_norm, use_norm=norm)

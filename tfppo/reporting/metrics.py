@@ -41,6 +41,8 @@ METRICS = {  # meaning by name; a run has the metrics of its application
     "function has neither this metric nor those of the group value",
     "loss/entropy": "negated entropy, before its coefficient",
     "loss/kl": "the penalized KL, before its coefficient: KL(old || new), or KL(policy || reference)",
+    "loss/pretraining": "negative log-likelihood of the pretraining data, in nats per token, before its coefficient "
+    "(Ouyang et al. 2022, eq. 2); only with pretraining_data",
     "loss/total": "the minimized loss: the sum of the terms times their coefficients",
     "policy/approx_kl": "k3 estimate of KL(old || new) (Schulman 2020)",
     "policy/clip_fraction": "fraction of ratios below 1 - clip_ratio or above 1 + clip_ratio (or clip_ratio_high)",

@@ -28,6 +28,7 @@ from tfppo.settings import (
 from tfppo.text.data.corpus import Domain
 from tfppo.training.config import RunConfig
 
+PRETRAINING_COEFF = 0.1
 Length = Annotated[int, Ge(8)]
 VocabularySize = Annotated[int, Must(lambda v: v >= 512, "at least 512 (special tokens, 256 bytes and byte pairs)")]
 
@@ -162,6 +163,11 @@ class TextConfig:
     function and need responses_per_prompt above 1."""
     group_std: bool = True
     """Divides the advantages of group by the standard deviation of the group. False: Dr. GRPO (Liu et al. 2025)."""
+    pretraining_data: Path | None = None
+    """File of texts whose log-likelihood is maximized, too, so that the policy does not forget them (PPO-ptx, Ouyang et
+    al. 2022). Its form is that of `tfppo sft --data`. None: there are none."""
+    pretraining_coeff: NotNegative = PRETRAINING_COEFF
+    """Coefficient of the mean negative log-likelihood of the pretraining data, in nats per token, in the loss."""
     mask_truncated: bool = False
     """Leaves responses that do not end within response_length out of the loss (DAPO, Yu et al. 2025)."""
     prompt_length: CountOrNone = None
@@ -232,6 +238,11 @@ class TextConfig:
             raise UsageError(
                 f"init_from is {self.init_from} and preset is {self.preset}, but a run has one start: leave one out"
             )
+        if self.pretraining_data is None and self.pretraining_coeff != PRETRAINING_COEFF:
+            raise UsageError(
+                f"pretraining_coeff is {self.pretraining_coeff:g} and pretraining_data is None; it needs texts: give "
+                "pretraining_data, or leave pretraining_coeff out"
+            )
         exact_div(self.batch_size, self.responses_per_prompt, "batch_size", "responses_per_prompt")
         self._check_advantages()
         for name, default in (("init_checkpoint", "latest"), ("init_reference", "start")):
@@ -282,6 +293,8 @@ class TextParts:
     """Checksum of the vocabulary, and of how the tokenizer splits a text."""
     prompts_sha256: str | None = None
     """Checksum of the training prompts as tokens."""
+    pretraining_sha256: str | None = None
+    """Checksum of the pretraining data as tokens. None: there are none."""
     frozen: tuple[str, ...] = ()
     """Paths of the weights that are not trained, because they were frozen in the model that was given."""
     domain: Domain | None = None

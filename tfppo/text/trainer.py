@@ -113,6 +113,7 @@ class TextTrainer(TextResults):
                 mode=self.update_mode,
                 replicas=self.replicas,
                 optimizer=optimizer,
+                auxiliary=parts.pretraining_loss(self.policy),
             )
             make_collector = functools.partial(
                 TextCollector,

@@ -29,6 +29,7 @@ from tfppo.text.rewards.callables import Reward
 from tfppo.text.start.initial import Start, assign_parts, initial_model, keep_start
 from tfppo.text.start.memory import check_memory, fitted
 from tfppo.text.start.parts import OWN_MODEL, check_parts, fingerprints
+from tfppo.text.start.pretraining import PretrainingLoss, PretrainingTexts, load_pretraining
 from tfppo.text.start.prompts import (
     INCLUDED_LENGTH,
     SETTINGS,
@@ -60,6 +61,7 @@ class Parts(NamedTuple):
     is_given: bool  # True if the language model is given in Python
     reward: Reward
     note: str = ""  # one line about the memory
+    pretraining: PretrainingTexts | None = None
     has_checksum: bool = True  # False: version 0.2 or older wrote config.yaml, without one of the model
 
     def encode(self, prompts: Sequence[str], max_new_tokens: int | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -84,6 +86,13 @@ class Parts(NamedTuple):
         """Returns the prompts of the tables of samples."""
         prompts: Sequence[str] = self.task.checked_prompts("validation") or (self.prompts.texts if self.prompts else [])
         return list(prompts[:SAMPLES])
+
+    def pretraining_loss(self, policy: TextPolicy) -> PretrainingLoss | None:
+        """Returns the loss on the pretraining data; None if there are none."""
+        if self.pretraining is None:
+            return None
+        ppo, coeff = self.config.ppo, self.config.text.pretraining_coeff
+        return PretrainingLoss(policy, self.pretraining, coeff, ppo.minibatch_size, ppo.num_micro_batches)
 
     def fixed_weights(self, policy: TextPolicy) -> list[keras.Variable]:
         """Returns the weights of the policy's language model that checkpoints leave out.
@@ -153,7 +162,11 @@ def load_parts(
     training = training_prompts(chosen, codec, text, context, own is not None) if trains else None
     if training is not None:
         kept["prompt_length"] = text.prompt_length or int(training.lengths.max())
+    pretraining = None
+    if training is not None:
+        pretraining = load_pretraining(text, folder, codec, kept["prompt_length"] + text.response_length)
     recorded = fingerprints(start.model, start.tokenizer, training, chosen.domain, codec.special)
+    recorded = replace(recorded, pretraining_sha256=pretraining and pretraining.checksum())
     check_parts(config.parts, recorded, None if model is not None else text.preset)
     has_checksum = folder is None or config.parts.model_sha256 is not None
     config = replace(with_settings(config, kept), parts=recorded)
@@ -162,7 +175,9 @@ def load_parts(
         config, note = fitted(start.model, config, memory)
     used = loaded.reward if loaded else unscored
     is_given = model is not None
-    parts = Parts(config, chosen, start, codec, context, training, own, template, is_given, used, note, has_checksum)
+    parts = Parts(
+        config, chosen, start, codec, context, training, own, template, is_given, used, note, pretraining, has_checksum
+    )
     if trains:  # an error now, not after the training
         parts.encode(parts.sample_prompts())
         if text.eval_prompts:
@@ -180,7 +195,7 @@ def _paths_of(text: TextConfig, folder: Path | None, start: Start, is_given: boo
         kept |= {"preset": OWN_MODEL, "dtype": start.model.dtype_policy.name}
     elif text.preset is not None and not (folder is not None and text.preset == OWN_MODEL):
         kept["preset"] = recorded_name(text.preset)
-    for name in ("init_from", *SETTINGS.values()):
+    for name in ("init_from", "pretraining_data", *SETTINGS.values()):
         if getattr(text, name) is not None:
             kept[name] = getattr(text, name).resolve()
     if start.checkpoint is not None:
@@ -220,6 +235,8 @@ def keep_parts(folder: Path, parts: Parts) -> list[str]:
     """
     if parts.own_prompts is not None:
         keep_prompts(folder, parts.own_prompts)
+    if parts.pretraining is not None:
+        parts.pretraining.write(folder)
     if parts.template is not None:
         (folder / run_folder.TEMPLATE).write_text(parts.template, encoding="utf-8")
     if not parts.is_given and parts.config.text.init_from is None:

@@ -80,6 +80,7 @@ def check_parts(recorded: TextParts, found: TextParts, preset: Path | str | None
         "model_sha256": (model, "give the model that the run started from, with tfppo.resume(..., model=...)"),
         "tokenizer_sha256": (f"the tokenizer of {model}", "give the tokenizer that the run started with"),
         "prompts_sha256": ("the list of training prompts", "give the task that the run started with, unchanged"),
+        "pretraining_sha256": ("the pretraining data in the run's folder", "restore the file from a copy"),
     }
     for name, (what, remedy) in remedies.items():
         was, now = getattr(recorded, name), getattr(found, name)
