@@ -71,8 +71,8 @@ test: $(STAMP)  ## run all quick tests (JOBS=2 processes)
 coverage: $(STAMP)  ## run the quick tests with coverage: at least 90 %, a sixth slower
 	@$(MAKE) --no-print-directory test ARGS="--cov --cov-report=term --cov-fail-under=90 $(ARGS)"
 
-test-slow: $(STAMP)  ## run the slow tests: learning, and installing the built package
-	@$(BIN)/python -m pytest -q -m slow $(ARGS)
+test-slow: $(STAMP)  ## run the slow tests in about fifteen processes: learning, all families, installing the package (two hours)
+	@$(BIN)/python tests/support/run_slow.py --jobs $(JOBS) $(ARGS)
 
 lint: $(STAMP)  ## check with ruff and mypy, without changes
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
