@@ -5,7 +5,8 @@ from pathlib import Path
 
 from tfppo.cli.startup import import_tensorflow
 from tfppo.text.config import PretrainConfig, RewardModelConfig
-from tfppo.text.supervised.config import NewModelConfig, SFTConfig, SFTRunConfig, SFTRunSettings, no_data
+from tfppo.text.sft.config import NewModelConfig, SFTConfig, SFTRunConfig
+from tfppo.text.supervised.config import TuningRunSettings, no_data
 
 
 @dataclass(frozen=True)
@@ -15,7 +16,7 @@ class Sft:
     Give --data FILE. The folder preset of the run holds the tuned model, for `tfppo train text --preset`.
     """
 
-    run: SFTRunSettings = field(default_factory=SFTRunSettings)
+    run: TuningRunSettings = field(default_factory=TuningRunSettings)
     sft: SFTConfig = field(default_factory=SFTConfig)
     model: NewModelConfig = field(default_factory=NewModelConfig)
 
@@ -29,7 +30,7 @@ class Sft:
         if config.sft.data is None:
             raise no_data()
         import_tensorflow()
-        from tfppo.text.supervised.run import sft_run
+        from tfppo.text.sft.run import sft_run
 
         sft_run(config)
 
