@@ -83,29 +83,6 @@ class PretrainConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class RewardModelConfig:
-    """Settings of a reward model and of its training on human ratings. The shipped model used these defaults."""
-
-    difference: Positive = 1.0
-    """Two sentences form a pair if their mean ratings, from -4 to 4, differ by more than this."""
-    learning_rate: Positive = 2e-4
-    """Peak learning rate of AdamW: a linear warm-up over the first 10 % of the steps, then a cosine decay to 0."""
-    weight_decay: NotNegative = 0.01
-    """Weight decay of AdamW."""
-    batch_size: Count = 32
-    """Sentences in a gradient step; the loss is over all pairs of them."""
-    epochs: Count = 3
-    """Number of passes over the rated sentences."""
-    length: Length = 96
-    """Largest number of tokens of a sentence, at least 8; longer sentences are cut."""
-    seed: Seed = 1
-    """Seed of the head, the dropout and the order of the sentences."""
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-
-
-@dataclass(frozen=True, slots=True)
 class TextConfig:
     """Settings of the task, of the language model and of the rollouts."""
 

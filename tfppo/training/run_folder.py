@@ -249,8 +249,8 @@ def kind_of(folder: Path) -> str:
     kinds = [kind for kind in IMPORTED if isinstance(settings, dict) and kind in settings]
     if not kinds:
         raise UsageError(
-            f"{path} has no section {' or '.join(IMPORTED)}: give the folder of a run of tfppo train, tfppo sft or tfppo "
-            "reward-model"
+            f"{path} has no section {' or '.join(IMPORTED)}: give the folder of a run of tfppo train, tfppo sft or "
+            "tfppo reward-model"
         )
     return kinds[0]
 

@@ -39,6 +39,7 @@ class Base(NamedTuple):
     length: int  # largest number of tokens of an example
     is_new: bool  # the weights are new
     is_given: bool  # the model is given in Python
+    domain: Domain | None  # of the control token before each text; None: there is none
 
     def keep(self, folder: Path) -> None:
         """Writes what no other folder holds into the folder of a new run."""
@@ -54,6 +55,7 @@ def load_base(
     folder: Path | None,
     make_new: Callable[[], Start] | None = None,
     domain: Domain | None = None,
+    longest: int = LONGEST,
 ) -> Base:
     """Loads the language model of a run. Sets the seed of Keras.
 
@@ -63,6 +65,7 @@ def load_base(
       folder: Folder of the run, if the run exists already.
       make_new: Makes a new model for a new run. None: the run starts from a trained one.
       domain: Domain of the control token before each text.
+      longest: Largest number of tokens of an example if nothing else limits it.
 
     Returns:
       The model.
@@ -85,8 +88,9 @@ def load_base(
             "train: set model.trainable = True and save the preset again, or set lora_rank"
         )
     codec, template = make_codec(start, text, domain, folder)
-    length = _length_limit(tuning, start.model)
-    return Base(start.model, start.tokenizer, codec, template, length, make_new is not None, given is not None)
+    length = _length_limit(tuning, start.model, longest)
+    is_new, is_given = make_new is not None, given is not None
+    return Base(start.model, start.tokenizer, codec, template, length, is_new, is_given, domain)
 
 
 def recorded(config: Config, base: Base, checksum: str) -> Config:
@@ -106,7 +110,7 @@ def recorded(config: Config, base: Base, checksum: str) -> Config:
             f"the training examples in the run's folder have the checksum {checksum[:SHOWN]}; the run started with "
             f"{was[:SHOWN]}: restore the files in {run_folder.DATA} from a copy, or start a new run"
         )
-    found = fingerprints(base.model, base.tokenizer, None, None, base.codec.special)
+    found = fingerprints(base.model, base.tokenizer, None, base.domain, base.codec.special)
     found = replace(found, prompts_sha256=checksum)
     check_parts(config.parts, found, tuning.preset)
     kept: dict[str, object] = {}
@@ -130,7 +134,7 @@ def with_adapters(model: keras.Model, config: TunedRunConfig) -> keras.Model:
     return model
 
 
-def _length_limit(tuning: TuningConfig, model: keras.Model) -> int:
+def _length_limit(tuning: TuningConfig, model: keras.Model, longest: int) -> int:
     """Returns the largest number of tokens of an example.
 
     Raises:
@@ -138,7 +142,7 @@ def _length_limit(tuning: TuningConfig, model: keras.Model) -> int:
     """
     context = context_length(model)
     if tuning.max_length is None:
-        return LONGEST if context is None else min(context, LONGEST)
+        return longest if context is None else min(context, longest)
     if context is not None and tuning.max_length > context:
         raise UsageError(
             f"max_length is {tuning.max_length}; it must be at most the context of the model, {context} tokens: lower "

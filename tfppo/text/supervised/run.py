@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -15,6 +15,7 @@ from tfppo.execution.devices import apply_execution_settings, choose_device
 from tfppo.execution.variables import weights_hash
 from tfppo.reporting.curves import plot_curve
 from tfppo.settings import with_settings
+from tfppo.text.config import TextParts
 from tfppo.text.presets.fetching import label_of
 from tfppo.text.supervised.config import TunedRunConfig
 from tfppo.text.supervised.records import Records
@@ -125,6 +126,7 @@ def start(method: Method[Config], config: Config, data: object, validation: obje
         be used.
     """
     began = time.perf_counter()
+    config = replace(config, parts=TextParts())  # those of an earlier run do not count
     folder_settings = config.run.of_folder()
     new_folder.refuse_taken_name(folder_settings)
     preset = config.tuning.preset
