@@ -37,7 +37,7 @@ def resume(
     folder: Folder,
     *,
     task: "Task | str | None" = None,
-    reward: "Reward | keras.Model | str | None" = None,
+    reward: "Reward | keras.Model | Path | str | None" = None,
     model: "tuple[keras.Model, Any] | None" = None,
     env: "str | MakeEnvironment | None" = None,
     wrappers: Sequence[str] = (),
@@ -48,7 +48,8 @@ def resume(
     Args:
       folder: Folder of the run.
       task: Text: the run's task, if it is your own: the object, or "package.module:NAME".
-      reward: Text: the run's reward, if it is your own: the object, or "package.module:function".
+      reward: Text: the run's reward, if it is your own: the object, or "package.module:function". A reward model that
+        has moved: its folder.
       model: Text: the language model that the run started from, and its tokenizer, if the folder does not keep them.
       env: Control: the run's environment, if it is "module:ID" or a function: its name, or the function.
       wrappers: Control: the run's wrappers that are "module:Class".
@@ -81,7 +82,7 @@ def evaluate(
     seed: int | None = None,
     checkpoint: str | int = "latest",
     task: "Task | str | None" = None,
-    reward: "Reward | keras.Model | str | None" = None,
+    reward: "Reward | keras.Model | Path | str | None" = None,
     model: "tuple[keras.Model, Any] | None" = None,
     env: "str | MakeEnvironment | None" = None,
     wrappers: Sequence[str] = (),
@@ -173,7 +174,7 @@ def generate(
     checkpoint: str | int = "latest",
     reference: bool = False,
     task: "Task | str | None" = None,
-    reward: "Reward | keras.Model | str | None" = None,
+    reward: "Reward | keras.Model | Path | str | None" = None,
     model: "tuple[keras.Model, Any] | None" = None,
 ) -> list[str]:
     """Generates responses to prompts with the policy of a text run.
@@ -225,7 +226,7 @@ def export(
     adapters_only: bool = False,
     checkpoint: str | int = "latest",
     task: "Task | str | None" = None,
-    reward: "Reward | keras.Model | str | None" = None,
+    reward: "Reward | keras.Model | Path | str | None" = None,
     model: "tuple[keras.Model, Any] | None" = None,
     env: "str | MakeEnvironment | None" = None,
     wrappers: Sequence[str] = (),

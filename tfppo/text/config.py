@@ -116,8 +116,11 @@ class TextConfig:
     reward: Annotated[str | None, Must(is_printable, "package.module:function")] = None
     """Python reward function, as package.module:function, or several with commas between them, whose sum is the reward.
     None: the reward of the task."""
+    reward_model: Path | None = None
+    """Folder of a reward model, or of the run of `tfppo reward-model` that trained it. With reward the scores of both
+    are added. None: there is none."""
     reward_weights: tuple[float, ...] = ()
-    """Weights of several rewards, one for each. Empty: all are 1."""
+    """Weights of several rewards, one for each; that of reward_model is the last one. Empty: all are 1."""
     reward_timeout: PositiveOrNone = None
     """Largest number of seconds that a reward may take for a batch; then the run stops. None: it may take any time."""
     chat_template: Annotated[str, Must(is_printable, "auto, none or the path of a file")] = "auto"
@@ -259,6 +262,8 @@ class TextParts:
     """Checksum of the vocabulary, and of how the tokenizer splits a text."""
     prompts_sha256: str | None = None
     """Checksum of the training prompts as tokens."""
+    reward_model_sha256: str | None = None
+    """Checksum of the reward model. None: there is none, or it is unknown."""
     frozen: tuple[str, ...] = ()
     """Paths of the weights that are not trained, because they were frozen in the model that was given."""
     domain: Domain | None = None

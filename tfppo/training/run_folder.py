@@ -295,10 +295,10 @@ def flat_settings(config: "DataclassInstance") -> dict[str, object]:
 def shared_settings(config: "DataclassInstance") -> str:
     """Returns the settings that must be equal in all processes of a run, as JSON.
 
-    The settings that may differ between machines are left out: `name`, `runs_dir`, `device`, `preset`, `init_from` and
-    `threads`.
+    The settings that may differ between machines are left out: `name`, `runs_dir`, `device`, `preset`, `init_from`,
+    `reward_model` and `threads`.
     """
-    own = ("device", "preset", "init_from", "threads")
+    own = ("device", "preset", "init_from", "reward_model", "threads")
     settings = {k: v for k, v in flat_settings(config).items() if k not in own}
     return json.dumps(settings | dataclasses.asdict(config).get(FINGERPRINTS, {}), default=str)
 

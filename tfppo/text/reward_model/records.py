@@ -80,9 +80,9 @@ def records_of_row(row: Mapping[Any, Any], origin: str) -> list[Record]:
         margin = None if row.get(MARGIN) in (None, "") or _is_nan(row[MARGIN]) else _number(row, MARGIN, origin)
         if margin is not None and margin < 0:
             raise UsageError(f"{origin} has the margin {margin:g}; it must be at least 0: correct or remove it")
-        prompt = Prompt(row[PROMPT], None, origin)
+        asked = Prompt(row[PROMPT], None, origin)
         chosen, rejected = (text_in(row, name, origin) for name in (CHOSEN, REJECTED))
-        return [Comparison(prompt, chosen, rejected, margin, origin)]
+        return [Comparison(asked, chosen, rejected, margin, origin)]
     if TEXT in row and RESPONSE in row:
         raise _ambiguous(row, origin, [TEXT, RESPONSE])
     _check_columns(row, origin, (PROMPT, RESPONSE, RATING) if RESPONSE in row else (TEXT, RATING))

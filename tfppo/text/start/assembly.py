@@ -153,7 +153,8 @@ def load_parts(
     training = training_prompts(chosen, codec, text, context, own is not None) if trains else None
     if training is not None:
         kept["prompt_length"] = text.prompt_length or int(training.lengths.max())
-    recorded = fingerprints(start.model, start.tokenizer, training, chosen.domain, codec.special)
+    scorer = loaded.checksum if loaded else None
+    recorded = fingerprints(start.model, start.tokenizer, training, chosen.domain, codec.special, scorer)
     check_parts(config.parts, recorded, None if model is not None else text.preset)
     has_checksum = folder is None or config.parts.model_sha256 is not None
     config = replace(with_settings(config, kept), parts=recorded)
