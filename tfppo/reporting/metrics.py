@@ -25,8 +25,8 @@ METRICS = {  # meaning by name; a run has the metrics of its application
     "with dropout",
     "sft/accuracy": "fraction of these tokens that had the highest probability",
     "sft/epoch": "number of passes over the training examples so far",
-    "reward_model/loss": "mean loss of the training pairs since the row before, -log sigmoid(r_better - r_worse - margin), "
-    "in nats per pair, with dropout",
+    "reward_model/loss": "mean loss of the training pairs since the row before, -log sigmoid(r_better - r_worse - "
+    "margin), in nats per pair, with dropout",
     "reward_model/accuracy": "fraction of these pairs whose better text had the higher score",
     "reward_model/epoch": "number of passes over the training examples so far",
     "validation/return_mean": "mean return of greedy validation episodes; as all of these metrics, it is measured "

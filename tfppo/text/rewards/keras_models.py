@@ -39,8 +39,8 @@ class KerasReward:
           responses: B responses.
 
         Returns:
-          The outputs of the model, [B] if there is one for each text. The score of a text classifier with two classes is
-          the logit of the second class minus that of the first one.
+          The outputs of the model, [B] if there is one for each text. The score of a text classifier with two classes
+          is the logit of the second class minus that of the first one.
         """
         import tensorflow as tf
 
