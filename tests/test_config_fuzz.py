@@ -22,9 +22,9 @@ from support.refusal import refusal
 
 import tfppo.control.run
 import tfppo.text.pretrain
-import tfppo.text.rewards.reward_model
+import tfppo.text.reward_model.run
 import tfppo.text.run
-import tfppo.text.supervised.run
+import tfppo.text.sft.run
 from tfppo import cli
 from tfppo.cli import models, train
 from tfppo.control import config as control_config
@@ -32,12 +32,14 @@ from tfppo.errors import UsageError
 from tfppo.ppo import config as ppo_config
 from tfppo.settings import from_yaml, to_yaml
 from tfppo.text import config as text_config
-from tfppo.text.supervised import config as sft_config
+from tfppo.text.reward_model import config as reward_config
+from tfppo.text.sft import config as sft_config
+from tfppo.text.supervised import config as tuning_config
 from tfppo.training import config as run_config
 
 CONFIGS = [
     thing
-    for module in (ppo_config, run_config, control_config, text_config, sft_config)
+    for module in (ppo_config, run_config, control_config, text_config, tuning_config, sft_config, reward_config)
     for thing in vars(module).values()
     if isinstance(thing, type) and dataclasses.is_dataclass(thing) and thing.__module__ == module.__name__
 ]
@@ -144,8 +146,8 @@ def settings_of(config_class):
 def test_all_configs_were_found():
     names = {config_class.__name__ for config_class in CONFIGS}
     assert names == {"PPOConfig", "ControlConfig", "RunConfig", "ControlRunConfig"} | {
-        *("PretrainConfig", "RewardModelConfig", "TextConfig", "TextParts", "TextRunConfig"),
-        *("SFTConfig", "NewModelConfig", "SFTRunConfig", "SFTRunSettings"),
+        *("PretrainConfig", "TextConfig", "TextParts", "TextRunConfig", "RewardModelConfig", "RewardModelRunConfig"),
+        *("SFTConfig", "NewModelConfig", "SFTRunConfig", "TuningConfig", "TuningRunSettings"),
     }
 
 
@@ -251,9 +253,9 @@ COMMANDS = {
     "train cartpole": (run_config.RunConfig, control_config.ControlConfig, ppo_config.PPOConfig),
     "train control": (run_config.RunConfig, control_config.ControlConfig, ppo_config.PPOConfig),
     "train text": (run_config.RunConfig, text_config.TextConfig, ppo_config.PPOConfig),
-    "sft --data mine.jsonl": (sft_config.SFTRunSettings, sft_config.SFTConfig, sft_config.NewModelConfig),
+    "sft --data mine.jsonl": (tuning_config.TuningRunSettings, sft_config.SFTConfig, sft_config.NewModelConfig),
     "pretrain": (text_config.PretrainConfig,),
-    "reward-model": (text_config.RewardModelConfig,),
+    "reward-model": (tuning_config.TuningRunSettings, reward_config.RewardModelConfig),
 }
 
 
@@ -264,9 +266,9 @@ def done(monkeypatch):
     for module, name in (
         (tfppo.control.run, "train_control"),
         (tfppo.text.run, "train_text"),
-        (tfppo.text.supervised.run, "sft_run"),
+        (tfppo.text.sft.run, "sft_run"),
         (tfppo.text.pretrain, "pretrain_run"),
-        (tfppo.text.rewards.reward_model, "reward_model_run"),
+        (tfppo.text.reward_model.run, "reward_model_run"),
     ):
         monkeypatch.setattr(module, name, lambda settings, *others: done.append(settings))
     for module in (train, models):

@@ -44,7 +44,7 @@ def test_every_config_is_described_with_all_its_fields(extension):
     classes = [getattr(importlib.import_module(name.rpartition(".")[0]), name.rpartition(".")[2]) for name in described]
     modules = [
         importlib.import_module(f"tfppo.{room}.config")
-        for room in ("training", "ppo", "control", "text", "text.supervised")
+        for room in ("training", "ppo", "control", "text", "text.supervised", "text.sft", "text.reward_model")
     ]
     found = {
         thing
@@ -60,6 +60,7 @@ def test_every_config_is_described_with_all_its_fields(extension):
         "text",
         "parts",
         "sft",
+        "reward_model",
         "model",
     }  # of a run's config: they are described themselves
     for cls in classes:

@@ -15,7 +15,8 @@ from tfppo.ppo.guard import MAX_IN_A_ROW, QUANTITIES, Guard
 from tfppo.reporting.diagnoses import CONSTANT_ROWS, POOR_ROWS, DiagnosisWriter
 from tfppo.reporting.metrics import METRICS
 from tfppo.text.config import TextConfig
-from tfppo.text.supervised.config import SFTConfig
+from tfppo.text.reward_model.config import RewardModelConfig
+from tfppo.text.sft.config import SFTConfig
 from tfppo.training.config import RunConfig
 
 ROOT = Path(__file__).parents[1]
@@ -24,6 +25,7 @@ DETAILS, PITFALLS, DATA_FLOW = (CONCEPTS / f"{name}.md" for name in ("ppo-detail
 TROUBLESHOOTING = ROOT / "docs" / "troubleshooting.md"
 PAGES = (DETAILS, PITFALLS, DATA_FLOW, TROUBLESHOOTING)
 SECTIONS = {"ppo": PPOConfig, "control": ControlConfig, "text": TextConfig, "run": RunConfig, "sft": SFTConfig}
+SECTIONS |= {"reward_model": RewardModelConfig}
 LABELS = ("Source", "Function", "Metrics", "Settings", "Tests")
 
 

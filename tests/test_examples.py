@@ -47,6 +47,16 @@ def test_the_text_example_runs(preset, tmp_path, capsys):
     assert (tmp_path / "questions" / "evaluation.json").exists()
 
 
+@pytest.mark.slow
+def test_the_three_steps_run(tmp_path, capsys):
+    main = runpy.run_path(str(ROOT / "examples" / "instructgpt.py"))["main"]
+    main(**TINY, folder=tmp_path, count=100)
+    last = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert last["iteration"] == 2 and set(last) >= {"prompt", "reference", "policy"}
+    for step in (1, 2, 3):
+        assert (tmp_path / f"step-{step}" / "evaluation.json").exists()
+
+
 SMALL = [f"--{name.replace('_', '-')}={value}" for name, value in TINY.items()]
 
 

@@ -36,11 +36,15 @@ if TYPE_CHECKING:  # the same names as in _PUBLIC, for editors and type checkers
     from tfppo.text.config import TextRunConfig as TextRunConfig
     from tfppo.text.defaults import make_text_config as make_text_config
     from tfppo.text.presets.folder import load_preset as load_preset
+    from tfppo.text.reward_model.config import RewardModelConfig as RewardModelConfig
+    from tfppo.text.reward_model.config import RewardModelRunConfig as RewardModelRunConfig
+    from tfppo.text.reward_model.run import reward_model as reward_model
+    from tfppo.text.rewards.reward_model import RewardModel as RewardModel
     from tfppo.text.rollouts.rollout_file import read_rollouts as read_rollouts
     from tfppo.text.run import train_text as train_text
-    from tfppo.text.supervised.config import SFTConfig as SFTConfig
-    from tfppo.text.supervised.config import SFTRunConfig as SFTRunConfig
-    from tfppo.text.supervised.run import sft as sft
+    from tfppo.text.sft.config import SFTConfig as SFTConfig
+    from tfppo.text.sft.config import SFTRunConfig as SFTRunConfig
+    from tfppo.text.sft.run import sft as sft
     from tfppo.text.tasks.task import Task as Task
     from tfppo.text.tasks.task import register_task as register_task
     from tfppo.text.trainer import TextTrainer as TextTrainer
@@ -63,7 +67,9 @@ _PUBLIC = {
     "make_critic": "tfppo.control.policies.networks",
     "TextTrainer": "tfppo.text.trainer",
     "train_text": "tfppo.text.run",
-    "sft": "tfppo.text.supervised.run",
+    "sft": "tfppo.text.sft.run",
+    "reward_model": "tfppo.text.reward_model.run",
+    "RewardModel": "tfppo.text.rewards.reward_model",
     "resume": "tfppo.saved_runs",
     "evaluate": "tfppo.saved_runs",
     "generate": "tfppo.saved_runs",
@@ -75,8 +81,10 @@ _PUBLIC = {
     "load_preset": "tfppo.text.presets.folder",
     "TextConfig": "tfppo.text.config",
     "TextRunConfig": "tfppo.text.config",
-    "SFTConfig": "tfppo.text.supervised.config",
-    "SFTRunConfig": "tfppo.text.supervised.config",
+    "SFTConfig": "tfppo.text.sft.config",
+    "SFTRunConfig": "tfppo.text.sft.config",
+    "RewardModelConfig": "tfppo.text.reward_model.config",
+    "RewardModelRunConfig": "tfppo.text.reward_model.config",
     "make_text_config": "tfppo.text.defaults",
     "ControlConfig": "tfppo.control.config",
     "ControlRunConfig": "tfppo.control.config",

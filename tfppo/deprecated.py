@@ -18,7 +18,7 @@ NAMES = {  # public names of the package: old to new
     "TextRun": "TextRunConfig",
     "Evaluation": "ActionEvaluation",
 }
-SETTINGS = {"kl_rule": "kl_controller", "kl_target": "adaptive_kl_target"}
+SETTINGS = {"kl_rule": "kl_controller", "kl_target": "adaptive_kl_target", "length": "max_length"}
 _KEPT = {  # (old folder, new folder) of modules that moved but kept their own names
     ("", "ops"): "masking random divergences distributions normals returns losses",
     ("", "execution"): "xla_cache replicas mirrored multiworker distribute",

@@ -4,6 +4,7 @@ A run whose task, reward or language model is a Python object needs the object a
 or its settings name it.
 """
 
+import importlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,13 @@ if TYPE_CHECKING:
     from tfppo.text.tasks import Task
 
 Folder = Path | str
-PARTS: Mapping[str, tuple[str, ...]] = {"text": ("task", "reward", "model"), "control": ("env", "wrappers"), "sft": ()}
+SUPERVISED: Mapping[str, str] = {"sft": "tfppo.text.sft.run", "reward_model": "tfppo.text.reward_model.run"}
+"""Modules with the method of the runs that train no policy, by kind of run."""
+PARTS: Mapping[str, tuple[str, ...]] = {
+    "text": ("task", "reward", "model"),
+    "control": ("env", "wrappers"),
+    **dict.fromkeys(SUPERVISED, ()),
+}
 """Parts of a run that a user may give again, by kind of run."""
 
 
@@ -30,7 +37,7 @@ def resume(
     folder: Folder,
     *,
     task: "Task | str | None" = None,
-    reward: "Reward | keras.Model | str | None" = None,
+    reward: "Reward | keras.Model | Path | str | None" = None,
     model: "tuple[keras.Model, Any] | None" = None,
     env: "str | MakeEnvironment | None" = None,
     wrappers: Sequence[str] = (),
@@ -41,7 +48,8 @@ def resume(
     Args:
       folder: Folder of the run.
       task: Text: the run's task, if it is your own: the object, or "package.module:NAME".
-      reward: Text: the run's reward, if it is your own: the object, or "package.module:function".
+      reward: Text: the run's reward, if it is your own: the object, or "package.module:function". A reward model that
+        has moved: its folder.
       model: Text: the language model that the run started from, and its tokenizer, if the folder does not keep them.
       env: Control: the run's environment, if it is "module:ID" or a function: its name, or the function.
       wrappers: Control: the run's wrappers that are "module:Class".
@@ -55,11 +63,12 @@ def resume(
         checkpoint is damaged.
     """
     parts = {"task": task, "reward": reward, "model": model, "env": env, "wrappers": tuple(wrappers) or None}
-    if run_folder.kind_of(Path(folder)) == "sft":
-        _given(folder, "sft", parts)
+    kind = run_folder.kind_of(Path(folder))
+    if kind in SUPERVISED:
+        _given(folder, kind, parts)
         from tfppo.text.supervised import run
 
-        return run.resume(Path(folder))
+        return run.resume(importlib.import_module(SUPERVISED[kind]).METHOD, Path(folder))
     application, given = _chosen(folder, **parts)
     return driver.resume(application, Path(folder), import_seconds, given)
 
@@ -73,7 +82,7 @@ def evaluate(
     seed: int | None = None,
     checkpoint: str | int = "latest",
     task: "Task | str | None" = None,
-    reward: "Reward | keras.Model | str | None" = None,
+    reward: "Reward | keras.Model | Path | str | None" = None,
     model: "tuple[keras.Model, Any] | None" = None,
     env: "str | MakeEnvironment | None" = None,
     wrappers: Sequence[str] = (),
@@ -165,7 +174,7 @@ def generate(
     checkpoint: str | int = "latest",
     reference: bool = False,
     task: "Task | str | None" = None,
-    reward: "Reward | keras.Model | str | None" = None,
+    reward: "Reward | keras.Model | Path | str | None" = None,
     model: "tuple[keras.Model, Any] | None" = None,
 ) -> list[str]:
     """Generates responses to prompts with the policy of a text run.
@@ -217,7 +226,7 @@ def export(
     adapters_only: bool = False,
     checkpoint: str | int = "latest",
     task: "Task | str | None" = None,
-    reward: "Reward | keras.Model | str | None" = None,
+    reward: "Reward | keras.Model | Path | str | None" = None,
     model: "tuple[keras.Model, Any] | None" = None,
     env: "str | MakeEnvironment | None" = None,
     wrappers: Sequence[str] = (),
@@ -261,7 +270,7 @@ def _chosen(folder: Folder, **given: object) -> tuple[Application[Any], dict[str
     Raises:
       UsageError: If the folder is not a run, or has no part of a given name.
     """
-    kind = run_folder.refuse_sft(Path(folder))
+    kind = run_folder.refuse_without_policy(Path(folder))
     return application_of(kind), _given(folder, kind, given)
 
 
@@ -270,7 +279,7 @@ def _given(folder: Folder, kind: str, parts: Mapping[str, object]) -> dict[str, 
     given = {name: value for name, value in parts.items() if value is not None}
     for name in given:
         if name not in PARTS[kind]:
-            raise UsageError(f"{folder} is a {kind} run, which has no {name}: leave {name} out")
+            raise UsageError(f"{folder} is a {run_folder.command_of(kind)} run, which has no {name}: leave {name} out")
     return given
 
 

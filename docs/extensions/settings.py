@@ -73,12 +73,17 @@ class Field(typing.NamedTuple):
 
 def fields_of(cls):
     """Returns the fields of a config dataclass in order."""
-    texts = ModuleAnalyzer.for_module(cls.__module__).find_attr_docs()
     hints = typing.get_type_hints(cls, include_extras=True)
     return [
-        Field(field.name, kind_of(hints[field.name]), default_of(field), texts.get((cls.__name__, field.name), []))
+        Field(field.name, kind_of(hints[field.name]), default_of(field), text_of(cls, field.name))
         for field in dataclasses.fields(cls)
     ]
+
+
+def text_of(cls, name):
+    """Returns the lines below a field in the source of its class, or of the class that it inherits the field from."""
+    owner = next(base for base in cls.__mro__ if name in vars(base).get("__annotations__", {}))
+    return ModuleAnalyzer.for_module(owner.__module__).find_attr_docs().get((owner.__name__, name), [])
 
 
 def default_of(field):

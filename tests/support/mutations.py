@@ -1120,10 +1120,10 @@ MUTATIONS = (
         "text-rewards",
     ),
     Mutation(
-        "tfppo/text/rewards/reward_model.py",
-        "tf.nn.softplus(scores[None, :] - scores[:, None])",
-        "tf.nn.softplus(scores[:, None] - scores[None, :])",
-        ("tests/text/rewards/test_reward_model.py::test_the_pair_loss_equals_the_slow_one",),
+        "tfppo/text/reward_model/tuner.py",
+        "tf.nn.softplus(margins - (better - worse))",
+        "tf.nn.softplus(margins + (better - worse))",
+        ("tests/text/reward_model/test_tuner.py::test_losses_at_far_scores_are_finite",),
         "text-rewards",
     ),
     Mutation(

@@ -110,7 +110,7 @@ def group_runs(folders: Sequence[Path]) -> list[Group]:
         if folder.resolve() in seen:
             raise UsageError(f"{folder} is given twice: give each run once")
         seen.add(folder.resolve())
-        is_text = run_folder.refuse_sft(folder) == "text"
+        is_text = run_folder.refuse_without_policy(folder) == "text"
         kinds.setdefault(is_text, folder)
         if len(kinds) == 2:
             raise UsageError(

@@ -4,8 +4,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tfppo.cli.startup import import_tensorflow
-from tfppo.text.config import PretrainConfig, RewardModelConfig
-from tfppo.text.supervised.config import NewModelConfig, SFTConfig, SFTRunConfig, SFTRunSettings, no_data
+from tfppo.text.config import PretrainConfig
+from tfppo.text.reward_model.config import RewardModelConfig, RewardModelRunConfig
+from tfppo.text.sft.config import NewModelConfig, SFTConfig, SFTRunConfig
+from tfppo.text.supervised.config import TuningRunSettings, no_data
 
 
 @dataclass(frozen=True)
@@ -15,7 +17,7 @@ class Sft:
     Give --data FILE. The folder preset of the run holds the tuned model, for `tfppo train text --preset`.
     """
 
-    run: SFTRunSettings = field(default_factory=SFTRunSettings)
+    run: TuningRunSettings = field(default_factory=TuningRunSettings)
     sft: SFTConfig = field(default_factory=SFTConfig)
     model: NewModelConfig = field(default_factory=NewModelConfig)
 
@@ -29,7 +31,7 @@ class Sft:
         if config.sft.data is None:
             raise no_data()
         import_tensorflow()
-        from tfppo.text.supervised.run import sft_run
+        from tfppo.text.sft.run import sft_run
 
         sft_run(config)
 
@@ -54,20 +56,23 @@ class Pretrain:
 
 @dataclass(frozen=True)
 class RewardModel:
-    """Train the reward model of the sentiment task on human ratings."""
+    """Train a reward model on comparisons or ratings of texts.
 
+    Give --data FILE; without it the examples are the human ratings of movie sentences that are shipped with tfppo. The
+    folder of the run is for `tfppo train text --reward-model`.
+    """
+
+    run: TuningRunSettings = field(default_factory=TuningRunSettings)
     reward_model: RewardModelConfig = field(default_factory=RewardModelConfig)
-    preset: str | None = None
-    """Folder, name or handle of the pretrained language model to start from.
-    None: the language model that is shipped with tfppo."""
-    name: str | None = None
-    """Name of the run's folder. None: reward-model and the seed."""
-    runs_dir: Path = Path("runs")
-    """Folder that holds the run folders."""
 
     def __call__(self) -> None:
-        """Trains the reward model."""
-        import_tensorflow()
-        from tfppo.text.rewards.reward_model import reward_model_run
+        """Trains the reward model.
 
-        reward_model_run(self.reward_model, self.preset, self.name, self.runs_dir)
+        Raises:
+          UsageError: If a setting or an example is invalid, or a folder cannot be used.
+        """
+        config = RewardModelRunConfig(self.run, self.reward_model)
+        import_tensorflow()
+        from tfppo.text.reward_model.run import reward_model_run
+
+        reward_model_run(config)

@@ -67,7 +67,7 @@ class Evaluate:
             text={"prompts": self.prompts, "task": self.task, "reward": self.reward},
         )
         check_fields(self)
-        run_folder.refuse_sft(self.folder)
+        run_folder.refuse_without_policy(self.folder)
         application = _application(kind)
         given: dict[str, object]
         settings: dict[str, object]
@@ -121,7 +121,7 @@ class Generate:
         Raises:
           UsageError: If the folder is not a text run, a prompt is empty or too long, or the checkpoint cannot be read.
         """
-        if run_folder.refuse_sft(self.folder) != "text":
+        if run_folder.refuse_without_policy(self.folder) != "text":
             raise UsageError(f"{self.folder} is a control run; generate needs a text run: give the folder of one")
         import_tensorflow()
         from tfppo import saved_runs
@@ -171,7 +171,7 @@ class Export:
         """
         text = {"format": self.format, "adapters_only": self.adapters_only or None}
         _kind(self.folder, control={"env": self.env, "wrappers": self.wrappers or None}, text=text)
-        run_folder.refuse_sft(self.folder)
+        run_folder.refuse_without_policy(self.folder)
         import_tensorflow()
         from tfppo import saved_runs
 
@@ -264,7 +264,7 @@ class Plot:
 
 
 def _kind(folder: Path, **options: dict[str, Any]) -> str:
-    """Returns the kind of a run, "control", "text" or "sft", and checks the options that only one kind has.
+    """Returns the kind of a run, and checks the options that only one kind has.
 
     Args:
       folder: Folder of the run.
@@ -278,7 +278,9 @@ def _kind(folder: Path, **options: dict[str, Any]) -> str:
         for name, value in given.items():
             if other != kind and value is not None:
                 option = "--" + name.replace("_", "-")
-                raise UsageError(f"{folder} is a {kind} run, which has no {name}: leave {option} out")
+                raise UsageError(
+                    f"{folder} is a {run_folder.command_of(kind)} run, which has no {name}: leave {option} out"
+                )
     return kind
 
 

@@ -72,6 +72,26 @@ def plot_frontier(metrics: Path, picture: Path, x: str, y: str, title: str) -> N
     figure.savefig(picture)
 
 
+def plot_reliability(bins: Sequence[Mapping[str, float]], picture: Path, title: str) -> None:
+    """Draws a reliability diagram into a PNG file: the accuracy over the confidence, and how many pairs there are.
+
+    Args:
+      bins: For each bin its mean `confidence`, its `accuracy` and its number of `pairs`.
+      picture: Path of the PNG file to write.
+      title: Title of the plot.
+    """
+    figure, (axes, counts) = _figure(2)
+    confidences = [one["confidence"] for one in bins]
+    axes.plot([0.5, 1], [0.5, 1], color="#888888", linewidth=1, linestyle="--")
+    axes.plot(confidences, [one["accuracy"] for one in bins], color="#e8710a", marker="o", linewidth=2)
+    axes.set_ylabel("accuracy")
+    axes.set_title(title)
+    counts.bar(confidences, [one["pairs"] for one in bins], width=0.03, color="#e8710a")
+    counts.set_ylabel("pairs")
+    counts.set_xlabel("confidence")
+    figure.savefig(picture)
+
+
 def deviation(values: np.ndarray) -> tuple[str, tuple[np.ndarray, np.ndarray]]:
     """Computes a band of one sample standard deviation (n - 1) on each side of the mean.
 

@@ -25,6 +25,10 @@ METRICS = {  # meaning by name; a run has the metrics of its application
     "with dropout",
     "sft/accuracy": "fraction of these tokens that had the highest probability",
     "sft/epoch": "number of passes over the training examples so far",
+    "reward_model/loss": "mean loss of the training pairs since the row before, -log sigmoid(r_better - r_worse - "
+    "margin), in nats per pair, with dropout",
+    "reward_model/accuracy": "fraction of these pairs whose better text had the higher score",
+    "reward_model/epoch": "number of passes over the training examples so far",
     "validation/return_mean": "mean return of greedy validation episodes; as all of these metrics, it is measured "
     "every validation_interval iterations and repeated in between",
     "validation/stochastic_return_mean": "mean return of validation episodes with sampled actions",
@@ -33,9 +37,11 @@ METRICS = {  # meaning by name; a run has the metrics of its application
     "validation/kl": "KL of these responses to the reference policy, as text/kl",
     "validation/response_length_mean": "mean length of these responses, in words",
     "validation/<metric>": "the metric of the task for these responses",
-    "validation/loss": "mean negative log-likelihood of the counted validation tokens, in nats per token",
+    "validation/loss": "mean negative log-likelihood of the counted validation tokens, in nats per token; of a reward "
+    "model the mean loss of the validation pairs, in nats per pair",
     "validation/perplexity": "exp(validation/loss)",
-    "validation/accuracy": "fraction of these tokens that had the highest probability",
+    "validation/accuracy": "fraction of these tokens that had the highest probability; of a reward model the fraction "
+    "of these pairs whose better text had the higher score",
     "loss/policy": "negated clipped surrogate (Schulman et al. 2017, eq. 7)",
     "loss/value": "half the mean squared error of the values, clipped if value_clip is set; a run without a value "
     "function has neither this metric nor those of the group value",

@@ -84,29 +84,6 @@ class PretrainConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class RewardModelConfig:
-    """Settings of a reward model and of its training on human ratings. The shipped model used these defaults."""
-
-    difference: Positive = 1.0
-    """Two sentences form a pair if their mean ratings, from -4 to 4, differ by more than this."""
-    learning_rate: Positive = 2e-4
-    """Peak learning rate of AdamW: a linear warm-up over the first 10 % of the steps, then a cosine decay to 0."""
-    weight_decay: NotNegative = 0.01
-    """Weight decay of AdamW."""
-    batch_size: Count = 32
-    """Sentences in a gradient step; the loss is over all pairs of them."""
-    epochs: Count = 3
-    """Number of passes over the rated sentences."""
-    length: Length = 96
-    """Largest number of tokens of a sentence, at least 8; longer sentences are cut."""
-    seed: Seed = 1
-    """Seed of the head, the dropout and the order of the sentences."""
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-
-
-@dataclass(frozen=True, slots=True)
 class TextConfig:
     """Settings of the task, of the language model and of the rollouts."""
 
@@ -140,8 +117,11 @@ class TextConfig:
     reward: Annotated[str | None, Must(is_printable, "package.module:function")] = None
     """Python reward function, as package.module:function, or several with commas between them, whose sum is the reward.
     None: the reward of the task."""
+    reward_model: Path | None = None
+    """Folder of a reward model, or of the run of `tfppo reward-model` that trained it. With reward the scores of both
+    are added. None: there is none."""
     reward_weights: tuple[float, ...] = ()
-    """Weights of several rewards, one for each. Empty: all are 1."""
+    """Weights of several rewards, one for each; that of reward_model is the last one. Empty: all are 1."""
     reward_timeout: PositiveOrNone = None
     """Largest number of seconds that a reward may take for a batch; then the run stops. None: it may take any time."""
     chat_template: Annotated[str, Must(is_printable, "auto, none or the path of a file")] = "auto"
@@ -165,7 +145,7 @@ class TextConfig:
     """Divides the advantages of group by the standard deviation of the group. False: Dr. GRPO (Liu et al. 2025)."""
     pretraining_data: Path | None = None
     """File of texts whose log-likelihood is maximized, too, so that the policy does not forget them (PPO-ptx, Ouyang et
-    al. 2022). Its form is that of `tfppo sft --data`. None: there are none."""
+    al. 2022): .txt with a text in each line, or .jsonl or .csv with the column `text`. None: there are none."""
     pretraining_coeff: NotNegative = PRETRAINING_COEFF
     """Coefficient of the mean negative log-likelihood of the pretraining data, in nats per token, in the loss."""
     mask_truncated: bool = False
@@ -295,6 +275,8 @@ class TextParts:
     """Checksum of the training prompts as tokens."""
     pretraining_sha256: str | None = None
     """Checksum of the pretraining data as tokens. None: there are none."""
+    reward_model_sha256: str | None = None
+    """Checksum of the reward model. None: there is none, or it is unknown."""
     frozen: tuple[str, ...] = ()
     """Paths of the weights that are not trained, because they were frozen in the model that was given."""
     domain: Domain | None = None

@@ -31,7 +31,8 @@ def subject_of(task: Task, text: TextConfig, policy: TextPolicy) -> str:
     model: keras.Model = policy.model.model
     variables: list[tf.Variable] = policy.trainable_variables
     trained = sum(variable.shape.num_elements() for variable in variables)
-    reward = "" if text.reward is None else f" with reward {text.reward}"
+    rewards = [str(reward) for reward in (text.reward, text.reward_model) if reward is not None]
+    reward = f" with reward {' and '.join(rewards)}" if rewards else ""
     critic = "" if policy.critic is None else ", with the critic"
     each = f", {text.responses_per_prompt} to each prompt" if text.responses_per_prompt > 1 else ""
     return (

@@ -31,8 +31,8 @@ def train_text(
       import_seconds: Seconds that imports took before this call, for `evaluation.json`.
       task: A task, or its name; replaces the task of the config.
       reward: A function of (prompts, responses) and of labels of the prompts, its name as "package.module:function", a
-        Keras model, or a list of these, whose weighted sum is the reward. Replaces the reward of the config and of the
-        task.
+        Keras model, a `RewardModel` or its folder, or a list of these, whose weighted sum is the reward. Replaces the
+        reward of the config and of the task.
       model: A language model that replaces the config's preset: a KerasHub CausalLM and its tokenizer or preprocessor,
         or a CausalLM alone that has a preprocessor.
       prompts: Training prompts, which replace those of the task: a list of texts, of conversations (lists of messages)

@@ -50,8 +50,9 @@ class TextTrainer(TextResults):
     Args:
       config: Settings of the run.
       task: A task, or its name as in the setting `task`; replaces the task of the config.
-      reward: A function `reward(prompts, responses)`, its name as "package.module:function", a Keras model, or a list
-        of these, whose weighted sum is the reward; replaces the reward of the config and of the task.
+      reward: A function `reward(prompts, responses)`, its name as "package.module:function", a Keras model, a
+        `RewardModel` or its folder, or a list of these, whose weighted sum is the reward; replaces the reward of the
+        config and of the task.
       model: A Keras language model and its tokenizer, which replace the config's preset (see `given_model`).
       prompts: Training prompts with labels, in any form that `as_prompts` takes; replace the prompts of the task.
       validation_prompts: Prompts for samples and validation, in the same forms.

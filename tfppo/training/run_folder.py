@@ -33,12 +33,24 @@ EXPORT = "export"
 OWN_MODEL = "model"  # text only: preset of the language model that the run starts from, if no other folder holds it
 OWN_REFERENCE = "reference"  # text only: preset of the reference policy, if it is another model
 PROMPTS = "prompts"  # text only: folder with the prompts that the user gave
-DATA = "examples"  # folder with the examples of supervised fine-tuning, or with the pretraining data of a text run
+DATA = "examples"  # the examples of supervised training, or the pretraining data of a text run
 PRESET = "preset"  # supervised fine-tuning only: the tuned model
+REWARD_MODEL = "reward-model"  # reward models only: the reward model
+RELIABILITY = "reliability.png"  # reward models only
 TEMPLATE = "chat_template.jinja"  # text only: the chat template, if the user gave a file
 START = "start.npz"  # text only: weights that the run starts from and that no preset holds
-IMPORTED: Mapping[str, tuple[str, ...]] = {"control": ("env", "wrappers"), "text": ("task", "reward"), "sft": ()}
+IMPORTED: Mapping[str, tuple[str, ...]] = {
+    "control": ("env", "wrappers"),
+    "text": ("task", "reward"),
+    "sft": (),
+    "reward_model": (),
+}
 """Settings that may name a module to import, by kind of run. They are in the section of `config.yaml` of that name."""
+WITHOUT_POLICY: Mapping[str, tuple[str, str]] = {
+    "sft": ("to generate, evaluate or export, start a run from its model with: tfppo train text --preset", PRESET),
+    "reward_model": ("use it as the reward of a run with: tfppo train text --reward-model", REWARD_MODEL),
+}
+"""Kinds of run without a policy of PPO: what to do with their result, and the name of its folder."""
 TRUSTED = ("minigrid.wrappers:",)
 FINGERPRINTS = "parts"  # section of config.yaml that records what a run was made of
 
@@ -217,7 +229,7 @@ def resume_command(folder: Path | None) -> str:
 
 
 def kind_of(folder: Path) -> str:
-    """Returns the kind of a run, "control", "text" or "sft", which is the name of a section in `config.yaml`.
+    """Returns the kind of a run, which is the name of a section in `config.yaml`: a key of `IMPORTED`.
 
     Args:
       folder: Folder of the run.
@@ -237,13 +249,14 @@ def kind_of(folder: Path) -> str:
     kinds = [kind for kind in IMPORTED if isinstance(settings, dict) and kind in settings]
     if not kinds:
         raise UsageError(
-            f"{path} has no section {' or '.join(IMPORTED)}: give the folder of a run of tfppo train or tfppo sft"
+            f"{path} has no section {' or '.join(IMPORTED)}: give the folder of a run of tfppo train, tfppo sft or "
+            "tfppo reward-model"
         )
     return kinds[0]
 
 
-def refuse_sft(folder: Path) -> str:
-    """Checks that a folder is not that of a run of supervised fine-tuning.
+def refuse_without_policy(folder: Path) -> str:
+    """Checks that a folder is that of a run that trains a policy.
 
     Args:
       folder: Folder of a run.
@@ -252,16 +265,21 @@ def refuse_sft(folder: Path) -> str:
       The kind of the run, "control" or "text".
 
     Raises:
-      UsageError: If it is one, or it is not the folder of a run.
+      UsageError: If it is a run of another kind, or not the folder of a run.
     """
     kind = kind_of(folder)
-    if kind == "sft":
-        preset = quoted(folder / PRESET)
+    if kind in WITHOUT_POLICY:
+        use, result = WITHOUT_POLICY[kind]
         raise UsageError(
-            f"{folder} is an sft run, which has no policy of PPO; its loss is in {EVALUATION}: to generate, evaluate "
-            f"or export, start a run from its model with: tfppo train text --preset {preset}"
+            f"{folder} is a run of tfppo {command_of(kind)}, which trains no policy; its results are in {EVALUATION}: "
+            f"{use} {quoted(folder / result)}"
         )
     return kind
+
+
+def command_of(kind: str) -> str:
+    """Returns the command of a kind of run that trains no policy. It is also the name of the kind in messages."""
+    return kind.replace("_", "-")
 
 
 def flat_settings(config: "DataclassInstance") -> dict[str, object]:
@@ -277,10 +295,10 @@ def flat_settings(config: "DataclassInstance") -> dict[str, object]:
 def shared_settings(config: "DataclassInstance") -> str:
     """Returns the settings that must be equal in all processes of a run, as JSON.
 
-    The settings that may differ between machines are left out: `name`, `runs_dir`, `device`, `preset`, `init_from` and
-    `threads`.
+    The settings that may differ between machines are left out: `name`, `runs_dir`, `device`, `preset`, `init_from`,
+    `reward_model` and `threads`.
     """
-    own = ("device", "preset", "init_from", "threads")
+    own = ("device", "preset", "init_from", "reward_model", "threads")
     settings = {k: v for k, v in flat_settings(config).items() if k not in own}
     return json.dumps(settings | dataclasses.asdict(config).get(FINGERPRINTS, {}), default=str)
 

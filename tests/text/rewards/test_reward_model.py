@@ -1,57 +1,17 @@
-"""The reward model: its loss, its scores, its files, and the included one."""
+"""The reward model: its scores, its files, and the included one."""
 
 import json
 
 import numpy as np
 import pytest
-import tensorflow as tf
 from support.refusal import refusal
 
 from tfppo.errors import UsageError
-from tfppo.text.config import RewardModelConfig
 from tfppo.text.data.corpus import sentences
 from tfppo.text.data.metrics import word_count
 from tfppo.text.presets.folder import load_preset
-from tfppo.text.rewards.reward_model import (
-    HEAD_FILE,
-    RewardModel,
-    accuracy,
-    judge,
-    pair_accuracy,
-    pair_loss,
-    reward_model_run,
-    sentiment_reward,
-)
-from tfppo.training import run_folder
-
-RATINGS, SCORES = [2.5, -0.2, 0.9, -3.0, 1.6], [0.3, 1.2, -0.7, 0.1, 2.0]
-
-
-def slow_pair_loss(ratings, scores, difference):
-    ratings, scores = [*ratings, 0.0], [*scores, 0.0]  # the added neutral sentence
-    losses = [
-        -np.log(1 / (1 + np.exp(-(scores[a] - scores[b]))))
-        for a in range(len(ratings))
-        for b in range(len(ratings))
-        if ratings[a] - ratings[b] > difference
-    ]
-    return np.mean(losses) if losses else 0.0
-
-
-@pytest.mark.parametrize("difference", [0.5, 1.0, 3.0, 9.0])
-def test_the_pair_loss_equals_the_slow_one(difference):
-    loss = pair_loss(tf.constant(RATINGS), tf.constant(SCORES)[:, None], difference)
-    assert loss.numpy() == pytest.approx(slow_pair_loss(RATINGS, SCORES, difference), rel=1e-6)
-
-
-def test_the_pair_loss_pulls_scores_into_the_order_of_the_ratings_around_zero():
-    scores = tf.Variable(SCORES)
-    for _ in range(300):
-        with tf.GradientTape() as tape:
-            loss = pair_loss(tf.constant(RATINGS), scores)
-        scores.assign_sub(tape.gradient(loss, scores))
-    assert np.argsort(scores.numpy())[-1] == 0 and np.argsort(scores.numpy())[0] == 3
-    assert scores[0] > 0 > scores[3]
+from tfppo.text.reward_model.evaluation import evaluate_ratings
+from tfppo.text.rewards.reward_model import HEAD_FILE, RewardModel, sentiment_reward
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +80,11 @@ def test_a_reward_model_comes_back_from_its_folder(tiny, tmp_path):
         {"bias": [0.2]},
         {"words_slope": float("inf")},
         {"words_mean": 10**400},
+        {"reads": "books"},
+        {"domain": "book"},
+        {"max_length": 0},
+        {"max_length": 2.5},
+        {"system": 3},
     ],
     ids=lambda head: str(head)[:30],
 )
@@ -136,46 +101,24 @@ def test_a_head_that_lacks_something_is_one_line(tiny, saved, name):
     assert f"{saved / HEAD_FILE} is damaged" in refusal(RewardModel.load, saved)
 
 
-def test_a_run_learns_and_judges_a_reward_model(preset, tmp_path, monkeypatch):
-    few = {split: sentences(split, "movie")[:60] for split in ("train", "validation", "test")}
-    monkeypatch.setattr("tfppo.text.rewards.reward_model.sentences", lambda split, domain: few[split])
-    folder = reward_model_run(RewardModelConfig(epochs=2, length=16), preset, None, tmp_path)
-    assert folder == tmp_path / "reward-model-seed1"
-    evaluation = json.loads((folder / run_folder.EVALUATION).read_text())
-    assert set(evaluation) == {"seed", "sentences", "accuracy", "pair_accuracy", "length", "seconds"}
-    assert evaluation["sentences"] == 60 and 0 <= evaluation["accuracy"] <= 1
-    scores = RewardModel.load(folder / "reward-model").scores([sentence.text for sentence in few["test"]])
-    assert evaluation["accuracy"] == accuracy(scores, np.array([sentence.rating for sentence in few["test"]]))
-
-
-@pytest.mark.slow
-@pytest.mark.fault("The training of a reward model diverges", "A one-line error names the learning rate.")
-def test_a_reward_model_that_diverges_is_told(preset, tmp_path, monkeypatch, capsys):
-    few = sentences("train", "movie")[:60]
-    monkeypatch.setattr("tfppo.text.rewards.reward_model.sentences", lambda split, domain: few)
-    for replaced in (False, True):  # a folder without a model does not block its name
-        with pytest.raises(UsageError, match="diverged with learning_rate = 1e.38"):
-            reward_model_run(RewardModelConfig(epochs=2, length=16, learning_rate=1e38), preset, "mine", tmp_path)
-        assert ("mine is replaced" in capsys.readouterr().out) == replaced
-
-
-def test_accuracies_are_one_for_scores_that_know_and_zero_for_contrary_ones():
-    ratings = np.array([sentence.rating for sentence in sentences("test", "movie")[:50]])
-    assert accuracy(ratings, ratings) == pair_accuracy(ratings, ratings) == 1
-    assert accuracy(-ratings, ratings) == pair_accuracy(-ratings, ratings) == 0
-
-
-def test_accuracies_count_neither_what_is_rated_0_nor_pairs_rated_alike():
-    ratings = np.array([0.0, 2.0, 1.5, -1.0])
-    assert accuracy(np.array([5.0, 1.0, -1.0, -1.0]), ratings) == 2 / 3
-    assert (
-        pair_accuracy(np.array([0.0, 3.0, -2.0, -1.0]), ratings) == 2 / 4
-    )  # the pairs (1.5, 0) and (1.5, -1) are in the wrong order
+def test_responses_are_read_behind_their_prompts_and_texts_alone(tiny):
+    head = tiny.head | {"reads": "responses", "domain": None, "max_length": 20}
+    model = RewardModel(tiny.model, tiny.tokenizer, head)
+    rows = model.encoder.responses(["This", "A " * 30], [" film", " bore"]).rows
+    assert [len(row) for row in rows][1] == 20 and len(rows[0]) < 10
+    together = model(["This", "A " * 30], [" film", " bore"])
+    np.testing.assert_allclose(together[1], model(["A " * 30], [" bore"])[0], atol=1e-4)
+    words = model.head["words_slope"] * (np.array([1, 1]) - model.head["words_mean"])  # those of the responses
+    plain = RewardModel(tiny.model, tiny.tokenizer, head | {"words_slope": 0.0})
+    np.testing.assert_allclose(together, plain(["This", "A " * 30], [" film", " bore"]) - words, atol=1e-5)
+    assert model.checksum() != plain.checksum() != tiny.checksum()
 
 
 @pytest.mark.slow
 def test_the_shipped_reward_model_agrees_with_people():
-    judged = judge(sentiment_reward())
-    assert judged["sentences"] == 512
+    rated, model = sentences("test", "movie"), sentiment_reward()
+    scores, ratings = model.scores([s.text for s in rated]), np.array([s.rating for s in rated])
+    judged = evaluate_ratings(scores, ratings, np.array([word_count(s.text) for s in rated]), 1.0, 0.0)
+    assert judged["texts"] == 512
     assert judged["accuracy"] >= 0.75 and judged["pair_accuracy"] >= 0.78
     assert abs(judged["length"]) < 0.25

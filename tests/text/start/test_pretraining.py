@@ -18,7 +18,6 @@ from tfppo.text.config import TextConfig
 from tfppo.text.defaults import make_text_config
 from tfppo.text.policy import TextPolicy, TokenInputs
 from tfppo.text.start.pretraining import FILE, PretrainingLoss, PretrainingTexts, windows
-from tfppo.text.supervised.examples import Example
 from tfppo.text.trainer import TEXT
 from tfppo.training import driver, run_folder
 
@@ -88,13 +87,9 @@ def test_the_objective_is_that_of_ppo_and_the_likelihood_times_its_coefficient(m
 
 @pytest.mark.parametrize("count", [1, 2, 4, 5, 7, 12])
 def test_long_texts_are_cut_into_windows_that_predict_every_token_once(count):
-    example = Example(np.arange(count, dtype=np.int32), np.arange(count) > 0)
-    parts = windows(example, 4)
-    assert all(len(part.tokens) <= 4 for part in parts)
-    predicted = [
-        token for part in parts for token, counts in zip(part.tokens[1:], part.counts[1:], strict=True) if counts
-    ]
-    assert predicted == list(range(1, count))
+    parts = windows(np.arange(count), 4)
+    assert all(len(part) <= 4 for part in parts)
+    assert [token for part in parts for token in part[1:]] == list(range(1, count))
 
 
 def tiny(folder, preset, **settings):
@@ -133,7 +128,10 @@ def test_a_coefficient_needs_texts_and_a_file_must_have_some(preset, tmp_path):
     assert "it needs texts: give pretraining_data" in refusal(TextConfig, pretraining_coeff=0.5)
     (tmp_path / "empty.txt").write_text("\n")
     said = refusal(tfppo.train_text, tiny(tmp_path / "runs", preset, pretraining_data=tmp_path / "empty.txt"))
-    assert "empty.txt has no examples" in said and not (tmp_path / "runs").exists()
+    assert "empty.txt has no texts" in said and not (tmp_path / "runs").exists()
+    (tmp_path / "prompts.jsonl").write_text('{"text": "A film"}\n{"prompt": "Say:"}\n')
+    said = refusal(tfppo.train_text, tiny(tmp_path / "runs", preset, pretraining_data=tmp_path / "prompts.jsonl"))
+    assert "line 2 of" in said and "in the column text: correct or remove it" in said
 
 
 def test_replicas_cannot_divide_it(make_model, texts):

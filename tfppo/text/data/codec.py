@@ -78,7 +78,7 @@ class PromptCodec:
         template: str | None = None,
         system: str | None = None,
     ):
-        self.tokenizer = tokenizer
+        self.tokenizer, self.domain = tokenizer, domain
         vocabulary = vocabulary_of(tokenizer)
         # KerasHub's tokenizers differ in their special tokens. No other module depends on that.
         named = [token for token in getattr(tokenizer, "unsplittable_tokens", None) or [] if token in vocabulary]

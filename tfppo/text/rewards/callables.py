@@ -2,19 +2,18 @@
 
 import functools
 import math
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any, TypeGuard
 
 import numpy as np
 
 from tfppo.errors import UsageError, kind_and_text
 from tfppo.text.rewards.signature import call_with_texts, check_signature
 from tfppo.training.user_modules import load_named
-
-if TYPE_CHECKING:
-    import keras
 
 Reward = Callable[[list[str], list[str]], Sequence[float] | np.ndarray]
 """A function `reward(prompts, responses)` that returns one number for each response; higher is better.
@@ -57,28 +56,40 @@ def as_reward(reward: object) -> Reward:
     """Converts a reward to a reward function.
 
     Args:
-      reward: A function of (prompts, responses), which is returned unchanged, the name of one for `load_reward`, or a
-        `keras.Model`. The model is called with a `tf.string` tensor [B] of prompts joined with their responses, and
-        must return scores [B] or [B, 1].
+      reward: A function of (prompts, responses), which is returned unchanged, the name of one for `load_reward`, the
+        folder of a reward model or of the run that trained it, or a `keras.Model`. The model is a
+        `keras_hub.models.TextClassifier`, or it is called with a `tf.string` tensor [B] of prompts joined with their
+        responses, and must return scores [B] or [B, 1].
 
     Returns:
       The reward function.
 
     Raises:
-      UsageError: If it is none of the three, or a function that cannot take prompts and responses.
+      UsageError: If it is none of these, or a function that cannot take prompts and responses.
     """
+    if is_folder(reward):
+        from tfppo.text.rewards.reward_model import RewardModel
+
+        return RewardModel.load(Path(reward))
     if isinstance(reward, str):
         return load_reward(reward)
     # If Keras has not been imported, the reward is no Keras model, and the slow import is not needed.
     if "keras" in sys.modules and isinstance(reward, sys.modules["keras"].Model):
-        return _model_reward(reward)
+        from tfppo.text.rewards.keras_models import KerasReward
+
+        return KerasReward(reward)
     if callable(reward):
         check_signature(reward, f"reward {reward_name(reward)}")
         return reward
     raise UsageError(
         f"reward is {_short(reward)} ({type(reward).__name__}); it must be a function of (prompts, responses), its "
-        "name as 'package.module:function', or a keras.Model: give one of the three"
+        "name as 'package.module:function', a keras.Model, or the folder of a reward model: give one of these"
     )
+
+
+def is_folder(reward: object) -> TypeGuard[Path | str]:
+    """Returns True if a reward that a user gives is the folder of a reward model, and not the name of a function."""
+    return isinstance(reward, Path) or (isinstance(reward, str) and os.path.isdir(reward))
 
 
 def checked_scores(
@@ -191,18 +202,6 @@ class ScoreScale:
         if self.clip is not None:
             scaled = np.where(np.isfinite(scaled), np.clip(scaled, -self.clip, self.clip), scaled)
         return scaled.astype(np.float32)
-
-
-def _model_reward(model: "keras.Model") -> Reward:
-    def score(prompts: list[str], responses: list[str]) -> np.ndarray:
-        import tensorflow as tf
-
-        texts = [prompt + response for prompt, response in zip(prompts, responses, strict=True)]
-        scores = np.asarray(model(tf.constant(texts, tf.string, [len(texts)])))  # [B] or [B, 1]
-        return scores[:, 0] if scores.ndim == 2 and scores.shape[1] == 1 else scores
-
-    score.__module__, score.__qualname__ = type(model).__module__, model.name  # for error messages
-    return score
 
 
 def _plain(values: Any) -> Any:

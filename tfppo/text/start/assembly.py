@@ -165,7 +165,8 @@ def load_parts(
     pretraining = None
     if training is not None:
         pretraining = load_pretraining(text, folder, codec, kept["prompt_length"] + text.response_length)
-    recorded = fingerprints(start.model, start.tokenizer, training, chosen.domain, codec.special)
+    scorer = loaded.checksum if loaded else None
+    recorded = fingerprints(start.model, start.tokenizer, training, chosen.domain, codec.special, scorer)
     recorded = replace(recorded, pretraining_sha256=pretraining and pretraining.checksum())
     check_parts(config.parts, recorded, None if model is not None else text.preset)
     has_checksum = folder is None or config.parts.model_sha256 is not None

@@ -28,6 +28,7 @@ def fingerprints(
     prompts: TrainingPrompts | None,
     domain: Domain | None,
     special: SpecialTokens | None = None,
+    reward_model: str | None = None,
 ) -> TextParts:
     """Computes the checksums of a run's parts.
 
@@ -37,6 +38,7 @@ def fingerprints(
       prompts: The training prompts. None: they are not known.
       domain: Domain of the control token before each prompt.
       special: Start token and end tokens. None: those of the tokenizer.
+      reward_model: Checksum of the reward model. None: there is none, or it is not known.
 
     Returns:
       The checksums.
@@ -52,6 +54,7 @@ def fingerprints(
         model_sha256=weights_hash(model.weights),
         tokenizer_sha256=digest(pieces, vocabulary),
         prompts_sha256=None if prompts is None else _prompts_digest(prompts),
+        reward_model_sha256=reward_model,
         frozen=frozen_paths(model),
         domain=domain,
     )
@@ -81,6 +84,7 @@ def check_parts(recorded: TextParts, found: TextParts, preset: Path | str | None
         "tokenizer_sha256": (f"the tokenizer of {model}", "give the tokenizer that the run started with"),
         "prompts_sha256": ("the list of training prompts", "give the task that the run started with, unchanged"),
         "pretraining_sha256": ("the pretraining data in the run's folder", "restore the file from a copy"),
+        "reward_model_sha256": ("the reward model", "give the reward model that the run started with, unchanged"),
     }
     for name, (what, remedy) in remedies.items():
         was, now = getattr(recorded, name), getattr(found, name)

@@ -3,25 +3,24 @@
 Source: Ouyang et al. 2022, "Training language models to follow instructions with human feedback", equation 2.
 """
 
-from collections.abc import Sequence
+import json
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from tfppo.errors import UsageError
+from tfppo.errors import UsageError, one_line, shown
 from tfppo.execution.variables import as_tensorflow_variable, digest
 from tfppo.ppo.objective import Gradients
 from tfppo.settings import exact_div
 from tfppo.text.config import TextConfig
 from tfppo.text.data.codec import PromptCodec
+from tfppo.text.data.prompt_files import read_rows
 from tfppo.text.policy import TextPolicy, TokenInputs, response_log_probs
-from tfppo.text.supervised.examples import Example, encode_records
-from tfppo.text.supervised.records import Record, read_records, write_records
 from tfppo.training import run_folder
 
-FILE = "pretraining.jsonl"
+FILE, COLUMN = "pretraining.jsonl", "text"
 
 
 class PretrainingTexts(NamedTuple):
@@ -29,7 +28,7 @@ class PretrainingTexts(NamedTuple):
 
     token_ids: np.ndarray  # int32 [N, S]
     counts: np.ndarray  # bool [N, S], True for tokens whose likelihood counts
-    records: list[Record]
+    texts: list[str]
 
     def checksum(self) -> str:
         """Returns a checksum of the tokens and of those that count."""
@@ -38,7 +37,8 @@ class PretrainingTexts(NamedTuple):
     def write(self, folder: Path) -> None:
         """Keeps the texts in the folder of a new run."""
         (folder / run_folder.DATA).mkdir()
-        write_records(folder / run_folder.DATA / FILE, self.records)
+        lines = [json.dumps({COLUMN: text}) + "\n" for text in self.texts]
+        (folder / run_folder.DATA / FILE).write_text("".join(lines))
 
 
 def load_pretraining(text: TextConfig, folder: Path | None, codec: PromptCodec, length: int) -> PretrainingTexts | None:
@@ -54,36 +54,61 @@ def load_pretraining(text: TextConfig, folder: Path | None, codec: PromptCodec, 
       The texts; None if the setting is None.
 
     Raises:
-      UsageError: If the file cannot be read, or has no text.
+      UsageError: If the file cannot be read, has no text, or a line has no text.
     """
     if text.pretraining_data is None:
         return None
     path = text.pretraining_data if folder is None else folder / run_folder.DATA / FILE
     if folder is not None and not path.is_file():
         raise UsageError(f"{path} is missing; the run keeps its pretraining data in this file: restore it from a copy")
-    records = read_records(path)
+    texts = read_texts(path)
     plain = PromptCodec(codec.tokenizer, None, codec.special._replace(chat_template=None))
-    whole = encode_records(records, codec, plain, "all", np.iinfo(np.int32).max).examples
-    rows = [row for example in whole for row in windows(example, length)]
+    whole = (np.array([*plain.before, *tokens], np.int32) for tokens in plain.encode_answers(texts))
+    rows = [row for tokens in whole for row in windows(tokens, length)]
     token_ids, counts = np.zeros([len(rows), length], np.int32), np.zeros([len(rows), length], bool)
     for number, row in enumerate(rows):
-        token_ids[number, : len(row.tokens)], counts[number, : len(row.tokens)] = row
-    return PretrainingTexts(token_ids, counts, records)
+        token_ids[number, : len(row)] = row
+        counts[number, 1 : len(row)] = True
+    return PretrainingTexts(token_ids, counts, texts)
 
 
-def windows(example: Example, length: int) -> Sequence[Example]:
-    """Divides an example into parts.
+def read_texts(path: Path) -> list[str]:
+    """Reads texts from a .jsonl, .csv or .txt file, whose column is `text`.
 
     Args:
-      example: The tokens of a text.
+      path: Path of the file.
+
+    Returns:
+      The texts, at least one.
+
+    Raises:
+      UsageError: If the file cannot be read or has no text, or a line has none. The error names the line.
+    """
+    texts = []
+    for row, origin in read_rows(path, "texts", COLUMN):
+        value = row.get(COLUMN)
+        if not isinstance(value, str) or not value.strip():
+            raise UsageError(
+                f"{origin} has the {COLUMN} {one_line(shown(value))} ({type(value).__name__}); it must be a text with "
+                f"at least one word, in the column {COLUMN}: correct or remove it"
+            )
+        texts.append(value)
+    if not texts:
+        raise UsageError(f"{path} has no texts; it must have at least one")
+    return texts
+
+
+def windows(tokens: np.ndarray, length: int) -> list[np.ndarray]:
+    """Divides the tokens of a text into parts.
+
+    Args:
+      tokens: int32 [N].
       length: Largest number of tokens of a part, at least 2.
 
     Returns:
-      The parts. Each begins with the last token of the one before, which is not counted again, so that every token
-      but the first is predicted once.
+      The parts. Each begins with the last token of the one before, so that every token but the first is predicted once.
     """
-    starts = range(0, max(len(example.tokens) - 1, 1), length - 1)
-    return [Example(*(array[start : start + length] for array in example)) for start in starts]
+    return [tokens[start : start + length] for start in range(0, max(len(tokens) - 1, 1), length - 1)]
 
 
 class PretrainingLoss:

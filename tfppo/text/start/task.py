@@ -7,9 +7,11 @@ from typing import NamedTuple, TypeAlias
 import keras
 
 from tfppo.errors import UsageError
+from tfppo.execution.variables import digest
 from tfppo.text.config import TextConfig, TextRunConfig
 from tfppo.text.data.corpus import Split
-from tfppo.text.rewards.callables import Reward, reward_name
+from tfppo.text.rewards.callables import Reward, as_reward, is_folder, reward_name
+from tfppo.text.rewards.reward_model import RewardModel
 from tfppo.text.rewards.signature import check_labels, way_of
 from tfppo.text.rewards.weighted import SEPARATOR, as_rewards, combined, parts_of_reward
 from tfppo.text.start.prompts import GivenPrompts, OwnPrompts, own_prompts, task_of
@@ -18,8 +20,10 @@ from tfppo.text.tasks.task import task_name
 from tfppo.training.user_modules import is_importable, name_of, same_name
 
 DEFAULT_TASK = "sentiment"
-GivenReward: TypeAlias = "Reward | keras.Model | str | Sequence[Reward | keras.Model | str] | None"
-"""A reward that the user gives in Python, its name, or several of them; None: not given."""
+OneReward: TypeAlias = "Reward | keras.Model | Path | str"
+"""A function, a Keras model, the name of a function, or the folder of a reward model."""
+GivenReward: TypeAlias = "OneReward | Sequence[OneReward] | None"
+"""A reward that the user gives in Python, or several of them; None: not given."""
 
 
 class LoadedTask(NamedTuple):
@@ -29,6 +33,7 @@ class LoadedTask(NamedTuple):
     own: OwnPrompts | None  # None: the prompts are those of the task
     reward: Reward
     names: dict[str, object]  # settings that name the task and the reward
+    checksum: str | None  # of the reward model; None: there is none
 
 
 def load_task(
@@ -61,14 +66,28 @@ def load_task(
     text = config.text
     own = own_prompts(text, folder, prompts)
     named = choose_task(text.task, task, own is not None)
-    names = names_of(named, reward)
+    others, given_model = without_folder(reward)
+    names = names_of(named, others)
     if folder is not None:
         check_names(text, names)
+        if given_model is not None and text.reward_model is None:
+            raise UsageError(
+                f"the given reward is the reward model {given_model}; the run has none: leave it out, or give the "
+                "reward of the run"
+            )
+    model = text.reward_model if given_model is None else given_model
+    if model is not None:
+        names["reward_model"] = model.resolve()
+    if others is None and (given_model is None or folder is not None):
+        others = text.reward
+    elif others is None:
+        names["reward"] = None  # a reward model alone replaces the reward of the settings
     chosen = named if own is None else task_of(own, named, text.prompts)
     assert chosen is not None, "a run without prompts of its own has a task"
-    used = make_reward(chosen, text, reward)
+    rewards = make_rewards(chosen, others, model)
+    used = combined(rewards, text.reward_weights, text.reward_timeout)
     _check_labels(chosen, used, splits)
-    return LoadedTask(chosen, own, used, names)
+    return LoadedTask(chosen, own, used, names, _checksum(rewards))
 
 
 def choose_task(setting: str | None, given: Task | str | None, has_prompts: bool) -> Task | None:
@@ -151,23 +170,53 @@ def unscored_task(config: TextRunConfig) -> Task:
     return Task("unscored", "generates only", lambda split: [], domain=config.parts.domain)
 
 
-def make_reward(task: Task, text: TextConfig, given: GivenReward) -> Reward:
-    """Chooses the reward of a run.
+def without_folder(reward: GivenReward) -> tuple[GivenReward, Path | None]:
+    """Separates the folder of a reward model from the other rewards that a user gives in Python.
+
+    Args:
+      reward: A reward, its name, the folder of a reward model, or a list of these.
+
+    Returns:
+      The other rewards, or None if there are none, and the folder, or None.
+
+    Raises:
+      UsageError: If there are several folders, or other rewards follow a folder.
+    """
+    each = list(reward) if isinstance(reward, list | tuple) else [reward]
+    folders = [Path(one) for one in each if is_folder(one)]
+    if not folders:
+        return reward, None
+    if len(folders) > 1 or not is_folder(each[-1]):
+        raise UsageError(
+            f"reward has the folders {', '.join(map(str, folders))} of reward models; there must be one, and it must "
+            "be the last reward: load the others with tfppo.RewardModel.load(folder)"
+        )
+    return (each[:-1] or None), folders[0]
+
+
+def make_rewards(task: Task, others: GivenReward, model: Path | None) -> list[Reward]:
+    """Loads the rewards of a run.
 
     Args:
       task: Task of the run.
-      text: Settings with the names, the weights and the time limit of the rewards.
-      given: A reward that was passed in Python, its name, or a list of rewards; None if there is none.
+      others: A reward that was given in Python, the names in the settings, or a list of rewards; None if there is none.
+      model: Folder of a reward model; None if there is none.
 
     Returns:
-      `given` if it is not None, else the rewards of the settings, else the reward of the task.
+      The other rewards and the reward model. Without both it is the reward of the task.
 
     Raises:
       UsageError: If a reward cannot be loaded, or cannot take prompts and responses.
     """
-    named = text.reward if given is None else given
-    rewards = [task.checked_reward()] if named is None else as_rewards(named)
-    return combined(rewards, text.reward_weights, text.reward_timeout)
+    rewards = [] if others is None else as_rewards(others)
+    if model is not None:
+        rewards.append(as_reward(model))
+    return rewards or [task.checked_reward()]
+
+
+def _checksum(rewards: Sequence[Reward]) -> str | None:
+    found = [reward.checksum() for reward in rewards if isinstance(reward, RewardModel)]
+    return found[0] if len(found) == 1 else digest([], "".join(found)) if found else None
 
 
 def _check_labels(task: Task, reward: Reward, splits: Sequence[Split]) -> None:

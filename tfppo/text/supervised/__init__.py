@@ -1,1 +1,1 @@
-"""Supervised fine-tuning of language models by maximum likelihood, with Keras' `fit`."""
+"""Supervised training of language models in runs of their own: what fine-tuning and reward models share."""

@@ -3,34 +3,65 @@
 So a resumed run continues with the same batches, whatever has happened before.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import tensorflow as tf
 
-from tfppo.text.supervised.examples import Example
-from tfppo.text.supervised.packing import Batch, lay_out
-
 MEASURED = 100  # batches whose padding is measured
 WINDOW = 16  # batches whose examples are sorted by length, if they are not packed
 
-Element = tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]
-"""Inputs, targets and weights of a step, as Keras' `fit` takes them."""
+
+class Example(Protocol):
+    """An example of a training."""
+
+    @property
+    def length(self) -> int:
+        """Number of tokens, by which examples are sorted."""
 
 
-class Batches:
+class Batch(Protocol):
+    """The arrays of a gradient step."""
+
+    @property
+    def is_token(self) -> np.ndarray:
+        """Bool [R, S], False at padding."""
+
+    def element(self) -> Any:
+        """Returns the arrays in the nest that `Tuner.measures` takes."""
+
+
+E = TypeVar("E", bound=Example)
+B = TypeVar("B", bound=Batch)
+
+
+@dataclass(frozen=True)
+class Layout(Generic[E, B]):
+    """How examples become batches."""
+
+    lay_out: Callable[[Sequence[E]], B]
+    """Makes a batch of examples."""
+    signature: Any
+    """Nest of `tf.TensorSpec`, of `Batch.element`."""
+    sorts: bool
+    """True makes batches of similar lengths, which need little padding: the shuffled examples are sorted by length
+    within windows of 16 batches."""
+
+
+class Batches(Generic[E, B]):
     """The batches of examples in each epoch.
 
     Args:
       examples: N examples.
-      batch_size: B; the last batch of an epoch may have fewer examples.
-      packs: True packs the examples of a batch. False makes batches of similar lengths, which need little padding: the
-        shuffled examples are sorted by length within windows of 16 batches.
+      batch_size: Examples in a batch; the last batch of an epoch may have fewer.
+      layout: How examples become batches.
       seed: Seed of the order. None keeps the order of the examples.
     """
 
-    def __init__(self, examples: Sequence[Example], batch_size: int, packs: bool, seed: int | None = None):
-        self.examples, self.batch_size, self.packs, self.seed = examples, batch_size, packs, seed
+    def __init__(self, examples: Sequence[E], batch_size: int, layout: Layout[E, B], seed: int | None = None):
+        self.examples, self.batch_size, self.layout, self.seed = examples, batch_size, layout, seed
 
     def __len__(self) -> int:
         """Returns the number of batches of an epoch."""
@@ -43,15 +74,15 @@ class Batches:
             return np.split(np.arange(count), range(size, count, size))
         random = np.random.default_rng([self.seed, epoch])
         numbers = random.permutation(count)
-        if self.packs:
+        if not self.layout.sorts:
             return np.split(numbers, range(size, count, size))
-        lengths = np.array([len(example.tokens) for example in self.examples])
+        lengths = np.array([example.length for example in self.examples])
         windows = np.split(numbers, range(WINDOW * size, count, WINDOW * size))
         ordered = np.concatenate([window[np.argsort(lengths[window], kind="stable")] for window in windows])
         batches = np.split(ordered, range(size, count, size))
         return [batches[number] for number in random.permutation(len(batches))]
 
-    def steps(self, start: int, stop: int) -> Iterator[Batch]:
+    def steps(self, start: int, stop: int) -> Iterator[B]:
         """Makes the batches of gradient steps.
 
         Args:
@@ -66,21 +97,24 @@ class Batches:
             epoch, place = divmod(step, len(self))
             if not order or place == 0:
                 order = self.order(epoch)
-            yield lay_out([self.examples[number] for number in order[place]], self.packs)
+            yield self.layout.lay_out([self.examples[number] for number in order[place]])
 
     def dataset(self, start: int, stop: int) -> tf.data.Dataset:
         """Returns the batches of gradient steps for `fit`, see `steps`."""
 
-        def elements() -> Iterator[Element]:
+        def elements() -> Iterator[Any]:
             for batch in self.steps(start, stop):
-                yield {"token_ids": batch.token_ids, "padding_mask": batch.segments}, batch.targets, batch.weights
+                yield batch.element()
 
-        matrix = [tf.TensorSpec([None, None], kind) for kind in (tf.int32, tf.int32, tf.int32, tf.float32)]
-        signature = ({"token_ids": matrix[0], "padding_mask": matrix[1]}, matrix[2], matrix[3])
-        dataset = tf.data.Dataset.from_generator(elements, output_signature=signature)
+        dataset = tf.data.Dataset.from_generator(elements, output_signature=self.layout.signature)
         return dataset.apply(tf.data.experimental.assert_cardinality(stop - start)).prefetch(2)
 
     def padding(self) -> float:
         """Returns the share of positions without a token in the first epoch, or in its first 100 batches."""
-        segments = [batch.segments for batch in self.steps(0, min(len(self), MEASURED))]
-        return float(sum(np.sum(each == 0) for each in segments) / sum(each.size for each in segments))
+        masks = [batch.is_token for batch in self.steps(0, min(len(self), MEASURED))]
+        return 1.0 - float(sum(mask.sum() for mask in masks) / sum(mask.size for mask in masks))
+
+
+def by_length(examples: Sequence[E]) -> list[E]:
+    """Returns examples in the order of their lengths, so that batches of them need little padding."""
+    return sorted(examples, key=lambda example: example.length)

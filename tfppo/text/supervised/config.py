@@ -1,11 +1,11 @@
-"""Settings of supervised fine-tuning.
+"""Settings that supervised fine-tuning and reward models share.
 
 This module does not import TensorFlow, so that the command line starts fast.
 """
 
-from dataclasses import dataclass, field, fields
+from dataclasses import Field, dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal, Protocol
 
 from annotated_types import Interval
 
@@ -21,10 +21,9 @@ from tfppo.settings import (
     Seed,
     check_fields,
     check_value,
-    exact_div,
     is_printable,
 )
-from tfppo.text.config import Length, Preset, TextParts, VocabularySize
+from tfppo.text.config import Preset, TextParts
 from tfppo.training.config import RunConfig
 
 REFERENCE_PARAMETERS = 124e6  # of GPT-2, the model of the default learning rate
@@ -33,34 +32,26 @@ LORA_FACTOR = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class SFTConfig:
-    """Settings of the data, of the language model and of its supervised fine-tuning."""
+class TuningConfig:
+    """Settings of the data, of the language model and of its training."""
 
     data: Path | None = None
-    """File of training examples, .jsonl, .csv or .txt. An example has the column `text`, or `prompt` and `response`, or
-    `messages` (.jsonl only), a conversation for the chat template. Each line of a .txt file is a text."""
+    """File of training examples."""
     validation_data: Path | None = None
     """File of validation examples. None: validation_share of the training examples."""
     validation_share: Annotated[float, Interval(ge=0, lt=1)] = 0.05
     """Share of the examples that are held out for validation if there is no validation_data. A checksum of the prompt
     or text decides. 0: no validation, and so no early stopping."""
     preset: Preset = None
-    """Language model to tune: a folder, name or handle, as for `tfppo train text --preset`.
-    None: a small GPT-2 with new weights, whose tokenizer is learned from the data."""
+    """Language model to tune: a folder, name or handle, as for `tfppo train text --preset`."""
     chat_template: Annotated[str, Must(is_printable, "auto, none or the path of a file")] = "auto"
-    """Chat template that renders prompts and messages. auto: that of the language model, if it has one. none: prompts
-    are not rendered. Else the path of a file with a Jinja template. A column `text` is never rendered."""
+    """Chat template that renders prompts. auto: that of the language model, if it has one. none: prompts are not
+    rendered. Else the path of a file with a Jinja template. A column `text` is never rendered."""
     system: str | None = None
     """Text of a system message before each prompt; needs a chat template. None: no message is added."""
-    loss_on: Literal["responses", "all"] = "responses"
-    """Tokens whose loss is minimized. responses: those of responses, with their end token; all: those of prompts, too.
-    All tokens of a `text` count in both cases."""
     max_length: CountOrNone = None
     """Largest number of tokens of an example; longer examples are cut and counted. None: the context of the model, and
     at most 1024."""
-    packing: bool = True
-    """Packs several short examples of a batch into a row, without attention between them. It saves computation and does
-    not change the loss. Families that cannot do so get batches of similar lengths instead."""
     epochs: Count = 3
     """Largest number of passes over the training examples."""
     batch_size: Count = 32
@@ -78,8 +69,8 @@ class SFTConfig:
     patience: Count = 3
     """Training stops after this many validations without a lower validation loss."""
     lora_rank: AtLeastZero = 0
-    """Rank of low-rank adapters; then no other weights are trained (Hu et al. 2021). The saved preset has them merged
-    into its weights. 0: no adapters."""
+    """Rank of low-rank adapters; then no other weights of the language model are trained (Hu et al. 2021). The saved
+    model has them merged into its weights. 0: no adapters."""
     lora_alpha: PositiveOrNone = None
     """The output of an adapter is multiplied by lora_alpha / lora_rank. None: by 1."""
     lora_targets: Annotated[str, Must(is_printable, "attention, all or names of layers")] = "attention"
@@ -95,35 +86,13 @@ class SFTConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class NewModelConfig:
-    """Sizes of a new language model, for a run without a preset."""
-
-    vocabulary_size: VocabularySize = 2048
-    """New model: largest vocabulary of its byte-pair tokenizer, which is learned from the data; at least 512."""
-    num_layers: Count = 4
-    """New model: number of transformer layers."""
-    num_heads: Count = 4
-    """New model: number of attention heads; hidden_dim must be a multiple of it."""
-    hidden_dim: Count = 256
-    """New model: width of the embeddings and of the hidden states."""
-    context_length: Length = 256
-    """New model: largest number of tokens that it attends to, at least 8."""
-    dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.1
-    """New model: dropout rate of the training, at least 0 and below 1. A preset has its own."""
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-        exact_div(self.hidden_dim, self.num_heads, "hidden_dim", "num_heads")
-
-
-@dataclass(frozen=True, slots=True)
-class SFTRunSettings:
-    """Settings of the folder, the seed, the device and the checkpoints of a run of supervised fine-tuning."""
+class TuningRunSettings:
+    """Settings of the folder, the seed, the device and the checkpoints of a run."""
 
     seed: Seed = 1
     """Seed of new weights, of adapters, of the dropout and of the order of the examples."""
     name: Annotated[str | None, Must(is_printable, "a folder name of printable characters")] = None
-    """Name of the run's folder. None: sft, the name of the data and the seed."""
+    """Name of the run's folder. None: sft or reward-model, the name of the data and the seed."""
     runs_dir: Path = Path("runs")
     """Folder that holds the run folders."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
@@ -147,17 +116,22 @@ class SFTRunSettings:
         return RunConfig(seed=self.seed, name=self.name, runs_dir=self.runs_dir)
 
 
-@dataclass(frozen=True, slots=True)
-class SFTRunConfig:
-    """All settings of a run of supervised fine-tuning, as in its `config.yaml`."""
+class TunedRunConfig(Protocol):
+    """All settings of a run of supervised training, as in its `config.yaml`; a dataclass."""
 
-    run: SFTRunSettings = field(default_factory=SFTRunSettings)
-    sft: SFTConfig = field(default_factory=SFTConfig)
-    model: NewModelConfig = field(default_factory=NewModelConfig)
-    parts: TextParts = field(default_factory=TextParts)
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
 
-    def __post_init__(self) -> None:
-        check_fields(self)
+    @property
+    def run(self) -> TuningRunSettings:
+        """Settings of the folder, the seed, the device and the checkpoints."""
+
+    @property
+    def parts(self) -> TextParts:
+        """Checksums of what the run was made of."""
+
+    @property
+    def tuning(self) -> TuningConfig:
+        """Settings of the data, of the language model and of its training."""
 
 
 def default_learning_rate(parameters: int, is_new: bool, lora_rank: int) -> float:
@@ -180,26 +154,3 @@ def default_learning_rate(parameters: int, is_new: bool, lora_rank: int) -> floa
 def no_data() -> UsageError:
     """Returns the error for a run that has no training examples."""
     return UsageError("no data is given; a run needs examples to learn: give --data FILE")
-
-
-def check_start(config: SFTRunConfig, is_new: bool) -> None:
-    """Checks that a new model has no settings for presets, and a trained model none for new models.
-
-    Args:
-      config: Settings of the run.
-      is_new: True if the run makes a new model.
-
-    Raises:
-      UsageError: If adapters are set for a new model, or sizes for a trained one.
-    """
-    for each in () if is_new else fields(NewModelConfig):
-        value = getattr(config.model, each.name)
-        if value != each.default:
-            raise UsageError(
-                f"{each.name} is {value}, and the run starts from a trained model, which has its own: leave it out"
-            )
-    if is_new and config.sft.lora_rank:
-        raise UsageError(
-            f"lora_rank is {config.sft.lora_rank} and preset is None; adapters tune a trained model: give preset, or "
-            "leave lora_rank out"
-        )

@@ -74,6 +74,7 @@ def state_of(tuner: Tuner, model: keras.Model, progress: Progress) -> dict[str, 
     seeds = [variable for variable in model.variables if not _is_in(variable, model.weights)]
     return {
         "model": list(model.weights),
+        **({"new": tuner.new_weights} if tuner.new_weights else {}),
         "seeds": seeds,  # of dropout
         "optimizer": list(tuner.optimizer.variables),
         "metrics": [variable for metric in tuner.metrics for variable in metric.variables],  # of the current interval

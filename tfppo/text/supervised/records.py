@@ -1,49 +1,61 @@
-"""Reads the records of supervised fine-tuning: texts, prompts with responses, and conversations."""
+"""Reads the records of a training: their files and forms, the split into two parts, and their copies in a run."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Generic, Protocol, TypeVar
 
 from tfppo.errors import UsageError, one_line, shown
 from tfppo.text.data.prompt_files import is_in_share, read_rows
-from tfppo.text.data.prompts import PROMPT, ROLES, Prompt, as_rows
+from tfppo.text.data.prompts import as_rows
+from tfppo.text.supervised.config import TuningConfig, no_data
+from tfppo.training import run_folder
 
-TEXT, RESPONSE, MESSAGES = "text", "response", "messages"
-COLUMNS = f"{TEXT}, or {PROMPT} and {RESPONSE}, or {MESSAGES}"
-FORMS = f"a list of texts or of dictionaries with {COLUMNS}, or a tf.data.Dataset or a pandas DataFrame of these"
-ASSISTANT = "assistant"
+TRAIN_FILE, VALIDATION_FILE = "train.jsonl", "validation.jsonl"
 
 
-class Record(NamedTuple):
-    """A text, or a prompt with a response to learn."""
-
-    prompt: Prompt | None  # None: the record is a text
-    answer: str  # the response, or the text
-    origin: str  # such as "line 3 of data.jsonl", for errors
+class Record(Protocol):
+    """A record of a file, from which an example is made."""
 
     def row(self) -> dict[str, Any]:
-        """Returns the record as a row of a JSONL file, which `read_records` reads."""
-        return {TEXT: self.answer} if self.prompt is None else self.prompt.row() | {RESPONSE: self.answer}
+        """Returns the record as a row of a JSONL file, from which it can be read again."""
 
-    def key(self) -> str:
-        """Returns a text that two records share only if they are equal."""
-        return json.dumps(self.row())
+    def topic(self) -> object:
+        """Returns the prompt or text that decides in which part of the data the record is."""
 
 
-def read_records(path: Path) -> list[Record]:
-    """Reads records from a file.
+R = TypeVar("R", bound=Record)
 
-    - `.jsonl`: one JSON object a line, with `text`, or with `prompt` and `response`, or with `messages`. A prompt is a
-      text or a list of messages.
-    - `.csv`: a line with the names of the columns, then one row for each record.
-    - `.txt`: one text a line.
 
-    All other columns are ignored, and empty lines are left out. A conversation gives one record for each message of the
-    assistant: the messages before it are the prompt.
+@dataclass(frozen=True)
+class Form(Generic[R]):
+    """The form of the records of a method."""
+
+    of_row: Callable[[Mapping[Any, Any], str], list[R]]
+    """Makes the records of a row. The second argument says where the row is from, for errors."""
+    column: str
+    """The only column of a `.txt` file, and of a row that is a text."""
+    forms: str
+    """The allowed forms of data in Python, for errors."""
+
+
+@dataclass(frozen=True)
+class Records(Generic[R]):
+    """The records of a run."""
+
+    train: list[R]
+    validation: list[R]
+    overlap: int = 0
+    """Number of validation records that are also training records."""
+
+
+def read_records(path: Path, form: Form[R]) -> list[R]:
+    """Reads records from a file, see `read_rows`. Columns that the form does not name are ignored.
 
     Args:
       path: Path of the file.
+      form: Form of the records.
 
     Returns:
       The records, at least one.
@@ -51,18 +63,20 @@ def read_records(path: Path) -> list[Record]:
     Raises:
       UsageError: If the file cannot be read or has no records, or a line is invalid. The error names the line.
     """
-    records = [record for row, origin in read_rows(path, "examples", TEXT) for record in records_of_row(row, origin)]
+    rows = read_rows(path, "examples", form.column)
+    records = [record for row, origin in rows for record in form.of_row(row, origin)]
     if not records:
         raise UsageError(f"{path} has no examples; it must have at least one")
     return records
 
 
-def as_records(source: object, what: str) -> list[Record]:
+def as_records(source: object, what: str, form: Form[R]) -> list[R]:
     """Makes records from data that a user gives in Python, or reads them from a file.
 
     Args:
-      source: A path, or data in one of FORMS.
+      source: A path, or data in one of `form.forms`.
       what: Name of the data for errors, such as "data".
+      form: Form of the records.
 
     Returns:
       The records, at least one.
@@ -71,48 +85,31 @@ def as_records(source: object, what: str) -> list[Record]:
       UsageError: If it has another form, it cannot be read, or a row is invalid.
     """
     if isinstance(source, (str, Path)):
-        return read_records(Path(source))
-    records = []
-    for number, row in enumerate(as_rows(source, what, FORMS)):
+        return read_records(Path(source), form)
+    records: list[R] = []
+    for number, row in enumerate(as_rows(source, what, form.forms)):
         origin = f"row {number} of {what}"
         if isinstance(row, str):
-            row = {TEXT: row}
+            row = {form.column: row}
         if not isinstance(row, Mapping):
-            raise UsageError(f"{origin} is {one_line(shown(row))} ({type(row).__name__}); {what} must be {FORMS}")
-        records += records_of_row(row, origin)
+            raise UsageError(f"{origin} is {one_line(shown(row))} ({type(row).__name__}); {what} must be {form.forms}")
+        records += form.of_row(row, origin)
     if not records:
         raise UsageError(f"{what} has no examples; it must have at least one")
     return records
 
 
-def records_of_row(row: Mapping[Any, Any], origin: str) -> list[Record]:
-    """Makes the records of a row.
+def text_in(row: Mapping[Any, Any], column: str, origin: str) -> str:
+    """Returns the text in a column.
 
     Args:
-      row: Values by column.
+      row: Values by column, with this one.
+      column: Name of the column.
       origin: Where the row is from, for errors.
 
     Raises:
-      UsageError: If columns are missing, the row has two of the three forms, or a value is invalid.
+      UsageError: If it is not a text or has no word.
     """
-    has = [name for name in (TEXT, RESPONSE, MESSAGES) if name in row]
-    if not has or (has == [RESPONSE] and PROMPT not in row):
-        columns = one_line(", ".join(map(str, row))) or "no columns"
-        missing = f"column {PROMPT}" if has else f"column {RESPONSE}" if PROMPT in row else "examples"
-        raise UsageError(f"{origin} has no {missing} (it has {columns}); it must have {COLUMNS}: name the columns so")
-    if len(has) > 1:
-        raise UsageError(
-            f"{origin} has the columns {' and '.join(has)}, which are two examples; it must have either {COLUMNS}: "
-            "leave out or rename the other columns"
-        )
-    if has == [TEXT]:
-        return [Record(None, _text_in(row, TEXT, origin), origin)]
-    if has == [MESSAGES]:
-        return _records_of_conversation(row[MESSAGES], origin)
-    return [Record(Prompt(row[PROMPT], None, origin), _text_in(row, RESPONSE, origin), origin)]
-
-
-def _text_in(row: Mapping[Any, Any], column: str, origin: str) -> str:
     value = row[column]
     if not isinstance(value, str):
         raise UsageError(
@@ -124,27 +121,7 @@ def _text_in(row: Mapping[Any, Any], column: str, origin: str) -> str:
     return value
 
 
-def _records_of_conversation(messages: object, origin: str) -> list[Record]:
-    if not isinstance(messages, Sequence) or isinstance(messages, (str, bytes)):
-        raise UsageError(
-            f"{origin} has the messages {one_line(shown(messages))} ({type(messages).__name__}); they must be a list "
-            f"of messages with role ({ROLES}) and content"
-        )
-    roles = [message.get("role") if isinstance(message, Mapping) else None for message in messages]
-    answers = [number for number, role in enumerate(roles) if role == ASSISTANT]
-    if not answers or answers[0] == 0:
-        problem = "no message of the assistant" if not answers else "a message of the assistant before any other"
-        raise UsageError(f"{origin} has {problem}; a conversation must have a question and then an answer: correct it")
-    records = []
-    for number in answers:
-        if roles[number - 1] == ASSISTANT:
-            raise UsageError(f"{origin} has two messages of the assistant in a row: join them into one")
-        prompt = Prompt(list(messages[:number]), None, origin)
-        records.append(Record(prompt, _text_in(messages[number], "content", origin), origin))
-    return records
-
-
-def split_records(records: Sequence[Record], share: float) -> tuple[list[Record], list[Record]]:
+def split_records(records: Sequence[R], share: float) -> tuple[list[R], list[R]]:
     """Divides records into training and validation by a checksum of the prompt, or of the text without a prompt.
 
     Records with equal prompts are always in the same part, and other records do not change the part of a record.
@@ -156,18 +133,73 @@ def split_records(records: Sequence[Record], share: float) -> tuple[list[Record]
     Returns:
       The two parts.
     """
-    held = [is_in_share(record.answer if record.prompt is None else record.prompt.row(), share) for record in records]
+    held = [is_in_share(record.topic(), share) for record in records]
     train = [record for record, is_held in zip(records, held, strict=True) if not is_held]
     return train, [record for record, is_held in zip(records, held, strict=True) if is_held]
 
 
+def key(record: Record) -> str:
+    """Returns a text that two records share only if they are equal."""
+    return json.dumps(record.row())
+
+
 def overlap(train: Iterable[Record], validation: Sequence[Record]) -> int:
     """Returns the number of validation records that are also training records."""
-    keys = {record.key() for record in train}
-    return sum(record.key() in keys for record in validation)
+    keys = {key(record) for record in train}
+    return sum(key(record) in keys for record in validation)
 
 
 def write_records(path: Path, records: Iterable[Record]) -> None:
     """Writes records as JSON lines. Characters that UTF-8 cannot encode are written as escape sequences of JSON."""
     lines = [json.dumps(record.row(), ensure_ascii=False) + "\n" for record in records]
     path.write_text("".join(lines), encoding="utf-8", errors="backslashreplace")
+
+
+def load_records(config: TuningConfig, data: object, validation: object, form: Form[R]) -> Records[R]:
+    """Loads the records of a new run.
+
+    Args:
+      config: Settings of the run.
+      data: Training data that are given in Python; None: the file `config.data`.
+      validation: Validation data that are given in Python; None: the file `config.validation_data`, or a share.
+      form: Form of the records.
+
+    Returns:
+      The records.
+
+    Raises:
+      UsageError: If data are missing or given twice, or they cannot be read.
+    """
+    for name, given, path in (("data", data, config.data), ("validation_data", validation, config.validation_data)):
+        if given is not None and path is not None:
+            raise UsageError(f"{name} is {path}, and {name} is given in Python, too: leave one out")
+    if data is None and config.data is None:
+        raise no_data()
+    train = as_records(config.data if data is None else data, "data", form)
+    held = config.validation_data if validation is None else validation
+    if held is not None:
+        held_out = as_records(held, "validation_data", form)
+        return Records(train, held_out, overlap(train, held_out))
+    kept, held_out = split_records(train, config.validation_share)
+    return Records(kept, held_out) if kept and held_out else Records(train, [])
+
+
+def keep_records(folder: Path, records: Records[R]) -> None:
+    """Writes the records of a new run into its folder, from where `kept_records` reads them."""
+    data = folder / run_folder.DATA
+    data.mkdir()
+    write_records(data / TRAIN_FILE, records.train)
+    if records.validation:
+        write_records(data / VALIDATION_FILE, records.validation)
+
+
+def kept_records(folder: Path, form: Form[R]) -> Records[R]:
+    """Reads the records that the folder of a run keeps.
+
+    Raises:
+      UsageError: If the file of the training records is missing, or a file is damaged.
+    """
+    data = folder / run_folder.DATA
+    train = as_records(data / TRAIN_FILE, "data", form)
+    held_out = as_records(data / VALIDATION_FILE, "data", form) if (data / VALIDATION_FILE).is_file() else []
+    return Records(train, held_out, overlap(train, held_out))

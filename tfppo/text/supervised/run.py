@@ -1,12 +1,13 @@
-"""Runs of supervised fine-tuning: their folder, their evaluation, and how they are resumed."""
+"""Runs of supervised training: their folder, their evaluation, and how they are resumed."""
 
 import math
 import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 import keras
-import keras_hub
 import tensorflow as tf
 
 from tfppo.errors import UsageError
@@ -14,63 +15,104 @@ from tfppo.execution.devices import apply_execution_settings, choose_device
 from tfppo.execution.variables import weights_hash
 from tfppo.reporting.curves import plot_curve
 from tfppo.settings import with_settings
-from tfppo.text.models.adapters import add_adapters
-from tfppo.text.presets.configs import TOKENIZER_FILE
+from tfppo.text.config import TextParts
 from tfppo.text.presets.fetching import label_of
-from tfppo.text.presets.folder import save_preset
-from tfppo.text.supervised.config import SFTRunConfig
-from tfppo.text.supervised.parts import Parts, kept_records, load_parts, load_records
-from tfppo.text.supervised.training import LOSS, VALIDATION, Interval, Training
-from tfppo.text.supervised.tuner import perplexity
+from tfppo.text.supervised.config import TunedRunConfig
+from tfppo.text.supervised.records import Records
+from tfppo.text.supervised.training import VALIDATION, Interval, Training
 from tfppo.training import files, new_folder, run_folder
 from tfppo.training.lock import locked
 from tfppo.training.loop import go_back, writing
 
 SLOTS = 3  # AdamW keeps two numbers for each weight, besides the weight
 BYTES = 4  # of a float32
+Config = TypeVar("Config", bound=TunedRunConfig)
 
 
-def sft(
-    data: object = None,
-    *,
-    preset: Path | str | None = None,
-    validation_data: object = None,
-    model: tuple[keras.Model, keras_hub.models.Tokenizer | keras_hub.models.Preprocessor] | keras.Model | None = None,
-    config: SFTRunConfig | None = None,
-    **settings: object,
-) -> Path:
-    """Tunes a language model on examples, by supervised fine-tuning in a new run.
+class Parts(Protocol):
+    """What a run is made of."""
+
+    @property
+    def config(self) -> TunedRunConfig:
+        """The settings as they go into config.yaml, see `supervised.parts.recorded`."""
+
+    @property
+    def model(self) -> keras.Model:
+        """The language model."""
+
+    @property
+    def title(self) -> str:
+        """Title of the curve."""
+
+    @property
+    def subject(self) -> str:
+        """The examples in words."""
+
+    def write(self, folder: Path) -> None:
+        """Writes the parts that a resumed run needs into the folder of a new run."""
+
+    def notices(self) -> list[str]:
+        """Returns lines about examples that are cut, left out, or in both parts of the data."""
+
+    def training(self) -> Training:
+        """Makes the training. Adds adapters to the model if the run has any."""
+
+    def save(self, folder: Path, training: Training) -> None:
+        """Saves the tuned model in the folder of the run."""
+
+    def evaluation(self, folder: Path, training: Training) -> dict[str, Any]:
+        """Evaluates the tuned model. Writes pictures, if there are any."""
+
+    def describe(self, folder: Path, evaluation: dict[str, Any]) -> str:
+        """Formats an evaluation as one line, with the command that uses the model."""
+
+
+@dataclass(frozen=True)
+class Method(Generic[Config]):
+    """A method of supervised training: what its runs have of their own."""
+
+    kind: str
+    """Name of the section of its settings in config.yaml."""
+    config_class: type[Config]
+    """Class of the settings of a run."""
+    load_records: Callable[[Config, object, object], Records[Any]]
+    """Loads the records of a new run from the settings, and from data that are given in Python."""
+    kept_records: Callable[[Path], Records[Any]]
+    """Reads the records that the folder of a run keeps."""
+    load_parts: Callable[[Config, Records[Any], object, Path | None], Parts]
+    """Loads the parts from the settings, the records, a given language model, and the folder of an existing run."""
+
+
+def with_data(
+    config: Config, data: object, validation: object, preset: Path | str | None, settings: Mapping[str, object]
+) -> tuple[Config, object, object]:
+    """Puts data that are paths into the settings of a run.
 
     Args:
-      data: Training examples: the path of a file, or a list of texts or of dictionaries with `text`, with `prompt` and
-        `response`, or with `messages`; or a tf.data.Dataset or a pandas DataFrame of these.
-      preset: Language model to tune: a folder, a name or a handle. None: that of the config or, without one, a small
-        GPT-2 with new weights, whose tokenizer is learned from the data.
-      validation_data: Validation examples, in the same forms. None: a share of the training examples.
-      model: A language model that replaces the preset: a KerasHub CausalLM and its tokenizer or preprocessor, or a
-        CausalLM alone that has a preprocessor. Its weights are tuned in place.
-      config: All settings. None: the defaults.
-      **settings: Settings that replace those of the config, by field name, such as `epochs=5`.
+      config: Settings of the run.
+      data: Training data: a path, or data in Python. None: those of the settings.
+      validation: Validation data, likewise.
+      preset: Replaces the preset of the settings. None: it does not.
+      settings: More settings that replace those of the config, by field name.
 
     Returns:
-      The folder of the run. Its folder `preset` holds the tuned model.
+      The settings, and the data and the validation data that are not paths, or None.
 
     Raises:
-      UsageError: If settings do not fit together, examples are invalid, the model cannot be tuned, or the folder cannot
-        be used.
+      UsageError: If there is no such setting, or a value is invalid.
     """
-    given: dict[str, object] = {"data": data, "validation_data": validation_data}
+    given: dict[str, object] = {"data": data, "validation_data": validation}
     paths = {name: Path(value) for name, value in given.items() if isinstance(value, (str, Path))}
-    objects = [None if name in paths else value for name, value in given.items()]
-    chosen = settings | paths | ({} if preset is None else {"preset": preset})
-    config = with_settings(SFTRunConfig() if config is None else config, chosen)
-    return sft_run(config, *objects, model=model)
+    first, second = (None if name in paths else value for name, value in given.items())
+    chosen = {**settings, **paths, **({} if preset is None else {"preset": preset})}
+    return with_settings(config, chosen), first, second
 
 
-def sft_run(config: SFTRunConfig, data: object = None, validation: object = None, *, model: object = None) -> Path:
-    """Trains a new run, as `sft`.
+def start(method: Method[Config], config: Config, data: object, validation: object, model: object) -> Path:
+    """Trains a new run.
 
     Args:
+      method: The method.
       config: Settings of the run.
       data: Training examples that are given in Python. None: those of the settings.
       validation: Validation examples that are given in Python. None: those of the settings.
@@ -80,29 +122,34 @@ def sft_run(config: SFTRunConfig, data: object = None, validation: object = None
       The folder of the run.
 
     Raises:
-      UsageError: As `sft`.
+      UsageError: If settings do not fit together, examples are invalid, the model cannot be tuned, or the folder cannot
+        be used.
     """
     began = time.perf_counter()
-    new_folder.refuse_taken_name(config.run.of_folder())
-    if model is not None and config.sft.preset is not None:
-        raise UsageError(f"preset is {config.sft.preset} and a model is given, but a run has one start: leave one out")
+    config = replace(config, parts=TextParts())  # those of an earlier run do not count
+    folder_settings = config.run.of_folder()
+    new_folder.refuse_taken_name(folder_settings)
+    preset = config.tuning.preset
+    if model is not None and preset is not None:
+        raise UsageError(f"preset is {preset} and a model is given, but a run has one start: leave one out")
     config, device = _executed(config)
     with tf.device(device):
-        records = load_records(config.sft, data, validation)
-        parts = load_parts(config, records, model)
-        name = run_folder.folder_name("-".join(["sft", *_labels(parts.config)]))
-        with new_folder.new_run_folder(config.run.of_folder(), name, parts.config, print, parts.write) as folder:
+        records = method.load_records(config, data, validation)
+        parts = method.load_parts(config, records, model, None)
+        name = run_folder.folder_name("-".join([method.kind.replace("_", "-"), *_labels(parts.config)]))
+        with new_folder.new_run_folder(folder_settings, name, parts.config, print, parts.write) as folder:
             _train_and_finish(folder, parts, began)
     return folder
 
 
-def resume(folder: Path) -> Path:
+def resume(method: Method[Config], folder: Path) -> Path:
     """Resumes a run from its latest checkpoint, or from its beginning if there is none.
 
     It ends with the same weights, bit for bit, as a run that was not interrupted. A finished run is only evaluated
     again.
 
     Args:
+      method: The method.
       folder: Folder of the run.
 
     Returns:
@@ -113,14 +160,14 @@ def resume(folder: Path) -> Path:
         latest checkpoint is damaged.
     """
     began = time.perf_counter()
-    config, device = _executed(run_folder.read_config(folder, SFTRunConfig))
+    config, device = _executed(run_folder.read_config(folder, method.config_class))
     with tf.device(device), locked(folder):
-        parts = load_parts(config, kept_records(folder), None, folder)
+        parts = method.load_parts(config, method.kept_records(folder), None, folder)
         _train_and_finish(folder, parts, began, resumes=True)
     return folder
 
 
-def _executed(config: SFTRunConfig) -> tuple[SFTRunConfig, str | None]:
+def _executed(config: Config) -> tuple[Config, str | None]:
     """Applies threads and determinism to TensorFlow, and returns the settings with the number of threads, and a device.
 
     The device is "/CPU:0", or None on a GPU, where TensorFlow itself places the operations.
@@ -131,21 +178,20 @@ def _executed(config: SFTRunConfig) -> tuple[SFTRunConfig, str | None]:
     return with_settings(config, {"threads": threads}), device if "CPU" in device else None
 
 
-def _labels(config: SFTRunConfig) -> list[str]:
+def _labels(config: TunedRunConfig) -> list[str]:
     """Returns the parts of the default name of a run: those of its data or of its preset."""
-    if config.sft.data is not None:
-        return [config.sft.data.stem]
-    return [] if config.sft.preset is None else [label_of(config.sft.preset)]
+    data, preset = config.tuning.data, config.tuning.preset
+    if data is not None:
+        return [data.stem]
+    return [] if preset is None else [label_of(preset)]
 
 
 def _train_and_finish(folder: Path, parts: Parts, began: float, resumes: bool = False) -> None:
     config, model = parts.config, parts.model
-    for line in notices(parts):
+    for line in parts.notices():
         print(line, flush=True)
     base = model.count_params()
-    if config.sft.lora_rank:
-        add_adapters(model, config.sft.lora_rank, config.run.seed, config.sft.lora_alpha, config.sft.lora_targets)
-    training = Training(model, parts.train.examples, parts.validation.examples, config.sft, config.run.seed)
+    training = parts.training()
     checkpoints = training.checkpoints(folder, config.run.keep_checkpoints)
     if resumes:
         path = go_back(folder, checkpoints)
@@ -154,9 +200,8 @@ def _train_and_finish(folder: Path, parts: Parts, began: float, resumes: bool = 
     trained = sum(math.prod(variable.shape) for variable in training.tuner.network.trainable_weights)
     files.check_room(folder, folder, BYTES * (base + SLOTS * trained * (config.run.keep_checkpoints + 1)))
     print(
-        f"{type(model).__name__} of {base / 1e6:.2f}M parameters ({trained / 1e6:.2f}M trained), "
-        f"{len(parts.train.examples)} examples of {parts.train.tokens:,} tokens, {training.total} steps of at most "
-        f"{config.sft.batch_size} examples, seed {config.run.seed} -> {folder}",
+        f"{type(model).__name__} of {base / 1e6:.2f}M parameters ({trained / 1e6:.2f}M trained), {parts.subject}, "
+        f"{training.total} steps of at most {config.tuning.batch_size} examples, seed {config.run.seed} -> {folder}",
         flush=True,
     )
     is_done = training.run(folder, Interval(config.run.checkpoint_interval, config.run.keep_checkpoints))
@@ -170,97 +215,27 @@ def _train_and_finish(folder: Path, parts: Parts, began: float, resumes: bool = 
 
 
 def _finish(folder: Path, parts: Parts, training: Training, began: float) -> None:
-    """Saves the weights with the lowest validation loss as a preset, and writes the evaluation and the picture."""
-    steps, progress = int(training.progress.steps), training.progress
+    """Saves the weights with the lowest validation loss, and writes the evaluation and the picture."""
+    steps, progress, model = int(training.progress.steps), training.progress, parts.model
     skipped = int(training.tuner.guard.skipped.numpy())
     if progress.is_stopped and steps < training.total:
         print(f"stopped after step {steps} of {training.total}: {progress.patience} validations without a lower loss")
-    checkpoints = training.checkpoints(folder, parts.config.run.keep_checkpoints)
-    best = int(progress.best_row)
-    if best:
-        checkpoints.restore_for_use("best")
-    preset = folder / run_folder.PRESET
-    with files.replacing(preset, (TOKENIZER_FILE,), BYTES * parts.model.count_params()) as new:
-        save_preset(new, parts.model, parts.tokenizer, "float32", parts.special)
-    evaluation = _evaluation(parts, training, steps)
-    evaluation["skipped_updates"] = skipped
-    evaluation["weights"] = weights_hash(parts.model.weights)
-    evaluation["seconds"] = {"total": round(time.perf_counter() - began, 3)}
-    with writing(folder):
-        run_folder.write_evaluation(folder, evaluation)
-        columns = [LOSS, VALIDATION] if training.held_out is not None else [LOSS]
-        plot_curve(folder / run_folder.METRICS, folder / run_folder.CURVE, "iteration", columns, "fine-tuning")
-    print(f"{describe(evaluation)}; tune it with: tfppo train text --preset {run_folder.quoted(preset)}")
-
-
-def _evaluation(parts: Parts, training: Training, steps: int) -> dict[str, Any]:
-    """Evaluates the saved weights on the validation examples."""
-    found, first = training.validate(), training.progress.first_loss
-    validation = None
-    if found:
-        loss = found["loss"]
-        validation = {
-            "loss": loss,
-            "perplexity": perplexity(loss),
-            "accuracy": found["accuracy"],
-            "loss_before": first,
-            "perplexity_before": perplexity(first),
-            **_sizes(parts.validation),
-            "in_training_data": parts.records.overlap,
-        }
-    return {
+    if int(progress.best_row):
+        training.checkpoints(folder, parts.config.run.keep_checkpoints).restore_for_use("best")
+    parts.save(folder, training)
+    evaluation = {
         "seed": parts.config.run.seed,
         "epochs": steps / len(training.batches),
         "steps": steps,
-        "parameters": parts.model.count_params(),
-        "validation": validation,
-        "train": _sizes(parts.train),
-        "packed": training.packs,
-        "padding": round(training.batches.padding(), 4),
+        "parameters": model.count_params(),
+        **parts.evaluation(folder, training),
+        "skipped_updates": skipped,
+        "weights": weights_hash([*model.weights, *training.tuner.new_weights]),
+        "seconds": {"total": round(time.perf_counter() - began, 3)},
     }
-
-
-def _sizes(examples: Any) -> dict[str, int]:
-    return {
-        "examples": len(examples.examples),
-        "tokens": examples.tokens,
-        "truncated": examples.truncated,
-        "left_out": examples.left_out,
-    }
-
-
-def notices(parts: Parts) -> list[str]:
-    """Returns lines about examples that are cut, left out, or in both parts of the data."""
-    lines = []
-    for what, examples in (("training", parts.train), ("validation", parts.validation)):
-        total = len(examples.examples) + examples.left_out
-        if examples.truncated:
-            lines.append(
-                f"note: {examples.truncated} of {total} {what} examples are longer than {parts.length} tokens and are "
-                "cut"
-            )
-        if examples.left_out:
-            lines.append(
-                f"note: {examples.left_out} of {total} {what} examples are left out, because their prompt alone fills "
-                f"{parts.length} tokens"
-            )
-    if parts.records.overlap:
-        lines.append(
-            f"warning: {parts.records.overlap} of {len(parts.records.validation)} validation examples are also "
-            "training examples, so that the validation loss is too low"
-        )
-    if not parts.validation.examples:
-        lines.append("note: there are no validation examples, so that the training does not stop early")
-    return lines
-
-
-def describe(evaluation: dict[str, Any]) -> str:
-    """Formats an evaluation as one line."""
-    steps, found = evaluation["steps"], evaluation["validation"]
+    with writing(folder):
+        run_folder.write_evaluation(folder, evaluation)
+        columns = [training.loss] if training.held_out is None else [training.loss, VALIDATION]
+        plot_curve(folder / run_folder.METRICS, folder / run_folder.CURVE, "iteration", columns, parts.title)
     done = f"{evaluation['parameters']:,} parameters, {steps} step{'s' * (steps != 1)}"
-    if found is None:
-        return done
-    return (
-        f"{done}: validation loss {found['loss']:.3f} nats per token (before: {found['loss_before']:.3f}), perplexity "
-        f"{found['perplexity']:.3g} (before: {found['perplexity_before']:.3g})"
-    )
+    print(f"{done}: {parts.describe(folder, evaluation)}")

@@ -1,10 +1,10 @@
-"""Trains a language model on examples with Keras' `fit`, and can be stopped and resumed after any gradient step."""
+"""Trains a network on examples with Keras' `fit`, and can be stopped and resumed after any gradient step."""
 
 import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 
@@ -15,18 +15,15 @@ from tfppo.reporting.tensorboard import TensorBoardWriter
 from tfppo.reporting.writer import Writer
 from tfppo.text.models.weights import fixed_weights
 from tfppo.text.supervised.batches import Batches
-from tfppo.text.supervised.config import SFTConfig
-from tfppo.text.supervised.examples import Example
-from tfppo.text.supervised.network import can_pack, training_network
+from tfppo.text.supervised.config import TuningConfig
 from tfppo.text.supervised.progress import Progress, state_of
-from tfppo.text.supervised.tuner import Tuner, perplexity
+from tfppo.text.supervised.tuner import Tuner
 from tfppo.training import run_folder
 from tfppo.training.checkpoints import Checkpoints
 from tfppo.training.files import sizes_of
 from tfppo.training.loop import APPENDED, closing_writers, stop_signals, writing
 
-LOSS, VALIDATION = "sft/loss", "validation/loss"
-COLUMNS = {LOSS: "loss", VALIDATION: "validation loss"}  # of the console
+VALIDATION = "validation/loss"
 WARMUP = 20  # the learning rate rises during 1/20 of the steps
 
 
@@ -38,36 +35,36 @@ class Interval(NamedTuple):
 
 
 class Training:
-    """A language model with the examples and the optimizer of its training.
+    """A network with the examples and the optimizer of its training.
 
     Args:
-      model: A KerasHub CausalLM or an `LSTMLanguageModel`, with weights to train.
-      train: The training examples.
-      validation: The validation examples; empty: there is no validation.
+      tuner: Measures and trains the network; not compiled yet.
+      model: The language model in the network.
+      train: Batches of the training examples.
+      held_out: Batches of the validation examples; None: there is no validation.
       config: Settings of the training; it must have a learning rate.
-      seed: Seed of the order of the examples.
     """
 
     def __init__(
         self,
+        tuner: Tuner,
         model: keras.Model,
-        train: Sequence[Example],
-        validation: Sequence[Example],
-        config: SFTConfig,
-        seed: int,
+        train: Batches[Any, Any],
+        held_out: Batches[Any, Any] | None,
+        config: TuningConfig,
     ):
-        self.model, self.config = model, config
-        self.packs = config.packing and can_pack(model)
-        self.batches = Batches(train, config.batch_size, self.packs, seed)
-        by_length = sorted(validation, key=lambda example: len(example.tokens))
-        self.held_out = Batches(by_length, config.batch_size, self.packs) if validation else None
-        self.total = config.epochs * len(self.batches)
-        self.interval = config.validation_interval or len(self.batches)
+        self.tuner, self.model, self.batches, self.held_out, self.config = tuner, model, train, held_out, config
+        self.total = config.epochs * len(train)
+        self.interval = config.validation_interval or len(train)
         self.progress = Progress(config.patience)
-        self.tuner = Tuner(training_network(model, self.packs))
-        self.tuner.compile(optimizer=_optimizer(config, self.total), jit_compile=False)  # batches differ in length
-        self.tuner.optimizer.build(self.tuner.network.trainable_weights)
-        self._validations = None if self.held_out is None else self.held_out.dataset(0, len(self.held_out)).cache()
+        tuner.compile(optimizer=_optimizer(config, self.total), jit_compile=False)  # batches differ in length
+        tuner.optimizer.build(tuner.network.trainable_weights)
+        self._validations = None if held_out is None else held_out.dataset(0, len(held_out)).cache()
+
+    @property
+    def loss(self) -> str:
+        """Name of the metric that is minimized."""
+        return f"{self.tuner.kind}/loss"
 
     @property
     def is_done(self) -> bool:
@@ -80,7 +77,7 @@ class Training:
         return Checkpoints(folder / run_folder.CHECKPOINTS, keep, fixed_weights(self.model), **state)
 
     def validate(self) -> dict[str, float]:
-        """Computes the mean loss and the accuracy over the counted validation tokens; empty without validation."""
+        """Computes the mean loss and the accuracy over the validation examples; empty without validation."""
         if self._validations is None:
             return {}
         return self.tuner.evaluate(self._validations, verbose=0, return_dict=True)
@@ -109,7 +106,7 @@ class Training:
         writers: list[Writer] = [
             CsvWriter(folder / run_folder.METRICS, start),
             TensorBoardWriter(folder, None, start or None),
-            ConsoleWriter(self.total, COLUMNS, None, start),
+            ConsoleWriter(self.total, {self.loss: "loss", VALIDATION: "validation loss"}, None, start),
         ]
         with stop_signals() as is_stopped, closing_writers(writers):
             recorder = _Recorder(self, folder, interval, writers, is_stopped)
@@ -132,7 +129,7 @@ class Training:
         return self.is_done
 
 
-def _optimizer(config: SFTConfig, steps: int) -> keras.optimizers.Optimizer:
+def _optimizer(config: TuningConfig, steps: int) -> keras.optimizers.Optimizer:
     """Makes AdamW (Loshchilov and Hutter 2019) with a linear warm-up and a cosine decay of the learning rate."""
     assert config.learning_rate is not None
     warmup = steps // WARMUP
@@ -186,7 +183,7 @@ class _Recorder(keras.callbacks.Callback):
         progress.steps.assign_add(1)
         done = int(progress.steps)
         training.tuner.guard.check(done - 1)
-        self.writers[-1].write(done - 1, {LOSS: training.tuner.mean_loss(), VALIDATION: self._validation})
+        self.writers[-1].write(done - 1, {training.loss: training.tuner.mean_loss(), VALIDATION: self._validation})
         if done % training.interval == 0 or done == training.total:
             return  # on_epoch_end saves
         self.is_interrupted = self._is_stopped()
@@ -201,14 +198,15 @@ class _Recorder(keras.callbacks.Callback):
         done = int(progress.steps)
         if self.is_interrupted:
             return
-        row = {LOSS: training.tuner.mean_loss(), "sft/accuracy": float(training.tuner.accuracy.result())}
-        row["sft/epoch"] = done / len(training.batches)
+        kind = training.tuner.kind
+        row = {training.loss: training.tuner.mean_loss()}
+        row[f"{kind}/accuracy"] = float(training.tuner.means["accuracy"].result())
+        row[f"{kind}/epoch"] = done / len(training.batches)
         found = training.validate()
         loss = found.get("loss")
         if loss is not None:
             self._validation = loss
-            row |= {VALIDATION: loss, "validation/perplexity": perplexity(loss)}
-            row["validation/accuracy"] = found["accuracy"]
+            row |= training.tuner.validation_row(found)
         row["schedule/learning_rate"] = float(training.tuner.optimizer.learning_rate)
         row["guard/skipped_updates"] = float(training.tuner.guard.skipped.numpy())
         progress.record(loss)

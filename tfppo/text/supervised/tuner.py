@@ -1,95 +1,101 @@
-"""The Keras model whose `fit` minimizes the negative log-likelihood of tokens.
+"""The Keras model whose `fit` takes the gradient steps of a supervised training.
 
-Its losses are means over tokens. The means of Keras' own losses over an epoch weight each batch by its rows, although
-batches have different numbers of tokens. A gradient step whose loss or gradient is not finite is skipped.
+Its losses are means over tokens or pairs. The means of Keras' own losses over an epoch weight each batch by its rows,
+although batches have different numbers of tokens or pairs. A gradient step whose loss or gradient is not finite is
+skipped.
 """
 
 import math
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import keras
 import tensorflow as tf
 
 from tfppo.ppo.guard import Guard
 
-Data = tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor]  # inputs, targets [B, S] and weights [B, S] of a batch
+Measures = dict[str, tuple[tf.Tensor, tf.Tensor]]
+"""Values [N] and their weights [N] by name. The weighted mean of `loss` is minimized."""
 
 
 class Tuner(keras.Model):
-    """Trains a network on the likelihood of tokens.
+    """Trains a network. A subclass measures it.
 
     Args:
-      network: A model of `training_network`.
+      network: The network with the weights to train.
     """
+
+    kind: ClassVar[str]
+    """First part of the names of the metrics of the training."""
 
     def __init__(self, network: keras.Model):
         super().__init__()
         self.network = network
         self.guard = Guard()
-        self.nll = keras.metrics.Mean(name="loss")
-        self.accuracy = keras.metrics.Mean(name="accuracy")
+        self.means = {name: keras.metrics.Mean(name=name) for name in ("loss", "accuracy")}
         self.built = True
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
-        """The means over tokens, which `fit` resets at the start of an epoch and of a validation."""
-        return [self.nll, self.accuracy]
+        """The means, which `fit` resets at the start of an epoch and of a validation."""
+        return list(self.means.values())
+
+    @property
+    def new_weights(self) -> list[keras.Variable]:
+        """The weights of the network that are not weights of the language model, in a fixed order."""
+        return []
 
     def mean_loss(self) -> float:
-        """Returns the mean loss since the metrics were reset; NaN if all steps were skipped."""
-        return float(self.nll.result()) if float(self.nll.count) else math.nan
+        """Returns the mean loss since the metrics were reset; NaN if nothing was measured or all steps were skipped."""
+        loss = self.means["loss"]
+        return float(loss.result()) if float(loss.count) else math.nan
+
+    def measures(self, data: Any, training: bool) -> Measures:
+        """Measures a batch.
+
+        Args:
+          data: An element of the dataset.
+          training: True uses dropout.
+
+        Returns:
+          Values and weights for "loss" and "accuracy".
+        """
+        raise NotImplementedError
+
+    def validation_row(self, found: Mapping[str, float]) -> dict[str, float]:
+        """Returns the metrics of a validation by name, from the means over the validation examples."""
+        return {f"validation/{name}": value for name, value in found.items()}
 
     def call(self, inputs: dict[str, tf.Tensor], training: bool = False) -> tf.Tensor:
-        """Computes logits, float32 [B, S, V]."""
+        """Calls the network."""
         return self.network(inputs, training=training)
 
-    def train_step(self, data: Data) -> dict[str, keras.Variable]:
-        """Takes a gradient step on the mean loss over the counted tokens of a batch."""
-        inputs, targets, weights = data
-        variables = self.network.trainable_weights
+    def train_step(self, data: Any) -> dict[str, keras.Variable]:
+        """Takes a gradient step on the mean loss of a batch."""
         with tf.GradientTape() as tape:
-            logits = self(inputs, training=True)
-            losses = token_losses(targets, logits)
+            found = self.measures(data, training=True)
+            losses, weights = found["loss"]
             loss = tf.math.divide_no_nan(tf.reduce_sum(losses * weights), tf.reduce_sum(weights))
             total = tf.add_n([loss, *map(tf.cast, self.network.losses, [loss.dtype] * len(self.network.losses))])
-        gradients = tape.gradient(total, variables)
-        norm = tf.linalg.global_norm(gradients)
-        found = self.guard.of_step(total, norm)
+        variables = self.network.trainable_weights
+        pairs = zip(tape.gradient(total, variables), variables, strict=True)
+        used = [(gradient, variable) for gradient, variable in pairs if gradient is not None]
+        gradients = [gradient for gradient, _ in used]
+        culprit = self.guard.of_step(total, tf.linalg.global_norm(gradients))
 
         def take() -> tf.Tensor:
-            self.optimizer.apply(gradients, variables)
-            self._measure(targets, weights, logits, losses)
-            return self.guard.count(found)
+            self.optimizer.apply(gradients, [variable for _, variable in used])
+            self._record(found)
+            return self.guard.count(culprit)
 
-        tf.cond(found < 0, take, lambda: self.guard.count(found))
+        tf.cond(culprit < 0, take, lambda: self.guard.count(culprit))
         return {metric.name: metric.result() for metric in self.metrics}
 
-    def test_step(self, data: Data) -> dict[str, keras.Variable]:
-        """Measures the losses of a batch."""
-        inputs, targets, weights = data
-        logits = self(inputs, training=False)
-        self._measure(targets, weights, logits, token_losses(targets, logits))
+    def test_step(self, data: Any) -> dict[str, keras.Variable]:
+        """Measures a batch."""
+        self._record(self.measures(data, training=False))
         return {metric.name: metric.result() for metric in self.metrics}
 
-    def _measure(self, targets: tf.Tensor, weights: tf.Tensor, logits: tf.Tensor, losses: tf.Tensor) -> None:
-        hits = tf.cast(tf.argmax(logits, axis=-1, output_type=targets.dtype) == targets, losses.dtype)
-        weights = tf.reshape(weights, [-1])  # Keras averages the tokens of each row of a matrix first
-        self.nll.update_state(tf.reshape(losses, [-1]), weights)
-        self.accuracy.update_state(tf.reshape(hits, [-1]), weights)
-
-
-def token_losses(targets: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-    """Computes the negative log-likelihood of each token.
-
-    Args:
-      targets: int [B, S], the tokens.
-      logits: float [B, S, V].
-
-    Returns:
-      The losses in nats, float32 [B, S].
-    """
-    return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=targets, logits=tf.cast(logits, tf.float32))
-
-
-def perplexity(loss: float) -> float:
-    """Computes the perplexity of a mean loss in nats; infinite if it is too large for a float."""
-    return math.exp(loss) if loss < 700 else math.inf
+    def _record(self, found: Measures) -> None:
+        for name, (values, weights) in found.items():
+            self.means[name].update_state(values, weights)

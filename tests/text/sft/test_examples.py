@@ -7,7 +7,8 @@ from support.refusal import refusal
 
 from tfppo.text.data.codec import PromptCodec
 from tfppo.text.data.special_tokens import SpecialTokens, special_tokens_of
-from tfppo.text.supervised.examples import check_some_are_left, encode_records
+from tfppo.text.sft.examples import check_some_are_left, encode_records
+from tfppo.text.sft.records import FORM
 from tfppo.text.supervised.records import as_records
 
 TEMPLATE = (
@@ -28,7 +29,7 @@ def codecs(tokenizer, template=None):
 
 
 def encoded(tokenizer, rows, loss_on="responses", length=1000, template=None):
-    return encode_records(as_records(rows, "data"), *codecs(tokenizer, template), loss_on, length)
+    return encode_records(as_records(rows, "data", FORM), *codecs(tokenizer, template), loss_on, length)
 
 
 def ids(tokenizer, text):
@@ -108,5 +109,5 @@ def test_several_ends_keep_the_first_for_texts(tokenizer):
     end, turn = tokenizer.end_token_id, tokenizer.token_to_id("<|eot_id|>")
     special = SpecialTokens(None, (end, turn))
     codec = PromptCodec(tokenizer, None, special)
-    (example,), *_ = encode_records(as_records(["A"], "data"), codec, codec, "responses", 10)
+    (example,), *_ = encode_records(as_records(["A"], "data", FORM), codec, codec, "responses", 10)
     np.testing.assert_array_equal(example.tokens[-1:], [end])

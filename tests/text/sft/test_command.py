@@ -6,7 +6,8 @@ import pytest
 
 from tfppo import cli
 from tfppo.settings import to_yaml
-from tfppo.text.supervised.config import SFTConfig, SFTRunConfig, default_learning_rate
+from tfppo.text.sft.config import SFTConfig, SFTRunConfig
+from tfppo.text.supervised.config import default_learning_rate
 
 GOOD = json.dumps({"prompt": "A film", "response": " is good."}) + "\n"
 

@@ -8,7 +8,7 @@ import numpy as np
 from tfppo.errors import UsageError
 from tfppo.execution.variables import digest
 from tfppo.text.data.codec import PromptCodec
-from tfppo.text.supervised.records import Record
+from tfppo.text.sft.records import Record
 
 
 class Example(NamedTuple):
@@ -16,6 +16,11 @@ class Example(NamedTuple):
 
     tokens: np.ndarray  # int32 [N]
     counts: np.ndarray  # bool [N], True for tokens whose loss counts; the first one is never predicted
+
+    @property
+    def length(self) -> int:
+        """Number of tokens."""
+        return len(self.tokens)
 
 
 class Examples(NamedTuple):

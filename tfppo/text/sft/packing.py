@@ -5,15 +5,21 @@ cross-contamination"). Here the examples of a batch are packed, and not those of
 has the same examples, and the same loss, as without packing.
 """
 
+import functools
 import heapq
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import tensorflow as tf
 
-from tfppo.text.supervised.examples import Example
+from tfppo.text.sft.examples import Example
+from tfppo.text.supervised.batches import Layout
 
 STRETCH = 2  # the longest row has at most about this many times the tokens of the longest example
+
+
+Element = tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]
 
 
 class Batch(NamedTuple):
@@ -23,6 +29,15 @@ class Batch(NamedTuple):
     segments: np.ndarray  # int32 [R, S]: the number of the token's example in its row, from 1; 0 at padding
     targets: np.ndarray  # int32 [R, S], the next token of the same example, 0 where there is none
     weights: np.ndarray  # float32 [R, S], 1 where the loss of the target counts, else 0
+
+    @property
+    def is_token(self) -> np.ndarray:
+        """Bool [R, S], False at padding."""
+        return self.segments > 0
+
+    def element(self) -> Element:
+        """Returns inputs, targets and weights as Keras' `fit` takes them."""
+        return {"token_ids": self.token_ids, "padding_mask": self.segments}, self.targets, self.weights
 
 
 def rows_of(lengths: Sequence[int]) -> list[list[int]]:
@@ -81,3 +96,10 @@ def lay_out(examples: Sequence[Example], packs: bool) -> Batch:
             batch.weights[row, part] = counts[1:]
             place = part.stop
     return batch
+
+
+def layout(packs: bool) -> Layout[Example, Batch]:
+    """Returns how examples become batches: packed, or in rows of their own and of similar lengths."""
+    integers, floats = (tf.TensorSpec([None, None], kind) for kind in (tf.int32, tf.float32))
+    signature = ({"token_ids": integers, "padding_mask": integers}, integers, floats)
+    return Layout(functools.partial(lay_out, packs=packs), signature, sorts=not packs)

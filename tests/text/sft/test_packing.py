@@ -6,10 +6,10 @@ import tensorflow as tf
 from support.families import FAMILIES, VOCABULARY, make_family
 
 from tfppo.text.models.lstm import LSTMLanguageModel
-from tfppo.text.supervised.examples import Example
-from tfppo.text.supervised.network import SegmentMask, can_pack, training_network
-from tfppo.text.supervised.packing import lay_out, rows_of
-from tfppo.text.supervised.tuner import token_losses
+from tfppo.text.sft.examples import Example
+from tfppo.text.sft.network import SegmentMask, can_pack, training_network
+from tfppo.text.sft.packing import lay_out, rows_of
+from tfppo.text.sft.tuner import token_losses
 
 NOT_PACKED = {"Gemma", "Gemma2", "Gemma3", "Mixtral", "QwenMoe", "Qwen3Moe", "Qwen3.5", "Qwen3.5Moe", "GptOss"}
 QUICK = {"GPT2", "Llama tied", "SmolLM3", "Mistral", "Falcon"}

@@ -17,8 +17,8 @@ from tfppo.text.data.special_tokens import special_tokens_of
 from tfppo.text.evaluate import Responder
 from tfppo.text.models.reference import as_language_model
 from tfppo.text.presets.folder import load_preset
+from tfppo.text.sft.config import SFTRunConfig
 from tfppo.text.supervised import training
-from tfppo.text.supervised.config import SFTRunConfig
 from tfppo.training import run_folder
 
 CAPITALS = """

@@ -8,8 +8,8 @@ import pytest
 from support.refusal import refusal
 
 from tfppo.text.data.prompts import Prompt
+from tfppo.text.sft.records import FORM, Record
 from tfppo.text.supervised.records import (
-    Record,
     as_records,
     overlap,
     read_records,
@@ -34,26 +34,26 @@ def write(folder, name, text):
 
 def test_each_form_of_file_is_read(tmp_path):
     lines = [{"text": "A film."}, {"prompt": "1+1=", "response": "2", "source": "mine"}]
-    records = read_records(write(tmp_path, "a.jsonl", "\n\n".join(map(json.dumps, lines)) + "\n"))
+    records = read_records(write(tmp_path, "a.jsonl", "\n\n".join(map(json.dumps, lines)) + "\n"), FORM)
     assert [record.row() for record in records] == [{"text": "A film."}, {"prompt": "1+1=", "response": "2"}]
     assert [record.origin.split(" of ")[0] for record in records] == ["line 1", "line 3"]
-    csv = read_records(write(tmp_path, "a.csv", 'prompt,response\n"1, 2",3\n'))
+    csv = read_records(write(tmp_path, "a.csv", 'prompt,response\n"1, 2",3\n'), FORM)
     assert [record.row() for record in csv] == [{"prompt": "1, 2", "response": "3"}]
-    assert [record.row() for record in read_records(write(tmp_path, "a.txt", "one\n\ntwo\n"))] == [
+    assert [record.row() for record in read_records(write(tmp_path, "a.txt", "one\n\ntwo\n"), FORM)] == [
         {"text": "one"},
         {"text": "two"},
     ]
 
 
 def test_each_answer_of_a_conversation_is_a_record():
-    first, second = as_records([{"messages": CHAT}], "data")
+    first, second = as_records([{"messages": CHAT}], "data", FORM)
     assert (first.prompt.messages, first.answer) == (CHAT[:2], "Hi.")
     assert (second.prompt.messages, second.answer) == (CHAT[:4], "Bye.")
 
 
 def test_data_in_python_have_the_same_forms():
     rows = ["A film.", {"text": np.str_("b")}, {"prompt": CHAT[:2], "response": "Hi."}]
-    assert [record.row() for record in as_records(rows, "data")] == [
+    assert [record.row() for record in as_records(rows, "data", FORM)] == [
         {"text": "A film."},
         {"text": "b"},
         {"prompt": CHAT[:2], "response": "Hi."},
@@ -61,9 +61,11 @@ def test_data_in_python_have_the_same_forms():
 
 
 def test_written_records_are_read_again(tmp_path):
-    records = as_records([{"text": "a\nb é"}, {"messages": CHAT}], "data")
+    records = as_records([{"text": "a\nb é"}, {"messages": CHAT}], "data", FORM)
     write_records(tmp_path / "kept.jsonl", records)
-    assert [record.row() for record in read_records(tmp_path / "kept.jsonl")] == [record.row() for record in records]
+    assert [record.row() for record in read_records(tmp_path / "kept.jsonl", FORM)] == [
+        record.row() for record in records
+    ]
 
 
 INVALID = {
@@ -89,13 +91,13 @@ INVALID = {
 @pytest.mark.parametrize("case", INVALID)
 def test_an_invalid_file_is_told_in_one_line(tmp_path, case):
     name, text, expected = INVALID[case]
-    message = refusal(read_records, write(tmp_path, name, text))
+    message = refusal(read_records, write(tmp_path, name, text), FORM)
     assert re.search(expected, message), message
 
 
 @pytest.mark.parametrize("data", [3, {"text": "a"}, [3], []])
 def test_invalid_data_in_python_are_told(data):
-    assert "data" in refusal(as_records, data, "data")
+    assert "data" in refusal(as_records, data, "data", FORM)
 
 
 def test_the_split_depends_on_the_prompt_alone():
@@ -108,5 +110,5 @@ def test_the_split_depends_on_the_prompt_alone():
 
 
 def test_records_in_both_parts_are_counted():
-    train = as_records(["a", "b", {"prompt": "a", "response": "b"}], "data")
-    assert overlap(train, as_records(["a", "a", "c", {"prompt": "a", "response": "c"}], "data")) == 2
+    train = as_records(["a", "b", {"prompt": "a", "response": "b"}], "data", FORM)
+    assert overlap(train, as_records(["a", "a", "c", {"prompt": "a", "response": "c"}], "data", FORM)) == 2

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from tfppo.text.supervised.tuner import Tuner, perplexity
+from tfppo.text.sft.tuner import SFTTuner, perplexity
 
 TABLE = np.random.default_rng(0).normal(size=[5, 5]).astype(np.float32)
 BATCHES = [  # token ids, targets and weights; one token counts in the first, three in the second
@@ -16,7 +16,7 @@ BATCHES = [  # token ids, targets and weights; one token counts in the first, th
 def make_tuner(table=TABLE):
     inputs = {name: keras.Input((None,), dtype="int32", name=name) for name in ("token_ids", "padding_mask")}
     layer = keras.layers.Embedding(5, 5)
-    tuner = Tuner(keras.Model(inputs, layer(inputs["token_ids"])))
+    tuner = SFTTuner(keras.Model(inputs, layer(inputs["token_ids"])))
     layer.set_weights([table])
     tuner.compile(optimizer=keras.optimizers.SGD(1.0))
     return tuner

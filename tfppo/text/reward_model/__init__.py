@@ -1,0 +1,1 @@
+"""Training of reward models on comparisons or ratings of texts."""

@@ -1,0 +1,198 @@
+"""The parts of a run of supervised fine-tuning: records, a language model, and the examples made of both."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from tfppo.text.config import PretrainConfig
+from tfppo.text.data.codec import PromptCodec
+from tfppo.text.data.tokenizer import train_tokenizer
+from tfppo.text.models.copying import default_policy
+from tfppo.text.models.transformer import make_transformer
+from tfppo.text.presets.configs import TOKENIZER_FILE
+from tfppo.text.presets.folder import save_preset
+from tfppo.text.sft.config import NewModelConfig, SFTRunConfig, check_start
+from tfppo.text.sft.examples import Example, Examples, check_some_are_left, encode_records
+from tfppo.text.sft.network import can_pack, training_network
+from tfppo.text.sft.packing import layout
+from tfppo.text.sft.records import Record
+from tfppo.text.sft.tuner import SFTTuner, perplexity
+from tfppo.text.start.initial import Start
+from tfppo.text.supervised.batches import Batches, by_length
+from tfppo.text.supervised.parts import Base, load_base, recorded, with_adapters
+from tfppo.text.supervised.records import Records, keep_records
+from tfppo.text.supervised.run import BYTES
+from tfppo.text.supervised.training import Training
+from tfppo.training import files, run_folder
+
+
+@dataclass(frozen=True)
+class SFTParts:
+    """The parts of a run of supervised fine-tuning, see `supervised.run.Parts`."""
+
+    config: SFTRunConfig
+    records: Records[Record]
+    base: Base
+    train: Examples
+    validation: Examples
+
+    title = "fine-tuning"
+
+    @property
+    def model(self) -> keras.Model:
+        """The language model."""
+        return self.base.model
+
+    @property
+    def subject(self) -> str:
+        """The examples in words."""
+        return f"{len(self.train.examples)} examples of {self.train.tokens:,} tokens"
+
+    def write(self, folder: Path) -> None:
+        """Writes the parts that a resumed run needs into the folder of a new run."""
+        keep_records(folder, self.records)
+        self.base.keep(folder)
+
+    def notices(self) -> list[str]:
+        """Returns lines about examples that are cut, left out, or in both parts of the data."""
+        lines, length = [], self.base.length
+        for what, examples in (("training", self.train), ("validation", self.validation)):
+            total = len(examples.examples) + examples.left_out
+            if examples.truncated:
+                lines.append(
+                    f"note: {examples.truncated} of {total} {what} examples are longer than {length} tokens and are cut"
+                )
+            if examples.left_out:
+                lines.append(
+                    f"note: {examples.left_out} of {total} {what} examples are left out, because their prompt alone "
+                    f"fills {length} tokens"
+                )
+        if self.records.overlap:
+            lines.append(
+                f"warning: {self.records.overlap} of {len(self.records.validation)} validation examples are also "
+                "training examples, so that the validation loss is too low"
+            )
+        if not self.validation.examples:
+            lines.append("note: there are no validation examples, so that the training does not stop early")
+        return lines
+
+    def training(self) -> Training:
+        """Makes the training. Adds adapters to the model if the run has any."""
+        settings = self.config.sft
+        model = with_adapters(self.model, self.config)
+        packs = settings.packing and can_pack(model)
+        rows, size = layout(packs), settings.batch_size
+        train = Batches(self.train.examples, size, rows, self.config.run.seed)
+        held_out: Batches[Example, Any] | None = None
+        if self.validation.examples:
+            held_out = Batches(by_length(self.validation.examples), size, rows)
+        return Training(SFTTuner(training_network(model, packs)), model, train, held_out, settings)
+
+    def save(self, folder: Path, training: Training) -> None:
+        """Saves the tuned model as a preset."""
+        del training
+        preset = folder / run_folder.PRESET
+        special = self.base.codec.special
+        if self.base.codec.chat is None and any(record.prompt is not None for record in self.records.train):
+            special = special._replace(chat_template=None)
+        with files.replacing(preset, (TOKENIZER_FILE,), BYTES * self.model.count_params()) as new:
+            save_preset(new, self.model, self.base.tokenizer, "float32", special)
+
+    def evaluation(self, folder: Path, training: Training) -> dict[str, Any]:
+        """Evaluates the saved weights on the validation examples."""
+        del folder
+        found, first = training.validate(), training.progress.first_loss
+        validation = None
+        if found:
+            loss = found["loss"]
+            validation = {
+                "loss": loss,
+                "perplexity": perplexity(loss),
+                "accuracy": found["accuracy"],
+                "loss_before": first,
+                "perplexity_before": perplexity(first),
+                **_sizes(self.validation),
+                "in_training_data": self.records.overlap,
+            }
+        return {
+            "validation": validation,
+            "train": _sizes(self.train),
+            "packed": not training.batches.layout.sorts,
+            "padding": round(training.batches.padding(), 4),
+        }
+
+    def describe(self, folder: Path, evaluation: dict[str, Any]) -> str:
+        """Formats an evaluation as one line, with the command that uses the model."""
+        use = f"tune it with: tfppo train text --preset {run_folder.quoted(folder / run_folder.PRESET)}"
+        found = evaluation["validation"]
+        if found is None:
+            return use
+        return (
+            f"validation loss {found['loss']:.3f} nats per token (before: {found['loss_before']:.3f}), perplexity "
+            f"{found['perplexity']:.3g} (before: {found['perplexity_before']:.3g}); {use}"
+        )
+
+
+def load_parts(config: SFTRunConfig, records: Records[Record], given: object, folder: Path | None) -> SFTParts:
+    """Loads the language model of a run, and encodes its records. Sets the seed of Keras.
+
+    Args:
+      config: Settings of the run.
+      records: Records of the run.
+      given: A language model that is given in Python, as for `TextTrainer`. None: that of the settings.
+      folder: Folder of the run, if the run exists already.
+
+    Returns:
+      The parts.
+
+    Raises:
+      UsageError: If the model cannot be loaded or tuned, the examples cannot be encoded or are too long, or the parts
+        are not those that an existing run was made of.
+    """
+    is_new = given is None and config.sft.preset is None
+    check_start(config, is_new)
+    base = load_base(config, given, folder, (lambda: _new_model(config, records.train)) if is_new else None)
+    plain = PromptCodec(base.tokenizer, None, base.codec.special._replace(chat_template=None))
+    train, validation = (
+        encode_records(part, base.codec, plain, config.sft.loss_on, base.length)
+        for part in (records.train, records.validation)
+    )
+    check_some_are_left(train, "training examples", base.length)
+    return SFTParts(recorded(config, base, train.checksum()), records, base, train, validation)
+
+
+def _sizes(examples: Examples) -> dict[str, int]:
+    return {
+        "examples": len(examples.examples),
+        "tokens": examples.tokens,
+        "truncated": examples.truncated,
+        "left_out": examples.left_out,
+    }
+
+
+def _new_model(config: SFTRunConfig, records: Sequence[Record]) -> Start:
+    """Makes a small GPT-2 with new weights, and learns its tokenizer from the training records."""
+    sizes: NewModelConfig = config.model
+    tokenizer = train_tokenizer(_texts(records), sizes.vocabulary_size)
+    shape = PretrainConfig(
+        num_layers=sizes.num_layers,
+        num_heads=sizes.num_heads,
+        hidden_dim=sizes.hidden_dim,
+        context_length=sizes.context_length,
+        dropout=sizes.dropout,
+    )
+    with default_policy(config.sft.dtype):
+        return Start(make_transformer(tokenizer.vocabulary_size(), shape), tokenizer)
+
+
+def _texts(records: Sequence[Record]) -> list[str]:
+    texts = []
+    for record in records:
+        if record.prompt is not None:
+            messages = record.prompt.messages
+            texts += [str(record.prompt)] if messages is None else [str(message["content"]) for message in messages]
+        texts.append(record.answer)
+    return texts
