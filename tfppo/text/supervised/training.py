@@ -64,7 +64,7 @@ class Training:
         self.total = config.epochs * len(self.batches)
         self.interval = config.validation_interval or len(self.batches)
         self.progress = Progress(config.patience)
-        self.tuner = Tuner(training_network(model, self.packs))
+        self.tuner = Tuner(training_network(model, self.packs, config.rematerialize))
         self.tuner.compile(optimizer=_optimizer(config, self.total), jit_compile=False)  # batches differ in length
         self.tuner.optimizer.build(self.tuner.network.trainable_weights)
         self._validations = None if self.held_out is None else self.held_out.dataset(0, len(self.held_out)).cache()

@@ -47,8 +47,7 @@ class Tuner(keras.Model):
         inputs, targets, weights = data
         variables = self.network.trainable_weights
         with tf.GradientTape() as tape:
-            logits = self(inputs, training=True)
-            losses = token_losses(targets, logits)
+            losses, hits = self.network.measures(inputs, targets, training=True)
             loss = tf.math.divide_no_nan(tf.reduce_sum(losses * weights), tf.reduce_sum(weights))
             total = tf.add_n([loss, *map(tf.cast, self.network.losses, [loss.dtype] * len(self.network.losses))])
         gradients = tape.gradient(total, variables)
@@ -57,7 +56,7 @@ class Tuner(keras.Model):
 
         def take() -> tf.Tensor:
             self.optimizer.apply(gradients, variables)
-            self._measure(targets, weights, logits, losses)
+            self._measure(weights, losses, hits)
             return self.guard.count(found)
 
         tf.cond(found < 0, take, lambda: self.guard.count(found))
@@ -66,12 +65,10 @@ class Tuner(keras.Model):
     def test_step(self, data: Data) -> dict[str, keras.Variable]:
         """Measures the losses of a batch."""
         inputs, targets, weights = data
-        logits = self(inputs, training=False)
-        self._measure(targets, weights, logits, token_losses(targets, logits))
+        self._measure(weights, *self.network.measures(inputs, targets, training=False))
         return {metric.name: metric.result() for metric in self.metrics}
 
-    def _measure(self, targets: tf.Tensor, weights: tf.Tensor, logits: tf.Tensor, losses: tf.Tensor) -> None:
-        hits = tf.cast(tf.argmax(logits, axis=-1, output_type=targets.dtype) == targets, losses.dtype)
+    def _measure(self, weights: tf.Tensor, losses: tf.Tensor, hits: tf.Tensor) -> None:
         weights = tf.reshape(weights, [-1])  # Keras averages the tokens of each row of a matrix first
         self.nll.update_state(tf.reshape(losses, [-1]), weights)
         self.accuracy.update_state(tf.reshape(hits, [-1]), weights)
