@@ -1268,8 +1268,8 @@ MUTATIONS = (
     ),
     Mutation(
         "tfppo/text/start/memory.py",
-        "size // count * each <= rest",
-        "each <= rest",
+        "update_memory(model, size // count, tokens",
+        "update_memory(model, size, tokens",
         ("tests/text/start/test_memory.py::test_a_minibatch_is_divided_until_it_fits",),
         "own-data",
     ),

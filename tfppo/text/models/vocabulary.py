@@ -14,13 +14,23 @@ import tensorflow as tf
 from tfppo.text.models.language_model import LanguageModel
 
 MAX_LOGITS = 2**24
-"""Largest number of logits that a pass holds at once: 64 MiB of float32, and about four times as much with what is
-computed from them."""
+"""Largest number of logits that a pass holds at once: 64 MiB of float32, and about six times as much with the
+probabilities and gradients. One position has all its logits."""
 
 Measures: TypeAlias = tuple[tf.Tensor, ...]
 Measure: TypeAlias = Callable[[tf.Tensor, tf.Tensor], Measures]
 """A function of logits float32 [..., V] and tokens int [...]. Returns float32 tensors [...]. A position must not depend
 on others."""
+
+
+def logits_at_once(positions: int, vocabulary_size: int) -> int:
+    """Returns the largest number of logits that a pass over some positions holds at once."""
+    return vocabulary_size * min(positions, _rows(vocabulary_size))
+
+
+def _rows(vocabulary_size: int) -> int:
+    """Returns the largest number of positions of a chunk."""
+    return max(1, MAX_LOGITS // vocabulary_size)
 
 
 def measure_tokens(
@@ -43,7 +53,7 @@ def measure_tokens(
 
     Source: recomputation is that of Chen et al. 2016, section 3.
     """
-    rows = max(1, MAX_LOGITS // model.vocabulary_size)
+    rows = _rows(model.vocabulary_size)
 
     def at_once() -> Measures:
         return measure(model.logits(hidden), tokens)
