@@ -138,7 +138,6 @@ def response_log_probs(
       Log-probabilities float32 [N, R].
     """
 
-
     def measure(logits: tf.Tensor, tokens: tf.Tensor) -> tuple[tf.Tensor]:
         if temperature != 1.0:
             logits /= temperature

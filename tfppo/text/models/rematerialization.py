@@ -1,7 +1,7 @@
 """Rematerialization: the backward pass computes layers again, so that their activations need not be kept.
 
-Keras has `keras.RematScope`, but it acts only on layers that are made within it, and not on calls with keyword arguments
-in a graph. `tf.recompute_grad` would draw another dropout mask in the backward pass.
+`keras.RematScope` acts only on layers that are made within it. It is made of `tf.recompute_grad`, which takes no keyword
+arguments in a graph, and which draws another dropout mask in the backward pass.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -29,7 +29,7 @@ def layers_of(model: keras.Model) -> list[keras.layers.Layer]:
     if not layers:
         raise UsageError(
             f"rematerialize is True; {type(model).__name__} has no list of layers with the name transformer_layers: "
-            "leave rematerialize out, and set num_micro_batches or a smaller batch"
+            "leave rematerialize out"
         )
     return list(layers)
 
