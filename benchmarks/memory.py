@@ -2,15 +2,16 @@
 
 An update is the forward and the backward pass of one minibatch and a step of Adam, as a compiled graph on the CPU. Each
 point is a process of its own. Its memory is the peak of the process minus its peak before the update, when the model
-and the optimizer exist and the program is traced. Two panels of the picture, and the settings that vary in each:
+and the optimizer exist and the program is traced. The picture has two panels:
 
-- vocabulary: 8 responses of 32 tokens, 2 layers of width 16, so that the logits need most of the memory. Logits at once
-  against logits in chunks, which is what tfppo does.
-- length: 4 responses, 8 layers of width 128, 2,048 tokens in the vocabulary. Layers as they are against `rematerialize`.
+- vocabulary: 8 responses of 32 tokens, 2 layers of width 16, so that the logits need most of the memory. All logits at
+  once are compared with logits in chunks, which is what tfppo does.
+- length: 4 responses, 8 layers of width 128, 2,048 tokens in the vocabulary. Layers that keep their activations are
+  compared with `rematerialize`.
 
-The script prints one JSON line per point, and writes benchmarks/results/memory.png. With --speed it measures the seconds
-of updates in turns instead: `--speed FOLDER` with all logits at once, in chunks, and rematerialized, on a language model
-with adapters.
+The script prints one JSON line per point, and writes benchmarks/results/memory.png. With --speed FOLDER it measures the
+seconds of updates in turns instead: all logits at once, in chunks, and rematerialized, on the language model in the
+folder with adapters.
 
     python benchmarks/memory.py
     python benchmarks/memory.py --speed models/smollm2-135m-instruct

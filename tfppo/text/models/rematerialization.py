@@ -1,6 +1,6 @@
 """Rematerialization: the backward pass computes layers again, so that their activations need not be kept.
 
-`keras.RematScope` acts only on layers that are made within it. It is made of `tf.recompute_grad`, which takes no keyword
+`keras.RematScope` acts only on layers that are made within it. It uses `tf.recompute_grad`, which takes no keyword
 arguments in a graph, and which draws another dropout mask in the backward pass.
 """
 
