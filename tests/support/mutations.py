@@ -1274,6 +1274,23 @@ MUTATIONS = (
         "own-data",
     ),
     Mutation(
+        "tfppo/text/models/vocabulary.py",
+        "[x[index] for x in upstream]",
+        "[x[0] for x in upstream]",
+        ("tests/text/models/test_vocabulary.py::test_chunks_give_the_same_numbers_and_slopes[GPT2]",),
+        "own-data",
+    ),
+    Mutation(
+        "tfppo/text/models/rematerialization.py",
+        "        variable.assign(value)",
+        "        pass",
+        (
+            "tests/text/models/test_rematerialization.py"
+            "::test_a_layer_that_is_computed_again_has_the_same_dropout_mask_and_losses[GPT2]",
+        ),
+        "own-data",
+    ),
+    Mutation(
         "tfppo/text/defaults.py",
         "math.sqrt(INCLUDED_PARAMETERS / parameters)",
         "math.sqrt(parameters / INCLUDED_PARAMETERS)",
