@@ -51,7 +51,7 @@ def measure_tokens(
     Returns:
       The measures, [N, R] each.
 
-    Source: recomputation is that of Chen et al. 2016, section 3.
+    Source: Chen et al. 2016, section 3, for the recomputation.
     """
     rows = _rows(model.vocabulary_size)
 
@@ -132,7 +132,7 @@ def _measure_chunks(
 
         kept, fixed = tf.stop_gradient(hidden), [tf.stop_gradient(x) for x in weights]  # no tape records the loop
         found = tf.map_fn(
-            lambda chunk: of_chunk(*chunk, fixed),
+            lambda chunk: of_chunk(chunk[0], chunk[1], fixed),
             (kept, tokens),
             fn_output_signature=(tf.float32,) * outputs,
             parallel_iterations=1,
