@@ -119,7 +119,7 @@ def test_two_processes_equal_one(alone, preset, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("assert_equal", [assert_mirrored_equal_one, assert_workers_equal_one])
 def test_two_equal_one_in_every_kind_of_run(assert_equal, alone, preset, tmp_path):
-    assert_equal(["jitted", "gymnasium", "recurrent", "lora", "rloo"], alone, preset, tmp_path)
+    assert_equal(["jitted", "gymnasium", "recurrent", "lora", "rloo", "in_chunks"], alone, preset, tmp_path)
 
 
 def rows_of(folder):

@@ -1268,9 +1268,26 @@ MUTATIONS = (
     ),
     Mutation(
         "tfppo/text/start/memory.py",
-        "size // count * each <= rest",
-        "each <= rest",
+        "update_memory(model, size // count, tokens",
+        "update_memory(model, size, tokens",
         ("tests/text/start/test_memory.py::test_a_minibatch_is_divided_until_it_fits",),
+        "own-data",
+    ),
+    Mutation(
+        "tfppo/text/models/vocabulary.py",
+        "[x[index] for x in upstream]",
+        "[x[0] for x in upstream]",
+        ("tests/text/models/test_vocabulary.py::test_chunks_give_the_same_numbers_and_slopes[GPT2]",),
+        "own-data",
+    ),
+    Mutation(
+        "tfppo/text/models/rematerialization.py",
+        "        variable.assign(value)",
+        "        pass",
+        (
+            "tests/text/models/test_rematerialization.py"
+            "::test_a_layer_that_is_computed_again_has_the_same_dropout_mask_and_losses[GPT2]",
+        ),
         "own-data",
     ),
     Mutation(

@@ -56,6 +56,16 @@ def text(preset, distribute="none", **settings):
     )
 
 
+def in_chunks(preset, where):
+    """Returns the trainer of a text run that computes logits in chunks and layers again if it is distributed."""
+    from tfppo.text.models import vocabulary
+
+    trainer = text(preset, where, rematerialize=where != "none")
+    if where != "none":  # in a process of its own
+        vocabulary.MAX_LOGITS = 5 * trainer.policy.model.vocabulary_size
+    return trainer
+
+
 NORMALIZED = {"normalize_observations": True, "normalize_rewards": True}
 STEPPED = {"backend": "gymnasium", "vectorization": "sync"}
 # The only group of a rollout is divided among the replicas.
@@ -68,6 +78,7 @@ KINDS = {
     "text": lambda preset, where: text(preset, where),
     "lora": lambda preset, where: text(preset, where, lora_rank=2, separate_critic=True),
     "rloo": lambda preset, where: text(preset, where, **LEAVE_ONE_OUT),
+    "in_chunks": in_chunks,  # the last one: it changes the module
 }
 
 

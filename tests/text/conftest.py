@@ -70,6 +70,7 @@ class BigramModel(LanguageModel):
         self.steps = 0
 
     trainable_variables = ()
+    output_variables = ()
     context_length = None
 
     @property

@@ -1,5 +1,6 @@
 """The policy of text runs: a language model, with a value head if the run has a value function."""
 
+import functools
 from typing import NamedTuple
 
 import keras
@@ -7,6 +8,7 @@ import tensorflow as tf
 
 from tfppo.ppo.types import ActionEvaluation
 from tfppo.text.models.language_model import LanguageModel
+from tfppo.text.models.vocabulary import measure_tokens
 from tfppo.text.rollouts.sampling import response_positions
 
 
@@ -74,7 +76,8 @@ class TextPolicy:
         """
         length = actions.shape[1]
         hidden = response_states(self.model, inputs, length)  # [N, R, D]
-        log_probs, entropies = token_log_probs(self.model.logits(hidden), actions, self.temperature)
+        measure = functools.partial(token_log_probs, temperature=self.temperature)
+        log_probs, entropies = measure_tokens(self.model, hidden, actions, measure, outputs=2)
         if self.value_head is None:
             return ActionEvaluation(log_probs, entropies, None, None)
         if self.critic is not None:
@@ -134,7 +137,11 @@ def response_log_probs(
     Returns:
       Log-probabilities float32 [N, R].
     """
-    logits = model.logits(response_states(model, inputs, responses.shape[1]))
-    if temperature != 1.0:
-        logits /= temperature
-    return -tf.nn.sparse_softmax_cross_entropy_with_logits(labels=responses, logits=logits)
+
+    def measure(logits: tf.Tensor, tokens: tf.Tensor) -> tuple[tf.Tensor]:
+        if temperature != 1.0:
+            logits /= temperature
+        return (-tf.nn.sparse_softmax_cross_entropy_with_logits(labels=tokens, logits=logits),)
+
+    hidden = response_states(model, inputs, responses.shape[1])  # [N, R, D]
+    return measure_tokens(model, hidden, responses, measure, outputs=1)[0]

@@ -11,6 +11,7 @@ from tfppo.ops.nest import map_tensors
 from tfppo.ppo.config import PPOConfig
 from tfppo.ppo.learner import PPOLearner
 from tfppo.text.config import TextConfig
+from tfppo.text.models import vocabulary
 from tfppo.text.models.reference import copy_of, freeze
 from tfppo.text.policy import TextPolicy, TokenInputs, response_log_probs
 from tfppo.text.rollouts.batch import to_batch
@@ -43,6 +44,27 @@ def number(k):
 def prompts(prompts):
     """Prompts, their lengths and their indices, as in a batch of `prompt_dataset`."""
     return *prompts, tf.range(10, 10 + B)
+
+
+# ----- Whole iterations
+
+
+def test_an_iteration_in_chunks_is_the_iteration_at_once(make_model, prompts, monkeypatch):
+    """A chunk has 7 of 48 tokens, and the layers are computed again."""
+    results = []
+    for in_chunks in (False, True):
+        parts = Parts(make_model("gpt2"), make_model("gpt2", seed=5), temperature=0.8)
+        set_head(parts.policy)
+        if in_chunks:
+            monkeypatch.setattr(vocabulary, "MAX_LOGITS", 7 * 20)
+            parts.policy.model.rematerialize()
+        rollout = parts.collector.collect(number(0), *prompts)
+        metrics = parts.learner(PPO, 4, "eager").update(rollout)
+        results.append([*rollout[4:7], *metrics.values(), *parts.policy.model.model.get_weights()])
+    before = make_model("gpt2").model.get_weights()
+    assert max(np.abs(a - b).max() for a, b in zip(results[0][-len(before) :], before, strict=True)) > 1e-4
+    for one, other in zip(*results, strict=True):
+        np.testing.assert_allclose(other, one, rtol=1e-4, atol=1e-5)
 
 
 # ----- Collecting

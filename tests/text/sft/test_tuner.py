@@ -4,6 +4,9 @@ import keras
 import numpy as np
 import pytest
 
+from text.conftest import BigramModel
+from tfppo.text.models import vocabulary
+from tfppo.text.sft.network import TrainingNetwork
 from tfppo.text.sft.tuner import SFTTuner, perplexity
 
 TABLE = np.random.default_rng(0).normal(size=[5, 5]).astype(np.float32)
@@ -13,10 +16,18 @@ BATCHES = [  # token ids, targets and weights; one token counts in the first, th
 ]
 
 
+@pytest.fixture(params=["at once", "in chunks"], autouse=True)
+def logits(request, monkeypatch):
+    """Computes the logits of a batch at once, or those of each position."""
+    if request.param == "in chunks":
+        monkeypatch.setattr(vocabulary, "MAX_LOGITS", 5)
+
+
 def make_tuner(table=TABLE):
     inputs = {name: keras.Input((None,), dtype="int32", name=name) for name in ("token_ids", "padding_mask")}
     layer = keras.layers.Embedding(5, 5)
-    tuner = SFTTuner(keras.Model(inputs, layer(inputs["token_ids"])))
+    states = keras.Model(inputs, layer(inputs["token_ids"]))
+    tuner = SFTTuner(TrainingNetwork(BigramModel(table), states))  # its states are the logits
     layer.set_weights([table])
     tuner.compile(optimizer=keras.optimizers.SGD(1.0))
     return tuner

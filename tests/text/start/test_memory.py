@@ -8,13 +8,14 @@ from support.refusal import refusal
 from text.conftest import VOCABULARY, WIDTH, make_gpt2, make_lstm
 from tfppo.text.config import TextRunConfig
 from tfppo.text.defaults import make_text_config
+from tfppo.text.models import vocabulary
 from tfppo.text.start import memory
 from tfppo.text.start.memory import (
     check_memory,
     choose_micro_batches,
     fixed_memory,
     host_memory,
-    sequence_memory,
+    update_memory,
 )
 from tfppo.text.trainer import TextTrainer
 
@@ -48,8 +49,8 @@ def test_a_model_that_cannot_fit_is_refused():
 
 def test_a_minibatch_is_divided_until_it_fits():
     model = make_gpt2()
-    each = sequence_memory(model, 20)
-    assert each == 20 * (2 * WIDTH * 34 + VOCABULARY * 4) * 4
+    each = update_memory(model, 1, 20)
+    assert each == 20 * (2 * WIDTH * 34 + VOCABULARY * 6) * 4
     assert choose_micro_batches(make_lstm(), TextRunConfig(), 20, 1) == 1  # of unknown sizes
     config = config_of(minibatch_size=16)
     fixed = fixed_memory(model.count_params(), config)
@@ -59,6 +60,21 @@ def test_a_minibatch_is_divided_until_it_fits():
     assert chosen == {0: 16, 1: 16, 5: 4, 8: 2, 16: 1}
     own = dataclasses.replace(config, ppo=dataclasses.replace(config.ppo, num_micro_batches=2))
     assert choose_micro_batches(model, own, 20, 1) == 2 and choose_micro_batches(model, config, 20, None) == 1
+
+
+def test_chunks_and_rematerialization_lower_the_estimate(monkeypatch):
+    model = make_gpt2()
+    monkeypatch.setattr(vocabulary, "MAX_LOGITS", 30 * VOCABULARY)  # logits of 30 positions
+    layers, logits = 2 * WIDTH * 34 * 4, VOCABULARY * 6 * 4
+    assert update_memory(model, 1, 20) == 20 * layers + 20 * logits
+    assert update_memory(model, 8, 20) == 160 * layers + 30 * logits
+    monkeypatch.setattr(vocabulary, "MAX_LOGITS", 1)
+    assert update_memory(model, 8, 20) == 160 * layers + logits
+    assert update_memory(model, 8, 20, rematerialize=True) == 160 * WIDTH * (2 + 34) * 4 + logits
+    config = config_of(minibatch_size=16, rematerialize=True)
+    room = fixed_memory(model.count_params(), config) + update_memory(model, 4, 20, rematerialize=True)
+    assert choose_micro_batches(model, config, 20, int(room / 0.6) + 9) == 4
+    assert choose_micro_batches(model, config_of(minibatch_size=16), 20, int(room / 0.6) + 9) == 8
 
 
 def test_the_run_records_how_its_minibatches_are_divided(preset, tmp_path, monkeypatch):

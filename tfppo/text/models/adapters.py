@@ -147,6 +147,11 @@ class WithoutAdapters(LanguageModel):
         with adapters_off(self.model):
             return self._adapted.logits(hidden)
 
+    @property
+    def output_variables(self) -> list[keras.Variable]:
+        """The variables that `logits` reads."""
+        return self._adapted.output_variables
+
     def begin(self, token_ids: tf.Tensor, prompt_lengths: tf.Tensor) -> tuple[tf.Tensor, State]:
         """Starts decoding without the adapters; see `LanguageModel.begin`."""
         with adapters_off(self.model):

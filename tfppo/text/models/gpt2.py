@@ -4,11 +4,14 @@ One matrix product computes queries, keys and values together. Each layer caches
 their own, so that a step writes only one row of each. Tests compare the numbers with those of KerasHub.
 """
 
+from collections.abc import Callable
+
 import keras
 import keras_hub
 import tensorflow as tf
 
 from tfppo.text.models.language_model import CachedLanguageModel, State
+from tfppo.text.models.rematerialization import recomputed
 
 
 class GPT2LanguageModel(CachedLanguageModel):
@@ -16,11 +19,25 @@ class GPT2LanguageModel(CachedLanguageModel):
 
     def hidden_states(self, token_ids: tf.Tensor) -> tf.Tensor:
         """Computes the hidden states of whole sequences; see `LanguageModel.hidden_states`."""
-        return self._hidden_states(token_ids)[0]
+
+        def block(layer: keras.Layer, x: tf.Tensor, is_past: tf.Tensor) -> tf.Tensor:
+            def of_layer(x: tf.Tensor) -> tf.Tensor:
+                return _block(layer, x, self.model.backbone.num_heads, is_past)[0]
+
+            return recomputed(of_layer, layer.variables, x) if self.recomputed else of_layer(x)
+
+        return self._hidden_states(token_ids, block)
 
     def begin(self, token_ids: tf.Tensor, prompt_lengths: tf.Tensor) -> tuple[tf.Tensor, State]:
         """Fills the cache of keys and values; see `LanguageModel.begin`."""
-        _, cache = self._hidden_states(token_ids)  # entries after a prompt are overwritten before they are used
+        cache = []  # entries after a prompt are overwritten before they are used
+
+        def block(layer: keras.Layer, x: tf.Tensor, is_past: tf.Tensor) -> tf.Tensor:
+            x, key, value = _block(layer, x, self.model.backbone.num_heads, is_past)
+            cache.extend([key, value])
+            return x
+
+        self._hidden_states(token_ids, block)
         return tf.reduce_min(prompt_lengths) - 1, tuple(cache)
 
     def step(self, token_ids: tf.Tensor, index: tf.Tensor, state: State) -> tuple[tf.Tensor, State]:
@@ -40,25 +57,32 @@ class GPT2LanguageModel(CachedLanguageModel):
             x = _finish(layer, x[:, None, :], _attend(query, keys, values, is_past))[:, 0]
         return self.logits(_normalize(backbone.layer_norm, x)), tuple(cache)
 
-    def _hidden_states(self, token_ids: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        """Returns hidden states [B, S, D], and the keys and values of each layer, [B, H, S, D / H] each."""
+    def _hidden_states(
+        self, token_ids: tf.Tensor, block: Callable[[keras.Layer, tf.Tensor, tf.Tensor], tf.Tensor]
+    ) -> tf.Tensor:
+        """Computes hidden states [B, S, D]. `block` computes a layer from its input [B, S, D] and the mask [S, S]."""
         backbone = self.model.backbone
         embeddings, positions = _embeddings(backbone)
         length = token_ids.shape[1]
         x = tf.gather(embeddings, token_ids) + positions[:length]  # [B, S, D]
         is_past = tf.linalg.band_part(tf.ones([length, length], tf.bool), -1, 0)  # [S, S]
-        cache = []
         for layer in backbone.transformer_layers:
-            query, key, value = _project(layer, x, backbone.num_heads)
-            cache += [key, value]
-            x = _finish(layer, x, _attend(query, key, value, is_past))
-        return _normalize(backbone.layer_norm, x), cache
+            x = block(layer, x, is_past)
+        return _normalize(backbone.layer_norm, x)
 
 
 def _embeddings(backbone: keras_hub.models.GPT2Backbone) -> tuple[tf.Tensor, tf.Tensor]:
     dtype = backbone.token_embedding.compute_dtype
     tables = (backbone.token_embedding.embeddings, backbone.position_embedding.position_embeddings)
     return tuple(tf.cast(tf.convert_to_tensor(table), dtype) for table in tables)  # [V, D], [P, D]
+
+
+def _block(
+    layer: keras.Layer, x: tf.Tensor, num_heads: int, is_past: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Computes a layer from [B, S, D]. Returns its output, and its keys and values, [B, H, S, D / H] each."""
+    query, key, value = _project(layer, x, num_heads)
+    return _finish(layer, x, _attend(query, key, value, is_past)), key, value
 
 
 def _project(layer: keras.Layer, x: tf.Tensor, num_heads: int) -> list[tf.Tensor]:

@@ -5,15 +5,18 @@ which is faster for GPT-2, and `RecurrentLanguageModel` for the LSTM of the arti
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 import keras_hub
 import numpy as np
 import tensorflow as tf
+from keras_hub.layers import ReversibleEmbedding
 
 from tfppo.errors import UsageError
 from tfppo.text.models.lstm import LSTMLanguageModel
+from tfppo.text.models.rematerialization import layers_of, rematerialized
 
 State = tuple[tf.Tensor, ...]
 DECODED = 4  # largest number of tokens that `check_decoding` decodes after the shorter prompt
@@ -30,8 +33,18 @@ class LanguageModel(ABC):
       model: The Keras model that owns the weights.
     """
 
+    recomputed: Sequence[keras.layers.Layer] = ()  # layers that the backward pass computes again, see `rematerialize`
+
     def __init__(self, model: keras.Model):
         self.model = model
+
+    def rematerialize(self) -> None:
+        """Makes the backward pass of `hidden_states` compute the layers again. This needs less memory and more time.
+
+        Raises:
+          UsageError: If the model has no list of layers.
+        """
+        self.recomputed = layers_of(self.model)
 
     @property
     def trainable_variables(self) -> list[keras.Variable]:
@@ -75,6 +88,11 @@ class LanguageModel(ABC):
           Logits float32 [..., V].
         """
 
+    @property
+    @abstractmethod
+    def output_variables(self) -> list[keras.Variable]:
+        """The variables that `logits` reads, trainable or not."""
+
     @abstractmethod
     def begin(self, token_ids: tf.Tensor, prompt_lengths: tf.Tensor) -> tuple[tf.Tensor, State]:
         """Starts decoding after prompts.
@@ -99,6 +117,11 @@ class LanguageModel(ABC):
         Returns:
           Logits float32 [B, V] of the tokens at `index + 1`, and the state after the tokens at `index`.
         """
+
+
+def output_variables(embedding: ReversibleEmbedding) -> list[keras.Variable]:
+    """Returns the variables that a token embedding reads to compute logits."""
+    return embedding.variables if embedding.tie_weights else [embedding.reverse_embeddings]
 
 
 def context_length(model: keras.Model) -> int | None:
@@ -184,11 +207,17 @@ class CachedLanguageModel(LanguageModel):
     def hidden_states(self, token_ids: tf.Tensor) -> tf.Tensor:
         """Computes the hidden states of whole sequences; see `LanguageModel.hidden_states`."""
         inputs = {"token_ids": token_ids, "padding_mask": tf.ones_like(token_ids)}
-        return self.model.backbone(inputs, training=False)
+        with rematerialized(self.recomputed):
+            return self.model.backbone(inputs, training=False)
 
     def logits(self, hidden: tf.Tensor) -> tf.Tensor:
         """Computes logits with the output embedding; see `LanguageModel.logits`."""
         return tf.cast(self.model.backbone.token_embedding(hidden, reverse=True), tf.float32)
+
+    @property
+    def output_variables(self) -> list[keras.Variable]:
+        """The variables of the output embedding, which may be the token embedding."""
+        return output_variables(self.model.backbone.token_embedding)
 
     def begin(self, token_ids: tf.Tensor, prompt_lengths: tf.Tensor) -> tuple[tf.Tensor, State]:
         """Fills the cache of keys and values; see `LanguageModel.begin`."""
@@ -231,11 +260,17 @@ class RecurrentLanguageModel(LanguageModel):
 
     def hidden_states(self, token_ids: tf.Tensor) -> tf.Tensor:
         """Computes the hidden states of whole sequences; see `LanguageModel.hidden_states`."""
-        return self.model.hidden_states(token_ids)
+        with rematerialized(self.recomputed):
+            return self.model.hidden_states(token_ids)
 
     def logits(self, hidden: tf.Tensor) -> tf.Tensor:
         """Computes logits with the token embedding; see `LanguageModel.logits`."""
         return tf.cast(self.model.token_embedding(hidden, reverse=True), tf.float32)
+
+    @property
+    def output_variables(self) -> list[keras.Variable]:
+        """The variables of the token embedding."""
+        return output_variables(self.model.token_embedding)
 
     def begin(self, token_ids: tf.Tensor, prompt_lengths: tf.Tensor) -> tuple[tf.Tensor, State]:
         """Starts at the first token of the prompts with states of zeros; see `LanguageModel.begin`."""

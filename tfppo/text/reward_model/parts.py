@@ -105,7 +105,7 @@ class RewardParts:
         rows, size = layout(settings.difference, self.neutral), settings.batch_size
         train = Batches(self.train.examples, size, rows, self.config.run.seed)
         held_out = Batches(by_length(self.validation.examples), size, rows) if self._is_validated else None
-        tuner = RewardTuner(RewardNetwork(model, self.config.run.seed))
+        tuner = RewardTuner(RewardNetwork(model, self.config.run.seed, settings.rematerialize))
         return Training(tuner, model, train, held_out, settings)
 
     def save(self, folder: Path, training: Training) -> None:

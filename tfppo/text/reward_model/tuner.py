@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from tfppo.text.models.lstm import LSTMLanguageModel
 from tfppo.text.models.reference import as_language_model
+from tfppo.text.models.rematerialization import layers_of, rematerialized
 from tfppo.text.supervised.tuner import Measures, Tuner
 
 Data = tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor]  # inputs, pairs [P, 2] and margins [P] of a batch
@@ -16,11 +17,16 @@ class RewardNetwork(keras.Model):
     Args:
       model: A KerasHub CausalLM or an `LSTMLanguageModel`.
       seed: Seed of the head.
+      rematerialize: True computes the layers again in the backward pass.
+
+    Raises:
+      UsageError: If the layers cannot be computed again.
     """
 
-    def __init__(self, model: keras.Model, seed: int):
+    def __init__(self, model: keras.Model, seed: int, rematerialize: bool = False):
         super().__init__()
         self.model = model
+        self.recomputed = tuple(layers_of(model)) if rematerialize else ()
         width = as_language_model(model).hidden_dim
         self.head = keras.layers.Dense(
             1,  # initial kernel N(0, 1 / (D + 1)) and bias 0 (Ziegler et al. 2019, section 2.1)
@@ -40,10 +46,11 @@ class RewardNetwork(keras.Model):
         Returns:
           Scores, float32 [R].
         """
-        if isinstance(self.model, LSTMLanguageModel):
-            hidden = self.model.hidden_states(inputs["token_ids"], training)
-        else:
-            hidden = self.model.backbone(inputs, training=training)  # [R, S, D]
+        with rematerialized(self.recomputed):
+            if isinstance(self.model, LSTMLanguageModel):
+                hidden = self.model.hidden_states(inputs["token_ids"], training)
+            else:
+                hidden = self.model.backbone(inputs, training=training)  # [R, S, D]
         last = tf.reduce_sum(inputs["padding_mask"], axis=1) - 1
         return self.head(tf.gather(hidden, last, axis=1, batch_dims=1))[:, 0]
 

@@ -3,13 +3,18 @@
 The network shares its layers and weights with the language model.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 import keras_hub
 import tensorflow as tf
 
+from tfppo.text.models.language_model import LanguageModel
 from tfppo.text.models.reference import as_language_model
+from tfppo.text.models.rematerialization import layers_of, rematerialized
+from tfppo.text.models.vocabulary import measure_tokens
+from tfppo.text.sft.tuner import token_losses
 
 PACKED: tuple[type[keras_hub.models.CausalLM], ...] = (
     keras_hub.models.GPT2CausalLM,
@@ -37,24 +42,73 @@ def can_pack(model: keras.Model) -> bool:
     return type(model) in PACKED
 
 
-def training_network(model: keras.Model, packs: bool) -> keras.Model:
+class TrainingNetwork(keras.Model):
+    """A language model for training. Its inputs are "token_ids" and "padding_mask", int [B, S] each.
+
+    The padding mask is 0 at padding. In packed rows it numbers the examples from 1.
+
+    Args:
+      model: The language model.
+      states: Computes hidden states [B, S, D] of these inputs with the weights of `model`.
+      recomputed: Layers that the backward pass computes again.
+    """
+
+    def __init__(self, model: LanguageModel, states: keras.Model, recomputed: Sequence[keras.layers.Layer] = ()):
+        super().__init__()
+        self.model = model
+        self.states = states
+        self.recomputed = tuple(recomputed)
+        self.built = True
+
+    def hidden_states(self, inputs: dict[str, tf.Tensor], training: bool) -> tf.Tensor:
+        """Computes hidden states [B, S, D]; dropout is on only in training."""
+        with rematerialized(self.recomputed):
+            return self.states(inputs, training=training)
+
+    def call(self, inputs: dict[str, tf.Tensor], training: bool = False) -> tf.Tensor:
+        """Computes logits, float32 [B, S, V]."""
+        return self.model.logits(self.hidden_states(inputs, training))
+
+    def measures(self, inputs: dict[str, tf.Tensor], targets: tf.Tensor, training: bool) -> tuple[tf.Tensor, ...]:
+        """Computes the losses of tokens, in chunks if the logits are large.
+
+        Args:
+          inputs: The inputs.
+          targets: int [B, S], the tokens.
+          training: True switches dropout on.
+
+        Returns:
+          The negative log-likelihoods in nats, float32 [B, S], and 1 where a token has the highest probability, else 0.
+        """
+
+        def measure(logits: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            hits = tf.argmax(logits, axis=-1, output_type=targets.dtype) == targets
+            return token_losses(targets, logits), tf.cast(hits, tf.float32)
+
+        return measure_tokens(self.model, self.hidden_states(inputs, training), targets, measure, outputs=2)
+
+
+def training_network(model: keras.Model, packs: bool, rematerialize: bool = False) -> TrainingNetwork:
     """Makes the network that is trained.
 
     Args:
       model: A KerasHub CausalLM or an `LSTMLanguageModel`.
       packs: True gives a network for packed examples; only if `can_pack`.
+      rematerialize: True computes the layers again in the backward pass.
 
     Returns:
-      A Keras model with the weights of `model`. Its inputs are "token_ids" and "padding_mask", int [B, S] each; the
-      padding mask numbers the examples of each row from 1, and is 0 at padding. Its outputs are logits, float32
-      [B, S, V].
+      The network. It has the weights of `model`.
+
+    Raises:
+      UsageError: If the layers cannot be computed again.
     """
-    if not isinstance(model, keras_hub.models.CausalLM):
-        return model
-    as_language_model(model)  # logits are float32 in mixed precision, too
-    backbone = _with_segments(model.backbone) if packs else model.backbone
-    logits = model.backbone.token_embedding(backbone.output, reverse=True)
-    return keras.Model(backbone.input, logits)
+    language_model = as_language_model(model)  # logits are float32 in mixed precision, too
+    if isinstance(model, keras_hub.models.CausalLM):
+        states = _with_segments(model.backbone) if packs else model.backbone
+    else:
+        inputs = {name: keras.Input((None,), dtype="int32", name=name) for name in ("token_ids", "padding_mask")}
+        states = keras.Model(inputs, model.hidden_states(inputs["token_ids"], training=None))
+    return TrainingNetwork(language_model, states, layers_of(model) if rematerialize else ())
 
 
 class SegmentMask(keras.layers.Layer):

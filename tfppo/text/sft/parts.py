@@ -89,7 +89,9 @@ class SFTParts:
         held_out: Batches[Example, Any] | None = None
         if self.validation.examples:
             held_out = Batches(by_length(self.validation.examples), size, rows)
-        return Training(SFTTuner(training_network(model, packs)), model, train, held_out, settings)
+        return Training(
+            SFTTuner(training_network(model, packs, settings.rematerialize)), model, train, held_out, settings
+        )
 
     def save(self, folder: Path, training: Training) -> None:
         """Saves the tuned model as a preset."""

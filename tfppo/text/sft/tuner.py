@@ -18,9 +18,7 @@ class SFTTuner(Tuner):
     def measures(self, data: Data, training: bool) -> Measures:
         """Measures the losses of the counted tokens of a batch, and whether they have the highest probability."""
         inputs, targets, weights = data
-        logits = self(inputs, training=training)
-        losses = token_losses(targets, logits)
-        hits = tf.cast(tf.argmax(logits, axis=-1, output_type=targets.dtype) == targets, losses.dtype)
+        losses, hits = self.network.measures(inputs, targets, training)
         flat = tf.reshape(weights, [-1])  # Keras averages the tokens of each row of a matrix first
         return {"loss": (tf.reshape(losses, [-1]), flat), "accuracy": (tf.reshape(hits, [-1]), flat)}
 

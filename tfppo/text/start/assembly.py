@@ -259,8 +259,8 @@ def make_models(parts: Parts, config: TextRunConfig) -> tuple[TextPolicy, Langua
       The policy and the reference policy.
 
     Raises:
-      UsageError: If the model cannot have adapters, cannot be copied, has nothing to train, or would sample from
-        another policy than the one that is trained.
+      UsageError: If the model cannot have adapters, cannot be copied or rematerialized, has nothing to train, or would
+        sample from another policy than the one that is trained.
     """
     text, start = config.text, parts.start
     model = as_language_model(start.model)
@@ -277,6 +277,9 @@ def make_models(parts: Parts, config: TextRunConfig) -> tuple[TextPolicy, Langua
         reference: LanguageModel = WithoutAdapters(model)
     else:
         reference = freeze(copy_of(model) if start.reference is None else as_language_model(start.reference))
+    if text.rematerialize:
+        for trained in filter(None, (model, critic)):
+            trained.rematerialize()
     policy = TextPolicy(model, text.temperature, critic, text.has_values)
     assign_parts(policy, start.weights)
     return policy, reference

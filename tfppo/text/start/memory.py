@@ -11,12 +11,13 @@ import keras
 from tfppo.errors import UsageError
 from tfppo.settings import with_settings
 from tfppo.text.config import TextRunConfig
+from tfppo.text.models.vocabulary import logits_at_once
 
 FLOAT = 4  # bytes
 OPTIMIZER = {"adam": 2 * FLOAT, "adamw": 2 * FLOAT, "rmsprop": FLOAT, "sgd": 0}  # bytes for each trained weight
 GRADIENT = FLOAT
 PER_LAYER = 34  # values of a layer for each token and unit, Korthikanti et al. 2022, eq. 2, without the attention's
-PER_LOGIT = 4  # values for each token and entry of the vocabulary: logits, log-probabilities and their gradients
+PER_LOGIT = 6  # values for each logit that is held at once: with probabilities and gradients, see benchmarks/memory.py
 USED = 0.6  # share of the memory that a run may fill
 
 
@@ -63,12 +64,14 @@ def check_memory(parameters: int, config: TextRunConfig, memory: int | None) -> 
     )
 
 
-def sequence_memory(model: keras.Model, tokens: int) -> int | None:
-    """Estimates the memory of the activations and logits of one sequence in an update, in bytes.
+def update_memory(model: keras.Model, sequences: int, tokens: int, rematerialize: bool = False) -> int | None:
+    """Estimates the memory of the activations and logits of sequences in an update, in bytes.
 
     Args:
       model: The language model.
-      tokens: Length of the sequence.
+      sequences: Number of sequences that are computed at once.
+      tokens: Length of a sequence.
+      rematerialize: True: of each layer only the input is kept, and the backward pass computes one layer after another.
 
     Returns:
       The estimate; None if the sizes of the model are unknown.
@@ -77,7 +80,9 @@ def sequence_memory(model: keras.Model, tokens: int) -> int | None:
     layers, width, vocabulary = (config.get(name) for name in ("num_layers", "hidden_dim", "vocabulary_size"))
     if not (isinstance(layers, int) and isinstance(width, int) and isinstance(vocabulary, int)):
         return None
-    return tokens * (layers * width * PER_LAYER + vocabulary * PER_LOGIT) * FLOAT
+    positions = sequences * tokens
+    activations = positions * width * (layers + PER_LAYER if rematerialize else layers * PER_LAYER)
+    return (activations + logits_at_once(positions, vocabulary) * PER_LOGIT) * FLOAT
 
 
 def choose_micro_batches(model: keras.Model, config: TextRunConfig, tokens: int, memory: int | None) -> int:
@@ -94,12 +99,13 @@ def choose_micro_batches(model: keras.Model, config: TextRunConfig, tokens: int,
     Returns:
       The number: that of the settings if it is above 1 or the memory is unknown, else the smallest that fits.
     """
-    size, each = config.ppo.minibatch_size, sequence_memory(model, tokens)
-    if config.ppo.num_micro_batches > 1 or memory is None or each is None:
+    size = config.ppo.minibatch_size
+    counts = [count for count in range(1, size + 1) if size % count == 0]
+    needed = [update_memory(model, size // count, tokens, config.text.rematerialize) for count in counts]
+    if config.ppo.num_micro_batches > 1 or memory is None:
         return config.ppo.num_micro_batches
     rest = memory * USED - fixed_memory(int(model.count_params()), config)
-    fitting = [count for count in range(1, size + 1) if size % count == 0 and size // count * each <= rest]
-    return fitting[0] if fitting else size
+    return next((count for count, each in zip(counts, needed, strict=True) if each is None or each <= rest), size)
 
 
 def fitted(model: keras.Model, config: TextRunConfig, memory: int | None) -> tuple[TextRunConfig, str]:
@@ -117,7 +123,7 @@ def fitted(model: keras.Model, config: TextRunConfig, memory: int | None) -> tup
     count = choose_micro_batches(model, config, tokens, memory)
     if count == config.ppo.num_micro_batches:
         return config, ""
-    whole = (sequence_memory(model, tokens) or 0) * config.ppo.minibatch_size
+    whole = update_memory(model, config.ppo.minibatch_size, tokens, config.text.rematerialize) or 0
     note = (
         f"num_micro_batches is {count}, because a minibatch of {config.ppo.minibatch_size} responses would need about "
         f"{whole / 1e9:.1f} GB at once"
