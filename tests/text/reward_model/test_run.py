@@ -7,6 +7,7 @@ import json
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from support.families import make_family, make_tokenizer
 from support.refusal import refusal
 
@@ -186,17 +187,17 @@ def test_adapters_learn_alone_and_are_merged(preset, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("family", ["Llama tied", "Gemma3", "SmolLM3"])
 def test_a_model_of_another_family_learns_and_comes_back(family, tmp_path):
-    model = make_family(family, scale=0.1)
+    tokenizer = make_tokenizer(family)
+    model = make_family(family, scale=0.1, vocabulary_size=len(tokenizer.get_vocabulary()))
     settings = {"learning_rate": 1e-2, "epochs": 4, "batch_size": 8, "validation_share": 0.3, "max_length": 30}
-    rows = [row | {"prompt": row["prompt"]} for row in COMPARISONS]
-    folder = tfppo.reward_model(rows, model=(model, make_tokenizer(family)), **settings, runs_dir=tmp_path)
+    folder = tfppo.reward_model(COMPARISONS, model=(model, tokenizer), **settings, runs_dir=tmp_path)
     scorer = RewardModel.load(folder)
-    prompts, texts = [row["prompt"] for row in rows[:5]], [row["chosen"] for row in rows[:5]]
+    prompts, texts = ([row[name] for row in COMPARISONS[:5]] for name in ("prompt", "chosen"))
     together = scorer(prompts, texts)
     alone = [scorer([prompt], [text])[0] for prompt, text in zip(prompts, texts, strict=True)]
     np.testing.assert_allclose(together, alone, atol=1e-4)
     (tokens,) = scorer.encoder.responses(prompts[:1], texts[:1]).rows
-    hidden = as_language_model(scorer.model).hidden_states(tokens[None])[0, -1]
+    hidden = as_language_model(scorer.model).hidden_states(tf.constant(tokens[None]))[0, -1]
     slow = float(np.dot(keras.ops.convert_to_numpy(hidden), scorer.head["kernel"])) + scorer.head["bias"]
     assert together[0] == pytest.approx(slow, abs=1e-3)
 

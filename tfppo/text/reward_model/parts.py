@@ -168,9 +168,10 @@ class RewardParts:
         interval = found["interval"]
         ends = "" if interval is None else f" (95 % interval {interval[0]:.3f} to {interval[1]:.3f})"
         sign = f", accuracy of the sign {found['accuracy']:.3f}" if "accuracy" in found else ""
+        length = f", correlation of score and length {found['length']:+.3f}" if np.isfinite(found["length"]) else ""
         return (
             f"accuracy {found['pair_accuracy']:.3f}{ends} of {found['pairs']:,} {split} pairs{sign}, calibration error "
-            f"{found['calibration_error']:.3f}, correlation of score and length {found['length']:+.3f}; {use}"
+            f"{found['calibration_error']:.3f}{length}; {use}"
         )
 
 
