@@ -45,7 +45,7 @@ from tfppo.text.policy import TextPolicy, TokenInputs  # noqa: E402
 
 PICTURE = Path(__file__).parent / "results" / "memory.png"
 VOCABULARIES = (2_048, 8_192, 32_768, 131_072, 262_144)
-LENGTHS = (64, 256, 1_024)
+LENGTHS = (64, 128, 256, 512)
 AT_ONCE = 2**40  # logits, more than any update has
 PROMPT = 8
 
