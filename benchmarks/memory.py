@@ -9,12 +9,12 @@ and the optimizer exist and the program is traced. The picture has two panels:
 - length: 4 responses, 8 layers of width 128, 2,048 tokens in the vocabulary. Layers that keep their activations are
   compared with `rematerialize`.
 
-The script prints one JSON line per point, and writes benchmarks/results/memory.png. With --speed FOLDER it measures the
-seconds of updates in turns instead: all logits at once, in chunks, and rematerialized, on the language model in the
-folder with adapters.
+The script prints one JSON line per point, and writes benchmarks/results/memory.png. With --speed it measures the
+seconds of updates instead, in turns with all logits at once and in chunks. Their model has the vocabulary and the width
+of SmolLM2-135M.
 
     python benchmarks/memory.py
-    python benchmarks/memory.py --speed models/smollm2-135m-instruct
+    python benchmarks/memory.py --speed
 """
 
 import argparse
@@ -36,17 +36,16 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 from shared import spread  # noqa: E402
 
-from tfppo import PPOConfig, PPOLearner, load_preset  # noqa: E402
+from tfppo import PPOConfig, PPOLearner  # noqa: E402
 from tfppo.ppo.types import Batch  # noqa: E402
 from tfppo.text.models import vocabulary  # noqa: E402
-from tfppo.text.models.adapters import add_adapters  # noqa: E402
 from tfppo.text.models.language_model import LanguageModel  # noqa: E402
 from tfppo.text.models.reference import as_language_model  # noqa: E402
 from tfppo.text.policy import TextPolicy, TokenInputs  # noqa: E402
 
 PICTURE = Path(__file__).parent / "results" / "memory.png"
 VOCABULARIES = (2_048, 8_192, 32_768, 131_072, 262_144)
-LENGTHS = (64, 128, 256, 512, 1_024)
+LENGTHS = (64, 128, 256, 512)
 AT_ONCE = 2**40  # logits, more than any update has
 PROMPT = 8
 
@@ -95,32 +94,27 @@ def measure(point: dict[str, Any]) -> dict[str, Any]:
     return point | {"megabytes": round((peak() - before) / 1e6)}
 
 
-def measure_speed(folder: str, rounds: int) -> None:
-    """Measures the seconds of updates of a language model with adapters, in turns."""
-    model, _ = load_preset(folder)
-    add_adapters(model, 16)
-    updates, kept = {}, vocabulary.MAX_LOGITS
-    for name, largest, rematerializes in (
-        ("at once", AT_ONCE, False),
-        ("chunks", kept, False),
-        ("chunks, rematerialized", kept, True),
-    ):
-        language_model = as_language_model(model)
-        if rematerializes:
-            language_model.rematerialize()
-        learner, batch = make_learner(language_model, 16), make_batch(language_model, 16, 48)
+def measure_speed(rounds: int) -> None:
+    """Measures the seconds of updates in turns, with the vocabulary and the width of SmolLM2-135M and one layer."""
+    kept = vocabulary.MAX_LOGITS
+    backbone = keras_hub.models.GPT2Backbone(49_152, 1, 9, 576, 1_536, dropout=0.0, max_sequence_length=64)
+    model = as_language_model(keras_hub.models.GPT2CausalLM(backbone))
+    learners, batch = {}, make_batch(model, 8, 48)
+    for name, largest in (("at once", AT_ONCE), ("in chunks", kept)):
         vocabulary.MAX_LOGITS = largest
-        learner.update(batch)  # traces
-        updates[name] = (learner, batch)
-    seconds: dict[str, list[float]] = {name: [] for name in updates}
+        learners[name] = make_learner(model, 8)
+        learners[name].update(batch)  # traces
+    seconds: dict[str, list[float]] = {name: [] for name in learners}
+    used: dict[str, list[float]] = {name: [] for name in learners}
     for _ in range(rounds):
-        for name, (learner, batch) in updates.items():
-            began = time.perf_counter()
+        for name, learner in learners.items():
+            began, before = time.perf_counter(), time.process_time()
             learner.update(batch)["loss/total"].numpy()
             seconds[name].append(time.perf_counter() - began)
-    for name, values in seconds.items():
-        row = {key: round(value, 3) for key, value in spread(values).items()}
-        print(json.dumps({"update": name, "vocabulary": language_model.vocabulary_size, "seconds": row}), flush=True)
+            used[name].append(time.process_time() - before)
+    for name in learners:
+        rows = ({key: round(value, 2) for key, value in spread(each[name]).items()} for each in (seconds, used))
+        print(json.dumps({"logits": name} | dict(zip(("seconds", "cpu_seconds"), rows, strict=True))), flush=True)
 
 
 def draw(points: list[dict[str, Any]]) -> None:
@@ -149,15 +143,15 @@ def draw(points: list[dict[str, Any]]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--speed", metavar="FOLDER", help="measure seconds with this language model")
+    parser.add_argument("--speed", action="store_true", help="measure seconds")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--point", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.point is not None:
         print(json.dumps(measure(json.loads(given.point))))
         return
-    if given.speed is not None:
-        measure_speed(given.speed, given.rounds)
+    if given.speed:
+        measure_speed(given.rounds)
         return
     wanted = [
         {"panel": "vocabulary", "vocabulary": size, "length": 32, "chunks": chunks, "rematerialize": False}

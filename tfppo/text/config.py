@@ -188,7 +188,7 @@ class TextConfig:
     """Precision: float32, or mixed_bfloat16 (layers compute in bfloat16, weights are float32)."""
     rematerialize: bool = False
     """Computes each layer again in the backward pass and does not keep its activations (Chen et al. 2016).
-    It needs less memory and about a third more time."""
+    It needs less memory and more time."""
     stop_kl: PositiveOrNone = None
     """Stops the run after an iteration with a mean KL to the reference policy above this value.
     The KL is `text/kl`, in nats per response. None: the KL does not stop the run."""

@@ -78,7 +78,7 @@ class TuningConfig:
     with commas between them. Needs lora_rank."""
     rematerialize: bool = False
     """Computes each layer again in the backward pass and does not keep its activations (Chen et al. 2016).
-    It needs less memory and about a third more time."""
+    It needs less memory and more time."""
     dtype: Literal["float32", "mixed_bfloat16"] = "float32"
     """Precision: float32, or mixed_bfloat16 (layers compute in bfloat16, weights are float32)."""
 
