@@ -177,7 +177,7 @@ def test_a_run_on_the_shipped_ratings(preset, tmp_path, monkeypatch, capsys):
 
 @pytest.mark.slow
 def test_adapters_learn_alone_and_are_merged(preset, tmp_path):
-    settings = FAST | {"learning_rate": 3e-2, "epochs": 6, "lora_rank": 4, "lora_targets": "all"}
+    settings = FAST | {"learning_rate": 3e-2, "epochs": 20, "patience": 20, "lora_rank": 4, "lora_targets": "all"}
     folder = tfppo.reward_model(COMPARISONS, preset=preset, **settings, runs_dir=tmp_path)
     assert evaluation_of(folder)["validation"]["pair_accuracy"] > 0.8
     size = sum(path.stat().st_size for path in (folder / "checkpoints").rglob("*") if path.is_file())
