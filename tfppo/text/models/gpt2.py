@@ -90,8 +90,9 @@ def _project(layer: keras.Layer, x: tf.Tensor, num_heads: int) -> list[tf.Tensor
     attention = layer._self_attention_layer
     dense = (attention.query_dense, attention.key_dense, attention.value_dense)
     batch, length, width = x.shape
-    kernel = tf.concat([tf.reshape(d.kernel, [width, width]) for d in dense], axis=1)  # [D, 3 D]
-    bias = tf.concat([tf.reshape(d.bias, [width]) for d in dense], axis=0)  # [3 D]
+    # In mixed precision, kernels with adapters and the others have different dtypes outside of Keras' calls.
+    kernel = tf.concat([tf.cast(tf.reshape(d.kernel, [width, width]), x.dtype) for d in dense], axis=1)  # [D, 3 D]
+    bias = tf.concat([tf.cast(tf.reshape(d.bias, [width]), x.dtype) for d in dense], axis=0)  # [3 D]
     projected = _dense(_normalize(layer._self_attention_layer_norm, x), kernel, bias)  # [B, S, 3 D]
     heads = tf.reshape(projected, [batch, length, 3, num_heads, width // num_heads])
     return tf.unstack(tf.transpose(heads, [2, 0, 3, 1, 4]))
