@@ -43,6 +43,8 @@ SLOW = (
     "getting-started.md",
     "networks.md",
     "sketch.md",
+    "supervised-fine-tuning.md",
+    "three-steps.md",
 )
 
 

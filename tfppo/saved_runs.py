@@ -4,7 +4,6 @@ A run whose task, reward or language model is a Python object needs the object a
 or its settings name it.
 """
 
-import importlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,11 +19,12 @@ if TYPE_CHECKING:
     from tfppo.control.envs.registration import MakeEnvironment
     from tfppo.control.trained_policy import TrainedPolicy
     from tfppo.text.rewards.callables import Reward
+    from tfppo.text.supervised.run import Method
     from tfppo.text.tasks import Task
 
 Folder = Path | str
-SUPERVISED: Mapping[str, str] = {"sft": "tfppo.text.sft.run", "reward_model": "tfppo.text.reward_model.run"}
-"""Modules with the method of the runs that train no policy, by kind of run."""
+SUPERVISED = ("sft", "reward_model")
+"""Kinds of the runs that train no policy by PPO."""
 PARTS: Mapping[str, tuple[str, ...]] = {
     "text": ("task", "reward", "model"),
     "control": ("env", "wrappers"),
@@ -68,9 +68,20 @@ def resume(
         _given(folder, kind, parts)
         from tfppo.text.supervised import run
 
-        return run.resume(importlib.import_module(SUPERVISED[kind]).METHOD, Path(folder))
+        return run.resume(_method_of(kind), Path(folder))
     application, given = _chosen(folder, **parts)
     return driver.resume(application, Path(folder), import_seconds, given)
+
+
+def _method_of(kind: str) -> "Method[Any]":
+    """Returns the method of a kind of supervised training; importing it imports TensorFlow."""
+    if kind == "sft":
+        from tfppo.text.sft.run import METHOD as SFT
+
+        return SFT
+    from tfppo.text.reward_model.run import METHOD as REWARD_MODEL
+
+    return REWARD_MODEL
 
 
 def evaluate(

@@ -110,7 +110,16 @@ gymnasium.register("Uninstalled-v0", "no_such_package_of_environments:Env")
 @pytest.fixture(scope="session")
 def control_metrics():
     """Returns the names of the documented metrics that a control run writes."""
-    of_others = ("text/", "reward/", "validation/", "info/", "sft/", "time/tokens_per_s")
+    of_others = (
+        "text/",
+        "reward/",
+        "validation/",
+        "info/",
+        "sft/",
+        "reward_model/",
+        "loss/pretraining",
+        "time/tokens_per_s",
+    )
     return [name for name in METRICS if not name.startswith(of_others)]
 
 

@@ -321,8 +321,8 @@ def test_evaluate_plays_as_many_episodes_from_as_many_starts_as_it_is_told(copy,
     seen = []
     real = evaluate.play_episodes
 
-    def listen(*arguments, greedy, **options):
-        seen.append((*arguments[1:4], greedy, real(*arguments, greedy=greedy, **options)))
+    def listen(acting, *arguments, **options):
+        seen.append((*arguments[:3], acting.greedy, real(acting, *arguments, **options)))
         return seen[-1][-1]
 
     monkeypatch.setattr(evaluate, "play_episodes", listen)
@@ -346,7 +346,7 @@ def test_evaluate_works_on_a_machine_without_the_device_of_the_run(copy):
 def test_evaluate_uses_the_weights_of_the_latest_checkpoint(copy, monkeypatch):
     policies = []
     played = evaluate.Episodes(np.ones(2), 0)
-    monkeypatch.setattr(evaluate, "play_episodes", lambda policy, *_, **__: policies.append(policy) or played)
+    monkeypatch.setattr(evaluate, "play_episodes", lambda acting, *_, **__: policies.append(acting.policy) or played)
     evaluated(copy, 2)
     weights = [variable.numpy().tobytes() for variable in policies[0].trainable_variables]
     state = read_state(copy, ITERATIONS)

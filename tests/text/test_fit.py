@@ -47,7 +47,16 @@ def test_fit_is_the_run_of_the_command_line_to_the_bit(fitted, preset, tmp_path)
 def test_every_metric_has_a_value_in_every_epoch(fitted):
     _, history, _ = fitted
     assert history.epoch == [0, 1, 2] and {len(values) for values in history.history.values()} == {3}
-    of_others = ("rollout/", "info/", "reward/", "validation/", "sft/", "time/env_steps_per_s")
+    of_others = (
+        "rollout/",
+        "info/",
+        "reward/",
+        "validation/",
+        "sft/",
+        "reward_model/",
+        "loss/pretraining",
+        "time/env_steps_per_s",
+    )
     assert set(history.history) >= {name for name in METRICS if not name.startswith(of_others)}
     scores = history.history["validation/score_mean"]
     assert np.isfinite(scores).all()

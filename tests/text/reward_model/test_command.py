@@ -62,6 +62,7 @@ def test_data_without_a_preference_are_told(tmp_path, capsys, preset, case):
 def test_other_mistakes_are_told(tmp_path, capsys, preset):
     (tmp_path / "rated.csv").write_text("text,rating\na,1\nb,5\n")
     words = ["reward-model", "--data", tmp_path / "rated.csv", "--preset", preset, "--runs-dir", tmp_path / "runs"]
+    words += ["--validation-share", 0]
     assert "batch_size is 1; ratings are compared within a batch" in refused(capsys, *words, "--batch-size", 1)
     assert "at most the context of the model, 64" in refused(capsys, *words, "--max-length", 999)
     assert "cannot be read (No such file" in refused(capsys, "reward-model", "--data", tmp_path / "none.csv")

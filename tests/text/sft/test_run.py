@@ -80,6 +80,7 @@ def test_the_evaluation_counts_examples_and_tokens(taught):
     assert evaluation["train"]["tokens"] == tokens
 
 
+@pytest.mark.slow
 def test_ppo_and_supervised_fine_tuning_go_on_from_the_preset(taught, tmp_path):
     preset = taught / "preset"
     config = tfppo.make_text_config(
@@ -137,6 +138,7 @@ def test_a_run_that_a_signal_stops_goes_on_to_the_same_bits(whole, tmp_path, mon
     assert_same(folder, whole)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_goes_on_from_its_latest_checkpoint(whole, tmp_path, monkeypatch):
     def killed(guard, iteration):
         if iteration == 6:
@@ -183,7 +185,7 @@ def test_early_stopping_keeps_the_best_weights(tmp_path, capsys):
 QUICK = ("GPT2", "Llama tied", "Gemma3", "SmolLM3")
 
 
-@pytest.mark.parametrize("name", [p if p in QUICK else pytest.param(p, marks=pytest.mark.slow) for p in FAMILIES])
+@pytest.mark.parametrize("name", [p if p == "GPT2" else pytest.param(p, marks=pytest.mark.slow) for p in FAMILIES])
 def test_each_family_takes_a_step_and_is_saved(name, tmp_path):
     tokenizer = make_tokenizer(name)
     model = make_family(name, scale=0.1, vocabulary_size=len(tokenizer.get_vocabulary()))

@@ -98,6 +98,7 @@ def tiny(folder, preset, **settings):
     return make_text_config(**(small | every | {"runs_dir": folder, "preset": preset} | settings))
 
 
+@pytest.mark.slow
 def test_a_run_keeps_its_texts_and_resumes_to_the_same_bits(preset, tmp_path):
     path = tmp_path / "texts.txt"
     path.write_text("A film is a film .\nIt was a good day , and then it was a very long night in the town .\n")
