@@ -120,7 +120,7 @@ def measure_speed(rounds: int) -> None:
 def draw(points: list[dict[str, Any]]) -> None:
     figure = Figure(figsize=(9, 3.6), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
-    panels = figure.subplots(1, 2)
+    panels = figure.subplots(1, 2, sharey=True)
     settings = (
         ("vocabulary", "chunks", ("logits at once", "logits in chunks"), VOCABULARIES, "tokens in the vocabulary"),
         ("length", "rematerialize", ("layers kept", "rematerialize"), LENGTHS, "tokens of a response"),
@@ -131,7 +131,7 @@ def draw(points: list[dict[str, Any]]) -> None:
             axes.plot(
                 [point[panel] for point in own], [point["megabytes"] for point in own], "o-", color=color, label=name
             )
-        axes.set(xscale="log", yscale="log", xlabel=label)
+        axes.set(xscale="log", ylim=(0, None), xlabel=label)
         axes.set_xticks(values, [f"{value:,}" for value in values], rotation=45)
         axes.minorticks_off()
         axes.grid(alpha=0.3)
