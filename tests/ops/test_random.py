@@ -46,6 +46,15 @@ def test_permutations_are_permutations_and_equal_however_compiled(compiled, n):
 
 
 @every_mode
+@pytest.mark.parametrize("limit", [1, 7, 1000])
+def test_integers_are_below_their_limit_and_equal_however_compiled(compiled, limit):
+    drawn = compiled(lambda seed: random.integers([50, 20], seed, limit))(tf.constant(SEED))
+    assert drawn.dtype == tf.int32 and set(np.unique(drawn)) <= set(range(limit))
+    assert len(np.unique(drawn)) > 0.6 * limit
+    np.testing.assert_array_equal(drawn, random.integers([50, 20], SEED, limit))
+
+
+@every_mode
 def test_normals_and_gumbels_agree_to_rounding_however_compiled(compiled):
     def draw(seed):
         return random.normal([1000], seed), random.gumbel([1000], seed)

@@ -90,6 +90,20 @@ def gumbel(shape: Shape, seed: tf.Tensor, dtype: tf.DType = tf.float32) -> tf.Te
     return -tf.math.log(-tf.math.log(uniform(shape, seed, dtype)))
 
 
+def integers(shape: Shape, seed: tf.Tensor, limit: int) -> tf.Tensor:
+    """Draws integers from 0 to `limit - 1`.
+
+    Args:
+      shape: Shape of the result.
+      seed: int [2].
+      limit: Number of different values.
+
+    Returns:
+      int32 numbers.
+    """
+    return tf.random.stateless_uniform(shape, seed, minval=0, maxval=limit, dtype=tf.int32, alg=_ALGORITHM)
+
+
 def permutation(n: int, seed: tf.Tensor) -> tf.Tensor:
     """Draws a random permutation of 0 .. n-1.
 

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from tfppo.errors import UsageError, one_line, shown
 from tfppo.execution.variables import as_tensorflow_variable, digest
+from tfppo.ops.random import integers
 from tfppo.ppo.objective import Gradients
 from tfppo.settings import exact_div
 from tfppo.text.config import TextConfig
@@ -134,8 +135,7 @@ class PretrainingLoss:
 
     def gradients(self, seed: tf.Tensor) -> tuple[tf.Tensor, Gradients]:
         """Computes the mean loss over the tokens of texts that the seed draws, and its gradients."""
-        shape = [self.pieces, self.rows_of_piece]
-        rows = tf.random.stateless_uniform(shape, seed, maxval=len(self._token_ids), dtype=tf.int32)
+        rows = integers([self.pieces, self.rows_of_piece], seed, len(self._token_ids))
         total = tf.reduce_sum(tf.cast(tf.gather(self._counts[:, 1:], rows), tf.float32))  # of all pieces
 
         def body(index: tf.Tensor, loss: tf.Tensor, sums: Gradients) -> tuple[tf.Tensor, tf.Tensor, Gradients]:
