@@ -13,6 +13,8 @@ import keras
 import pytest
 import tensorflow as tf
 
+from tfppo.reporting.metrics import METRICS
+
 
 def pytest_collection_modifyitems(items):
     if not tf.config.list_physical_devices("GPU"):
@@ -52,6 +54,22 @@ def preset(presets):
 @pytest.fixture(scope="session", params=["gpt2", pytest.param("lstm", marks=pytest.mark.slow)])
 def any_preset(request, presets):
     return presets(request.param)
+
+
+@pytest.fixture(scope="session")
+def control_metrics():
+    """Returns the names of the documented metrics that a control run writes."""
+    of_others = (
+        "text/",
+        "reward/",
+        "validation/",
+        "info/",
+        "sft/",
+        "reward_model/",
+        "loss/pretraining",
+        "time/tokens_per_s",
+    )
+    return [name for name in METRICS if not name.startswith(of_others)]
 
 
 @pytest.fixture

@@ -23,12 +23,10 @@ if TYPE_CHECKING:
     from tfppo.text.tasks import Task
 
 Folder = Path | str
-SUPERVISED = ("sft", "reward_model")
-"""Kinds of the runs that train no policy by PPO."""
 PARTS: Mapping[str, tuple[str, ...]] = {
     "text": ("task", "reward", "model"),
     "control": ("env", "wrappers"),
-    **dict.fromkeys(SUPERVISED, ()),
+    **dict.fromkeys(run_folder.WITHOUT_POLICY, ()),
 }
 """Parts of a run that a user may give again, by kind of run."""
 
@@ -64,7 +62,7 @@ def resume(
     """
     parts = {"task": task, "reward": reward, "model": model, "env": env, "wrappers": tuple(wrappers) or None}
     kind = run_folder.kind_of(Path(folder))
-    if kind in SUPERVISED:
+    if kind in run_folder.WITHOUT_POLICY:
         _given(folder, kind, parts)
         from tfppo.text.supervised import run
 

@@ -10,7 +10,6 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from tfppo.control.envs.classic import CartPole
 from tfppo.control.policies.actor_critic import ActorCriticPolicy
 from tfppo.control.policies.networks import make_actor, make_critic
-from tfppo.reporting.metrics import METRICS
 
 ENDINGS = ((3, "terminated"), (2, "truncated"), (4, "both"), (1, "truncated"))
 VALUE_WEIGHTS = np.array([[1.0], [10.0], [100.0]], np.float32)  # weights of the observation (step, episode, number)
@@ -105,22 +104,6 @@ gymnasium.register(
     "Interrupting-v0", Failing, disable_env_checker=True, kwargs={"working_steps": 3, "error": KeyboardInterrupt()}
 )
 gymnasium.register("Uninstalled-v0", "no_such_package_of_environments:Env")
-
-
-@pytest.fixture(scope="session")
-def control_metrics():
-    """Returns the names of the documented metrics that a control run writes."""
-    of_others = (
-        "text/",
-        "reward/",
-        "validation/",
-        "info/",
-        "sft/",
-        "reward_model/",
-        "loss/pretraining",
-        "time/tokens_per_s",
-    )
-    return [name for name in METRICS if not name.startswith(of_others)]
 
 
 @pytest.fixture(scope="session", params=list(AutoresetMode), ids=lambda mode: mode.name)

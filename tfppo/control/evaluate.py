@@ -85,7 +85,6 @@ class Player:
 
     def __init__(self, acting: Acting, environment: VectorEnv):
         self.acting = acting
-        self.policy = acting.policy
         self.environment = environment
         self._dtypes = map_space(observation_dtype, environment.single_observation_space)
         self._is_masked = has_mask(environment.single_observation_space)
@@ -103,7 +102,8 @@ class Player:
         num_envs = self.environment.num_envs
         root = tf.constant([seed, 0xE7A1], tf.int64)
         observations, _ = self.environment.reset(seed=(seed + SEED_OFFSET) % 2**31)
-        memory = self.policy.initial_memory(num_envs)
+        policy = self.acting.policy
+        memory = policy.initial_memory(num_envs)
         rewards, done, terminated = np.zeros(num_envs), np.zeros(num_envs, bool), np.zeros(num_envs, bool)
         noise = tf.zeros([NOISE_STEPS])
         for step in itertools.count():
@@ -112,7 +112,7 @@ class Player:
             if not (self.acting.greedy or index):
                 noise = self.acting.noise(fold_in(root, block), num_envs)
             if self._is_masked:
-                check_masks(self.environment, observations[ACTION_MASK], self.policy.head.sizes, ~done, step)
+                check_masks(self.environment, observations[ACTION_MASK], policy.head.sizes, ~done, step)
             now = tf.nest.map_structure(lambda dtype, x: tf.constant(x, dtype), self._dtypes, observations)
             actions, memory = self.acting.act(now, noise, tf.constant(index), memory, tf.constant(done))
             observations, rewards, terminated, truncated, _ = self.environment.step(actions.numpy())

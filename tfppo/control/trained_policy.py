@@ -98,6 +98,8 @@ class TrainedPolicy:
         self._actions = actions
         self._head = actions.head()
         self._dtypes = map_space(observation_dtype, observation_space)
+        bounds = ((key, bounds_of(part)) for key, part in _parts(observation_space))
+        self._bounds = {key: each for key, each in bounds if each is not None}
         self._shapes = dict(_parts(map_space(observation_shape, observation_space)))
         self._act = tf.function(self._greedy, autograph=False, reduce_retracing=True)
         self._sample = tf.function(self._sampled, autograph=False, reduce_retracing=True)
@@ -214,11 +216,11 @@ class TrainedPolicy:
                 f"the observations have shape {found}; they must have shape {wanted} for one observation, or one more "
                 "axis in front for a batch"
             )
-        for key, part in _parts(space):
-            bounds = bounds_of(part)
-            if bounds is not None and is_outside(parts[key], bounds):
+        for key, bounds in self._bounds.items():
+            if is_outside(parts[key], bounds):
                 what = "the observations" if key == WHOLE else f"the part {key} of the observations"
-                raise UsageError(f"{what} are {one_line(shown(parts[key]))}; they must be in {one_line(part)[:100]}")
+                wanted = one_line(dict(_parts(space))[key])[:100]
+                raise UsageError(f"{what} are {one_line(shown(parts[key]))}; they must be in {wanted}")
         is_single = set(ranks.values()) == {0}
         dtypes = dict(_parts(self._dtypes))
         tensors = {key: tf.constant(x[None] if is_single else x, dtypes[key]) for key, x in parts.items()}

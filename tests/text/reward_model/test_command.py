@@ -3,19 +3,13 @@
 import json
 
 import pytest
+from support.refusal import command_refusal
 
 from tfppo import cli
 from tfppo.settings import to_yaml
 from tfppo.text.reward_model.config import RewardModelConfig, RewardModelRunConfig
 
 GOOD = json.dumps({"prompt": "A film", "chosen": " is good.", "rejected": " is bad."}) + "\n"
-
-
-def refused(capsys, *words):
-    assert cli.main(list(map(str, words))) == 2
-    err = capsys.readouterr().err
-    assert err.startswith("tfppo: ") and len(err.splitlines()) == 1, err
-    return err
 
 
 FILES = {
@@ -39,7 +33,7 @@ def test_wrong_files_are_told_in_one_line_and_nothing_is_written(tmp_path, capsy
     (tmp_path / "good.jsonl").write_text(GOOD)
     words = ["reward-model", option, tmp_path / name, "--runs-dir", tmp_path / "runs"]
     words += [] if option == "--data" else ["--data", tmp_path / "good.jsonl"]
-    assert expected in refused(capsys, *words)
+    assert expected in command_refusal(capsys, *words)
     assert not (tmp_path / "runs").exists()
 
 
@@ -55,7 +49,7 @@ def test_data_without_a_preference_are_told(tmp_path, capsys, preset, case):
     rows, expected = NOTHING_TO_LEARN[case]
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
     words = ["--data", tmp_path / "a.jsonl", "--preset", preset, "--runs-dir", tmp_path / "runs"]
-    assert expected in refused(capsys, "reward-model", *words)
+    assert expected in command_refusal(capsys, "reward-model", *words)
     assert not (tmp_path / "runs").exists()
 
 
@@ -63,10 +57,10 @@ def test_other_mistakes_are_told(tmp_path, capsys, preset):
     (tmp_path / "rated.csv").write_text("text,rating\na,1\nb,5\n")
     words = ["reward-model", "--data", tmp_path / "rated.csv", "--preset", preset, "--runs-dir", tmp_path / "runs"]
     words += ["--validation-share", 0]
-    assert "batch_size is 1; ratings are compared within a batch" in refused(capsys, *words, "--batch-size", 1)
-    assert "at most the context of the model, 64" in refused(capsys, *words, "--max-length", 999)
-    assert "cannot be read (No such file" in refused(capsys, "reward-model", "--data", tmp_path / "none.csv")
-    assert "margin is -1.0; it must be" in refused(capsys, *words, "--margin", -1)
+    assert "batch_size is 1; ratings are compared within a batch" in command_refusal(capsys, *words, "--batch-size", 1)
+    assert "at most the context of the model, 64" in command_refusal(capsys, *words, "--max-length", 999)
+    assert "cannot be read (No such file" in command_refusal(capsys, "reward-model", "--data", tmp_path / "none.csv")
+    assert "margin is -1.0; it must be" in command_refusal(capsys, *words, "--margin", -1)
 
 
 @pytest.mark.parametrize("command", ["evaluate", "export", "generate", "plot"])
@@ -76,9 +70,13 @@ def test_commands_of_ppo_runs_say_how_to_use_the_reward_model(tmp_path, capsys, 
     config = RewardModelRunConfig(reward_model=RewardModelConfig(data=tmp_path / "a.jsonl"))
     (folder / "config.yaml").write_text(to_yaml(config))
     more = ["--prompt", "A"] if command == "generate" else []
-    assert f"tfppo train text --reward-model {folder / 'reward-model'}" in refused(capsys, command, folder, *more)
-    assert "is a reward-model run, which has no reward" in refused(capsys, "resume", folder, "--reward", "mine:score")
-    assert "train.jsonl cannot be read" in refused(capsys, "resume", folder)
+    assert f"tfppo train text --reward-model {folder / 'reward-model'}" in command_refusal(
+        capsys, command, folder, *more
+    )
+    assert "is a reward-model run, which has no reward" in command_refusal(
+        capsys, "resume", folder, "--reward", "mine:score"
+    )
+    assert "train.jsonl cannot be read" in command_refusal(capsys, "resume", folder)
 
 
 def test_the_help_names_the_settings(capsys):

@@ -9,9 +9,10 @@ import tensorflow as tf
 from support.refusal import refusal
 
 from tfppo.text.data.corpus import sentences
+from tfppo.text.data.prompt_files import write_rows
 from tfppo.text.reward_model.config import RewardModelConfig
 from tfppo.text.reward_model.records import FORM, ShippedRatings, load
-from tfppo.text.supervised.records import as_records, read_records, split_records, write_records
+from tfppo.text.supervised.records import as_records, read_records, split_records
 
 CHAT = [{"role": "user", "content": "Good?"}]
 COMPARISON = {"prompt": "A film", "chosen": " is good", "rejected": " is bad"}
@@ -57,7 +58,7 @@ def test_a_missing_margin_of_a_dataframe_is_that_of_the_setting():
 def test_records_come_back_from_the_folder_of_a_run(tmp_path):
     rows = [COMPARISON | {"margin": 0.1}, COMPARISON | {"prompt": CHAT, "chosen": "é\n\ud800"}]
     records = as_records(rows, "data", FORM)
-    write_records(tmp_path / "kept.jsonl", records)
+    write_rows(tmp_path / "kept.jsonl", (record.row() for record in records))
     assert rows_of(read_records(tmp_path / "kept.jsonl", FORM)) == rows_of(records)
 
 

@@ -1,7 +1,6 @@
 """Runs of reward models: what they learn, their files, resume to the bit, and their use as rewards of PPO."""
 
 import contextlib
-import csv
 import json
 
 import keras
@@ -10,6 +9,7 @@ import pytest
 import tensorflow as tf
 from support.families import make_family, make_tokenizer
 from support.refusal import refusal
+from support.run_files import evaluation_of, rows_of
 
 import tfppo
 from tfppo.text.data.corpus import sentences
@@ -27,15 +27,6 @@ COMPARISONS = [
     for good, bad in zip(GOOD, BAD, strict=True)
 ]
 FAST = {"learning_rate": 1e-2, "batch_size": 8, "validation_share": 0.3}
-
-
-def rows_of(folder):
-    with (folder / "metrics.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def evaluation_of(folder):
-    return json.loads((folder / "evaluation.json").read_text())
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from support.refusal import command_refusal
 
 from tfppo import cli
 from tfppo.settings import to_yaml
@@ -10,13 +11,6 @@ from tfppo.text.sft.config import SFTConfig, SFTRunConfig
 from tfppo.text.supervised.config import default_learning_rate
 
 GOOD = json.dumps({"prompt": "A film", "response": " is good."}) + "\n"
-
-
-def refused(capsys, *words):
-    assert cli.main(list(map(str, words))) == 2
-    err = capsys.readouterr().err
-    assert err.startswith("tfppo: ") and len(err.splitlines()) == 1, err
-    return err
 
 
 FILES = {
@@ -43,21 +37,21 @@ def test_wrong_files_are_told_in_one_line_and_nothing_is_written(tmp_path, capsy
     (tmp_path / "good.jsonl").write_text(GOOD)
     words = ["sft", option, tmp_path / name, "--runs-dir", tmp_path / "runs"]
     words += [] if option == "--data" else ["--data", tmp_path / "good.jsonl"]
-    assert expected in refused(capsys, *words)
+    assert expected in command_refusal(capsys, *words)
     assert not (tmp_path / "runs").exists()
 
 
 def test_files_that_do_not_exist_and_other_mistakes_are_told(tmp_path, capsys):
     (tmp_path / "good.jsonl").write_text(GOOD)
-    assert "give --data FILE" in refused(capsys, "sft")
-    assert "cannot be read (No such file" in refused(capsys, "sft", "--data", tmp_path / "none.jsonl")
+    assert "give --data FILE" in command_refusal(capsys, "sft")
+    assert "cannot be read (No such file" in command_refusal(capsys, "sft", "--data", tmp_path / "none.jsonl")
     data = ["sft", "--data", tmp_path / "good.jsonl", "--runs-dir", tmp_path / "runs"]
-    assert "neither the folder of a preset" in refused(capsys, *data, "--preset", tmp_path / "nothing")
-    assert "hidden_dim = 30 is not a multiple" in refused(capsys, *data, "--hidden-dim", 30)
-    assert "max_length is 1" in refused(capsys, *data, "--max-length", 1)
-    assert "adapters tune a trained model" in refused(capsys, *data, "--lora-rank", 4)
+    assert "neither the folder of a preset" in command_refusal(capsys, *data, "--preset", tmp_path / "nothing")
+    assert "hidden_dim = 30 is not a multiple" in command_refusal(capsys, *data, "--hidden-dim", 30)
+    assert "max_length is 1" in command_refusal(capsys, *data, "--max-length", 1)
+    assert "adapters tune a trained model" in command_refusal(capsys, *data, "--lora-rank", 4)
     (tmp_path / "runs" / "mine").mkdir(parents=True)
-    assert "mine exists: choose another --name" in refused(capsys, *data, "--name", "mine")
+    assert "mine exists: choose another --name" in command_refusal(capsys, *data, "--name", "mine")
 
 
 @pytest.mark.parametrize("command", ["evaluate", "export", "generate", "plot"])
@@ -66,9 +60,9 @@ def test_commands_of_ppo_runs_say_how_to_use_the_model(tmp_path, capsys, command
     folder.mkdir()
     (folder / "config.yaml").write_text(to_yaml(SFTRunConfig(sft=SFTConfig(data=tmp_path / "a.jsonl"))))
     more = ["--prompt", "A"] if command == "generate" else []
-    assert f"tfppo train text --preset {folder / 'preset'}" in refused(capsys, command, folder, *more)
-    assert "is a sft run, which has no reward" in refused(capsys, "resume", folder, "--reward", "mine:score")
-    assert "train.jsonl cannot be read" in refused(capsys, "resume", folder)
+    assert f"tfppo train text --preset {folder / 'preset'}" in command_refusal(capsys, command, folder, *more)
+    assert "is a sft run, which has no reward" in command_refusal(capsys, "resume", folder, "--reward", "mine:score")
+    assert "train.jsonl cannot be read" in command_refusal(capsys, "resume", folder)
 
 
 def test_the_help_names_the_settings(capsys):

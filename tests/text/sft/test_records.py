@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from support.refusal import refusal
 
+from tfppo.text.data.prompt_files import write_rows
 from tfppo.text.data.prompts import Prompt
 from tfppo.text.sft.records import FORM, Record
 from tfppo.text.supervised.records import (
@@ -14,7 +15,6 @@ from tfppo.text.supervised.records import (
     overlap,
     read_records,
     split_records,
-    write_records,
 )
 
 CHAT = [
@@ -62,7 +62,7 @@ def test_data_in_python_have_the_same_forms():
 
 def test_written_records_are_read_again(tmp_path):
     records = as_records([{"text": "a\nb é"}, {"messages": CHAT}], "data", FORM)
-    write_records(tmp_path / "kept.jsonl", records)
+    write_rows(tmp_path / "kept.jsonl", (record.row() for record in records))
     assert [record.row() for record in read_records(tmp_path / "kept.jsonl", FORM)] == [
         record.row() for record in records
     ]

@@ -1,14 +1,13 @@
 """Runs of supervised fine-tuning: what they learn, their files, resume to the bit, and presets for PPO."""
 
 import contextlib
-import csv
-import json
 
 import keras
 import numpy as np
 import pytest
 from support.families import FAMILIES, make_family, make_tokenizer
 from support.refusal import refusal
+from support.run_files import evaluation_of, rows_of
 
 import tfppo
 from tfppo.text.config import TextConfig
@@ -37,15 +36,6 @@ def greedy(preset, prompts):
     codec = PromptCodec(tokenizer, None, special_tokens_of(tokenizer))
     responder = Responder(as_language_model(model), codec, TextConfig(response_length=12), temperature=0.0)
     return responder.respond(codec.encode(prompts), 0).texts
-
-
-def rows_of(folder):
-    with (folder / "metrics.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def evaluation_of(folder):
-    return json.loads((folder / "evaluation.json").read_text())
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ from tfppo.control.envs.flattening import FlattenNested, flatten_nested
 from tfppo.errors import UsageError, kind_and_text, one_line, shown
 
 GIVEN = (wrappers.PassiveEnvChecker, wrappers.OrderEnforcing, wrappers.TimeLimit, FlattenNested)  # not the user's
+CORRECT = "correct the environment"
 NUMBERS = (int, float, np.number, np.bool_)
 LIBRARIES = ("site-packages", "dist-packages", sysconfig.get_paths()["stdlib"], str(Path(__file__).parents[2]))
 
@@ -53,9 +54,7 @@ def explained(call: str, env: str, where: str = "") -> Iterator[None]:
         raise failure(call, env, where, error) from error
 
 
-def failure(
-    call: str, env: str, where: str, error: BaseException, advice: str = "correct the environment"
-) -> EnvironmentFailure:
+def failure(call: str, env: str, where: str, error: BaseException, advice: str = CORRECT) -> EnvironmentFailure:
     """Returns the error for an exception of the user's environment, see `explained`."""
     made = EnvironmentFailure(f"{call} of {env} raised {kind_and_text(error)}{where}: {advice}")
     frames = own_frames(error)
@@ -78,8 +77,8 @@ def explaining_constructor(env: str, arguments: Iterable[str] = ()) -> Iterator[
         raise
     except Exception as error:
         given = ", ".join(arguments)
-        advice = f"correct its arguments ({given}; see --env-kwargs), or the environment" if given else ""
-        raise failure("the constructor", env, "", error, advice or "correct the environment") from error
+        advice = f"correct its arguments ({given}; see --env-kwargs), or the environment" if given else CORRECT
+        raise failure("the constructor", env, "", error, advice) from error
 
 
 def own_frames(error: BaseException) -> str:
@@ -197,9 +196,7 @@ class Checked(gymnasium.Wrapper):
             self._refuse(call, f"returned an observation {difference[0]}", difference[1])
 
     def _refuse(self, call: str, given: str, wanted: str) -> None:
-        raise EnvironmentFailure(
-            f"{call} of {self._name} {given}{self._where}; it must be {wanted}: correct the environment"
-        )
+        raise EnvironmentFailure(f"{call} of {self._name} {given}{self._where}; it must be {wanted}: {CORRECT}")
 
 
 def _is_number(value: Any) -> bool:

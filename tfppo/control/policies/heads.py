@@ -13,12 +13,11 @@ import gymnasium
 import numpy as np
 import tensorflow as tf
 
+from tfppo.control.policies.encoders import LARGEST_ONE_HOT
 from tfppo.errors import UsageError, one_line
 from tfppo.ops.distributions import Categorical, Distribution, MultiCategorical, mask_logits
 from tfppo.ops.masking import check_same_shape
 from tfppo.ops.normals import DiagonalNormal, SquashedNormal
-
-LARGEST_OUTPUT = 100_000  # outputs of an actor; as many as the largest one-hot vector of an observation
 
 Outputs: TypeAlias = tf.Tensor | tuple[tf.Tensor, tf.Tensor]  # the outputs of an actor; a pair for gSDE
 
@@ -291,10 +290,10 @@ def _check_size(space: gymnasium.Space) -> None:
         size = int(space.nvec.sum(dtype=np.int64))
     else:
         size = math.prod(space.shape or ())
-    if not 1 <= size <= LARGEST_OUTPUT:
+    if not 1 <= size <= LARGEST_ONE_HOT:
         raise UsageError(
             f"action space {one_line(space)[:100]} needs {size:,} outputs of the actor; they must be from 1 to "
-            f"{LARGEST_OUTPUT:,}: use another environment, or convert its actions (gymnasium.wrappers.TransformAction)"
+            f"{LARGEST_ONE_HOT:,}: use another environment, or convert its actions (gymnasium.wrappers.TransformAction)"
         )
 
 

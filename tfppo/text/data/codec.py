@@ -108,6 +108,14 @@ class PromptCodec:
         put = starts + [int(tokenizer.token_to_id(token)) for token in controls if token in vocabulary]
         self.before = put if self.chat is None else []
 
+    def for_texts(self, domain: str | None = None) -> "PromptCodec":
+        """Returns the codec of whole texts, which no template renders, with the same special tokens.
+
+        Args:
+          domain: Puts the control token of this domain before each text, if the tokenizer has it.
+        """
+        return PromptCodec(self.tokenizer, domain, self.special._replace(chat_template=None))
+
     def stop_condition(self, text: TextConfig) -> StopCondition:
         """Makes the stop condition from the settings `stop_token` and `stop_after`.
 

@@ -5,11 +5,11 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tfppo.errors import UsageError, one_line
+from tfppo.errors import UsageError, one_line, shown
 from tfppo.text.data.prompts import PROMPT, Prompt, prompt_of_row
 
 UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
@@ -66,12 +66,39 @@ def read_rows(path: Path, what: str, column: str) -> Iterator[Row]:
     yield from reader(_text_of(path, what), path, column)
 
 
+def text_in(row: Mapping[Any, Any], column: str, origin: str) -> str:
+    """Returns the text in a column.
+
+    Args:
+      row: Values by column, with this one.
+      column: Name of the column.
+      origin: Where the row is from, for errors.
+
+    Raises:
+      UsageError: If it is not a text or has no word.
+    """
+    value = row[column]
+    if not isinstance(value, str):
+        raise UsageError(
+            f"{origin} has the {column} {one_line(shown(value))} ({type(value).__name__}); it must be a text: correct "
+            "or remove the example"
+        )
+    if not value.strip():
+        raise UsageError(f"{origin} has an empty {column}; it must have at least one word: fill or remove it")
+    return value
+
+
 def write_prompts(path: Path, prompts: Sequence[Prompt]) -> None:
-    """Writes prompts with their labels as JSON lines, which `read_prompts` reads.
+    """Writes prompts with their labels as JSON lines, which `read_prompts` reads."""
+    write_rows(path, (prompt.row() for prompt in prompts))
+
+
+def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Writes rows as JSON lines, which `read_rows` reads.
 
     Characters that UTF-8 cannot encode (surrogates) are written as escape sequences of JSON.
     """
-    lines = [json.dumps(prompt.row(), ensure_ascii=False) + "\n" for prompt in prompts]
+    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
     path.write_text("".join(lines), encoding="utf-8", errors="backslashreplace")
 
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 
 from tfppo.errors import UsageError
@@ -20,8 +19,8 @@ from tfppo.text.reward_model.tuner import RewardNetwork, RewardTuner
 from tfppo.text.rewards.encoding import TextEncoder
 from tfppo.text.rewards.reward_model import HEAD_FILE, Head, RewardModel
 from tfppo.text.supervised.batches import Batches, by_length
-from tfppo.text.supervised.parts import LONGEST, Base, load_base, recorded, with_adapters
-from tfppo.text.supervised.records import Records, keep_records
+from tfppo.text.supervised.parts import LONGEST, TunedParts, load_base, recorded, with_adapters
+from tfppo.text.supervised.records import Records
 from tfppo.text.supervised.run import BYTES
 from tfppo.text.supervised.training import Training
 from tfppo.training import files, run_folder
@@ -29,22 +28,14 @@ from tfppo.training.loop import writing
 
 
 @dataclass(frozen=True)
-class RewardParts:
+class RewardParts(TunedParts[RewardModelRunConfig, Record]):
     """The parts of a run of a reward model, see `supervised.run.Parts`."""
 
-    config: RewardModelRunConfig
-    records: Records[Record]
-    base: Base
     train: Examples
     validation: Examples
     neutral: float | None  # rating of a text with the score 0; None: there is none
 
     title = "reward model"
-
-    @property
-    def model(self) -> keras.Model:
-        """The language model."""
-        return self.base.model
 
     @property
     def noun(self) -> str:
@@ -55,11 +46,6 @@ class RewardParts:
     def subject(self) -> str:
         """The examples in words."""
         return f"{len(self.train.examples)} {self.noun}"
-
-    def write(self, folder: Path) -> None:
-        """Writes the parts that a resumed run needs into the folder of a new run."""
-        keep_records(folder, self.records)
-        self.base.keep(folder)
 
     def notices(self) -> list[str]:
         """Returns lines about examples that are cut, left out, or in both parts of the data."""
@@ -76,14 +62,8 @@ class RewardParts:
                     f"warning: {examples.equal} of {total} {what} examples are left out, because their chosen and "
                     "rejected responses are equal"
                 )
-        if self.records.overlap:
-            lines.append(
-                f"warning: {self.records.overlap} of {len(self.records.validation)} validation examples are also "
-                "training examples, so that the validation loss is too low"
-            )
-        if not self.validation.examples:
-            lines.append("note: there are no validation examples, so that the training does not stop early")
-        elif not self._is_validated:
+        lines += self.notices_of_validation(len(self.validation.examples))
+        if self.validation.examples and not self._is_validated:
             lines.append(
                 f"note: no two validation examples have ratings that differ by more than {self._settings.difference:g},"
                 " so that the training does not stop early"

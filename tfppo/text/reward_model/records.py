@@ -7,9 +7,10 @@ from typing import Any, NamedTuple, TypeAlias
 
 from tfppo.errors import UsageError, one_line, shown
 from tfppo.text.data.corpus import Domain, Split, sentences
+from tfppo.text.data.prompt_files import text_in
 from tfppo.text.data.prompts import PROMPT, Prompt
 from tfppo.text.reward_model.config import RewardModelConfig
-from tfppo.text.supervised.records import Form, Records, load_records, overlap, text_in
+from tfppo.text.supervised.records import Form, Records, load_records, overlap
 
 TEXT, RESPONSE, CHOSEN, REJECTED = "text", "response", "chosen", "rejected"
 RATING, MARGIN = "rating", "margin"

@@ -29,8 +29,7 @@ class TextEncoder:
 
     def __init__(self, codec: PromptCodec, length: int):
         self.codec, self.length = codec, length
-        without = codec.special._replace(chat_template=None)
-        self._plain = PromptCodec(codec.tokenizer, codec.domain, without)  # a text is never rendered
+        self._plain = codec.for_texts(codec.domain)
 
     def texts(self, texts: Sequence[str]) -> Encoded:
         """Encodes N texts that have no prompt, with the start token before each."""

@@ -5,10 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import keras
-
 from tfppo.text.config import PretrainConfig
-from tfppo.text.data.codec import PromptCodec
 from tfppo.text.data.tokenizer import train_tokenizer
 from tfppo.text.models.copying import default_policy
 from tfppo.text.models.transformer import make_transformer
@@ -22,39 +19,26 @@ from tfppo.text.sft.records import Record
 from tfppo.text.sft.tuner import SFTTuner, perplexity
 from tfppo.text.start.initial import Start
 from tfppo.text.supervised.batches import Batches, by_length
-from tfppo.text.supervised.parts import Base, load_base, recorded, with_adapters
-from tfppo.text.supervised.records import Records, keep_records
+from tfppo.text.supervised.parts import TunedParts, load_base, recorded, with_adapters
+from tfppo.text.supervised.records import Records
 from tfppo.text.supervised.run import BYTES
 from tfppo.text.supervised.training import Training
 from tfppo.training import files, run_folder
 
 
 @dataclass(frozen=True)
-class SFTParts:
+class SFTParts(TunedParts[SFTRunConfig, Record]):
     """The parts of a run of supervised fine-tuning, see `supervised.run.Parts`."""
 
-    config: SFTRunConfig
-    records: Records[Record]
-    base: Base
     train: Examples
     validation: Examples
 
     title = "fine-tuning"
 
     @property
-    def model(self) -> keras.Model:
-        """The language model."""
-        return self.base.model
-
-    @property
     def subject(self) -> str:
         """The examples in words."""
         return f"{len(self.train.examples)} examples of {self.train.tokens:,} tokens"
-
-    def write(self, folder: Path) -> None:
-        """Writes the parts that a resumed run needs into the folder of a new run."""
-        keep_records(folder, self.records)
-        self.base.keep(folder)
 
     def notices(self) -> list[str]:
         """Returns lines about examples that are cut, left out, or in both parts of the data."""
@@ -70,13 +54,7 @@ class SFTParts:
                     f"note: {examples.left_out} of {total} {what} examples are left out, because their prompt alone "
                     f"fills {length} tokens"
                 )
-        if self.records.overlap:
-            lines.append(
-                f"warning: {self.records.overlap} of {len(self.records.validation)} validation examples are also "
-                "training examples, so that the validation loss is too low"
-            )
-        if not self.validation.examples:
-            lines.append("note: there are no validation examples, so that the training does not stop early")
+        lines += self.notices_of_validation(len(self.validation.examples))
         return lines
 
     def training(self) -> Training:
@@ -157,7 +135,7 @@ def load_parts(config: SFTRunConfig, records: Records[Record], given: object, fo
     is_new = given is None and config.sft.preset is None
     check_start(config, is_new)
     base = load_base(config, given, folder, (lambda: _new_model(config, records.train)) if is_new else None)
-    plain = PromptCodec(base.tokenizer, None, base.codec.special._replace(chat_template=None))
+    plain = base.codec.for_texts()
     train, validation = (
         encode_records(part, base.codec, plain, config.sft.loss_on, base.length)
         for part in (records.train, records.validation)

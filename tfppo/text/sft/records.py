@@ -14,8 +14,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from tfppo.errors import UsageError, one_line, shown
+from tfppo.text.data.prompt_files import text_in
 from tfppo.text.data.prompts import PROMPT, ROLES, Prompt
-from tfppo.text.supervised.records import Form, text_in
+from tfppo.text.supervised.records import Form
 
 TEXT, RESPONSE, MESSAGES = "text", "response", "messages"
 COLUMNS = f"{TEXT}, or {PROMPT} and {RESPONSE}, or {MESSAGES}"

@@ -3,21 +3,20 @@
 Source: Ouyang et al. 2022, "Training language models to follow instructions with human feedback", equation 2.
 """
 
-import json
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from tfppo.errors import UsageError, one_line, shown
+from tfppo.errors import UsageError
 from tfppo.execution.variables import as_tensorflow_variable, digest
 from tfppo.ops.random import integers
 from tfppo.ppo.objective import Gradients
 from tfppo.settings import exact_div
 from tfppo.text.config import TextConfig
 from tfppo.text.data.codec import PromptCodec
-from tfppo.text.data.prompt_files import read_rows
+from tfppo.text.data.prompt_files import read_rows, text_in, write_rows
 from tfppo.text.policy import TextPolicy, TokenInputs, response_log_probs
 from tfppo.training import run_folder
 
@@ -38,8 +37,7 @@ class PretrainingTexts(NamedTuple):
     def write(self, folder: Path) -> None:
         """Keeps the texts in the folder of a new run."""
         (folder / run_folder.DATA).mkdir()
-        lines = [json.dumps({COLUMN: text}) + "\n" for text in self.texts]
-        (folder / run_folder.DATA / FILE).write_text("".join(lines))
+        write_rows(folder / run_folder.DATA / FILE, ({COLUMN: text} for text in self.texts))
 
 
 def load_pretraining(text: TextConfig, folder: Path | None, codec: PromptCodec, length: int) -> PretrainingTexts | None:
@@ -63,7 +61,7 @@ def load_pretraining(text: TextConfig, folder: Path | None, codec: PromptCodec, 
     if folder is not None and not path.is_file():
         raise UsageError(f"{path} is missing; the run keeps its pretraining data in this file: restore it from a copy")
     texts = read_texts(path)
-    plain = PromptCodec(codec.tokenizer, None, codec.special._replace(chat_template=None))
+    plain = codec.for_texts()
     whole = (np.array([*plain.before, *tokens], np.int32) for tokens in plain.encode_answers(texts))
     rows = [row for tokens in whole for row in windows(tokens, length)]
     token_ids, counts = np.zeros([len(rows), length], np.int32), np.zeros([len(rows), length], bool)
@@ -87,13 +85,9 @@ def read_texts(path: Path) -> list[str]:
     """
     texts = []
     for row, origin in read_rows(path, "texts", COLUMN):
-        value = row.get(COLUMN)
-        if not isinstance(value, str) or not value.strip():
-            raise UsageError(
-                f"{origin} has the {COLUMN} {one_line(shown(value))} ({type(value).__name__}); it must be a text with "
-                f"at least one word, in the column {COLUMN}: correct or remove it"
-            )
-        texts.append(value)
+        if COLUMN not in row:
+            raise UsageError(f"{origin} has no text; it must have one in the column {COLUMN}: correct or remove it")
+        texts.append(text_in(row, COLUMN, origin))
     if not texts:
         raise UsageError(f"{path} has no texts; it must have at least one")
     return texts

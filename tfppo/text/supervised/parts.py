@@ -1,9 +1,9 @@
 """Loads the language model of a supervised training, and records what the run was made of."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 import keras
 import keras_hub
@@ -23,6 +23,7 @@ from tfppo.text.start.assembly import make_codec
 from tfppo.text.start.initial import Start, initial_model
 from tfppo.text.start.parts import OWN_MODEL, SHOWN, check_parts, fingerprints
 from tfppo.text.supervised.config import TunedRunConfig, TuningConfig, default_learning_rate
+from tfppo.text.supervised.records import R, Records, keep_records
 from tfppo.training import run_folder
 
 LONGEST = 1024  # tokens of an example, if nothing else limits it
@@ -47,6 +48,41 @@ class Base(NamedTuple):
             (folder / run_folder.TEMPLATE).write_text(self.template, encoding="utf-8")
         if self.is_new or self.is_given:
             save_preset(folder / run_folder.OWN_MODEL, self.model, self.tokenizer, "float32", self.codec.special)
+
+
+@dataclass(frozen=True)
+class TunedParts(Generic[Config, R]):
+    """What the parts of all runs of supervised training have in common, see `supervised.run.Parts`."""
+
+    config: Config
+    records: Records[R]
+    base: Base
+
+    @property
+    def model(self) -> keras.Model:
+        """The language model."""
+        return self.base.model
+
+    def write(self, folder: Path) -> None:
+        """Writes the parts that a resumed run needs into the folder of a new run."""
+        keep_records(folder, self.records)
+        self.base.keep(folder)
+
+    def notices_of_validation(self, count: int) -> list[str]:
+        """Returns lines about validation examples that are missing, or that are training examples, too.
+
+        Args:
+          count: Number of validation examples.
+        """
+        lines = []
+        if self.records.overlap:
+            lines.append(
+                f"warning: {self.records.overlap} of {len(self.records.validation)} validation examples are also "
+                "training examples, so that the validation loss is too low"
+            )
+        if not count:
+            lines.append("note: there are no validation examples, so that the training does not stop early")
+        return lines
 
 
 def load_base(

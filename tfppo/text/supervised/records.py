@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 from tfppo.errors import UsageError, one_line, shown
-from tfppo.text.data.prompt_files import is_in_share, read_rows
+from tfppo.text.data.prompt_files import is_in_share, read_rows, write_rows
 from tfppo.text.data.prompts import as_rows
 from tfppo.text.supervised.config import TuningConfig, no_data
 from tfppo.training import run_folder
@@ -99,28 +99,6 @@ def as_records(source: object, what: str, form: Form[R]) -> list[R]:
     return records
 
 
-def text_in(row: Mapping[Any, Any], column: str, origin: str) -> str:
-    """Returns the text in a column.
-
-    Args:
-      row: Values by column, with this one.
-      column: Name of the column.
-      origin: Where the row is from, for errors.
-
-    Raises:
-      UsageError: If it is not a text or has no word.
-    """
-    value = row[column]
-    if not isinstance(value, str):
-        raise UsageError(
-            f"{origin} has the {column} {one_line(shown(value))} ({type(value).__name__}); it must be a text: correct "
-            "or remove the example"
-        )
-    if not value.strip():
-        raise UsageError(f"{origin} has an empty {column}; it must have at least one word: fill or remove it")
-    return value
-
-
 def split_records(records: Sequence[R], share: float) -> tuple[list[R], list[R]]:
     """Divides records into training and validation by a checksum of the prompt, or of the text without a prompt.
 
@@ -147,12 +125,6 @@ def overlap(train: Iterable[Record], validation: Sequence[Record]) -> int:
     """Returns the number of validation records that are also training records."""
     keys = {key(record) for record in train}
     return sum(key(record) in keys for record in validation)
-
-
-def write_records(path: Path, records: Iterable[Record]) -> None:
-    """Writes records as JSON lines. Characters that UTF-8 cannot encode are written as escape sequences of JSON."""
-    lines = [json.dumps(record.row(), ensure_ascii=False) + "\n" for record in records]
-    path.write_text("".join(lines), encoding="utf-8", errors="backslashreplace")
 
 
 def load_records(config: TuningConfig, data: object, validation: object, form: Form[R]) -> Records[R]:
@@ -188,9 +160,9 @@ def keep_records(folder: Path, records: Records[R]) -> None:
     """Writes the records of a new run into its folder, from where `kept_records` reads them."""
     data = folder / run_folder.DATA
     data.mkdir()
-    write_records(data / TRAIN_FILE, records.train)
+    write_rows(data / TRAIN_FILE, (record.row() for record in records.train))
     if records.validation:
-        write_records(data / VALIDATION_FILE, records.validation)
+        write_rows(data / VALIDATION_FILE, (record.row() for record in records.validation))
 
 
 def kept_records(folder: Path, form: Form[R]) -> Records[R]:
