@@ -124,6 +124,7 @@ def test_an_evaluation_of_the_folder_is_that_of_the_run(own):
     assert named == again
 
 
+@pytest.mark.slow
 def test_generate_and_export_need_none_of_the_parts(own, tmp_path):
     folder = shutil.copytree(own, tmp_path / "elsewhere")
     written = saved_runs.generate(folder, ["Is it"], samples=2, seed=3)

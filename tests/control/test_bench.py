@@ -110,7 +110,8 @@ def test_updates_and_fused_iterations_start_from_the_same_state_and_rollout(monk
     assert rollouts[0].rewards.shape == (8, 4)
 
 
-@pytest.mark.parametrize("backend", ["gymnasium", pytest.param("graph", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["gymnasium", "graph"])
 def test_rollouts_are_the_same_iterations_from_the_same_start(monkeypatch, backend):
     yielded = []
 

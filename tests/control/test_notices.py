@@ -83,7 +83,7 @@ def test_a_run_says_what_it_makes_of_the_spaces(tmp_path, capsys):
 
 
 def test_integers_are_normalized():
-    config = make_control_config("Grid-v0", **SMALL | {"total_steps": 800}, **EAGER, normalize_observations=True)
+    config = make_control_config("Grid-v0", **SMALL | {"total_steps": 160}, **EAGER, normalize_observations=True)
     with closing(ControlTrainer(config)) as trainer:
         list(trainer.iterations())
         count, mean, variance = (x.numpy() for x in trainer.normalization.state)

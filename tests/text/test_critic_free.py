@@ -267,7 +267,8 @@ def test_a_run_trains_no_value_function_and_says_so_in_its_metrics(runs, kind):
     assert json.loads((folder / run_folder.EVALUATION).read_text())["prompts"] == 4
 
 
-@pytest.mark.parametrize("kind", ["rloo", pytest.param("group", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["rloo", "group"])
 def test_a_run_that_is_cut_short_resumes_to_the_same_bits(runs, tmp_path, kind):
     whole, cut = runs(kind), tmp_path / "run"
     shutil.copytree(whole, cut)
@@ -280,6 +281,7 @@ def test_a_run_that_is_cut_short_resumes_to_the_same_bits(runs, tmp_path, kind):
     assert (cut / run_folder.ROLLOUTS).read_bytes() == (whole / run_folder.ROLLOUTS).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_run_generates_evaluates_and_exports_as_any_other(runs, tmp_path, capsys):
     folder = runs("rloo")
     assert len(tfppo.generate(folder, ["It"], samples=2)) == 2

@@ -31,6 +31,7 @@ def fitted(preset, tmp_path_factory):
     return trainer, history, folder
 
 
+@pytest.mark.slow
 def test_fit_is_the_run_of_the_command_line_to_the_bit(fitted, preset, tmp_path):
     trainer, history, folder = fitted
     other = run.train_text(config(preset, runs_dir=tmp_path, name="other", validation_interval=2))

@@ -144,6 +144,7 @@ def test_a_separate_critic_is_saved_completely(preset, tmp_path):
     assert len(names) == len(trainer.policy.critic.model.weights) > 10
 
 
+@pytest.mark.slow
 @pytest.mark.fault(
     "A run with adapters or with frozen layers is interrupted", "The resumed run ends with the same bits."
 )

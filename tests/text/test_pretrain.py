@@ -278,6 +278,7 @@ def test_presets_that_cannot_be_gone_on_with_are_refused_before_anything_is_writ
     assert not (tmp_path / "mine").exists()
 
 
+@pytest.mark.slow
 def test_a_pretrained_transformer_is_calibrated(finished, monkeypatch):
     model, _ = load_preset(finished["gpt2"].folder / "preset")
     inputs = {"token_ids": np.array([[5, 6, 7]]), "padding_mask": np.ones([1, 3], int)}

@@ -104,6 +104,7 @@ def test_callbacks_of_keras_work(tmp_path):
     assert list((tmp_path / "logs").rglob("events*"))
 
 
+@pytest.mark.slow
 def test_early_stopping_by_the_validation_ends_a_run_with_the_best_weights(tmp_path):
     class Falling(keras.callbacks.Callback):  # the score is best after the second epoch
         def on_epoch_end(self, epoch, logs=None):

@@ -139,7 +139,7 @@ def most_likely_domains(reference: Responder, texts: Sequence[str]) -> list[Doma
     vocabulary = codec.tokenizer.get_vocabulary()
     if any(control_token(domain) not in vocabulary for domain in DOMAINS):
         return None
-    rows = [[*map(int, ids), codec.end] for ids in codec.tokenizer([text or " " for text in texts])]
+    rows = [[*map(int, ids), codec.end] for ids in codec.tokenizer.tokenize([text or " " for text in texts])]
     context = reference.model.context_length
     if context is not None:
         rows = [row[: context - 1] for row in rows]

@@ -166,6 +166,7 @@ def assert_same(actual, expected):
             np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5, err_msg=name)
 
 
+@pytest.mark.slow
 def test_all_that_changes_is_the_same_after_every_iteration(make_trainer):
     """Weights, optimizer, episodes, statistics and metrics are the same after every iteration.
 

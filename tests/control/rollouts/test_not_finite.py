@@ -106,7 +106,7 @@ def weights(*given, **settings):
     "settings",
     [
         {},
-        {"backend": "gymnasium"},
+        pytest.param({"backend": "gymnasium"}, marks=pytest.mark.slow),
         pytest.param({"lstm_units": 3}, marks=pytest.mark.slow),
         pytest.param({"backend": "gymnasium", "lstm_units": 3}, marks=pytest.mark.slow),
     ],

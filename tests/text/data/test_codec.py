@@ -41,7 +41,7 @@ class Fake:
     def id_to_token(self, token):
         return self.letters[token]
 
-    def __call__(self, texts):
+    def tokenize(self, texts):
         return [[self.letters.index(letter) for letter in text] for text in texts]
 
     def detokenize(self, rows):

@@ -110,6 +110,7 @@ def assert_same(folder, whole):
     assert rows_of(folder) == rows_of(whole)
 
 
+@pytest.mark.slow
 def test_a_run_that_a_signal_stops_goes_on_to_the_same_bits(whole, tmp_path, monkeypatch, capsys):
     steps = []
 
@@ -158,6 +159,7 @@ def test_a_resumed_run_has_its_own_examples(whole):
     data.write_text(text)
 
 
+@pytest.mark.slow
 # ----- Settings
 def test_early_stopping_keeps_the_best_weights(tmp_path, capsys):
     settings = SMALL | {"epochs": 30, "batch_size": 5, "learning_rate": 3e-2, "patience": 2, "validation_share": 0.3}
@@ -175,7 +177,8 @@ def test_early_stopping_keeps_the_best_weights(tmp_path, capsys):
 QUICK = ("GPT2", "Llama tied", "Gemma3", "SmolLM3")
 
 
-@pytest.mark.parametrize("name", [p if p == "GPT2" else pytest.param(p, marks=pytest.mark.slow) for p in FAMILIES])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FAMILIES)
 def test_each_family_takes_a_step_and_is_saved(name, tmp_path):
     tokenizer = make_tokenizer(name)
     model = make_family(name, scale=0.1, vocabulary_size=len(tokenizer.get_vocabulary()))
@@ -208,6 +211,7 @@ def test_adapters_train_nothing_else_and_are_merged(preset, tmp_path):
     assert evaluation_of(again)["steps"] == 2
 
 
+@pytest.mark.slow
 def test_an_overlap_and_cut_examples_are_told(preset, tmp_path, capsys):
     long = [{"text": "word " * 200}]
     folder = tfppo.sft(ROWS[:6] + long, preset=preset, validation_data=ROWS[4:8], epochs=1, runs_dir=tmp_path)

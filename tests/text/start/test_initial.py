@@ -81,6 +81,7 @@ def test_a_run_starts_with_the_policy_of_another_run(others, tmp_path):
     assert not trainer.start.is_tuned and trainer.reference.model is not trainer.policy.model.model
 
 
+@pytest.mark.slow
 def test_the_reference_can_be_that_of_the_other_run(others, preset, tmp_path):
     folder, other = others["plain"]
     trainer = TextTrainer(tiny(tmp_path, init_from=folder, init_reference="run"))
@@ -115,6 +116,7 @@ def test_adapters_continue_if_the_reference_is_the_model_below_them(others, pres
     assert trainer.start.is_tuned
 
 
+@pytest.mark.slow
 def test_frozen_weights_are_those_of_the_other_runs_model(preset, tmp_path):
     model, tokenizer = load_preset(preset)
     model.backbone.token_embedding.trainable = False
@@ -160,7 +162,8 @@ def test_adapters_are_not_added_to_another_model(others, preset, tmp_path):
     assert_equal(trainer.policy.model.model.get_weights(), others["plain"][1].policy.model.model.get_weights())
 
 
-@pytest.mark.parametrize("has_checksum", [pytest.param(True, marks=pytest.mark.slow), False])
+@pytest.mark.slow
+@pytest.mark.parametrize("has_checksum", [True, False])
 def test_a_complete_checkpoint_of_an_older_version_is_a_start(others, preset, tmp_path, has_checksum):
     """A run of version 0.2 has no checksum. Its model is the one in its checkpoint, whatever the preset has become."""
     source, other = others["adapters"]
@@ -260,9 +263,8 @@ def test_the_folder_of_the_run_keeps_its_start(others, tmp_path, start):
     assert "other" in refusal(TextTrainer, again.config)  # the folder is needed
 
 
-@pytest.mark.parametrize(
-    ("reference", "is_that_of_the_preset"), [("run", True), pytest.param("start", False, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("reference", "is_that_of_the_preset"), [("run", True), ("start", False)])
 def test_scores_are_normalized_by_the_responses_of_the_reference(
     others, preset, tmp_path, reference, is_that_of_the_preset
 ):

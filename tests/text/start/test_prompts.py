@@ -144,6 +144,7 @@ def test_prompts_from_files_are_those_of_python(own_run, preset, tmp_path, monke
     assert "1 held-out prompt" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_without_held_out_prompts_the_evaluation_says_that_it_uses_training_prompts(preset, tmp_path, capsys):
     settings = {"iterations": 1, "task": "length"}
     folder = run.train_text(config_of(tmp_path, preset, **settings), prompts=[row["prompt"] for row in ROWS])

@@ -132,7 +132,7 @@ def mark_special(text: str, special: Sequence[str]) -> str:
     text = text.replace(MARK, "")
     if not special:
         return text
-    return re.sub(_any_of(special), lambda found: found[0][0] + MARK + found[0][1:], text)
+    return _any_of(tuple(special)).sub(lambda found: found[0][0] + MARK + found[0][1:], text)
 
 
 def split_special(text: str, special: Sequence[str]) -> list[tuple[str, bool]]:
@@ -147,13 +147,14 @@ def split_special(text: str, special: Sequence[str]) -> list[tuple[str, bool]]:
     """
     pieces: list[tuple[str, bool]] = []
     for part in text.split(MARK):
-        found = re.split(f"({_any_of(special)})", part) if special else [part]
+        found = _any_of(tuple(special)).split(part) if special else [part]
         pieces += [(piece, place % 2 == 1) for place, piece in enumerate(found) if piece]
     return pieces
 
 
-def _any_of(special: Sequence[str]) -> str:
-    return "|".join(map(re.escape, sorted(special, key=len, reverse=True)))  # the longest first
+@functools.lru_cache(16)
+def _any_of(special: tuple[str, ...]) -> re.Pattern[str]:
+    return re.compile(f"({'|'.join(map(re.escape, sorted(special, key=len, reverse=True)))})")  # the longest first
 
 
 def _mapped(change: Any, value: Any) -> Any:

@@ -16,6 +16,7 @@ from tfppo.text.data.tokenizer import control_token
 
 NAMES = {"bos": "start_token", "eos": "end_token", "pad": "pad_token"}  # names in templates, and of KerasHub
 SPELLED = re.compile(r"<[^<>\s]+>|\[/?[A-Z_]+\]")  # texts in a template that may be special tokens
+NOT_UTF8 = re.compile(r"[\ud800-\udfff]")  # Python's form of bytes that are not UTF-8
 
 
 def token_ids(tokenizer: keras_hub.tokenizers.Tokenizer) -> Collection[int]:
@@ -131,7 +132,7 @@ class PromptCodec:
         end = self.end if len(self.ends) == 1 else self.ends
         if text.stop_token is None:
             return StopCondition(end)
-        ids = [int(token) for token in self.tokenizer([text.stop_token])[0]]
+        ids = [int(token) for token in self.tokenizer.tokenize([text.stop_token])[0]]
         if len(ids) != 1:
             raise UsageError(
                 f"stop_token {text.stop_token!r} is {len(ids)} tokens; it must be one token of this tokenizer: give "
@@ -223,12 +224,12 @@ class PromptCodec:
           prompts: The N texts from which they were made, for errors.
         """
         for number, text in enumerate(rendered):
-            if any("\ud800" <= letter <= "\udfff" for letter in text):  # Python's form of bytes that are not UTF-8
+            if NOT_UTF8.search(text):
                 what = f"{_name_of(prompts, number)} ({prompts[number][:40]!r})"
                 raise UsageError(f"{what} has bytes that are not UTF-8: encode it in UTF-8")
         rows = [split_special(text, self._in_text) for text in rendered]
         texts = list(dict.fromkeys(piece for pieces in rows for piece, is_special in pieces if not is_special))
-        encoded = dict(zip(texts, self.tokenizer(texts), strict=True)) if texts else {}
+        encoded = dict(zip(texts, self.tokenizer.tokenize(texts), strict=True)) if texts else {}
 
         def ids_of(piece: str, is_special: bool) -> Iterable[int]:
             return [self.tokenizer.token_to_id(piece)] if is_special else encoded[piece]

@@ -1,10 +1,11 @@
 """The class `Task`, the registry of tasks, and prompts from the beginnings of movie sentences."""
 
+import functools
 import inspect
 import math
 import re
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -248,16 +249,20 @@ def movie_prompts(split: Split, words: Sequence[int] = PROMPT_WORDS) -> list[str
     """
     if split not in SPLITS:
         raise UsageError(f"split is {split!r}; it must be one of {', '.join(SPLITS)}")
-    seen = {prompt for earlier in SPLITS[: SPLITS.index(split)] for prompt in _beginnings(earlier, words)}
-    return [prompt for prompt in dict.fromkeys(_beginnings(split, words)) if prompt not in seen]
+    seen = {prompt for earlier in SPLITS[: SPLITS.index(split)] for prompt in _beginnings(earlier, tuple(words))}
+    return [prompt for prompt in _beginnings(split, tuple(words)) if prompt not in seen]
 
 
-def _beginnings(split: Split, words: Sequence[int]) -> Iterator[str]:
+@functools.cache
+def _beginnings(split: Split, words: tuple[int, ...]) -> tuple[str, ...]:
+    """Returns the first words of the sentences of a split, without duplicates."""
+    found = {}
     for sentence in sentences(split, "movie"):
         pieces = sentence.text.split()
         count = words[zlib.crc32(sentence.id.encode()) % len(words)]
         if len(pieces) >= MIN_WORDS:
-            yield " ".join(pieces[:count])
+            found[" ".join(pieces[:count])] = True
+    return tuple(found)
 
 
 def _takes(function: Callable[..., Any], count: int) -> bool:
