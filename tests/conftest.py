@@ -25,7 +25,7 @@ def pytest_collection_modifyitems(items):
 
 def make_preset(kind, folder):
     """Writes a preset as `tfppo pretrain` does: a tiny language model, and a tokenizer trained on the corpus."""
-    from tfppo.text.config import PretrainConfig
+    from tfppo.text.config import NewModelConfig
     from tfppo.text.data.corpus import sentences
     from tfppo.text.data.tokenizer import train_tokenizer
     from tfppo.text.models.lstm import make_lstm
@@ -33,7 +33,7 @@ def make_preset(kind, folder):
     from tfppo.text.presets.folder import save_preset
 
     keras.utils.set_random_seed(1)
-    config = PretrainConfig(vocabulary_size=512, num_layers=1, num_heads=2, hidden_dim=16, context_length=64)
+    config = NewModelConfig(vocabulary_size=512, num_layers=1, num_heads=2, hidden_dim=16, context_length=64)
     tokenizer = train_tokenizer([s.text for s in sentences("validation")], config.vocabulary_size)
     make = make_lstm if kind == "lstm" else make_transformer
     save_preset(folder, make(tokenizer.vocabulary_size(), config), tokenizer)

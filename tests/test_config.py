@@ -15,8 +15,9 @@ from tfppo.control.config import ControlConfig, ControlRunConfig
 from tfppo.errors import UsageError
 from tfppo.ppo.config import PPOConfig
 from tfppo.settings import Must, check_fields, exact_div, from_yaml, to_yaml
-from tfppo.text.config import TEXT_PPO, PretrainConfig, TextConfig, TextRunConfig
+from tfppo.text.config import TEXT_PPO, TextConfig, TextRunConfig
 from tfppo.text.defaults import make_text_config
+from tfppo.text.pretrain.config import PretrainConfig
 from tfppo.training.config import RunConfig
 
 NAN, INF = math.nan, math.inf

@@ -21,7 +21,7 @@ from hypothesis.internal.conjecture import providers
 from support.refusal import refusal
 
 import tfppo.control.run
-import tfppo.text.pretrain
+import tfppo.text.pretrain.run
 import tfppo.text.reward_model.run
 import tfppo.text.run
 import tfppo.text.sft.run
@@ -32,6 +32,7 @@ from tfppo.errors import UsageError
 from tfppo.ppo import config as ppo_config
 from tfppo.settings import from_yaml, to_yaml
 from tfppo.text import config as text_config
+from tfppo.text.pretrain import config as pretrain_config
 from tfppo.text.reward_model import config as reward_config
 from tfppo.text.sft import config as sft_config
 from tfppo.text.supervised import config as tuning_config
@@ -39,7 +40,16 @@ from tfppo.training import config as run_config
 
 CONFIGS = [
     thing
-    for module in (ppo_config, run_config, control_config, text_config, tuning_config, sft_config, reward_config)
+    for module in (
+        ppo_config,
+        run_config,
+        control_config,
+        text_config,
+        tuning_config,
+        sft_config,
+        reward_config,
+        pretrain_config,
+    )
     for thing in vars(module).values()
     if isinstance(thing, type) and dataclasses.is_dataclass(thing) and thing.__module__ == module.__name__
 ]
@@ -146,7 +156,16 @@ def settings_of(config_class):
 def test_all_configs_were_found():
     names = {config_class.__name__ for config_class in CONFIGS}
     assert names == {"PPOConfig", "ControlConfig", "RunConfig", "ControlRunConfig"} | {
-        *("PretrainConfig", "TextConfig", "TextParts", "TextRunConfig", "RewardModelConfig", "RewardModelRunConfig"),
+        *(
+            "PretrainConfig",
+            "CorpusModelConfig",
+            "PretrainRunConfig",
+            "TextConfig",
+            "TextParts",
+            "TextRunConfig",
+            "RewardModelConfig",
+            "RewardModelRunConfig",
+        ),
         *("SFTConfig", "NewModelConfig", "SFTRunConfig", "TuningConfig", "TuningRunSettings"),
     }
 
@@ -254,7 +273,11 @@ COMMANDS = {
     "train control": (run_config.RunConfig, control_config.ControlConfig, ppo_config.PPOConfig),
     "train text": (run_config.RunConfig, text_config.TextConfig, ppo_config.PPOConfig),
     "sft --data mine.jsonl": (tuning_config.TuningRunSettings, sft_config.SFTConfig, sft_config.NewModelConfig),
-    "pretrain": (text_config.PretrainConfig,),
+    "pretrain": (
+        tuning_config.TuningRunSettings,
+        pretrain_config.PretrainConfig,
+        pretrain_config.CorpusModelConfig,
+    ),
     "reward-model": (tuning_config.TuningRunSettings, reward_config.RewardModelConfig),
 }
 
@@ -267,7 +290,7 @@ def done(monkeypatch):
         (tfppo.control.run, "train_control"),
         (tfppo.text.run, "train_text"),
         (tfppo.text.sft.run, "sft_run"),
-        (tfppo.text.pretrain, "pretrain_run"),
+        (tfppo.text.pretrain.run, "pretrain_run"),
         (tfppo.text.reward_model.run, "reward_model_run"),
     ):
         monkeypatch.setattr(module, name, lambda settings, *others: done.append(settings))

@@ -42,10 +42,8 @@ def test_every_config_is_described_with_all_its_fields(extension):
     settings = extension("settings")
     described = re.findall(r"^\.\. settings:: (\S+)$", REFERENCE["settings"], re.MULTILINE)
     classes = [getattr(importlib.import_module(name.rpartition(".")[0]), name.rpartition(".")[2]) for name in described]
-    modules = [
-        importlib.import_module(f"tfppo.{room}.config")
-        for room in ("training", "ppo", "control", "text", "text.supervised", "text.sft", "text.reward_model")
-    ]
+    rooms = "training ppo control text text.supervised text.sft text.pretrain text.reward_model"
+    modules = [importlib.import_module(f"tfppo.{room}.config") for room in rooms.split()]
     found = {
         thing
         for module in modules
@@ -60,6 +58,7 @@ def test_every_config_is_described_with_all_its_fields(extension):
         "text",
         "parts",
         "sft",
+        "pretrain",
         "reward_model",
         "model",
     }  # of a run's config: they are described themselves

@@ -77,6 +77,10 @@ def _method_of(kind: str) -> "Method[Any]":
         from tfppo.text.sft.run import METHOD as SFT
 
         return SFT
+    if kind == "pretrain":
+        from tfppo.text.pretrain.run import METHOD as PRETRAIN
+
+        return PRETRAIN
     from tfppo.text.reward_model.run import METHOD as REWARD_MODEL
 
     return REWARD_MODEL

@@ -1,12 +1,12 @@
 """Defines `tfppo sft`, `tfppo pretrain` and `tfppo reward-model`, which train models that PPO for text uses."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from tfppo.cli.startup import import_tensorflow
-from tfppo.text.config import PretrainConfig
+from tfppo.text.config import NewModelConfig
+from tfppo.text.pretrain.config import CorpusModelConfig, PretrainConfig, PretrainRunConfig
 from tfppo.text.reward_model.config import RewardModelConfig, RewardModelRunConfig
-from tfppo.text.sft.config import NewModelConfig, SFTConfig, SFTRunConfig
+from tfppo.text.sft.config import SFTConfig, SFTRunConfig
 from tfppo.text.supervised.config import TuningRunSettings, no_data
 
 
@@ -40,18 +40,21 @@ class Sft:
 class Pretrain:
     """Train a language model on the shipped corpus, and save it as a preset for `tfppo train text`."""
 
+    run: TuningRunSettings = field(default_factory=TuningRunSettings)
     pretrain: PretrainConfig = field(default_factory=PretrainConfig)
-    name: str | None = None
-    """Name of the run's folder. None: pretrain, the model and the seed."""
-    runs_dir: Path = Path("runs")
-    """Folder that holds the run folders."""
+    model: CorpusModelConfig = field(default_factory=CorpusModelConfig)
 
     def __call__(self) -> None:
-        """Trains the language model."""
-        import_tensorflow()
-        from tfppo.text.pretrain import pretrain_run
+        """Trains the language model.
 
-        pretrain_run(self.pretrain, self.name, self.runs_dir)
+        Raises:
+          UsageError: If a setting is invalid, or a folder cannot be used.
+        """
+        config = PretrainRunConfig(self.run, self.pretrain, self.model)
+        import_tensorflow()
+        from tfppo.text.pretrain.run import pretrain_run
+
+        pretrain_run(config)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ METRICS = {  # meaning by name; a run has the metrics of its application
     "text/sampler_gap": "largest difference of a token's log-probability between sampling and the full forward pass",
     "reward/<name>": "mean score of one of several rewards, before its weight; the name is that of the function",
     "sft/loss": "mean negative log-likelihood of the counted training tokens since the row before, in nats per token, "
-    "with dropout",
+    "with dropout; in runs of tfppo sft and tfppo pretrain",
     "sft/accuracy": "fraction of these tokens that had the highest probability",
     "sft/epoch": "number of passes over the training examples so far",
     "reward_model/loss": "mean loss of the training pairs since the row before, -log sigmoid(r_better - r_worse - "

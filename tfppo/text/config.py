@@ -1,9 +1,10 @@
-"""Settings of text runs: pretraining, reward models and tuning by PPO.
+"""Settings of text runs, and the sizes of new language models.
 
 This module does not import TensorFlow, so that the command line starts fast.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Collection
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -19,7 +20,6 @@ from tfppo.settings import (
     NotNegative,
     Positive,
     PositiveOrNone,
-    Seed,
     check_fields,
     check_value,
     exact_div,
@@ -41,46 +41,41 @@ def _is_checkpoint(name: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class PretrainConfig:
-    """Settings of a language model and of its pretraining on the corpus.
+class NewModelConfig:
+    """Sizes of a new language model, for a run without a preset."""
 
-    The first training run of the shipped model used these defaults (see `tfppo/assets/NOTICE`).
-    """
-
-    model: Literal["gpt2", "lstm"] = "gpt2"
-    """Architecture: gpt2 is a small GPT-2 made of KerasHub layers, lstm is the LSTM of docs/article (section 4.3)."""
-    preset: Preset = None
-    """Folder of a language model to continue with; its architecture, sizes and tokenizer replace the settings.
-    None: train a new model."""
     vocabulary_size: VocabularySize = 2048
-    """Largest vocabulary of the byte-pair tokenizer, which is trained on the corpus; at least 512."""
+    """New model: largest vocabulary of its byte-pair tokenizer, which is learned from the data; at least 512."""
     num_layers: Count = 4
-    """Number of transformer or LSTM layers."""
+    """New model: number of transformer layers."""
     num_heads: Count = 4
-    """Number of attention heads of the transformer; hidden_dim must be a multiple of it."""
+    """New model: number of attention heads; hidden_dim must be a multiple of it."""
     hidden_dim: Count = 256
-    """Width of the embeddings and of the hidden states."""
-    context_length: Length = 128
-    """Largest number of tokens that the transformer attends to, at least 8; longer sentences are cut."""
+    """New model: width of the embeddings and of the hidden states."""
+    context_length: Length = 256
+    """New model: largest number of tokens that it attends to, at least 8."""
     dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.1
-    """Dropout rate of pretraining, at least 0 and below 1; PPO uses no dropout."""
-    learning_rate: Positive = 1e-3
-    """Peak learning rate of AdamW: a linear warm-up over the first 5 % of the steps, then a cosine decay to 0."""
-    weight_decay: NotNegative = 0.01
-    """Weight decay of AdamW."""
-    batch_size: Count = 32
-    """Sentences in a gradient step."""
-    epochs: Count = 20
-    """Largest number of passes over the corpus."""
-    patience: Count = 3
-    """Training stops after this many epochs without a better validation loss."""
-    seed: Seed = 1
-    """Seed of the weights, the dropout and the order of the sentences."""
+    """New model: dropout rate of the training, at least 0 and below 1. A preset has its own."""
 
     def __post_init__(self) -> None:
         check_fields(self)
-        if self.model == "gpt2":
-            exact_div(self.hidden_dim, self.num_heads, "hidden_dim", "num_heads")
+        exact_div(self.hidden_dim, self.num_heads, "hidden_dim", "num_heads")
+
+    def check_unused(self, besides: Collection[str] = ()) -> None:
+        """Checks that nothing is set, for a run that starts from a trained model.
+
+        Args:
+          besides: Names of settings that trained models have, too.
+
+        Raises:
+          UsageError: If a setting does not have its default.
+        """
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if value != each.default and each.name not in besides:
+                raise UsageError(
+                    f"{each.name} is {value}, and the run starts from a trained model, which has its own: leave it out"
+                )
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,7 @@ OWN_MODEL = "model"  # text only: preset of the language model that the run star
 OWN_REFERENCE = "reference"  # text only: preset of the reference policy, if it is another model
 PROMPTS = "prompts"  # text only: folder with the prompts that the user gave
 DATA = "examples"  # the examples of supervised training, or the pretraining data of a text run
-PRESET = "preset"  # supervised fine-tuning only: the tuned model
+PRESET = "preset"  # supervised fine-tuning and pretraining only: the trained model
 REWARD_MODEL = "reward-model"  # reward models only: the reward model
 RELIABILITY = "reliability.png"  # reward models only
 TEMPLATE = "chat_template.jinja"  # text only: the chat template, if the user gave a file
@@ -43,11 +43,14 @@ IMPORTED: Mapping[str, tuple[str, ...]] = {
     "control": ("env", "wrappers"),
     "text": ("task", "reward"),
     "sft": (),
+    "pretrain": (),
     "reward_model": (),
 }
 """Settings that may name a module to import, by kind of run. They are in the section of `config.yaml` of that name."""
+USE_PRESET = "to generate, evaluate or export, start a run from its model with: tfppo train text --preset"
 WITHOUT_POLICY: Mapping[str, tuple[str, str]] = {
-    "sft": ("to generate, evaluate or export, start a run from its model with: tfppo train text --preset", PRESET),
+    "sft": (USE_PRESET, PRESET),
+    "pretrain": (USE_PRESET, PRESET),
     "reward_model": ("use it as the reward of a run with: tfppo train text --reward-model", REWARD_MODEL),
 }
 """Kinds of run without a policy of PPO: what to do with their result, and the name of its folder."""

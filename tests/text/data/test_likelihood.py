@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfppo.text.config import PretrainConfig
+from tfppo.text.config import NewModelConfig
 from tfppo.text.data import likelihood
 from tfppo.text.data.corpus import Sentence, sentences
 from tfppo.text.data.tokenizer import END, control_token, train_tokenizer
@@ -30,7 +30,7 @@ def random_model(kind, vocabulary_size):
     """Makes a model with larger weights than new ones, so that losses differ from token to token."""
     keras.utils.set_random_seed(1)
     make = {"gpt2": make_transformer, "lstm": make_lstm}[kind]
-    model = make(vocabulary_size, PretrainConfig(**SIZES))
+    model = make(vocabulary_size, NewModelConfig(**SIZES))
     rng, scale = np.random.default_rng(3), {"gpt2": 0.2, "lstm": 0.6}[kind]
     model.set_weights([weight + rng.normal(0.0, scale, weight.shape) for weight in model.get_weights()])
     return model

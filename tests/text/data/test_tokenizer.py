@@ -7,7 +7,7 @@ import tensorflow as tf
 import tokenizers
 from keras_hub.src.tokenizers.byte_pair_tokenizer import SPLIT_PATTERN_TOKENIZERS
 
-from tfppo.text.config import PretrainConfig
+from tfppo.text.config import NewModelConfig
 from tfppo.text.data.corpus import DOMAINS, load_corpus, sentences
 from tfppo.text.data.tokenizer import END, PAD, WORDS, control_token, train_tokenizer
 from tfppo.text.models.transformer import make_transformer
@@ -117,7 +117,7 @@ def test_texts_come_back_from_tokens_made_in_a_graph(tokenizer, in_graph):
 
 
 def test_a_saved_tokenizer_gives_the_same_tokens(tokenizer, tmp_path):
-    config = PretrainConfig(num_layers=1, num_heads=1, hidden_dim=8, context_length=8)
+    config = NewModelConfig(num_layers=1, num_heads=1, hidden_dim=8, context_length=8)
     save_preset(tmp_path / "preset", make_transformer(tokenizer.vocabulary_size(), config), tokenizer)
     loaded = keras_hub.models.GPT2Tokenizer.from_preset(str(tmp_path / "preset"))
     texts = TEST_TEXTS + STRANGE + SPECIAL

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from tfppo.text.config import PretrainConfig
+from tfppo.text.config import NewModelConfig
 from tfppo.text.models.lstm import LSTMLanguageModel, make_lstm
 
 TOKENS = np.random.default_rng(2).integers(1, 40, [3, 9])
@@ -91,7 +91,7 @@ def test_a_model_comes_back_from_a_file(model, tmp_path):
 
 
 def test_the_settings_are_the_models():
-    model = make_lstm(600, PretrainConfig(model="lstm", num_layers=3, hidden_dim=16, dropout=0.2))
+    model = make_lstm(600, NewModelConfig(num_layers=3, hidden_dim=16, dropout=0.2))
     assert model.get_config() == {"vocabulary_size": 600, "num_layers": 3, "hidden_dim": 16, "dropout": 0.2}
     assert model.count_params() == 600 * 16 + 3 * 4 * (16 * 16 + 16 * 16 + 16)
     assert len(model.trainable_variables) == 1 + 3 * 3

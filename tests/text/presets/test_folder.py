@@ -13,7 +13,7 @@ import pytest
 from support.refusal import refusal
 
 from tfppo.errors import UsageError
-from tfppo.text.config import PretrainConfig
+from tfppo.text.config import NewModelConfig
 from tfppo.text.data.corpus import sentences
 from tfppo.text.data.tokenizer import train_tokenizer
 from tfppo.text.models.lstm import LSTMLanguageModel, make_lstm
@@ -22,7 +22,7 @@ from tfppo.text.presets.configs import LAYERS_FILE
 from tfppo.text.presets.folder import LSTM_FILE, WEIGHTS_FILE, halve_weights, load_preset, save_preset
 
 TEXTS = [sentence.text for sentence in sentences("validation", "movie")]
-CONFIG = PretrainConfig(num_layers=2, num_heads=2, hidden_dim=64, context_length=32)
+CONFIG = NewModelConfig(num_layers=2, num_heads=2, hidden_dim=64, context_length=32)
 EVERY_KIND = pytest.mark.parametrize("kind", ["gpt2", "lstm"])
 
 
@@ -103,7 +103,7 @@ def with_another_class(name, module, class_name):
 
 
 def weights_of_a_narrower_model(folder):
-    model = make_transformer(700, PretrainConfig(num_layers=2, num_heads=2, hidden_dim=32, context_length=32))
+    model = make_transformer(700, NewModelConfig(num_layers=2, num_heads=2, hidden_dim=32, context_length=32))
     save_preset(folder.with_name("narrow"), model, keras_hub.models.Tokenizer.from_preset(str(folder)))
     shutil.copy(folder.with_name("narrow") / WEIGHTS_FILE, folder / WEIGHTS_FILE)
 

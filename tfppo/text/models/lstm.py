@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 from keras_hub.layers import ReversibleEmbedding
 
-from tfppo.text.config import PretrainConfig
+from tfppo.text.config import NewModelConfig
 
 
 @keras.saving.register_keras_serializable(package="tfppo")
@@ -63,7 +63,7 @@ class LSTMLanguageModel(keras.Model):
         }
 
 
-def make_lstm(vocabulary_size: int, config: PretrainConfig) -> LSTMLanguageModel:
+def make_lstm(vocabulary_size: int, config: NewModelConfig) -> LSTMLanguageModel:
     """Makes an LSTM language model with new weights.
 
     Args:

@@ -3,10 +3,10 @@
 import keras_hub
 
 from tfppo.settings import exact_div
-from tfppo.text.config import PretrainConfig
+from tfppo.text.config import NewModelConfig
 
 
-def make_transformer(vocabulary_size: int, config: PretrainConfig) -> keras_hub.models.GPT2CausalLM:
+def make_transformer(vocabulary_size: int, config: NewModelConfig) -> keras_hub.models.GPT2CausalLM:
     """Makes a GPT-2 with new weights. Its feed-forward layers have a width of `4 * hidden_dim`.
 
     Args:

@@ -3,15 +3,13 @@
 This module does not import TensorFlow, so that the command line starts fast.
 """
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
-from annotated_types import Interval
-
 from tfppo.errors import UsageError
-from tfppo.settings import Count, Must, check_fields, exact_div, is_printable
-from tfppo.text.config import Length, Preset, TextParts, VocabularySize
+from tfppo.settings import Must, check_fields, is_printable
+from tfppo.text.config import NewModelConfig, Preset, TextParts
 from tfppo.text.supervised.config import TuningConfig, TuningRunSettings
 
 
@@ -34,28 +32,6 @@ class SFTConfig(TuningConfig):
     packing: bool = True
     """Packs several short examples of a batch into a row, without attention between them. It saves computation and does
     not change the loss. Families that cannot do so get batches of similar lengths instead."""
-
-
-@dataclass(frozen=True, slots=True)
-class NewModelConfig:
-    """Sizes of a new language model, for a run without a preset."""
-
-    vocabulary_size: VocabularySize = 2048
-    """New model: largest vocabulary of its byte-pair tokenizer, which is learned from the data; at least 512."""
-    num_layers: Count = 4
-    """New model: number of transformer layers."""
-    num_heads: Count = 4
-    """New model: number of attention heads; hidden_dim must be a multiple of it."""
-    hidden_dim: Count = 256
-    """New model: width of the embeddings and of the hidden states."""
-    context_length: Length = 256
-    """New model: largest number of tokens that it attends to, at least 8."""
-    dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.1
-    """New model: dropout rate of the training, at least 0 and below 1. A preset has its own."""
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-        exact_div(self.hidden_dim, self.num_heads, "hidden_dim", "num_heads")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,12 +62,8 @@ def check_start(config: SFTRunConfig, is_new: bool) -> None:
     Raises:
       UsageError: If adapters are set for a new model, or sizes for a trained one.
     """
-    for each in () if is_new else fields(NewModelConfig):
-        value = getattr(config.model, each.name)
-        if value != each.default:
-            raise UsageError(
-                f"{each.name} is {value}, and the run starts from a trained model, which has its own: leave it out"
-            )
+    if not is_new:
+        config.model.check_unused()
     if is_new and config.sft.lora_rank:
         raise UsageError(
             f"lora_rank is {config.sft.lora_rank} and preset is None; adapters tune a trained model: give preset, or "

@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tfppo.text.config import PretrainConfig
+import keras
+
 from tfppo.text.data.tokenizer import train_tokenizer
 from tfppo.text.models.copying import default_policy
 from tfppo.text.models.transformer import make_transformer
 from tfppo.text.presets.configs import TOKENIZER_FILE
 from tfppo.text.presets.folder import save_preset
-from tfppo.text.sft.config import NewModelConfig, SFTRunConfig, check_start
+from tfppo.text.sft.config import SFTRunConfig, check_start
 from tfppo.text.sft.examples import Example, Examples, check_some_are_left, encode_records
 from tfppo.text.sft.network import can_pack, training_network
 from tfppo.text.sft.packing import layout
@@ -19,6 +20,7 @@ from tfppo.text.sft.records import Record
 from tfppo.text.sft.tuner import SFTTuner, perplexity
 from tfppo.text.start.initial import Start
 from tfppo.text.supervised.batches import Batches, by_length
+from tfppo.text.supervised.config import TunedRunConfig
 from tfppo.text.supervised.parts import TunedParts, load_base, recorded, with_adapters
 from tfppo.text.supervised.records import Records
 from tfppo.text.supervised.run import BYTES
@@ -59,17 +61,8 @@ class SFTParts(TunedParts[SFTRunConfig, Record]):
 
     def training(self) -> Training:
         """Makes the training. Adds adapters to the model if the run has any."""
-        settings = self.config.sft
         model = with_adapters(self.model, self.config)
-        packs = settings.packing and can_pack(model)
-        rows, size = layout(packs), settings.batch_size
-        train = Batches(self.train.examples, size, rows, self.config.run.seed)
-        held_out: Batches[Example, Any] | None = None
-        if self.validation.examples:
-            held_out = Batches(by_length(self.validation.examples), size, rows)
-        return Training(
-            SFTTuner(training_network(model, packs, settings.rematerialize)), model, train, held_out, settings
-        )
+        return make_training(model, self.train, self.validation, self.config, self.config.sft.packing)
 
     def save(self, folder: Path, training: Training) -> None:
         """Saves the tuned model as a preset."""
@@ -116,6 +109,29 @@ class SFTParts(TunedParts[SFTRunConfig, Record]):
         )
 
 
+def make_training(
+    model: keras.Model, train: Examples, validation: Examples, config: TunedRunConfig, packing: bool = True
+) -> Training:
+    """Makes the training of a language model on the likelihood of tokens.
+
+    Args:
+      model: The language model.
+      train: Training examples.
+      validation: Validation examples; if there are none, there is no validation.
+      config: Settings of the run.
+      packing: Packs several examples into a row if the model can do so.
+    """
+    tuning = config.tuning
+    packs = packing and can_pack(model)
+    rows, size = layout(packs), tuning.batch_size
+    batches = Batches(train.examples, size, rows, config.run.seed)
+    held_out: Batches[Example, Any] | None = None
+    if validation.examples:
+        held_out = Batches(by_length(validation.examples), size, rows)
+    network = training_network(model, packs, tuning.rematerialize)
+    return Training(SFTTuner(network), model, batches, held_out, tuning)
+
+
 def load_parts(config: SFTRunConfig, records: Records[Record], given: object, folder: Path | None) -> SFTParts:
     """Loads the language model of a run, and encodes its records. Sets the seed of Keras.
 
@@ -155,17 +171,9 @@ def _sizes(examples: Examples) -> dict[str, int]:
 
 def _new_model(config: SFTRunConfig, records: Sequence[Record]) -> Start:
     """Makes a small GPT-2 with new weights, and learns its tokenizer from the training records."""
-    sizes: NewModelConfig = config.model
-    tokenizer = train_tokenizer(_texts(records), sizes.vocabulary_size)
-    shape = PretrainConfig(
-        num_layers=sizes.num_layers,
-        num_heads=sizes.num_heads,
-        hidden_dim=sizes.hidden_dim,
-        context_length=sizes.context_length,
-        dropout=sizes.dropout,
-    )
+    tokenizer = train_tokenizer(_texts(records), config.model.vocabulary_size)
     with default_policy(config.sft.dtype):
-        return Start(make_transformer(tokenizer.vocabulary_size(), shape), tokenizer)
+        return Start(make_transformer(tokenizer.vocabulary_size(), config.model), tokenizer)
 
 
 def _texts(records: Sequence[Record]) -> list[str]:

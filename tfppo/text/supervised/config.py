@@ -1,4 +1,4 @@
-"""Settings that supervised fine-tuning and reward models share.
+"""Settings that supervised fine-tuning, pretraining and reward models share.
 
 This module does not import TensorFlow, so that the command line starts fast.
 """
@@ -95,7 +95,8 @@ class TuningRunSettings:
     seed: Seed = 1
     """Seed of new weights, of adapters, of the dropout and of the order of the examples."""
     name: Annotated[str | None, Must(is_printable, "a folder name of printable characters")] = None
-    """Name of the run's folder. None: sft or reward-model, the name of the data and the seed."""
+    """Name of the run's folder. None: sft, reward-model or pretrain, the name of the data or of the model, and
+    the seed."""
     runs_dir: Path = Path("runs")
     """Folder that holds the run folders."""
     device: Literal["auto", "cpu", "gpu"] = "auto"

@@ -17,7 +17,7 @@ from tfppo.text.models.adapters import add_adapters
 from tfppo.text.models.language_model import context_length
 from tfppo.text.models.reference import as_language_model
 from tfppo.text.models.weights import freeze_paths
-from tfppo.text.presets.fetching import recorded_name
+from tfppo.text.presets.fetching import label_of, recorded_name
 from tfppo.text.presets.folder import save_preset
 from tfppo.text.start.assembly import make_codec
 from tfppo.text.start.initial import Start, initial_model
@@ -62,6 +62,14 @@ class TunedParts(Generic[Config, R]):
     def model(self) -> keras.Model:
         """The language model."""
         return self.base.model
+
+    @property
+    def label(self) -> str | None:
+        """Name of the data or of the preset; None: both are given in Python, or there is no preset."""
+        data, preset = self.config.tuning.data, self.config.tuning.preset
+        if data is not None:
+            return data.stem
+        return None if preset is None else label_of(preset)
 
     def write(self, folder: Path) -> None:
         """Writes the parts that a resumed run needs into the folder of a new run."""

@@ -16,7 +16,6 @@ from tfppo.execution.variables import weights_hash
 from tfppo.reporting.curves import plot_curve
 from tfppo.settings import with_settings
 from tfppo.text.config import TextParts
-from tfppo.text.presets.fetching import label_of
 from tfppo.text.supervised.config import TunedRunConfig
 from tfppo.text.supervised.records import Records
 from tfppo.text.supervised.training import VALIDATION, Interval, Training
@@ -39,6 +38,10 @@ class Parts(Protocol):
     @property
     def model(self) -> keras.Model:
         """The language model."""
+
+    @property
+    def label(self) -> str | None:
+        """Part of the default name of the run's folder; None: there is none."""
 
     @property
     def title(self) -> str:
@@ -136,7 +139,8 @@ def start(method: Method[Config], config: Config, data: object, validation: obje
     with tf.device(device):
         records = method.load_records(config, data, validation)
         parts = method.load_parts(config, records, model, None)
-        name = run_folder.folder_name("-".join([method.kind.replace("_", "-"), *_labels(parts.config)]))
+        label = [] if parts.label is None else [parts.label]
+        name = run_folder.folder_name("-".join([run_folder.command_of(method.kind), *label]))
         with new_folder.new_run_folder(folder_settings, name, parts.config, print, parts.write) as folder:
             _train_and_finish(folder, parts, began)
     return folder
@@ -176,14 +180,6 @@ def _executed(config: Config) -> tuple[Config, str | None]:
     device, reason = choose_device(config.run.device, None)
     print(f"device {device[1:4]}: {reason}", flush=True)
     return with_settings(config, {"threads": threads}), device if "CPU" in device else None
-
-
-def _labels(config: TunedRunConfig) -> list[str]:
-    """Returns the parts of the default name of a run: those of its data or of its preset."""
-    data, preset = config.tuning.data, config.tuning.preset
-    if data is not None:
-        return [data.stem]
-    return [] if preset is None else [label_of(preset)]
 
 
 def _train_and_finish(folder: Path, parts: Parts, began: float, resumes: bool = False) -> None:
