@@ -134,6 +134,7 @@ def test_rollouts_are_the_same_iterations_from_the_same_start(monkeypatch, backe
     assert (first[1].observations.numpy() != first[0].observations.numpy()).any()  # episodes continue
 
 
+@pytest.mark.slow
 def test_environments_are_closed_and_their_errors_are_theirs(monkeypatch, trainers, motor_error):
     closed, close = [], ControlTrainer.close
     settings = SMALL | {"vectorization": "sync"}

@@ -707,6 +707,7 @@ def test_a_run_can_be_trained_in_a_thread(tmp_path):
     assert len(read_rows(folders[0])) == 1
 
 
+@pytest.mark.slow
 def test_a_run_starts_from_another(tmp_path, capsys, monkeypatch):
     """It has the weights and the statistics of the other run, and also if it starts again after a crash."""
     normalized = {"normalize_observations": True, "normalize_rewards": True}

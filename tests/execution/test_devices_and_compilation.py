@@ -176,7 +176,8 @@ except UsageError as error:
 """
 
 
-@pytest.mark.parametrize(("threads", "deterministic"), [(3, False), pytest.param(0, True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("threads", "deterministic"), [(3, False), (0, True)])
 def test_a_process_runs_as_it_is_told_until_it_has_begun(threads, deterministic):
     done = subprocess.run(
         [sys.executable, "-c", REPEATABLE, str(threads), str(deterministic)], capture_output=True, text=True, check=True

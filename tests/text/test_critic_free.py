@@ -320,6 +320,7 @@ def test_contradictions_on_the_command_line_are_one_line(arguments, said, capsys
     assert len(error) == 1 and said in error[0]
 
 
+@pytest.mark.slow
 def test_a_run_tells_which_settings_of_the_value_function_it_does_not_use(preset, tmp_path, capsys):
     settings = {"gae_lambda": 0.5, "value_clip": None, "iterations": 1, "normalize_scores": False}
     trainer = TextTrainer(tiny(tmp_path, preset, **settings))

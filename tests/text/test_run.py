@@ -366,6 +366,7 @@ def test_generate_goes_on_from_prompts(finished, capsys):
     assert len(tfppo.generate(finished, ["It"], top_k=3, top_p=0.9)) == 1
 
 
+@pytest.mark.slow
 def test_generate_uses_the_settings_of_the_run_unless_it_is_told_otherwise(finished, preset, monkeypatch):
     used = []
 
@@ -508,6 +509,7 @@ def test_an_error_in_a_model_is_no_error_of_a_file(preset, tmp_path, monkeypatch
         run.train_text(tiny(tmp_path, preset, iterations=1))
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_not_trained_further(finished, tmp_path):
     folder = shutil.copytree(finished, tmp_path / "mine")
     before = weights_of(folder)

@@ -125,7 +125,8 @@ def test_early_stopping_by_the_validation_ends_a_run_with_the_best_weights(tmp_p
     assert tfppo.resume(tmp_path / "a") == tmp_path / "a"  # it is finished
 
 
-@pytest.mark.parametrize("schedule", ["constant", pytest.param("linear", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("schedule", ["constant", "linear"])
 def test_a_second_fit_extends_the_training_on_request(schedule):
     def make(steps):
         return trainer(total_steps=steps, learning_rate_schedule=schedule, clip_ratio_schedule="constant")

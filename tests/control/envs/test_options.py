@@ -85,7 +85,7 @@ def test_an_unknown_wrapper_and_wrong_arguments_are_one_line():
         assert text.startswith("wrapper TimeLimit(steps=3) cannot wrap the environment"), text
 
 
-@pytest.mark.parametrize("vectorization", ["sync", "async"])
+@pytest.mark.parametrize("vectorization", ["sync", pytest.param("async", marks=pytest.mark.slow)])
 def test_a_run_trains_and_evaluates_with_them(vectorization, tmp_path):
     config = make_control_config(
         "Sized-v0",
@@ -191,13 +191,8 @@ def test_vector_environments_are_wrapped_inside_of_what_restores_them():
     environment.close()
 
 
-@pytest.mark.parametrize(
-    "env",
-    [
-        "MiniGrid-Empty-Random-5x5-v0",
-        *(pytest.param(name, marks=pytest.mark.slow) for name in ("MiniGrid-Unlock-v0", "MiniGrid-DoorKey-5x5-v0")),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("env", ["MiniGrid-Empty-Random-5x5-v0", "MiniGrid-Unlock-v0", "MiniGrid-DoorKey-5x5-v0"])
 def test_minigrid_is_trained_by_its_recipe_and_evaluated_without_naming_its_wrapper(env, tmp_path):
     small = {"total_steps": 2048, "eval_episodes": 2, "video_episodes": 0, "num_epochs": 1, "name": "grid"}
     folder = run.train_control(make_control_config(env, runs_dir=tmp_path, **small))

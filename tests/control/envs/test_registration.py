@@ -53,7 +53,7 @@ def config(tmp_path, **settings):
     ("env", "mean", "vectorization"),
     [
         (make_steps, 8.0, "sync"),
-        (Steps, 3.0, "sync"),
+        pytest.param(Steps, 3.0, "sync", marks=pytest.mark.slow),
         (lambda: Steps(5), 5.0, "async"),
         pytest.param(make_steps, 8.0, "async", marks=pytest.mark.slow),
         pytest.param(Steps, 3.0, "async", marks=pytest.mark.slow),

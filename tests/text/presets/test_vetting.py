@@ -266,6 +266,7 @@ def test_writing_and_exporting_need_no_reward_and_load_none(hostile, mark, capsy
     assert not mark.exists() and "evil" not in sys.modules
 
 
+@pytest.mark.slow
 def test_scoring_loads_the_reward_that_the_user_names(hostile, mark, capsys):
     for command in (["evaluate", "--prompts", "4"], ["resume"]):
         capsys.readouterr()

@@ -75,6 +75,7 @@ class Batched(keras.utils.PyDataset):
         return self.batches[number].element()
 
 
+@pytest.mark.slow
 def test_a_gradient_step_is_the_same_with_more_padding(family):
     batch = lay_out(COMPARISONS, 1.0, None)
     steps = []

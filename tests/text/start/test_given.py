@@ -128,6 +128,7 @@ def test_settings_are_accepted_after_what_the_message_advises(gpt2, tokenizer, s
 # ----- Precision
 
 
+@pytest.mark.slow
 def test_the_config_records_the_precision_of_the_model(gpt2, tokenizer):
     for dtype in ("float32", "mixed_bfloat16"):
         trainer = TextTrainer(config(), model=(gpt2(dtype=dtype), tokenizer))
