@@ -12,17 +12,21 @@ from tfppo.cli.bench import Bench
 from tfppo.cli.models import Pretrain, RewardModel, Sft
 from tfppo.cli.parsing import Command, Group, last_value, parse
 from tfppo.cli.runs import Evaluate, Export, Generate, Plot, Resume
+from tfppo.cli.tasks import Tasks
 from tfppo.cli.train import CARTPOLE, TrainCartpole, TrainControl, TrainText
 from tfppo.control.recipes import make_control_config
 from tfppo.deprecated import SETTINGS
 from tfppo.errors import UsageError
+from tfppo.settings import with_settings
 from tfppo.text.config import TextRunConfig
 from tfppo.text.defaults import DEPENDS_ON, defaults_of_advantages, make_text_config, with_model_defaults
+from tfppo.text.sft.config import SFTRunConfig
 
 COMMANDS = Group(
     "PPO for control and for language models in TensorFlow 2 and Keras 3. --version prints the version.",
     {
         "train": Group("Train a policy.", {"cartpole": TrainCartpole, "control": TrainControl, "text": TrainText}),
+        "tasks": Tasks,
         "sft": Sft,
         "pretrain": Pretrain,
         "reward-model": RewardModel,
@@ -84,6 +88,7 @@ def _defaults(arguments: Sequence[str]) -> dict[type[Command], Command]:
     return {
         TrainControl: TrainControl(run=control.run, control=control.control, ppo=control.ppo),
         TrainText: TrainText(run=text.run, text=text.text, ppo=text.ppo),
+        Sft: _sft_defaults(last_value(arguments, "--task") if arguments[:1] == ["sft"] else None),
         Bench: Bench(run=control.run, control=control.control, ppo=control.ppo),
     }
 
@@ -104,6 +109,16 @@ def _text_defaults(arguments: Sequence[str]) -> TextRunConfig:
     values = {name: last_value(arguments, f"--{name.replace('_', '-')}") for name in DEPENDS_ON}
     numbers = {name: int(value) for name, value in values.items() if value is not None and value.isdecimal()}
     return with_model_defaults(make_text_config(**settings), numbers)  # they replace those of the task
+
+
+def _sft_defaults(task: str | None) -> Sft:
+    """Returns the default settings of supervised fine-tuning, or those for the examples of a task."""
+    if task is None:
+        return Sft()
+    from tfppo.text.tasks import get_task
+
+    config = with_settings(SFTRunConfig(), get_task(task).sft_defaults)
+    return Sft(run=config.run, sft=config.sft, model=config.model)
 
 
 def _with_new_options(arguments: Sequence[str]) -> list[str]:

@@ -14,7 +14,8 @@ from tfppo.text.supervised.config import TuningRunSettings, no_data
 class Sft:
     """Tune a language model on examples by supervised fine-tuning.
 
-    Give --data FILE. The folder preset of the run holds the tuned model, for `tfppo train text --preset`.
+    Give --data FILE, or --task NAME for the examples of a task. The folder preset of the run holds the tuned model, for
+    `tfppo train text --preset`.
     """
 
     run: TuningRunSettings = field(default_factory=TuningRunSettings)
@@ -28,7 +29,7 @@ class Sft:
           UsageError: If a setting or an example is invalid, or a folder cannot be used.
         """
         config = SFTRunConfig(self.run, self.sft, self.model)
-        if config.sft.data is None:
+        if config.sft.data is None and config.sft.task is None:
             raise no_data()
         import_tensorflow()
         from tfppo.text.sft.run import sft_run

@@ -20,6 +20,9 @@ class SFTConfig(TuningConfig):
     data: Path | None = None
     """File of training examples, .jsonl, .csv or .txt. An example has the column `text`, or `prompt` and `response`, or
     `messages` (.jsonl only), a conversation for the chat template. Each line of a .txt file is a text."""
+    task: Annotated[str | None, Must(is_printable, "the name of a task")] = None
+    """Name of a task whose examples are the data: one of `tfppo tasks`, or package.module:NAME for a task of your own.
+    None: the data are data."""
     preset: Preset = None
     """Language model to tune: a folder, name or handle, as for `tfppo train text --preset`.
     None: a small GPT-2 with new weights, whose tokenizer is learned from the data."""

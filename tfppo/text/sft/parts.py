@@ -38,6 +38,11 @@ class SFTParts(TunedParts[SFTRunConfig, Record]):
     title = "fine-tuning"
 
     @property
+    def label(self) -> str | None:
+        """Name of the task, of the data or of the preset."""
+        return self.config.sft.task or super().label
+
+    @property
     def subject(self) -> str:
         """The examples in words."""
         return f"{len(self.train.examples)} examples of {self.train.tokens:,} tokens"

@@ -5,16 +5,31 @@ from pathlib import Path
 import keras
 import keras_hub
 
+from tfppo.errors import UsageError
 from tfppo.text.sft.config import SFTRunConfig
 from tfppo.text.sft.parts import load_parts
-from tfppo.text.sft.records import FORM
+from tfppo.text.sft.records import FORM, Record
 from tfppo.text.supervised import run
-from tfppo.text.supervised.records import kept_records, load_records
+from tfppo.text.supervised.records import Records, kept_records, load_records
+from tfppo.text.tasks import get_task
+
+
+def _load_records(config: SFTRunConfig, data: object, validation: object) -> Records[Record]:
+    """Loads the records of a new run from its data or from its task."""
+    name = config.sft.task
+    if name is None:
+        return load_records(config.sft, data, validation, FORM)
+    for option, given in (("data", data), ("validation_data", validation)):
+        if given is not None or getattr(config.sft, option) is not None:
+            raise UsageError(f"task is {name}, and {option} is given; a task has examples of its own: leave one out")
+    task = get_task(name)
+    return load_records(config.sft, task.checked_examples("train"), task.checked_examples("validation"), FORM)
+
 
 METHOD = run.Method(
     "sft",
     SFTRunConfig,
-    lambda config, data, validation: load_records(config.sft, data, validation, FORM),
+    _load_records,
     lambda folder: kept_records(folder, FORM),
     load_parts,
 )
@@ -40,7 +55,8 @@ def sft(
       model: A language model that replaces the preset: a KerasHub CausalLM and its tokenizer or preprocessor, or a
         CausalLM alone that has a preprocessor. Its weights are tuned in place.
       config: All settings. None: the defaults.
-      **settings: Settings that replace those of the config, by field name, such as `epochs=5`.
+      **settings: Settings that replace those of the config, by field name, such as `epochs=5`. With `task` and
+        without a config, all others are those of the task.
 
     Returns:
       The folder of the run. Its folder `preset` holds the tuned model.
@@ -49,6 +65,8 @@ def sft(
       UsageError: If settings do not fit together, examples are invalid, the model cannot be tuned, or the folder cannot
         be used.
     """
+    if config is None and isinstance(settings.get("task"), str):
+        settings = {**get_task(str(settings["task"])).sft_defaults, **settings}
     chosen, train, validation = run.with_data(config or SFTRunConfig(), data, validation_data, preset, settings)
     return run.start(METHOD, chosen, train, validation, model)
 

@@ -157,4 +157,4 @@ def default_learning_rate(parameters: int, is_new: bool, lora_rank: int) -> floa
 
 def no_data() -> UsageError:
     """Returns the error for a run that has no training examples."""
-    return UsageError("no data is given; a run needs examples to learn: give --data FILE")
+    return UsageError("no data is given; a run needs examples to learn: give --data FILE, or --task NAME")

@@ -7,6 +7,7 @@ import re
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -53,6 +54,14 @@ class Task:
     """Domain of the control token before each prompt; None: no control token."""
     defaults: Mapping[str, Any] = field(default_factory=dict, hash=False)
     """Settings of this task (by field name) that differ from the text defaults."""
+    examples: Callable[[Split], Any] | None = None
+    """Returns examples of a split for `tfppo sft --task`, in a form that `tfppo.sft` takes. None: the task has none."""
+    sft_defaults: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """Settings of supervised fine-tuning (by field name) for the examples of this task."""
+    baselines: Mapping[str, Callable[[Sequence[Prompt]], Sequence[str]]] = field(default_factory=dict, hash=False)
+    """Answers to prompts without a language model, by name, which the results of a run are compared with."""
+    needs: str | None = None
+    """Package that the task needs besides those of tfppo. None: it needs none."""
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", self.name):
@@ -155,9 +164,47 @@ class Task:
             )
         return number
 
+    def checked_examples(self, split: Split) -> Any:
+        """Returns the examples of a split for supervised fine-tuning.
+
+        Args:
+          split: "train" or "validation".
+
+        Raises:
+          UsageError: If the task has no examples, or its function fails.
+        """
+        examples = self.examples
+        if examples is None:
+            raise UsageError(
+                f"task {self.name} has no examples for supervised fine-tuning; it must have some: give another task, "
+                "or --data FILE"
+            )
+        return self._call("examples", lambda: examples(split))
+
+    def judged_baselines(self, split: Split) -> dict[str, float]:
+        """Computes the metric of each baseline on the prompts of a split.
+
+        Args:
+          split: "train", "validation" or "test".
+
+        Raises:
+          UsageError: If a function of the task fails.
+        """
+        prompts = self.checked_prompts(split) if self.baselines else []
+        answers = {name: self._call(name, partial(answer, prompts)) for name, answer in self.baselines.items()}
+        values = {name: self.checked_measure(prompts, responses) for name, responses in answers.items()}
+        return {name: value for name, value in values.items() if value is not None}
+
     def _call(self, name: str, function: Callable[[], Any]) -> Any:
         try:
             return function()
+        except ModuleNotFoundError as error:
+            if error.name != self.needs:
+                raise UsageError(f"{name} of task {self.name} raised {kind_and_text(error)}: fix the task") from error
+            raise UsageError(
+                f"task {self.name} needs the package {self.needs}, which is not installed: run make setup "
+                f"EXTRAS=tasks, or pip install {self.needs}"
+            ) from None
         except (Exception, SystemExit) as error:  # the user's function may raise anything; its traceback is kept
             raise UsageError(f"{name} of task {self.name} raised {kind_and_text(error)}: fix the task") from error
 

@@ -1,0 +1,112 @@
+"""Tasks with short answers that are right or wrong: their examples, their reward, their metrics and their baselines."""
+
+import random
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from statistics import fmean
+from typing import Any
+
+from tfppo.text.data.corpus import Split
+from tfppo.text.data.prompts import Prompt
+from tfppo.text.tasks.task import Task, register_task
+
+Row = dict[str, str]  # with the keys "prompt" and "answer"
+
+
+def normalized(text: str) -> str:
+    """Returns a text in lower case, without white space at its ends and doubled within, and without a final period."""
+    return re.sub(r"\s+", " ", text).strip().removesuffix(".").rstrip().casefold()
+
+
+def exact_match(prompts: Sequence[str], responses: Sequence[str], answer: Sequence[str]) -> list[float]:
+    """Scores each response with 1 if it is the answer and nothing else, otherwise with 0.
+
+    Args:
+      prompts: N prompts.
+      responses: N responses.
+      answer: The N right answers.
+    """
+    return [float(normalized(given) == normalized(right)) for given, right in zip(responses, answer, strict=True)]
+
+
+def accuracy(prompts: Sequence[str], responses: Sequence[str], answer: Sequence[str]) -> float:
+    """Computes the share of responses that are the answer and nothing else."""
+    return fmean(exact_match(prompts, responses, answer))
+
+
+def macro_f1(prompts: Sequence[str], responses: Sequence[str], answer: Sequence[str]) -> float:
+    """Computes the mean over the classes of the F1 of each. A response that is no class counts as a wrong one.
+
+    Args:
+      prompts: N prompts.
+      responses: N responses.
+      answer: The N right classes.
+    """
+    pairs = [(normalized(given), normalized(right)) for given, right in zip(responses, answer, strict=True)]
+    hits = Counter(right for given, right in pairs if given == right)
+    given, right = (Counter(pair[side] for pair in pairs) for side in (0, 1))
+    return fmean(2 * hits[name] / (given[name] + right[name]) for name in right)
+
+
+def examples_of(rows: Callable[[Split], list[Row]], split: Split) -> list[Row]:
+    """Returns prompts with their answers as responses, for supervised fine-tuning."""
+    return [{"prompt": row["prompt"], "response": f" {row['answer']}"} for row in rows(split)]
+
+
+def most_frequent(rows: Callable[[Split], list[Row]], prompts: Sequence[Prompt]) -> list[str]:
+    """Answers each prompt with the most frequent answer of the training split."""
+    (answer, _), *_ = Counter(row["answer"] for row in rows("train")).most_common(1)
+    return [answer] * len(prompts)
+
+
+def drawn(rows: Callable[[Split], list[Row]], prompts: Sequence[Prompt]) -> list[str]:
+    """Answers each prompt with one of the answers of the training split, drawn with the same probabilities."""
+    return random.Random(1).choices(sorted({row["answer"] for row in rows("train")}), k=len(prompts))
+
+
+def answer_task(
+    name: str,
+    description: str,
+    rows: Callable[[Split], list[Row]],
+    *,
+    reward: Callable[..., list[float]] = exact_match,
+    measure: Callable[..., float] = accuracy,
+    metric: str = "accuracy",
+    needs: str | None = None,
+    baselines: Mapping[str, Callable[[Sequence[Prompt]], list[str]]] | None = None,
+    defaults: Mapping[str, Any] | None = None,
+    sft_defaults: Mapping[str, Any] | None = None,
+) -> Task:
+    """Makes and registers a task with short answers.
+
+    Args:
+      name: Name of the task.
+      description: One line for the list of tasks.
+      rows: Returns the prompts of a split with their answers.
+      reward: Scores responses; gets the label `answer`.
+      measure: Computes the metric; gets the label `answer`.
+      metric: Name of the metric.
+      needs: Package that the task needs besides those of tfppo.
+      baselines: Answers without a language model. None: the most frequent answer, and chance.
+      defaults: Settings of `tfppo train text`.
+      sft_defaults: Settings of `tfppo sft`.
+    """
+    simple = {"majority": partial(most_frequent, rows), "chance": partial(drawn, rows)}
+    return register_task(
+        Task(
+            name=name,
+            description=description,
+            prompts=rows,
+            make_reward=lambda: reward,
+            measure=measure,
+            metric=metric,
+            domain=None,
+            defaults=defaults or {},
+            examples=partial(examples_of, rows),
+            sft_defaults=sft_defaults or {},
+            baselines=simple if baselines is None else baselines,
+            needs=needs,
+        )
+    )

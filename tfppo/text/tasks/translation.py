@@ -1,0 +1,92 @@
+"""The task "translation": numbers in English words into French, German and Spanish.
+
+The package num2words makes the pairs, so each answer can be verified exactly. Numbers are divided into the splits by a
+checksum, the same one for all languages.
+"""
+
+import functools
+import zlib
+from collections.abc import Mapping, Sequence
+
+from tfppo.text.data.corpus import SPLITS, Split
+from tfppo.text.data.prompts import Prompt
+from tfppo.text.tasks.answers import Row, answer_task, normalized
+
+LANGUAGES = {"fr": "French", "de": "German", "es": "Spanish"}
+NUMBERS = range(1, 2000)
+SHARES: Mapping[Split, range] = {"validation": range(10), "test": range(10, 25)}  # of 100 buckets; the rest: training
+
+
+def split_of(number: int) -> Split:
+    """Chooses the split of a number by a checksum: 10 % are for validation, 15 % for the test."""
+    bucket = zlib.crc32(str(number).encode()) % 100
+    return next((split for split, buckets in SHARES.items() if bucket in buckets), SPLITS[0])
+
+
+@functools.cache
+def translation_rows(split: Split) -> list[Row]:
+    """Returns the numbers of a split in English, with the language that is asked for; the answer is the translation."""
+    from num2words import num2words
+
+    numbers = [number for number in NUMBERS if split_of(number) == split]
+    return [
+        {"prompt": f"{num2words(number)}\n{name}:", "answer": num2words(number, lang=code)}
+        for number in numbers
+        for code, name in LANGUAGES.items()
+    ]
+
+
+def closeness(given: str, right: str) -> float:
+    """Returns the share of the characters that two texts have in common at their beginning and at their end.
+
+    The share is of the longer text. It is 1 only if the texts are equal.
+    """
+    longest = max(len(given), len(right), 1)
+    if given == right:
+        return 1.0
+    shortest = min(len(given), len(right))
+    start = next((n for n in range(shortest) if given[n] != right[n]), shortest)
+    end = next((n for n in range(shortest - start) if given[-1 - n] != right[-1 - n]), shortest - start)
+    return (start + end) / longest
+
+
+def translation_reward(prompts: Sequence[str], responses: Sequence[str], answer: Sequence[str]) -> list[float]:
+    """Scores responses: half for the exact translation, and half for how close they are to it.
+
+    Args:
+      prompts: N prompts.
+      responses: N responses.
+      answer: The N translations.
+    """
+    scores = []
+    for given, right in zip(map(normalized, responses), map(normalized, answer), strict=True):
+        scores.append(0.5 * (given == right) + 0.5 * closeness(given, right))
+    return scores
+
+
+def copied(prompts: Sequence[Prompt]) -> list[str]:
+    """Answers with the English words."""
+    return [prompt.partition("\n")[0] for prompt in prompts]
+
+
+TRANSLATION = answer_task(
+    "translation",
+    "translate numbers in English words into French, German and Spanish",
+    translation_rows,
+    reward=translation_reward,
+    metric="exact_match",
+    needs="num2words",
+    baselines={"copy": copied},
+    defaults={
+        "prompt_length": None,
+        "response_length": 40,
+        "iterations": 100,
+        "entropy_coeff": 0.0,
+        "kl_controller": "fixed",
+        "kl_coeff": 0.02,
+        "normalize_scores": False,
+        "stop_token": None,
+        "stop_after": 0,
+    },
+    sft_defaults={"epochs": 8, "num_layers": 2, "hidden_dim": 128, "context_length": 96, "dropout": 0.0},
+)
