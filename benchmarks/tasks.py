@@ -1,0 +1,127 @@
+"""Learns tasks from their examples and then by PPO, and measures both on the prompts of the test split.
+
+Usage: python benchmarks/tasks.py --tasks polarity topic [--seeds 1 2 3] [--runs-dir runs] [--table FILE]
+
+For each task and seed it runs `tfppo sft --task T` and `tfppo train text --task T --preset ...`, unless the runs exist
+already. Then both models answer all prompts of the test, two draws each at temperature 1 and once greedily. An interval
+is the 95 % bootstrap interval over the prompts.
+
+`make task NAME=polarity` does this for one task and one seed.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from tfppo.cli.startup import import_tensorflow
+from tfppo.errors import UsageError
+from tfppo.text.tasks import Task, get_task
+
+DRAWS = 2
+RESAMPLED = 1000
+SHOWN = 20
+
+
+def trained(command: list[str], folder: Path) -> Path:
+    """Runs a command of tfppo that trains, unless its finished run exists."""
+    if not (folder / "evaluation.json").exists():
+        words = [*command, "--name", folder.name, "--runs-dir", str(folder.parent)]
+        print(f"$ tfppo {' '.join(words)}", flush=True)
+        if subprocess.run([sys.executable, "-m", "tfppo", *words]).returncode:  # the process has printed the reason
+            raise SystemExit(f"{folder} was not trained to its end: resume it, or delete it")
+    return folder
+
+
+def measured(task: Task, prompts: list, draws: list[list[str]]) -> dict[str, float]:
+    """Computes the metric of answers, as a mean over the draws, with its interval over the prompts."""
+
+    def metric(rows: np.ndarray) -> float:
+        asked = [prompts[row] for row in rows]
+        values = [task.checked_measure(asked, [answers[row] for row in rows]) for answers in draws]
+        return float(np.mean(values))
+
+    random = np.random.default_rng(0)
+    count = len(prompts)
+    resampled = [metric(random.integers(count, size=count)) for _ in range(RESAMPLED)]
+    low, high = np.percentile(resampled, [2.5, 97.5])
+    return {"value": metric(np.arange(count)), "low": float(low), "high": float(high)}
+
+
+def result_of(task: Task, seed: int, runs: Path) -> dict:
+    """Trains a task with one seed, and measures the models before and after PPO.
+
+    Returns:
+      The metric of the baselines and of both models, answers, and the seconds of both trainings.
+    """
+    import tfppo
+
+    base = trained(["sft", "--task", task.name, "--seed", str(seed)], runs / f"sft-{task.name}-seed{seed}")
+    preset = base / "preset"
+    command = ["train", "text", "--task", task.name, "--preset", str(preset), "--seed", str(seed)]
+    run = trained(command, runs / f"{task.name}-seed{seed}")
+    prompts = task.checked_prompts("test")
+    texts = [str(prompt) for prompt in prompts]
+    found: dict = {"task": task.name, "metric": task.metric, "seed": seed, "prompts": len(prompts)}
+    found["baselines"] = task.judged_baselines("test")
+    for who, options in (("sft", {"reference": True}), ("ppo", {})):
+        drawn = [tfppo.generate(run, texts, seed=number, **options) for number in range(DRAWS)]
+        greedy = tfppo.generate(run, texts, temperature=0, **options)
+        found[who] = {"drawn": measured(task, prompts, drawn), "greedy": measured(task, prompts, [greedy])}
+        found[f"answers of {who}"] = drawn[0][:SHOWN]
+    found["answers"] = [{"prompt": text, **prompt.labels} for text, prompt in zip(texts, prompts[:SHOWN], strict=False)]
+    evaluations = {
+        who: json.loads((folder / "evaluation.json").read_text()) for who, folder in (("sft", base), ("ppo", run))
+    }
+    found["seconds"] = {who: evaluation["seconds"]["total"] for who, evaluation in evaluations.items()}
+    found["kl"] = evaluations["ppo"]["kl"]
+    return found
+
+
+def row_of(found: dict) -> str:
+    """Formats a result as a row of the table."""
+    shown = [f"{found['sft'][how]['value']:.3f} → {interval(found['ppo'][how])}" for how in ("drawn", "greedy")]
+    baselines = ", ".join(f"{name} {value:.3f}" for name, value in found["baselines"].items())
+    seconds = found["seconds"]
+    cells = [found["task"], found["metric"], found["seed"], *shown, baselines]
+    return "| " + " | ".join(map(str, [*cells, f"{seconds['sft']:.0f} + {seconds['ppo']:.0f} s"])) + " |"
+
+
+def interval(found: dict[str, float]) -> str:
+    """Formats a value with its interval."""
+    return f"{found['value']:.3f} ({found['low']:.3f} to {found['high']:.3f})"
+
+
+def main() -> None:
+    """Trains and measures the tasks, and prints a table."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--tasks", nargs="+", required=True, help="names of tasks with examples, see tfppo tasks")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[1])
+    parser.add_argument("--runs-dir", type=Path, default=Path("runs"))
+    parser.add_argument("--table", type=Path, help="file for the table and the answers, in JSON lines")
+    arguments = parser.parse_args()
+    try:
+        tasks = [get_task(name) for name in arguments.tasks]
+        for task in tasks:
+            task.checked_examples("train")
+    except UsageError as error:
+        parser.error(str(error))
+    import_tensorflow()
+    rows = []
+    for task in tasks:
+        for seed in arguments.seeds:
+            found = result_of(task, seed, arguments.runs_dir)
+            rows.append(row_of(found))
+            if arguments.table is not None:
+                with arguments.table.open("a") as file:
+                    file.write(json.dumps(found, ensure_ascii=False) + "\n")
+    print("| task | metric | seed | SFT → PPO, drawn | SFT → PPO, greedy | without a model | seconds |")
+    print("|---|---|---|---|---|---|---|")
+    print("\n".join(rows))
+
+
+if __name__ == "__main__":
+    main()
