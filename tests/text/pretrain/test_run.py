@@ -1,6 +1,5 @@
 """Pretraining: whole runs of tiny models, with their files, their evaluation, their errors, and resume to the bit."""
 
-import contextlib
 import math
 
 import keras_hub
@@ -8,6 +7,7 @@ import numpy as np
 import pytest
 from support.refusal import command_refusal, refusal
 from support.run_files import evaluation_of, rows_of
+from support.signals import stopped_after
 
 import tfppo
 from tfppo.settings import with_settings
@@ -18,7 +18,6 @@ from tfppo.text.pretrain import parts
 from tfppo.text.pretrain.config import PretrainRunConfig
 from tfppo.text.pretrain.run import pretrain_run
 from tfppo.text.sft.examples import Example, Examples
-from tfppo.text.supervised import training
 from tfppo.training import run_folder
 
 SMALL = {
@@ -106,15 +105,8 @@ def test_a_person_sees_what_is_trained_and_what_to_do_next(finished, tmp_path, c
 
 
 @pytest.mark.slow  # supervised fine-tuning has quick tests of the same machine
-def test_a_run_that_a_signal_stops_goes_on_to_the_same_bits(finished, tmp_path, monkeypatch, capsys):
-    steps = []
-
-    @contextlib.contextmanager
-    def signals():
-        yield lambda: steps.append(1) or len(steps) == 50
-
-    with monkeypatch.context() as patch:
-        patch.setattr(training, "stop_signals", signals)
+def test_a_run_that_a_signal_stops_goes_on_to_the_same_bits(finished, tmp_path, capsys):
+    with stopped_after(50):
         folder = pretrain_run(tiny(tmp_path))
     assert "stopped after step 50 of 76; resume with" in capsys.readouterr().out and not (folder / "preset").exists()
     tfppo.resume(folder)

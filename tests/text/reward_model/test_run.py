@@ -1,6 +1,5 @@
 """Runs of reward models: what they learn, their files, resume to the bit, and their use as rewards of PPO."""
 
-import contextlib
 import json
 
 import keras
@@ -10,13 +9,13 @@ import tensorflow as tf
 from support.families import make_family, make_tokenizer
 from support.refusal import refusal
 from support.run_files import evaluation_of, rows_of
+from support.signals import stopped_after
 
 import tfppo
 from tfppo.text.data.corpus import sentences
 from tfppo.text.models.reference import as_language_model
 from tfppo.text.reward_model.config import RewardModelRunConfig
 from tfppo.text.rewards.reward_model import RewardModel
-from tfppo.text.supervised import training
 from tfppo.training import run_folder
 
 GOOD, BAD = ["good", "great", "fine", "best"], ["bad", "poor", "worst", "dull"]
@@ -51,15 +50,8 @@ def test_a_run_learns_the_preferences_and_leaves_its_files(whole):
     assert scores[0] > scores[1] and model.reads_responses and model.head["words_slope"] == 0
 
 
-def test_a_run_that_a_signal_stops_goes_on_to_the_same_bits(whole, preset, tmp_path, monkeypatch, capsys):
-    steps = []
-
-    @contextlib.contextmanager
-    def signals():
-        yield lambda: steps.append(1) or len(steps) == 5
-
-    with monkeypatch.context() as patch:
-        patch.setattr(training, "stop_signals", signals)
+def test_a_run_that_a_signal_stops_goes_on_to_the_same_bits(whole, preset, tmp_path, capsys):
+    with stopped_after(5):
         folder = tfppo.reward_model(COMPARISONS, preset=preset, **FAST, epochs=3, runs_dir=tmp_path, name="stopped")
     assert "stopped after step 5 of" in capsys.readouterr().out
     assert not (folder / "evaluation.json").exists()

@@ -1,13 +1,12 @@
 """Runs of supervised fine-tuning: what they learn, their files, resume to the bit, and presets for PPO."""
 
-import contextlib
-
 import keras
 import numpy as np
 import pytest
 from support.families import FAMILIES, make_family, make_tokenizer
 from support.refusal import refusal
 from support.run_files import evaluation_of, rows_of
+from support.signals import stopped_after
 
 import tfppo
 from tfppo.text.config import TextConfig
@@ -17,7 +16,6 @@ from tfppo.text.evaluate import Responder
 from tfppo.text.models.reference import as_language_model
 from tfppo.text.presets.folder import load_preset
 from tfppo.text.sft.config import SFTRunConfig
-from tfppo.text.supervised import training
 from tfppo.training import run_folder
 
 CAPITALS = """
@@ -111,15 +109,8 @@ def assert_same(folder, whole):
 
 
 @pytest.mark.slow
-def test_a_run_that_a_signal_stops_goes_on_to_the_same_bits(whole, tmp_path, monkeypatch, capsys):
-    steps = []
-
-    @contextlib.contextmanager
-    def signals():
-        yield lambda: steps.append(1) or len(steps) == 6
-
-    with monkeypatch.context() as patch:
-        patch.setattr(training, "stop_signals", signals)
+def test_a_run_that_a_signal_stops_goes_on_to_the_same_bits(whole, tmp_path, capsys):
+    with stopped_after(6):
         folder = tfppo.sft(ROWS, **RESUMED, runs_dir=tmp_path, name="stopped")
     stopped = evaluation_of(whole)["steps"]
     assert "stopped after step 6 of 12" in capsys.readouterr().out and stopped == 12  # in the second of three epochs

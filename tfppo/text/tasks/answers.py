@@ -13,6 +13,14 @@ from tfppo.text.data.prompts import Prompt
 from tfppo.text.tasks.task import Task, register_task
 
 Row = dict[str, str]  # with the keys "prompt" and "answer"
+SETTINGS: Mapping[str, Any] = {  # of PPO; the reward is from 0 to 1 already, and variety is not wanted
+    "entropy_coeff": 0.0,
+    "kl_controller": "fixed",
+    "kl_coeff": 0.02,
+    "normalize_scores": False,
+    "stop_token": None,
+    "stop_after": 0,
+}
 
 
 def normalized(text: str) -> str:
@@ -90,7 +98,7 @@ def answer_task(
       metric: Name of the metric.
       needs: Package that the task needs besides those of tfppo.
       baselines: Answers without a language model. None: the most frequent answer, and chance.
-      defaults: Settings of `tfppo train text`.
+      defaults: Settings of `tfppo train text`, besides SETTINGS.
       sft_defaults: Settings of `tfppo sft`.
     """
     simple = {"majority": partial(most_frequent, rows), "chance": partial(drawn, rows)}
@@ -103,7 +111,7 @@ def answer_task(
             measure=measure,
             metric=metric,
             domain=None,
-            defaults=defaults or {},
+            defaults={**SETTINGS, **(defaults or {})},
             examples=partial(examples_of, rows),
             sft_defaults=sft_defaults or {},
             baselines=simple if baselines is None else baselines,

@@ -20,12 +20,6 @@ SETTINGS = {
     "response_length": 6,
     "iterations": 80,
     "learning_rate": 1e-4,
-    "entropy_coeff": 0.0,
-    "kl_controller": "fixed",
-    "kl_coeff": 0.02,
-    "normalize_scores": False,
-    "stop_token": None,
-    "stop_after": 0,
 }
 SFT = {"epochs": 2, "learning_rate": 5e-4}
 

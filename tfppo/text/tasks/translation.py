@@ -77,16 +77,6 @@ TRANSLATION = answer_task(
     metric="exact_match",
     needs="num2words",
     baselines={"copy": copied},
-    defaults={
-        "prompt_length": None,
-        "response_length": 40,
-        "iterations": 100,
-        "entropy_coeff": 0.0,
-        "kl_controller": "fixed",
-        "kl_coeff": 0.02,
-        "normalize_scores": False,
-        "stop_token": None,
-        "stop_after": 0,
-    },
+    defaults={"prompt_length": None, "response_length": 40, "iterations": 100},
     sft_defaults={"epochs": 8, "num_layers": 2, "hidden_dim": 128, "context_length": 96, "dropout": 0.0},
 )
