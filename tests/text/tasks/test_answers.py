@@ -16,6 +16,7 @@ from tfppo.text.sft.config import SFTRunConfig
 from tfppo.text.tasks import get_task, task_names
 from tfppo.text.tasks.answers import macro_f1, normalized
 from tfppo.text.tasks.classification import CLASSES
+from tfppo.text.tasks.countries import contains, token_f1
 from tfppo.text.tasks.translation import closeness, translation_reward, translation_rows
 from tfppo.training import run_folder
 
@@ -42,7 +43,7 @@ def score(name, answers):
 
 
 def test_there_are_tasks_with_examples():
-    assert TASKS == ["polarity", "topic", "translation"]
+    assert TASKS == ["countries", "polarity", "topic", "translation"]
 
 
 @every_task
@@ -62,8 +63,9 @@ def test_right_answers_score_highest_and_cheats_nothing_more(name):
         "right, and more": score(name, [f"{answer} of course" for answer in right]),
     }
     assert scores.pop("right") == scores.pop("in capitals, with white space and a period") == [1.0] * 50
+    near = () if name != "countries" else ("twice", "right, and more")  # the F1 of the words is between
     for cheat, found in scores.items():
-        assert max(found) < 0.5, cheat
+        assert max(found) < (1.0 if cheat in near else 0.5), cheat
     assert max(scores["empty"]) == 0.0
 
 
@@ -81,7 +83,7 @@ def test_the_metric_counts_right_answers(name):
 def test_splits_share_no_prompt_and_examples_are_the_prompts_with_their_answers(name):
     splits = {split: {str(prompt) for prompt in rows(name, split)} for split in SPLITS}
     assert not splits["train"] & splits["test"] and not splits["train"] & splits["validation"]
-    assert not splits["validation"] & splits["test"] and min(map(len, splits.values())) > 100
+    assert not splits["validation"] & splits["test"] and min(map(len, splits.values())) > 30
     examples, prompts = get_task(name).checked_examples("train"), rows(name, "train")
     assert [row["prompt"] for row in examples] == [str(prompt) for prompt in prompts]
     assert all(row["response"] == f" {prompt.labels['answer']}" for row, prompt in zip(examples, prompts, strict=True))
@@ -152,7 +154,7 @@ def test_tasks_are_listed_and_shown(capsys):
     shown = capsys.readouterr().out
     assert f"accuracy on {len(rows('polarity'))} test prompts: majority 0.500" in shown and "-> 'negative'" in shown
     assert cli.main(["tasks", "sentiment"]) == 0 and "continue the beginning" in capsys.readouterr().out
-    assert "it must be one of keywords, length" in command_refusal(capsys, "tasks", "nonsense")
+    assert "it must be one of countries, keywords" in command_refusal(capsys, "tasks", "nonsense")
 
 
 def test_data_and_task_are_not_both_the_examples(tmp_path, capsys):
@@ -202,3 +204,15 @@ def test_a_task_is_learned_from_its_examples_and_then_by_ppo(tmp_path, monkeypat
 def test_a_prompt_has_its_answer_as_a_label():
     prompt = rows("topic")[0]
     assert isinstance(prompt, Prompt) and set(prompt.labels) == {"answer"}
+
+
+def test_the_f1_of_an_answer_is_that_of_squad():
+    assert token_f1("The city of Lima.", "Lima") == pytest.approx(2 * 1 / (3 + 1))  # articles do not count
+    assert token_f1("", "Lima") == token_f1("Quito", "Lima") == 0.0 and token_f1("lima!", "Lima") == 1.0
+    assert contains("It is Addis Ababa now", "Addis Ababa") == 1.0 and contains("Addis and Ababa", "Addis Ababa") == 0.0
+
+
+def test_countries_have_three_kinds_of_questions_in_wordings_of_their_own():
+    for split, wordings in (("train", 5), ("validation", 1), ("test", 2)):
+        kinds = [prompt.labels["kind"] for prompt in rows("countries", split)]
+        assert len(kinds) % (3 * wordings) == 0 and set(kinds) == {"capital", "currency", "continent"}

@@ -2,6 +2,7 @@
 
 from tfppo.text.tasks.answers import answer_task
 from tfppo.text.tasks.classification import POLARITY, TOPIC
+from tfppo.text.tasks.countries import COUNTRIES
 from tfppo.text.tasks.keywords import KEYWORDS
 from tfppo.text.tasks.length import LENGTH, length_task
 from tfppo.text.tasks.sentiment import SENTIMENT
@@ -9,6 +10,7 @@ from tfppo.text.tasks.task import Task, get_task, movie_prompts, register_task, 
 from tfppo.text.tasks.translation import TRANSLATION
 
 __all__ = [
+    "COUNTRIES",
     "KEYWORDS",
     "LENGTH",
     "POLARITY",
