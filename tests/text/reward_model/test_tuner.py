@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from support.families import VOCABULARY, make_family
 
 from tfppo.text.models.reference import as_language_model
@@ -51,7 +52,8 @@ def test_scores_of_a_padded_batch_are_those_of_single_texts(family):
     assert np.std(together) > 0.05
     np.testing.assert_allclose(together, alone, atol=2e-5)
     model, head = tuner.network.model, tuner.network.head
-    hidden = as_language_model(model).hidden_states(RATED[1].texts[0][None])[0, -1]  # as rewards are computed
+    tokens = tf.constant(RATED[1].texts[0][None])
+    hidden = as_language_model(model).hidden_states(tokens)[0, -1]  # as rewards are computed
     np.testing.assert_allclose(together[1], head(hidden[None])[0, 0], atol=2e-5)
 
 
