@@ -12,6 +12,7 @@ import tfppo
 from tfppo import cli
 from tfppo.text.data.corpus import SPLITS
 from tfppo.text.data.prompts import Prompt
+from tfppo.text.presets import default_preset
 from tfppo.text.sft.config import SFTRunConfig
 from tfppo.text.tasks import get_task, task_names
 from tfppo.text.tasks.answers import macro_f1, normalized
@@ -216,3 +217,7 @@ def test_countries_have_three_kinds_of_questions_in_wordings_of_their_own():
     for split, wordings in (("train", 5), ("validation", 1), ("test", 2)):
         kinds = [prompt.labels["kind"] for prompt in rows("countries", split)]
         assert len(kinds) % (3 * wordings) == 0 and set(kinds) == {"capital", "currency", "continent"}
+
+
+def test_the_sentences_are_learned_by_the_shipped_model():
+    assert get_task("polarity").sft_defaults["preset"] == get_task("topic").sft_defaults["preset"] == default_preset()

@@ -6,7 +6,7 @@ The sentences and their human ratings are those that are shipped with tfppo (Hut
 import functools
 from collections.abc import Sequence
 
-from tfppo.text.data.corpus import Split, sentences
+from tfppo.text.data.corpus import Split, corpus_path, sentences
 from tfppo.text.data.metrics import vader_compound
 from tfppo.text.data.prompts import Prompt
 from tfppo.text.tasks.answers import Row, answer_task, drawn, macro_f1, most_frequent
@@ -21,7 +21,7 @@ SETTINGS = {
     "iterations": 80,
     "learning_rate": 1e-4,
 }
-SFT = {"epochs": 2, "learning_rate": 5e-4}
+SFT = {"preset": corpus_path().with_name("movie-gpt2"), "epochs": 2, "learning_rate": 5e-4}  # the shipped model
 
 
 @functools.cache
