@@ -207,3 +207,12 @@ def test_a_run_that_diverges_is_told(preset, tmp_path):
         tfppo.reward_model, COMPARISONS, preset=preset, epochs=3, learning_rate=1e38, batch_size=4, runs_dir=tmp_path
     )
     assert "were not finite" in message or "was not finite" in message or "updates in a row" in message
+
+
+@pytest.mark.slow  # it compiles for a minute
+def test_a_family_that_needs_a_fixed_length_is_trained(tmp_path):
+    tokenizer = make_tokenizer("Qwen3.5")
+    model = make_family("Qwen3.5", vocabulary_size=len(tokenizer.get_vocabulary()))
+    rows = [{"prompt": "A film", "chosen": "is a joy.", "rejected": "is not."}] * 4
+    folder = tfppo.reward_model(rows, model=(model, tokenizer), epochs=2, validation_share=0, runs_dir=tmp_path)
+    assert np.isfinite([float(row["reward_model/loss"]) for row in rows_of(folder)]).all()

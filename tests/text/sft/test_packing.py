@@ -8,7 +8,7 @@ from support.families import FAMILIES, VOCABULARY, make_family
 from tfppo.text.models.lstm import LSTMLanguageModel
 from tfppo.text.sft.examples import Example
 from tfppo.text.sft.network import SegmentMask, can_pack, training_network
-from tfppo.text.sft.packing import lay_out, rows_of
+from tfppo.text.sft.packing import lay_out, layout, rows_of
 from tfppo.text.sft.tuner import token_losses
 
 NOT_PACKED = {"Gemma", "Gemma2", "Gemma3", "Mixtral", "QwenMoe", "Qwen3Moe", "Qwen3.5", "Qwen3.5Moe", "GptOss"}
@@ -89,3 +89,14 @@ def test_padding_does_not_change_the_loss_of_families_that_are_not_packed(name):
 
 def test_an_lstm_is_not_packed():
     assert not can_pack(LSTMLanguageModel(VOCABULARY, num_layers=1, hidden_dim=8))
+
+
+def test_rows_of_a_fixed_length_are_padded_further():
+    examples = [example(5, 6, 7), example(4, 3)]
+    free, fixed = lay_out(examples, packs=False), lay_out(examples, packs=False, width=5)
+    assert free.token_ids.shape == (2, 2) and fixed.token_ids.shape == (2, 5)
+    for narrow, wide in zip(free, fixed, strict=True):
+        np.testing.assert_array_equal(narrow, wide[:, :2])
+        assert not wide[:, 2:].any()
+    inputs, _, _ = layout(packs=False, width=5).signature
+    assert inputs["token_ids"].shape.as_list() == [None, 5]

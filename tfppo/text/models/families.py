@@ -33,6 +33,8 @@ class LinearAttentionLanguageModel(CachedLanguageModel):
     So decoding starts with an empty state at the first token of the prompts, as with an LSTM.
     """
 
+    needs_static_length = True  # KerasHub divides the sequence into chunks in Python
+
     def begin(self, token_ids: tf.Tensor, prompt_lengths: tf.Tensor) -> tuple[tf.Tensor, State]:
         """Makes an empty state; see `LanguageModel.begin`."""
         _, state = self.model._build_cache(token_ids, padding_mask=tf.ones_like(token_ids))

@@ -6,7 +6,7 @@ which is faster for GPT-2, and `RecurrentLanguageModel` for the LSTM of the arti
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 import keras_hub
@@ -34,6 +34,7 @@ class LanguageModel(ABC):
     """
 
     recomputed: Sequence[keras.layers.Layer] = ()  # layers that the backward pass computes again, see `rematerialize`
+    needs_static_length: ClassVar[bool] = False  # True: a compiled program must know S
 
     def __init__(self, model: keras.Model):
         self.model = model

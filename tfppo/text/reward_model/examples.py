@@ -111,20 +111,21 @@ def pairs_of(ratings: np.ndarray, difference: float, neutral: float | None = Non
     return np.argwhere(ratings[:, None] - ratings[None, :] > difference).astype(np.int32)
 
 
-def lay_out(examples: Sequence[Example], difference: float, neutral: float | None) -> Batch:
+def lay_out(examples: Sequence[Example], difference: float, neutral: float | None, width: int | None = None) -> Batch:
     """Makes a batch of examples, all of them comparisons or all ratings.
 
     Args:
       examples: N examples.
       difference: Smallest difference of the ratings of a pair, exclusive.
       neutral: Rating of a text with the score 0. None: there is none.
+      width: Positions of a row. None: as many as the longest text needs.
 
     Returns:
       The batch. The two texts of a comparison have neighboring rows.
     """
     texts = [text for example in examples for text in example.texts]
     lengths = np.array([len(text) for text in texts], np.int32)
-    token_ids = np.zeros([len(texts), lengths.max()], np.int32)
+    token_ids = np.zeros([len(texts), width or lengths.max()], np.int32)
     for row, text in zip(token_ids, texts, strict=True):
         row[: len(text)] = text
     values = np.array([example.value for example in examples], np.float32)
@@ -134,12 +135,14 @@ def lay_out(examples: Sequence[Example], difference: float, neutral: float | Non
     return Batch(token_ids, lengths, pairs, np.zeros(len(pairs), np.float32))
 
 
-def layout(difference: float, neutral: float | None) -> Layout[Example, Batch]:
+def layout(difference: float, neutral: float | None, width: int | None = None) -> Layout[Example, Batch]:
     """Returns how examples become batches, see `lay_out`. They have similar lengths."""
-    integers = tf.TensorSpec([None, None], tf.int32)
+    integers = tf.TensorSpec([None, width], tf.int32)
     signature = (
         {"token_ids": integers, "padding_mask": integers},
         tf.TensorSpec([None, 2], tf.int32),
         tf.TensorSpec([None], tf.float32),
     )
-    return Layout(functools.partial(lay_out, difference=difference, neutral=neutral), signature, sorts=True)
+    return Layout(
+        functools.partial(lay_out, difference=difference, neutral=neutral, width=width), signature, sorts=True
+    )

@@ -11,6 +11,7 @@ from tfppo.errors import UsageError
 from tfppo.reporting.curves import plot_reliability
 from tfppo.settings import with_settings
 from tfppo.text.data.metrics import word_count
+from tfppo.text.models.reference import as_language_model
 from tfppo.text.reward_model.config import SHIPPED_LENGTH, SHIPPED_RATE, RewardModelConfig, RewardModelRunConfig
 from tfppo.text.reward_model.evaluation import evaluate_comparisons, evaluate_ratings, length_line
 from tfppo.text.reward_model.examples import Example, Examples, encode_records, layout
@@ -82,7 +83,12 @@ class RewardParts(TunedParts[RewardModelRunConfig, Record]):
         """Makes the training. Adds adapters to the model if the run has any."""
         settings = self._settings
         model = with_adapters(self.model, self.config)
-        rows, size = layout(settings.difference, self.neutral), settings.batch_size
+        width = None
+        if as_language_model(model).needs_static_length:
+            width = max(
+                len(text) for part in (self.train, self.validation) for one in part.examples for text in one.texts
+            )
+        rows, size = layout(settings.difference, self.neutral, width), settings.batch_size
         train = Batches(self.train.examples, size, rows, self.config.run.seed)
         held_out = Batches(by_length(self.validation.examples), size, rows) if self._is_validated else None
         tuner = RewardTuner(RewardNetwork(model, self.config.run.seed, settings.rematerialize))

@@ -71,19 +71,20 @@ def rows_of(lengths: Sequence[int]) -> list[list[int]]:
     return [row for row in found if row]
 
 
-def lay_out(examples: Sequence[Example], packs: bool) -> Batch:
+def lay_out(examples: Sequence[Example], packs: bool, width: int | None = None) -> Batch:
     """Makes a batch of examples.
 
     Args:
       examples: N examples of at least 2 tokens.
       packs: True puts several examples into a row, see `rows_of`.
+      width: Positions of a row. None: as many as the longest row needs.
 
     Returns:
       The batch. An example of n tokens takes n - 1 positions, because its last token is only predicted.
     """
     lengths = [len(example.tokens) - 1 for example in examples]
     rows = rows_of(lengths) if packs else [[number] for number in range(len(examples))]
-    shape = (len(rows), max(sum(lengths[number] for number in row) for row in rows))
+    shape = (len(rows), width or max(sum(lengths[number] for number in row) for row in rows))
     batch = Batch(*(np.zeros(shape, kind) for kind in (np.int32, np.int32, np.int32, np.float32)))
     for row, members in enumerate(rows):
         place = 0
@@ -98,8 +99,13 @@ def lay_out(examples: Sequence[Example], packs: bool) -> Batch:
     return batch
 
 
-def layout(packs: bool) -> Layout[Example, Batch]:
-    """Returns how examples become batches: packed, or in rows of their own and of similar lengths."""
-    integers, floats = (tf.TensorSpec([None, None], kind) for kind in (tf.int32, tf.float32))
+def layout(packs: bool, width: int | None = None) -> Layout[Example, Batch]:
+    """Returns how examples become batches: packed, or in rows of their own and of similar lengths.
+
+    Args:
+      packs: True packs the examples of a batch.
+      width: Positions of each row, for models that need a fixed length. None: batches differ.
+    """
+    integers, floats = (tf.TensorSpec([None, width], kind) for kind in (tf.int32, tf.float32))
     signature = ({"token_ids": integers, "padding_mask": integers}, integers, floats)
-    return Layout(functools.partial(lay_out, packs=packs), signature, sorts=not packs)
+    return Layout(functools.partial(lay_out, packs=packs, width=width), signature, sorts=not packs)

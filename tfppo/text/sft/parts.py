@@ -9,6 +9,7 @@ import keras
 
 from tfppo.text.data.tokenizer import train_tokenizer
 from tfppo.text.models.copying import default_policy
+from tfppo.text.models.reference import as_language_model
 from tfppo.text.models.transformer import make_transformer
 from tfppo.text.presets.configs import TOKENIZER_FILE
 from tfppo.text.presets.folder import save_preset
@@ -128,7 +129,10 @@ def make_training(
     """
     tuning = config.tuning
     packs = packing and can_pack(model)
-    rows, size = layout(packs), tuning.batch_size
+    width = None
+    if as_language_model(model).needs_static_length:
+        width = max(example.length for example in (*train.examples, *validation.examples)) - 1
+    rows, size = layout(packs, width), tuning.batch_size
     batches = Batches(train.examples, size, rows, config.run.seed)
     held_out: Batches[Example, Any] | None = None
     if validation.examples:
