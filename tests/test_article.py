@@ -172,6 +172,7 @@ def test_successors_that_do_not_follow_cut_the_trace():
     assert transitions.truncated.numpy().tolist() == [False, True, False, False, True]
 
 
+@pytest.mark.slow
 def test_learn_returns_the_totals_of_whole_episodes():
     ppo = PPO(gymnasium.make("CartPole-v1"), 4, 2, seed=3, num_epochs=1)
     totals = ppo.learn(train_steps=2, batch_size=16, episode_len=30, verbose=False)

@@ -383,6 +383,7 @@ def test_a_signal_lets_the_iteration_end_and_saves_it(number, tmp_path, at, hand
     assert checkpoints_of(folder) == [1]
 
 
+@pytest.mark.slow
 @pytest.mark.fault(
     "An exception ends the training", "The latest checkpoint stays. The resumed run ends with the same bits."
 )

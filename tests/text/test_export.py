@@ -78,6 +78,7 @@ def test_a_preset_is_as_sure_of_every_token_as_the_policy(any_preset, tmp_path, 
     assert np.abs(log_probs_of(any_preset) - policy).max() > 0.05
 
 
+@pytest.mark.slow
 def test_adapters_are_merged(adapted, policy, preset):
     np.testing.assert_allclose(log_probs_of(adapted / "export"), policy[0], rtol=1e-4, atol=1e-5)
     assert np.abs(log_probs_of(preset) - policy[0]).max() > 0.05

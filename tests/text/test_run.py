@@ -355,6 +355,7 @@ def test_a_reward_that_interrupts_has_the_exit_code_of_ctrl_c(preset, tmp_path, 
     assert capsys.readouterr().err == f"tfppo: interrupted; resume with: {command}\n"
 
 
+@pytest.mark.slow
 def test_generate_goes_on_from_prompts(finished, capsys):
     assert main(["generate", str(finished), "--prompt", "This film", "--prompt", "It", "--samples", "2"]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -490,6 +491,7 @@ def test_a_run_says_what_it_trains(preset, tmp_path):
     assert [t.display.columns["text/score_mean"] for t in (plain, other)] == ["score", "score"]
 
 
+@pytest.mark.slow
 def test_a_reward_given_in_python_is_found_again_or_refused(preset, tmp_path, monkeypatch):
     config = tiny(tmp_path, preset, iterations=1, eval_prompts=0)
     folder = run.train_text(config, reward=lambda prompts, responses: [0.0] * 8)

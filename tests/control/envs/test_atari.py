@@ -44,6 +44,7 @@ def test_training_clips_rewards_and_ends_with_a_life_and_the_evaluation_does_not
     assert seen[0][0] < seen[1][0] - 10, seen  # a life is shorter than a game
 
 
+@pytest.mark.slow
 def test_a_run_ends_with_an_evaluation_and_a_video_of_what_the_policy_sees(tmp_path, capsys):
     pytest.importorskip("ale_py")
     config = tfppo.make_control_config(

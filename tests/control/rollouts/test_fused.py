@@ -65,6 +65,7 @@ def test_one_program_does_what_two_do(env, mode):
             variable.assign(named_variables(apart.state)[name])
 
 
+@pytest.mark.slow
 def test_several_iterations_a_call_are_those_of_one_a_call():
     often, seldom = make(fused=True), make(fused=True, log_interval=4)
     rows = dict(often.iterations())

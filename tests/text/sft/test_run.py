@@ -243,6 +243,7 @@ def test_frozen_models_and_wrong_settings_are_refused(preset, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_chat_template_of_a_file_is_kept_for_ppo(preset, tmp_path):
     template = tmp_path / "chat.jinja"
     template.write_text("{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant:")
