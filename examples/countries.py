@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from tfppo.text.tasks.countries import contains, exact, f1, token_f1
+from tfppo.text.data.corpus import SPLITS
+from tfppo.text.tasks.countries import COUNTRIES, contains, exact, f1, token_f1
 
-SPLITS = ("train", "validation", "test")
 PRESET = Path("models/smollm2-135m-instruct")
 SETTINGS = {
     "prompt_length": None,
@@ -95,9 +95,7 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=200)
     parser.add_argument("--runs-dir", type=Path, default=Path("runs"))
     arguments = parser.parse_args()
-    from tfppo.text.tasks import get_task
-
-    rows = {split: [prompt.row() for prompt in get_task("countries").checked_prompts(split)] for split in SPLITS}
+    rows = {split: [prompt.row() for prompt in COUNTRIES.checked_prompts(split)] for split in SPLITS}
     run = arguments.run
     if run is None:
         import tfppo

@@ -60,6 +60,8 @@ def _summary(name: str) -> str:
         train, test = (f"{len(task.checked_prompts(split)):,}" for split in SHOWN_SPLITS)
         note = ""
     except UsageError:
+        if task.needs is None:
+            raise
         train, test, note = "-", "-", f" (needs {task.needs}: make setup EXTRAS=tasks)"
     return _row(name, task.metric or "-", train, test, "yes" if task.examples else "-", task.description + note)
 

@@ -147,6 +147,16 @@ def test_a_missing_package_is_one_line(monkeypatch, capsys):
     assert any(re.match(r"translation .* -  +-  +yes .*\(needs num2words", line) for line in lines), lines
 
 
+@pytest.mark.parametrize("error", [ModuleNotFoundError("lost"), ModuleNotFoundError("lost", name="other")])
+def test_another_missing_module_is_an_error_of_the_task(error):
+    def prompts(split):
+        raise error
+
+    for needs in (None, "num2words"):
+        task = replace(get_task("polarity"), prompts=prompts, needs=needs)
+        assert "prompts of task polarity raised ModuleNotFoundError: lost" in refusal(task.checked_prompts, "test")
+
+
 def test_tasks_are_listed_and_shown(capsys):
     assert cli.main(["tasks"]) == 0
     lines = capsys.readouterr().out.splitlines()

@@ -11,7 +11,6 @@ from tfppo.errors import UsageError
 from tfppo.reporting.curves import plot_reliability
 from tfppo.settings import with_settings
 from tfppo.text.data.metrics import word_count
-from tfppo.text.models.reference import as_language_model
 from tfppo.text.reward_model.config import SHIPPED_LENGTH, SHIPPED_RATE, RewardModelConfig, RewardModelRunConfig
 from tfppo.text.reward_model.evaluation import evaluate_comparisons, evaluate_ratings, length_line
 from tfppo.text.reward_model.examples import Example, Examples, encode_records, layout
@@ -20,7 +19,7 @@ from tfppo.text.reward_model.tuner import RewardNetwork, RewardTuner
 from tfppo.text.rewards.encoding import TextEncoder
 from tfppo.text.rewards.reward_model import HEAD_FILE, Head, RewardModel
 from tfppo.text.supervised.batches import Batches, by_length
-from tfppo.text.supervised.parts import LONGEST, TunedParts, load_base, recorded, with_adapters
+from tfppo.text.supervised.parts import LONGEST, TunedParts, fixed_length, load_base, recorded, with_adapters
 from tfppo.text.supervised.records import Records
 from tfppo.text.supervised.run import BYTES
 from tfppo.text.supervised.training import Training
@@ -83,11 +82,7 @@ class RewardParts(TunedParts[RewardModelRunConfig, Record]):
         """Makes the training. Adds adapters to the model if the run has any."""
         settings = self._settings
         model = with_adapters(self.model, self.config)
-        width = None
-        if as_language_model(model).needs_static_length:
-            width = max(
-                len(text) for part in (self.train, self.validation) for one in part.examples for text in one.texts
-            )
+        width = fixed_length(model, self.train.examples, self.validation.examples)
         rows, size = layout(settings.difference, self.neutral, width), settings.batch_size
         train = Batches(self.train.examples, size, rows, self.config.run.seed)
         held_out = Batches(by_length(self.validation.examples), size, rows) if self._is_validated else None

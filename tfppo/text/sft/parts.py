@@ -9,7 +9,6 @@ import keras
 
 from tfppo.text.data.tokenizer import train_tokenizer
 from tfppo.text.models.copying import default_policy
-from tfppo.text.models.reference import as_language_model
 from tfppo.text.models.transformer import make_transformer
 from tfppo.text.presets.configs import TOKENIZER_FILE
 from tfppo.text.presets.folder import save_preset
@@ -22,7 +21,7 @@ from tfppo.text.sft.tuner import SFTTuner, perplexity
 from tfppo.text.start.initial import Start
 from tfppo.text.supervised.batches import Batches, by_length
 from tfppo.text.supervised.config import TunedRunConfig
-from tfppo.text.supervised.parts import TunedParts, load_base, recorded, with_adapters
+from tfppo.text.supervised.parts import TunedParts, fixed_length, load_base, recorded, with_adapters
 from tfppo.text.supervised.records import Records
 from tfppo.text.supervised.run import BYTES
 from tfppo.text.supervised.training import Training
@@ -129,10 +128,8 @@ def make_training(
     """
     tuning = config.tuning
     packs = packing and can_pack(model)
-    width = None
-    if as_language_model(model).needs_static_length:
-        width = max(example.length for example in (*train.examples, *validation.examples)) - 1
-    rows, size = layout(packs, width), tuning.batch_size
+    length = fixed_length(model, train.examples, validation.examples)
+    rows, size = layout(packs, None if length is None else length - 1), tuning.batch_size
     batches = Batches(train.examples, size, rows, config.run.seed)
     held_out: Batches[Example, Any] | None = None
     if validation.examples:

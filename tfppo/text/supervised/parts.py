@@ -1,6 +1,6 @@
 """Loads the language model of a supervised training, and records what the run was made of."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Generic, NamedTuple, TypeVar
@@ -22,6 +22,7 @@ from tfppo.text.presets.folder import save_preset
 from tfppo.text.start.assembly import make_codec
 from tfppo.text.start.initial import Start, initial_model
 from tfppo.text.start.parts import OWN_MODEL, SHOWN, check_parts, fingerprints
+from tfppo.text.supervised.batches import Example
 from tfppo.text.supervised.config import TunedRunConfig, TuningConfig, default_learning_rate
 from tfppo.text.supervised.records import R, Records, keep_records
 from tfppo.training import run_folder
@@ -176,6 +177,18 @@ def with_adapters(model: keras.Model, config: TunedRunConfig) -> keras.Model:
     if tuning.lora_rank:
         add_adapters(model, tuning.lora_rank, config.run.seed, tuning.lora_alpha, tuning.lora_targets)
     return model
+
+
+def fixed_length(model: keras.Model, *parts: Sequence[Example]) -> int | None:
+    """Returns the number of tokens that all rows of batches must have; None if batches may differ in length.
+
+    Args:
+      model: The language model.
+      *parts: The examples of the run.
+    """
+    if not as_language_model(model).needs_static_length:
+        return None
+    return max(example.length for part in parts for example in part)
 
 
 def _length_limit(tuning: TuningConfig, model: keras.Model, longest: int) -> int:

@@ -7,7 +7,6 @@ import re
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -191,21 +190,22 @@ class Task:
           UsageError: If a function of the task fails.
         """
         prompts = self.checked_prompts(split) if self.baselines else []
-        answers = {name: self._call(name, partial(answer, prompts)) for name, answer in self.baselines.items()}
-        values = {name: self.checked_measure(prompts, responses) for name, responses in answers.items()}
-        return {name: value for name, value in values.items() if value is not None}
+        values = {}
+        for name, answer in self.baselines.items():
+            value = self.checked_measure(prompts, self._call(name, functools.partial(answer, prompts)))
+            if value is not None:
+                values[name] = value
+        return values
 
     def _call(self, name: str, function: Callable[[], Any]) -> Any:
         try:
             return function()
-        except ModuleNotFoundError as error:
-            if error.name != self.needs:
-                raise UsageError(f"{name} of task {self.name} raised {kind_and_text(error)}: fix the task") from error
-            raise UsageError(
-                f"task {self.name} needs the package {self.needs}, which is not installed: run make setup "
-                f"EXTRAS=tasks, or pip install {self.needs}"
-            ) from None
         except (Exception, SystemExit) as error:  # the user's function may raise anything; its traceback is kept
+            if isinstance(error, ModuleNotFoundError) and self.needs is not None and error.name == self.needs:
+                raise UsageError(
+                    f"task {self.name} needs the package {self.needs}, which is not installed: run make setup "
+                    f"EXTRAS=tasks, or pip install {self.needs}"
+                ) from None
             raise UsageError(f"{name} of task {self.name} raised {kind_and_text(error)}: fix the task") from error
 
 
