@@ -46,7 +46,7 @@ def keep_compiled_programs() -> None:
     is_file = flags and not flags.startswith("-")  # TF_XLA_FLAGS names a file with the flags
     if wanted.lower() in OFF or "persistent_cache" in flags or is_file or not (wanted or has_nvidia_driver()):
         return
-    folder = (Path(wanted).expanduser() if wanted else _user_cache() / "tfppo" / "xla").absolute() / _machine()
+    folder = (Path(wanted).expanduser() if wanted else user_cache() / "tfppo" / "xla").absolute() / _machine()
     try:
         _prepare(folder)
     except OSError as error:
@@ -59,7 +59,7 @@ def keep_compiled_programs() -> None:
     os.environ["TF_XLA_FLAGS"] = " ".join([*([flags] if flags else []), cache, *devices])
 
 
-def _user_cache() -> Path:
+def user_cache() -> Path:
     """Returns the user's cache folder by the XDG base directory specification, which ignores relative paths."""
     given = Path(os.environ.get("XDG_CACHE_HOME", ""))
     return given if given.is_absolute() else Path.home() / ".cache"

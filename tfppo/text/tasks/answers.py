@@ -8,6 +8,7 @@ from functools import partial
 from statistics import fmean
 from typing import Any
 
+from tfppo.text.data.archives import Archive
 from tfppo.text.data.corpus import Split
 from tfppo.text.data.prompts import Prompt
 from tfppo.text.tasks.task import Task, register_task
@@ -83,6 +84,8 @@ def answer_task(
     measure: Callable[..., float] = accuracy,
     metric: str = "accuracy",
     needs: str | None = None,
+    archive: Archive | None = None,
+    judges: Mapping[str, Callable[..., float]] | None = None,
     baselines: Mapping[str, Callable[[Sequence[Prompt]], list[str]]] | None = None,
     defaults: Mapping[str, Any] | None = None,
     sft_defaults: Mapping[str, Any] | None = None,
@@ -97,6 +100,8 @@ def answer_task(
       measure: Computes the metric; gets the label `answer`.
       metric: Name of the metric.
       needs: Package that the task needs besides those of tfppo.
+      archive: Package whose data are read in place.
+      judges: Other metrics, which the reward does not optimize; they get the label `answer`.
       baselines: Answers without a language model. None: the most frequent answer, and chance.
       defaults: Settings of `tfppo train text`, besides SETTINGS.
       sft_defaults: Settings of `tfppo sft`.
@@ -116,5 +121,7 @@ def answer_task(
             sft_defaults=sft_defaults or {},
             baselines=simple if baselines is None else baselines,
             needs=needs,
+            archive=archive,
+            judges=judges or {},
         )
     )

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from tfppo.errors import UsageError, kind_and_text, one_line, shown
+from tfppo.text.data.archives import Archive
 from tfppo.text.data.corpus import DOMAINS, SPLITS, Domain, Split, sentences
 from tfppo.text.data.prompts import Prompt, as_prompts
 from tfppo.text.rewards.callables import Reward, as_reward
@@ -59,8 +60,12 @@ class Task:
     """Settings of supervised fine-tuning (by field name) for the examples of this task."""
     baselines: Mapping[str, Callable[[Sequence[Prompt]], Sequence[str]]] = field(default_factory=dict, hash=False)
     """Answers to prompts without a language model, by name, which the results of a run are compared with."""
+    judges: Mapping[str, Callable[..., float]] = field(default_factory=dict, hash=False)
+    """Other metrics by name, functions as `measure`, that no reward optimizes: benchmarks/tasks.py shows them, too."""
     needs: str | None = None
     """Package that the task needs besides those of tfppo. None: it needs none."""
+    archive: Archive | None = None
+    """Package whose data are read in place, and fetched once. None: there is none."""
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", self.name):
