@@ -3,6 +3,9 @@
 from tfppo.text.tasks.answers import answer_task
 from tfppo.text.tasks.classification import POLARITY, TOPIC
 from tfppo.text.tasks.countries import COUNTRIES
+from tfppo.text.tasks.docstrings import DOCSTRINGS
+from tfppo.text.tasks.entities import ENTITIES
+from tfppo.text.tasks.finance import FINANCE
 from tfppo.text.tasks.keywords import KEYWORDS
 from tfppo.text.tasks.length import LENGTH, length_task
 from tfppo.text.tasks.recommendation import RECOMMENDATION
@@ -12,6 +15,9 @@ from tfppo.text.tasks.translation import TRANSLATION
 
 __all__ = [
     "COUNTRIES",
+    "DOCSTRINGS",
+    "ENTITIES",
+    "FINANCE",
     "KEYWORDS",
     "LENGTH",
     "POLARITY",

