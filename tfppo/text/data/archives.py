@@ -44,7 +44,11 @@ class Archive:
         Raises:
           UsageError: If the archive cannot be fetched, or its checksum differs.
         """
-        return self._open().read(member).decode()
+        return self.read_bytes(member).decode()
+
+    def read_bytes(self, member: str) -> bytes:
+        """Returns the bytes of a file in the archive, as `read` does."""
+        return self._open().read(member)
 
     def members(self, start: str, end: str) -> list[str]:
         """Returns the sorted paths of the files whose paths start and end so.
@@ -125,4 +129,11 @@ RECBOLE = Archive(
     "recbole-1.2.1-py3-none-any.whl",
     "9c9948202011f37eb0a7c6768129313f00d6403ad221ec940d5e2d5d5f33a407",
     "MovieLens-100k (GroupLens: for research)",
+)
+WAGTAIL = Archive(
+    "wagtail",
+    "8.0.1",
+    "wagtail-8.0.1-py3-none-any.whl",
+    "1e6ad5c7891a54efce1400e168298b5a2cc343b642cee89c31bf5ec30c98b26c",
+    "translated messages (BSD license)",
 )

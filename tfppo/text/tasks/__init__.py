@@ -10,8 +10,9 @@ from tfppo.text.tasks.keywords import KEYWORDS
 from tfppo.text.tasks.length import LENGTH, length_task
 from tfppo.text.tasks.recommendation import RECOMMENDATION
 from tfppo.text.tasks.sentiment import SENTIMENT
+from tfppo.text.tasks.support import SUPPORT
 from tfppo.text.tasks.task import Task, get_task, movie_prompts, register_task, task_names
-from tfppo.text.tasks.translation import TRANSLATION
+from tfppo.text.tasks.translation import MESSAGES, TRANSLATION
 
 __all__ = [
     "COUNTRIES",
@@ -20,9 +21,11 @@ __all__ = [
     "FINANCE",
     "KEYWORDS",
     "LENGTH",
+    "MESSAGES",
     "POLARITY",
     "RECOMMENDATION",
     "SENTIMENT",
+    "SUPPORT",
     "TOPIC",
     "TRANSLATION",
     "Task",

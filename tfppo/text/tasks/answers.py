@@ -29,6 +29,19 @@ def normalized(text: str) -> str:
     return re.sub(r"\s+", " ", text).strip().removesuffix(".").rstrip().casefold()
 
 
+def words_of(text: str) -> list[str]:
+    """Returns the words of an answer as SQuAD compares them: in small letters, without punctuation and articles."""
+    text = re.sub(r"[^\w\s]", " ", text.lower())
+    return [word for word in text.split() if word not in ("a", "an", "the")]
+
+
+def token_f1(response: str, answer: str) -> float:
+    """Computes the F1 of the words of a response (Rajpurkar et al. 2016)."""
+    given, wanted = words_of(response), words_of(answer)
+    common = sum((Counter(given) & Counter(wanted)).values())
+    return 2 * common / (len(given) + len(wanted)) if common else 0.0
+
+
 def exact_match(prompts: Sequence[str], responses: Sequence[str], answer: Sequence[str]) -> list[float]:
     """Scores each response with 1 if it is the answer and nothing else, otherwise with 0.
 
@@ -83,8 +96,8 @@ def answer_task(
     reward: Callable[..., list[float]] = exact_match,
     measure: Callable[..., float] = accuracy,
     metric: str = "accuracy",
-    needs: str | None = None,
-    archive: Archive | None = None,
+    needs: Sequence[str] = (),
+    archives: Sequence[Archive] = (),
     judges: Mapping[str, Callable[..., float]] | None = None,
     baselines: Mapping[str, Callable[[Sequence[Prompt]], list[str]]] | None = None,
     defaults: Mapping[str, Any] | None = None,
@@ -99,8 +112,8 @@ def answer_task(
       reward: Scores responses; gets the label `answer`.
       measure: Computes the metric; gets the label `answer`.
       metric: Name of the metric.
-      needs: Package that the task needs besides those of tfppo.
-      archive: Package whose data are read in place.
+      needs: Modules that the task imports and that tfppo does not need.
+      archives: Packages whose data are read in place.
       judges: Other metrics, which the reward does not optimize; they get the label `answer`.
       baselines: Answers without a language model. None: the most frequent answer, and chance.
       defaults: Settings of `tfppo train text`, besides SETTINGS.
@@ -121,7 +134,7 @@ def answer_task(
             sft_defaults=sft_defaults or {},
             baselines=simple if baselines is None else baselines,
             needs=needs,
-            archive=archive,
+            archives=archives,
             judges=judges or {},
         )
     )

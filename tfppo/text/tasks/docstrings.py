@@ -1,7 +1,7 @@
 """The task "docstrings": the first line of a docstring, from its name and the text below that line.
 
-The docstrings are read in place in the installed packages Keras, KerasHub, NumPy and TensorFlow, so their number depends
-a little on the versions. Those of a file belong to one split.
+The docstrings are read in place in the installed packages Keras, KerasHub, NumPy and TensorFlow, so their number
+depends a little on the versions. Those of a file belong to one split.
 """
 
 import functools
@@ -64,13 +64,6 @@ def docstring_rows(split: Split) -> list[Row]:
     return documented()[split]
 
 
-@functools.cache
-def _scorer():  # noqa: ANN202
-    from rouge_score.rouge_scorer import RougeScorer
-
-    return RougeScorer(["rougeL"], use_stemmer=False)
-
-
 def rouge_l(prompts: Sequence[str], responses: Sequence[str], answer: Sequence[str]) -> list[float]:
     """Scores each response with the F1 of ROUGE-L (Lin 2004): its longest common subsequence of words with the answer.
 
@@ -79,8 +72,11 @@ def rouge_l(prompts: Sequence[str], responses: Sequence[str], answer: Sequence[s
       responses: N responses.
       answer: The N first lines.
     """
+    from rouge_score.rouge_scorer import RougeScorer
+
+    scorer = RougeScorer(["rougeL"])
     pairs = zip(responses, answer, strict=True)
-    return [_scorer().score(right, given)["rougeL"].fmeasure for given, right in pairs]
+    return [float(scorer.score(right, given)["rougeL"].fmeasure) for given, right in pairs]
 
 
 def mean_rouge_l(prompts: Sequence[str], responses: Sequence[str], answer: Sequence[str]) -> float:
@@ -113,7 +109,7 @@ DOCSTRINGS = answer_task(
     measure=mean_rouge_l,
     metric="rouge_l",
     judges={"length": length_ratio},
-    needs="rouge_score",
+    needs=("rouge_score",),
     baselines={
         "lead": lead,
         "frequent words": frequent_words,

@@ -18,9 +18,9 @@ from tfppo.text.data.prompts import Prompt
 from tfppo.text.tasks.answers import Row, answer_task, drawn, macro_f1, most_frequent
 
 COMPANIES = (
-    "Acorn Foods|Baltic Lines|Cobalt Mining|Delta Paper|Elm Insurance|Fjord Energy|Garnet Bank|Harbour Steel|"
-    "Iris Optics|Juniper Mills|Kestrel Air|Lark Telecom|Maple Homes|Nimbus Data|Orchard Retail|Pine Motors"
-).split("|")
+    *("Acorn Foods", "Baltic Lines", "Cobalt Mining", "Delta Paper", "Elm Insurance", "Fjord Energy", "Garnet Bank"),
+    *("Harbour Steel", "Iris Optics", "Juniper Mills", "Kestrel Air", "Lark Telecom", "Maple Homes", "Pine Motors"),
+)
 TEMPLATES = (  # {a} is an adjective and {n} a noun of the lexicons
     "{company} reports {a} quarter and {n}",
     "{company}: {n}, {n} and {a} outlook",
@@ -88,7 +88,7 @@ FINANCE = answer_task(
     "say whether a headline about a company is positive, negative or neutral (labels of a lexicon)",
     finance_rows,
     judges={"macro_f1": macro_f1},
-    archive=FINVADER,
+    archives=(FINVADER,),
     baselines={
         "majority": functools.partial(most_frequent, finance_rows),
         "chance": functools.partial(drawn, finance_rows),

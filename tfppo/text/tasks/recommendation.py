@@ -126,6 +126,6 @@ RECOMMENDATION = register_task(
             "dropout": 0.1,
         },
         baselines={"popularity": popular},
-        archive=RECBOLE,
+        archives=(RECBOLE,),
     )
 )

@@ -62,10 +62,10 @@ class Task:
     """Answers to prompts without a language model, by name, which the results of a run are compared with."""
     judges: Mapping[str, Callable[..., float]] = field(default_factory=dict, hash=False)
     """Other metrics by name, functions as `measure`, that no reward optimizes: benchmarks/tasks.py shows them, too."""
-    needs: str | None = None
-    """Package that the task needs besides those of tfppo. None: it needs none."""
-    archive: Archive | None = None
-    """Package whose data are read in place, and fetched once. None: there is none."""
+    needs: Sequence[str] = ()
+    """Modules that the task imports and that tfppo does not need, such as `("num2words",)`."""
+    archives: Sequence[Archive] = ()
+    """Packages whose data are read in place; they are fetched once."""
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", self.name):
@@ -206,11 +206,13 @@ class Task:
         try:
             return function()
         except (Exception, SystemExit) as error:  # the user's function may raise anything; its traceback is kept
-            if isinstance(error, ModuleNotFoundError) and self.needs is not None and error.name == self.needs:
+            if isinstance(error, ModuleNotFoundError) and error.name in self.needs:
                 raise UsageError(
-                    f"task {self.name} needs the package {self.needs}, which is not installed: run make setup "
-                    f"EXTRAS=tasks, or pip install {self.needs}"
+                    f"task {self.name} needs the package {error.name}, which is not installed: run make setup "
+                    f"EXTRAS=tasks, or pip install {' '.join(self.needs)}"
                 ) from None
+            if isinstance(error, UsageError) and self.archives:
+                raise  # an archive that cannot be fetched
             raise UsageError(f"{name} of task {self.name} raised {kind_and_text(error)}: fix the task") from error
 
 

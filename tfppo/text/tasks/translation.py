@@ -1,25 +1,34 @@
-"""The task "translation": numbers in English words into French, German and Spanish.
+"""The tasks "translation" and "messages": English into French, German and Spanish.
 
-The package num2words makes the pairs, so each answer can be verified exactly. Numbers are divided into the splits by a
-checksum, the same one for all languages.
+"translation" has numbers in words. The package num2words makes the pairs, so each answer can be verified exactly.
+"messages" has short messages of two programs for websites, Django and Wagtail, as their communities translated them.
+Numbers and messages are divided into the splits by a checksum, the same one for all languages.
 """
 
 import functools
+import io
+import re
 import zlib
 from collections.abc import Mapping, Sequence
 
+from tfppo.text.data.archives import DJANGO, WAGTAIL
 from tfppo.text.data.corpus import SPLITS, Split
 from tfppo.text.data.prompts import Prompt
-from tfppo.text.tasks.answers import Row, answer_task, normalized
+from tfppo.text.tasks.answers import Row, accuracy, answer_task, normalized
 
 LANGUAGES = {"fr": "French", "de": "German", "es": "Spanish"}
 NUMBERS = range(1, 2000)
 SHARES: Mapping[Split, range] = {"validation": range(10), "test": range(10, 25)}  # of 100 buckets; the rest: training
 
 
-def split_of(number: int) -> Split:
-    """Chooses the split of a number by a checksum: 10 % are for validation, 15 % for the test."""
-    bucket = zlib.crc32(str(number).encode()) % 100
+CATALOGS = ((DJANGO, "django/"), (WAGTAIL, "wagtail/"))
+UNCLEAR = re.compile(r"[%{}<>&\\\d]")  # in messages with gaps, code or numbers
+LONGEST = 60  # characters of a message; a translation may have half as many more
+
+
+def split_of(source: int | str) -> Split:
+    """Chooses the split of a number or message by a checksum: 10 % are for validation, 15 % for the test."""
+    bucket = zlib.crc32(str(source).encode()) % 100
     return next((split for split, buckets in SHARES.items() if bucket in buckets), SPLITS[0])
 
 
@@ -75,8 +84,81 @@ TRANSLATION = answer_task(
     translation_rows,
     reward=translation_reward,
     metric="exact_match",
-    needs="num2words",
+    needs=("num2words",),
     baselines={"copy": copied},
     defaults={"prompt_length": None, "response_length": 40, "iterations": 100},
     sft_defaults={"epochs": 8, "num_layers": 2, "hidden_dim": 128, "context_length": 96, "dropout": 0.0},
+)
+
+
+@functools.cache
+def messages_rows(split: Split) -> list[Row]:
+    """Returns the messages of a split in English, with the language that is asked for; the answer is the translation.
+
+    Of messages that differ only in capital letters or in white space the first one is kept.
+    """
+    from babel.messages.mofile import read_mo
+
+    rows = []
+    for code, name in LANGUAGES.items():
+        seen = set()
+        for archive, start in CATALOGS:
+            for file in archive.members(start, f"/locale/{code}/LC_MESSAGES/django.mo"):
+                for message in read_mo(io.BytesIO(archive.read_bytes(file))):
+                    if not (isinstance(message.id, str) and isinstance(message.string, str)):
+                        continue  # with plurals
+                    source, target = (" ".join(text.split()) for text in (message.id, message.string))
+                    is_clear = len(source) <= LONGEST and len(target) <= 1.5 * LONGEST and not UNCLEAR.search(source)
+                    key = source.casefold()
+                    if is_clear and re.search(r"\w", source) and target and key not in seen:
+                        seen.add(key)
+                        if split_of(key) == split:
+                            rows.append({"prompt": f"{source}\n{name}:", "answer": target})
+    return rows
+
+
+def chrf(prompts: Sequence[str], responses: Sequence[str], answer: Sequence[str]) -> list[float]:
+    """Scores each response with chrF (Popovic 2015) divided by 100: the F-score of its characters and their sequences.
+
+    Args:
+      prompts: N prompts.
+      responses: N responses.
+      answer: The N translations.
+    """
+    from sacrebleu.metrics import CHRF
+
+    metric = CHRF()
+    return [
+        metric.sentence_score(given.strip(), [right]).score / 100
+        for given, right in zip(responses, answer, strict=True)
+    ]
+
+
+def corpus_chrf(prompts: Sequence[str], responses: Sequence[str], answer: Sequence[str]) -> float:
+    """Computes the chrF of all responses together, divided by 100."""
+    from sacrebleu.metrics import CHRF
+
+    return float(CHRF().corpus_score([given.strip() for given in responses], [list(answer)]).score / 100)
+
+
+MESSAGES = answer_task(
+    "messages",
+    "translate messages of websites into French, German and Spanish",
+    messages_rows,
+    reward=chrf,
+    measure=corpus_chrf,
+    metric="chrf",
+    judges={"exact_match": accuracy},
+    needs=("babel", "sacrebleu"),
+    archives=(DJANGO, WAGTAIL),
+    baselines={"copy": copied},
+    defaults={"prompt_length": None, "response_length": 40, "iterations": 100, "learning_rate": 3e-4},
+    sft_defaults={
+        "epochs": 12,
+        "num_layers": 2,
+        "hidden_dim": 128,
+        "context_length": 96,
+        "vocabulary_size": 2048,
+        "dropout": 0.1,
+    },
 )
