@@ -45,8 +45,8 @@ if TYPE_CHECKING:  # the same names as in _PUBLIC, for editors and type checkers
     from tfppo.text.sft.config import SFTConfig as SFTConfig
     from tfppo.text.sft.config import SFTRunConfig as SFTRunConfig
     from tfppo.text.sft.run import sft as sft
-    from tfppo.text.tasks.task import Task as Task
-    from tfppo.text.tasks.task import register_task as register_task
+    from tfppo.text.tasks.definition.registry import register_task as register_task
+    from tfppo.text.tasks.definition.task import Task as Task
     from tfppo.text.trainer import TextTrainer as TextTrainer
     from tfppo.training.config import RunConfig as RunConfig
     from tfppo.training.pipeline import rollout_dataset as rollout_dataset
@@ -76,8 +76,8 @@ _PUBLIC = {
     "export": "tfppo.saved_runs",
     "load_policy": "tfppo.saved_runs",
     "read_rollouts": "tfppo.text.rollouts.rollout_file",
-    "Task": "tfppo.text.tasks.task",
-    "register_task": "tfppo.text.tasks.task",
+    "Task": "tfppo.text.tasks.definition.task",
+    "register_task": "tfppo.text.tasks.definition.registry",
     "load_preset": "tfppo.text.presets.folder",
     "TextConfig": "tfppo.text.config",
     "TextRunConfig": "tfppo.text.config",

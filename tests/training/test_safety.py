@@ -98,7 +98,7 @@ def test_a_danger_would_be_found(code):
     ("function", "callers"),
     [
         ("import_named", ["control/envs/registration.py", "training/user_modules.py"]),
-        ("load_named", ["control/envs/options.py", "text/rewards/callables.py", "text/tasks/task.py"]),
+        ("load_named", ["control/envs/options.py", "text/rewards/callables.py", "text/tasks/definition/registry.py"]),
         (
             "registered_id",
             [

@@ -15,10 +15,9 @@ from tfppo.text.data.prompts import Prompt
 from tfppo.text.presets import default_preset
 from tfppo.text.sft.config import SFTRunConfig
 from tfppo.text.tasks import get_task, task_names
-from tfppo.text.tasks.answers import macro_f1, normalized
 from tfppo.text.tasks.classification import CLASSES
-from tfppo.text.tasks.answers import token_f1
 from tfppo.text.tasks.countries import contains
+from tfppo.text.tasks.definition.answers import macro_f1, normalized, token_f1
 from tfppo.text.tasks.translation import closeness, translation_reward, translation_rows
 from tfppo.training import run_folder
 
@@ -199,7 +198,7 @@ def test_a_task_is_learned_from_its_examples_and_then_by_ppo(tmp_path, monkeypat
         prompts=lambda split: few[split],
         examples=lambda split: [{"prompt": row["prompt"], "response": f" {row['answer']}"} for row in few[split]],
     )
-    monkeypatch.setattr(tfppo.text.tasks.task, "_TASKS", {"few": small})
+    monkeypatch.setattr(tfppo.text.tasks.definition.registry, "_TASKS", {"few": small})
     sizes = {"num_layers": 1, "num_heads": 2, "hidden_dim": 32, "vocabulary_size": 512, "context_length": 96}
     folder = tfppo.sft(task="few", epochs=1, runs_dir=tmp_path, device="cpu", **sizes)
     config = run_folder.read_config(folder, SFTRunConfig)

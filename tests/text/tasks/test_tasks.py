@@ -14,7 +14,8 @@ from tfppo.text.data.corpus import sentences
 from tfppo.text.data.metrics import vader_compound
 from tfppo.text.defaults import make_text_config
 from tfppo.text.rewards.callables import checked_scores
-from tfppo.text.tasks import Task, get_task, length_task, movie_prompts, register_task, task, task_names
+from tfppo.text.tasks import Task, get_task, length_task, movie_prompts, register_task, task_names
+from tfppo.text.tasks.definition import registry
 from tfppo.text.tasks.keywords import TERMS, terms_in
 from tfppo.text.tasks.sentiment import SHORT_COST, WORDS, shortfall
 
@@ -38,7 +39,7 @@ print(*tfppo.text.tasks.task_names())
 @pytest.fixture
 def register(monkeypatch):
     """Removes newly registered tasks after the test."""
-    monkeypatch.setattr(task, "_TASKS", dict(task._TASKS))
+    monkeypatch.setattr(registry, "_TASKS", dict(registry._TASKS))
 
 
 def rate(name, responses, prompts=None):

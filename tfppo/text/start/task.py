@@ -16,7 +16,7 @@ from tfppo.text.rewards.signature import check_labels, way_of
 from tfppo.text.rewards.weighted import SEPARATOR, as_rewards, combined, parts_of_reward
 from tfppo.text.start.prompts import GivenPrompts, OwnPrompts, own_prompts, task_of
 from tfppo.text.tasks import Task, get_task
-from tfppo.text.tasks.task import task_name
+from tfppo.text.tasks.definition.registry import task_name
 from tfppo.training.user_modules import is_importable, name_of, same_name
 
 DEFAULT_TASK = "sentiment"

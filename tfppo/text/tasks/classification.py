@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from tfppo.text.data.corpus import Split, corpus_path, sentences
 from tfppo.text.data.metrics import vader_compound
 from tfppo.text.data.prompts import Prompt
-from tfppo.text.tasks.answers import Row, answer_task, drawn, macro_f1, most_frequent
+from tfppo.text.tasks.definition.answers import Row, answer_task, drawn, macro_f1, most_frequent
 
 CLEAR = 0.5  # ratings nearer to 0 than this are neither positive nor negative
 CLASSES = {"movie": "film", "amazon": "product", "nyt": "news", "tweet": "tweet"}

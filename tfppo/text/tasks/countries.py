@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Sequence
 
 from tfppo.text.data.corpus import Split
-from tfppo.text.tasks.answers import Row, answer_task, token_f1, words_of
+from tfppo.text.tasks.definition.answers import Row, answer_task, token_f1, words_of
 
 POPULATION = 1_000_000
 WORDINGS = {  # by kind of question; the first five are for training, the next for validation, the last two for the test

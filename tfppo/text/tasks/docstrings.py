@@ -16,7 +16,7 @@ from statistics import fmean
 
 from tfppo.text.data.corpus import Split
 from tfppo.text.data.prompts import Prompt
-from tfppo.text.tasks.answers import Row, answer_task, drawn
+from tfppo.text.tasks.definition.answers import Row, answer_task, drawn
 
 FOLDERS = ("keras/src", "keras_hub/src", "numpy", "tensorflow/python/ops", "tensorflow/python/keras")
 DOCUMENTED = re.compile(

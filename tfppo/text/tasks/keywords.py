@@ -4,7 +4,9 @@ import re
 from collections.abc import Sequence
 from statistics import fmean
 
-from tfppo.text.tasks.task import Task, movie_prompts, register_task
+from tfppo.text.tasks.definition.beginnings import movie_prompts
+from tfppo.text.tasks.definition.registry import register_task
+from tfppo.text.tasks.definition.task import Task
 
 CRAFT = (  # plurals in s count, too; "film" and "movie" are no terms of film-making
     "acting actor actress animation camera cast character choreography cinematographer cinematography comedian "

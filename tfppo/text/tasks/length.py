@@ -6,7 +6,9 @@ from statistics import fmean
 from tfppo.errors import UsageError
 from tfppo.text.data.metrics import word_count
 from tfppo.text.rewards.callables import Reward
-from tfppo.text.tasks.task import Task, movie_prompts, register_task
+from tfppo.text.tasks.definition.beginnings import movie_prompts
+from tfppo.text.tasks.definition.registry import register_task
+from tfppo.text.tasks.definition.task import Task
 
 WORDS = 8
 PROMPT_WORDS = (3,)  # no token marks the end of a prompt; with a fixed length the model knows where the response starts

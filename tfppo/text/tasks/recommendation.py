@@ -14,8 +14,9 @@ from statistics import fmean
 from tfppo.text.data.archives import RECBOLE
 from tfppo.text.data.corpus import Split
 from tfppo.text.data.prompts import Prompt
-from tfppo.text.tasks.answers import SETTINGS
-from tfppo.text.tasks.task import Task, register_task
+from tfppo.text.tasks.definition.answers import SETTINGS
+from tfppo.text.tasks.definition.registry import register_task
+from tfppo.text.tasks.definition.task import Task
 
 FOLDER = "recbole/dataset_example/ml-100k/ml-100k"
 LIKED = 4  # lowest rating of a film that a user likes

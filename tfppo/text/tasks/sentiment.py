@@ -8,7 +8,9 @@ from collections.abc import Sequence
 
 from tfppo.text.data.metrics import vader_compound, word_count
 from tfppo.text.rewards.callables import Reward
-from tfppo.text.tasks.task import Task, movie_prompts, register_task
+from tfppo.text.tasks.definition.beginnings import movie_prompts
+from tfppo.text.tasks.definition.registry import register_task
+from tfppo.text.tasks.definition.task import Task
 
 WORDS = 10  # shorter responses are penalized; the reference policy writes about 14 words (benchmarks/results)
 SHORT_COST = 5.0  # the scores of the reference policy's responses have a standard deviation of about 2

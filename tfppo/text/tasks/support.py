@@ -17,8 +17,9 @@ from tfppo.text.data.archives import CHATTERBOT
 from tfppo.text.data.corpus import Split
 from tfppo.text.data.metrics import vader_compound, word_count
 from tfppo.text.data.prompts import Prompt
-from tfppo.text.tasks.answers import SETTINGS, token_f1
-from tfppo.text.tasks.task import Task, register_task
+from tfppo.text.tasks.definition.answers import SETTINGS, token_f1
+from tfppo.text.tasks.definition.registry import register_task
+from tfppo.text.tasks.definition.task import Task
 
 FACTS = {  # a sentence with a gap, its right value and wrong ones, and eight ways to ask
     "We are open from {}.": (

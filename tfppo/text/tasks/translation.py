@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from tfppo.text.data.archives import DJANGO, WAGTAIL
 from tfppo.text.data.corpus import SPLITS, Split
 from tfppo.text.data.prompts import Prompt
-from tfppo.text.tasks.answers import Row, accuracy, answer_task, normalized
+from tfppo.text.tasks.definition.answers import Row, accuracy, answer_task, normalized
 
 LANGUAGES = {"fr": "French", "de": "German", "es": "Spanish"}
 NUMBERS = range(1, 2000)

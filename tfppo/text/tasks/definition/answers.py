@@ -11,7 +11,8 @@ from typing import Any
 from tfppo.text.data.archives import Archive
 from tfppo.text.data.corpus import Split
 from tfppo.text.data.prompts import Prompt
-from tfppo.text.tasks.task import Task, register_task
+from tfppo.text.tasks.definition.registry import register_task
+from tfppo.text.tasks.definition.task import Task
 
 Row = dict[str, str]  # with the keys "prompt" and "answer"
 SETTINGS: Mapping[str, Any] = {  # of PPO; the reward is from 0 to 1 already, and variety is not wanted

@@ -1,10 +1,9 @@
-"""The class `Task`, the registry of tasks, and prompts from the beginnings of movie sentences."""
+"""The class `Task`: prompts, a reward and a metric under one name."""
 
 import functools
 import inspect
 import math
 import re
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,15 +12,11 @@ import numpy as np
 
 from tfppo.errors import UsageError, kind_and_text, one_line, shown
 from tfppo.text.data.archives import Archive
-from tfppo.text.data.corpus import DOMAINS, SPLITS, Domain, Split, sentences
+from tfppo.text.data.corpus import DOMAINS, Domain, Split
 from tfppo.text.data.prompts import Prompt, as_prompts
 from tfppo.text.rewards.callables import Reward, as_reward
 from tfppo.text.rewards.signature import call_with_texts, check_signature
-from tfppo.training.user_modules import is_importable, load_named, name_of
 
-MIN_WORDS = 8  # shorter sentences give no prompt
-PROMPT_WORDS = (2, 3, 4, 5)
-PACKAGE = __name__.partition(".")[0]
 RESERVED = (  # keys of evaluation.json that a task's metric must not replace
     *("prompts", "score", "judge", "kl", "distinct_2", "length", "domain", "perplexity", "gain", "failed"),
     *("task", "seed", "split", "weights", "seconds"),
@@ -40,7 +35,7 @@ class Task:
     prompts: Callable[[Split], Any]
     """Returns the prompts of a split: "train", "validation" or "test". They are a list of texts, of conversations or of
     dictionaries with labels, or any other form that `as_prompts` takes."""
-    make_reward: Callable[[], Reward] | None = None
+    make_reward: Callable[[], Callable[..., Sequence[float] | np.ndarray]] | None = None
     """Makes the reward function. If the reward needs a model, it is loaded here and not before. None: a run of the task
     must have a reward of its own."""
     measure: Callable[..., float] | None = None
@@ -214,109 +209,6 @@ class Task:
             if isinstance(error, UsageError) and self.archives:
                 raise  # an archive that cannot be fetched
             raise UsageError(f"{name} of task {self.name} raised {kind_and_text(error)}: fix the task") from error
-
-
-_TASKS: dict[str, Task] = {}
-
-
-def register_task(task: Task) -> Task:
-    """Registers a task, so that its name can be used as the setting `task`.
-
-    Args:
-      task: The task. Registering the same object twice is allowed.
-
-    Returns:
-      The same task.
-
-    Raises:
-      UsageError: If another task has the same name.
-    """
-    if _TASKS.setdefault(task.name, task) is not task:
-        raise UsageError(
-            f"task name {task.name} is already used by another task ({_TASKS[task.name].description}): give another "
-            "name"
-        )
-    return task
-
-
-def get_task(name: str) -> Task:
-    """Returns a task by its name.
-
-    Args:
-      name: Name of a registered task, or "package.module:NAME", which imports the module.
-
-    Raises:
-      UsageError: If no task has this name, the module cannot be imported, or the name stands for something else.
-    """
-    if ":" in name:
-        found = load_named(name, "task", "task")
-        if not isinstance(found, Task):
-            raise UsageError(
-                f"task {name!r} is {shown(found)} ({type(found).__name__}); it must be a tfppo.Task: name one"
-            )
-        return found
-    if name not in _TASKS:
-        raise UsageError(
-            f"task is {name!r}; it must be one of {', '.join(task_names())}, or package.module:NAME for a task of your "
-            "own"
-        )
-    return _TASKS[name]
-
-
-def task_name(task: Task) -> str:
-    """Returns the name by which `get_task` finds a task again.
-
-    Args:
-      task: Any task.
-
-    Returns:
-      The name of an included task, "package.module:NAME" of the user's own task, or else, if the task is registered,
-      its name. A description in angle brackets if there is no such name.
-    """
-    is_registered = _TASKS.get(task.name) is task
-    name = name_of(task, task.name)
-    if is_registered and (name.startswith(f"{PACKAGE}.") or not is_importable(name)):
-        return task.name
-    return name
-
-
-def task_names() -> tuple[str, ...]:
-    """Returns the names of all registered tasks, sorted."""
-    return tuple(sorted(_TASKS))
-
-
-def movie_prompts(split: Split, words: Sequence[int] = PROMPT_WORDS) -> list[str]:
-    """Makes prompts from the first words of the movie sentences of a split.
-
-    A checksum of the sentence's id chooses the number of words, so that the prompts are the same on every machine.
-    Sentences of fewer than 8 words are left out.
-
-    Args:
-      split: "train", "validation" or "test".
-      words: Possible numbers of words.
-
-    Returns:
-      The prompts in the order of the corpus, without duplicates and without prompts of an earlier split.
-
-    Raises:
-      UsageError: If there is no such split.
-    """
-    if split not in SPLITS:
-        raise UsageError(f"split is {split!r}; it must be one of {', '.join(SPLITS)}")
-    seen = {prompt for earlier in SPLITS[: SPLITS.index(split)] for prompt in _beginnings(earlier, tuple(words))}
-    return [prompt for prompt in _beginnings(split, tuple(words)) if prompt not in seen]
-
-
-@functools.cache
-def _beginnings(split: Split, words: tuple[int, ...]) -> tuple[str, ...]:
-    """Returns the first words of the sentences of a split, without duplicates."""
-    found = {}
-    for sentence in sentences(split, "movie"):
-        pieces = sentence.text.split()
-        count = words[zlib.crc32(sentence.id.encode()) % len(words)]
-        if len(pieces) >= MIN_WORDS:
-            found[" ".join(pieces[:count])] = True
-    return tuple(found)
 
 
 def _takes(function: Callable[..., Any], count: int) -> bool:
