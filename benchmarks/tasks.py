@@ -13,6 +13,7 @@ import argparse
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from tfppo.errors import UsageError
 from tfppo.text.tasks import Task, get_task
 
 DRAWS = 2
-RESAMPLED = 1000
+RESAMPLED = 500
 SHOWN = 20
 
 
@@ -34,6 +35,15 @@ def trained(command: list[str], folder: Path) -> Path:
         if subprocess.run([sys.executable, "-m", "tfppo", *words]).returncode:  # the process has printed the reason
             raise SystemExit(f"{folder} was not trained to its end: resume it, or delete it")
     return folder
+
+
+def judged(task: Task, prompts: list, draws: list[list[str]]) -> dict[str, float]:
+    """Computes the other metrics of answers, which no reward optimizes, as means over the draws."""
+    judges = {name: replace(task, metric=name, measure=measure) for name, measure in task.judges.items()}
+    return {
+        name: float(np.mean([judge.checked_measure(prompts, answers) for answers in draws]))
+        for name, judge in judges.items()
+    }
 
 
 def measured(task: Task, prompts: list, draws: list[list[str]]) -> dict[str, float]:
@@ -71,6 +81,7 @@ def result_of(task: Task, seed: int, runs: Path) -> dict:
         drawn = [tfppo.generate(run, texts, seed=number, **options) for number in range(DRAWS)]
         greedy = tfppo.generate(run, texts, temperature=0, **options)
         found[who] = {"drawn": measured(task, prompts, drawn), "greedy": measured(task, prompts, [greedy])}
+        found[who]["judges"] = judged(task, prompts, drawn)
         found[f"answers of {who}"] = drawn[0][:SHOWN]
     found["answers"] = [{"prompt": text, **prompt.labels} for text, prompt in zip(texts, prompts[:SHOWN], strict=False)]
     evaluations = {
@@ -86,7 +97,8 @@ def row_of(found: dict) -> str:
     shown = [f"{found['sft'][how]['value']:.3f} → {interval(found['ppo'][how])}" for how in ("drawn", "greedy")]
     baselines = ", ".join(f"{name} {value:.3f}" for name, value in found["baselines"].items())
     seconds = found["seconds"]
-    cells = [found["task"], found["metric"], found["seed"], *shown, baselines]
+    judges = ", ".join(f"{n} {v:.3f} → {found['ppo']['judges'][n]:.3f}" for n, v in found["sft"]["judges"].items())
+    cells = [found["task"], found["metric"], found["seed"], *shown, judges or "-", baselines]
     return "| " + " | ".join(map(str, [*cells, f"{seconds['sft']:.0f} + {seconds['ppo']:.0f} s"])) + " |"
 
 
@@ -118,8 +130,8 @@ def main() -> None:
             if arguments.table is not None:
                 with arguments.table.open("a") as file:
                     file.write(json.dumps(found, ensure_ascii=False) + "\n")
-    print("| task | metric | seed | SFT → PPO, drawn | SFT → PPO, greedy | without a model | seconds |")
-    print("|---|---|---|---|---|---|---|")
+    print("| task | metric | seed | SFT → PPO, drawn | SFT → PPO, greedy | other metrics | without a model | seconds |")
+    print("|---|---|---|---|---|---|---|---|")
     print("\n".join(rows))
 
 

@@ -63,6 +63,7 @@ MAY_PRINT = [
     "text.trainer",
     "text.rollouts.rollout_file",
     "text.supervised.run",
+    "text.data.archives",
     "text.data.rebuild",
     "reporting.console",
     "reporting.diagnoses",

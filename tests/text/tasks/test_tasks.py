@@ -53,7 +53,7 @@ def rate(name, responses, prompts=None):
 def test_listing_tasks_loads_no_model_and_no_corpus():
     done = subprocess.run([sys.executable, "-c", LIGHT], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["countries", "keywords", "length", "polarity", "sentiment", "topic", "translation"]
+    assert done.stdout.split() == list(task_names()) and len(task_names()) >= 14
 
 
 @pytest.mark.parametrize("name", ["keywords", "length", "sentiment"])

@@ -64,6 +64,13 @@ def docstring_rows(split: Split) -> list[Row]:
     return documented()[split]
 
 
+@functools.lru_cache(maxsize=100_000)
+def _rouge_l(response: str, answer: str) -> float:
+    from rouge_score.rouge_scorer import RougeScorer
+
+    return float(RougeScorer(["rougeL"]).score(answer, response)["rougeL"].fmeasure)
+
+
 def rouge_l(prompts: Sequence[str], responses: Sequence[str], answer: Sequence[str]) -> list[float]:
     """Scores each response with the F1 of ROUGE-L (Lin 2004): its longest common subsequence of words with the answer.
 
@@ -72,11 +79,7 @@ def rouge_l(prompts: Sequence[str], responses: Sequence[str], answer: Sequence[s
       responses: N responses.
       answer: The N first lines.
     """
-    from rouge_score.rouge_scorer import RougeScorer
-
-    scorer = RougeScorer(["rougeL"])
-    pairs = zip(responses, answer, strict=True)
-    return [float(scorer.score(right, given)["rougeL"].fmeasure) for given, right in pairs]
+    return [_rouge_l(given, right) for given, right in zip(responses, answer, strict=True)]
 
 
 def mean_rouge_l(prompts: Sequence[str], responses: Sequence[str], answer: Sequence[str]) -> float:

@@ -32,7 +32,7 @@ TEMPLATES = (  # {a} is an adjective and {n} a noun of the lexicons
     "{company} closes year with {n} and {a} demand",
 )
 HEADLINES = 8000
-CLEAR = 0.3  # sums nearer to 0 than this are neutral
+CLEAR = 0.2  # sums nearer to 0 than this are neutral
 NOUN = re.compile(r"[a-z]{4,}(ment|tion|sion|ness|ity|ance|ence|cy|ship)")
 ADJECTIVE = re.compile(r"[a-z]{3,}(ous|ful|ive|able|less|ical|ional|cial|istic)")
 STRONG = 0.3  # smallest absolute value of a word
