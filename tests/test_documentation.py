@@ -28,7 +28,7 @@ from tfppo.control.envs.environment import IN_GRAPH_ENVIRONMENTS
 from tfppo.reporting.metrics import METRICS
 from tfppo.settings import with_settings
 from tfppo.text.config import TextRunConfig
-from tfppo.text.tasks import task
+from tfppo.text.tasks.definition import registry as task_registry
 
 ROOT = Path(__file__).parent.parent
 PAGES = [*sorted(ROOT.glob("README*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
@@ -224,7 +224,7 @@ TEXT |= {"prompt_length": 40, "response_length": 4, "stop_after": 0, "compile_up
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """A folder of its own that modules are imported from; what they register is forgotten again."""
-    registries = IN_GRAPH_ENVIRONMENTS, task._TASKS, gymnasium.registry, sys.modules
+    registries = IN_GRAPH_ENVIRONMENTS, task_registry._TASKS, gymnasium.registry, sys.modules
     before = [dict(registry) for registry in registries]
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [str(tmp_path), *(entry for entry in sys.path if entry)])

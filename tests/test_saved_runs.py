@@ -19,7 +19,8 @@ from tfppo.text.config import TextRunConfig
 from tfppo.text.defaults import make_text_config
 from tfppo.text.presets.folder import load_preset
 from tfppo.text.start.parts import OWN_MODEL
-from tfppo.text.tasks import get_task, task
+from tfppo.text.tasks import get_task
+from tfppo.text.tasks.definition import registry
 from tfppo.text.trainer import TEXT
 from tfppo.training import driver, run_folder
 
@@ -247,13 +248,13 @@ def test_a_script_is_named_after_its_file(file, spec, name, monkeypatch):
 
 
 def test_a_task_is_recorded_under_a_name_that_finds_it(monkeypatch):
-    monkeypatch.setattr(task, "_TASKS", dict(task._TASKS))
-    assert task.task_name(get_task("length")) == "length"
-    assert task.task_name(QUESTIONS) == f"{__name__}:QUESTIONS" and get_task(f"{__name__}:QUESTIONS") is QUESTIONS
+    monkeypatch.setattr(registry, "_TASKS", dict(registry._TASKS))
+    assert registry.task_name(get_task("length")) == "length"
+    assert registry.task_name(QUESTIONS) == f"{__name__}:QUESTIONS" and get_task(f"{__name__}:QUESTIONS") is QUESTIONS
     local = dataclasses.replace(get_task("length"))
-    assert "<length>" in task.task_name(local)
-    registered = task.register_task(dataclasses.replace(QUESTIONS, name="registered"))
-    assert task.task_name(registered) == "registered"
+    assert "<length>" in registry.task_name(local)
+    registered = registry.register_task(dataclasses.replace(QUESTIONS, name="registered"))
+    assert registry.task_name(registered) == "registered"
     assert "tfppo.Task" in refusal(get_task, f"{__name__}:asks") and "has no NOPE" in refusal(
         get_task, f"{__name__}:NOPE"
     )
