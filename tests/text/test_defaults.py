@@ -110,7 +110,7 @@ def test_a_line_says_what_was_chosen(large):
     said = describe_defaults(16e6, config.text, flat_settings(config))
     assert said == (
         f"defaults for this language model: learning_rate {config.ppo.learning_rate:g} (16M parameters, adapters), "
-        "kl_horizon 602 (1/17 of 10,240 responses)"
+        "kl_horizon 301 (1/17 of 5,120 responses)"
     )
     fixed = make_text_config(preset=large, kl_controller="fixed")
     assert "horizon" not in describe_defaults(16e6, fixed.text, flat_settings(fixed))

@@ -124,7 +124,7 @@ class TextConfig:
     none: prompts are not rendered. Any other value: the path of a file with a Jinja template."""
     system: str | None = None
     """Text of a system message before each prompt; needs a chat template. None: no message is added."""
-    iterations: Count = 160
+    iterations: Count = 80
     """Number of iterations; each is a rollout and an update."""
     batch_size: Count = 64
     """Responses in a rollout; it is a multiple of responses_per_prompt."""
@@ -292,13 +292,13 @@ TEXT_PPO = PPOConfig(
     kl_in="reward",
     kl_controller="ziegler",
     kl_coeff=0.1,
-    adaptive_kl_target=10.5,
-    kl_horizon=600,
+    adaptive_kl_target=11.0,
+    kl_horizon=200,
     max_grad_norm=1.0,
     gamma=1.0,
     gae_lambda=0.95,
     num_epochs=2,
-    minibatch_size=32,
+    minibatch_size=16,
 )
 """Defaults of `PPOConfig` for text: mostly those of Ziegler et al. 2019, adapted to the size of the shipped model."""
 

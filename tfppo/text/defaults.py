@@ -46,7 +46,7 @@ def defaults_for(parameters: float, text: TextConfig) -> Defaults:
       adapters it is ten times as high ("LoRA Without Regret", Schulman et al. 2025).
     - `adaptive_kl_target`: a quarter of a nat for each token of a response, as in the included tasks, and about as in
       Ziegler et al. 2019 (6 nats for 24 tokens).
-    - `kl_horizon`: a 17th of the responses of the run, as in the included tasks.
+    - `kl_horizon`: a 17th of the responses of the run.
 
     Args:
       parameters: Number of parameters of the language model.

@@ -41,7 +41,7 @@ def test_a_card_says_what_was_done_and_what_came_out(tmp_path):
         "# The language model that tfppo includes, tuned for the task length",
         "Licence of the base model: MIT, see NOTICE",
         "| iterations | 7 of 9 |",
-        "| KL coefficient | 0.1 at the start, adapted to a target of 10.5 nats |",
+        "| KL coefficient | 0.1 at the start, adapted to a target of 11 nats |",
         "| LoRA | rank 4, alpha 4, layers attention |",
         "On 50 held-out prompts",
         "| score | 0.250 | 0.750 |",

@@ -193,11 +193,11 @@ ENTITIES = answer_task(
     },
     defaults={"prompt_length": None, "response_length": 24, "iterations": 100, "learning_rate": 3e-4},
     sft_defaults={
-        "epochs": 6,
+        "epochs": 8,
         "num_layers": 2,
         "hidden_dim": 128,
         "context_length": 128,
-        "vocabulary_size": 2048,
+        "vocabulary_size": 512,
         "dropout": 0.1,
     },
 )

@@ -66,6 +66,12 @@ KEYWORDS = register_task(
         measure=mean_terms,
         metric="film_terms",
         target=2.0,
-        defaults={"iterations": 100, "response_length": 32},
+        defaults={
+            "iterations": 100,
+            "response_length": 32,
+            "minibatch_size": 32,
+            "adaptive_kl_target": 10.5,
+            "kl_horizon": 600,
+        },
     )
 )

@@ -20,6 +20,8 @@ SETTINGS = {
     "value_coeff": 0.5,  # the return depends on the number of words so far, which the values must learn
     "entropy_coeff": 0.0,  # short responses score low, so no bonus is needed to prevent them
     "adaptive_kl_target": 12.0,
+    "kl_horizon": 600,
+    "minibatch_size": 32,
 }
 
 
