@@ -217,30 +217,28 @@ def test_the_settings_of_a_task_are_defaults(capsys):
     assert f"(default: {wanted['epochs']})" in shown and f"(default: {wanted['hidden_dim']})" in shown
 
 
-def test_a_task_is_learned_from_its_examples_and_then_by_ppo(tmp_path, monkeypatch):
+SIZES = {"num_layers": 1, "num_heads": 2, "hidden_dim": 32, "vocabulary_size": 512, "context_length": 192}
+SHORT = {"iterations": 1, "batch_size": 8, "minibatch_size": 8, "eval_prompts": 8, "response_length": 8}
+LEARNED = [name for name in task_names() if get_task(name).examples is not None]
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name != "translation" else []) for name in LEARNED]
+)
+def test_a_task_is_learned_from_its_examples_and_then_by_ppo(name, tmp_path, monkeypatch):
     """From end to end, in seconds: examples, supervised fine-tuning, PPO, evaluation."""
-    task = get_task("translation")
-    few = {
-        split: [dict(prompt.row()) for prompt in rows("translation", split)[:40]]
-        for split in ("train", "validation", "test")
-    }
-    small = replace(
-        task,
-        name="few",
-        prompts=lambda split: few[split],
-        examples=lambda split: [{"prompt": row["prompt"], "response": f" {row['answer']}"} for row in few[split]],
-    )
-    monkeypatch.setattr(tfppo.text.tasks.definition.registry, "_TASKS", {"few": small})
-    sizes = {"num_layers": 1, "num_heads": 2, "hidden_dim": 32, "vocabulary_size": 512, "context_length": 96}
-    folder = tfppo.sft(task="few", epochs=1, runs_dir=tmp_path, device="cpu", **sizes)
+    task = get_task(name)
+    few = {split: [dict(prompt.row()) for prompt in rows(name, split)[:40]] for split in SPLITS}
+    examples = {split: list(task.checked_examples(split))[:40] for split in SPLITS}
+    small = replace(task, name="few", prompts=few.__getitem__, examples=examples.__getitem__, sft_defaults={})
+    monkeypatch.setattr(registry, "_TASKS", {"few": small})
+    folder = tfppo.sft(task="few", epochs=1, runs_dir=tmp_path, device="cpu", **SIZES)
     config = run_folder.read_config(folder, SFTRunConfig)
-    assert folder.name == "sft-few-seed1" and config.sft.task == "few" and config.model.dropout == 0.0
+    assert folder.name == "sft-few-seed1" and config.sft.task == "few"
     assert evaluation_of(folder)["train"]["examples"] == 40
-    settings = {"iterations": 1, "batch_size": 8, "minibatch_size": 8, "eval_prompts": 8, "response_length": 8}
-    text = tfppo.make_text_config(
-        task="few", preset=folder / "preset", runs_dir=tmp_path, device="cpu", **{**task.defaults, **settings}
-    )
-    found = evaluation_of(tfppo.train_text(text))["exact_match"]
+    settings = {**task.defaults, **SHORT, "prompt_length": None, "lora_rank": 0}
+    text = tfppo.make_text_config(task="few", preset=folder / "preset", runs_dir=tmp_path, device="cpu", **settings)
+    found = evaluation_of(tfppo.train_text(text))[task.metric]
     assert set(found) >= {"policy", "reference"} and all(0 <= value <= 1 for value in found.values())
 
 
