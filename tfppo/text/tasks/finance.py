@@ -95,5 +95,5 @@ FINANCE = answer_task(
         "VADER": general_lexicon,
     },
     defaults={"prompt_length": None, "response_length": 4, "iterations": 100, "learning_rate": 3e-4},
-    sft_defaults={"epochs": 4, "num_layers": 2, "hidden_dim": 128, "context_length": 64, "vocabulary_size": 2048},
+    sft_defaults={"epochs": 8, "num_layers": 2, "hidden_dim": 128, "context_length": 64, "vocabulary_size": 2048},
 )
