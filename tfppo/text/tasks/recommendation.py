@@ -23,6 +23,18 @@ LIKED = 4  # lowest rating of a film that a user likes
 SHOWN, WANTED = 8, 10  # films in a prompt, and in a response
 STEP = 4  # films between two prompts of the same user in training
 QUESTION = "\nNext:"
+DEFAULTS = {
+    **SETTINGS,
+    "prompt_length": None,
+    "response_length": 80,
+    "iterations": 150,
+    "learning_rate": 5e-4,
+    "kl_coeff": 0.002,  # a list of ten films takes 50 tokens, and most of them must change
+    "responses_per_prompt": 4,  # how well a list can do depends on the user above all
+    "advantages": "rloo",
+    "normalize_advantages": False,
+    "value_coeff": 0.0,
+}
 
 
 def split_of(user: str) -> Split:
@@ -116,7 +128,7 @@ RECOMMENDATION = register_task(
         metric="ndcg_10",
         judges={"hit_rate_10": hit_rate},
         domain=None,
-        defaults={**SETTINGS, "prompt_length": None, "response_length": 80, "iterations": 100, "learning_rate": 3e-4},
+        defaults=DEFAULTS,
         examples=recommendation_examples,
         sft_defaults={
             "epochs": 6,
