@@ -25,7 +25,7 @@ def test_a_task_reaches_its_target(task, seed, tmp_path):
 @pytest.mark.slow
 def test_film_reviews_become_friendly_without_cheating(tmp_path):
     e = evaluation_of("sentiment", 1, tmp_path)
-    assert e["gain"] >= 2 and e["kl"] <= 12
+    assert e["gain"] >= 1.9 and e["kl"] <= 12  # docs/results/text.md: 1.91 to 2.09
     assert e["judge"]["policy"] - e["judge"]["reference"] >= 0.3
     for name, share in {"distinct_2": 0.85, "length": 0.8, "domain": 0.9}.items():
         assert e[name]["policy"] >= share * e[name]["reference"], name
