@@ -77,13 +77,14 @@ def result_of(task: Task, seed: int, runs: Path) -> dict:
     texts = [str(prompt) for prompt in prompts]
     found: dict = {"task": task.name, "metric": task.metric, "seed": seed, "prompts": len(prompts)}
     found["baselines"] = task.judged_baselines("test")
+    shown = np.linspace(0, len(prompts) - 1, SHOWN, dtype=int)  # unpicked, from all over the test
     for who, options in (("sft", {"reference": True}), ("ppo", {})):
         drawn = [tfppo.generate(run, texts, seed=number, **options) for number in range(DRAWS)]
         greedy = tfppo.generate(run, texts, temperature=0, **options)
         found[who] = {"drawn": measured(task, prompts, drawn), "greedy": measured(task, prompts, [greedy])}
         found[who]["judges"] = judged(task, prompts, drawn)
-        found[f"answers of {who}"] = drawn[0][:SHOWN]
-    found["answers"] = [{"prompt": text, **prompt.labels} for text, prompt in zip(texts, prompts[:SHOWN], strict=False)]
+        found[f"answers of {who}"] = [drawn[0][row] for row in shown]
+    found["answers"] = [{"prompt": texts[row], **prompts[row].labels} for row in shown]
     evaluations = {
         who: json.loads((folder / "evaluation.json").read_text()) for who, folder in (("sft", base), ("ppo", run))
     }
