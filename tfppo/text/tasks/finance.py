@@ -31,7 +31,7 @@ TEMPLATES = (  # {a} is an adjective and {n} a noun of the lexicons
     "{n} at {company}, says {a} auditor's report",
     "{company} closes year with {n} and {a} demand",
 )
-HEADLINES = 8000
+HEADLINES = 14_000
 CLEAR = 0.2  # sums nearer to 0 than this are neutral
 NOUN = re.compile(r"[a-z]{4,}(ment|tion|sion|ness|ity|ance|ence|cy|ship)")
 ADJECTIVE = re.compile(r"[a-z]{3,}(ous|ful|ive|able|less|ical|ional|cial|istic)")
@@ -94,6 +94,7 @@ FINANCE = answer_task(
         "chance": functools.partial(drawn, finance_rows),
         "VADER": general_lexicon,
     },
+    shares_prompts=False,
     defaults={"prompt_length": None, "response_length": 4, "iterations": 100, "learning_rate": 3e-4},
     sft_defaults={"epochs": 8, "num_layers": 2, "hidden_dim": 128, "context_length": 64, "vocabulary_size": 2048},
 )

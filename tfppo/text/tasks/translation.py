@@ -17,7 +17,7 @@ from tfppo.text.data.prompts import Prompt
 from tfppo.text.tasks.definition.answers import Row, accuracy, answer_task, normalized
 
 LANGUAGES = {"fr": "French", "de": "German", "es": "Spanish"}
-NUMBERS = range(1, 2000)
+NUMBERS = range(1, 3000)
 SHARES: Mapping[Split, range] = {"validation": range(10), "test": range(10, 25)}  # of 100 buckets; the rest: training
 
 
@@ -86,6 +86,7 @@ TRANSLATION = answer_task(
     metric="exact_match",
     needs=("num2words",),
     baselines={"copy": copied},
+    shares_prompts=False,
     defaults={"prompt_length": None, "response_length": 40, "iterations": 100},
     sft_defaults={"epochs": 8, "num_layers": 2, "hidden_dim": 128, "context_length": 96, "dropout": 0.0},
 )
@@ -152,6 +153,7 @@ MESSAGES = answer_task(
     needs=("babel", "sacrebleu"),
     archives=(DJANGO, WAGTAIL),
     baselines={"copy": copied},
+    shares_prompts=False,
     defaults={"prompt_length": None, "response_length": 40, "iterations": 100, "learning_rate": 3e-4},
     sft_defaults={
         "epochs": 12,

@@ -2,6 +2,7 @@
 
 import random
 import re
+import zlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -78,6 +79,11 @@ def examples_of(rows: Callable[[Split], list[Row]], split: Split) -> list[Row]:
     return [{"prompt": row["prompt"], "response": f" {row['answer']}"} for row in rows(split)]
 
 
+def half_of(rows: Callable[[Split], list[Row]], half: int, split: Split) -> list[Row]:
+    """Returns one of two halves of the training split, chosen by a checksum of the prompt, or all of another split."""
+    return [row for row in rows(split) if split != "train" or zlib.crc32(row["prompt"].encode()) % 2 == half]
+
+
 def most_frequent(rows: Callable[[Split], list[Row]], prompts: Sequence[Prompt]) -> list[str]:
     """Answers each prompt with the most frequent answer of the training split."""
     (answer, _), *_ = Counter(row["answer"] for row in rows("train")).most_common(1)
@@ -101,6 +107,7 @@ def answer_task(
     archives: Sequence[Archive] = (),
     judges: Mapping[str, Callable[..., float]] | None = None,
     baselines: Mapping[str, Callable[[Sequence[Prompt]], list[str]]] | None = None,
+    shares_prompts: bool = True,
     defaults: Mapping[str, Any] | None = None,
     sft_defaults: Mapping[str, Any] | None = None,
 ) -> Task:
@@ -117,21 +124,25 @@ def answer_task(
       archives: Packages whose data are read in place.
       judges: Other metrics, which the reward does not optimize; they get the label `answer`.
       baselines: Answers without a language model. None: the most frequent answer, and chance.
+      shares_prompts: True: the examples are all training prompts with their answers. False: they are one half of
+        them, and PPO gets the other half. A small model learns a few thousand examples by heart, and PPO then finds
+        nothing to improve on the same prompts.
       defaults: Settings of `tfppo train text`, besides SETTINGS.
       sft_defaults: Settings of `tfppo sft`.
     """
+    learned, tuned = (rows, rows) if shares_prompts else (partial(half_of, rows, 0), partial(half_of, rows, 1))
     simple = {"majority": partial(most_frequent, rows), "chance": partial(drawn, rows)}
     return register_task(
         Task(
             name=name,
             description=description,
-            prompts=rows,
+            prompts=tuned,
             make_reward=lambda: reward,
             measure=measure,
             metric=metric,
             domain=None,
             defaults={**SETTINGS, **(defaults or {})},
-            examples=partial(examples_of, rows),
+            examples=partial(examples_of, learned),
             sft_defaults=sft_defaults or {},
             baselines=simple if baselines is None else baselines,
             needs=needs,
