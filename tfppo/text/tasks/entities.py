@@ -184,10 +184,9 @@ ENTITIES = answer_task(
         "capital letters": capitals,
         "known names": known_names,
     },
-    shares_prompts=False,
-    defaults={"prompt_length": None, "response_length": 24, "iterations": 100, "learning_rate": 3e-4},
+    defaults={"prompt_length": None, "response_length": 24, "iterations": 100, "learning_rate": 1e-3},
     sft_defaults={
-        "epochs": 8,
+        "epochs": 5,
         "num_layers": 2,
         "hidden_dim": 128,
         "context_length": 128,
