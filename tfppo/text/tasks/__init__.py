@@ -5,6 +5,7 @@ from tfppo.text.tasks.classification import POLARITY, TOPIC
 from tfppo.text.tasks.countries import COUNTRIES
 from tfppo.text.tasks.keywords import KEYWORDS
 from tfppo.text.tasks.length import LENGTH, length_task
+from tfppo.text.tasks.music import MUSIC
 from tfppo.text.tasks.sentiment import SENTIMENT
 from tfppo.text.tasks.task import Task, get_task, movie_prompts, register_task, task_names
 from tfppo.text.tasks.translation import TRANSLATION
@@ -13,6 +14,7 @@ __all__ = [
     "COUNTRIES",
     "KEYWORDS",
     "LENGTH",
+    "MUSIC",
     "POLARITY",
     "SENTIMENT",
     "TOPIC",
