@@ -164,6 +164,11 @@ def endings() -> dict[Split, dict[str, str]]:
     return rows
 
 
+def music_prompts(split: Split) -> list[str]:
+    """Returns the prompts of a split, ordered by a checksum, so that the first ones are from all collections."""
+    return sorted(endings()[split], key=lambda prompt: zlib.crc32(prompt.encode()))
+
+
 @functools.cache
 def training_windows() -> frozenset[tuple[str, ...]]:
     """Returns each four bars in a row of the training tunes."""
@@ -255,7 +260,7 @@ MUSIC = register_task(
     Task(
         name="music",
         description="write the rest of a folk tune in ABC notation",
-        prompts=lambda split: list(endings()[split]),
+        prompts=music_prompts,
         make_reward=lambda: music_reward,
         measure=well_formed,
         metric="well_formed",
