@@ -122,7 +122,7 @@ def draw_tune(axes: Any, prompt: str, response: str, title: str) -> None:
             axes.axvspan(x, x + width, 5 / 28, 21 / 28, color="#e8e8e8", linewidth=0)
         elif not is_right:
             axes.axvspan(x, x + width, 5 / 28, 21 / 28, color=RED, alpha=0.15, linewidth=0)
-            shown = f"{float(length):g} of {start.full}" if length is not None else "not valid"
+            shown = f"{float(length):g} of {start.full:g}" if length is not None else "not valid"
             axes.text(x + width / 2, 44.5, shown, color=RED, fontsize=8, ha="center")
         if length:
             draw_bar(axes, header, bar, x, width)

@@ -1,7 +1,6 @@
 """The task music: lengths of bars, rules of a tune, cheats, splits, and the package that it needs."""
 
 import importlib.util
-from fractions import Fraction
 
 import pytest
 from support.refusal import command_refusal
@@ -10,9 +9,10 @@ from tfppo.text.data.corpus import SPLITS
 from tfppo.text.tasks import MUSIC, music
 from tfppo.text.tasks.music import (
     KEY,
-    bar_length,
+    UNITS,
     bars_of,
     endings,
+    grouped,
     has_tonic,
     lengths,
     music_reward,
@@ -38,14 +38,14 @@ def score(response, prompt=PROMPT):
     [("6/8", "1/8", 6), ("C", "1/8", 8), ("C|", "1/8", 8), ("3/4", "1/8", 6), ("2/4", "1/16", 8), ("9/8", "1/8", 9)],
 )
 def test_the_length_of_a_bar_of_a_meter(meter, unit, length):
-    assert bar_length(meter, unit) == length
+    assert start_of(f"M:{meter}\nL:{unit}\nK:G\nG|").full == length
 
 
 @pytest.mark.parametrize(
     ("bar", "length"),
     [
         ("GABc dedB", 8),
-        ("A2 A/2 A/ A3/2", Fraction(9, 2)),
+        ("A2 A/2 A/ A3/2", 4.5),
         ("A>B c<d", 4),
         ("A2>B2", 4),
         ("(3ABC D", 3),
@@ -56,7 +56,7 @@ def test_the_length_of_a_bar_of_a_meter(meter, unit, length):
     ],
 )
 def test_the_length_of_a_bar(bar, length):
-    assert lengths([bar, "z"]) == {"": 0, bar: length, "z": 1}
+    assert lengths(["z2", bar, "G"])[bar] == length
 
 
 @pytest.mark.parametrize(
@@ -67,8 +67,21 @@ def test_other_texts_are_no_bars(text):
 
 
 def test_a_prompt_is_read():
-    assert start_of(PROMPT) == ("G", 6, "D", "GAB cBA")
-    assert start_of("M:C|\nL:1/8\nK:Ador\nABcd e4|") == ("A", 8, "", "ABcd e4")
+    assert start_of(PROMPT) == ("G", 6, 3, "D", "GAB cBA")
+    assert start_of("M:C|\nL:1/8\nK:Ador\nABcd e4|") == ("A", 8, 4, "", "ABcd e4")
+
+
+@pytest.mark.parametrize(
+    ("bar", "group", "wanted"),
+    [
+        ("G2AB cdA", 3, "G2A Bcd A"),
+        ("GABc dedB", 4, "GABc dedB"),
+        ("G A3 (3Bcd", 2, "GA3 (3Bcd"),
+        ("GA>BB", 4, "GA>BB"),
+    ],
+)
+def test_notes_are_grouped(bar, group, wanted):
+    assert grouped(bar, group, lengths([bar])) == wanted
 
 
 def test_the_last_bar_may_leave_out_the_pickup_and_no_other_may():
@@ -170,9 +183,9 @@ def test_music21_agrees_about_every_tune_of_the_test():
         notes = list(score.recurse().notes)
         measures = list(score.recurse().getElementsByClass("Measure"))
         assert len(measures) == 8 + bool(start.pickup)
-        unit = 4 * Fraction(prompt.split("\n")[1].removeprefix("L:"))  # in quarters
+        unit = 4 / UNITS[prompt.split("\n")[1].removeprefix("L:")]  # in quarters
         known = lengths(bars)
-        assert [Fraction(m.duration.quarterLength) for m in measures[-7:]] == [known[bar] * unit for bar in bars], rest
+        assert [m.duration.quarterLength for m in measures[-7:]] == [known[bar] * unit for bar in bars], rest
         tonic = KEY.match(prompt.split("\n")[2].removeprefix("K:"))[1].replace("b", "-")
         assert has_tonic(start, bars) == (notes[-1].pitch.name == tonic), (prompt, rest)
 

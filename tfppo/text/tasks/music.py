@@ -12,7 +12,6 @@ import re
 import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
@@ -24,8 +23,16 @@ from tfppo.text.tasks.answers import SETTINGS
 from tfppo.text.tasks.task import Task, register_task
 
 FOLDERS = ("oneills1850", "ryansMammoth", "airdsAirs", "miscFolk")  # of music21's corpus
-METERS = ("2/4", "3/4", "4/4", "C", "C|", "6/8", "9/8")
-UNITS = ("1/8", "1/16")
+METERS = {  # by name: the lengths of a bar and of a group of notes, in whole notes
+    "2/4": (0.5, 0.25),
+    "3/4": (0.75, 0.25),
+    "4/4": (1.0, 0.5),
+    "C": (1.0, 0.5),
+    "C|": (1.0, 0.5),
+    "6/8": (0.75, 0.375),
+    "9/8": (1.125, 0.375),
+}
+UNITS = {"1/8": 8, "1/16": 16}  # units of length in a whole note
 BARS = 8  # of a part of a tune, with the bar that is in the prompt
 FIELDS = ("M:", "L:", "K:", "")  # of the four lines of a prompt
 COPIED = 4  # so many bars in a row, equal to those of another tune, are a copy
@@ -34,52 +41,60 @@ PAIRS = 0.35  # smallest share of different pairs among the pairs of neighboring
 
 PITCH = r"(?:[_=^]?(?:[A-G],?|[a-g]'?)|z)"  # z is a rest
 NOTE = rf"{PITCH}(?:[1-9]\d?)?(?:/[248]?)?"
-BAR = re.compile(rf"(?:(?:\(3(?:{NOTE}){{3}}|{NOTE}(?:[<>]{NOTE})?) ?)+")
+ITEM = re.compile(rf"\(3(?:{NOTE}){{3}}|{NOTE}(?:[<>]{NOTE})?")  # a triplet, a dotted pair or a note
+BAR = re.compile(rf"(?:(?:{ITEM.pattern}) ?)+")
 KEY = re.compile(r"([A-G][#b]?) ?(m(?!aj|ix)|dor|mix|maj|$)", re.IGNORECASE)
 ORNAMENTS = re.compile(r'"[^"]*"|\{[^}]*\}|![^!]*!|[~.uvTHLMPSORJ`\\)-]|\((?!\d)|\[(?=\d)|(?<=\|)\d')  # and slurs
 ENDS = re.compile(r"\|\||\|\]|\[\||\|:|:+\|*:*")  # of the parts of a tune
 
 
 class Start(NamedTuple):
-    """The beginning of a tune, as a prompt has it."""
+    """The beginning of a tune, as a prompt has it. Lengths are in units."""
 
     tonic: str  # letter of the key
-    full: Fraction  # length of a bar, in units
+    full: float  # length of a bar
+    group: float  # length of a group of notes
     pickup: str  # notes before the first bar, or ""
     first: str  # first bar
-
-
-def bar_length(meter: str, unit: str) -> Fraction:
-    """Returns the length of a bar in units, such as 6 for the meter 6/8 and the unit 1/8."""
-    return Fraction({"C": "4/4", "C|": "2/2"}.get(meter, meter)) / Fraction(unit)
 
 
 def start_of(prompt: str) -> Start:
     """Reads a prompt."""
     meter, unit, key, notes = (line.removeprefix(name) for line, name in zip(prompt.split("\n"), FIELDS, strict=True))
+    full, group = (UNITS[unit] * length for length in METERS[meter])
     pickup, first = ["", *notes.split("|")[:-1]][-2:]
-    return Start(key[0], bar_length(meter, unit), pickup, first)
+    return Start(key[0], full, group, pickup, first)
 
 
-def lengths(bars: Iterable[str]) -> dict[str, Fraction]:
-    """Returns the lengths of the valid bars, in units. The empty text has the length 0.
+def lengths(texts: Iterable[str]) -> dict[str, float]:
+    """Returns the lengths of the valid bars among texts, and of the items in them, in units. The empty text has none.
 
     music21 reads the notes. It skips what it cannot read, so only bars of notes, rests, triplets (three notes in the
     time of two) and dotted pairs are valid here.
     """
     from music21 import abcFormat
 
-    found = [bar for bar in dict.fromkeys(bars) if BAR.fullmatch(bar)]
+    bars = {text: ITEM.findall(text) for text in texts if BAR.fullmatch(text)}
+    items = list(dict.fromkeys(item for found in bars.values() for item in found))
     handler = abcFormat.ABCHandler()
-    handler.process("L:1/4\n" + "|\n".join(found))  # music21 counts in quarters
-    sums = [Fraction(0)]
+    handler.process("L:1/4\n" + "|\n".join(items))  # music21 counts in quarters
+    sums = [0.0]
     for token in handler.tokens:
         if isinstance(token, abcFormat.ABCBar):
-            sums.append(Fraction(0))
+            sums.append(0.0)
         elif isinstance(token, abcFormat.ABCNote):
-            factor = token.activeTuplet.tupletMultiplier() if token.activeTuplet else 1
-            sums[-1] += Fraction(token.quarterLength * factor).limit_denominator(96)
-    return {"": Fraction(0)} | dict(zip(found, sums, strict=False))  # without bars there is one sum
+            sums[-1] += token.quarterLength * (token.activeTuplet.tupletMultiplier() if token.activeTuplet else 1)
+    known = dict(zip(items, sums, strict=False))  # without items there is one sum
+    return {"": 0.0} | known | {bar: round(sum(known[item] for item in found), 6) for bar, found in bars.items()}
+
+
+def grouped(bar: str, group: float, known: dict[str, float]) -> str:
+    """Writes a space after each group of notes of a valid bar, as of three eighths in 6/8, and nowhere else."""
+    text, length = "", 0.0
+    for item in ITEM.findall(bar):
+        length += known[item]
+        text += item if length % group else f"{item} "
+    return text.rstrip()
 
 
 def bars_of(text: str) -> list[str]:
@@ -87,7 +102,7 @@ def bars_of(text: str) -> list[str]:
     return [bar.strip() for bar in text.strip().removesuffix("|]").split("|")]
 
 
-def right_bars(start: Start, bars: Sequence[str], known: dict[str, Fraction]) -> int:
+def right_bars(start: Start, bars: Sequence[str], known: dict[str, float]) -> int:
     """Counts the bars of the right length. The last bar may leave out the length of the pickup."""
     last = start.full - known.get(start.pickup, 0)
     return sum(known.get(bar) == start.full for bar in bars[:-1]) + (known.get(bars[-1]) in (start.full, last))
@@ -149,8 +164,13 @@ def endings() -> dict[Split, dict[str, str]]:
     known = lengths(bar for *_, bars in parts for bar in bars)
     found: dict[str, tuple[Split, list[str]]] = {}
     for tune, header, bars in parts:
-        prompt = header + "".join(f"{bar}|" for bar in bars[: 1 - BARS])
-        start, rest = start_of(prompt), bars[1 - BARS :]
+        if not known.keys() >= set(bars):
+            continue
+        group = start_of(f"{header}|").group
+        tidy = [grouped(bar, group, known) for bar in bars]
+        known.update(zip(tidy, [known[bar] for bar in bars], strict=True))
+        prompt = header + "".join(f"{bar}|" for bar in tidy[: 1 - BARS])
+        start, rest = start_of(prompt), tidy[1 - BARS :]
         is_right = known.get(start.first) == start.full > known.get(start.pickup, start.full)
         if is_right and right_bars(start, rest, known) == len(rest):
             found.setdefault(prompt, (split_of(tune), rest))
@@ -265,11 +285,20 @@ MUSIC = register_task(
         measure=well_formed,
         metric="well_formed",
         domain=None,
-        defaults={**SETTINGS, "prompt_length": None, "response_length": 80, "iterations": 120},
+        defaults={
+            **SETTINGS,
+            "prompt_length": None,
+            "response_length": 80,
+            "iterations": 300,
+            "learning_rate": 6e-4,
+            "kl_coeff": 0.005,
+        },
         examples=lambda split: [{"prompt": prompt, "response": rest} for prompt, rest in endings()[split].items()],
         sft_defaults={
-            "epochs": 8,
+            "epochs": 6,
+            "batch_size": 16,
             "learning_rate": 2e-3,
+            "dropout": 0.0,
             "vocabulary_size": 512,
             "num_layers": 2,
             "hidden_dim": 128,
