@@ -213,6 +213,22 @@ def is_dull(start: Start, bars: Sequence[str]) -> bool:
     )
 
 
+@functools.lru_cache(maxsize=10_000)  # intervals of a metric judge the same responses again and again
+def judged(prompt: str, response: str) -> tuple[float, frozenset[tuple[str, ...]]]:
+    """Scores a response without regard to other responses, and returns its four bars in a row, too."""
+    start, bars = start_of(prompt), bars_of(response)
+    found = windows(start, bars)
+    if is_dull(start, bars) or not found.isdisjoint(training_windows()):
+        return 0.0, frozenset(found)
+    rules = (
+        len(bars) == BARS - 1 and response.rstrip().endswith("|]"),
+        has_tonic(start, bars),
+        len({start.first, *bars}) <= len(bars),
+    )
+    share = right_bars(start, bars, lengths([start.pickup, *bars])) / max(BARS - 1, len(bars))
+    return share * (2 + sum(rules)) / 5, frozenset(found)
+
+
 def music_reward(prompts: Sequence[str], responses: Sequence[str]) -> list[float]:
     """Scores responses by the rules of a tune, from 0 to 1.
 
@@ -230,25 +246,12 @@ def music_reward(prompts: Sequence[str], responses: Sequence[str]) -> list[float
       prompts: N prompts.
       responses: N responses.
     """
-    starts = [start_of(prompt) for prompt in prompts]
-    tunes = [bars_of(response) for response in responses]
-    known = lengths(bar for start, bars in zip(starts, tunes, strict=True) for bar in (start.pickup, *bars))
-    mine = [windows(*tune) for tune in zip(starts, tunes, strict=True)]
+    judgements = [judged(str(prompt), response) for prompt, response in zip(prompts, responses, strict=True)]
     by_prompt: dict[str, set[tuple[str, ...]]] = defaultdict(set)
-    for prompt, found in zip(prompts, mine, strict=True):
+    for prompt, (_, found) in zip(prompts, judgements, strict=True):
         by_prompt[prompt] |= found
     written = Counter(window for found in by_prompt.values() for window in found)
-    scores = []
-    for start, response, bars, found in zip(starts, responses, tunes, mine, strict=True):
-        share = right_bars(start, bars, known) / max(BARS - 1, len(bars))
-        rules = (
-            len(bars) == BARS - 1 and response.rstrip().endswith("|]"),
-            has_tonic(start, bars),
-            len({start.first, *bars}) <= len(bars),
-        )
-        is_copy = not found.isdisjoint(training_windows()) or any(written[window] > 1 for window in found)
-        scores.append(0.0 if is_copy or is_dull(start, bars) else share * (2 + sum(rules)) / 5)
-    return scores
+    return [0.0 if any(written[window] > 1 for window in found) else score for score, found in judgements]
 
 
 def well_formed(prompts: Sequence[str], responses: Sequence[str]) -> float:
