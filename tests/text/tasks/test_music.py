@@ -13,7 +13,7 @@ from tfppo.text.tasks.music import (
     bars_of,
     endings,
     grouped,
-    has_tonic,
+    has_end,
     lengths,
     music_reward,
     parts_of,
@@ -96,6 +96,7 @@ def test_a_tune_scores_1_and_each_broken_rule_costs():
     assert score(TUNE.removesuffix("|]")) == pytest.approx(0.8)  # no end
     assert score(TUNE.replace("G2|]", "B2|]")) == score(TUNE.replace("G2|]", "^G2|]")) == pytest.approx(0.8)  # tonic
     assert score(TUNE.replace("GAB cBA", "GAB cAB").replace("Bcd gdB|cBA FDF", "Bcd gBd|cBA FDF")) == pytest.approx(0.8)
+    assert score(TUNE.replace("AGF G2|]", "GFE DG|]")) == pytest.approx(0.8)  # the last note is a short one
     assert score(TUNE.replace("cBA BGE", "cBA BG")) == pytest.approx(6 / 7)  # one bar of seven is short
     assert score(TUNE.replace("cBA BGE", "hello")) == pytest.approx(6 / 7)
     assert score(LONG) == pytest.approx(0.8)  # eight bars are one too many
@@ -180,14 +181,15 @@ def test_music21_agrees_about_every_tune_of_the_test():
     for prompt, rest in list(endings()["test"].items())[::20]:
         start, bars = start_of(prompt), bars_of(rest)
         score = converter.parse(f"X:1\n{prompt}{rest}\n", format="abc")
-        notes = list(score.recurse().notes)
+        notes = list(score.recurse().notesAndRests)
         measures = list(score.recurse().getElementsByClass("Measure"))
         assert len(measures) == 8 + bool(start.pickup)
         unit = 4 / UNITS[prompt.split("\n")[1].removeprefix("L:")]  # in quarters
         known = lengths(bars)
         assert [m.duration.quarterLength for m in measures[-7:]] == [known[bar] * unit for bar in bars], rest
         tonic = KEY.match(prompt.split("\n")[2].removeprefix("K:"))[1].replace("b", "-")
-        assert has_tonic(start, bars) == (notes[-1].pitch.name == tonic), (prompt, rest)
+        is_tonic = not notes[-1].isRest and notes[-1].pitch.name == tonic
+        assert has_end(start, bars) == (is_tonic and notes[-1].quarterLength >= 2 * unit), (prompt, rest)
 
 
 def test_baselines_are_in_their_order():

@@ -196,9 +196,9 @@ def training_windows() -> frozenset[tuple[str, ...]]:
     return frozenset(w for prompt, rest in rows.items() for w in windows(start_of(prompt), bars_of(rest)))
 
 
-def has_tonic(start: Start, bars: Sequence[str]) -> bool:
-    """Returns True if the last note is the tonic of the key, in any octave."""
-    return re.findall("[_=^]?[A-G]", bars[-1].upper())[-1:] == [start.tonic]
+def has_end(start: Start, bars: Sequence[str]) -> bool:
+    """Returns True if the last note is the tonic of the key in any octave, of two to nine units."""
+    return re.search(f"(?<![_=^<>]){start.tonic}[,']?[2-9]$", bars[-1], re.IGNORECASE) is not None
 
 
 def is_dull(start: Start, bars: Sequence[str]) -> bool:
@@ -222,7 +222,7 @@ def judged(prompt: str, response: str) -> tuple[float, frozenset[tuple[str, ...]
         return 0.0, frozenset(found)
     rules = (
         len(bars) == BARS - 1 and response.rstrip().endswith("|]"),
-        has_tonic(start, bars),
+        has_end(start, bars),
         len({start.first, *bars}) <= len(bars),
     )
     share = right_bars(start, bars, lengths([start.pickup, *bars])) / max(BARS - 1, len(bars))
@@ -236,7 +236,7 @@ def music_reward(prompts: Sequence[str], responses: Sequence[str]) -> list[float
     more. It is multiplied by 2/5, and 1/5 more for each of these:
 
     - There are seven bars, and `|]` ends them.
-    - The last note is the tonic.
+    - The last note is the tonic, of at least two units. A short one often ends a tune on its way.
     - A bar returns: not all bars of the tune are different ones.
 
     It is 0 for a tune that is dull (see `is_dull`), and for a copy: if four bars in a row are those of a tune of the
@@ -292,7 +292,7 @@ MUSIC = register_task(
             **SETTINGS,
             "prompt_length": None,
             "response_length": 80,
-            "iterations": 300,
+            "iterations": 120,
             "learning_rate": 6e-4,
             "kl_coeff": 0.005,
         },
