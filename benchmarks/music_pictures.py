@@ -104,7 +104,7 @@ def draw_tune(axes: Any, prompt: str, response: str, title: str) -> None:
     assert letters is not None
     mode = {"": "major", "m": "minor", "dor": "dorian", "mix": "mixolydian"}[letters[2].lower()]
     sharps = key.Key(letters[1].replace("b", "-"), mode).sharps
-    axes.set(xlim=(-0.6, 8.6), ylim=(22, 50))
+    axes.set(xlim=(-0.6, 9.1), ylim=(22, 50))
     axes.axis("off")
     meter = header.partition("M:")[2].partition("\n")[0]
     axes.text(
