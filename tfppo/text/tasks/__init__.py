@@ -11,6 +11,7 @@ from tfppo.text.tasks.entities import ENTITIES
 from tfppo.text.tasks.finance import FINANCE
 from tfppo.text.tasks.keywords import KEYWORDS
 from tfppo.text.tasks.length import LENGTH, length_task
+from tfppo.text.tasks.music import MUSIC
 from tfppo.text.tasks.recommendation import RECOMMENDATION
 from tfppo.text.tasks.sentiment import SENTIMENT
 from tfppo.text.tasks.support import SUPPORT
@@ -24,6 +25,7 @@ __all__ = [
     "KEYWORDS",
     "LENGTH",
     "MESSAGES",
+    "MUSIC",
     "POLARITY",
     "RECOMMENDATION",
     "SENTIMENT",
