@@ -11,6 +11,7 @@ from tfppo.text.tasks.music import (
     KEY,
     UNITS,
     bars_of,
+    distinct_bars,
     endings,
     grouped,
     has_end,
@@ -93,15 +94,15 @@ def test_the_last_bar_may_leave_out_the_pickup_and_no_other_may():
 
 def test_a_tune_scores_1_and_each_broken_rule_costs():
     assert score(TUNE) == score(f" {TUNE}\n") == 1.0
-    assert score(TUNE.removesuffix("|]")) == pytest.approx(0.8)  # no end
-    assert score(TUNE.replace("G2|]", "B2|]")) == score(TUNE.replace("G2|]", "^G2|]")) == pytest.approx(0.8)  # tonic
-    assert score(TUNE.replace("GAB cBA", "GAB cAB").replace("Bcd gdB|cBA FDF", "Bcd gBd|cBA FDF")) == pytest.approx(0.8)
-    assert score(TUNE.replace("AGF G2|]", "GFE DG|]")) == pytest.approx(0.8)  # the last note is a short one
+    assert score(TUNE.removesuffix("|]")) == pytest.approx(2 / 3)  # no end
+    assert score(TUNE.replace("G2|]", "B2|]")) == score(TUNE.replace("G2|]", "^G2|]")) == pytest.approx(2 / 3)  # tonic
+    assert score(TUNE.replace("AGF G2|]", "GFE DG|]")) == pytest.approx(2 / 3)  # the last note is a short one
     assert score(TUNE.replace("cBA BGE", "cBA BG")) == pytest.approx(6 / 7)  # one bar of seven is short
     assert score(TUNE.replace("cBA BGE", "hello")) == pytest.approx(6 / 7)
-    assert score(LONG) == pytest.approx(0.8)  # eight bars are one too many
-    assert score(LONG.replace("GAB cBA|Bcd", "GAB cB|Bcd", 1)) == pytest.approx(0.8 * 7 / 8)
+    assert score(LONG) == pytest.approx(2 / 3)  # eight bars are one too many
+    assert score(LONG.replace("GAB cBA|Bcd", "GAB cB|Bcd", 1)) == pytest.approx(2 / 3 * 7 / 8)
     assert well_formed([PROMPT] * 2, [TUNE, TUNE.replace("G2|]", "B2|]")]) == 0.5
+    assert distinct_bars([PROMPT] * 2, [TUNE, TUNE]) == 6 / 14
 
 
 @pytest.mark.parametrize(
@@ -110,7 +111,7 @@ def test_a_tune_scores_1_and_each_broken_rule_costs():
 def test_the_tonic_of_a_key(key, last):
     prompt = PROMPT.replace("K:G", f"K:{key}")
     assert score(TUNE.replace("G2|]", f"{last}2|]"), prompt) == 1.0
-    assert score(TUNE.replace("G2|]", "c2|]"), prompt) == pytest.approx(0.8)
+    assert score(TUNE.replace("G2|]", "c2|]"), prompt) == pytest.approx(2 / 3)
 
 
 CHEATS = {
@@ -132,7 +133,7 @@ CHEATS = {
 
 @pytest.mark.parametrize("cheat", CHEATS)
 def test_a_cheat_pays_nothing(cheat):
-    assert score(CHEATS[cheat]) < 0.2
+    assert score(CHEATS[cheat]) < 0.34
     assert well_formed([PROMPT], [CHEATS[cheat]]) == 0.0
 
 
@@ -194,7 +195,7 @@ def test_music21_agrees_about_every_tune_of_the_test():
 
 def test_baselines_are_in_their_order():
     values = MUSIC.judged_baselines("validation")
-    assert set(values) == {"corpus", "shuffled"} and values["shuffled"] + 0.2 < values["corpus"] < 1
+    assert set(values) == {"corpus", "shuffled"} and 0 < values["shuffled"] + 0.1 < values["corpus"] < 1
 
 
 def test_without_music21_the_error_is_one_line(monkeypatch, capsys):

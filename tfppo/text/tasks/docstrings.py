@@ -118,7 +118,6 @@ DOCSTRINGS = answer_task(
         "frequent words": frequent_words,
         "another line": functools.partial(drawn, docstring_rows),
     },
-    shares_prompts=False,
     defaults={"prompt_length": None, "response_length": 32, "iterations": 100, "learning_rate": 3e-4},
     sft_defaults={
         "epochs": 8,

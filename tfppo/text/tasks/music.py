@@ -221,24 +221,19 @@ def judged(prompt: str, response: str) -> tuple[float, frozenset[tuple[str, ...]
     found = windows(start, bars)
     if is_dull(start, bars) or not found.isdisjoint(training_windows()):
         return 0.0, frozenset(found)
-    rules = (
-        len(bars) == BARS - 1 and response.rstrip().endswith("|]"),
-        has_end(start, bars),
-        len({start.first, *bars}) <= len(bars),
-    )
+    rules = (len(bars) == BARS - 1 and response.rstrip().endswith("|]"), has_end(start, bars))
     share = right_bars(start, bars, lengths([start.pickup, *bars])) / max(BARS - 1, len(bars))
-    return share * (2 + sum(rules)) / 5, frozenset(found)
+    return share * (1 + sum(rules)) / 3, frozenset(found)
 
 
 def music_reward(prompts: Sequence[str], responses: Sequence[str]) -> list[float]:
     """Scores responses by the rules of a tune, from 0 to 1.
 
     The score is the share of the bars of the right length, among the seven that are wanted or among more if there are
-    more. It is multiplied by 2/5, and 1/5 more for each of these:
+    more. It is multiplied by 1/3, and 1/3 more for each of these:
 
     - There are seven bars, and `|]` ends them.
     - The last note is the tonic, of at least two units. A short one often ends a tune on its way.
-    - A bar returns: not all bars of the tune are different ones.
 
     It is 0 for a tune that is dull (see `is_dull`), and for a copy: if four bars in a row are those of a tune of the
     training split, or of the response to another prompt among these.
@@ -258,6 +253,12 @@ def music_reward(prompts: Sequence[str], responses: Sequence[str]) -> list[float
 def well_formed(prompts: Sequence[str], responses: Sequence[str]) -> float:
     """Computes the share of responses that follow all rules of the reward."""
     return fmean(score == 1.0 for score in music_reward(prompts, responses))
+
+
+def distinct_bars(prompts: Sequence[str], responses: Sequence[str]) -> float:
+    """Computes the number of different bars of all responses, divided by that of all bars."""
+    bars = [bar.replace(" ", "") for response in responses for bar in bars_of(response)]
+    return len(set(bars)) / len(bars)
 
 
 def real(prompts: Sequence[Prompt]) -> list[str]:
@@ -288,18 +289,19 @@ MUSIC = register_task(
         make_reward=lambda: music_reward,
         measure=well_formed,
         metric="well_formed",
+        judges={"distinct_bars": distinct_bars},
         domain=None,
         defaults={
             **SETTINGS,
             "prompt_length": None,
             "response_length": 80,
-            "iterations": 120,
-            "learning_rate": 6e-4,
-            "kl_coeff": 0.005,
+            "iterations": 200,
+            "learning_rate": 4e-4,
+            "kl_coeff": 0.01,
         },
         examples=lambda split: [{"prompt": prompt, "response": rest} for prompt, rest in endings()[split].items()],
         sft_defaults={
-            "epochs": 6,
+            "epochs": 14,
             "batch_size": 16,
             "learning_rate": 2e-3,
             "dropout": 0.0,

@@ -153,10 +153,9 @@ MESSAGES = answer_task(
     needs=("babel", "sacrebleu"),
     archives=(DJANGO, WAGTAIL),
     baselines={"copy": copied},
-    shares_prompts=False,
     defaults={"prompt_length": None, "response_length": 40, "iterations": 100, "learning_rate": 3e-4},
     sft_defaults={
-        "epochs": 12,
+        "epochs": 20,
         "num_layers": 2,
         "hidden_dim": 128,
         "context_length": 96,
