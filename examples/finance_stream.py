@@ -88,8 +88,7 @@ def main(run: Path, days: int = DAYS, seed: int = 1) -> Path:
         right = np.mean(np.array(said) == np.array(labels))
         model, wanted = ([[VALUES.get(word, 0.0) for word in row] for row in rows] for rows in (said, labels))
         opinions[company] = np.array(model), np.array(wanted)
-        together = np.corrcoef(weekly(opinions[company][0]), weekly(opinions[company][1]))[0, 1]
-        print(f"{company}: {right:.0%} of the headlines judged as the lexicon does, weekly correlation {together:.2f}")
+        print(f"{company}: {right:.0%} of the headlines are judged as the lexicon does")
     path = run / "opinion.png"
     draw_opinions(opinions, path)
     print(f"drew {path}")

@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 from support.pages import blocks
 
+import tfppo
 from tfppo.cli import main as command
 from tfppo.control.envs.environment import IN_GRAPH_ENVIRONMENTS
 from tfppo.control.envs.registration import registered_id
@@ -55,6 +56,17 @@ def test_the_three_steps_run(tmp_path, capsys):
     assert last["iteration"] == 2 and set(last) >= {"prompt", "reference", "policy"}
     for step in (1, 2, 3):
         assert (tmp_path / f"step-{step}" / "evaluation.json").exists()
+
+
+@pytest.mark.slow
+def test_an_opinion_is_drawn_over_time(preset, tmp_path, capsys):
+    """With a model that was not trained on headlines, so its answers are no opinions."""
+    settings = TINY | {"task": "finance", "preset": preset, "prompt_length": None, "runs_dir": tmp_path}
+    run = tfppo.train_text(tfppo.make_text_config(**settings))
+    main = runpy.run_path(str(ROOT / "examples" / "finance_stream.py"))["main"]
+    assert main(run, days=3).exists()
+    out = capsys.readouterr().out
+    assert "reading 36 headlines" in out and "Garnet Bank: 0% of the headlines" in out
 
 
 SMALL = [f"--{name.replace('_', '-')}={value}" for name, value in TINY.items()]

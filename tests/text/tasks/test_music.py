@@ -15,6 +15,7 @@ from tfppo.text.tasks.music import (
     endings,
     grouped,
     has_end,
+    judged,
     lengths,
     music_reward,
     parts_of,
@@ -28,6 +29,14 @@ from tfppo.text.tasks.music import (
 PROMPT = "M:6/8\nL:1/8\nK:G\nD|GAB cBA|"  # a pickup of one unit, and a bar
 TUNE = "Bcd gdB|cBA BGE|DED EFD|GAB cBA|Bcd gdB|cBA FDF|AGF G2|]"  # the last bar leaves out the pickup
 LONG = "GAB cBA|Bcd gdB|cBA BGE|DED EFD|GAB cBA|Bcd gdB|cBA FDF|AGF G2|]"
+
+
+@pytest.fixture(autouse=True)
+def corpus(request, monkeypatch):
+    """Only slow tests read the corpus, which takes seconds; for the others there is no tune to copy."""
+    if request.node.get_closest_marker("slow") is None:
+        monkeypatch.setattr(music, "training_windows", frozenset)
+    judged.cache_clear()
 
 
 def score(response, prompt=PROMPT):
@@ -137,6 +146,7 @@ def test_a_cheat_pays_nothing(cheat):
     assert well_formed([PROMPT], [CHEATS[cheat]]) == 0.0
 
 
+@pytest.mark.slow
 def test_a_copy_pays_nothing():
     prompt, rest = next(iter(endings()["train"].items()))
     assert score(rest, prompt) == 0.0
@@ -162,6 +172,7 @@ def test_a_tune_is_simplified():
     assert list(parts_of(text + "GAB d3|\nK:G\nGAB d3|]")) == list(parts_of(text.replace("6/8", "5/4"))) == []
 
 
+@pytest.mark.slow
 def test_splits_share_no_prompt_and_no_four_bars():
     seen, prompts = set(), set()
     for split in SPLITS:
@@ -175,6 +186,7 @@ def test_splits_share_no_prompt_and_no_four_bars():
     assert {row["prompt"]: row["response"] for row in examples} == endings()["validation"]
 
 
+@pytest.mark.slow
 def test_music21_agrees_about_every_tune_of_the_test():
     """Its converter, which knows bars, keys and accidentals, finds the same lengths and the same last notes."""
     from music21 import converter
@@ -193,6 +205,7 @@ def test_music21_agrees_about_every_tune_of_the_test():
         assert has_end(start, bars) == (is_tonic and notes[-1].quarterLength >= 2 * unit), (prompt, rest)
 
 
+@pytest.mark.slow
 def test_baselines_are_in_their_order():
     values = MUSIC.judged_baselines("validation")
     assert set(values) == {"corpus", "shuffled"} and 0 < values["shuffled"] + 0.1 < values["corpus"] < 1
