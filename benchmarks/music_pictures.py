@@ -143,7 +143,10 @@ def main() -> None:
     parser.add_argument("table", type=Path)
     parser.add_argument("--picture", type=Path, default=Path(__file__).parent / "results" / "music.png")
     arguments = parser.parse_args()
-    found = json.loads(arguments.table.read_text().splitlines()[0])
+    rows_of_table = [json.loads(line) for line in arguments.table.read_text().splitlines()]
+    found = next((row for row in rows_of_table if row["task"] == "music"), None)
+    if found is None:
+        parser.error(f"{arguments.table} has no row of the task music; it must have one: run benchmarks/tasks.py first")
     prompts = [row["prompt"] for row in found["answers"]]
     scores = {who: music_reward(prompts, found[f"answers of {who}"]) for who in ("sft", "ppo")}
     by_meter: dict[str, int] = {}
