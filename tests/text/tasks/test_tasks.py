@@ -68,6 +68,12 @@ def test_every_task_is_complete(name):
         chosen.target = 0.0
 
 
+def test_other_metrics_have_names_that_a_metric_may_have():
+    for chosen in map(get_task, task_names()):
+        for name, measure in chosen.judges.items():
+            assert replace(chosen, metric=name, measure=measure).metric == name
+
+
 def test_targets():
     targets = {name: get_task(name).target for name in task_names()}
     assert {name: target for name, target in targets.items() if target is not None} == {

@@ -111,7 +111,7 @@ DOCSTRINGS = answer_task(
     reward=rouge_l,
     measure=mean_rouge_l,
     metric="rouge_l",
-    judges={"length": length_ratio},
+    judges={"length_ratio": length_ratio},
     needs=("rouge_score",),
     baselines={
         "lead": lead,
