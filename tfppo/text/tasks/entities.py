@@ -193,7 +193,7 @@ ENTITIES = answer_task(
         "kl_coeff": 0.01,
     },
     sft_defaults={
-        "epochs": 5,
+        "epochs": 8,
         "num_layers": 2,
         "hidden_dim": 128,
         "context_length": 128,
