@@ -667,7 +667,16 @@ def test_every_option_that_a_message_names_exists():
     assert unknown <= NOT_OURS, unknown
 
 
-NOT_OURS = {"--compile-", "--option", "--no-binary", "--no-deps"}  # the start of options, an example, and pip's
+PIP = {
+    "--no-binary",
+    "--only-binary",
+    "--no-deps",
+    "--hash",
+    "--require-hashes",
+    "--disable-pip-version-check",
+    "--quiet",
+}
+NOT_OURS = {"--compile-", "--option"} | PIP  # the start of options, an example, and those of pip
 
 
 def all_commands(group):

@@ -251,6 +251,7 @@ def test_a_broken_environment_is_named_and_leaves_no_trace_in_what_is_kept(field
     assert "fix the environment" in text and int(trainer.learner.iteration) == 8
 
 
+@pytest.mark.slow
 def test_a_fused_run_stops_as_well():
     trainer = make_trainer(fused=True)
     trainer.policy.actor.trainable_variables[0].assign_add(tf.fill([3, 8], NAN))

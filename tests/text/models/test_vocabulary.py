@@ -119,6 +119,7 @@ def shapes_of(graph):
                 yield tuple(dim.size for dim in shape.dim)
 
 
+@pytest.mark.slow
 def test_no_program_holds_the_logits_of_a_minibatch(make_model, chunks_of):
     """A chunk has at most 20 of 32 positions. The output embedding has 16 rows."""
     size, n, r = 4_099, 4, 8

@@ -92,6 +92,7 @@ def test_the_evaluation_is_that_of_the_preset(finished, kind):
         assert evaluation[split] == pytest.approx(expected, rel=1e-8)  # much closer than the rounding of the weights
 
 
+@pytest.mark.slow
 def test_a_person_sees_what_is_trained_and_what_to_do_next(finished, tmp_path, capsys):
     folder = pretrain_run(tiny(tmp_path, epochs=1))
     lines = capsys.readouterr().out.splitlines()

@@ -50,6 +50,7 @@ def test_a_run_learns_the_preferences_and_leaves_its_files(whole):
     assert scores[0] > scores[1] and model.reads_responses and model.head["words_slope"] == 0
 
 
+@pytest.mark.slow
 def test_a_run_that_a_signal_stops_goes_on_to_the_same_bits(whole, preset, tmp_path, capsys):
     with stopped_after(5):
         folder = tfppo.reward_model(COMPARISONS, preset=preset, **FAST, epochs=3, runs_dir=tmp_path, name="stopped")

@@ -213,6 +213,7 @@ def test_an_overlap_and_cut_examples_are_told(preset, tmp_path, capsys):
     assert evaluation["train"]["truncated"] == 1 and evaluation["validation"]["in_training_data"] == 2
 
 
+@pytest.mark.slow
 def test_an_lstm_learns_too(presets, tmp_path):
     folder = tfppo.sft(ROWS, preset=presets("lstm"), **FAST, epochs=4, runs_dir=tmp_path)
     losses = [float(row["sft/loss"]) for row in rows_of(folder)]
