@@ -111,7 +111,7 @@ def test_splits_share_no_prompt_and_examples_are_the_prompts_with_their_answers(
     assert not splits["train"] & splits["test"] and not splits["train"] & splits["validation"]
     assert not splits["validation"] & splits["test"] and min(map(len, splits.values())) > 30
     examples, prompts = get_task(name).checked_examples("train"), rows(name, "train")
-    if name in ("countries", "polarity", "topic"):
+    if name not in ("finance", "translation"):
         assert [row["prompt"] for row in examples] == [str(prompt) for prompt in prompts]
         answers = [prompt.labels["answer"] for prompt in prompts]
         assert [row["response"] for row in examples] == [f" {answer}" for answer in answers]
@@ -124,7 +124,7 @@ def test_splits_share_no_prompt_and_examples_are_the_prompts_with_their_answers(
 @every_task
 def test_baselines_are_below_the_right_answers(name):
     values = get_task(name).judged_baselines("test")
-    assert values and all(0 <= value < 0.8 for value in values.values())
+    assert values and all(0 <= value < 0.95 for value in values.values())
     if name == "finance":
         assert values["VADER"] > max(values["majority"], values["chance"]) + 0.05
     if name == "entities":
