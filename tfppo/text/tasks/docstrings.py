@@ -7,7 +7,6 @@ depends a little on the versions. Those of a file belong to one split.
 import functools
 import inspect
 import re
-import zlib
 from collections import Counter
 from collections.abc import Sequence
 from importlib import util
@@ -17,6 +16,7 @@ from statistics import fmean
 from tfppo.text.data.corpus import Split
 from tfppo.text.data.prompts import Prompt
 from tfppo.text.tasks.definition.answers import RELATIVE, Row, answer_task, drawn
+from tfppo.text.tasks.definition.splits import split_by
 
 FOLDERS = ("keras/src", "keras_hub/src", "numpy", "tensorflow/python/ops", "tensorflow/python/keras")
 DOCUMENTED = re.compile(
@@ -28,10 +28,7 @@ SHOWN = 200  # characters below the first line that a prompt has, at most
 SUMMARY = "\nSummary:"
 
 
-def split_of(file: str) -> Split:
-    """Chooses the split of a file by a checksum of its path: 8 % are for validation, 15 % for the test."""
-    bucket = zlib.crc32(file.encode()) % 100
-    return "validation" if bucket < 8 else "test" if bucket < 23 else "train"
+split_of = functools.partial(split_by, validation=8, test=15)  # of the path of a file
 
 
 @functools.cache

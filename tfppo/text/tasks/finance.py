@@ -8,7 +8,6 @@ values in the lexicon. So the labels are those of a lexicon, and no person has r
 import functools
 import random
 import re
-import zlib
 from collections.abc import Sequence
 
 from tfppo.text.data.archives import FINVADER
@@ -16,6 +15,7 @@ from tfppo.text.data.corpus import Split
 from tfppo.text.data.metrics import vader_compound
 from tfppo.text.data.prompts import Prompt
 from tfppo.text.tasks.definition.answers import Row, answer_task, drawn, macro_f1, most_frequent
+from tfppo.text.tasks.definition.splits import split_by
 
 COMPANIES = (
     *("Acorn Foods", "Baltic Lines", "Cobalt Mining", "Delta Paper", "Elm Insurance", "Fjord Energy", "Garnet Bank"),
@@ -73,8 +73,7 @@ def headlines() -> list[Row]:
 @functools.cache
 def finance_rows(split: Split) -> list[Row]:
     """Returns the headlines of a split; a checksum of the headline chooses it. Their words occur in all splits."""
-    buckets = {"validation": range(5), "test": range(5, 15)}.get(split, range(15, 100))
-    return [row for row in headlines() if zlib.crc32(row["prompt"].encode()) % 100 in buckets]
+    return [row for row in headlines() if split_by(row["prompt"], validation=5, test=10) == split]
 
 
 def general_lexicon(prompts: Sequence[Prompt]) -> list[str]:

@@ -21,6 +21,7 @@ from tfppo.text.data.corpus import SPLITS, Split
 from tfppo.text.data.prompts import Prompt
 from tfppo.text.tasks.definition.answers import SETTINGS
 from tfppo.text.tasks.definition.registry import register_task
+from tfppo.text.tasks.definition.splits import split_by
 from tfppo.text.tasks.definition.task import Task
 
 FOLDERS = ("oneills1850", "ryansMammoth", "airdsAirs", "miscFolk")  # of music21's corpus
@@ -148,10 +149,7 @@ def parts_of(tune: str) -> Iterator[tuple[str, list[str]]]:
         yield header, [" ".join(bar.split()) for bar in part.split("|") if bar.strip()]
 
 
-def split_of(tune: str) -> Split:
-    """Chooses the split of a tune by a checksum of its id: 10 % are for validation, 15 % for the test."""
-    bucket = zlib.crc32(tune.encode()) % 100
-    return "validation" if bucket < 10 else "test" if bucket < 25 else "train"
+split_of = functools.partial(split_by, validation=10, test=15)  # of the id of a tune
 
 
 @functools.cache

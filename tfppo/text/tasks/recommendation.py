@@ -6,7 +6,6 @@ or 5, in the order of time. The users are divided into the splits.
 
 import functools
 import math
-import zlib
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from statistics import fmean
@@ -16,6 +15,7 @@ from tfppo.text.data.corpus import Split
 from tfppo.text.data.prompts import Prompt
 from tfppo.text.tasks.definition.answers import RELATIVE, SETTINGS
 from tfppo.text.tasks.definition.registry import register_task
+from tfppo.text.tasks.definition.splits import split_by
 from tfppo.text.tasks.definition.task import Task
 
 FOLDER = "recbole/dataset_example/ml-100k/ml-100k"
@@ -34,10 +34,7 @@ DEFAULTS = {
 }
 
 
-def split_of(user: str) -> Split:
-    """Chooses the split of a user by a checksum: 10 % are for validation, 25 % for the test."""
-    bucket = zlib.crc32(user.encode()) % 100
-    return "validation" if bucket < 10 else "test" if bucket < 35 else "train"
+split_of = functools.partial(split_by, validation=10, test=25)  # of a user
 
 
 @functools.cache

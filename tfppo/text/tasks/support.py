@@ -7,7 +7,6 @@ the reward has something to teach. Between them is small talk from the package c
 
 import functools
 import random
-import zlib
 from collections.abc import Sequence
 from statistics import fmean
 
@@ -19,6 +18,7 @@ from tfppo.text.data.metrics import vader_compound, word_count
 from tfppo.text.data.prompts import Prompt
 from tfppo.text.tasks.definition.answers import SETTINGS, token_f1
 from tfppo.text.tasks.definition.registry import register_task
+from tfppo.text.tasks.definition.splits import split_by
 from tfppo.text.tasks.definition.task import Task
 
 FACTS = {  # a sentence with a gap, its right value and wrong ones, and eight ways to ask
@@ -75,10 +75,7 @@ FACT = "states the fact and no other"  # the rule that counts most
 COMMON_WORDS = 0.25  # smallest F1 of the words of small talk with the reply of the corpus
 
 
-def split_of(text: str) -> Split:
-    """Chooses the split of small talk by a checksum: 10 % are for validation, 20 % for the test."""
-    bucket = zlib.crc32(text.encode()) % 100
-    return "validation" if bucket < 10 else "test" if bucket < 30 else "train"
+split_of = functools.partial(split_by, validation=10, test=20)  # of small talk
 
 
 @functools.cache

@@ -8,28 +8,22 @@ Numbers and messages are divided into the splits by a checksum, the same one for
 import functools
 import io
 import re
-import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from tfppo.text.data.archives import DJANGO, WAGTAIL
-from tfppo.text.data.corpus import SPLITS, Split
+from tfppo.text.data.corpus import Split
 from tfppo.text.data.prompts import Prompt
 from tfppo.text.tasks.definition.answers import RELATIVE, Row, accuracy, answer_task, normalized
+from tfppo.text.tasks.definition.splits import split_by
 
 LANGUAGES = {"fr": "French", "de": "German", "es": "Spanish"}
 NUMBERS = range(1, 3000)
-SHARES: Mapping[Split, range] = {"validation": range(10), "test": range(10, 25)}  # of 100 buckets; the rest: training
-
-
 CATALOGS = ((DJANGO, "django/"), (WAGTAIL, "wagtail/"))
 UNCLEAR = re.compile(r"[%{}<>&\\\d]")  # in messages with gaps, code or numbers
 LONGEST = 60  # characters of a message; a translation may have half as many more
 
 
-def split_of(source: int | str) -> Split:
-    """Chooses the split of a number or message by a checksum: 10 % are for validation, 15 % for the test."""
-    bucket = zlib.crc32(str(source).encode()) % 100
-    return next((split for split, buckets in SHARES.items() if bucket in buckets), SPLITS[0])
+split_of = functools.partial(split_by, validation=10, test=15)  # of a number or message
 
 
 @functools.cache
@@ -37,7 +31,7 @@ def translation_rows(split: Split) -> list[Row]:
     """Returns the numbers of a split in English, with the language that is asked for; the answer is the translation."""
     from num2words import num2words
 
-    numbers = [number for number in NUMBERS if split_of(number) == split]
+    numbers = [number for number in NUMBERS if split_of(str(number)) == split]
     return [
         {"prompt": f"{num2words(number)}\n{name}:", "answer": num2words(number, lang=code)}
         for number in numbers
