@@ -11,8 +11,9 @@ from gymnasium.spaces import flatdim
 from gymnasium.vector import SyncVectorEnv, VectorEnv
 
 from tfppo.control.config import ControlConfig
+from tfppo.control.envs.masking import ACTION_MASK
 from tfppo.control.policies.empty_masks import has_mask
-from tfppo.control.policies.encoders import ACTION_MASK, is_image
+from tfppo.control.policies.encoders import is_image
 from tfppo.control.rollouts.normalization import WHOLE, Normalization
 from tfppo.errors import one_line
 
@@ -95,8 +96,8 @@ def notices(
         lines.append(f"box_policy {control.box_policy} has no effect here: the actions are {_short(action_space)}")
     if any(ACTION_MASK in info for info in infos) and not has_mask(observation_space):
         lines.append(
-            f"{control.env} gives an {ACTION_MASK} in its infos, which the policy does not see; to mask actions, put "
-            f"it into Dict observations under the key {ACTION_MASK}"
+            f"{control.env} gives an {ACTION_MASK} in its infos, which the policy does not see; to take allowed "
+            "actions only: --wrappers tfppo:MaskFromInfo"
         )
     for name in _normalizers(environment if isinstance(environment, list) else []):
         lines.append(

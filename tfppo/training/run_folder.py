@@ -54,7 +54,7 @@ WITHOUT_POLICY: Mapping[str, tuple[str, str]] = {
     "reward_model": ("use it as the reward of a run with: tfppo train text --reward-model", REWARD_MODEL),
 }
 """Kinds of run without a policy of PPO: what to do with their result, and the name of its folder."""
-TRUSTED = ("minigrid.wrappers:",)
+TRUSTED = ("minigrid.wrappers:", "tfppo:MaskFromInfo")
 FINGERPRINTS = "parts"  # section of config.yaml that records what a run was made of
 
 

@@ -11,9 +11,9 @@ import tensorflow as tf
 from gymnasium import spaces
 
 from tfppo.control.envs.environment import Observations
+from tfppo.control.envs.masking import ACTION_MASK
 from tfppo.errors import UsageError, one_line
 
-ACTION_MASK = "action_mask"  # the key of a Dict observation whose entry tells which actions are allowed
 LARGEST_ONE_HOT = 100_000  # a rollout of 4,096 such observations takes 1.6 GB in the network
 SMALLEST_IMAGE = 36  # pixels; a smaller image has no output after the three convolutions of NatureCNN
 
