@@ -190,6 +190,22 @@ def test_a_process_runs_as_it_is_told_until_it_has_begun(threads, deterministic)
     assert refused.startswith(f"threads is {chosen + 1}, but TensorFlow already runs with {chosen} in this process")
 
 
+FITTED = """
+import tensorflow as tf
+import tfppo
+small = {"num_envs": 2, "rollout_length": 8, "minibatch_size": 16, "num_epochs": 1, "total_steps": 16}
+trainer = tfppo.ControlTrainer(tfppo.make_control_config(threads=1, **small))
+trainer.fit(verbose=0)
+print(tf.config.threading.get_intra_op_parallelism_threads(), trainer.config.run.threads)
+"""
+
+
+@pytest.mark.slow
+def test_a_trainer_in_python_has_the_threads_of_its_settings():
+    done = subprocess.run([sys.executable, "-c", FITTED], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "1 1"
+
+
 @pytest.fixture
 def warnings_of_tensorflow(caplog):
     """Returns the warnings of TensorFlow, whose logger does not pass them on."""

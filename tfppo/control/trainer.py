@@ -41,7 +41,7 @@ from tfppo.settings import with_settings
 from tfppo.training import run_folder
 from tfppo.training.fit import Callbacks, fit
 from tfppo.training.loop import train_iterations
-from tfppo.training.trainer import Application, Display, ExistingRun, Metrics
+from tfppo.training.trainer import Application, Display, ExistingRun, Metrics, executed
 
 
 class ControlTrainer(ControlResults):
@@ -72,6 +72,7 @@ class ControlTrainer(ControlResults):
     ):
         if env is not None:
             config = with_settings(config, {"env": register_function(env)})
+        config = executed(config)
         run, control, ppo = config.run, config.control, config.ppo
         self.device, self.device_reason = choose_device(run.device, control.batch_size)
         self.replicas = make_replicas(run.distribute, self.device)

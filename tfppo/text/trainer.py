@@ -39,7 +39,7 @@ from tfppo.training import run_folder
 from tfppo.training.fit import Callbacks, fit
 from tfppo.training.loop import train_iterations, writing
 from tfppo.training.pipeline import prompt_dataset
-from tfppo.training.trainer import Application, Display, ExistingRun, Metrics
+from tfppo.training.trainer import Application, Display, ExistingRun, Metrics, executed
 
 
 class TextTrainer(TextResults):
@@ -82,6 +82,7 @@ class TextTrainer(TextResults):
         trains: bool = True,
         scores: bool = True,
     ):
+        config = executed(config)
         run = config.run
         self.device, self.device_reason = choose_device(run.device, None)
         self.replicas = make_replicas(run.distribute, self.device)

@@ -11,7 +11,6 @@ from types import MappingProxyType
 from typing import TypeVar
 
 from tfppo.errors import refusing_exits
-from tfppo.execution.devices import apply_execution_settings
 from tfppo.execution.variables import weights_hash
 from tfppo.reporting.console import ConsoleWriter
 from tfppo.reporting.csv_writer import CsvWriter
@@ -87,7 +86,7 @@ def train(
       UsageError: If settings contradict each other, or the folder cannot be used.
     """
     timer = PhaseTimer(import_seconds)
-    with closing(make_trainer(executed(config))) as trainer, start_run(trainer, name or trainer.name) as folder:
+    with closing(make_trainer(config)) as trainer, start_run(trainer, name or trainer.name) as folder:
         run(trainer, folder, timer)
         return folder
 
@@ -114,7 +113,7 @@ def resume(
         latest checkpoint is damaged.
     """
     timer = PhaseTimer(import_seconds)
-    config = executed(run_folder.read_confirmed(folder, application.config_class, given))
+    config = run_folder.read_confirmed(folder, application.config_class, given)
     trainer = application.make_trainer(config, ExistingRun(folder, given, trains=True))
     with closing(trainer), resume_run(trainer, folder) as own:
         run(trainer, own, timer)
@@ -229,8 +228,8 @@ def restored(trainer: T, folder: Path, checkpoint: str) -> Iterator[T]:
 
 
 def for_inference(config: C) -> C:
-    """Returns the settings of a run for inference: one process, and an automatically chosen device."""
-    return with_settings(config, {"device": "auto", "distribute": "none"})
+    """Returns the settings of a run for inference: one process, its threads, and an automatically chosen device."""
+    return with_settings(config, {"device": "auto", "distribute": "none", "threads": 0, "deterministic": False})
 
 
 def checkpoints_of(trainer: Trainer, folder: Path) -> Checkpoints:
@@ -286,21 +285,6 @@ def resume_run(trainer: Trainer, folder: Path) -> Iterator[Path | None]:
             print(f"resumed from checkpoint {checkpoint.name}")
             trainer.restore_extra(checkpoint)
         yield folder
-
-
-def executed(config: C) -> C:
-    """Applies the threads and the determinism of a run to TensorFlow, before TensorFlow computes anything.
-
-    Args:
-      config: The settings.
-
-    Returns:
-      The settings, with the number of threads that is used.
-
-    Raises:
-      UsageError: If TensorFlow already runs with another number of threads.
-    """
-    return with_settings(config, {"threads": apply_execution_settings(config.run.threads, config.run.deterministic)})
 
 
 def run(trainer: Trainer, folder: Path | None, timer: PhaseTimer, after: After = go_on) -> None:

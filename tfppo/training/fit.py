@@ -122,7 +122,7 @@ def fit(
     replaced = {name: value for name, value in settings.items() if value is not None}
     if run_dir is not None:
         replaced |= {"name": Path(run_dir).name, "runs_dir": Path(run_dir).parent}
-    trainer.adopt(driver.executed(with_settings(trainer.config, replaced)))
+    trainer.adopt(with_settings(trainer.config, replaced))
     if trainer.iteration >= trainer.num_iterations:
         raise UsageError(
             f"extend is True, and all {trainer.num_iterations} iterations of the training are done: say how much more "

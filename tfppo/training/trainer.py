@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Generic, NamedTuple, Protocol, TypeVar
 
 import tensorflow as tf
 
+from tfppo.execution.devices import apply_execution_settings
 from tfppo.execution.replicas import Replicas
 from tfppo.execution.variables import Variable
 from tfppo.ppo.config import PPOConfig
 from tfppo.ppo.learner import PPOLearner
 from tfppo.reporting.tensorboard import TensorBoardWriter
+from tfppo.settings import with_settings
 from tfppo.training.config import RunConfig
 
 if TYPE_CHECKING:
@@ -73,6 +75,21 @@ class RunSettings(DataclassInstance, Protocol):
 
 
 C = TypeVar("C", bound=RunSettings)
+
+
+def executed(config: C) -> C:
+    """Applies the threads and the determinism of a run to TensorFlow, before TensorFlow computes anything.
+
+    Args:
+      config: The settings.
+
+    Returns:
+      The settings, with the number of threads that is used.
+
+    Raises:
+      UsageError: If TensorFlow already runs with another number of threads.
+    """
+    return with_settings(config, {"threads": apply_execution_settings(config.run.threads, config.run.deterministic)})
 
 
 class Display(NamedTuple):
