@@ -1,6 +1,7 @@
 """Fixtures of all tests, fewer messages of TensorFlow, and the `gpu` mark."""
 
 import functools
+import gc
 import importlib
 import os
 import signal
@@ -14,6 +15,13 @@ import pytest
 import tensorflow as tf
 
 from tfppo.reporting.metrics import METRICS
+
+
+def pytest_collection_finish():
+    """Keeps the garbage collector from reading all modules again and again while TensorFlow traces: 6 % of the time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 50)
 
 
 def pytest_collection_modifyitems(items):

@@ -35,6 +35,7 @@ def test_an_old_public_name_is_the_new_one(old, new):
     assert old not in tfppo.__all__
 
 
+@pytest.mark.slow
 def test_users_are_shown_their_own_lines(tmp_path):
     program = tmp_path / "program.py"
     program.write_text("\n".join(USES))

@@ -139,6 +139,7 @@ def test_generate_and_export_need_none_of_the_parts(own, tmp_path):
         np.testing.assert_array_equal(reference.numpy(), policy.numpy())
 
 
+@pytest.mark.slow
 def test_a_run_that_broke_off_ends_as_if_it_had_not(own, tmp_path, other_model, capsys):
     config = tiny(tmp_path, None)
     before = other_model[0].get_weights()

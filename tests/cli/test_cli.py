@@ -606,7 +606,12 @@ def test_an_interrupt_is_one_line(monkeypatch, tmp_path, capsys):
     "A line gives the command to resume, which makes them again.",
 )
 @pytest.mark.parametrize(
-    ("module", "where"), [(results, "plot_curve"), (evaluate, "play_episodes"), (video, "record_episodes")]
+    ("module", "where"),
+    [
+        pytest.param(results, "plot_curve", marks=pytest.mark.slow),
+        (evaluate, "play_episodes"),
+        pytest.param(video, "record_episodes", marks=pytest.mark.slow),
+    ],
 )
 def test_an_interrupt_behind_the_training_says_how_to_go_on(module, where, heard_ctrl_c, monkeypatch, tmp_path, capsys):
     folder = tmp_path / "mine"

@@ -205,7 +205,7 @@ def test_a_name_that_is_taken_is_refused_before_anything_is_trained(training, tm
 @pytest.mark.fault(
     "Ctrl-C during a run of several seeds", "The current seed is saved. A line names the seeds that did not run."
 )
-@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("last", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_ctrl_c_saves_the_seed_that_is_under_way_and_begins_no_other(last, tmp_path, monkeypatch, capsys):
     class Console(driver.ConsoleWriter):
         def write(self, number, metrics):

@@ -97,7 +97,7 @@ def test_a_mask_may_be_empty_when_the_episode_ends():
         assert len(list(trainer.iterations())) == 3
 
 
-@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("fused", [pytest.param(False, marks=pytest.mark.slow), True])
 @pytest.mark.parametrize("mode", ["graph", pytest.param("xla", marks=pytest.mark.slow)])
 def test_training_in_the_graph_names_them_too(mode, fused, monkeypatch):
     monkeypatch.setitem(IN_GRAPH_ENVIRONMENTS, "ClosingInGraph-v0", ClosingInGraph)

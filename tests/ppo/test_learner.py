@@ -634,7 +634,7 @@ def test_kl_rule_sees_the_last_epoch():
         ("ziegler", 100.0, 1 - 0.2 * 12 / 60),
     ],
 )
-@pytest.mark.parametrize("num_micro_batches", [1, 3])
+@pytest.mark.parametrize("num_micro_batches", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_a_rule_steers_by_the_mean_reference_kl_where_the_batch_has_one(rule, target, factor, num_micro_batches):
     """The mean of `reference_kl` is 3. The KL in the loss is far below every target."""
     reference_kl = np.arange(12.0) - 2.5

@@ -54,7 +54,9 @@ def trained(mode="eager", optimizer=None, config=CONFIG):
     return learner.policy.weights, learner
 
 
-@pytest.mark.parametrize("mode", ["eager", "graph", pytest.param("xla", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "mode", [pytest.param("eager", marks=pytest.mark.slow), "graph", pytest.param("xla", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_optimizer_steps_as_its_formula_says(kind, mode):
     config = dataclasses.replace(CONFIG, optimizer=kind, **KINDS[kind])

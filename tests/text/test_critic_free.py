@@ -250,9 +250,8 @@ def runs(preset, tmp_path_factory):
     return functools.cache(lambda kind: run.train_text(tiny(tmp_path_factory.mktemp(kind), preset, **RUNS[kind])))
 
 
-@pytest.mark.parametrize(
-    "kind", ["rloo", *(pytest.param(kind, marks=pytest.mark.slow) for kind in RUNS if kind != "rloo")]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", RUNS)
 def test_a_run_trains_no_value_function_and_says_so_in_its_metrics(runs, kind):
     folder = runs(kind)
     rows = rows_of(folder)

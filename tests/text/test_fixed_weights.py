@@ -196,6 +196,7 @@ def test_a_policy_is_evaluated_sampled_from_and_exported(finished_with, tmp_path
     assert np.abs(model.hidden_states(tokens) - as_language_model(before).hidden_states(tokens)).max() > 1e-4
 
 
+@pytest.mark.slow
 def test_a_checkpoint_without_a_trained_weight_is_refused(finished_with, tmp_path):
     folder = shutil.copytree(finished_with("adapters"), tmp_path / "run")
     arrays = saved_in(folder, 2)

@@ -50,13 +50,14 @@ class Noticing(gymnasium.Env):
 
 
 def test_fit_is_the_run_of_the_command_line_to_the_bit(tmp_path):
-    options = [f"--{name.replace('_', '-')}={value}" for name, value in {**SMALL, **EAGER, "hidden_units": 8}.items()]
+    modes = {"compile_rollout": "graph", "compile_update": "graph", "device": "cpu"}
+    options = [f"--{name.replace('_', '-')}={value}" for name, value in {**SMALL, **modes, "hidden_units": 8}.items()]
     more = ["--total-steps", str(STEPS), "--validation-interval", "2", "--eval-episodes", "3", "--video-episodes", "0"]
     command = ["train", "control", "--env", "CartPole-v1", "--runs-dir", str(tmp_path), "--name", "a"]
     assert cli.main([*command, *options, *more]) == 0
-    own = trainer(eval_episodes=3, video_episodes=0)
+    own = trainer(eval_episodes=3, video_episodes=0, **modes)
     history = own.fit(validation_interval=2, run_dir=tmp_path / "b", verbose=0).history
-    bare = trainer()
+    bare = trainer(**modes)
     assert without_times(bare.fit(validation_interval=2).history) == without_times(history)
     rows = [list(csv.DictReader((tmp_path / name / "metrics.csv").open())) for name in "ab"]
     assert len(rows[0]) == 6 and "validation/return_mean" in rows[0][0]

@@ -54,7 +54,7 @@ def config(tmp_path, **settings):
     [
         (make_steps, 8.0, "sync"),
         pytest.param(Steps, 3.0, "sync", marks=pytest.mark.slow),
-        (lambda: Steps(5), 5.0, "async"),
+        pytest.param(lambda: Steps(5), 5.0, "async", marks=pytest.mark.slow),
         pytest.param(make_steps, 8.0, "async", marks=pytest.mark.slow),
         pytest.param(Steps, 3.0, "async", marks=pytest.mark.slow),
         pytest.param(lambda: Steps(5), 5.0, "sync", marks=pytest.mark.slow),

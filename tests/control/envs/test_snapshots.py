@@ -178,7 +178,7 @@ def values(state):
 # ----- Every kind of vector environment, every autoreset mode
 
 
-@pytest.mark.parametrize("vectorization", ["sync", "async"])
+@pytest.mark.parametrize("vectorization", ["sync", pytest.param("async", marks=pytest.mark.slow)])
 def test_every_autoreset_mode_goes_on_from_wherever_it_was(autoreset, vectorization, make, tmp_path):
     """Rollouts of 7 steps end at every place of an episode of 9 steps: at its end, after its end, and in the middle."""
     numbers = range(11 if vectorization == "sync" else 4)
@@ -468,7 +468,7 @@ def test_a_damaged_nest_is_one_line(vectorization, change, make, tmp_path):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("vectorization", ["sync", "async"])
+@pytest.mark.parametrize("vectorization", ["sync", pytest.param("async", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "change",
     [

@@ -446,7 +446,7 @@ def test_rewards_reach_the_learner_scaled_and_the_statistics_of_episodes_as_they
     assert rollout.metrics["rollout/episode_return_mean"] > 10.0  # far above any scaled reward
 
 
-@pytest.mark.parametrize("backend", ["graph", "gymnasium"])
+@pytest.mark.parametrize("backend", ["graph", pytest.param("gymnasium", marks=pytest.mark.slow)])
 def test_the_policy_evaluates_what_it_acted_on(backend):
     """The stored observations are the normalized ones, and the ratio is 1 at first (statement 22)."""
     trainer = ControlTrainer(

@@ -282,7 +282,9 @@ def test_scoring_loads_the_reward_that_the_user_names(hostile, mark, capsys):
     "The preset of a run names a Python object that could run code",
     "A one-line error names the preset. The object is not created.",
 )
-@pytest.mark.parametrize("command", ["resume", "evaluate", "generate", "export"])
+@pytest.mark.parametrize(
+    "command", ["evaluate", *(pytest.param(name, marks=pytest.mark.slow) for name in ("resume", "generate", "export"))]
+)
 def test_a_run_whose_preset_is_hostile_is_refused(finished, preset, mark, tmp_path, capsys, command):
     folder = Path(shutil.copytree(finished, tmp_path / "run"))
     bad = Path(shutil.copytree(preset, tmp_path / "bad"))
