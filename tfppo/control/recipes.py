@@ -66,6 +66,13 @@ MUJOCO = _zoo(
     value_clip=0.2,
     eval_episodes=10,
 )
+TABLE: dict[str, Any] = {  # of environments with numbered states
+    "num_envs": 16,
+    "rollout_length": 128,
+    "minibatch_size": 256,
+    "num_epochs": 4,
+    "learning_rate": 1e-3,
+}
 MINIGRID = _zoo(
     **NORMALIZED,
     wrappers=("minigrid.wrappers:FlatObsWrapper",),  # the picture as symbols and the mission as letters, all one-hot
@@ -145,14 +152,26 @@ RECIPES: dict[str, Recipe] = {
         log_std_init=-1.0,
         value_coeff=0.5,
     ),
-    "FrozenLake-v1": _own(
-        num_envs=16,
-        rollout_length=128,
-        total_steps=200_000,
-        minibatch_size=256,
-        num_epochs=4,
-        learning_rate=1e-3,
+    "FrozenLake-v1": _own(**TABLE, total_steps=200_000, entropy_coeff=0.01),
+    # Without the mask all returns stayed at -200 for a million steps: the policy learns to avoid the -10 of a wrong
+    # drop-off, and so never finds the right one.
+    "Taxi-v4": _own(
+        **TABLE,
+        wrappers=("tfppo:MaskFromInfo",),
+        normalize_rewards=True,
+        total_steps=500_000,
+        learning_rate_schedule="linear",
         entropy_coeff=0.01,
+    ),
+    "CliffWalking-v1": _own(  # it has no time limit of its own, so an episode would hardly ever end at the beginning
+        **TABLE,
+        env_kwargs=("max_episode_steps=200",),
+        normalize_rewards=True,
+        total_steps=300_000,
+        learning_rate_schedule="linear",
+    ),
+    "Blackjack-v1": _own(
+        **TABLE, total_steps=500_000, learning_rate_schedule="linear", gamma=1.0, eval_episodes=10_000
     ),
     "LunarLander-v3": LUNAR_LANDER,
     "LunarLanderContinuous-v3": LUNAR_LANDER,
