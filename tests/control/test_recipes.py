@@ -47,7 +47,8 @@ def test_a_run_says_which_settings_are_those_of_a_recipe():
     assert describe_recipe(make("CartPole-v1")) == "settings: the recipe of rl-zoo"
     assert describe_recipe(make("CartPole-v1", gamma=0.5, num_envs=16)).endswith("rl-zoo, except gamma, num_envs")
     assert describe_recipe(make("CartPole-v1", seed=3)).endswith("rl-zoo")
-    assert "not the recipe of rl-zoo, which tfppo train control" in describe_recipe(tfppo.ControlRunConfig())
+    described = describe_recipe(tfppo.ControlRunConfig())
+    assert described.endswith("tfppo train control --env CartPole-v1 uses the recipe of rl-zoo instead")
     assert "no recipe" in describe_recipe(make("my:Maze-v0")) and recipe_of("my:CartPole-v1") is None
 
 

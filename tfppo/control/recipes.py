@@ -163,12 +163,17 @@ RECIPES: dict[str, Recipe] = {
         learning_rate_schedule="linear",
         entropy_coeff=0.01,
     ),
-    "CliffWalking-v1": _own(  # it has no time limit of its own, so an episode would hardly ever end at the beginning
+    # Random actions reach the goal in 2 % of episodes of 200 steps. With a bonus of 0.01 four of ten seeds learned to
+    # avoid the cliff before they had seen the goal often enough, and then never went there.
+    "CliffWalking-v1": _own(
         **TABLE,
-        env_kwargs=("max_episode_steps=200",),
+        env_kwargs=("max_episode_steps=200",),  # it has no time limit of its own
         normalize_rewards=True,
         total_steps=300_000,
         learning_rate_schedule="linear",
+        gamma=0.97,
+        entropy_coeff=0.2,
+        entropy_coeff_schedule="linear",
     ),
     "Blackjack-v1": _own(
         **TABLE, total_steps=500_000, learning_rate_schedule="linear", gamma=1.0, eval_episodes=10_000
@@ -242,7 +247,8 @@ def describe_recipe(config: ControlRunConfig) -> str:
         if getattr(getattr(own, part), name, None) != getattr(getattr(config, part), name, None)
     ]
     if 2 * len(differ) > len(recipe.settings):
-        return f"settings: not the recipe of {recipe.source}, which tfppo train control --env {borrowed or env} uses"
+        command = f"tfppo train control --env {borrowed or env}"
+        return f"settings: the defaults and those that you gave; {command} uses the recipe of {recipe.source} instead"
     of = "" if borrowed is None else f" for {borrowed}"
     but = f", except {', '.join(differ)}" if differ else ""
     return f"settings: the recipe of {recipe.source}{of}{but}"
