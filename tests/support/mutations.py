@@ -1354,4 +1354,11 @@ MUTATIONS = (
         ("tests/ppo/test_optimizers.py::test_each_optimizer_steps_as_its_formula_says",),
         "environments",
     ),
+    Mutation(
+        "tfppo/control/envs/masking.py",
+        "np.ravel(info[self._key]) != 0",
+        "np.ravel(info[self._key]) == 0",
+        ("tests/control/envs/test_masking.py::test_training_and_evaluation_take_legal_actions_only",),
+        "environments",
+    ),
 )
