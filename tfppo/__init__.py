@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # the same names as in _PUBLIC, for editors and type checkers
     from tfppo.control.config import ControlConfig as ControlConfig
     from tfppo.control.config import ControlRunConfig as ControlRunConfig
     from tfppo.control.envs.environment import register_environment as register_environment
-    from tfppo.control.envs.masking import MaskFromInfo as MaskFromInfo
+    from tfppo.control.envs.wrappers import MaskFromInfo as MaskFromInfo
     from tfppo.control.export import export_policy as export_policy
     from tfppo.control.policies.actor_critic import ActorCriticPolicy as ActorCriticPolicy
     from tfppo.control.policies.networks import make_actor as make_actor
@@ -62,7 +62,7 @@ _PUBLIC = {
     "train_control": "tfppo.control.run",
     "make_control_config": "tfppo.control.recipes",
     "register_environment": "tfppo.control.envs.environment",
-    "MaskFromInfo": "tfppo.control.envs.masking",
+    "MaskFromInfo": "tfppo.control.envs.wrappers",
     "ActorCriticPolicy": "tfppo.control.policies.actor_critic",
     "export_policy": "tfppo.control.export",
     "make_actor": "tfppo.control.policies.networks",

@@ -1355,7 +1355,7 @@ MUTATIONS = (
         "environments",
     ),
     Mutation(
-        "tfppo/control/envs/masking.py",
+        "tfppo/control/envs/wrappers.py",
         "np.ravel(info[self._key]) != 0",
         "np.ravel(info[self._key]) == 0",
         ("tests/control/envs/test_masking.py::test_training_and_evaluation_take_legal_actions_only",),

@@ -12,8 +12,8 @@ import tensorflow as tf
 from gymnasium.vector import VectorEnv
 
 from tfppo.control.envs.environment import Observations
-from tfppo.control.envs.masking import ACTION_MASK
 from tfppo.control.envs.vector import NO_OPTIONS, is_stepped_in_turn, make_vector_environment, time_limit
+from tfppo.control.envs.wrappers import ACTION_MASK
 from tfppo.control.policies.empty_masks import check_masks, has_mask
 from tfppo.control.policies.encoders import map_space, observation_dtype
 from tfppo.control.policies.policy import ControlPolicy, Memory, forget

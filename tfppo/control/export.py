@@ -7,7 +7,7 @@ import gymnasium
 import tensorflow as tf
 
 from tfppo.control.envs.environment import Observations
-from tfppo.control.envs.masking import ACTION_MASK
+from tfppo.control.envs.wrappers import ACTION_MASK
 from tfppo.control.policies.empty_masks import has_mask, rows_without_action
 from tfppo.control.policies.encoders import action_mask_of, observation_dtype, observation_shape
 from tfppo.control.policies.policy import ControlPolicy, Memory, forget

@@ -11,7 +11,7 @@ from gymnasium.spaces import flatdim
 from gymnasium.vector import SyncVectorEnv, VectorEnv
 
 from tfppo.control.config import ControlConfig
-from tfppo.control.envs.masking import ACTION_MASK
+from tfppo.control.envs.wrappers import ACTION_MASK
 from tfppo.control.policies.empty_masks import has_mask
 from tfppo.control.policies.encoders import is_image
 from tfppo.control.rollouts.normalization import WHOLE, Normalization

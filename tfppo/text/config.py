@@ -83,7 +83,7 @@ class TextConfig:
     """Settings of the task, of the language model and of the rollouts."""
 
     task: Annotated[str | None, Must(is_printable, "the name of a task")] = None
-    """Name of the task: sentiment, length, keywords, or package.module:NAME for a task of your own.
+    """Name of the task, as tfppo tasks lists them, or package.module:NAME for a task of your own.
     None: sentiment, or no task if prompts are given."""
     prompts: Path | None = None
     """File of training prompts, .jsonl, .csv or .txt, which replace the prompts of the task.

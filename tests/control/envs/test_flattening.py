@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.refusal import refusal
 
-from tfppo.control.envs.flattening import flat_observation, flat_space, is_nested
+from tfppo.control.envs.wrappers import flat_observation, flat_space, is_nested
 from tfppo.control.recipes import make_control_config
 from tfppo.control.trainer import ControlTrainer
 from tfppo.errors import UsageError

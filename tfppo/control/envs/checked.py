@@ -13,7 +13,7 @@ import numpy as np
 from gymnasium import spaces, wrappers
 
 from tfppo.control.envs.episode_replay import Replayable
-from tfppo.control.envs.flattening import FlattenNested, flatten_nested
+from tfppo.control.envs.wrappers import FlattenNested, flatten_nested
 from tfppo.errors import UsageError, kind_and_text, one_line, shown
 
 GIVEN = (wrappers.PassiveEnvChecker, wrappers.OrderEnforcing, wrappers.TimeLimit, FlattenNested)  # not the user's

@@ -7,7 +7,7 @@ import gymnasium
 import numpy as np
 import tensorflow as tf
 
-from tfppo.control.envs.masking import ACTION_MASK
+from tfppo.control.envs.wrappers import ACTION_MASK
 from tfppo.errors import UsageError
 
 

@@ -11,7 +11,7 @@ import tensorflow as tf
 from gymnasium import spaces
 
 from tfppo.control.envs.environment import Observations
-from tfppo.control.envs.masking import ACTION_MASK
+from tfppo.control.envs.wrappers import ACTION_MASK
 from tfppo.errors import UsageError, one_line
 
 LARGEST_ONE_HOT = 100_000  # a rollout of 4,096 such observations takes 1.6 GB in the network

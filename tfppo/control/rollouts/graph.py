@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from tfppo.control.envs.environment import Environment
 from tfppo.control.envs.episodes import Episodes, fresh_states, start_episodes
-from tfppo.control.envs.masking import ACTION_MASK
+from tfppo.control.envs.wrappers import ACTION_MASK
 from tfppo.control.policies.empty_masks import has_mask, nothing_allowed, rows_without_action
 from tfppo.control.policies.policy import ControlPolicy, Memory
 from tfppo.control.rollouts.batches import make_rollout

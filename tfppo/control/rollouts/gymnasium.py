@@ -12,9 +12,9 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 
 from tfppo.control.envs.archive import damaged, expect_like, read_archive, write_archive
 from tfppo.control.envs.environment import Observations
-from tfppo.control.envs.masking import ACTION_MASK
 from tfppo.control.envs.snapshots import steps_to_replay
 from tfppo.control.envs.vector import autoreset_mode
+from tfppo.control.envs.wrappers import ACTION_MASK
 from tfppo.control.policies.empty_masks import check_masks, has_mask
 from tfppo.control.policies.encoders import map_space, observation_dtype, observation_shape
 from tfppo.control.policies.policy import ControlPolicy, Memory

@@ -11,7 +11,7 @@ import gymnasium
 import tensorflow as tf
 
 from tfppo.control.envs.environment import Observations
-from tfppo.control.envs.masking import ACTION_MASK
+from tfppo.control.envs.wrappers import ACTION_MASK
 from tfppo.control.policies.encoders import is_image
 from tfppo.ops.masking import masked_finite
 from tfppo.ppo.types import Trajectory
