@@ -218,6 +218,7 @@ def _finish(folder: Path, parts: Parts, training: Training, began: float) -> Non
         print(f"stopped after step {steps} of {training.total}: {progress.patience} validations without a lower loss")
     if int(progress.best_row):
         training.checkpoints(folder, parts.config.run.keep_checkpoints).restore_for_use("best")
+    print("saving and evaluating the model", flush=True)
     parts.save(folder, training)
     evaluation = {
         "seed": parts.config.run.seed,
