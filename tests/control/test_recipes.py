@@ -1,5 +1,7 @@
 """Recipes: each is a run that works, and a run says which one it has."""
 
+from contextlib import closing
+
 import gymnasium
 import pytest
 from support.refusal import refusal
@@ -40,6 +42,18 @@ def test_every_recipe_trains_evaluates_and_acts(env, tmp_path):
     folder = tfppo.train_control(short(env, tmp_path))
     policy = tfppo.load_policy(folder)
     assert policy.action_space.contains(policy.predict(policy.observation_space.sample()))
+
+
+def test_a_function_in_place_of_a_name_is_told_whose_settings_it_has():
+    def described(config):
+        with closing(tfppo.ControlTrainer(config, env=lambda: gymnasium.make("CartPole-v1"))) as trainer:
+            return describe_recipe(trainer.config)
+
+    unnamed = tfppo.make_control_config(total_steps=512)
+    assert described(unnamed) == "settings: the recipe of rl-zoo for CartPole-v1, except total_steps"
+    assert described(tfppo.make_control_config("mine", total_steps=8192)).startswith("settings: no recipe")
+    borrowed = tfppo.make_control_config("mine", recipe="FrozenLake-v1")
+    assert described(borrowed) == "settings: our own recipe for FrozenLake-v1"
 
 
 def test_a_run_says_which_settings_are_those_of_a_recipe():

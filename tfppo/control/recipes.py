@@ -34,6 +34,7 @@ SB3: dict[str, Any] = {  # the defaults of stable-baselines3
     "value_coeff": 1.0,
     "entropy_coeff": 0.0,
 }
+OWN = "our own"
 NORMALIZED: dict[str, Any] = {"normalize_observations": True, "normalize_rewards": True}
 
 
@@ -42,7 +43,7 @@ def _zoo(source: str = "rl-zoo", **settings: object) -> Recipe:
 
 
 def _own(**settings: object) -> Recipe:
-    return _zoo("our own", **settings)
+    return _zoo(OWN, **settings)
 
 
 # The recipe of LunarLander-v2. With a constant entropy bonus sampled actions have a lower mean return (206) than greedy
@@ -242,19 +243,38 @@ def describe_recipe(config: ControlRunConfig) -> str:
             "settings: no recipe for this environment; those that you do not give are the defaults (--recipe takes "
             "those of another environment)"
         )
+    differ = _differing(config, recipe)
+    named = "our own recipe" if recipe.source == OWN else f"the recipe of {recipe.source}"
+    if 2 * len(differ) > len(recipe.settings):
+        command = f"tfppo train control --env {borrowed or env}"
+        return f"settings: the defaults and those that you gave; {command} uses {named} instead"
+    of = "" if borrowed is None else f" for {borrowed}"
+    but = f", except {', '.join(differ)}" if differ else ""
+    return f"settings: {named}{of}{but}"
+
+
+def lent_recipe(config: ControlRunConfig) -> str | None:
+    """Returns the environment whose recipe the settings follow, for a run in another environment that has no name yet.
+
+    Args:
+      config: The settings, for example those of `make_control_config()` without a name, which are those of CartPole-v1.
+    """
+    env, borrowed = config.control.env, config.control.recipe
+    recipe = recipe_of(env)
+    if borrowed or recipe is None:
+        return borrowed
+    return env if 2 * len(_differing(config, recipe)) <= len(recipe.settings) else None
+
+
+def _differing(config: ControlRunConfig, recipe: Recipe) -> list[str]:
+    """Returns the names of a recipe's settings that a config has other values of."""
     own = with_settings(config, recipe.settings)
-    differ = [
+    return [
         name
         for name in recipe.settings
         for part in ("control", "ppo")
         if getattr(getattr(own, part), name, None) != getattr(getattr(config, part), name, None)
     ]
-    if 2 * len(differ) > len(recipe.settings):
-        command = f"tfppo train control --env {borrowed or env}"
-        return f"settings: the defaults and those that you gave; {command} uses the recipe of {recipe.source} instead"
-    of = "" if borrowed is None else f" for {borrowed}"
-    but = f", except {', '.join(differ)}" if differ else ""
-    return f"settings: the recipe of {recipe.source}{of}{but}"
 
 
 def make_control_config(env: str = "CartPole-v1", *, recipe: str | None = None, **settings: object) -> ControlRunConfig:

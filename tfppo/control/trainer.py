@@ -24,7 +24,7 @@ from tfppo.control.envs.registration import MakeEnvironment, check_same_function
 from tfppo.control.evaluate import VALIDATION_RETURN, Validation
 from tfppo.control.export import model_graph
 from tfppo.control.notices import describe_spaces, notices
-from tfppo.control.recipes import describe_recipe
+from tfppo.control.recipes import describe_recipe, lent_recipe
 from tfppo.control.results import RETURN, STEPS, ControlResults
 from tfppo.control.rollouts.batches import revalue, to_batch
 from tfppo.control.rollouts.fused import fused_iterations
@@ -71,7 +71,7 @@ class ControlTrainer(ControlResults):
         env: MakeEnvironment | None = None,
     ):
         if env is not None:
-            config = with_settings(config, {"env": register_function(env)})
+            config = with_settings(config, {"env": register_function(env), "recipe": lent_recipe(config)})
         config = executed(config)
         run, control, ppo = config.run, config.control, config.ppo
         self.device, self.device_reason = choose_device(run.device, control.batch_size)
