@@ -18,7 +18,7 @@ from tfppo.reporting.metrics import METRICS
 
 
 def pytest_collection_finish():
-    """Keeps the garbage collector from reading all modules while TensorFlow traces, 3 to 6 % of the time."""
+    """Keeps the garbage collector from reading all modules while TensorFlow traces: some percent of the time."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 20, 50)

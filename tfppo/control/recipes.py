@@ -9,7 +9,7 @@ value_coeff, because its value loss has no factor 1/2. "CleanRL" stands for its 
 own" recipes were tuned here, and also have those defaults.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from tfppo.control.config import ControlRunConfig
@@ -245,7 +245,7 @@ def describe_recipe(config: ControlRunConfig) -> str:
         )
     differ = _differing(config, recipe)
     named = "our own recipe" if recipe.source == OWN else f"the recipe of {recipe.source}"
-    if 2 * len(differ) > len(recipe.settings):
+    if not _is_followed(recipe, differ):
         command = f"tfppo train control --env {borrowed or env}"
         return f"settings: the defaults and those that you gave; {command} uses {named} instead"
     of = "" if borrowed is None else f" for {borrowed}"
@@ -263,7 +263,7 @@ def lent_recipe(config: ControlRunConfig) -> str | None:
     recipe = recipe_of(env)
     if borrowed or recipe is None:
         return borrowed
-    return env if 2 * len(_differing(config, recipe)) <= len(recipe.settings) else None
+    return env if _is_followed(recipe, _differing(config, recipe)) else None
 
 
 def _differing(config: ControlRunConfig, recipe: Recipe) -> list[str]:
@@ -275,6 +275,11 @@ def _differing(config: ControlRunConfig, recipe: Recipe) -> list[str]:
         for part in ("control", "ppo")
         if getattr(getattr(own, part), name, None) != getattr(getattr(config, part), name, None)
     ]
+
+
+def _is_followed(recipe: Recipe, differ: Sequence[str]) -> bool:
+    """Returns whether settings are those of a recipe, of which at most half differ."""
+    return 2 * len(differ) <= len(recipe.settings)
 
 
 def make_control_config(env: str = "CartPole-v1", *, recipe: str | None = None, **settings: object) -> ControlRunConfig:

@@ -17,10 +17,9 @@ from tfppo.control.config import ControlConfig
 from tfppo.control.envs.checked import bounds_of, is_outside
 from tfppo.control.envs.environment import Observations
 from tfppo.control.envs.space_records import record_of, space_of
-from tfppo.control.envs.wrappers import flat_observation
+from tfppo.control.envs.wrappers import ACTION_MASK, flat_observation
 from tfppo.control.policies.empty_masks import has_mask, rows_without_action
 from tfppo.control.policies.encoders import (
-    ACTION_MASK,
     action_mask_of,
     make_inputs,
     map_space,

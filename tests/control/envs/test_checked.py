@@ -127,7 +127,10 @@ def test_dictionaries_are_checked(seen, given, wanted):
     assert given in text and wanted in text
 
 
-@pytest.mark.parametrize("reward", [True, np.array(1.0)])
+@pytest.mark.parametrize(
+    "reward",
+    [True, np.array(1.0), *(pytest.param(x, marks=pytest.mark.slow) for x in (1, np.float32(1), np.int64(2)))],
+)
 def test_numbers_of_any_kind_are_rewards(reward):
     assert train(result=lambda: (SEEN.copy(), reward, np.bool_(False), 0, {})) == 2
 

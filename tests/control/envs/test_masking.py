@@ -22,7 +22,6 @@ class Legal(gymnasium.Env):
         self.observation_space = spaces.Discrete(3) if seen is None else seen
         self.action_space = spaces.Discrete(4) if actions is None else actions
         self.infos = infos
-        self.taken = []
 
     def info(self):
         if self.infos is not None:

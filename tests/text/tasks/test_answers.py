@@ -124,7 +124,8 @@ def test_splits_share_no_prompt_and_examples_are_the_prompts_with_their_answers(
 @every_task
 def test_baselines_are_below_the_right_answers(name):
     values = get_task(name).judged_baselines("test")
-    assert values and all(0 <= value < 0.95 for value in values.values())
+    limits = {"known names": 0.95}  # the labels are made of such names
+    assert values and all(0 <= value < limits.get(kind, 0.8) for kind, value in values.items())
     if name == "finance":
         assert values["VADER"] > max(values["majority"], values["chance"]) + 0.05
     if name == "entities":
