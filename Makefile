@@ -89,7 +89,7 @@ docs: $(STAMP)  ## build the documentation in build/docs; warnings are errors
 # The peers have their own environment. If TensorFlow is installed, they import it, which would count in their time.
 $(PEERS)/.stamp: constraints.txt $(STAMP)
 	@$(PYTHON) -m venv $(PEERS)
-	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt stable-baselines3 sb3-contrib torch==2.13.0 trl==1.12.0 jax optax
+	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt stable-baselines3 sb3-contrib torch==2.13.0 trl==1.12.0 peft jax optax
 	@touch $@
 
 peers: $(PEERS)/.stamp  ## build .venv/peers with the libraries that `make bench` compares with

@@ -3,6 +3,7 @@
 The Python of the peers imports this module too, so it imports only the standard library at the top.
 """
 
+import resource
 import statistics
 from typing import Any
 
@@ -10,6 +11,11 @@ from typing import Any
 def spread(values: list[float]) -> dict[str, float]:
     """Returns the minimum, the median and the maximum."""
     return {"min": min(values), "median": statistics.median(values), "max": max(values)}
+
+
+def peak_megabytes() -> float:
+    """Returns the largest memory that this process has had, in megabytes."""
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
 
 
 def sb3_cartpole(seed: int, lstm_units: int = 0) -> Any:

@@ -1,6 +1,7 @@
 """Learns tasks from their examples and then by PPO, and measures both on the prompts of the test split.
 
-Usage: python benchmarks/tasks.py --tasks polarity topic [--seeds 1 2 3] [--runs-dir runs] [--table FILE]
+Usage: python benchmarks/tasks.py --tasks polarity topic [--seeds 1 2 3] [--preset MODEL]
+       [--runs-dir runs] [--table FILE]
 
 For each task and seed it runs `tfppo sft --task T` and `tfppo train text --task T --preset ...`, unless the runs exist
 already. Then both models answer all prompts of the test, two draws each at temperature 1 and once greedily. An interval
@@ -13,6 +14,7 @@ import argparse
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -61,7 +63,7 @@ def measured(task: Task, prompts: list, draws: list[list[str]]) -> dict[str, flo
     return {"value": metric(np.arange(count)), "low": float(low), "high": float(high)}
 
 
-def result_of(task: Task, seed: int, runs: Path) -> dict:
+def result_of(task: Task, seed: int, runs: Path, start: Sequence[str]) -> dict:
     """Trains a task with one seed, and measures the models before and after PPO.
 
     Returns:
@@ -69,7 +71,7 @@ def result_of(task: Task, seed: int, runs: Path) -> dict:
     """
     import tfppo
 
-    base = trained(["sft", "--task", task.name, "--seed", str(seed)], runs / f"sft-{task.name}-seed{seed}")
+    base = trained(["sft", "--task", task.name, "--seed", str(seed), *start], runs / f"sft-{task.name}-seed{seed}")
     preset = base / "preset"
     command = ["train", "text", "--task", task.name, "--preset", str(preset), "--seed", str(seed)]
     run = trained(command, runs / f"{task.name}-seed{seed}")
@@ -113,6 +115,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--tasks", nargs="+", required=True, help="names of tasks with examples, see tfppo tasks")
     parser.add_argument("--seeds", nargs="+", type=int, default=[1])
+    parser.add_argument("--preset", help="language model that SFT starts from; without it, that of the task")
     parser.add_argument("--runs-dir", type=Path, default=Path("runs"))
     parser.add_argument("--table", type=Path, help="file for the table and the answers, in JSON lines")
     arguments = parser.parse_args()
@@ -123,10 +126,11 @@ def main() -> None:
     except UsageError as error:
         parser.error(str(error))
     import_tensorflow()
+    start = [] if arguments.preset is None else ["--preset", arguments.preset]
     rows = []
     for task in tasks:
         for seed in arguments.seeds:
-            found = result_of(task, seed, arguments.runs_dir)
+            found = result_of(task, seed, arguments.runs_dir, start)
             rows.append(row_of(found))
             if arguments.table is not None:
                 with arguments.table.open("a") as file:

@@ -9,6 +9,10 @@ second of the median iteration.
     make peers
     .venv/peers/bin/python benchmarks/trl_iteration.py --iterations 10
 
+With `--preset FOLDER` and `--lora-rank 16`, policy and value model are the model in the folder with adapters in the
+queries and values; the reference is the policy without adapters. The reward model has one small layer, because the
+reward of the other side is a Python function (`benchmarks/smollm2_vs_trl.py`).
+
 trl 1.12.0 is the last release with a PPOTrainer. In its usual configuration, a device batch is a minibatch, and the
 optimizer steps once per epoch instead of once per minibatch (trl issue 5645). The gradient work is the same. With
 `--step-every minibatch`, the whole batch is a device batch: the minibatches are the same, with a step after each.
@@ -24,6 +28,8 @@ import statistics
 import tempfile
 import time
 import warnings
+
+from shared import peak_megabytes
 
 # No network and no notices. The variables must be set before the imports.
 os.environ.update(
@@ -46,14 +52,10 @@ def make_tokenizer(vocabulary_size: int):
     return PreTrainedTokenizerFast(tokenizer_object=Tokenizer(words), pad_token="<pad>", eos_token="<eos>")
 
 
-def make_trainer(arguments: argparse.Namespace, output_dir: str, callback):
-    """Makes TRL's trainer with four models of the same size. TRL copies the reference model from the policy."""
-    import torch
-    from datasets import Dataset
-    from transformers import GPT2Config, GPT2ForSequenceClassification, GPT2LMHeadModel, PrinterCallback
-    from trl.experimental.ppo import PPOConfig, PPOTrainer
+def gpt2_models(arguments: argparse.Namespace) -> dict:
+    """Makes policy, reward model and value model of the same size, with random weights."""
+    from transformers import GPT2Config, GPT2ForSequenceClassification, GPT2LMHeadModel
 
-    torch.manual_seed(arguments.seed)
     config = GPT2Config(
         vocab_size=arguments.vocabulary,
         n_positions=arguments.positions,
@@ -64,9 +66,46 @@ def make_trainer(arguments: argparse.Namespace, output_dir: str, callback):
         eos_token_id=None,
         num_labels=1,
     )
+    reward_model, value_model = GPT2ForSequenceClassification(config), GPT2ForSequenceClassification(config)
+    return {"model": GPT2LMHeadModel(config), "reward_model": reward_model, "value_model": value_model}
+
+
+def adapted_models(arguments: argparse.Namespace) -> dict:
+    """Loads policy and value model with adapters, and makes a small reward model."""
+    import torch
+    from peft import LoraConfig, inject_adapter_in_model
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, LlamaConfig
+    from transformers import LlamaForSequenceClassification as Classifier
+
+    adapters = LoraConfig(r=arguments.lora_rank, lora_alpha=arguments.lora_rank, target_modules=["q_proj", "v_proj"])
+    policy = AutoModelForCausalLM.from_pretrained(arguments.preset, dtype=torch.float32)
+    value_model = AutoModelForSequenceClassification.from_pretrained(
+        arguments.preset, num_labels=1, dtype=torch.float32
+    )
+    inject_adapter_in_model(adapters, value_model)
+    for name, weight in value_model.named_parameters():
+        weight.requires_grad_("lora_" in name or name.startswith("score"))
+    small = LlamaConfig(
+        policy.config.vocab_size, 16, 32, num_hidden_layers=1, num_attention_heads=2, num_labels=1, pad_token_id=None
+    )
+    return {
+        "model": policy, "value_model": value_model, "reward_model": Classifier(small), "peft_config": adapters
+    }  # fmt: skip
+
+
+def make_trainer(arguments: argparse.Namespace, output_dir: str, callback):
+    """Makes TRL's trainer. Without adapters, TRL copies the reference model from the policy."""
+    import torch
+    from datasets import Dataset
+    from transformers import PrinterCallback
+    from trl.experimental.ppo import PPOConfig, PPOTrainer
+
+    torch.manual_seed(arguments.seed)
+    models = adapted_models(arguments) if arguments.preset else gpt2_models(arguments)
+    vocabulary = models["model"].config.vocab_size
     episodes = arguments.batch * (arguments.warmup + arguments.iterations)
     # One unused batch more, because accelerate steps at every minibatch of the last batch of a dataset.
-    prompts = torch.randint(arguments.vocabulary, (episodes + arguments.batch, arguments.prompt))
+    prompts = torch.randint(vocabulary, (episodes + arguments.batch, arguments.prompt))
     dataset = Dataset.from_dict({"input_ids": prompts.tolist()})
     accumulated = arguments.minibatches if arguments.step_every == "epoch" else 1
     trainer = PPOTrainer(
@@ -92,11 +131,9 @@ def make_trainer(arguments: argparse.Namespace, output_dir: str, callback):
             report_to="none",
             disable_tqdm=True,
         ),
-        processing_class=make_tokenizer(arguments.vocabulary),
-        model=GPT2LMHeadModel(config),
+        processing_class=make_tokenizer(vocabulary),
+        **models,
         ref_model=None,
-        reward_model=GPT2ForSequenceClassification(config),
-        value_model=GPT2ForSequenceClassification(config),
         train_dataset=dataset,
         callbacks=[callback],
     )
@@ -130,6 +167,7 @@ def measure(arguments: argparse.Namespace) -> dict:
         "iterations": len(seconds),
         "seconds": [round(s, 3) for s in seconds],
         "tokens_per_s": round(arguments.batch * arguments.response / statistics.median(seconds), 1),
+        "peak_mb": peak_megabytes(),
     }
 
 
@@ -140,6 +178,8 @@ def main() -> None:
     sizes |= {"layers": 4, "width": 256, "heads": 4, "vocabulary": 5000, "positions": 128}
     for name, default in sizes.items():
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--preset", help="folder of a model of Hugging Face; without it, a GPT-2 with random weights")
+    parser.add_argument("--lora-rank", type=int, default=16, help="of the adapters, with --preset")
     parser.add_argument("--step-every", choices=("epoch", "minibatch"), default="epoch")
     print(json.dumps(measure(parser.parse_args())), flush=True)
 

@@ -1,4 +1,4 @@
-"""Conversion of Keras models to language models, and frozen copies as reference policies."""
+"""Conversion of Keras models to language models, networks of hidden states, and frozen copies as reference policies."""
 
 import keras
 import keras_hub
@@ -35,6 +35,21 @@ def as_language_model(model: keras.Model) -> LanguageModel:
         f"model is a {type(model).__name__}; it must be a language model: give a keras_hub.models.CausalLM or an "
         "LSTMLanguageModel"
     )
+
+
+def states_network(model: keras.Model) -> keras.Model:
+    """Returns a Keras model that computes the hidden states of a language model, with its weights.
+
+    Args:
+      model: A KerasHub CausalLM or an `LSTMLanguageModel`.
+
+    Returns:
+      A model of "token_ids" and "padding_mask", int [B, S] each; its output is [B, S, D].
+    """
+    if isinstance(model, keras_hub.models.CausalLM):
+        return model.backbone
+    inputs = {name: keras.Input((None,), dtype="int32", name=name) for name in ("token_ids", "padding_mask")}
+    return keras.Model(inputs, model.hidden_states(inputs["token_ids"], training=None))
 
 
 def copy_of(model: LanguageModel) -> LanguageModel:

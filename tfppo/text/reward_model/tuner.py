@@ -3,8 +3,7 @@
 import keras
 import tensorflow as tf
 
-from tfppo.text.models.lstm import LSTMLanguageModel
-from tfppo.text.models.reference import as_language_model
+from tfppo.text.models.reference import as_language_model, states_network
 from tfppo.text.models.rematerialization import layers_of, rematerialized
 from tfppo.text.supervised.tuner import Measures, Tuner
 
@@ -26,6 +25,7 @@ class RewardNetwork(keras.Model):
     def __init__(self, model: keras.Model, seed: int, rematerialize: bool = False):
         super().__init__()
         self.model = model
+        self.states = states_network(model)
         self.recomputed = tuple(layers_of(model)) if rematerialize else ()
         width = as_language_model(model).hidden_dim
         self.head = keras.layers.Dense(
@@ -47,10 +47,7 @@ class RewardNetwork(keras.Model):
           Scores, float32 [R].
         """
         with rematerialized(self.recomputed):
-            if isinstance(self.model, LSTMLanguageModel):
-                hidden = self.model.hidden_states(inputs["token_ids"], training)
-            else:
-                hidden = self.model.backbone(inputs, training=training)  # [R, S, D]
+            hidden = self.states(inputs, training=training)  # [R, S, D]
         last = tf.reduce_sum(inputs["padding_mask"], axis=1) - 1
         return self.head(tf.gather(hidden, last, axis=1, batch_dims=1))[:, 0]
 

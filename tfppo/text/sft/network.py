@@ -11,7 +11,7 @@ import keras_hub
 import tensorflow as tf
 
 from tfppo.text.models.language_model import LanguageModel
-from tfppo.text.models.reference import as_language_model
+from tfppo.text.models.reference import as_language_model, states_network
 from tfppo.text.models.rematerialization import layers_of, rematerialized
 from tfppo.text.models.vocabulary import measure_tokens
 from tfppo.text.sft.tuner import token_losses
@@ -103,11 +103,7 @@ def training_network(model: keras.Model, packs: bool, rematerialize: bool = Fals
       UsageError: If the layers cannot be computed again.
     """
     language_model = as_language_model(model)  # logits are float32 in mixed precision, too
-    if isinstance(model, keras_hub.models.CausalLM):
-        states = _with_segments(model.backbone) if packs else model.backbone
-    else:
-        inputs = {name: keras.Input((None,), dtype="int32", name=name) for name in ("token_ids", "padding_mask")}
-        states = keras.Model(inputs, model.hidden_states(inputs["token_ids"], training=None))
+    states = _with_segments(model.backbone) if packs else states_network(model)
     return TrainingNetwork(language_model, states, layers_of(model) if rematerialize else ())
 
 

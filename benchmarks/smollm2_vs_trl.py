@@ -1,0 +1,116 @@
+"""Compares PPO on SmolLM2-135M with adapters with TRL's PPOTrainer and peft, in float32 on the CPU.
+
+Usage: python benchmarks/smollm2_vs_trl.py --peer-python .venv/peers/bin/python [--rounds 3] [--preset FOLDER]
+
+Both sides load the folder that `make smollm2` makes. An iteration has 16 prompts of 16 tokens, 24 sampled tokens for
+each, and 4 epochs of 2 minibatches with an optimizer step after each. Queries and values have adapters of rank 16.
+
+The side "shared", the default of tfppo, computes the values with a head on the policy. The side "separate" has a second
+model for the values, with adapters of its own, as TRL has. The reward of tfppo is a Python function; TRL takes only a
+model, and gets a tiny one. The sides take turns, each in a process of its own. The script prints one JSON line per run,
+and last the ratios of the response tokens per second and of the peak memory of the process.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from shared import peak_megabytes, spread
+
+BATCH, PROMPT, RESPONSE, RANK = 16, 16, 24, 16
+PEER = Path(__file__).with_name("trl_iteration.py")
+
+
+def run_tfppo(preset: Path, separate: bool, iterations: int, warmup: int) -> dict[str, object]:
+    """Trains as a user would, and returns the seconds and the response tokens of each iteration."""
+    from tfppo.cli.startup import import_tensorflow
+
+    import_tensorflow()
+    from tfppo import TextTrainer, make_text_config
+
+    config = make_text_config(
+        preset=preset,
+        chat_template="none",
+        lora_rank=RANK,
+        separate_critic=separate,
+        batch_size=BATCH,
+        minibatch_size=BATCH // 2,
+        num_epochs=4,
+        prompt_length=PROMPT,
+        response_length=RESPONSE,
+        iterations=warmup + iterations,
+        learning_rate=3e-6,
+        entropy_coeff=0.0,
+        kl_in="reward",
+        normalize_scores=False,
+    )
+    prompts = [" ".join(["film"] * PROMPT)] * 4 * BATCH  # each word is one token
+
+    def distinct(prompts: list[str], responses: list[str]) -> list[float]:
+        return [float(len({*response.split()})) for response in responses]
+
+    trainer = TextTrainer(config, prompts=prompts, reward=distinct)
+    seconds, tokens = [], []
+    began = time.perf_counter()
+    for _, metrics in trainer.iterations():
+        seconds.append(round(time.perf_counter() - began, 3))
+        tokens.append(BATCH * metrics["text/response_tokens_mean"])
+        began = time.perf_counter()
+    speeds = [count / each for count, each in zip(tokens, seconds, strict=True)][warmup:]
+    return {
+        "first_seconds": seconds[0],
+        "seconds": seconds[warmup:],
+        "tokens_per_s": round(statistics.median(speeds), 1),
+        "peak_mb": peak_megabytes(),
+    }
+
+
+def measure(arguments: argparse.Namespace, side: str) -> dict[str, object]:
+    """Runs one side in a new process."""
+    counts = ["--iterations", str(arguments.iterations), "--warmup", str(arguments.warmup)]
+    if side == "trl":
+        sizes = ["--batch", str(BATCH), "--prompt", str(PROMPT), "--response", str(RESPONSE)]
+        command = [arguments.peer_python, str(PEER), "--lora-rank", str(RANK), "--step-every", "minibatch", *sizes]
+    else:
+        command = [sys.executable, __file__, "--child", side]
+    command += ["--preset", str(arguments.preset), *counts]
+    output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+    return {"side": side, **json.loads(output.strip().splitlines()[-1])}
+
+
+def main() -> None:
+    """Runs the comparison."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--preset", type=Path, default=Path("models/smollm2-135m-instruct"))
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--iterations", type=int, default=4, help="measured iterations per run")
+    parser.add_argument("--warmup", type=int, default=2)
+    parser.add_argument("--peer-python", help="Python with TRL and peft; without it, only tfppo is measured")
+    parser.add_argument("--child", choices=("shared", "separate"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if not arguments.preset.is_dir():
+        parser.error(f"there is no folder {arguments.preset}: make smollm2 makes it")
+    if arguments.child:
+        counts = arguments.iterations, arguments.warmup
+        print(json.dumps(run_tfppo(arguments.preset, arguments.child == "separate", *counts)))
+        return
+    ours = ("shared", "separate")
+    runs = []
+    for _ in range(arguments.rounds):
+        for side in (*ours, *(["trl"] if arguments.peer_python else [])):
+            runs.append(measure(arguments, side))
+            print(json.dumps(runs[-1]), flush=True)
+    if arguments.peer_python:
+        for side in ours:
+            for name in ("tokens_per_s", "peak_mb"):
+                pair = [[run[name] for run in runs if run["side"] == which] for which in (side, "trl")]
+                ratios = spread([round(own / peer, 2) for own, peer in zip(*pair, strict=True)])
+                print(json.dumps({"ratio": name, "side": side, **ratios, "rounds": arguments.rounds}))
+
+
+if __name__ == "__main__":
+    main()
