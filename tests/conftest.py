@@ -6,6 +6,8 @@ import importlib
 import os
 import signal
 import sys
+import zlib
+from collections import defaultdict
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -24,11 +26,26 @@ def pytest_collection_finish():
     gc.set_threshold(100_000, 20, 50)
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest leaves out tests by their marks
 def pytest_collection_modifyitems(items):
+    mark_slow_cases(items)
     if not tf.config.list_physical_devices("GPU"):
         for item in items:
             if "gpu" in item.keywords:
                 item.add_marker(pytest.mark.skip(reason="no GPU"))
+
+
+def mark_slow_cases(items):
+    """Makes the cases of a test slow, but for as many as its mark `representatives` says."""
+    cases = defaultdict(list)
+    for item in items:
+        if item.get_closest_marker("representatives") and not item.get_closest_marker("slow"):
+            cases[item.path, item.originalname].append(item)
+    for same in cases.values():
+        (count,) = same[0].get_closest_marker("representatives").args
+        same.sort(key=lambda item: zlib.crc32(item.name.encode()))  # so the first ones differ in all respects
+        for item in same[count:]:
+            item.add_marker(pytest.mark.slow)
 
 
 def make_preset(kind, folder):

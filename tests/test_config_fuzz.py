@@ -170,6 +170,7 @@ def test_all_configs_were_found():
     }
 
 
+@pytest.mark.representatives(4)
 @pytest.mark.fault("A setting has an invalid value in Python", "A one-line error names the setting.")
 @every_amount
 @every_config
@@ -192,6 +193,7 @@ def test_python(config_class, examples):
     assert examples // 40 < taken < examples - 1  # otherwise one of the two was hardly tested
 
 
+@pytest.mark.representatives(4)
 @every_amount
 @every_config
 def test_runs_of_settings_that_are_each_in_their_bounds(config_class, examples):
@@ -227,6 +229,7 @@ def test_a_number_that_python_does_not_write_out(config_class):
         assert "whole number of 16610 bits" in refusal(lambda: config_class(**{name: value}))  # noqa: B023
 
 
+@pytest.mark.representatives(4)
 @pytest.mark.fault("A setting has an invalid value in YAML", "A one-line error names the setting.")
 @every_amount
 @every_config
@@ -244,6 +247,7 @@ def test_yaml_of_any_value(config_class, examples):
     check()
 
 
+@pytest.mark.representatives(4)
 @pytest.mark.fault("A text is no valid YAML", "A one-line error.")
 @every_amount
 @every_config
@@ -300,6 +304,7 @@ def done(monkeypatch):
     return done
 
 
+@pytest.mark.representatives(2)
 @pytest.mark.fault("A setting has an invalid value on the command line", "A one-line error.")
 @pytest.mark.parametrize("examples", [12, pytest.param(200, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("command", list(COMMANDS))

@@ -46,6 +46,7 @@ TRAINERS = [
 ]
 
 
+@pytest.mark.representatives(4)
 @pytest.mark.parametrize(("make", "settings", "count"), CONFIGS + [(make_control_trainer, *row) for row in TRAINERS])
 def test_settings_are_accepted_after_what_the_message_advises(make, settings, count):
     alternatives = advised_settings(refusal(make, **settings), settings)

@@ -1,7 +1,38 @@
 """Slow tests run in several processes; a crash of one of them is a failure and not the end."""
 
+from dataclasses import dataclass, field
+
 import pytest
+from conftest import mark_slow_cases
 from support import run_slow
+
+
+@dataclass
+class Item:
+    """A case of a test, as pytest collects it."""
+
+    originalname: str
+    name: str
+    marks: list = field(default_factory=list)
+    path: str = "test_it.py"
+
+    def get_closest_marker(self, name):
+        return next((mark.mark for mark in self.marks if mark.name == name), None)
+
+    def add_marker(self, mark):
+        self.marks.append(mark)
+
+
+def test_representatives_are_quick_and_the_other_cases_slow():
+    few, slow = pytest.mark.representatives(2), pytest.mark.slow
+    cases = [Item("test_a", f"test_a[{number}]", [few]) for number in range(6)]
+    others = [Item("test_b", "test_b[0]", [few, slow]), Item("test_b", "test_b[1]", [few]), Item("test_c", "test_c")]
+    mark_slow_cases([*cases, *others])
+    assert sum(item.get_closest_marker("slow") is None for item in cases) == 2
+    assert [item.get_closest_marker("slow") is None for item in others] == [False, True, True]
+    again = [Item("test_a", item.name, [few]) for item in reversed(cases)]
+    mark_slow_cases(again)  # whatever their order is, for processes must agree on them
+    assert {i.name for i in again if len(i.marks) == 1} == {i.name for i in cases if len(i.marks) == 1}
 
 
 @pytest.mark.parametrize(

@@ -114,6 +114,7 @@ def test_config_yaml_names_the_parts_as_they_are(own):
     assert "parts" not in json.dumps(run_folder.flat_settings(config), default=str)
 
 
+@pytest.mark.slow
 def test_an_evaluation_of_the_folder_is_that_of_the_run(own):
     again = saved_runs.evaluate(str(own), prompts=4, task=QUESTIONS, reward=asks)
     wanted = evaluation_of(own)

@@ -58,6 +58,7 @@ def steps_on_tensorboard(folder):
     return [event.step for event in events.Scalars("loss/total")]
 
 
+@pytest.mark.representatives(2)
 @pytest.mark.parametrize("name", EXPECTED)
 def test_a_checkpoint_holds_the_weights_that_version_0_1_saw_in_it(name, copy, capsys):
     folder = copy(name)

@@ -103,6 +103,7 @@ ENVIRONMENTS = {  # what is refused, words of the advice, and the wrapper that f
 }
 
 
+@pytest.mark.representatives(2)
 @pytest.mark.parametrize("case", ENVIRONMENTS)
 def test_a_run_trains_in_the_environment_that_the_message_advises(case):
     make, advice, wrap = ENVIRONMENTS[case]
@@ -148,6 +149,7 @@ MODELS = {  # the model that is refused, words of the advice, and a model that f
 }
 
 
+@pytest.mark.representatives(2)
 @pytest.mark.parametrize("case", MODELS)
 def test_a_run_trains_with_the_model_that_the_message_advises(case):
     name, make, advice, layers = MODELS[case]

@@ -151,6 +151,7 @@ def test_what_a_trainer_refuses_is_refused():
         compare_modes(config(backend="gymnasium", fused=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("log", "checkpoint", "counts"),
     [

@@ -513,6 +513,7 @@ def raising(error):
     return fail
 
 
+@pytest.mark.representatives(2)
 @pytest.mark.fault("The disk is full during an export", "A one-line error. An earlier export stays unchanged.")
 @pytest.mark.parametrize(
     ("error", "said"),
@@ -584,6 +585,7 @@ def test_what_is_no_export_is_not_replaced(trainers, tmp_path):
     assert (tmp_path / "empty" / "saved_model.pb").exists()
 
 
+@pytest.mark.representatives(1)
 @pytest.mark.parametrize("lstm_units", [0, 3])
 def test_a_run_is_exported_as_its_latest_checkpoint_left_it(tmp_path, monkeypatch, capsys, lstm_units):
     trainers, closed = [], []

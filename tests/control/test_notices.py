@@ -90,6 +90,7 @@ def test_integers_are_normalized():
     assert count == trainer.env_steps and mean.min() > 2 and mean.max() < 7 and variance.min() > 1
 
 
+@pytest.mark.representatives(4)
 @pytest.mark.parametrize(
     ("env", "settings", "said"),
     [

@@ -456,6 +456,7 @@ def test_a_solved_run_stops_early(tmp_path, monkeypatch, capsys):
     assert (folder / "metrics.csv").read_bytes() == rows
 
 
+@pytest.mark.representatives(1)
 @pytest.mark.parametrize(("window", "target"), [(100, 1.0), (1, 1e6)], ids=["too few episodes", "too little"])
 def test_an_unsolved_run_goes_on_to_its_end(tmp_path, monkeypatch, window, target):
     monkeypatch.setattr(trainer, "WINDOW", window)
@@ -472,6 +473,7 @@ def test_intervals_thin_out_rows_and_checkpoints_and_zero_episodes_the_evaluatio
     assert (folder / "curve.png").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.fault(
     "Ctrl-C stops a run on Gymnasium's environments, and the run is resumed",
     "The environments continue where they were. The resumed run ends with the same bits.",

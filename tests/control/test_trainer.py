@@ -237,6 +237,7 @@ def test_models_of_the_users_own():
         ControlTrainer(config, critic=model(2))
 
 
+@pytest.mark.representatives(1)
 @pytest.mark.parametrize(
     "settings",
     [

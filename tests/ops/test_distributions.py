@@ -34,6 +34,7 @@ PAIRS = {
 every_family = pytest.mark.parametrize("pair", PAIRS.values(), ids=PAIRS.keys())
 
 
+@pytest.mark.representatives(3)
 @every_mode
 @every_family
 def test_log_prob_equals_tfp(compiled, pair):
@@ -71,6 +72,7 @@ def test_kl_equals_tfp(compiled, pair):
     np.testing.assert_array_equal(p.kl(p), 0.0)
 
 
+@pytest.mark.representatives(3)
 @every_mode
 @every_family
 def test_samples_and_modes_are_actions_and_equal_however_compiled(compiled, pair):
@@ -233,6 +235,7 @@ def test_the_squashed_entropy_without_a_seed_is_the_integral(mean, log_std):
     np.testing.assert_allclose(both - other.entropy(), [exact], atol=1e-5 if log_std <= 0 else 1e-3)
 
 
+@pytest.mark.representatives(3)
 @every_mode
 @every_family
 def test_noise_makes_samples_and_many_steps_of_it_come_from_one_draw(compiled, pair):

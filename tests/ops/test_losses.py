@@ -43,6 +43,7 @@ def value(*arrays, **settings):
     return losses.clipped_value_loss(*arrays, **settings)
 
 
+@pytest.mark.representatives(6)
 @every_mode
 @every_mask
 @pytest.mark.parametrize("dual_clip", [None, 1.5])
@@ -59,6 +60,7 @@ def test_surrogate_equals_the_loop(compiled, mask, dual_clip, dtype):
     assert 0.1 < metrics["policy/clip_fraction"] < 0.9
 
 
+@pytest.mark.representatives(4)
 @every_mode
 @every_mask
 @pytest.mark.parametrize("high", [0.05, 0.2, 0.5])
@@ -82,6 +84,7 @@ def test_the_upper_bound_stops_the_gradient_of_good_actions_and_the_lower_one_th
     np.testing.assert_array_equal(gradient.numpy() == 0.0, is_clipped)
 
 
+@pytest.mark.representatives(3)
 @every_mode
 @every_mask
 @pytest.mark.parametrize("kind", ["surrogate", "value"])
@@ -100,6 +103,7 @@ def test_with_the_weights_of_sequences_each_counts_the_same(compiled, mask, kind
         np.testing.assert_allclose(metric, expected_metrics[name], rtol=1e-4, err_msg=name)
 
 
+@pytest.mark.representatives(6)
 @every_mode
 @every_mask
 @pytest.mark.parametrize("value_clip", [None, 0.3])
@@ -194,6 +198,7 @@ CASES = pytest.mark.parametrize(
 )  # fmt: skip
 
 
+@pytest.mark.representatives(3)
 @CASES
 @every_mode
 def test_nan_outside_the_mask_reaches_neither_loss_nor_metrics_nor_gradient(compiled, loss, arrays, settings):

@@ -80,6 +80,7 @@ def test_parts_divided_by_the_count_of_the_whole_add_up_to_the_mean_of_the_whole
     assert abs(np.mean(own) - masking.masked_mean(VALUES, MASK)) > 1e-3
 
 
+@pytest.mark.representatives(4)
 @every_mode
 @pytest.mark.parametrize("function", [masking.masked_sum, masking.masked_mean, masking.masked_whiten])
 def test_nan_outside_the_mask_reaches_neither_value_nor_gradient(compiled, function):
@@ -101,6 +102,7 @@ def test_nan_outside_the_mask_reaches_neither_value_nor_gradient(compiled, funct
     np.testing.assert_array_equal(gradient[~MASK], 0.0)
 
 
+@pytest.mark.representatives(3)
 @every_mode
 @pytest.mark.parametrize("shift_mean", [True, False])
 @pytest.mark.parametrize("mask", [None, MASK], ids=["unmasked", "masked"])

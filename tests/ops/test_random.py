@@ -13,6 +13,7 @@ from tfppo.ops import random
 SEED = (7, 11)
 
 
+@pytest.mark.representatives(3)
 @every_mode
 @pytest.mark.parametrize("dtype", [tf.float32, tf.float64])
 @pytest.mark.parametrize("seed_dtype", [tf.int32, tf.int64])
@@ -23,6 +24,7 @@ def test_uniforms_are_bit_equal_however_compiled(compiled, dtype, seed_dtype):
     np.testing.assert_array_equal(drawn, random.uniform([1000, 3], SEED, dtype))
 
 
+@pytest.mark.representatives(3)
 @every_mode
 @pytest.mark.parametrize("dtype", [tf.float32, tf.float64])
 @pytest.mark.parametrize(
@@ -36,6 +38,7 @@ def test_the_first_rows_do_not_depend_on_the_number_of_rows(compiled, dtype, col
         np.testing.assert_array_equal(drawn, whole[:rows])
 
 
+@pytest.mark.representatives(4)
 @every_mode
 @pytest.mark.parametrize("n", [1, 2, 1000, 1025, 2048, 5000])
 def test_permutations_are_permutations_and_equal_however_compiled(compiled, n):
@@ -45,6 +48,7 @@ def test_permutations_are_permutations_and_equal_however_compiled(compiled, n):
     np.testing.assert_array_equal(order, random.permutation(n, SEED))
 
 
+@pytest.mark.representatives(3)
 @every_mode
 @pytest.mark.parametrize("limit", [1, 7, 1000])
 def test_integers_are_below_their_limit_and_equal_however_compiled(compiled, limit):
@@ -118,6 +122,7 @@ def chi_squared_per_degree(cells, num_cells, probabilities=None):
     return np.sum((np.bincount(cells.ravel(), minlength=num_cells) - expected) ** 2 / expected) / (num_cells - 1)
 
 
+@pytest.mark.representatives(3)
 @pytest.mark.parametrize(
     "subset",
     [lambda x, n: x < n // 2, lambda x, n: x % 2 == 0, lambda x, n: x % 64 == 3, lambda x, n: x // 128 % 2 == 0],

@@ -18,6 +18,7 @@ def random_inputs(shape, dtype=np.float32, seed=0):
     return *floats, rng.random(shape) < 0.2, rng.random(shape) < 0.2
 
 
+@pytest.mark.representatives(9)
 @every_mode
 @pytest.mark.parametrize("shape", [[1], [12, 3], [6, 2, 3]], ids=str)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -184,6 +185,7 @@ def test_what_an_end_cuts(terminated, truncated, first_advantage, first_return):
     np.testing.assert_allclose(returns.discounted_returns(rewards, next_values, *ends, 0.5)[0], first_return)
 
 
+@pytest.mark.representatives(2)
 @every_mode
 @pytest.mark.parametrize("kind", ["terminated", "truncated"])
 def test_nan_beyond_an_end_reaches_neither_the_earlier_episode_nor_its_gradient(compiled, kind):
@@ -241,6 +243,7 @@ GROUP = (returns.group_relative_advantages, reference.group_relative_advantages)
 LEAVE_ONE_OUT = (returns.leave_one_out_advantages, reference.leave_one_out_advantages)
 
 
+@pytest.mark.representatives(7)
 @every_mode
 @pytest.mark.parametrize("group_size", [2, 3, 12])
 @pytest.mark.parametrize(

@@ -36,6 +36,7 @@ def state_of(learner):
     return [np.asarray(v.numpy()).tobytes() for v in variables if "learning_rate" not in v.name]
 
 
+@pytest.mark.representatives(2)
 @pytest.mark.fault(
     "An advantage, a return or an old value is not finite",
     "The update is skipped and counted. Weights and optimizer keep their values.",
@@ -87,6 +88,7 @@ class Breaking(LinearPolicy):
         return evaluation._replace(values=evaluation.values * factor)
 
 
+@pytest.mark.representatives(5)
 @pytest.mark.fault(
     "A loss or a gradient is not finite",
     "The update stops. Weights and optimizer get their values from before the update.",

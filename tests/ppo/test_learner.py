@@ -80,6 +80,7 @@ def reference_log_probs(batch):
 # ----- The whole update, against the slow one
 
 
+@pytest.mark.representatives(7)
 @pytest.mark.parametrize("shape", [(12,), (12, 3)], ids=["transitions", "sequences"])
 @pytest.mark.parametrize(
     "settings",
@@ -109,6 +110,7 @@ def test_two_updates_equal_the_slow_ones(shape, settings):
         np.testing.assert_allclose(metrics[name], wanted, 1e-3, 1e-5, err_msg=name)
 
 
+@pytest.mark.representatives(4)
 @pytest.mark.parametrize("kind", ["exact", "samples", "reference", "k3"])
 @pytest.mark.parametrize("shape", [(12,), (12, 3)], ids=["transitions", "sequences"])
 def test_gradient_of_the_kl_term_equals_finite_differences(kind, shape):
@@ -142,6 +144,7 @@ def without_values(batch):
     return batch._replace(old_values=None, returns=None)
 
 
+@pytest.mark.representatives(2)
 @pytest.mark.parametrize("shape", [(12,), (12, 3)], ids=["transitions", "sequences"])
 @pytest.mark.parametrize("mode", ["eager", "graph", pytest.param("xla", marks=pytest.mark.slow)])
 def test_without_values_the_update_is_the_slow_one_and_leaves_the_critic(shape, mode):
@@ -251,6 +254,7 @@ def test_first_minibatch_has_ratio_one():
     assert metrics["policy/clip_fraction"] == 0.0 == metrics["value/clip_fraction"]
 
 
+@pytest.mark.representatives(1)
 @pytest.mark.parametrize("num_micro_batches", [1, 2])
 def test_every_epoch_visits_every_index_once(num_micro_batches):
     config = replace(CONFIG, num_micro_batches=num_micro_batches)
@@ -273,6 +277,7 @@ def test_minibatches_that_do_not_divide_the_batch_are_refused(mode):
         run(replace(CONFIG, minibatch_size=5), make_batch(), mode=mode)
 
 
+@pytest.mark.representatives(1)
 @pytest.mark.parametrize("mode", ["eager", "graph"])
 def test_a_minibatch_is_counted_in_transitions_where_an_item_holds_several(mode):
     batches = [make_batch((12, 3), seed=seed) for seed in range(2)]
@@ -292,6 +297,7 @@ def test_minibatches_that_do_not_divide_into_items_are_refused():
         make_learner(replace(CONFIG, minibatch_size=6, num_micro_batches=3), item_size=3)
 
 
+@pytest.mark.representatives(2)
 @pytest.mark.parametrize("shape", [(12,), (12, 3)], ids=["transitions", "sequences"])
 @pytest.mark.parametrize("pieces", [2, 12])
 def test_micro_batches_add_up_to_the_minibatch(shape, pieces):
@@ -315,6 +321,7 @@ class EmbeddingPolicy(LinearPolicy):
         return ActionEvaluation(distribution.log_prob(actions), distribution.entropy(), values, distribution)
 
 
+@pytest.mark.representatives(2)
 @pytest.mark.parametrize(
     ("num_micro_batches", "max_grad_norm", "mode"),
     [(1, None, "eager"), (1, 0.01, "eager"), (3, None, "eager"), (3, 0.01, "graph")],
@@ -353,6 +360,7 @@ def test_sequences_equal_their_tokens():
 # ----- Masks
 
 
+@pytest.mark.representatives(8)
 @pytest.mark.parametrize("filler", [1e3, np.nan], ids=["garbage", "nan"])
 @pytest.mark.parametrize("kl_coeff", [0.0, 1.0])
 @pytest.mark.parametrize("kind", ["exact", "samples", "reference"])
@@ -449,6 +457,7 @@ def test_gradients_are_clipped_by_their_global_norm_and_reported_before():
     assert_close(untouched, whole)
 
 
+@pytest.mark.representatives(1)
 @pytest.mark.parametrize("mode", ["eager", "graph"])
 def test_target_kl_skips_the_step_that_goes_too_far_and_all_after_it(mode):
     """The first steps are taken, then a step with a very large learning rate exceeds target_kl within an epoch.
@@ -583,6 +592,7 @@ def test_reference_penalty_pulls_towards_the_reference():
     assert distance(learner.policy.weights) < 0.6 * distance(START)
 
 
+@pytest.mark.representatives(3)
 @pytest.mark.parametrize(
     ("rule", "target", "factor"),
     [
@@ -622,6 +632,7 @@ def test_kl_rule_sees_the_last_epoch():
     np.testing.assert_allclose(learner.kl_coeff.numpy(), 2e-6, rtol=1e-6)
 
 
+@pytest.mark.representatives(4)
 @pytest.mark.parametrize(
     ("rule", "target", "factor"),
     [

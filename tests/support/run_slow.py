@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 SIZE = 60  # largest number of tests of a process
-PYTEST = [sys.executable, "-m", "pytest", "-m", "slow"]
+PYTEST = [sys.executable, "-m", "pytest"]
 COUNTS = re.compile(r"(\d+) (passed|failed|skipped|errors?|xfailed)")
 
 
@@ -33,7 +33,7 @@ class Outcome(NamedTuple):
 
 def collect(arguments: Sequence[str]) -> list[str]:
     """Returns the IDs of the slow tests, in their order."""
-    done = subprocess.run([*PYTEST, "-q", "--collect-only", *arguments], capture_output=True, text=True)
+    done = subprocess.run([*PYTEST, "-m", "slow", "-q", "--collect-only", *arguments], capture_output=True, text=True)
     if done.returncode not in (0, 5):  # 5: there is none
         sys.exit(done.stdout + done.stderr)
     return [line for line in done.stdout.splitlines() if "::" in line]

@@ -147,6 +147,7 @@ def assert_same(actual, expected):
     np.testing.assert_allclose(metrics["loss/total"], loss, rtol=1e-4)
 
 
+@pytest.mark.representatives(1)
 @pytest.mark.parametrize(
     "num_micro_batches, mode",
     [

@@ -55,6 +55,7 @@ def gradient(policy, loss):
 # ----- Log-probabilities and entropies
 
 
+@pytest.mark.representatives(2)
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 def test_log_probs_and_entropies_equal_the_slow_ones(model, temperature):
     evaluation = TextPolicy(model, temperature).evaluate_actions(INPUTS, ACTIONS)
@@ -120,6 +121,7 @@ def test_slopes_of_log_probs_and_entropy_equal_finite_differences(temperature):
 # ----- Padding
 
 
+@pytest.mark.representatives(2)
 @pytest.mark.parametrize("separate_critic", [False, True])
 def test_padding_behind_a_response_changes_nothing(make_model, model, separate_critic):
     policy = TextPolicy(model, 0.7, make_model("gpt2", seed=1) if separate_critic else None)

@@ -427,6 +427,7 @@ def test_a_run_that_failed_at_once_does_not_block_its_name(preset, tmp_path, cap
         run.train_text(config)
 
 
+@pytest.mark.representatives(10)
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -77,6 +77,7 @@ def test_every_metric_has_a_value_in_every_epoch(control_metrics):
     assert len(set(history.history["policy/entropy"])) == 6
 
 
+@pytest.mark.slow
 def test_metrics_that_come_later_are_nan_before():
     config = tfppo.make_control_config(**{**SMALL, **EAGER, "total_steps": STEPS})
     with closing(tfppo.ControlTrainer(config, env=Noticing)) as own:

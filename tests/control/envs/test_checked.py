@@ -90,6 +90,7 @@ RESULTS = {  # what the step returns, and words of the message
 }
 
 
+@pytest.mark.representatives(10)
 @pytest.mark.parametrize("checker", [True, False], ids=["with Gymnasium's checker", "without"])
 @pytest.mark.parametrize("case", RESULTS)
 def test_wrong_results_are_named(case, checker):
@@ -127,6 +128,7 @@ def test_dictionaries_are_checked(seen, given, wanted):
     assert given in text and wanted in text
 
 
+@pytest.mark.representatives(1)
 @pytest.mark.parametrize(
     "reward",
     [True, np.array(1.0), *(pytest.param(x, marks=pytest.mark.slow) for x in (1, np.float32(1), np.int64(2)))],

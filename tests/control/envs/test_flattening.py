@@ -66,6 +66,7 @@ def test_nested_spaces_are_flattened_with_their_values(case):
         assert flat.contains(flat_observation(space.sample()))
 
 
+@pytest.mark.representatives(2)
 @pytest.mark.parametrize("vectorization", ["sync", "async"])
 @pytest.mark.parametrize("case", ["tuple", "dict in dict"])
 def test_they_are_learnt_from_and_predict_takes_them_as_they_are(case, vectorization):

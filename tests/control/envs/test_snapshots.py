@@ -178,6 +178,7 @@ def values(state):
 # ----- Every kind of vector environment, every autoreset mode
 
 
+@pytest.mark.representatives(2)
 @pytest.mark.parametrize("vectorization", ["sync", pytest.param("async", marks=pytest.mark.slow)])
 def test_every_autoreset_mode_goes_on_from_wherever_it_was(autoreset, vectorization, make, tmp_path):
     """Rollouts of 7 steps end at every place of an episode of 9 steps: at its end, after its end, and in the middle."""
@@ -246,6 +247,7 @@ def test_only_the_running_episode_is_remembered(make):
 # ----- Environments that cannot be restored exactly
 
 
+@pytest.mark.representatives(3)
 @pytest.mark.fault(
     "An environment cannot be replayed: it uses `random`, NumPy's global generator or the clock",
     "It starts a new episode. `tfppo resume` prints how many environments continue exactly.",
@@ -268,6 +270,7 @@ def test_an_environment_that_cannot_be_replayed_starts_a_new_episode(kind, make,
     np.testing.assert_array_equal(lengths[:, 0], [*range(1, 10), 0, 1, 2, 3])
 
 
+@pytest.mark.representatives(1)
 @pytest.mark.parametrize("vectorization", ["sync", "async"])
 def test_the_others_go_on_exactly(vectorization, make, tmp_path):
     """Of 5 environments, those with even seeds, the first one included, draw from the global generator."""

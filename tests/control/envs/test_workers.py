@@ -82,6 +82,7 @@ def assert_equal(rollouts, others):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.representatives(2)
 @pytest.mark.parametrize(
     ("env", "mode", "lstm_units", "num_envs"),
     [
@@ -103,6 +104,7 @@ def test_halves_collect_what_a_whole_does_bit_for_bit(environments, env, mode, l
         assert done.any(0).all() and not rollouts[0].mask.numpy().all()
 
 
+@pytest.mark.representatives(2)
 def test_halves_of_counting_environments_are_the_whole_in_every_mode(autoreset, environments, make_counting):
     parts = [WorkerVectorEnv("Counting-v0", size, autoreset) for size in (3, 2)]
     try:

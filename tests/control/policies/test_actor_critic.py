@@ -96,6 +96,7 @@ def masked_policy(space=ROOM, shared=False):
     return ActorCriticPolicy(actor, critic, head)
 
 
+@pytest.mark.representatives(2)
 @pytest.mark.parametrize("shared", [False, True])
 @every_mode
 def test_forbidden_actions_are_neither_drawn_nor_greedy(compiled, shared):

@@ -65,6 +65,7 @@ def accepted(space, actions):
 # ----- Every head
 
 
+@pytest.mark.representatives(4)
 @every_head
 def test_actions_that_are_drawn_or_greedy_belong_to_the_space(space, box_policy):
     head = head_of(space, box_policy)
@@ -85,6 +86,7 @@ def test_actions_that_are_drawn_or_greedy_belong_to_the_space(space, box_policy)
     assert len(np.unique(drawn, axis=0)) > 3 and not np.array_equal(drawn, greedy)
 
 
+@pytest.mark.representatives(4)
 @every_head
 def test_environments_that_look_at_their_actions_run(space, box_policy):
     """The environment checks every action, and returns it as the next observation."""
@@ -278,6 +280,7 @@ MASKED = {  # action space, number of actions of each choice, allowed actions
 }
 
 
+@pytest.mark.representatives(3)
 @pytest.mark.parametrize(("space", "sizes", "allowed"), MASKED.values(), ids=MASKED.keys())
 @every_mode
 def test_forbidden_actions_have_no_part_in_the_distribution(compiled, space, sizes, allowed):

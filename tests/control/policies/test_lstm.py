@@ -42,6 +42,7 @@ def problem():
     return cells, features, tf.constant(mask), memory, [normal(STEPS, BATCH, UNITS) for _ in cells]
 
 
+@pytest.mark.representatives(2)
 @pytest.mark.parametrize("mode", ["eager", "graph", "xla"])
 def test_a_replay_and_its_gradients_are_those_of_keras_cell_step_by_step(problem, mode):
     cells, features, mask, memory, weights = problem

@@ -35,6 +35,7 @@ def sampled(space):
     return tf.constant(np.array(samples))
 
 
+@pytest.mark.representatives(2)
 @pytest.mark.parametrize("case", CASES)
 def test_a_review_and_an_evaluation_are_what_was_seen_step_by_step(case):
     space, head = CASES[case]

@@ -86,6 +86,7 @@ def test_the_one_program_has_one_mode():
     assert trainer.modes == {"fused": "graph"}
 
 
+@pytest.mark.slow
 def test_no_interval_ends_within_a_call():
     trainer = make(fused=True)
     calls = fused_iterations(trainer.collector, trainer.learner, 11, "/CPU:0", "graph", (3, 5))

@@ -156,6 +156,7 @@ def test_eager_graph_and_xla_collect_the_same(make_counting, counting_policy):
             np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.representatives(3)
 @pytest.mark.parametrize("dtype", [np.float64, np.float32, np.int64, np.uint8])
 def test_observations_of_any_number_type_become_float32(dtype, make_counting, counting_policy, stream, autoreset):
     environment = make_counting(2, autoreset, dtype=dtype)
@@ -257,6 +258,7 @@ def test_vector_environments_are_stepped_in_this_process(autoreset):
     environment.close()
 
 
+@pytest.mark.representatives(1)
 @pytest.mark.parametrize(("env", "done"), [("FailingAtOnce-v0", []), ("FailingLater-v0", [0])])
 def test_the_exception_of_an_environment_comes_out_of_the_trainer(env, done, motor_error):
     trainer = ControlTrainer(

@@ -61,6 +61,7 @@ class Drawn(gymnasium.Env):
         return np.zeros(2, np.float32), 1.0, done, False, infos
 
 
+@pytest.mark.representatives(2)
 @pytest.mark.parametrize("mode", list(AutoresetMode))
 def test_means_are_those_of_the_latest_episodes(mode):
     environment = SyncVectorEnv([Reaching] * 3, autoreset_mode=mode)

@@ -323,6 +323,7 @@ def collect_normalised(environment, mode, length=8):
     return GymnasiumCollector(small_policy(space), environment, length, normalization=normalization, mode=mode)
 
 
+@pytest.mark.representatives(1)
 @pytest.mark.parametrize(
     "kind",
     [

@@ -120,6 +120,7 @@ def test_training_is_the_same_bit_for_bit(monkeypatch, settings):
     assert np.isfinite(given).all() and (given != start).any()
 
 
+@pytest.mark.representatives(1)
 @pytest.mark.parametrize("end", [NAN, np.inf])
 def test_moments_of_observations_are_learnt_all_the_same(monkeypatch, end):
     trainer = trained(monkeypatch, Walk, end, normalize_observations=True)

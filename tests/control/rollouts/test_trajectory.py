@@ -1,6 +1,7 @@
 """The acting loop in the graph, compared with a slow loop."""
 
 import numpy as np
+import pytest
 import tensorflow as tf
 from reference import every_mode
 from support.walk import Walk
@@ -82,6 +83,7 @@ def slow_trajectory(environment, episodes, act, noise, seed):
     return columns, state
 
 
+@pytest.mark.representatives(2)
 @every_mode
 def test_trajectory_equals_a_slow_loop(compiled):
     """The second of two consecutive trajectories continues where the first one ends."""
@@ -127,6 +129,7 @@ def test_truncation_comes_after_exactly_500_steps():
     assert returns[500, 0] == 0 == lengths[500, 0] and returns[501, 0] == 1 == lengths[501, 0]
 
 
+@pytest.mark.representatives(2)
 @every_mode
 def test_a_memory_is_that_of_the_running_episode(compiled):
     """A policy that counts its steps counts those of the current episode only."""

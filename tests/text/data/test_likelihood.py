@@ -97,6 +97,7 @@ def test_a_long_sentence_is_cut_to_what_the_context_can_predict(tokenizer):
         np.testing.assert_array_equal(part, ids[:21])
 
 
+@pytest.mark.representatives(2)
 @pytest.mark.parametrize("seed", [None, 5])
 @pytest.mark.parametrize("batch_size", [1, 8, 1000])
 def test_every_sentence_is_in_exactly_one_batch(seed, batch_size):
@@ -138,6 +139,7 @@ def test_nats_do_not_depend_on_the_batch_size(tokenizer):
     np.testing.assert_allclose(losses[1:], losses[:1] * 2, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_best_temperature_is_that_by_which_a_model_is_too_sure():
     model = random_model("gpt2", 300)
     ids = tf.constant(np.random.default_rng(2).integers(1, 300, [400, 40]), tf.int32)

@@ -41,6 +41,7 @@ def test_new_adapters_change_nothing_and_they_alone_are_trained(shared_model, ki
     assert sorted(set(names)) == ["lora_kernel_a", "lora_kernel_b"] and len(names) == 2 * 2 * 2  # layers x (Q, V)
 
 
+@pytest.mark.representatives(1)
 @EVERY_KIND
 @pytest.mark.parametrize(
     "options",

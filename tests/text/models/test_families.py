@@ -83,6 +83,7 @@ def test_sampled_log_probs_are_those_of_a_full_pass(name):
     assert differences(family(name), sampled(family(name))).max() < 1e-4
 
 
+@pytest.mark.slow
 @every_family(quick=["Gemma3"])
 @pytest.mark.parametrize("mode", ["graph", pytest.param("xla", marks=pytest.mark.slow)])
 def test_so_they_are_in_a_compiled_program(name, mode):
@@ -140,6 +141,7 @@ def test_adapters_change_the_output_and_switched_off_they_are_the_reference(name
     np.testing.assert_array_equal(full_logits(WithoutAdapters(model)), before)
 
 
+@pytest.mark.slow
 @every_family(quick=["Gemma3"])
 def test_gradients_are_finite_under_xla(name):
     model = as_language_model(make_family(name))

@@ -85,6 +85,7 @@ def test_every_real_token_matters_to_those_behind_it_and_to_no_other(model):
     assert difference[:, :4].max() < 1e-6 and difference[:, 4:].min() > 1e-3
 
 
+@pytest.mark.representatives(2)
 def test_dropout_is_off(model, make_model, request):
     """With the same weights, a model with a dropout rate gives the same logits as one without."""
     kind = request.node.callspec.params["model"]

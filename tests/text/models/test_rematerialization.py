@@ -66,6 +66,7 @@ def test_the_numbers_and_slopes_are_the_same(name, lora_rank):
     compare(model, "eager")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["graph", pytest.param("xla", marks=pytest.mark.slow)])
 @every_family(quick=["Gemma3"])
 def test_so_they_are_in_compiled_programs(name, mode):
@@ -112,6 +113,7 @@ def train_pass(network, seeds):
     return [x.numpy() for x in evaluate()], [variable.numpy().tolist() for variable in seeds]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["GPT2", pytest.param("QwenMoe", marks=pytest.mark.slow)])
 def test_a_layer_that_is_computed_again_has_the_same_dropout_mask_and_losses(name):
     model = make_family(name, dropout=0.4)

@@ -89,6 +89,7 @@ def test_so_they_do_with_an_lstm_and_with_adapters(shared_model, chunks_of):
         chunks_of(model, 99)
 
 
+@pytest.mark.representatives(2)
 @pytest.mark.parametrize("mode", ["graph", "xla"])
 @pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
 def test_they_are_the_same_in_compiled_programs(mode, dtype, chunks_of):

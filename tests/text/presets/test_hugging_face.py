@@ -31,6 +31,7 @@ def folder(tmp_path):
     return tmp_path / "model"
 
 
+@pytest.mark.representatives(2)
 @pytest.mark.parametrize(
     "settings",
     [

@@ -45,6 +45,7 @@ def make(name):
     return model, make_tokenizer(name)
 
 
+@pytest.mark.representatives(2)
 @pytest.mark.parametrize("name", FAMILIES)
 def test_what_goes_out_comes_back(name, tmp_path):
     model, tokenizer = make(name)

@@ -43,6 +43,7 @@ def ids(tokenizer):
     return [[*map(int, tokenizer([text])[0])] for text in TEXTS]
 
 
+@pytest.mark.representatives(2)
 @pytest.mark.parametrize(
     "parts",
     [

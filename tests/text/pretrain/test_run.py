@@ -154,6 +154,7 @@ def test_presets_that_cannot_be_gone_on_with_are_refused_before_anything_is_writ
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.fault("Pretraining diverges", "A one-line error names the learning rate.")
 def test_training_that_diverges_is_told(tmp_path):
     config = tiny(tmp_path, model="lstm", learning_rate=1e38, batch_size=64)

@@ -57,6 +57,7 @@ def test_a_reward_model_comes_back_from_its_folder(tiny, tmp_path):
         RewardModel.load(tmp_path / "nowhere")
 
 
+@pytest.mark.representatives(8)
 @pytest.mark.parametrize(
     "head",
     [

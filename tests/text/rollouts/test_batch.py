@@ -130,6 +130,7 @@ def test_whitened_rewards_have_the_standard_deviation_1_and_their_old_mean():
     assert abs(plain.mean()) > 0.1 and abs(plain.std() - 1) > 0.1
 
 
+@pytest.mark.representatives(3)
 @every_mode
 @pytest.mark.parametrize("position", ["last", "after_end"])
 @pytest.mark.parametrize("kl_in", ["reward", "loss"])
@@ -200,6 +201,7 @@ RELATIVES = {
 }
 
 
+@pytest.mark.representatives(18)
 @every_mode
 @pytest.mark.parametrize("relative", RELATIVES)
 @pytest.mark.parametrize("position", ["last", "after_end"])

@@ -206,6 +206,7 @@ def test_the_sampler_gap_is_the_largest_difference_between_sampling_and_the_full
     np.testing.assert_allclose(gap, 0.5, atol=1e-4)
 
 
+@pytest.mark.representatives(2)
 def test_the_kl_of_a_policy_to_itself_is_exactly_zero_whatever_its_dropout(model, prompts):
     assert getattr(model.model, "backbone", model.model).dropout > 0
     rollout = Parts(model).collector.collect(number(0), *prompts)

@@ -85,6 +85,7 @@ def test_a_step_follows_the_gradient_of_the_mean_over_the_counted_tokens():
     assert tuner.mean_loss() == pytest.approx(np.mean(slow_losses(TABLE, 1)[0]), rel=1e-6)  # before the step
 
 
+@pytest.mark.representatives(1)
 def test_a_step_that_is_not_finite_changes_nothing():
     table = TABLE.copy()
     table[4, 0] = np.inf

@@ -106,6 +106,7 @@ def test_a_tokenizer_of_another_library_is_refused(gpt2):
     assert "keras_hub.models.Tokenizer.from_preset(folder)" in text
 
 
+@pytest.mark.representatives(2)
 @pytest.mark.parametrize(
     ("settings", "count"),
     [
@@ -263,6 +264,7 @@ def test_a_tokenizer_without_an_end_token_is_refused(gpt2, tokenizer):
     assert "ByteTokenizer has no end token" in refused((gpt2(), keras_hub.tokenizers.ByteTokenizer()))
 
 
+@pytest.mark.slow
 def test_a_model_may_have_a_padded_vocabulary(gpt2, tokenizer):
     """Half of the sampled tokens are unknown to the tokenizer. They have no text."""
     size = tokenizer.vocabulary_size()

@@ -94,6 +94,7 @@ def test_the_reference_can_be_that_of_the_other_run(others, preset, tmp_path):
     assert_equal(third.reference.model.get_weights(), load_preset(preset)[0].get_weights())
 
 
+@pytest.mark.representatives(2)
 @pytest.mark.parametrize(("reference", "rank"), [("start", 0), ("start", 3), ("run", 0)])
 def test_adapters_of_the_other_run_are_merged(others, preset, tmp_path, reference, rank):
     folder, other = others["adapters"]
@@ -176,6 +177,7 @@ def test_a_complete_checkpoint_of_an_older_version_is_a_start(others, preset, tm
     assert_equal(trainer.policy.model.model.get_weights(), wanted.policy.model.model.get_weights())
 
 
+@pytest.mark.representatives(2)
 @pytest.mark.parametrize(
     ("kind", "critic", "words"),
     [
@@ -202,6 +204,7 @@ def test_value_head_and_critic_continue_where_they_fit(others, tmp_path, capsys,
 RLOO = {"advantages": "rloo", "responses_per_prompt": 2}
 
 
+@pytest.mark.representatives(1)
 @pytest.mark.parametrize(
     ("kind", "settings", "words"),
     [

@@ -196,6 +196,7 @@ def test_prompts_that_contradict_each_other_are_refused(settings, given, said):
     assert said in refusal(own_prompts, TextConfig(**settings), None, given)
 
 
+@pytest.mark.representatives(6)
 @pytest.mark.parametrize(
     ("settings", "given", "said"),
     [
