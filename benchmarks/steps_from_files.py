@@ -116,14 +116,18 @@ def main() -> None:
     arguments = parser.parse_args()
     export(arguments.folder)
     import_tensorflow()
+
+    def show(step: int, side: str, seed: int, values: dict) -> None:
+        rounded = {name: round(value, 4) if isinstance(value, float) else value for name, value in values.items()}
+        print(json.dumps({"step": step, "side": side, "seed": seed, **rounded}), flush=True)
+
     for seed in arguments.seeds:
         for side in SIDES:
             judge, accuracy = second_step(arguments.folder, side, seed)
-            tuned = third_step(arguments.folder, side, seed, arguments.iterations, judge)
-            found = {1: first_step(arguments.folder, side, seed), 2: accuracy, 3: tuned}
-            for step, values in sorted(found.items()):
-                rounded = {k: round(v, 4) if isinstance(v, float) else v for k, v in values.items()}
-                print(json.dumps({"step": step, "side": side, "seed": seed, **rounded}), flush=True)
+            show(2, side, seed, accuracy)
+            show(3, side, seed, third_step(arguments.folder, side, seed, arguments.iterations, judge))
+        for side in SIDES:
+            show(1, side, seed, first_step(arguments.folder, side, seed))
 
 
 if __name__ == "__main__":

@@ -86,11 +86,15 @@ def adapted_models(arguments: argparse.Namespace) -> dict:
     for name, weight in value_model.named_parameters():
         weight.requires_grad_("lora_" in name or name.startswith("score"))
     small = LlamaConfig(
-        policy.config.vocab_size, 16, 32, num_hidden_layers=1, num_attention_heads=2, num_labels=1, pad_token_id=None
+        vocab_size=policy.config.vocab_size,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_labels=1,
     )
-    return {
-        "model": policy, "value_model": value_model, "reward_model": Classifier(small), "peft_config": adapters
-    }  # fmt: skip
+    models = {"model": policy, "value_model": value_model, "reward_model": Classifier(small)}
+    return models | {"peft_config": adapters}
 
 
 def make_trainer(arguments: argparse.Namespace, output_dir: str, callback):
