@@ -13,6 +13,7 @@ and last the ratios of the response tokens per second and of the peak memory of 
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from pathlib import Path
 from shared import peak_megabytes, spread
 
 BATCH, PROMPT, RESPONSE, RANK = 16, 16, 24, 16
+OURS = ("shared", "separate")
 PEER = Path(__file__).with_name("trl_iteration.py")
 
 
@@ -78,19 +80,24 @@ def measure(arguments: argparse.Namespace, side: str) -> dict[str, object]:
     else:
         command = [sys.executable, __file__, "--child", side]
     command += ["--preset", str(arguments.preset), *counts]
-    output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
-    return {"side": side, **json.loads(output.strip().splitlines()[-1])}
+    environment = os.environ | {"TF_ENABLE_ONEDNN_OPTS": str(int(arguments.onednn))}
+    output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment).stdout
+    return {"side": side, "onednn": arguments.onednn, **json.loads(output.strip().splitlines()[-1])}
 
 
 def main() -> None:
     """Runs the comparison."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", type=Path, default=Path("models/smollm2-135m-instruct"))
+    parser.add_argument("--sides", nargs="+", choices=OURS, default=OURS)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--iterations", type=int, default=4, help="measured iterations per run")
     parser.add_argument("--warmup", type=int, default=2)
+    parser.add_argument(
+        "--onednn", action=argparse.BooleanOptionalAction, default=True, help="TensorFlow's matrices by oneDNN"
+    )
     parser.add_argument("--peer-python", help="Python with TRL and peft; without it, only tfppo is measured")
-    parser.add_argument("--child", choices=("shared", "separate"), help=argparse.SUPPRESS)
+    parser.add_argument("--child", choices=OURS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if not arguments.preset.is_dir():
         parser.error(f"there is no folder {arguments.preset}: make smollm2 makes it")
@@ -98,14 +105,13 @@ def main() -> None:
         counts = arguments.iterations, arguments.warmup
         print(json.dumps(run_tfppo(arguments.preset, arguments.child == "separate", *counts)))
         return
-    ours = ("shared", "separate")
     runs = []
     for _ in range(arguments.rounds):
-        for side in (*ours, *(["trl"] if arguments.peer_python else [])):
+        for side in (*arguments.sides, *(["trl"] if arguments.peer_python else [])):
             runs.append(measure(arguments, side))
             print(json.dumps(runs[-1]), flush=True)
     if arguments.peer_python:
-        for side in ours:
+        for side in arguments.sides:
             for name in ("tokens_per_s", "peak_mb"):
                 pair = [[run[name] for run in runs if run["side"] == which] for which in (side, "trl")]
                 ratios = spread([round(own / peer, 2) for own, peer in zip(*pair, strict=True)])
