@@ -6,8 +6,6 @@ import importlib
 import os
 import signal
 import sys
-import zlib
-from collections import defaultdict
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -15,6 +13,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import keras
 import pytest
 import tensorflow as tf
+from support.representatives import mark_slow_cases
 
 from tfppo.reporting.metrics import METRICS
 
@@ -33,19 +32,6 @@ def pytest_collection_modifyitems(items):
         for item in items:
             if "gpu" in item.keywords:
                 item.add_marker(pytest.mark.skip(reason="no GPU"))
-
-
-def mark_slow_cases(items):
-    """Makes the cases of a test slow, but for as many as its mark `representatives` says."""
-    cases = defaultdict(list)
-    for item in items:
-        if item.get_closest_marker("representatives") and not item.get_closest_marker("slow"):
-            cases[item.path, item.originalname].append(item)
-    for same in cases.values():
-        (count,) = same[0].get_closest_marker("representatives").args
-        same.sort(key=lambda item: zlib.crc32(item.name.encode()))  # so the first ones differ in all respects
-        for item in same[count:]:
-            item.add_marker(pytest.mark.slow)
 
 
 def make_preset(kind, folder):

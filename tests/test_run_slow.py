@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 
 import pytest
-from conftest import mark_slow_cases
 from support import run_slow
+from support.representatives import mark_slow_cases
 
 
 @dataclass
