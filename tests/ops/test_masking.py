@@ -102,7 +102,6 @@ def test_nan_outside_the_mask_reaches_neither_value_nor_gradient(compiled, funct
     np.testing.assert_array_equal(gradient[~MASK], 0.0)
 
 
-@pytest.mark.representatives(3)
 @every_mode
 @pytest.mark.parametrize("shift_mean", [True, False])
 @pytest.mark.parametrize("mask", [None, MASK], ids=["unmasked", "masked"])

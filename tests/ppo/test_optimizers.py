@@ -54,7 +54,6 @@ def trained(mode="eager", optimizer=None, config=CONFIG):
     return learner.policy.weights, learner
 
 
-@pytest.mark.representatives(2)
 @pytest.mark.parametrize(
     "mode", [pytest.param("eager", marks=pytest.mark.slow), "graph", pytest.param("xla", marks=pytest.mark.slow)]
 )

@@ -113,7 +113,6 @@ def train_pass(network, seeds):
     return [x.numpy() for x in evaluate()], [variable.numpy().tolist() for variable in seeds]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["GPT2", pytest.param("QwenMoe", marks=pytest.mark.slow)])
 def test_a_layer_that_is_computed_again_has_the_same_dropout_mask_and_losses(name):
     model = make_family(name, dropout=0.4)
