@@ -80,7 +80,7 @@ def _pytest(folder: Path, tests: Sequence[str], printed: Path) -> None:
     sys.path[0] = str(folder)
     sys.dont_write_bytecode = True
     # XLA takes most of the time. Eager mode and plain graphs run the same code without it.
-    code = int(pytest.main(["-q", "-x", "-p", "no:cacheprovider", "-m", "not slow", "-k", "not xla", *tests]))
+    code = int(pytest.main(["-q", "-x", "-p", "no:cacheprovider", "-k", "not xla", *tests]))
     package = sys.modules.get("tfppo")
     if code == 1 and package is not None and not Path(package.__file__).is_relative_to(folder):
         code = 99
