@@ -19,7 +19,6 @@ of SmolLM2-135M.
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -34,7 +33,7 @@ import keras_hub  # noqa: E402
 import tensorflow as tf  # noqa: E402
 from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
-from shared import spread  # noqa: E402
+from shared import peak_bytes, spread  # noqa: E402
 
 from tfppo import PPOConfig, PPOLearner  # noqa: E402
 from tfppo.ppo.types import Batch  # noqa: E402
@@ -70,11 +69,6 @@ def make_learner(model: LanguageModel, responses: int) -> PPOLearner[Any, TokenI
     return PPOLearner(TextPolicy(model), ppo, 1_000, mode="graph")
 
 
-def peak() -> int:
-    """Returns the largest memory that the process has had, in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
 def measure(point: dict[str, Any]) -> dict[str, Any]:
     """Returns the memory of one update."""
     layers, width, responses = (2, 16, 8) if point["panel"] == "vocabulary" else (8, 128, 4)
@@ -89,9 +83,9 @@ def measure(point: dict[str, Any]) -> dict[str, Any]:
         model.rematerialize()
     learner, batch = make_learner(model, responses), make_batch(model, responses, length)
     learner.update.get_concrete_function(batch)
-    before = peak()
+    before = peak_bytes()
     learner.update(batch)
-    return point | {"megabytes": round((peak() - before) / 1e6)}
+    return point | {"megabytes": round((peak_bytes() - before) / 1e6)}
 
 
 def measure_speed(rounds: int) -> None:

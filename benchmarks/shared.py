@@ -5,7 +5,11 @@ The Python of the peers imports this module too, so it imports only the standard
 
 import resource
 import statistics
-from typing import Any
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TextIO
 
 
 def spread(values: list[float]) -> dict[str, float]:
@@ -13,9 +17,20 @@ def spread(values: list[float]) -> dict[str, float]:
     return {"min": min(values), "median": statistics.median(values), "max": max(values)}
 
 
-def peak_megabytes() -> float:
-    """Returns the largest memory that this process has had, in megabytes."""
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
+def peak_bytes() -> int:
+    """Returns the largest memory that this process has had, in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def trained(command: Sequence[str], folder: Path, output: TextIO = sys.stdout) -> Path:
+    """Runs a command of tfppo that trains, unless its finished run exists. The output of the command goes to a file."""
+    if not (folder / "evaluation.json").exists():
+        words = [*command, "--name", folder.name, "--runs-dir", str(folder.parent)]
+        print(f"$ tfppo {' '.join(words)}", file=output, flush=True)
+        # If it fails, the process has printed the reason.
+        if subprocess.run([sys.executable, "-m", "tfppo", *words], stdout=output).returncode:
+            raise SystemExit(f"{folder} was not trained to its end: resume it, or delete it")
+    return folder
 
 
 def sb3_cartpole(seed: int, lstm_units: int = 0) -> Any:

@@ -20,7 +20,7 @@ import sys
 import time
 from pathlib import Path
 
-from shared import peak_megabytes, spread
+from shared import peak_bytes, spread
 
 BATCH, PROMPT, RESPONSE, RANK = 16, 16, 24, 16
 OURS = ("shared", "separate")
@@ -67,7 +67,7 @@ def run_tfppo(preset: Path, separate: bool, iterations: int, warmup: int) -> dic
         "first_seconds": seconds[0],
         "seconds": seconds[warmup:],
         "tokens_per_s": round(statistics.median(speeds), 1),
-        "peak_mb": peak_megabytes(),
+        "peak_mb": round(peak_bytes() / 2**20, 1),
     }
 
 

@@ -15,9 +15,10 @@ It exports the shipped sentences, their ratings and the prompts of the task sent
 
 import argparse
 import json
-import subprocess
 import sys
 from pathlib import Path
+
+from shared import trained
 
 from tfppo.cli.startup import import_tensorflow
 from tfppo.text.data.corpus import corpus_path, sentences
@@ -45,14 +46,9 @@ def export(folder: Path) -> None:
             (folder / f"{name}-{split}.jsonl").write_text(content, encoding="utf-8")
 
 
-def trained(folder: Path, name: str, *words: object) -> tuple[Path, dict]:
-    """Runs a command of tfppo that trains, unless its finished run exists; returns its folder and its evaluation."""
-    run = folder / name
-    if not (run / "evaluation.json").exists():
-        command = [*map(str, words), "--name", name, "--runs-dir", str(folder)]
-        print(f"$ tfppo {' '.join(command)}", file=sys.stderr, flush=True)
-        if subprocess.run([sys.executable, "-m", "tfppo", *command], stdout=sys.stderr).returncode:
-            raise SystemExit(f"{run} was not trained to its end: delete it")
+def evaluated(folder: Path, name: str, *words: object) -> tuple[Path, dict]:
+    """Trains a run, and returns its folder and its evaluation. Messages go to the standard error."""
+    run = trained([*map(str, words)], folder / name, sys.stderr)
     return run, json.loads((run / "evaluation.json").read_text())
 
 
@@ -70,10 +66,10 @@ def first_step(folder: Path, side: str, seed: int) -> dict:
     common = ("--epochs", 1, "--seed", seed, "--learning-rate", 1e-3, "--context-length", 128, "--dropout", 0.1)
     name = f"lm-{side}-{seed}"
     if side == "shipped":
-        _, found = trained(folder, name, "pretrain", *common)
+        _, found = evaluated(folder, name, "pretrain", *common)
         return {"nats_per_character": found["test"]["nats_per_character"]}
     files = ("--data", folder / "texts-train.jsonl", "--validation-data", folder / "texts-test.jsonl")
-    run, found = trained(folder, name, "sft", *files, *common)
+    run, found = evaluated(folder, name, "sft", *files, *common)
     return {"nats_per_character": nats_per_character(run, found["validation"]["loss"])}
 
 
@@ -85,7 +81,7 @@ def second_step(folder: Path, side: str, seed: int) -> tuple[Path, dict]:
         if side == "shipped"
         else (*files, "--preset", BASE, "--learning-rate", 2e-4, "--remove-length", True, "--max-length", 96)
     )
-    run, found = trained(folder, f"rm-{side}-{seed}", "reward-model", "--epochs", 1, "--seed", seed, *own)
+    run, found = evaluated(folder, f"rm-{side}-{seed}", "reward-model", "--epochs", 1, "--seed", seed, *own)
     test = found["test" if side == "shipped" else "validation"]
     return run, {name: test[name] for name in ("pair_accuracy", "interval", "accuracy")}
 
@@ -100,7 +96,7 @@ def third_step(folder: Path, side: str, seed: int, iterations: int, judge: Path)
     else:
         words += ["--preset", BASE, "--prompts", folder / "prompts-train.jsonl", "--prompt-length", 12]
         words += ["--test-prompts", folder / "prompts-test.jsonl"]
-    run, found = trained(folder, f"ppo-{side}-{seed}", "train", "text", *words)
+    run, found = evaluated(folder, f"ppo-{side}-{seed}", "train", "text", *words)
     prompts = [str(prompt) for prompt in get_task("sentiment").checked_prompts("test")][:200]
     before, after = (tfppo.generate(run, prompts, seed=seed, reference=which) for which in (True, False))
     vader = {"vader": mean_compound(prompts, after), "vader_before": mean_compound(prompts, before)}

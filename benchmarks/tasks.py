@@ -12,13 +12,12 @@ is the 95 % bootstrap interval over the prompts.
 
 import argparse
 import json
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from shared import trained
 
 from tfppo.cli.startup import import_tensorflow
 from tfppo.errors import UsageError
@@ -27,16 +26,6 @@ from tfppo.text.tasks import Task, get_task
 DRAWS = 2
 RESAMPLED = 500
 SHOWN = 20
-
-
-def trained(command: list[str], folder: Path) -> Path:
-    """Runs a command of tfppo that trains, unless its finished run exists."""
-    if not (folder / "evaluation.json").exists():
-        words = [*command, "--name", folder.name, "--runs-dir", str(folder.parent)]
-        print(f"$ tfppo {' '.join(words)}", flush=True)
-        if subprocess.run([sys.executable, "-m", "tfppo", *words]).returncode:  # the process has printed the reason
-            raise SystemExit(f"{folder} was not trained to its end: resume it, or delete it")
-    return folder
 
 
 def judged(task: Task, prompts: list, draws: list[list[str]]) -> dict[str, float]:

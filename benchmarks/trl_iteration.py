@@ -29,7 +29,7 @@ import tempfile
 import time
 import warnings
 
-from shared import peak_megabytes
+from shared import peak_bytes
 
 # No network and no notices. The variables must be set before the imports.
 os.environ.update(
@@ -171,7 +171,7 @@ def measure(arguments: argparse.Namespace) -> dict:
         "iterations": len(seconds),
         "seconds": [round(s, 3) for s in seconds],
         "tokens_per_s": round(arguments.batch * arguments.response / statistics.median(seconds), 1),
-        "peak_mb": peak_megabytes(),
+        "peak_mb": round(peak_bytes() / 2**20, 1),
     }
 
 
