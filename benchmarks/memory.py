@@ -27,7 +27,7 @@ from typing import Any
 
 from tfppo.cli.startup import import_tensorflow
 
-import_tensorflow()
+import_tensorflow(language_model=True)
 
 import keras_hub  # noqa: E402
 import tensorflow as tf  # noqa: E402

@@ -31,7 +31,7 @@ def run_tfppo(preset: Path, separate: bool, iterations: int, warmup: int) -> dic
     """Trains as a user would, and returns the seconds and the response tokens of each iteration."""
     from tfppo.cli.startup import import_tensorflow
 
-    import_tensorflow()
+    import_tensorflow(language_model=True)
     from tfppo import TextTrainer, make_text_config
 
     config = make_text_config(

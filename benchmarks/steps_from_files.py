@@ -111,7 +111,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("runs/steps"), help="for the files and the runs")
     arguments = parser.parse_args()
     export(arguments.folder)
-    import_tensorflow()
+    import_tensorflow(language_model=True)
 
     def show(step: int, side: str, seed: int, values: dict) -> None:
         rounded = {name: round(value, 4) if isinstance(value, float) else value for name, value in values.items()}

@@ -114,7 +114,7 @@ def main() -> None:
             task.checked_examples("train")
     except UsageError as error:
         parser.error(str(error))
-    import_tensorflow()
+    import_tensorflow(language_model=True)
     start = [] if arguments.preset is None else ["--preset", arguments.preset]
     rows = []
     for task in tasks:

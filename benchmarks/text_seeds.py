@@ -82,7 +82,7 @@ def write_table(task: str, evaluations: list[dict], path: Path) -> None:
         lines.append(
             f"| {e['seed']} | {e['gain']:+.2f} | {e['kl']:.2f} | {' | '.join(cells)} | {e['seconds']['total']:.0f} |"
         )
-    import_tensorflow()
+    import_tensorflow(language_model=True)
     from tfppo.text.samples import markdown_table
 
     intro = f"Samples of seed {evaluations[0]['seed']} for the eight prompts that every run shows:"

@@ -27,7 +27,7 @@ def run_tfppo(carry: str, iterations: int, warmup: int, sampling: str, mode: str
     """Returns the seconds of each iteration. It uses the same parts as `TextTrainer`."""
     from tfppo.cli.startup import import_tensorflow
 
-    import_tensorflow()
+    import_tensorflow(language_model=True)
     import keras_hub
     import numpy as np
     import tensorflow as tf

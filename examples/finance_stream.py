@@ -99,7 +99,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("run", type=Path, help="folder of a finished run of the task finance")
     arguments = parser.parse_args()
-    import_tensorflow()
+    import_tensorflow(language_model=True)
     try:
         main(arguments.run)
     except UsageError as error:

@@ -25,6 +25,7 @@ WITHOUT_TENSORFLOW = [  # importing these modules must not import TensorFlow
     "errors",
     "deprecated",
     "settings",
+    "execution.onednn",
     "execution.tf_config",
     "execution.xla_cache",
     "ppo.config",

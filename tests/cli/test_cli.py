@@ -21,6 +21,7 @@ from tfppo.cli import command_line, parsing
 from tfppo.control import evaluate, results, video
 from tfppo.control import run as control_run
 from tfppo.control.config import ControlConfig, ControlRunConfig
+from tfppo.execution.devices import uses_onednn
 from tfppo.ppo.config import PPOConfig
 from tfppo.settings import from_yaml
 from tfppo.training import driver
@@ -88,12 +89,23 @@ def test_options_reach_the_settings(runs_dir):
         "eval_episodes": 2,
         "video_episodes": 0,
     }
-    modes["threads"] = len(os.sched_getaffinity(0))
+    modes |= {"threads": len(os.sched_getaffinity(0)), "onednn": uses_onednn()}
     assert from_yaml(ControlRunConfig, text) == ControlRunConfig(
         RunConfig(runs_dir=runs_dir, **modes), ControlConfig(**sizes), PPOConfig(minibatch_size=16, num_epochs=1)
     )
     config = from_yaml(ControlRunConfig, (runs_dir / "CartPole-v1-seed4" / "config.yaml").read_text())
     assert (config.control.env, config.control.backend, config.run.seed) == ("CartPole-v1", "gymnasium", 4)
+
+
+def test_a_resumed_run_multiplies_matrices_with_the_library_that_it_began_with(finished, capsys):
+    settings = finished / "config.yaml"
+    other = str(not uses_onednn()).lower()
+    settings.write_text(re.sub(r"^  onednn: \w+$", f"  onednn: {other}", settings.read_text(), flags=re.MULTILINE))
+    assert cli.main(["resume", str(finished)]) == 2  # this process has the other library
+    assert_one_line(capsys.readouterr().err)
+    done = tfppo_process("resume", str(finished))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"  onednn: {other}\n" in settings.read_text()
 
 
 def test_every_setting_is_an_option(monkeypatch, tmp_path):
@@ -110,14 +122,15 @@ def test_every_setting_is_an_option(monkeypatch, tmp_path):
         "--value-coeff 1 --entropy-coeff 0 --kl-coeff 0.2 --kl-controller schulman --adaptive-kl-target 0.02 "
         "--kl-horizon 5 --target-kl 0.03 --max-grad-norm None --adam-epsilon 1e-7 --gamma 0.9 --gae-lambda 0.8 "
         "--normalize-advantages False --num-epochs 3 --minibatch-size 20 --num-micro-batches 5 "
-        "--compile-rollout xla --compile-update graph --device cpu --deterministic False --threads 7 --distribute none"
+        "--compile-rollout xla --compile-update graph --device cpu --deterministic False --threads 7 "
+        "--onednn False --distribute none"
     )
     assert cli.main(["train", "control", *options.split(), "--runs-dir", str(tmp_path)]) == 0
     ((config, task, import_seconds),) = seen
     assert task == "Acrobot-v1"
     assert import_seconds >= 0
     assert config == ControlRunConfig(
-        RunConfig(9, "mine", tmp_path, "cpu", "xla", "graph", False, 7, "none", 2, 3, 4),
+        RunConfig(9, "mine", tmp_path, "cpu", "xla", "graph", False, 7, False, "none", 2, 3, 4),
         ControlConfig(
             env="Acrobot-v1",
             backend="gymnasium",

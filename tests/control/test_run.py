@@ -22,6 +22,7 @@ from tfppo.control import evaluate, results, run, trainer, video
 from tfppo.control.config import ControlConfig, ControlRunConfig
 from tfppo.control.rollouts.normalization import Normalization
 from tfppo.errors import UsageError
+from tfppo.execution.devices import uses_onednn
 from tfppo.ppo.config import PPOConfig
 from tfppo.training import checkpoints, driver, loop, run_folder
 from tfppo.training.config import RunConfig
@@ -155,7 +156,7 @@ def test_a_run_leaves_its_files(whole):
     others = [".lock", "checkpoints", "config.yaml", "curve.png", "evaluation.json", "metrics.csv", "video.gif"]
     assert names == sorted(events + others)
     config = tiny(whole.parent, mode="graph", video_episodes=1)
-    kept = dataclasses.replace(config.run, threads=len(os.sched_getaffinity(0)))
+    kept = dataclasses.replace(config.run, threads=len(os.sched_getaffinity(0)), onednn=uses_onednn())
     assert run_folder.read_config(whole, ControlRunConfig) == dataclasses.replace(config, run=kept)
     assert checkpoints_of(whole) == [6, 7]
     picture = (whole / "curve.png").read_bytes()
@@ -301,8 +302,8 @@ def test_a_run_says_what_it_does(tmp_path, capsys):
         assert words in out
     assert "iteration 2/2" in out and "return" in out
     assert "curve.png" in out
-    threads = len(os.sched_getaffinity(0))
-    chosen = dataclasses.replace(config.run, compile_rollout="graph", compile_update="graph", threads=threads)
+    process = {"threads": len(os.sched_getaffinity(0)), "onednn": uses_onednn()}
+    chosen = dataclasses.replace(config.run, compile_rollout="graph", compile_update="graph", **process)
     assert run_folder.read_config(folder, ControlRunConfig) == dataclasses.replace(
         config, run=chosen
     )  # "auto" is replaced by its choice

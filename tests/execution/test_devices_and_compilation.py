@@ -21,7 +21,9 @@ from tfppo.execution.compilation import (
     choose_token_compilation,
     compiled,
 )
-from tfppo.execution.devices import GPU_BATCH_SIZE, choose_device
+from tfppo.execution.devices import GPU_BATCH_SIZE, apply_execution_settings, choose_device, uses_onednn
+from tfppo.execution.onednn import VARIABLE, choose_onednn
+from tfppo.training.config import RunConfig
 
 BACKENDS = ("graph", "gymnasium")
 LONG, SHORT = XLA_GRADIENT_STEPS, XLA_GRADIENT_STEPS - 1
@@ -162,15 +164,18 @@ import tensorflow as tf
 from tensorflow.python.framework import config  # is_op_determinism_enabled is not public
 from tfppo.errors import UsageError
 from tfppo.execution.devices import apply_execution_settings
+from tfppo.training.config import RunConfig
 threads, deterministic = int(sys.argv[1]), sys.argv[2] == "True"
-kept = apply_execution_settings(threads, deterministic)
+def applied(threads):
+    return apply_execution_settings(RunConfig(threads=threads, deterministic=deterministic))["threads"]
+kept = applied(threads)
 tf.constant(1.0) + 1.0
 threading = tf.config.threading
 print(kept, threading.get_intra_op_parallelism_threads(), threading.get_inter_op_parallelism_threads())
 print(config.is_op_determinism_enabled())
-print(apply_execution_settings(kept, deterministic) == kept)
+print(applied(kept) == kept)
 try:
-    apply_execution_settings(kept + 1, deterministic)
+    applied(kept + 1)
 except UsageError as error:
     print(error)
 """
@@ -204,6 +209,42 @@ print(tf.config.threading.get_intra_op_parallelism_threads(), trainer.config.run
 def test_a_trainer_in_python_has_the_threads_of_its_settings():
     done = subprocess.run([sys.executable, "-c", FITTED], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "1 1"
+
+
+def test_a_run_refuses_the_library_for_matrices_that_tensorflow_does_not_use():
+    now = uses_onednn()
+    assert apply_execution_settings(RunConfig(onednn=now, deterministic=False))["onednn"] == now
+    assert apply_execution_settings(RunConfig(deterministic=False))["onednn"] == now
+    with pytest.raises(UsageError) as refused:
+        apply_execution_settings(RunConfig(onednn=not now, deterministic=False))
+    assert str(refused.value) == (
+        f"onednn is {not now}, but TensorFlow runs {'with' if now else 'without'} oneDNN in this process: set the "
+        f"environment variable TF_ENABLE_ONEDNN_OPTS to {int(not now)} before Python starts, or make onednn null"
+    )
+
+
+@pytest.mark.parametrize(
+    ("variable", "setting", "language_model", "chosen"),
+    [
+        (None, None, False, None),  # TensorFlow's own choice, which depends on the processor
+        (None, None, True, "1"),
+        ("0", None, True, "0"),
+        ("1", None, False, "1"),
+        ("1", False, True, "0"),
+        ("0", True, False, "1"),
+        (None, False, False, "0"),
+    ],
+)
+def test_the_library_for_matrices_is_chosen_before_tensorflow_is_imported(
+    variable, setting, language_model, chosen, monkeypatch
+):
+    monkeypatch.setenv(VARIABLE, "")  # so that the old value comes back after the test
+    monkeypatch.delenv(VARIABLE) if variable is None else monkeypatch.setenv(VARIABLE, variable)
+    choose_onednn(True)  # TensorFlow is imported already
+    assert os.environ.get(VARIABLE) == variable
+    monkeypatch.delitem(sys.modules, "tensorflow")
+    choose_onednn(setting, language_model)
+    assert os.environ.get(VARIABLE) == chosen
 
 
 @pytest.fixture

@@ -444,7 +444,7 @@ def test_workers_share_their_settings_and_their_parts_but_not_their_places(tmp_p
     parts = TextParts(model_sha256="1" * 64)
     here = dataclasses.replace(config, parts=parts)
     there = with_settings(
-        here, {"name": "b", "runs_dir": tmp_path / "b", "device": "gpu", "threads": 2, "preset": None}
+        here, {"name": "b", "runs_dir": tmp_path / "b", "device": "gpu", "threads": 2, "onednn": True, "preset": None}
     )
     assert run_folder.shared_settings(here) == run_folder.shared_settings(there)
     for other in (config, dataclasses.replace(here, parts=TextParts("2" * 64)), with_settings(here, {"seed": 2})):

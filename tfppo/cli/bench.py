@@ -34,7 +34,7 @@ class Bench(ControlSettings):
         if self.repetitions < 1:
             raise UsageError(f"repetitions is {self.repetitions}; it must be at least 1")
         config = ControlRunConfig(self.run, self.control, self.ppo)
-        import_tensorflow(keep_programs=False)  # cached programs would hide the time of compilation
+        import_tensorflow(self.run.onednn, keep_programs=False)  # cached programs would hide the time of compilation
         from tfppo.control.bench import compare_modes, describe
         from tfppo.reporting.console import progress_bar
 

@@ -31,7 +31,7 @@ class Sft:
         config = SFTRunConfig(self.run, self.sft, self.model)
         if config.sft.data is None and config.sft.task is None:
             raise no_data()
-        import_tensorflow()
+        import_tensorflow(self.run.onednn, language_model=True)
         from tfppo.text.sft.run import sft_run
 
         sft_run(config)
@@ -52,7 +52,7 @@ class Pretrain:
           UsageError: If a setting is invalid, or a folder cannot be used.
         """
         config = PretrainRunConfig(self.run, self.pretrain, self.model)
-        import_tensorflow()
+        import_tensorflow(self.run.onednn, language_model=True)
         from tfppo.text.pretrain.run import pretrain_run
 
         pretrain_run(config)
@@ -76,7 +76,7 @@ class RewardModel:
           UsageError: If a setting or an example is invalid, or a folder cannot be used.
         """
         config = RewardModelRunConfig(self.run, self.reward_model)
-        import_tensorflow()
+        import_tensorflow(self.run.onednn, language_model=True)
         from tfppo.text.reward_model.run import reward_model_run
 
         reward_model_run(config)

@@ -68,7 +68,7 @@ class Evaluate:
         )
         check_fields(self)
         run_folder.refuse_without_policy(self.folder)
-        application = _application(kind)
+        application = _application(kind, self.folder)
         given: dict[str, object]
         settings: dict[str, object]
         if kind == "text":
@@ -123,7 +123,7 @@ class Generate:
         """
         if run_folder.refuse_without_policy(self.folder) != "text":
             raise UsageError(f"{self.folder} is a control run; generate needs a text run: give the folder of one")
-        import_tensorflow()
+        import_tensorflow(run_folder.onednn_of(self.folder))
         from tfppo import saved_runs
 
         responses = saved_runs.generate(
@@ -172,7 +172,7 @@ class Export:
         text = {"format": self.format, "adapters_only": self.adapters_only or None}
         _kind(self.folder, control={"env": self.env, "wrappers": self.wrappers or None}, text=text)
         run_folder.refuse_without_policy(self.folder)
-        import_tensorflow()
+        import_tensorflow(run_folder.onednn_of(self.folder))
         from tfppo import saved_runs
 
         saved_runs.export(
@@ -216,7 +216,7 @@ class Resume:
             control={"env": self.env, "wrappers": self.wrappers or None},
             text={"task": self.task, "reward": self.reward},
         )
-        import_tensorflow()
+        import_tensorflow(run_folder.onednn_of(self.folder))
         from tfppo import saved_runs
 
         seconds = seconds_since_start()
@@ -284,9 +284,9 @@ def _kind(folder: Path, **options: dict[str, Any]) -> str:
     return kind
 
 
-def _application(kind: str) -> Any:
+def _application(kind: str, folder: Path) -> Any:
     """Returns the application of a kind of run. The other application is not imported."""
-    import_tensorflow()
+    import_tensorflow(run_folder.onednn_of(folder))
     from tfppo import saved_runs
 
     return saved_runs.application_of(kind)

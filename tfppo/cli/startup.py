@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 
+from tfppo.execution.onednn import choose_onednn
 from tfppo.execution.tf_config import VARIABLE, read_cluster
 from tfppo.execution.xla_cache import has_nvidia_driver, keep_compiled_programs
 
@@ -24,7 +25,7 @@ def seconds_since_start() -> float:
     return time.perf_counter() - BEGAN
 
 
-def import_tensorflow(keep_programs: bool = True) -> None:
+def import_tensorflow(onednn: bool | None = None, language_model: bool = False, keep_programs: bool = True) -> None:
     """Imports TensorFlow and Keras.
 
     The informational lines that TensorFlow's C++ code prints during the import are dropped. All other lines, such as
@@ -32,11 +33,14 @@ def import_tensorflow(keep_programs: bool = True) -> None:
     plot at the end of a run imports it.
 
     Args:
+      onednn: The setting `onednn` of the run, see `execution.onednn`.
+      language_model: True for a new run of a language model.
       keep_programs: Caches the programs that XLA compiles for later runs, see `execution.xla_cache`.
     """
     # TensorFlow's C++ code warns of an exception of the user's code with a traceback of 50 lines. If a worker dies, it
     # prints many lines of errors in the other workers. tfppo prints one line instead.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3" if VARIABLE in os.environ else "2")
+    choose_onednn(onednn, language_model)
     if keep_programs:
         keep_compiled_programs()
     hidden = "matplotlib" not in sys.modules

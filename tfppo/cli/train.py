@@ -85,7 +85,7 @@ class TrainCartpole(ControlSettings, _Training):
                 f"--env {CARTPOLE} --recipe {self.control.recipe}"
             )
         self._wait(self.run)
-        import_tensorflow()
+        import_tensorflow(self.run.onednn)
         from tfppo.control import run
 
         self._train(lambda config, seconds: run.train_control(config, self.task, seconds), config, self.task)
@@ -125,7 +125,7 @@ class TrainText(_Training):
         """
         config = TextRunConfig(self.run, self.text, self.ppo)
         self._wait(self.run)
-        import_tensorflow()
+        import_tensorflow(self.run.onednn, language_model=True)
         from tfppo.text import run
 
         self._train(run.train_text, config, self.text.task or (self.text.prompts.stem if self.text.prompts else "text"))

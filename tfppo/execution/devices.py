@@ -5,29 +5,48 @@ same machine.
 """
 
 import os
+from typing import Protocol
 
 import tensorflow as tf
+from tensorflow.python.util import _pywrap_util_port  # there is no public name for what `uses_onednn` asks
 
 from tfppo.errors import UsageError
+from tfppo.execution.onednn import VARIABLE
 
 GPU_BATCH_SIZE = 65_536  # transitions in a rollout from which a GPU saves time in spite of longer compilation
 
 
-def apply_execution_settings(threads: int, deterministic: bool) -> int:
+class ExecutionSettings(Protocol):
+    """The settings of a run that TensorFlow has for the whole process."""
+
+    @property
+    def threads(self) -> int:
+        """Number of threads within an operation, and number of operations that run in parallel. 0 uses all cores."""
+
+    @property
+    def onednn(self) -> bool | None:
+        """Whether oneDNN multiplies matrices. None: as TensorFlow was imported."""
+
+    @property
+    def deterministic(self) -> bool:
+        """True if TensorFlow must run only deterministic operations."""
+
+
+def apply_execution_settings(settings: ExecutionSettings) -> dict[str, object]:
     """Applies a run's settings to TensorFlow for the rest of the process.
 
     Call it before TensorFlow computes anything.
 
     Args:
-      threads: Number of threads within an operation, and number of operations that run in parallel. 0 uses all cores.
-      deterministic: True if TensorFlow must run only deterministic operations.
+      settings: The settings.
 
     Returns:
-      The number of threads, also if `threads` is 0.
+      The settings `threads` and `onednn` as TensorFlow has them.
 
     Raises:
-      UsageError: If TensorFlow already runs with another number of threads.
+      UsageError: If TensorFlow already runs with another number of threads, or with the other library for matrices.
     """
+    threads = settings.threads
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threading = tf.config.threading
     now = threading.get_intra_op_parallelism_threads() or cores, threading.get_inter_op_parallelism_threads() or cores
@@ -41,9 +60,20 @@ def apply_execution_settings(threads: int, deterministic: bool) -> int:
                 f"threads is {threads}, but TensorFlow already runs with {now[0]} in this process: start the run in a "
                 "new process, or leave threads out"
             ) from None
-    if deterministic:
+    onednn = uses_onednn()
+    if settings.onednn not in (None, onednn):
+        raise UsageError(
+            f"onednn is {settings.onednn}, but TensorFlow runs {'with' if onednn else 'without'} oneDNN in this "
+            f"process: set the environment variable {VARIABLE} to {int(not onednn)} before Python starts, or make onednn null"
+        )
+    if settings.deterministic:
         tf.config.experimental.enable_op_determinism()
-    return threads
+    return {"threads": threads, "onednn": onednn}
+
+
+def uses_onednn() -> bool:
+    """Returns whether TensorFlow multiplies matrices on the CPU with oneDNN in this process."""
+    return bool(_pywrap_util_port.IsMklEnabled())
 
 
 def choose_device(setting: str, batch_size: int | None) -> tuple[str, str]:

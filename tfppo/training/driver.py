@@ -229,7 +229,8 @@ def restored(trainer: T, folder: Path, checkpoint: str) -> Iterator[T]:
 
 def for_inference(config: C) -> C:
     """Returns the settings of a run for inference: one process, its threads, and an automatically chosen device."""
-    return with_settings(config, {"device": "auto", "distribute": "none", "threads": 0, "deterministic": False})
+    process: dict[str, object] = {"threads": 0, "onednn": None, "deterministic": False}
+    return with_settings(config, {"device": "auto", "distribute": "none", **process})
 
 
 def checkpoints_of(trainer: Trainer, folder: Path) -> Checkpoints:

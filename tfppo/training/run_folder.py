@@ -240,6 +240,32 @@ def kind_of(folder: Path) -> str:
     Raises:
       UsageError: If the folder is not a run, or its settings are damaged.
     """
+    settings, path = _settings_of(folder), folder / CONFIG
+    kinds = [kind for kind in IMPORTED if kind in settings]
+    if not kinds:
+        raise UsageError(
+            f"{path} has no section {' or '.join(IMPORTED)}: give the folder of a run of tfppo train, tfppo sft or "
+            "tfppo reward-model"
+        )
+    return kinds[0]
+
+
+def onednn_of(folder: Path) -> bool | None:
+    """Returns the setting `onednn` of a run, before TensorFlow is imported. None: `config.yaml` does not say.
+
+    Args:
+      folder: Folder of the run.
+
+    Raises:
+      UsageError: If the folder is not a run, or its settings are damaged.
+    """
+    run = _settings_of(folder).get("run")
+    found = run.get("onednn") if isinstance(run, dict) else None
+    return found if isinstance(found, bool) else None
+
+
+def _settings_of(folder: Path) -> dict[str, object]:
+    """Returns the settings in `config.yaml`, unchecked."""
     path = folder / CONFIG
     try:
         settings = yaml.safe_load(path.read_text(errors="replace"))
@@ -249,13 +275,7 @@ def kind_of(folder: Path) -> str:
         ) from None
     except Exception as error:  # an invalid scalar or too deep nesting does not raise a YAMLError
         raise UsageError(f"{path} is not valid YAML ({one_line(error)}): restore it from a copy") from None
-    kinds = [kind for kind in IMPORTED if isinstance(settings, dict) and kind in settings]
-    if not kinds:
-        raise UsageError(
-            f"{path} has no section {' or '.join(IMPORTED)}: give the folder of a run of tfppo train, tfppo sft or "
-            "tfppo reward-model"
-        )
-    return kinds[0]
+    return settings if isinstance(settings, dict) else {}
 
 
 def refuse_without_policy(folder: Path) -> str:
@@ -299,9 +319,9 @@ def shared_settings(config: "DataclassInstance") -> str:
     """Returns the settings that must be equal in all processes of a run, as JSON.
 
     The settings that may differ between machines are left out: `name`, `runs_dir`, `device`, `preset`, `init_from`,
-    `reward_model` and `threads`.
+    `reward_model`, `threads` and `onednn`.
     """
-    own = ("device", "preset", "init_from", "reward_model", "threads")
+    own = ("device", "preset", "init_from", "reward_model", "threads", "onednn")
     settings = {k: v for k, v in flat_settings(config).items() if k not in own}
     return json.dumps(settings | dataclasses.asdict(config).get(FINGERPRINTS, {}), default=str)
 

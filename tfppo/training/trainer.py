@@ -78,18 +78,18 @@ C = TypeVar("C", bound=RunSettings)
 
 
 def executed(config: C) -> C:
-    """Applies the threads and the determinism of a run to TensorFlow, before TensorFlow computes anything.
+    """Applies the settings of a run that TensorFlow has for the whole process, before TensorFlow computes anything.
 
     Args:
       config: The settings.
 
     Returns:
-      The settings, with the number of threads that is used.
+      The settings, with the number of threads and the library for matrices that are used.
 
     Raises:
-      UsageError: If TensorFlow already runs with another number of threads.
+      UsageError: If TensorFlow already runs with another number of threads or the other library.
     """
-    return with_settings(config, {"threads": apply_execution_settings(config.run.threads, config.run.deterministic)})
+    return with_settings(config, apply_execution_settings(config.run))
 
 
 class Display(NamedTuple):

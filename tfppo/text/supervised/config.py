@@ -106,6 +106,10 @@ class TuningRunSettings:
     threads: Annotated[int, Interval(ge=0, le=1024)] = 0
     """Number of CPU threads within an operation, and of operations that run in parallel. 0: the number of CPU cores.
     Results are bit-identical only with the same number. A resumed run uses the number it started with."""
+    onednn: bool | None = None
+    """Multiplies matrices on the CPU with oneDNN, or with Eigen. Results are bit-identical only with the same library.
+    A resumed run uses the one it started with. None: oneDNN on the command line, unless the environment variable
+    TF_ENABLE_ONEDNN_OPTS says otherwise; in Python as TensorFlow was imported."""
     checkpoint_interval: Count = 200
     """Number of gradient steps between two checkpoints. Each validation also writes one."""
     keep_checkpoints: Count = 2

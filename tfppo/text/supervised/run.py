@@ -172,14 +172,14 @@ def resume(method: Method[Config], folder: Path) -> Path:
 
 
 def _executed(config: Config) -> tuple[Config, str | None]:
-    """Applies threads and determinism to TensorFlow, and returns the settings with the number of threads, and a device.
+    """Applies the settings that TensorFlow has for the whole process. Returns the settings of the run, and a device.
 
     The device is "/CPU:0", or None on a GPU, where TensorFlow itself places the operations.
     """
-    threads = apply_execution_settings(config.run.threads, config.run.deterministic)
+    config = with_settings(config, apply_execution_settings(config.run))
     device, reason = choose_device(config.run.device, None)
     print(f"device {device[1:4]}: {reason}", flush=True)
-    return with_settings(config, {"threads": threads}), device if "CPU" in device else None
+    return config, device if "CPU" in device else None
 
 
 def _train_and_finish(folder: Path, parts: Parts, began: float, resumes: bool = False) -> None:
