@@ -64,7 +64,8 @@ def apply_execution_settings(settings: ExecutionSettings) -> dict[str, object]:
     if settings.onednn not in (None, onednn):
         raise UsageError(
             f"onednn is {settings.onednn}, but TensorFlow runs {'with' if onednn else 'without'} oneDNN in this "
-            f"process: set the environment variable {VARIABLE} to {int(not onednn)} before Python starts, or make onednn null"
+            f"process: set the environment variable {VARIABLE} to {int(not onednn)} before Python starts, or make "
+            "onednn null"
         )
     if settings.deterministic:
         tf.config.experimental.enable_op_determinism()
