@@ -6,9 +6,10 @@ Both sides load the folder that `make smollm2` makes. An iteration has 16 prompt
 each, and 4 epochs of 2 minibatches with an optimizer step after each. Queries and values have adapters of rank 16.
 
 The side "shared", the default of tfppo, computes the values with a head on the policy. The side "separate" has a second
-model for the values, with adapters of its own, as TRL has. The reward of tfppo is a Python function; TRL takes only a
-model, and gets a tiny one. The sides take turns, each in a process of its own. The script prints one JSON line per run,
-and last the ratios of the response tokens per second and of the peak memory of the process.
+model for the values, all of whose weights are trained; that of TRL has adapters. The reward of tfppo is a Python
+function; TRL takes only a model, and gets a tiny one. The sides take turns, each in a process of its own. The script
+prints one JSON line per run, and last the ratios of the response tokens per second and of the peak memory of the
+process. For tfppo `peaks_mb` has the peak memory after the imports and after the trainer was made.
 """
 
 import argparse
@@ -27,13 +28,16 @@ OURS = ("shared", "separate")
 PEER = Path(__file__).with_name("trl_iteration.py")
 
 
-def run_tfppo(preset: Path, separate: bool, iterations: int, warmup: int) -> dict[str, object]:
+def run_tfppo(preset: Path, separate: bool, iterations: int, warmup: int, options: dict) -> dict[str, object]:
     """Trains as a user would, and returns the seconds and the response tokens of each iteration."""
     from tfppo.cli.startup import import_tensorflow
 
     import_tensorflow(language_model=True)
+    import keras_hub  # noqa: F401
+
     from tfppo import TextTrainer, make_text_config
 
+    peaks = {"imports": peak_mb()}
     config = make_text_config(
         preset=preset,
         chat_template="none",
@@ -49,6 +53,7 @@ def run_tfppo(preset: Path, separate: bool, iterations: int, warmup: int) -> dic
         entropy_coeff=0.0,
         kl_in="reward",
         normalize_scores=False,
+        **options,
     )
     prompts = [" ".join(["film"] * PROMPT)] * 4 * BATCH  # each word is one token
 
@@ -56,6 +61,7 @@ def run_tfppo(preset: Path, separate: bool, iterations: int, warmup: int) -> dic
         return [float(len({*response.split()})) for response in responses]
 
     trainer = TextTrainer(config, prompts=prompts, reward=distinct)
+    peaks["trainer"] = peak_mb()
     seconds, tokens = [], []
     began = time.perf_counter()
     for _, metrics in trainer.iterations():
@@ -67,8 +73,14 @@ def run_tfppo(preset: Path, separate: bool, iterations: int, warmup: int) -> dic
         "first_seconds": seconds[0],
         "seconds": seconds[warmup:],
         "tokens_per_s": round(statistics.median(speeds), 1),
-        "peak_mb": round(peak_bytes() / 2**20, 1),
+        "peaks_mb": peaks,
+        "peak_mb": peak_mb(),
     }
+
+
+def peak_mb() -> float:
+    """Returns the largest memory that this process has had, in MB."""
+    return round(peak_bytes() / 2**20, 1)
 
 
 def measure(arguments: argparse.Namespace, side: str) -> dict[str, object]:
@@ -78,11 +90,13 @@ def measure(arguments: argparse.Namespace, side: str) -> dict[str, object]:
         sizes = ["--batch", str(BATCH), "--prompt", str(PROMPT), "--response", str(RESPONSE)]
         command = [arguments.peer_python, str(PEER), "--lora-rank", str(RANK), "--step-every", "minibatch", *sizes]
     else:
-        command = [sys.executable, __file__, "--child", side]
+        command = [sys.executable, __file__, "--child", side, "--compile", arguments.compile]
+        command += ["--rematerialize"] if arguments.rematerialize else []
     command += ["--preset", str(arguments.preset), *counts]
     environment = os.environ | {"TF_ENABLE_ONEDNN_OPTS": str(int(arguments.onednn))}
     output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment).stdout
-    return {"side": side, "onednn": arguments.onednn, **json.loads(output.strip().splitlines()[-1])}
+    own = {} if side == "trl" else {name: getattr(arguments, name) for name in ("compile", "rematerialize")}
+    return {"side": side, "onednn": arguments.onednn, **own, **json.loads(output.strip().splitlines()[-1])}
 
 
 def main() -> None:
@@ -96,14 +110,18 @@ def main() -> None:
     parser.add_argument(
         "--onednn", action=argparse.BooleanOptionalAction, default=True, help="TensorFlow's matrices by oneDNN"
     )
+    parser.add_argument("--compile", choices=("auto", "graph", "xla"), default="auto", help="of tfppo")
+    parser.add_argument("--rematerialize", action="store_true", help="tfppo computes activations twice")
     parser.add_argument("--peer-python", help="Python with TRL and peft; without it, only tfppo is measured")
     parser.add_argument("--child", choices=OURS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if not arguments.preset.is_dir():
         parser.error(f"there is no folder {arguments.preset}: make smollm2 makes it")
     if arguments.child:
+        options = {"compile_rollout": arguments.compile, "compile_update": arguments.compile}
+        options["rematerialize"] = arguments.rematerialize
         counts = arguments.iterations, arguments.warmup
-        print(json.dumps(run_tfppo(arguments.preset, arguments.child == "separate", *counts)))
+        print(json.dumps(run_tfppo(arguments.preset, arguments.child == "separate", *counts, options)))
         return
     runs = []
     for _ in range(arguments.rounds):

@@ -157,9 +157,10 @@ class TextConfig:
     temperature: Positive = 1.0
     """Divides the logits, both in sampling and in all log-probabilities."""
     separate_critic: bool = False
-    """Computes values with a second language model. False: with a value head on the hidden states of the policy."""
+    """Computes values with a second language model. All its weights are trained, also with lora_rank.
+    False: with a value head on the hidden states of the policy."""
     lora_rank: AtLeastZero = 0
-    """Rank of low-rank adapters; then no other weights of the language model are trained (Hu et al. 2021).
+    """Rank of low-rank adapters; then no other weights of the policy's language model are trained (Hu et al. 2021).
     0: no adapters.
     """
     lora_alpha: PositiveOrNone = None

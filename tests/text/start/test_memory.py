@@ -31,6 +31,7 @@ def test_weights_are_counted_once_for_each_copy():
     assert fixed_memory(10**6, config_of()) == 20 * 10**6
     assert fixed_memory(10**6, config_of(lora_rank=4)) == 4 * 10**6  # the reference is the same model
     assert fixed_memory(10**6, config_of(separate_critic=True)) == 36 * 10**6
+    assert fixed_memory(10**6, config_of(lora_rank=4, separate_critic=True)) == 20 * 10**6  # the critic is trained
     rloo = config_of(advantages="rloo", responses_per_prompt=4)  # never has a critic
     assert fixed_memory(10**6, rloo) == 20 * 10**6
 

@@ -38,7 +38,7 @@ def fixed_memory(parameters: int, config: TextRunConfig) -> int:
     """
     text = config.text
     copies = 1 + text.separate_critic + (not text.lora_rank)  # the reference is a copy without adapters
-    trained = 0 if text.lora_rank else parameters * (1 + text.separate_critic)
+    trained = parameters * (text.separate_critic + (not text.lora_rank))  # a separate critic has no adapters
     return parameters * copies * FLOAT + trained * (OPTIMIZER[config.ppo.optimizer] + GRADIENT)
 
 
