@@ -6,10 +6,11 @@ Both sides load the folder that `make smollm2` makes. An iteration has 16 prompt
 each, and 4 epochs of 2 minibatches with an optimizer step after each. Queries and values have adapters of rank 16.
 
 The side "shared", the default of tfppo, computes the values with a head on the policy. The side "separate" has a second
-model for the values, all of whose weights are trained; that of TRL has adapters. The reward of tfppo is a Python
-function; TRL takes only a model, and gets a tiny one. The sides take turns, each in a process of its own. The script
-prints one JSON line per run, and last the ratios of the response tokens per second and of the peak memory of the
-process. For tfppo `peaks_mb` has the peak memory after the imports and after the trainer was made.
+model for the values, all of whose weights are trained; that of TRL has adapters. The side "rloo" has no value function,
+and answers 4 prompts 4 times. The reward of tfppo is a Python function; TRL takes only a model, and gets a tiny one.
+The sides take turns, each in a process of its own. The script prints one JSON line per run, and last the ratios of the
+response tokens per second and of the peak memory of the process. For tfppo `peaks_mb` has the peak memory after the
+imports and after the trainer was made.
 """
 
 import argparse
@@ -24,11 +25,11 @@ from pathlib import Path
 from shared import peak_bytes, spread
 
 BATCH, PROMPT, RESPONSE, RANK = 16, 16, 24, 16
-OURS = ("shared", "separate")
+OURS = ("shared", "separate", "rloo")
 PEER = Path(__file__).with_name("trl_iteration.py")
 
 
-def run_tfppo(preset: Path, separate: bool, iterations: int, warmup: int, options: dict) -> dict[str, object]:
+def run_tfppo(preset: Path, side: str, iterations: int, warmup: int, options: dict) -> dict[str, object]:
     """Trains as a user would, and returns the seconds and the response tokens of each iteration."""
     from tfppo.cli.startup import import_tensorflow
 
@@ -42,7 +43,8 @@ def run_tfppo(preset: Path, separate: bool, iterations: int, warmup: int, option
         preset=preset,
         chat_template="none",
         lora_rank=RANK,
-        separate_critic=separate,
+        separate_critic=side == "separate",
+        **({"advantages": "rloo", "responses_per_prompt": 4} if side == "rloo" else {}),
         batch_size=BATCH,
         minibatch_size=BATCH // 2,
         num_epochs=4,
@@ -103,7 +105,7 @@ def main() -> None:
     """Runs the comparison."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", type=Path, default=Path("models/smollm2-135m-instruct"))
-    parser.add_argument("--sides", nargs="+", choices=OURS, default=OURS)
+    parser.add_argument("--sides", nargs="+", choices=OURS, default=OURS[:2])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--iterations", type=int, default=4, help="measured iterations per run")
     parser.add_argument("--warmup", type=int, default=2)
@@ -121,7 +123,7 @@ def main() -> None:
         options = {"compile_rollout": arguments.compile, "compile_update": arguments.compile}
         options["rematerialize"] = arguments.rematerialize
         counts = arguments.iterations, arguments.warmup
-        print(json.dumps(run_tfppo(arguments.preset, arguments.child == "separate", *counts, options)))
+        print(json.dumps(run_tfppo(arguments.preset, arguments.child, *counts, options)))
         return
     runs = []
     for _ in range(arguments.rounds):
