@@ -11,7 +11,6 @@ with the model before and after tuning.
 
 import argparse
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -99,7 +98,6 @@ def main() -> None:
     rows = {split: [prompt.row() for prompt in COUNTRIES.checked_prompts(split)] for split in SPLITS}
     run = arguments.run
     if run is None:
-        os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # TensorFlow, which is imported next, is then faster
         import tfppo
 
         config = tfppo.make_text_config(

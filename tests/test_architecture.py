@@ -24,6 +24,7 @@ OUTSIDE = ["__init__", "__main__"]  # modules without a room: the public names, 
 WITHOUT_TENSORFLOW = [  # importing these modules must not import TensorFlow
     "errors",
     "deprecated",
+    "saved_runs",
     "settings",
     "execution.onednn",
     "execution.tf_config",

@@ -1,6 +1,8 @@
 """PPO for control and for language models in TensorFlow 2 and Keras 3.
 
-The public names are imported on first use, so that the command line can print its help without loading TensorFlow.
+The public names are imported on first use, so that the command line can print its help without loading TensorFlow. The
+first use of a name for language models asks TensorFlow for oneDNN, if nothing has imported TensorFlow before (see
+`execution.onednn`).
 """
 
 import importlib
@@ -8,6 +10,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from tfppo import deprecated
+from tfppo.execution.onednn import choose_onednn
 
 if TYPE_CHECKING:  # the same names as in _PUBLIC, for editors and type checkers
     from tfppo.article import PPO as PPO
@@ -108,6 +111,8 @@ if not TYPE_CHECKING:  # with __getattr__, a type checker would accept every nam
         public = name if name in _PUBLIC else deprecated.new_name(name)
         if public is None:
             raise AttributeError(f"module 'tfppo' has no attribute {name!r}; the public names are {', '.join(_PUBLIC)}")
+        if _PUBLIC[public].startswith("tfppo.text."):
+            choose_onednn(None, language_model=True)
         return getattr(importlib.import_module(_PUBLIC[public]), public)
 
 

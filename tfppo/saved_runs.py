@@ -2,6 +2,8 @@
 
 A run whose task, reward or language model is a Python object needs the object again, unless the run's folder keeps it
 or its settings name it.
+
+This module imports TensorFlow only in a call, so that TensorFlow gets the library for matrices that the run used.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tfppo.errors import UsageError
+from tfppo.execution.onednn import choose_onednn
 from tfppo.settings import check_value
-from tfppo.training import driver, run_folder
-from tfppo.training.trainer import Application, Evaluation
+from tfppo.training import run_folder
 
 if TYPE_CHECKING:
     import keras
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from tfppo.text.rewards.callables import Reward
     from tfppo.text.supervised.run import Method
     from tfppo.text.tasks import Task
+    from tfppo.training.trainer import Application, Evaluation
 
 Folder = Path | str
 PARTS: Mapping[str, tuple[str, ...]] = {
@@ -64,10 +67,13 @@ def resume(
     kind = run_folder.kind_of(Path(folder))
     if kind in run_folder.WITHOUT_POLICY:
         _given(folder, kind, parts)
+        choose_onednn(run_folder.onednn_of(Path(folder)))
         from tfppo.text.supervised import run
 
         return run.resume(_method_of(kind), Path(folder))
     application, given = _chosen(folder, **parts)
+    from tfppo.training import driver
+
     return driver.resume(application, Path(folder), import_seconds, given)
 
 
@@ -99,7 +105,7 @@ def evaluate(
     model: "tuple[keras.Model, Any] | None" = None,
     env: "str | MakeEnvironment | None" = None,
     wrappers: Sequence[str] = (),
-) -> Evaluation:
+) -> "Evaluation":
     """Evaluates a checkpoint of a run.
 
     Args:
@@ -130,6 +136,8 @@ def evaluate(
     settings: dict[str, object] = {} if application.kind == "text" else {"video_episodes": 0}
     if application.kind != "text" and eval_max_steps is not None:
         settings["eval_max_steps"] = eval_max_steps
+    from tfppo.training import driver
+
     return driver.evaluate(application, Path(folder), size, seed, str(checkpoint), given, **settings)[0]
 
 
@@ -168,6 +176,7 @@ def load_policy(
     if application.kind != "control":
         raise UsageError(f"{folder} is a {application.kind} run; load_policy needs a control run: use tfppo.generate")
     from tfppo.control.trainer import ControlTrainer
+    from tfppo.training import driver
 
     with driver.opened(application, folder, str(checkpoint), given) as trainer:
         assert isinstance(trainer, ControlTrainer)
@@ -217,6 +226,7 @@ def generate(
     if application.kind != "text":
         raise UsageError(f"{folder} is a control run; generate needs a text run: give the folder of one")
     from tfppo.text.trainer import TextTrainer
+    from tfppo.training import driver
 
     with driver.opened(application, Path(folder), str(checkpoint), given) as trainer:
         assert isinstance(trainer, TextTrainer)
@@ -274,16 +284,19 @@ def export(
         raise UsageError(
             "format is keras and adapters_only is True; adapters alone have the form of PEFT: leave one out"
         )
+    from tfppo.training import driver
+
     return driver.export(application, Path(folder), str(checkpoint), given, "adapters" if adapters_only else format)
 
 
-def _chosen(folder: Folder, **given: object) -> tuple[Application[Any], dict[str, object]]:
+def _chosen(folder: Folder, **given: object) -> tuple["Application[Any]", dict[str, object]]:
     """Returns the application of a run, and the parts that were given.
 
     Raises:
       UsageError: If the folder is not a run, or has no part of a given name.
     """
     kind = run_folder.refuse_without_policy(Path(folder))
+    choose_onednn(run_folder.onednn_of(Path(folder)))
     return application_of(kind), _given(folder, kind, given)
 
 
@@ -296,7 +309,7 @@ def _given(folder: Folder, kind: str, parts: Mapping[str, object]) -> dict[str, 
     return given
 
 
-def application_of(kind: str) -> Application[Any]:
+def application_of(kind: str) -> "Application[Any]":
     """Returns the application of a kind of run, "control" or "text". The other application is not imported."""
     if kind == "text":
         from tfppo.text.trainer import TEXT

@@ -65,9 +65,9 @@ def test_the_environments_recipe_and_the_options_reach_it(asked):
 
 def test_programs_that_were_kept_are_not_read(asked, monkeypatch):
     options = []
-    monkeypatch.setattr(command, "import_tensorflow", lambda **given: options.append(given))
+    monkeypatch.setattr(command, "import_tensorflow", lambda *onednn, **given: options.append((onednn, given)))
     assert cli.main(["bench"]) == 0
-    assert options == [{"keep_programs": False}]
+    assert options == [((None,), {"keep_programs": False})]
 
 
 @pytest.mark.parametrize(

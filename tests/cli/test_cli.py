@@ -35,11 +35,15 @@ TINY = [
 
 
 def tfppo_process(*arguments, python_options=()):
-    """Runs `python -m tfppo` as a user does, without the settings of this test session for TensorFlow."""
+    """Runs `python -m tfppo` as a user does."""
+    return python_process(*python_options, "-m", "tfppo", *arguments)
+
+
+def python_process(*arguments):
+    """Runs Python without the settings of this test session for TensorFlow."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TF_")}
     environment["PYTHONPATH"] = str(Path(tfppo.__file__).parents[1])
-    command = [sys.executable, *python_options, "-m", "tfppo", *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    return subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, text=True, timeout=300)
 
 
 def assert_one_line(err):
@@ -105,6 +109,7 @@ def test_a_resumed_run_multiplies_matrices_with_the_library_that_it_began_with(f
     assert_one_line(capsys.readouterr().err)
     done = tfppo_process("resume", str(finished))
     assert (done.returncode, done.stderr) == (0, "")
+    assert python_process("-c", f"import tfppo; tfppo.resume({str(finished)!r})").returncode == 0
     assert f"  onednn: {other}\n" in settings.read_text()
 
 

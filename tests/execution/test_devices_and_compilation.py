@@ -247,6 +247,22 @@ def test_the_library_for_matrices_is_chosen_before_tensorflow_is_imported(
     assert os.environ.get(VARIABLE) == chosen
 
 
+ASKED = """
+import os, sys
+import tfppo
+tfppo.{name}
+print(os.environ.get("TF_ENABLE_ONEDNN_OPTS"), "tensorflow" in sys.modules)
+"""
+
+
+@pytest.mark.parametrize(("name", "asks"), [("make_text_config", "1"), ("make_control_config", "None")])
+def test_python_asks_for_onednn_before_the_first_use_of_a_language_model(name, asks):
+    environment = {name: value for name, value in os.environ.items() if name != VARIABLE}
+    command = [sys.executable, "-c", ASKED.format(name=name)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [asks, "False"]
+
+
 @pytest.fixture
 def warnings_of_tensorflow(caplog):
     """Returns the warnings of TensorFlow, whose logger does not pass them on."""

@@ -1,6 +1,7 @@
 """Imports TensorFlow for the command line: fast, and without its start-up messages.
 
-Only the command line changes these settings of TensorFlow and Keras. `import tfppo` in Python changes none of them.
+Only the command line changes these settings of TensorFlow and Keras. In Python tfppo changes one of them, and only
+before TensorFlow is imported: see `execution.onednn`.
 """
 
 import contextlib

@@ -43,8 +43,8 @@ class RunConfig:
     Results are bit-identical only with the same number. A resumed run uses the number it started with."""
     onednn: bool | None = None
     """Multiplies matrices on the CPU with oneDNN, or with Eigen. Results are bit-identical only with the same library.
-    A resumed run uses the one it started with. None: oneDNN for a language model on the command line, unless the
-    environment variable TF_ENABLE_ONEDNN_OPTS says otherwise; elsewhere as TensorFlow was imported."""
+    A resumed run uses the one it started with. None: oneDNN for a language model, unless the environment variable
+    TF_ENABLE_ONEDNN_OPTS says otherwise or TensorFlow is imported already; for control as TensorFlow chooses."""
     distribute: Literal["auto", "none", "mirrored", "multiworker"] = "auto"
     """Distribution of the rollout and of each minibatch. none: one device.
     mirrored: all GPUs of this process. multiworker: the processes that TF_CONFIG names.

@@ -108,8 +108,8 @@ class TuningRunSettings:
     Results are bit-identical only with the same number. A resumed run uses the number it started with."""
     onednn: bool | None = None
     """Multiplies matrices on the CPU with oneDNN, or with Eigen. Results are bit-identical only with the same library.
-    A resumed run uses the one it started with. None: oneDNN on the command line, unless the environment variable
-    TF_ENABLE_ONEDNN_OPTS says otherwise; in Python as TensorFlow was imported."""
+    A resumed run uses the one it started with. None: oneDNN, unless the environment variable
+    TF_ENABLE_ONEDNN_OPTS says otherwise or TensorFlow is imported already."""
     checkpoint_interval: Count = 200
     """Number of gradient steps between two checkpoints. Each validation also writes one."""
     keep_checkpoints: Count = 2
