@@ -1,6 +1,6 @@
 """Takes the three steps of InstructGPT from exported files, and compares them with the commands for the shipped corpus.
 
-Usage: python benchmarks/steps_from_files.py [--seeds 1 2] [--iterations 30] [--folder runs/steps]
+Usage: python benchmarks/steps_from_files.py [--seeds 1 2] [--iterations 80] [--folder runs/steps]
 
 It exports the shipped sentences, their ratings and the prompts of the task sentiment as files. Each step has two sides,
 "shipped" and "files", with the same sizes and seeds. It prints one JSON line per seed, step and side:
@@ -11,6 +11,7 @@ It exports the shipped sentences, their ratings and the prompts of the task sent
    the pairs of the test in the right order.
 3. `tfppo train text --task sentiment` and `tfppo train text --prompts prompts.jsonl`, from the shipped model with the
    reward model of step 2 of the same side: gain in standard deviations, KL in nats, and the gain of VADER's sentiment.
+   Only the shipped side puts the control token of movie reviews before each prompt.
 """
 
 import argparse
@@ -107,7 +108,7 @@ def main() -> None:
     """Runs both sides of each step, seed by seed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2])
-    parser.add_argument("--iterations", type=int, default=30, help="of PPO")
+    parser.add_argument("--iterations", type=int, default=80, help="of PPO")
     parser.add_argument("--folder", type=Path, default=Path("runs/steps"), help="for the files and the runs")
     arguments = parser.parse_args()
     export(arguments.folder)
