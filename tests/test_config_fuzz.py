@@ -299,7 +299,7 @@ def done(monkeypatch):
     ):
         monkeypatch.setattr(module, name, lambda settings, *others: done.append(settings))
     for module in (train, models):
-        monkeypatch.setattr(module, "import_tensorflow", lambda: None)
+        monkeypatch.setattr(module, "import_tensorflow", lambda *settings, **more: None)
     monkeypatch.setattr(train, "train_seeds", lambda train, settings, seeds, task: done.append(settings))
     return done
 

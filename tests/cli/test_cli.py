@@ -436,7 +436,7 @@ KINDS = {"control": "control: {}\n", "text": "text: {}\n"}
     ],
 )
 def test_evaluate_refuses_what_does_not_fit_the_run(kind, options, complaint, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("tfppo.cli.runs.import_tensorflow", lambda: pytest.fail("that takes seconds"))
+    monkeypatch.setattr("tfppo.cli.runs.import_tensorflow", lambda *settings: pytest.fail("that takes seconds"))
     (tmp_path / "config.yaml").write_text(KINDS[kind])
     assert cli.main(["evaluate", str(tmp_path), *options]) == 2
     err = capsys.readouterr().err
