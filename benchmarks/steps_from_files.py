@@ -1,6 +1,6 @@
 """Takes the three steps of InstructGPT from exported files, and compares them with the commands for the shipped corpus.
 
-Usage: python benchmarks/steps_from_files.py [--seeds 1 2] [--iterations 80] [--folder runs/steps]
+Usage: python benchmarks/steps_from_files.py [--seeds 1 2] [--steps 1 2 3] [--iterations 80] [--folder runs/steps]
 
 It exports the shipped sentences, their ratings and the prompts of the task sentiment as files. Each step has two sides,
 "shipped" and "files", with the same sizes and seeds. It prints one JSON line per seed, step and side:
@@ -10,11 +10,13 @@ It exports the shipped sentences, their ratings and the prompts of the task sent
 2. `tfppo reward-model` and `tfppo reward-model --data ratings.jsonl`, one epoch from the shipped model: the share of
    the pairs of the test in the right order.
 3. `tfppo train text --task sentiment` and `tfppo train text --prompts prompts.jsonl`, from the shipped model with the
-   reward model of step 2 of the same side: gain in standard deviations, KL in nats, and the gain of VADER's sentiment.
-   Only the shipped side puts the control token of movie reviews before each prompt.
+   reward model of step 2 of the same side: gain in standard deviations, KL in nats, and of 200 responses distinct-2,
+   VADER's sentiment and the number of words. Only the shipped side puts the control token of movie reviews before each
+   prompt.
 """
 
 import argparse
+import itertools
 import json
 import sys
 from pathlib import Path
@@ -23,11 +25,13 @@ from shared import trained
 
 from tfppo.cli.startup import import_tensorflow
 from tfppo.text.data.corpus import corpus_path, sentences
+from tfppo.text.data.metrics import distinct_2, mean_words
 from tfppo.text.tasks import get_task
 from tfppo.text.tasks.sentiment import mean_compound
 
 BASE = str(corpus_path().with_name("movie-gpt2"))  # the shipped model
 SIDES = ("shipped", "files")
+STEPS = (1, 2, 3)
 SPLITS = ("train", "validation", "test")
 
 
@@ -100,14 +104,17 @@ def third_step(folder: Path, side: str, seed: int, iterations: int, judge: Path)
     run, found = evaluated(folder, f"ppo-{side}-{seed}", "train", "text", *words)
     prompts = [str(prompt) for prompt in get_task("sentiment").checked_prompts("test")][:200]
     before, after = (tfppo.generate(run, prompts, seed=seed, reference=which) for which in (True, False))
-    vader = {"vader": mean_compound(prompts, after), "vader_before": mean_compound(prompts, before)}
-    return {"gain": found["gain"], "kl": found["kl"], **vader}
+    result = {"gain": found["gain"], "kl": found["kl"], "distinct_2": distinct_2(after)}
+    for who, responses in (("before", before), ("after", after)):
+        result |= {f"vader_{who}": mean_compound(prompts, responses), f"words_{who}": mean_words(responses)}
+    return result
 
 
 def main() -> None:
     """Runs both sides of each step, seed by seed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2])
+    parser.add_argument("--steps", nargs="+", type=int, choices=STEPS, default=STEPS, help="step 3 runs step 2, too")
     parser.add_argument("--iterations", type=int, default=80, help="of PPO")
     parser.add_argument("--folder", type=Path, default=Path("runs/steps"), help="for the files and the runs")
     arguments = parser.parse_args()
@@ -118,13 +125,14 @@ def main() -> None:
         rounded = {name: round(value, 4) if isinstance(value, float) else value for name, value in values.items()}
         print(json.dumps({"step": step, "side": side, "seed": seed, **rounded}), flush=True)
 
-    for seed in arguments.seeds:
-        for side in SIDES:
+    for seed, side in itertools.product(arguments.seeds, SIDES):
+        if 1 in arguments.steps:
+            show(1, side, seed, first_step(arguments.folder, side, seed))
+        if 2 in arguments.steps or 3 in arguments.steps:
             judge, accuracy = second_step(arguments.folder, side, seed)
             show(2, side, seed, accuracy)
+        if 3 in arguments.steps:
             show(3, side, seed, third_step(arguments.folder, side, seed, arguments.iterations, judge))
-        for side in SIDES:
-            show(1, side, seed, first_step(arguments.folder, side, seed))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from tfppo.text.presets import default_preset
 from tfppo.text.sft.config import SFTRunConfig
 from tfppo.text.tasks import docstrings, finance, get_task, task_names
 from tfppo.text.tasks.classification import CLASSES
-from tfppo.text.tasks.countries import contains
+from tfppo.text.tasks.countries import contains, countries_rows
 from tfppo.text.tasks.definition import registry
 from tfppo.text.tasks.definition.answers import macro_f1, normalized, token_f1
 from tfppo.text.tasks.entities import all_f1, names_in, span_f1, tags
@@ -260,6 +260,17 @@ def test_countries_have_three_kinds_of_questions_in_wordings_of_their_own():
     for split, wordings in (("train", 5), ("validation", 1), ("test", 2)):
         kinds = [prompt.labels["kind"] for prompt in rows("countries", split)]
         assert len(kinds) % (3 * wordings) == 0 and set(kinds) == {"capital", "currency", "continent"}
+
+
+def test_the_halves_for_sft_and_ppo_share_no_country():
+    """The examples of countries have only the prompt and the response, so the country is found in the prompt."""
+    tuned = rows("countries", "train")
+    learned = {row["prompt"] for row in get_task("countries").checked_examples("train")}
+    assert not learned & {str(prompt) for prompt in tuned}
+    countries = {prompt.labels["country"] for prompt in tuned}
+    everywhere = {row["prompt"]: row["country"] for row in countries_rows("train")}
+    assert learned <= set(everywhere) and not countries & {everywhere[prompt] for prompt in learned}
+    assert 0.3 < len(countries) / len(set(everywhere.values())) < 0.7
 
 
 def test_the_sentences_are_learned_by_the_shipped_model():

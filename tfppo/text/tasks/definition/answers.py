@@ -85,9 +85,9 @@ def examples_of(rows: Callable[[Split], list[Row]], split: Split) -> list[Row]:
     return [{"prompt": row["prompt"], "response": f" {row['answer']}"} for row in rows(split)]
 
 
-def half_of(rows: Callable[[Split], list[Row]], half: int, split: Split) -> list[Row]:
-    """Returns one of two halves of the training split, chosen by a checksum of the prompt, or all of another split."""
-    return [row for row in rows(split) if split != "train" or zlib.crc32(row["prompt"].encode()) % 2 == half]
+def half_of(rows: Callable[[Split], list[Row]], field: str, half: int, split: Split) -> list[Row]:
+    """Returns one of two halves of the training split, chosen by a checksum of a field, or all of another split."""
+    return [row for row in rows(split) if split != "train" or zlib.crc32(row[field].encode()) % 2 == half]
 
 
 def most_frequent(rows: Callable[[Split], list[Row]], prompts: Sequence[Prompt]) -> list[str]:
@@ -114,6 +114,7 @@ def answer_task(
     judges: Mapping[str, Callable[..., float]] | None = None,
     baselines: Mapping[str, Callable[[Sequence[Prompt]], list[str]]] | None = None,
     shares_prompts: bool = True,
+    divided_by: str = "prompt",
     defaults: Mapping[str, Any] | None = None,
     sft_defaults: Mapping[str, Any] | None = None,
 ) -> Task:
@@ -133,10 +134,12 @@ def answer_task(
       shares_prompts: True: the examples are all training prompts with their answers. False: they are one half of
         them, and PPO gets the other half. A small model learns a few thousand examples by heart, and PPO then finds
         nothing to improve on the same prompts.
+      divided_by: Field of the rows by which the halves are chosen: rows with the same value are in the same half.
       defaults: Settings of `tfppo train text`, besides SETTINGS.
       sft_defaults: Settings of `tfppo sft`.
     """
-    learned, tuned = (rows, rows) if shares_prompts else (partial(half_of, rows, 0), partial(half_of, rows, 1))
+    halves = [rows, rows] if shares_prompts else [partial(half_of, rows, divided_by, half) for half in (0, 1)]
+    learned, tuned = halves
     simple = {"majority": partial(most_frequent, rows), "chance": partial(drawn, rows)}
     return register_task(
         Task(
