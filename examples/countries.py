@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from tfppo.text.data.corpus import SPLITS
-from tfppo.text.tasks.countries import COUNTRIES, contains, exact, f1, token_f1
+from tfppo.text.tasks.countries import contains, countries_rows, exact, f1, token_f1
 
 PRESET = Path("models/smollm2-135m-instruct")
 SETTINGS = {
@@ -95,7 +95,7 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=200)
     parser.add_argument("--runs-dir", type=Path, default=Path("runs"))
     arguments = parser.parse_args()
-    rows = {split: [prompt.row() for prompt in COUNTRIES.checked_prompts(split)] for split in SPLITS}
+    rows = {split: countries_rows(split) for split in SPLITS}
     run = arguments.run
     if run is None:
         import tfppo
