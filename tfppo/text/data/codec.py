@@ -202,7 +202,8 @@ class PromptCodec:
     def encode_answers(self, answers: Sequence[str]) -> list[list[int]]:
         """Encodes answers as the policy would sample them: their tokens, and the token that ends an answer.
 
-        A special token that an answer spells out stays text. Decoding gives the answer again.
+        A special token that an answer spells out stays text. Decoding gives the answer again, except that a chat
+        template makes a message of it: a space at its beginning, which separates it from a prompt, is left out.
 
         Args:
           answers: N texts.
@@ -213,7 +214,8 @@ class PromptCodec:
         Raises:
           UsageError: If an answer is not valid UTF-8.
         """
-        rows = self._tokens([mark_special(answer, self._in_text) for answer in answers], answers)
+        texts = answers if self.chat is None else [answer.removeprefix(" ") for answer in answers]
+        rows = self._tokens([mark_special(text, self._in_text) for text in texts], answers)
         return [[*row, self.answer_end] for row in rows]
 
     def _tokens(self, rendered: Sequence[str], prompts: Sequence[str]) -> list[list[int]]:
