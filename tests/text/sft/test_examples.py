@@ -48,6 +48,16 @@ def test_a_prompt_and_its_response_are_what_ppo_samples(tokenizer):
     assert codec.decode([example.tokens[lengths[0] :]]) == [" is good."]
 
 
+def test_a_response_in_a_conversation_has_no_space_at_its_beginning(tokenizer):
+    """The space separates it from a prompt that it continues. Only one space is left out, and none of a text."""
+    for response, kept in ((" is good.", "is good."), ("  is", " is"), ("\n is", "\n is")):
+        for template, wanted in ((TEMPLATE, kept), (None, response)):
+            (example,), *_ = encoded(tokenizer, [{"prompt": "A film", "response": response}], template=template)
+            assert example.tokens[example.counts].tolist()[:-1] == ids(tokenizer, wanted)
+    (text,), *_ = encoded(tokenizer, [{"text": " A joy"}], template=TEMPLATE)
+    assert text.tokens.tolist()[1:-1] == ids(tokenizer, " A joy")
+
+
 def test_all_tokens_but_the_first_can_count(tokenizer):
     (example,), *_ = encoded(tokenizer, [{"prompt": "A film", "response": " good"}], "all")
     assert example.counts.tolist() == [False] + [True] * (len(example.tokens) - 1)

@@ -111,7 +111,7 @@ def test_splits_share_no_prompt_and_examples_are_the_prompts_with_their_answers(
     assert not splits["train"] & splits["test"] and not splits["train"] & splits["validation"]
     assert not splits["validation"] & splits["test"] and min(map(len, splits.values())) > 30
     examples, prompts = get_task(name).checked_examples("train"), rows(name, "train")
-    if name not in ("finance", "translation"):
+    if name not in ("countries", "finance", "translation"):
         assert [row["prompt"] for row in examples] == [str(prompt) for prompt in prompts]
         answers = [prompt.labels["answer"] for prompt in prompts]
         assert [row["response"] for row in examples] == [f" {answer}" for answer in answers]

@@ -120,5 +120,5 @@ COUNTRIES = answer_task(
         "learning_rate": 1e-3,
         "kl_coeff": 0.005,
     },
-    sft_defaults={**SMOLLM2, "epochs": 1},
+    sft_defaults={**SMOLLM2, "epochs": 1, "batch_size": 8},
 )
