@@ -6,7 +6,7 @@ It exports the shipped sentences, their ratings and the prompts of the task sent
 "shipped" and "files", with the same sizes and seeds. It prints one JSON line per seed, step and side:
 
 1. `tfppo pretrain` and `tfppo sft --data texts.jsonl`, one epoch of a new model: nats per character of the movie
-   sentences of the test. The shipped side tells the model the domain of each sentence.
+   sentences of the test. Both tell the model the domain of each sentence: by a control token, or as a prompt.
 2. `tfppo reward-model` and `tfppo reward-model --data ratings.jsonl`, one epoch from the shipped model: the share of
    the pairs of the test in the right order.
 3. `tfppo train text --task sentiment` and `tfppo train text --prompts prompts.jsonl`, from the shipped model with the
@@ -42,7 +42,7 @@ def export(folder: Path) -> None:
         rated = sentences(split, "movie")
         texts = sentences(split) if split == "train" else rated
         rows = {
-            "texts": [{"text": sentence.text} for sentence in texts],
+            "texts": [{"prompt": sentence.domain, "response": sentence.text} for sentence in texts],
             "ratings": [{"text": sentence.text, "rating": sentence.rating} for sentence in rated],
             "prompts": [{"prompt": str(prompt)} for prompt in get_task("sentiment").checked_prompts(split)],
         }
