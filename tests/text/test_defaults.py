@@ -95,14 +95,15 @@ def test_the_command_line_has_the_same_defaults(large, options, text):
 
 
 def test_the_defaults_of_the_model_replace_those_of_a_task(large):
-    """The learning rate of a task was found for the included model."""
-    for task, preset, rate in (
-        ("length", None, 4e-4),
-        ("length", large, defaults_for(16e6, TextConfig()).learning_rate),
+    """The learning rate of a task was found for the included model, unless the task asks for adapters."""
+    for task, preset, rate, length in (
+        ("length", None, 4e-4, 24),
+        ("length", large, defaults_for(16e6, TextConfig()).learning_rate, 24),
+        ("countries", large, 1e-3, 12),
     ):
         given = [] if preset is None else ["--preset", str(preset)]
         command = _defaults(["train", "text", "--task", task, *given])[TrainText]
-        assert command.ppo.learning_rate == rate and command.text.response_length == 24
+        assert command.ppo.learning_rate == rate and command.text.response_length == length
 
 
 def test_a_line_says_what_was_chosen(large):

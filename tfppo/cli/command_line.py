@@ -5,7 +5,7 @@ The commands are dataclasses in `tfppo.cli`. Their fields are the options.
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 
 from tfppo.cli.bench import Bench
@@ -101,14 +101,17 @@ def _text_defaults(arguments: Sequence[str]) -> TextRunConfig:
     """
     given = {name: last_value(arguments, f"--{name.replace('_', '-')}") for name in ("task", "preset")}
     settings: dict[str, object] = {name: value for name, value in given.items() if value is not None}
+    kept: Mapping[str, object] = {}
     if "task" in settings:
         from tfppo.text.tasks import get_task
 
-        settings |= get_task(str(settings["task"])).defaults
+        chosen = get_task(str(settings["task"])).defaults
+        settings |= chosen
+        kept = chosen if "lora_rank" in chosen else {}  # the task is for larger models, and so are its settings
     settings |= defaults_of_advantages(last_value(arguments, "--advantages"))  # they replace those of the task
     values = {name: last_value(arguments, f"--{name.replace('_', '-')}") for name in DEPENDS_ON}
     numbers = {name: int(value) for name, value in values.items() if value is not None and value.isdecimal()}
-    return with_model_defaults(make_text_config(**settings), numbers)  # they replace those of the task
+    return with_model_defaults(make_text_config(**settings), numbers, given=kept)  # they replace those of the task
 
 
 def _sft_defaults(task: str | None) -> Sft:

@@ -117,6 +117,7 @@ COUNTRIES = answer_task(
         "batch_size": 32,
         "minibatch_size": 8,
         "num_epochs": 1,
+        "learning_rate": 1e-3,
         "kl_coeff": 0.005,
     },
     sft_defaults={**SMOLLM2, "epochs": 1, "batch_size": 8},
