@@ -113,7 +113,7 @@ COUNTRIES = answer_task(
         **RELATIVE,
         "prompt_length": None,
         "response_length": 12,
-        "iterations": 30,
+        "iterations": 20,
         "batch_size": 32,
         "minibatch_size": 8,
         "num_epochs": 1,
