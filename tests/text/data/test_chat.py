@@ -46,6 +46,25 @@ def test_templates_have_the_means_that_transformers_documents():
     assert ChatTemplate(source, {}, "x").render("a") == '{"<é>": "a"}FalseTrue'  # no HTML escapes, no dates
 
 
+def test_the_date_of_a_template_never_changes():
+    """A template may choose its own date where there is no date; one that does not ask gets a fixed one (SmolLM3)."""
+    asks = "{% if strftime_now is defined %}now{% else %}1 Jan 2020{% endif %}{{ messages[0].content }}"
+    assert ChatTemplate(asks, {}).render("a") == "1 Jan 2020a"
+    assert ChatTemplate("{{ strftime_now('%d %B %Y') }}{{ messages[0].content }}", {}).render("a") == "26 July 2024a"
+
+
+def test_the_marks_of_answers_change_no_text():
+    """Transformers makes masks of the blocks `generation`."""
+    source = (
+        "{% for m in messages %}{% if m.role == 'user' %}u:{{ m.content }} {% else %}"
+        "{% generation %}a:{{ m.content }} {% endgeneration %}{% endif %}{% endfor %}"
+    )
+    roles = ("user", "Why?"), ("assistant", " So."), ("user", " And?")
+    spoken = Prompt([{"role": role, "content": content} for role, content in roles])
+    assert ChatTemplate(source, {}).render(spoken) == "u:Why? a:So. u: And? "  # an answer begins without a space
+    assert "unknown tag 'endgeneration'" in refusal(ChatTemplate, "{% endgeneration %}", {})
+
+
 @pytest.mark.fault("A chat template is wrong, raises or tries to leave its sandbox", "One line says what it raised.")
 @pytest.mark.parametrize(
     ("source", "said"),

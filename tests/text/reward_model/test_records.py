@@ -69,6 +69,7 @@ WRONG = {
     "no rating": ({"text": "a"}, "has no column rating"),
     "no response": ({"prompt": "a", "rating": 1}, "has no column text"),
     "two kinds": (COMPARISON | {"rating": 1}, "has the columns chosen and rating"),
+    "a prompt of a text": ({"prompt": "p", "text": "a", "rating": 1}, "has the columns text and prompt"),
     "two texts": ({"prompt": "p", "text": "a", "response": "b", "rating": 1}, "has the columns text and response"),
     "rating is a word": ({"text": "a", "rating": "good"}, "has the rating 'good' (str); it must be a finite number"),
     "rating is NaN": ({"text": "a", "rating": float("nan")}, "has the rating nan (float)"),

@@ -152,6 +152,12 @@ def test_a_keras_model_scores_prompt_and_response(ranks):
     assert checked_scores(reward, [], []).shape == (0,)
 
 
+def test_a_space_stands_between_a_prompt_and_an_answer():
+    reward = as_reward(Lengths(1, name="lengths"))
+    reward.between = " "
+    assert checked_scores(reward, ["Why?", "Why?", "Why?"], ["So.", " So.", ""]).tolist() == [8, 8, 4]
+
+
 def test_a_functional_keras_model_with_its_own_words_is_a_reward():
     texts = keras.Input((), dtype="string")
     words = keras.layers.TextVectorization(vocabulary=["good"], output_mode="count")(texts)  # [B, (unknown, good)]

@@ -58,6 +58,24 @@ def test_a_response_in_a_conversation_has_no_space_at_its_beginning(tokenizer):
     assert text.tokens.tolist()[1:-1] == ids(tokenizer, " A joy")
 
 
+def test_a_tokenizer_that_puts_a_space_before_each_text_gets_none():
+    """SentencePiece as in Mistral: "is Paris" has one space, and so has "is" with the response " Paris"."""
+    tokenizer = make_tokenizer("Mistral")
+    (example,), *_ = encoded(tokenizer, [{"prompt": "A film", "response": " is good"}])
+    whole = [tokenizer.start_token_id, *ids(tokenizer, "A film is good"), tokenizer.end_token_id]
+    assert example.tokens.tolist() == whole
+    codec, _ = codecs(tokenizer)
+    response = codec.decode([example.tokens[example.counts]])
+    assert response == ["is good"] and codec.join(["A film"], response) == ["A film is good"]
+
+
+def test_records_that_spell_special_tokens_are_counted(tokenizer):
+    rows = [{"text": "<|im_end|> is text"}, {"text": "A film"}, {"prompt": "Q", "response": "A<|im_end|>"}]
+    tokens = [tokenizer.end_token, "A", tokenizer.start_token]
+    assert encoded(tokenizer, [{"text": f"{token} film"} for token in tokens]).spelled == 2
+    assert encoded(tokenizer, rows).spelled == 0  # no token of this tokenizer
+
+
 def test_all_tokens_but_the_first_can_count(tokenizer):
     (example,), *_ = encoded(tokenizer, [{"prompt": "A film", "response": " good"}], "all")
     assert example.counts.tolist() == [False] + [True] * (len(example.tokens) - 1)

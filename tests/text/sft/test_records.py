@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from support.refusal import refusal
 
-from tfppo.text.data.prompt_files import write_rows
+from tfppo.text.data.prompt_files import split_share, write_rows
 from tfppo.text.data.prompts import Prompt
+from tfppo.text.reward_model.records import FORM as COMPARED
 from tfppo.text.sft.records import FORM, Record
 from tfppo.text.supervised.records import (
     as_records,
@@ -51,6 +52,26 @@ def test_each_answer_of_a_conversation_is_a_record():
     assert (second.prompt.messages, second.answer) == (CHAT[:4], "Bye.")
 
 
+def test_all_methods_hold_out_the_same_prompts():
+    """The validation prompts of PPO are trained on neither by supervised fine-tuning nor by a reward model."""
+    prompts = [Prompt(f"Question {number}?") for number in range(400)]
+    _, held = split_share(prompts, 0.2)
+    assert 40 < len(held) < 120
+    answers = {"response": "Yes."}, {"chosen": "a", "rejected": "b"}, {"response": "a", "rating": 1}
+    for answer, form in zip(answers, (FORM, COMPARED, COMPARED), strict=True):
+        records = as_records([{"prompt": str(prompt), **answer} for prompt in prompts], "data", form)
+        assert [str(record.prompt) for record in split_records(records, 0.2)[1]] == list(map(str, held))
+
+
+def test_the_answers_of_a_conversation_are_in_one_part():
+    rest = [{"role": role, "content": f"{role} {turn}"} for turn in range(3) for role in ("user", "assistant")][1:]
+    talks = [{"messages": [{"role": "user", "content": f"Topic {number}"}, *rest]} for number in range(100)]
+    train, validation = split_records(as_records(talks, "data", FORM), 0.2)
+    topics = [{record.prompt.messages[0]["content"] for record in part} for part in (train, validation)]
+    assert not topics[0] & topics[1] and sum(map(len, topics)) == 100 and 5 < len(topics[1]) < 40
+    assert len(train) == 3 * len(topics[0])
+
+
 def test_data_in_python_have_the_same_forms():
     rows = ["A film.", {"text": np.str_("b")}, {"prompt": CHAT[:2], "response": "Hi."}]
     assert [record.row() for record in as_records(rows, "data", FORM)] == [
@@ -73,6 +94,7 @@ INVALID = {
     "missing column": ("a.jsonl", '{"question": "a"}\n', "line 1 of .* has no examples .it has question."),
     "prompt alone": ("a.csv", "prompt,answer\na,b\n", "line 2 of .* has no column response .it has prompt, answer."),
     "response alone": ("a.csv", "response\na\n", "line 2 of .* has no column prompt"),
+    "a prompt of a text": ("a.jsonl", '{"text": "a", "prompt": "b"}', "the columns text and prompt"),
     "two forms": ("a.jsonl", '{"text": "a", "prompt": "b", "response": "c"}', "the columns text and response"),
     "number": ("a.jsonl", '{"prompt": "a", "response": 3}', "has the response 3 .int.; it must be a text"),
     "list": ("a.jsonl", '{"text": ["a"]}', r"has the text \['a'\] .list."),

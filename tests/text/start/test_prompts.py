@@ -4,16 +4,21 @@ import csv
 import dataclasses
 import json
 
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from support.refusal import refusal
 
 from tfppo.cli import main
-from tfppo.saved_runs import evaluate, generate, resume
+from tfppo.saved_runs import evaluate, export, generate, resume
 from tfppo.text import run
 from tfppo.text.config import TextConfig, TextRunConfig
 from tfppo.text.data.prompt_files import read_prompts, write_prompts
+from tfppo.text.data.special_tokens import special_tokens_of
 from tfppo.text.defaults import make_text_config
+from tfppo.text.presets.folder import load_preset, save_preset
+from tfppo.text.rewards.callables import checked_scores
 from tfppo.text.start.prompts import OwnPrompts, own_prompts
 from tfppo.text.tasks import get_task
 from tfppo.text.trainer import TextTrainer
@@ -276,6 +281,35 @@ def test_a_task_with_labels_needs_no_file(preset, tmp_path):
     )
     trainer = TextTrainer(config_of(tmp_path, preset, eval_prompts=8), task=mine)
     assert trainer.judge(8, 0)["within_one_word"]["policy"] == np.mean([row["letters"] for row in ROWS])
+
+
+def test_rewards_read_conversations_as_two_sentences(preset, tmp_path):
+    """A Keras model reads prompt and response as one text, and the run of a template puts a space between them."""
+    (tmp_path / "mine.jinja").write_text("{{ messages[-1].content }}")
+    texts = keras.Input((), dtype="string")
+    model = keras.Model(texts, keras.layers.Lambda(lambda texts: tf.strings.length(texts), output_shape=())(texts))
+    for template, between in ((str(tmp_path / "mine.jinja"), 1), ("none", 0)):
+        config = config_of(tmp_path, preset, chat_template=template)
+        trainer = TextTrainer(config, prompts=ROWS, reward=model)
+        scored = checked_scores(trainer.parts.reward, ["Why?"], ["So."])
+        assert scored.tolist() == [7 + between]
+
+
+@pytest.mark.slow
+def test_a_run_without_the_template_of_its_model_has_none_to_give_away(preset, tmp_path):
+    """Neither an export nor the next run asks in a form in which the run did not ask."""
+    for name in ("with", "without"):
+        settings = {"chat_template": "none" if name == "without" else "auto", "iterations": 1, "eval_prompts": 0}
+        model, tokenizer = load_preset(preset)
+        start = tmp_path / f"{name}-template"
+        special = special_tokens_of(tokenizer)._replace(chat_template="Q: {{ messages[-1].content }} A:")
+        save_preset(start, model, tokenizer, "float32", special)
+        folder = run.train_text(config_of(tmp_path, start, name=name, **settings), prompts=ROWS, reward=ones)
+        exported = export(folder, reward=ones)
+        following = config_of(tmp_path, None, init_from=folder, iterations=1, name=f"{name}-next")
+        kept = (exported / "chat_template.jinja").exists()
+        asks = TextTrainer(following, prompts=ROWS, reward=ones).codec.chat is not None
+        assert (kept, asks) == (name == "with", name == "with")
 
 
 @pytest.mark.slow

@@ -2,10 +2,10 @@
 
 A template is code in the language Jinja, which comes with a model. It runs in Jinja's sandbox, with the functions and
 settings that Hugging Face documents for templates ("Writing a chat template" in the documentation of transformers). One
-function is left out on purpose: strftime_now, because a run must have the same prompts when it is resumed tomorrow. The
-templates that use it have a fixed date for this case.
+function always gives the same date: strftime_now, because a run must have the same prompts when it is resumed tomorrow.
 """
 
+import datetime
 import functools
 import json
 import re
@@ -13,14 +13,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import TemplateError
+from jinja2 import TemplateError, Undefined
+from jinja2.ext import Extension
+from jinja2.nodes import Node
+from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from tfppo.errors import UsageError, one_line, shown
-from tfppo.text.data.prompts import Message, Prompt
+from tfppo.text.data.prompts import ASSISTANT, Message, Prompt
 
 MARK = "\ufdd0"  # a code point that no text has (a noncharacter of Unicode)
 ANSWER = "answer"
+TODAY = datetime.date(2024, 7, 26)  # the date that the template of Llama 3.2 has where there is no strftime_now
 QUESTION = [{"role": "user", "content": "question"}]
 
 
@@ -75,7 +79,7 @@ class ChatTemplate:
           UsageError: If the template fails, or writes only spaces.
         """
         given, of = (prompt.messages, f" for {prompt.origin}") if isinstance(prompt, Prompt) else (None, "")
-        messages = list(given) if given is not None else [{"role": "user", "content": str(prompt)}]
+        messages = [{"role": "user", "content": str(prompt)}] if given is None else list(map(_without_space, given))
         if self.system is not None and messages[0]["role"] != "system":
             messages.insert(0, {"role": "system", "content": self.system})
         marked = functools.partial(mark_special, special=list(special))
@@ -90,7 +94,7 @@ class ChatTemplate:
     def end_of_answer(self) -> str:
         """Returns the text that the template writes behind an answer. Empty if the template refuses such a message."""
         try:
-            text = self._render([*QUESTION, {"role": "assistant", "content": ANSWER}], add_generation_prompt=False)
+            text = self._render([*QUESTION, {"role": ASSISTANT, "content": ANSWER}], add_generation_prompt=False)
         except UsageError:
             return ""
         return text.rpartition(ANSWER)[2]
@@ -157,6 +161,14 @@ def _any_of(special: tuple[str, ...]) -> re.Pattern[str]:
     return re.compile(f"({'|'.join(map(re.escape, sorted(special, key=len, reverse=True)))})")  # the longest first
 
 
+def _without_space(message: Message) -> Message:
+    """Returns a message; an answer is without a space at its beginning, as `PromptCodec.encode_answers` has it."""
+    content = message["content"]
+    if message["role"] != ASSISTANT or not isinstance(content, str):
+        return message
+    return {**message, "content": content.removeprefix(" ")}
+
+
 def _mapped(change: Any, value: Any) -> Any:
     """Applies a function to all texts in a message."""
     if isinstance(value, str):
@@ -166,11 +178,33 @@ def _mapped(change: Any, value: Any) -> Any:
     return [_mapped(change, part) for part in value] if isinstance(value, list | tuple) else value
 
 
+class _Generation(Extension):
+    """The block `generation`, with which templates mark the answers. It changes no text."""
+
+    tags = {"generation"}  # noqa: RUF012 - Jinja's own attribute
+
+    def parse(self, parser: Parser) -> list[Node]:
+        """Returns the content of the block."""
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+class _FixedDate(Undefined):
+    """The function strftime_now with a fixed date. It counts as undefined, so that a template may have its own date."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(name)  # as usual in Python: before a call, Jinja asks for attributes that it does not have
+
+    def __call__(self, form: str) -> str:  # type: ignore[override] # that of Undefined raises
+        return TODAY.strftime(form)
+
+
 @functools.cache
 def _environment() -> ImmutableSandboxedEnvironment:
     environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", _Generation]
     )
+    environment.globals["strftime_now"] = _FixedDate(name="strftime_now")
     environment.filters["tojson"] = _to_json
     environment.globals["raise_exception"] = _raise_exception
     return environment

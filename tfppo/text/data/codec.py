@@ -9,13 +9,14 @@ import numpy as np
 from tfppo.errors import UsageError
 from tfppo.text.config import TextConfig
 from tfppo.text.data.chat import ChatTemplate, mark_special, split_special
-from tfppo.text.data.prompts import Prompt
+from tfppo.text.data.prompts import Prompt, joined
 from tfppo.text.data.special_tokens import SpecialTokens, special_tokens_of, vocabulary_of
 from tfppo.text.data.stop_condition import StopCondition
 from tfppo.text.data.tokenizer import control_token
 
 NAMES = {"bos": "start_token", "eos": "end_token", "pad": "pad_token"}  # names in templates, and of KerasHub
 SPELLED = re.compile(r"<[^<>\s]+>|\[/?[A-Z_]+\]")  # texts in a template that may be special tokens
+SPACE = "\u2581"  # how SentencePiece writes a space
 NOT_UTF8 = re.compile(r"[\ud800-\udfff]")  # Python's form of bytes that are not UTF-8
 
 
@@ -67,6 +68,9 @@ class PromptCodec:
         end token. None: prompts are not rendered.
       system: Text of a system message before each prompt that has none; needs a template. None: no message is added.
 
+    `between` is a space if it separates a prompt from a response and belongs to neither: in a conversation, and where
+    the tokenizer itself puts a space before each text. Otherwise it is empty, and a response begins with its space.
+
     Raises:
       UsageError: If the tokenizer has no end token, or the template is not valid.
     """
@@ -100,6 +104,7 @@ class PromptCodec:
         self.ends = self.special.ends
         self.end = self.ends[0]
         self.answer_end = turn[0] if turn else self.end
+        self.between = " " if self.chat is not None or _adds_space(tokenizer) else ""
         self._known = token_ids(tokenizer)
         pad = getattr(tokenizer, "pad_token_id", 0)
         self.pad = self.end if pad is None else int(pad)
@@ -202,8 +207,8 @@ class PromptCodec:
     def encode_answers(self, answers: Sequence[str]) -> list[list[int]]:
         """Encodes answers as the policy would sample them: their tokens, and the token that ends an answer.
 
-        A special token that an answer spells out stays text. Decoding gives the answer again, except that a chat
-        template makes a message of it: a space at its beginning, which separates it from a prompt, is left out.
+        A special token that an answer spells out stays text. Decoding gives the answer again, except that the space
+        `between` is left out at its beginning.
 
         Args:
           answers: N texts.
@@ -214,9 +219,13 @@ class PromptCodec:
         Raises:
           UsageError: If an answer is not valid UTF-8.
         """
-        texts = answers if self.chat is None else [answer.removeprefix(" ") for answer in answers]
+        texts = [answer.removeprefix(self.between) for answer in answers]
         rows = self._tokens([mark_special(text, self._in_text) for text in texts], answers)
         return [[*row, self.answer_end] for row in rows]
+
+    def spells_special(self, text: str) -> bool:
+        """Returns True if a text spells out a special token, which stays text."""
+        return any(token in text for token in self._in_text)
 
     def _tokens(self, rendered: Sequence[str], prompts: Sequence[str]) -> list[list[int]]:
         """Encodes texts piece by piece. The tokenizer gets all pieces at once, without the special tokens.
@@ -239,9 +248,8 @@ class PromptCodec:
         return [[int(id) for piece in pieces for id in ids_of(*piece)] for pieces in rows]
 
     def join(self, prompts: Sequence[str], responses: Sequence[str]) -> list[str]:
-        """Joins prompts and responses to texts. An answer in a conversation is another sentence than its question."""
-        between = "" if self.chat is None else " "
-        return [prompt + between + response for prompt, response in zip(prompts, responses, strict=True)]
+        """Joins prompts and responses to texts, with `between` where it is needed."""
+        return joined(prompts, responses, self.between)
 
     def decode(self, tokens: Iterable[Sequence[int] | np.ndarray]) -> list[str]:
         """Decodes rows of tokens, without their special tokens.
@@ -270,6 +278,13 @@ class PromptCodec:
           N texts.
         """
         return self.decode(row[kept] for row, kept in zip(tokens, mask, strict=True))
+
+
+def _adds_space(tokenizer: keras_hub.tokenizers.Tokenizer) -> bool:
+    """Returns True if the tokenizer puts a space before each text, as that of Llama 2 and Mistral does."""
+    return isinstance(tokenizer, keras_hub.tokenizers.SentencePieceTokenizer) and str(
+        tokenizer.id_to_token(int(tokenizer.tokenize(["a"])[0][0]))
+    ).startswith(SPACE)
 
 
 def _name_of(prompts: Sequence[str], number: int) -> str:

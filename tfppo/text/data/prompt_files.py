@@ -103,9 +103,10 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def split_share(prompts: Sequence[Prompt], share: float) -> tuple[list[Prompt], list[Prompt]]:
-    """Divides prompts into two parts by a checksum of their texts.
+    """Divides prompts into two parts by a checksum of their texts, or of the beginnings of their conversations.
 
     Equal prompts are always in the same part, on every machine, and other prompts do not change the part of a prompt.
+    Supervised fine-tuning and reward models hold out the same prompts.
 
     Args:
       prompts: The prompts.
@@ -116,7 +117,7 @@ def split_share(prompts: Sequence[Prompt], share: float) -> tuple[list[Prompt], 
     """
 
     def is_second(prompt: Prompt) -> bool:
-        return is_in_share(prompt.row()[PROMPT], share)
+        return is_in_share(prompt.topic(), share)
 
     return [prompt for prompt in prompts if not is_second(prompt)], [p for p in prompts if is_second(p)]
 

@@ -11,6 +11,7 @@ from tfppo.errors import UsageError, kind_and_text, one_line, shown
 PROMPT = "prompt"  # column of the prompts; all other columns are labels
 INFINITE = -1  # tf.data.INFINITE_CARDINALITY; this module does not import TensorFlow
 TEXTS = ("prompts", "responses")  # arguments of rewards, so no labels
+ASSISTANT = "assistant"
 ROLES = "system, user or assistant"
 FORMS = (
     "a list of texts, of conversations (lists of messages) or of dictionaries with the key prompt, or a "
@@ -52,9 +53,28 @@ class Prompt(str):
         prompt.origin = origin
         return prompt
 
+    def topic(self) -> object:
+        """Returns what decides whether the prompt is held out: its text, or the messages before the first answer."""
+        if self.messages is None:
+            return str(self)
+        answers = [number for number, message in enumerate(self.messages) if message["role"] == ASSISTANT]
+        return list(self.messages[: answers[0] if answers else None])
+
     def row(self) -> dict[str, Any]:
         """Returns the prompt with its labels as a row of a JSONL file."""
         return {PROMPT: str(self) if self.messages is None else list(self.messages), **self.labels}
+
+
+def joined(prompts: Sequence[str], responses: Sequence[str], between: str = "") -> list[str]:
+    """Joins N prompts and N responses to texts.
+
+    Args:
+      prompts: The prompts.
+      responses: The responses.
+      between: Put before each response that does not begin with white space, see `PromptCodec.between`.
+    """
+    pairs = zip(prompts, responses, strict=True)
+    return [prompt + (between if response[:1].strip() else "") + response for prompt, response in pairs]
 
 
 def labels_of(prompts: Sequence[str]) -> dict[str, list[Any]]:

@@ -33,8 +33,8 @@ class Comparison(NamedTuple):
         return row if self.margin is None else row | {MARGIN: self.margin}
 
     def topic(self) -> object:
-        """Returns the prompt."""
-        return self.prompt.row()
+        """Returns what decides whether the record is held out."""
+        return self.prompt.topic()
 
 
 class Rating(NamedTuple):
@@ -51,8 +51,8 @@ class Rating(NamedTuple):
         return text | {RATING: self.rating}
 
     def topic(self) -> object:
-        """Returns the prompt, or the text without a prompt."""
-        return self.text if self.prompt is None else self.prompt.row()
+        """Returns what decides whether the record is held out."""
+        return self.text if self.prompt is None else self.prompt.topic()
 
 
 Record: TypeAlias = Comparison | Rating
@@ -84,8 +84,9 @@ def records_of_row(row: Mapping[Any, Any], origin: str) -> list[Record]:
         asked = Prompt(row[PROMPT], None, origin)
         chosen, rejected = (text_in(row, name, origin) for name in (CHOSEN, REJECTED))
         return [Comparison(asked, chosen, rejected, margin, origin)]
-    if TEXT in row and RESPONSE in row:
-        raise _ambiguous(row, origin, [TEXT, RESPONSE])
+    for other in (RESPONSE, PROMPT):
+        if TEXT in row and other in row:
+            raise _ambiguous(row, origin, [TEXT, other])
     _check_columns(row, origin, (PROMPT, RESPONSE, RATING) if RESPONSE in row else (TEXT, RATING))
     prompt = Prompt(row[PROMPT], None, origin) if RESPONSE in row else None
     text = text_in(row, TEXT if prompt is None else RESPONSE, origin)

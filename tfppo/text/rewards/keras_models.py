@@ -5,13 +5,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tfppo.errors import UsageError
+from tfppo.text.data.prompts import joined
+from tfppo.text.rewards.callables import ReadsTexts
 
 if TYPE_CHECKING:
     import keras
     import keras_hub
 
 
-class KerasReward:
+class KerasReward(ReadsTexts):
     """Scores prompts joined with their responses with a Keras model.
 
     Args:
@@ -44,9 +46,7 @@ class KerasReward:
         """
         import tensorflow as tf
 
-        texts = tf.constant(
-            [prompt + response for prompt, response in zip(prompts, responses, strict=True)], tf.string, [len(prompts)]
-        )
+        texts = tf.constant(joined(prompts, responses, self.between), tf.string, [len(prompts)])
         inputs = self.model.preprocessor(texts) if self.is_classifier else texts
         outputs = self.model(inputs, training=False) if self.is_classifier else self.model(texts)
         scores = np.asarray(outputs)  # [B], [B, 1] or [B, 2]

@@ -19,9 +19,11 @@ from tfppo.settings import FLOAT32_MAX
 from tfppo.text.data.codec import PromptCodec
 from tfppo.text.data.corpus import DOMAINS, Domain
 from tfppo.text.data.metrics import word_count
+from tfppo.text.data.prompts import joined
 from tfppo.text.data.special_tokens import SpecialTokens, special_tokens_of
 from tfppo.text.models.reference import as_language_model
 from tfppo.text.presets.folder import load_preset, save_preset
+from tfppo.text.rewards.callables import ReadsTexts
 from tfppo.text.rewards.encoding import TextEncoder
 from tfppo.training import run_folder
 
@@ -46,7 +48,7 @@ class Head(TypedDict):
     system: NotRequired[str | None]  # text of a system message before each prompt
 
 
-class RewardModel:
+class RewardModel(ReadsTexts):
     """Scores texts with a language model and a linear head on the hidden state of the last token.
 
     A line over the number of words is subtracted from the scores. It was fitted on human texts, so that longer texts do
@@ -109,7 +111,7 @@ class RewardModel:
         """
         if self.reads_responses:
             return self._line_off(self._scores(self.encoder.responses(prompts, responses).rows), responses)
-        return self.scores([prompt + response for prompt, response in zip(prompts, responses, strict=True)])
+        return self.scores(joined(prompts, responses, self.between))
 
     def checksum(self) -> str:
         """Returns a checksum of the weights and of the head, by which a run recognises its reward model."""

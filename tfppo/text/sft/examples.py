@@ -29,6 +29,7 @@ class Examples(NamedTuple):
     examples: list[Example]
     truncated: int  # examples that were cut
     left_out: int  # records without a token to learn, because the prompt alone fills the limit
+    spelled: int = 0  # records that spell out special tokens, which stay text
 
     @property
     def tokens(self) -> int:
@@ -75,11 +76,12 @@ def encode_records(
         tokens = np.array([*before, *after], np.int32)
         counts = np.arange(len(tokens)) >= max(first, 1)
         truncated += len(tokens) > length
-        if not counts[:length].any():
+        if not counts[:length].any() or (not is_text and len(before) >= length):
             left_out += 1
             continue
         examples.append(Example(tokens[:length], counts[:length]))
-    return Examples(examples, truncated - left_out, left_out)
+    spelled = sum(codec.spells_special(record.answer) for record in records)
+    return Examples(examples, truncated - left_out, left_out, spelled)
 
 
 def check_some_are_left(examples: Examples, what: str, length: int) -> None:

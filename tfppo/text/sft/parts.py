@@ -1,5 +1,6 @@
 """The parts of a run of supervised fine-tuning: records, a language model, and the examples made of both."""
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +62,11 @@ class SFTParts(TunedParts[SFTRunConfig, Record]):
                     f"note: {examples.left_out} of {total} {what} examples are left out, because their prompt alone "
                     f"fills {length} tokens"
                 )
+            if examples.spelled:
+                lines.append(
+                    f"warning: {examples.spelled} of {total} {what} examples spell out special tokens, which stay "
+                    "text, so that the model does not learn them: give conversations as messages, and no end token"
+                )
         lines += self.notices_of_validation(len(self.validation.examples))
         return lines
 
@@ -104,7 +110,10 @@ class SFTParts(TunedParts[SFTRunConfig, Record]):
 
     def describe(self, folder: Path, evaluation: dict[str, Any]) -> str:
         """Formats an evaluation as one line, with the command that uses the model."""
-        use = f"tune it with: tfppo train text --preset {run_folder.quoted(folder / run_folder.PRESET)}"
+        system = self.config.sft.system
+        words = [] if system is None else ["--system", shlex.quote(system)]
+        preset = run_folder.quoted(folder / run_folder.PRESET)
+        use = f"tune it with: tfppo train text --preset {' '.join([preset, *words])}"
         found = evaluation["validation"]
         if found is None:
             return use

@@ -15,12 +15,11 @@ from typing import Any, NamedTuple
 
 from tfppo.errors import UsageError, one_line, shown
 from tfppo.text.data.prompt_files import text_in
-from tfppo.text.data.prompts import PROMPT, ROLES, Prompt
+from tfppo.text.data.prompts import ASSISTANT, PROMPT, ROLES, Prompt
 from tfppo.text.supervised.records import Form
 
 TEXT, RESPONSE, MESSAGES = "text", "response", "messages"
 COLUMNS = f"{TEXT}, or {PROMPT} and {RESPONSE}, or {MESSAGES}"
-ASSISTANT = "assistant"
 
 
 class Record(NamedTuple):
@@ -35,8 +34,8 @@ class Record(NamedTuple):
         return {TEXT: self.answer} if self.prompt is None else self.prompt.row() | {RESPONSE: self.answer}
 
     def topic(self) -> object:
-        """Returns the prompt, or the text without a prompt."""
-        return self.answer if self.prompt is None else self.prompt.row()
+        """Returns what decides whether the record is held out: the beginning of the conversation, or the text."""
+        return self.answer if self.prompt is None else self.prompt.topic()
 
 
 def records_of_row(row: Mapping[Any, Any], origin: str) -> list[Record]:
@@ -54,9 +53,10 @@ def records_of_row(row: Mapping[Any, Any], origin: str) -> list[Record]:
         columns = one_line(", ".join(map(str, row))) or "no columns"
         missing = f"column {PROMPT}" if has else f"column {RESPONSE}" if PROMPT in row else "examples"
         raise UsageError(f"{origin} has no {missing} (it has {columns}); it must have {COLUMNS}: name the columns so")
-    if len(has) > 1:
+    found = [*has, *([PROMPT] if PROMPT in row and has == [TEXT] else [])]
+    if len(found) > 1:
         raise UsageError(
-            f"{origin} has the columns {' and '.join(has)}, which are two examples; it must have either {COLUMNS}: "
+            f"{origin} has the columns {' and '.join(found)}, which are two examples; it must have either {COLUMNS}: "
             "leave out or rename the other columns"
         )
     if has == [TEXT]:

@@ -25,7 +25,7 @@ from tfppo.text.models.weights import fixed_weights, freeze_paths
 from tfppo.text.policy import TextPolicy
 from tfppo.text.presets.fetching import recorded_name
 from tfppo.text.presets.folder import default_preset
-from tfppo.text.rewards.callables import Reward
+from tfppo.text.rewards.callables import ReadsTexts, Reward
 from tfppo.text.start.initial import Start, assign_parts, initial_model, keep_start
 from tfppo.text.start.memory import check_memory, fitted
 from tfppo.text.start.parts import OWN_MODEL, check_parts, fingerprints
@@ -152,6 +152,9 @@ def load_parts(
     check_tokenizer(start.tokenizer, language_model.vocabulary_size)
     chosen, own = (loaded.task, loaded.own) if loaded else (unscored_task(config), None)
     codec, template = make_codec(start, text, chosen.domain, folder)
+    for part in loaded.parts if loaded else ():
+        if isinstance(part, ReadsTexts):
+            part.between = codec.between
     context = language_model.context_length
     # ----- The training prompts
     is_included = (own, model, text.preset, text.init_from) == (None, None, None, None)
@@ -305,7 +308,7 @@ def make_codec(
     special = special_tokens_of(start.tokenizer) if start.special is None else start.special
     template, own = special.chat_template, None
     if text.chat_template == "none":
-        template = None
+        template, special = None, special._replace(chat_template=None)  # an export must not have it either
     elif text.chat_template != "auto":
         path = Path(text.chat_template) if folder is None else folder / run_folder.TEMPLATE
         template = own = read_template(path, "; it must be auto, none or the path of a file")

@@ -194,7 +194,7 @@ def _from_run(text: TextConfig, folder: Path) -> Start:
     freeze_paths(merged, config.parts.frozen)
     weights, note = _continued(tuned, merged, text)
     note = f"the run starts from the policy of {folder} after iteration {done}; {note}"
-    special = _special_tokens(before, folder)
+    special = _special_tokens(before, folder, other.chat_template)
     if keeps_adapters:
         return Start(before.model, before.tokenizer, None, weights, done, note, special)
     del weights["adapters"]
@@ -203,9 +203,11 @@ def _from_run(text: TextConfig, folder: Path) -> Start:
     return Start(merged, before.tokenizer, reference, weights, done, note, special)
 
 
-def _special_tokens(before: Start, folder: Path) -> SpecialTokens:
-    """Returns the special tokens of another run, with the chat template that its user gave as a file."""
+def _special_tokens(before: Start, folder: Path, chat_template: str) -> SpecialTokens:
+    """Returns the special tokens of another run, with the chat template that its user gave as a file, or with none."""
     special = special_tokens_of(before.tokenizer) if before.special is None else before.special
+    if chat_template == "none":
+        return special._replace(chat_template=None)
     template = folder / run_folder.TEMPLATE
     if not template.is_file():
         return special

@@ -1,6 +1,7 @@
 """Loads the task, the prompts and the reward of a text run."""
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
@@ -10,7 +11,7 @@ from tfppo.errors import UsageError
 from tfppo.execution.variables import digest
 from tfppo.text.config import TextConfig, TextRunConfig
 from tfppo.text.data.corpus import Split
-from tfppo.text.rewards.callables import Reward, as_reward, is_folder, reward_name
+from tfppo.text.rewards.callables import ReadsTexts, Reward, as_reward, is_folder, reward_name
 from tfppo.text.rewards.reward_model import RewardModel
 from tfppo.text.rewards.signature import check_labels, way_of
 from tfppo.text.rewards.weighted import SEPARATOR, as_rewards, combined, parts_of_reward
@@ -34,6 +35,7 @@ class LoadedTask(NamedTuple):
     reward: Reward
     names: dict[str, object]  # settings that name the task and the reward
     checksum: str | None  # of the reward model; None: there is none
+    parts: Sequence[Reward]  # of the reward
 
 
 def load_task(
@@ -87,7 +89,7 @@ def load_task(
     rewards = make_rewards(chosen, others, model)
     used = combined(rewards, text.reward_weights, text.reward_timeout)
     _check_labels(chosen, used, splits)
-    return LoadedTask(chosen, own, used, names, _checksum(rewards))
+    return LoadedTask(chosen, own, used, names, _checksum(rewards), rewards)
 
 
 def choose_task(setting: str | None, given: Task | str | None, has_prompts: bool) -> Task | None:
@@ -211,7 +213,7 @@ def make_rewards(task: Task, others: GivenReward, model: Path | None) -> list[Re
     rewards = [] if others is None else as_rewards(others)
     if model is not None:
         rewards.append(as_reward(model))
-    return rewards or [task.checked_reward()]
+    return [copy(reward) if isinstance(reward, ReadsTexts) else reward for reward in rewards or [task.checked_reward()]]
 
 
 def _checksum(rewards: Sequence[Reward]) -> str | None:
