@@ -12,9 +12,11 @@ from support.refusal import refusal
 from tokenizers import Tokenizer
 
 from tfppo import load_preset
+from tfppo.text.data.codec import PromptCodec
 from tfppo.text.data.special_tokens import SpecialTokens, special_tokens_of
 from tfppo.text.models.adapters import adapter_variables, add_adapters
 from tfppo.text.models.lstm import LSTMLanguageModel
+from tfppo.text.presets.folder import save_preset
 from tfppo.text.presets.hugging_face_export import write_hugging_face
 from tfppo.text.presets.hugging_face_weights import kind_of, weights_of
 from tfppo.text.presets.peft import CONFIG_FILE, WEIGHTS_FILE, write_adapters
@@ -66,6 +68,31 @@ def test_what_goes_out_comes_back(name, tmp_path):
             assert of_tokenizers.encode(text).ids == start + [*map(int, tokenizer(text))]
         named = [token for token in tokenizer.special_tokens if token != "<pad>"]
         assert all(of_tokenizers.encode(f"a{token}").ids[-1] == tokenizer.token_to_id(token) for token in named)
+
+
+def test_tokens_that_are_text_stay_text(tmp_path):
+    """Thoughts between <think> and </think> are words of the model that a reward reads (Qwen3, SmolLM3)."""
+    model, tokenizer = make("Qwen3")
+    thoughts = "<think>", "</think>"
+    named = [*tokenizer.unsplittable_tokens, *thoughts]  # as KerasHub converts a tokenizer of Qwen3
+    tokenizer = type(tokenizer)(*byte_pairs(), unsplittable_tokens=named)
+    special = special_tokens_of(tokenizer)._replace(written=thoughts)
+    write_hugging_face(tmp_path / "out", model, tokenizer, special)
+    _, again = load_preset(tmp_path / "out")
+    save_preset(tmp_path / "preset", model, tokenizer, "float32", special)
+    _, saved = load_preset(tmp_path / "preset")
+    template = "{{ messages[0].content }}<think>"
+    for found in (again, saved):
+        assert special_tokens_of(found).written == thoughts
+        codec = PromptCodec(found, special=special_tokens_of(found), template=template)
+        (answer,) = codec.encode_answers(["<think>a film</think>the cast"])
+        ids = [found.token_to_id(token) for token in thoughts]
+        assert [token for token in answer if token in ids] == ids  # each is one token
+        assert codec.decode([answer]) == ["<think>a film</think>the cast"]
+        (prompt,) = codec.encode_prompts(["the film"])
+        assert prompt[-1] == ids[0]
+    file = Tokenizer.from_file(str(tmp_path / "out" / "tokenizer.json"))
+    assert file.decode(file.encode("<think>a film").ids, skip_special_tokens=True).startswith("<think>")
 
 
 @pytest.mark.parametrize("settings", [{}, {"tie_word_embeddings": None, "rope_scaling": LLAMA3_ROPE}])

@@ -86,21 +86,22 @@ class PromptCodec:
         self.tokenizer, self.domain = tokenizer, domain
         vocabulary = vocabulary_of(tokenizer)
         # KerasHub's tokenizers differ in their special tokens. No other module depends on that.
-        named = [token for token in getattr(tokenizer, "unsplittable_tokens", None) or [] if token in vocabulary]
         self.special = special_tokens_of(tokenizer) if special is None else special
-        start, ends, _ = self.special
+        start, ends, _, written = self.special
+        tokens = {*vocabulary} - {*written}
+        named = [token for token in getattr(tokenizer, "unsplittable_tokens", None) or [] if token in tokens]
         in_text = [*named, *map(tokenizer.id_to_token, ends if start is None else (start, *ends))]
         self.chat: ChatTemplate | None = None
         turn: list[int] = []
         if template is not None:
             names = {f"{name}_token": getattr(tokenizer, attribute, None) for name, attribute in NAMES.items()}
             self.chat = ChatTemplate(template, {name: token for name, token in names.items() if token}, system)
-            in_text += [token for token in SPELLED.findall(template) if token in vocabulary]
+            in_text += [token for token in SPELLED.findall(template) if token in tokens]
         self._in_text = list(dict.fromkeys(token for token in map(str, in_text) if token))
         if self.chat is not None:
             behind = split_special(self.chat.end_of_answer(), self._in_text)
             turn = [int(tokenizer.token_to_id(token)) for token, is_special in behind if is_special]
-            self.special = SpecialTokens(start, tuple(dict.fromkeys([*ends, *turn[:1]])), template)
+            self.special = SpecialTokens(start, tuple(dict.fromkeys([*ends, *turn[:1]])), template, written)
         self.ends = self.special.ends
         self.end = self.ends[0]
         self.answer_end = turn[0] if turn else self.end

@@ -25,6 +25,8 @@ class SpecialTokens(NamedTuple):
     """Tokens that end a response. The first is the end token of the tokenizer."""
     chat_template: str | None = None
     """The chat template of the model, see `data.chat`; None: there is none."""
+    written: tuple[str, ...] = ()
+    """Tokens that are never split and yet are text, such as `<think>`; Hugging Face: added, but not special."""
 
 
 def vocabulary_of(tokenizer: keras_hub.tokenizers.Tokenizer) -> Collection[str]:
@@ -40,6 +42,7 @@ def special_tokens_of(
     adds_start: bool | None = None,
     ends: Iterable[int] = (),
     chat_template: str | None = None,
+    written: Iterable[str] = (),
 ) -> SpecialTokens:
     """Returns the special tokens of a tokenizer.
 
@@ -52,6 +55,7 @@ def special_tokens_of(
         `keep_special_tokens` has kept, or unknown.
       ends: More tokens that end a response.
       chat_template: Chat template of the model.
+      written: Tokens that are text.
 
     Raises:
       UsageError: If the tokenizer has no end token.
@@ -73,7 +77,7 @@ def special_tokens_of(
     if adds_start is None:
         adds_start = start not in found or isinstance(tokenizer, keras_hub.models.OPTTokenizer)
     used = None if start is None or not adds_start else int(start)
-    return SpecialTokens(used, tuple(dict.fromkeys([*found, *map(int, ends)])), chat_template)
+    return SpecialTokens(used, tuple(dict.fromkeys([*found, *map(int, ends)])), chat_template, tuple(written))
 
 
 def keep_special_tokens(
@@ -81,6 +85,7 @@ def keep_special_tokens(
     adds_start: bool | None,
     ends: Iterable[int] = (),
     chat_template: str | None = None,
+    written: Iterable[str] = (),
 ) -> None:
     """Keeps what the folder of a model says about special tokens, with its tokenizer.
 
@@ -89,8 +94,9 @@ def keep_special_tokens(
       adds_start: As for `special_tokens_of`.
       ends: As for `special_tokens_of`.
       chat_template: As for `special_tokens_of`.
+      written: As for `special_tokens_of`.
 
     Raises:
       UsageError: If the tokenizer has no end token.
     """
-    setattr(tokenizer, ATTRIBUTE, special_tokens_of(tokenizer, adds_start, ends, chat_template))
+    setattr(tokenizer, ATTRIBUTE, special_tokens_of(tokenizer, adds_start, ends, chat_template, written))

@@ -19,6 +19,7 @@ from tfppo.text.models.weights import layers_by_path
 MODEL_FILE, TASK_FILE, TOKENIZER_FILE = "config.json", "task.json", "tokenizer.json"
 LAYERS_FILE = "layers.json"
 PREPROCESSOR_FILE, GENERATION_FILE = "preprocessor.json", "generation_config.json"
+WRITTEN_FILE = "text_tokens.json"
 CHAT_FILE, TOKENIZER_CONFIG = "chat_template.jinja", "tokenizer_config.json"
 MISC = "misc_special_tokens"  # a set, which JSON cannot hold; a preset has a list
 TIED = {"tie_word_embeddings": True}
@@ -136,6 +137,18 @@ def add_end_tokens(folder: Path, special: SpecialTokens) -> None:
     """Writes the tokens that end a response as Hugging Face does, if there are several."""
     if len(special.ends) > 1:
         write_json(folder / GENERATION_FILE, {"eos_token_id": list(special.ends)})
+
+
+def add_written_tokens(folder: Path, special: SpecialTokens) -> None:
+    """Writes the tokens that are never split and yet are text, if there are any."""
+    if special.written:
+        write_json(folder / WRITTEN_FILE, list(special.written))
+
+
+def written_tokens(folder: Path) -> list[str]:
+    """Returns the tokens that `add_written_tokens` has written."""
+    path = folder / WRITTEN_FILE
+    return list(read_json(path)) if path.is_file() else []
 
 
 def add_chat_template(folder: Path, special: SpecialTokens) -> None:

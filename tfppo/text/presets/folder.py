@@ -35,6 +35,7 @@ from tfppo.text.presets.configs import (
     add_layer_settings,
     add_settings,
     add_special_tokens,
+    add_written_tokens,
     adds_start_token,
     apply_layer_settings,
     causal_lm_of,
@@ -43,6 +44,7 @@ from tfppo.text.presets.configs import (
     may_be_tied,
     settings_for,
     tokenizer_arguments,
+    written_tokens,
 )
 from tfppo.text.presets.fetching import folder_of
 from tfppo.text.presets.hugging_face import is_hugging_face, load_hugging_face
@@ -197,6 +199,7 @@ def _complete(
     add_word_splitting(folder, tokenizer)
     add_end_tokens(folder, special)
     add_chat_template(folder, special)
+    add_written_tokens(folder, special)
     try:
         loaded_tokenizer = _load_tokenizer(folder)
         if not _same_tokenizer(tokenizer, loaded_tokenizer) or special_tokens_of(loaded_tokenizer) != special:
@@ -246,7 +249,8 @@ def _load_causal_lm(folder: Path, dtype: str) -> tuple[keras.Model, keras_hub.mo
 def _load_tokenizer(folder: Path) -> keras_hub.models.Tokenizer:
     tokenizer = keras_hub.models.Tokenizer.from_preset(str(folder), **tokenizer_arguments(folder))
     apply_word_splitting(folder, tokenizer)
-    keep_special_tokens(tokenizer, adds_start_token(folder), end_tokens(folder), chat_template(folder))
+    more = end_tokens(folder), chat_template(folder), written_tokens(folder)
+    keep_special_tokens(tokenizer, adds_start_token(folder), *more)
     return tokenizer
 
 

@@ -94,12 +94,14 @@ def load_hugging_face(folder: Path, dtype: str) -> tuple[keras.Model, keras_hub.
         if is_mistral:
             with _ExactWeights(str(corrected)) as weights:
                 convert_mistral.convert_weights(backbone, weights, config)
-        named = {"unsplittable_tokens": _special_tokens(folder)} if config["model_type"] == "gpt2" else {}
+        named = {"unsplittable_tokens": _added_tokens(folder, special=True)} if config["model_type"] == "gpt2" else {}
         # KerasHub has two tokenizers for Mistral, and would take any of them.
         tokenizer_class = keras_hub.models.MistralTokenizer if is_mistral else keras_hub.models.Tokenizer
         tokenizer = tokenizer_class.from_preset(str(corrected), **named)
     apply_word_splitting(folder, tokenizer, TOKENIZER_FILE)
-    keep_special_tokens(tokenizer, _adds_start_token(folder, tokens), end_tokens(folder), chat_template(folder))
+    written = [token for token in _added_tokens(folder, special=False) if token in _unsplittable(tokenizer)]
+    more = end_tokens(folder), chat_template(folder), written
+    keep_special_tokens(tokenizer, _adds_start_token(folder, tokens), *more)
     epsilon = config.get("rms_norm_eps", config.get("layer_norm_epsilon"))
     for layer in backbone._flatten_layers() if epsilon is not None else ():
         for name in ("epsilon", "layer_norm_epsilon"):  # all normalization layers of these models have the same
@@ -203,13 +205,16 @@ def _corrected_tokens(folder: Path) -> Config:
     return config | texts | {"bos_token": texts["bos_token"] or texts["eos_token"]}
 
 
-def _special_tokens(folder: Path) -> list[str]:
-    """Returns the special tokens in the file of a tokenizer, if there is one."""
+def _unsplittable(tokenizer: keras_hub.tokenizers.Tokenizer) -> list[str]:
+    return getattr(tokenizer, "unsplittable_tokens", None) or []
+
+
+def _added_tokens(folder: Path, special: bool) -> list[str]:
+    """Returns the added tokens in the file of a tokenizer, if there is one: those that are special, or the others."""
     if not (folder / TOKENIZER_FILE).is_file():
         return []
-    return [
-        token["content"] for token in read_json(folder / TOKENIZER_FILE).get("added_tokens", []) if token["special"]
-    ]
+    tokens = read_json(folder / TOKENIZER_FILE).get("added_tokens", [])
+    return [token["content"] for token in tokens if token["special"] == special]
 
 
 def _adds_start_token(folder: Path, tokens: Config) -> bool | None:

@@ -153,7 +153,10 @@ def _byte_pairs(
     named = [token for token in getattr(tokenizer, "unsplittable_tokens", None) or [] if token in vocabulary]
     ends = [str(token) for token, id in tokenizer.vocabulary.items() if id in special.ends]  # an end may be no token
     names = sorted({*named, *ends, *([] if start is None else [start])}, key=tokenizer.token_to_id)
-    made.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in names])
+    for name in names:
+        is_text = name in special.written
+        add = made.add_tokens if is_text else made.add_special_tokens
+        add([AddedToken(name, special=not is_text, normalized=False)])
     if start is not None:
         made.post_processor = processors.TemplateProcessing(
             single=f"{start} $A", pair=f"{start} $A {start} $B", special_tokens=[(start, special.start)]

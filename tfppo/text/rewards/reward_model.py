@@ -116,7 +116,8 @@ class RewardModel(ReadsTexts):
     def checksum(self) -> str:
         """Returns a checksum of the weights and of the head, by which a run recognises its reward model."""
         special = [number for number in (self._special.start, *self._special.ends) if number is not None]
-        words = json.dumps([weights_hash(self.model.weights), self.head, special, self._special.chat_template])
+        texts = [self._special.chat_template, *self._special.written]
+        words = json.dumps([weights_hash(self.model.weights), self.head, special, *texts])
         return digest([], words)
 
     def _line_off(self, scores: np.ndarray, texts: Sequence[str]) -> np.ndarray:

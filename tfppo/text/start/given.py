@@ -55,7 +55,7 @@ def given_special_tokens(model: object) -> SpecialTokens:
     preprocessor = model[1] if isinstance(model, tuple) else getattr(model, "preprocessor", None)
     adds_start = getattr(preprocessor, "add_start_token", None)  # a tokenizer has no such attribute
     known = special_tokens_of(tokenizer)  # of its folder, if `load_preset` loaded it
-    return known if adds_start is None else special_tokens_of(tokenizer, adds_start, known.ends, known.chat_template)
+    return known if adds_start is None else special_tokens_of(tokenizer, adds_start, *known[1:])
 
 
 def _parts(model: object) -> tuple[keras.Model, keras_hub.models.Tokenizer]:

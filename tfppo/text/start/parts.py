@@ -45,11 +45,12 @@ def fingerprints(
     """
     vocabulary = "\n".join(sorted(map(str, tokenizer.get_vocabulary())))
     pieces = [np.array([int(token) for token in tokenizer([PROBE])[0]], np.int64)]
-    start, ends, template = special_tokens_of(tokenizer) if special is None else special
+    start, ends, template, written = special_tokens_of(tokenizer) if special is None else special
     if start is not None or len(ends) > 1:
         pieces.append(np.array([-1 if start is None else start, *ends], np.int64))
     if template is not None:
         vocabulary += template
+    vocabulary += "".join(written)
     return TextParts(
         model_sha256=weights_hash(model.weights),
         tokenizer_sha256=digest(pieces, vocabulary),
