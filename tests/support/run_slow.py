@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 SIZE = 60  # largest number of tests of a process
 PYTEST = [sys.executable, "-m", "pytest"]
+SUMMARY = re.compile(r"^=+ .* in [\d.]+s")  # the last line of pytest
 COUNTS = re.compile(r"(\d+) (passed|failed|skipped|errors?|xfailed)")
 
 
@@ -66,8 +67,9 @@ def run_group(group: Sequence[str], log: Path) -> Outcome:
     began = time.perf_counter()
     with log.open("w") as file:
         code = subprocess.run([*PYTEST, "-v", "--tb=short", *group], stdout=file, stderr=subprocess.STDOUT).returncode
-    last = log.read_text(errors="replace").rstrip().splitlines()[-1:]
-    counts = {word.rstrip("s"): int(count) for count, word in COUNTS.findall("".join(last))}
+    lines = log.read_text(errors="replace").splitlines()  # a library may print lines when the process ends
+    summary = [line for line in lines if SUMMARY.search(line)][-1:]
+    counts = {word.rstrip("s"): int(count) for count, word in COUNTS.findall("".join(summary))}
     return Outcome(code, counts, time.perf_counter() - began)
 
 
