@@ -23,7 +23,7 @@ STARTS = {"OPT", "Bloom", "Gemma", "Gemma2", "Gemma3", "Llama", "Llama3", "Mistr
 @pytest.mark.parametrize("name", [name for name in FAMILIES if "tied" not in name])
 def test_a_family_has_the_start_token_of_its_preprocessor_unless_it_is_the_end_token(name):
     tokenizer = make_tokenizer(name)
-    start, ends, _ = special_tokens_of(tokenizer)
+    start, ends, *_ = special_tokens_of(tokenizer)
     assert (start is not None) == (name in STARTS)
     assert ends[0] == tokenizer.end_token_id and PromptCodec(tokenizer).ends == ends
     token_ids, lengths = PromptCodec(tokenizer).encode(["the film"])
@@ -63,7 +63,7 @@ def test_a_preset_keeps_the_start_token_and_all_end_tokens(tmp_path, adds_start)
     save_preset(tmp_path / "preset", model, tokenizer)
     loaded = load_preset(tmp_path / "preset")[1]
     start = tokenizer.start_token_id if adds_start else None
-    assert special_tokens_of(loaded) == (start, (tokenizer.end_token_id, 7, 9), None)
+    assert special_tokens_of(loaded) == (start, (tokenizer.end_token_id, 7, 9), None, ())
     of_keras_hub = keras_hub.models.CausalLMPreprocessor.from_preset(str(tmp_path / "preset"))
     assert of_keras_hub.add_start_token == adds_start
 

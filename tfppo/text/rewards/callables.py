@@ -22,13 +22,6 @@ If it has parameters of these names, they may be in any order.
 """
 
 
-class ReadsTexts:
-    """A reward that reads each prompt and its response as one text."""
-
-    between = ""
-    """Put before each response; a run sets it to that of its `PromptCodec`."""
-
-
 class RewardError(UsageError):
     """A reward failed. The text names the reward."""
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from tfppo.errors import UsageError
 from tfppo.text.data.prompts import joined
-from tfppo.text.rewards.callables import ReadsTexts
+from tfppo.text.rewards.whole_texts import ReadsTexts
 
 if TYPE_CHECKING:
     import keras

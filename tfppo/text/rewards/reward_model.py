@@ -23,8 +23,8 @@ from tfppo.text.data.prompts import joined
 from tfppo.text.data.special_tokens import SpecialTokens, special_tokens_of
 from tfppo.text.models.reference import as_language_model
 from tfppo.text.presets.folder import load_preset, save_preset
-from tfppo.text.rewards.callables import ReadsTexts
 from tfppo.text.rewards.encoding import TextEncoder
+from tfppo.text.rewards.whole_texts import ReadsTexts
 from tfppo.training import run_folder
 
 HEAD_FILE = "head.json"

@@ -25,7 +25,8 @@ from tfppo.text.models.weights import fixed_weights, freeze_paths
 from tfppo.text.policy import TextPolicy
 from tfppo.text.presets.fetching import recorded_name
 from tfppo.text.presets.folder import default_preset
-from tfppo.text.rewards.callables import ReadsTexts, Reward
+from tfppo.text.rewards.callables import Reward
+from tfppo.text.rewards.whole_texts import ReadsTexts
 from tfppo.text.start.initial import Start, assign_parts, initial_model, keep_start
 from tfppo.text.start.memory import check_memory, fitted
 from tfppo.text.start.parts import OWN_MODEL, check_parts, fingerprints

@@ -11,10 +11,11 @@ from tfppo.errors import UsageError
 from tfppo.execution.variables import digest
 from tfppo.text.config import TextConfig, TextRunConfig
 from tfppo.text.data.corpus import Split
-from tfppo.text.rewards.callables import ReadsTexts, Reward, as_reward, is_folder, reward_name
+from tfppo.text.rewards.callables import Reward, as_reward, is_folder, reward_name
 from tfppo.text.rewards.reward_model import RewardModel
 from tfppo.text.rewards.signature import check_labels, way_of
 from tfppo.text.rewards.weighted import SEPARATOR, as_rewards, combined, parts_of_reward
+from tfppo.text.rewards.whole_texts import ReadsTexts
 from tfppo.text.start.prompts import GivenPrompts, OwnPrompts, own_prompts, task_of
 from tfppo.text.tasks import Task, get_task
 from tfppo.text.tasks.definition.registry import task_name
