@@ -8,9 +8,9 @@ import numpy as np
 
 from tfppo.errors import UsageError
 from tfppo.text.config import TextConfig
-from tfppo.text.data.chat import ChatTemplate, mark_special, split_special
+from tfppo.text.data.chat import MARK, ChatTemplate, mark_special, split_special
 from tfppo.text.data.prompts import Prompt, joined
-from tfppo.text.data.special_tokens import SpecialTokens, special_tokens_of, vocabulary_of
+from tfppo.text.data.special_tokens import SpecialTokens, special_tokens_of, unsplittable_tokens_of, vocabulary_of
 from tfppo.text.data.stop_condition import StopCondition
 from tfppo.text.data.tokenizer import control_token
 
@@ -89,7 +89,7 @@ class PromptCodec:
         self.special = special_tokens_of(tokenizer) if special is None else special
         start, ends, _, written = self.special
         tokens = {*vocabulary} - {*written}
-        named = [token for token in getattr(tokenizer, "unsplittable_tokens", None) or [] if token in tokens]
+        named = [token for token in unsplittable_tokens_of(tokenizer) if token in tokens]
         in_text = [*named, *map(tokenizer.id_to_token, ends if start is None else (start, *ends))]
         self.chat: ChatTemplate | None = None
         turn: list[int] = []
@@ -226,7 +226,7 @@ class PromptCodec:
 
     def spells_special(self, text: str) -> bool:
         """Returns True if a text spells out a special token, which stays text."""
-        return any(token in text for token in self._in_text)
+        return MARK in mark_special(text, self._in_text)
 
     def _tokens(self, rendered: Sequence[str], prompts: Sequence[str]) -> list[list[int]]:
         """Encodes texts piece by piece. The tokenizer gets all pieces at once, without the special tokens.

@@ -209,7 +209,7 @@ def _checked_messages(given: object, origin: str) -> list[Message]:
             f"{origin} has the prompt {one_line(shown(given))} ({type(given).__name__}); a prompt must be a text, or a "
             f"list of messages with role ({ROLES}) and content"
         )
-    if given[-1]["role"] == "assistant":
+    if given[-1]["role"] == ASSISTANT:
         raise UsageError(
             f"{origin} ends with a message of the assistant; the last message must be one to answer: leave it out"
         )

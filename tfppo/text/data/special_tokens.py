@@ -37,6 +37,11 @@ def vocabulary_of(tokenizer: keras_hub.tokenizers.Tokenizer) -> Collection[str]:
         return []
 
 
+def unsplittable_tokens_of(tokenizer: keras_hub.tokenizers.Tokenizer) -> list[str]:
+    """Returns the tokens that a tokenizer never splits; an empty list if it does not say."""
+    return list(getattr(tokenizer, "unsplittable_tokens", None) or [])
+
+
 def special_tokens_of(
     tokenizer: keras_hub.tokenizers.Tokenizer,
     adds_start: bool | None = None,

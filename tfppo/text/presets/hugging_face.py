@@ -22,7 +22,7 @@ from keras_hub.src.utils.transformers import convert_mistral
 from keras_hub.src.utils.transformers.safetensor_utils import SafetensorLoader
 
 from tfppo.errors import UsageError, shown
-from tfppo.text.data.special_tokens import keep_special_tokens
+from tfppo.text.data.special_tokens import keep_special_tokens, unsplittable_tokens_of
 from tfppo.text.data.tokenizer import vocabulary_and_merges
 from tfppo.text.presets.configs import (
     MODEL_FILE,
@@ -99,7 +99,7 @@ def load_hugging_face(folder: Path, dtype: str) -> tuple[keras.Model, keras_hub.
         tokenizer_class = keras_hub.models.MistralTokenizer if is_mistral else keras_hub.models.Tokenizer
         tokenizer = tokenizer_class.from_preset(str(corrected), **named)
     apply_word_splitting(folder, tokenizer, TOKENIZER_FILE)
-    written = [token for token in _added_tokens(folder, special=False) if token in _unsplittable(tokenizer)]
+    written = [token for token in _added_tokens(folder, special=False) if token in unsplittable_tokens_of(tokenizer)]
     more = end_tokens(folder), chat_template(folder), written
     keep_special_tokens(tokenizer, _adds_start_token(folder, tokens), *more)
     epsilon = config.get("rms_norm_eps", config.get("layer_norm_epsilon"))
@@ -203,10 +203,6 @@ def _corrected_tokens(folder: Path) -> Config:
     tokens = {name: config.get(name) for name in ("bos_token", "eos_token")}
     texts = {name: token["content"] if isinstance(token, dict) else token for name, token in tokens.items()}
     return config | texts | {"bos_token": texts["bos_token"] or texts["eos_token"]}
-
-
-def _unsplittable(tokenizer: keras_hub.tokenizers.Tokenizer) -> list[str]:
-    return getattr(tokenizer, "unsplittable_tokens", None) or []
 
 
 def _added_tokens(folder: Path, special: bool) -> list[str]:

@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from tfppo.errors import UsageError, one_line
-from tfppo.text.data.special_tokens import SpecialTokens, special_tokens_of, vocabulary_of
+from tfppo.text.data.special_tokens import SpecialTokens, special_tokens_of, unsplittable_tokens_of, vocabulary_of
 from tfppo.text.data.tokenizer import WORDS
 from tfppo.text.models.adapters import has_adapters
 from tfppo.text.models.copying import ModelsDiffer, check_same
@@ -150,7 +150,7 @@ def _byte_pairs(
         made.normalizer = normalizers.NFC()
     made.decoder = decoders.ByteLevel()
     vocabulary = vocabulary_of(tokenizer)
-    named = [token for token in getattr(tokenizer, "unsplittable_tokens", None) or [] if token in vocabulary]
+    named = [token for token in unsplittable_tokens_of(tokenizer) if token in vocabulary]
     ends = [str(token) for token, id in tokenizer.vocabulary.items() if id in special.ends]  # an end may be no token
     names = sorted({*named, *ends, *([] if start is None else [start])}, key=tokenizer.token_to_id)
     for name in names:

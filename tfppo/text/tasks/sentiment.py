@@ -7,6 +7,7 @@ used to train the reward model. Both read the prompt together with its response.
 from collections.abc import Sequence
 
 from tfppo.text.data.metrics import vader_compound, word_count
+from tfppo.text.data.prompts import joined
 from tfppo.text.rewards.callables import Reward
 from tfppo.text.tasks.definition.beginnings import movie_prompts
 from tfppo.text.tasks.definition.registry import register_task
@@ -54,8 +55,7 @@ def mean_compound(prompts: Sequence[str], responses: Sequence[str]) -> float:
     Returns:
       A number from -1 to 1.
     """
-    texts = [prompt + response for prompt, response in zip(prompts, responses, strict=True)]
-    return float(vader_compound(texts).mean())
+    return float(vader_compound(joined(prompts, responses)).mean())
 
 
 SENTIMENT = register_task(
