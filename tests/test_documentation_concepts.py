@@ -142,13 +142,14 @@ def printed(capsys):
         "policy/entropy": 0.69,
         "value/explained_variance": 0.5,
         "rollout/episode_return_mean": -200.0,
+        "text/eos_fraction": 0.9,
     }
     bad = {"loss/kl": 1.0, "policy/approx_kl": 1.0, "policy/first_ratio_max": 99.0, "policy/entropy": 0.001}
     bad |= {"guard/skipped_updates": 1.0, "value/explained_variance": -9.0}
     bad |= {"text/response_tokens_mean": 1.0, "text/eos_fraction": 1.0, "text/response_length_mean": 0.0}
     masked = {"text/eos_fraction": 0.0, "policy/entropy": math.nan}
     for index in range(-1, len(QUANTITIES)):
-        writer = DiagnosisWriter(config, "loss/kl", "rollout/episode_return_mean", True, guard_with(index, 0))
+        writer = DiagnosisWriter(config, "loss/kl", "rollout/episode_return_mean", True, guard_with(index, 0), True)
         for iteration in range(max(POOR_ROWS, CONSTANT_ROWS) + 1):
             writer.write(iteration, well | (bad if iteration else {}))
         writer.write(iteration + 1, well | bad | masked)
@@ -167,10 +168,10 @@ def test_every_line_ends_with_a_section_of_the_page_that_quotes_it(printed):
     headings = re.findall(r"^#{2,4} (.+)$", page, flags=re.MULTILINE)
     assert len(headings) == len(set(headings))
     named = {pointer.group(1) for pointer in pointers}
-    assert named <= set(there) and len(named) == 9
+    assert named <= set(there) and len(named) == 10
     own = page.partition("## Lines that a run prints")[2].partition("\n## ")[0]
     quoted = set(re.findall(r"^\*\*Line:\*\* `(.+)`$", own, flags=re.MULTILINE))
-    assert len(quoted) == len(re.findall("^### ", own, flags=re.MULTILINE)) == 9
+    assert len(quoted) == len(re.findall("^### ", own, flags=re.MULTILINE)) == 10
     plain = [re.sub(r"[-+]?[0-9.]+(?=[^a-z]|$)", "#", line) for line in printed]
     for line in quoted:
         assert any(re.sub(r"[-+]?[0-9.]+(?=[^a-z]|$)", "#", line) in other for other in plain), line

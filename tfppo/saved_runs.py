@@ -195,6 +195,7 @@ def generate(
     samples: int = 1,
     checkpoint: str | int = "latest",
     reference: bool = False,
+    strip_prompt: bool = True,
     task: "Task | str | None" = None,
     reward: "Reward | keras.Model | Path | str | None" = None,
     model: "tuple[keras.Model, Any] | None" = None,
@@ -212,12 +213,13 @@ def generate(
       samples: Number of responses to each prompt.
       checkpoint: "latest", "best" or the number of an iteration.
       reference: True generates with the reference policy, which is the model before tuning.
+      strip_prompt: False puts each response behind its prompt, with a space in a conversation.
       task: As for `resume`; not needed.
       reward: As for `resume`; not needed.
       model: As for `resume`.
 
     Returns:
-      The responses without their prompts, `samples` of them in a row for each prompt.
+      The responses, `samples` of them in a row for each prompt.
 
     Raises:
       UsageError: If the folder is not a text run, its checkpoint cannot be read, or a prompt is empty or too long.
@@ -239,6 +241,7 @@ def generate(
             seed=seed,
             samples=samples,
             reference=reference,
+            strip_prompt=strip_prompt,
         )
 
 

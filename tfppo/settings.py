@@ -11,7 +11,7 @@ import operator
 import sys
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
@@ -179,6 +179,25 @@ def check_value(name: str, value: T, wanted: str, holds: Callable[[T], bool]) ->
     """
     if not holds(value):
         raise UsageError(f"{name} is {shown(value)}; it must be {wanted}")
+
+
+def check_unused(config: "DataclassInstance", names: Collection[str], reason: str, remedy: str = "") -> None:
+    """Checks that settings that can have no effect have their default values.
+
+    Args:
+      config: The settings.
+      names: Names of the settings without an effect.
+      reason: Why they have none, to follow "... is VALUE and".
+      remedy: What else to do than to leave them out, to be followed by "or".
+
+    Raises:
+      UsageError: If one has another value than its default.
+    """
+    defaults = {field.name: field.default for field in dataclasses.fields(config)}
+    for name in names:
+        if getattr(config, name) != defaults[name]:
+            choice = f"{remedy}, or " if remedy else ""
+            raise UsageError(f"{name} is {shown(getattr(config, name))} and {reason}: {choice}leave {name} out")
 
 
 def check_fields(config: "DataclassInstance") -> None:

@@ -25,8 +25,8 @@ ADAPTIVE = PPOConfig(kl_controller="schulman", kl_coeff=0.1, adaptive_kl_target=
 def told(capsys):
     """Returns the printed lines for rows. A row is given by its differences from a row of a normal run."""
 
-    def told(*rows, ppo=ADAPTIVE, has_choices=True, guard=None):
-        writer = DiagnosisWriter(ppo, "loss/kl", "score", has_choices, guard or Guard())
+    def told(*rows, ppo=ADAPTIVE, has_choices=True, guard=None, should_end=False):
+        writer = DiagnosisWriter(ppo, "loss/kl", "score", has_choices, guard or Guard(), should_end)
         for iteration, row in enumerate(rows):
             writer.write(iteration, WELL | {"score": float(iteration)} | row)
             writer.flush()
@@ -121,3 +121,11 @@ def test_skipped_updates_are_told_of_by_name_and_not_those_of_before_a_resume(to
     assert "returns were not finite" in told({"guard/skipped_updates": 3.0}, guard=guard)[0]
     guard.culprit = None  # the latest update was finite again
     assert "something" in told({"guard/skipped_updates": 3.0}, guard=guard)[0]
+
+
+@pytest.mark.fault("Most answers of a conversation are cut at `response_length`", "One line is printed, once.")
+def test_answers_that_are_cut_are_told_of_where_they_should_end(told):
+    cut, enough = {"text/eos_fraction": 0.03125}, {"text/eos_fraction": 0.5}
+    (line,) = told(enough, cut, cut, should_end=True)
+    assert line.startswith("iteration 2: 3% of the answers ended within response_length; the others were cut")
+    assert told(cut) == []

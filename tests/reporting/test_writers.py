@@ -12,7 +12,7 @@ from tensorboard.plugins.hparams import plugin_data_pb2
 
 from tfppo.reporting import console
 from tfppo.reporting.console import ConsoleWriter, progress_bar
-from tfppo.reporting.csv_writer import CsvWriter
+from tfppo.reporting.csv_writer import CsvWriter, whole_lines
 from tfppo.reporting.metrics import METRICS
 from tfppo.reporting.tensorboard import TensorBoardWriter
 
@@ -142,6 +142,13 @@ def test_csv_of_a_resumed_run_whose_file_is_gone_starts_anew(tmp_path):
 
 
 # TensorBoard
+
+
+def test_lines_end_at_a_line_feed_only(tmp_path):
+    """A sample may contain other characters at which Python divides lines."""
+    lines = ['{"policy": "one\u2028two\x85three"}\n', '{"policy": "four"}\n']
+    (tmp_path / "samples.jsonl").write_text("".join(lines) + '{"policy": "fi', encoding="utf-8")
+    assert whole_lines(tmp_path / "samples.jsonl") == lines
 
 
 def test_tensorboard_reads_every_scalar_back(tmp_path):

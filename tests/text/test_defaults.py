@@ -87,6 +87,8 @@ def test_a_given_model_has_the_defaults_of_its_size():
         ([], TextConfig()),
         (["--lora-rank", "8", "--response-length=20"], TextConfig(lora_rank=8, response_length=20)),
         (["--batch-size", "4", "--iterations", "7"], TextConfig(batch_size=4, iterations=7)),
+        (["--lora_rank", "8", "--iterations=1e2"], TextConfig(lora_rank=8, iterations=100)),
+        (["--response_length=9", "--response-length", "20"], TextConfig(response_length=20)),
     ],
 )
 def test_the_command_line_has_the_same_defaults(large, options, text):

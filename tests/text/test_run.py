@@ -404,6 +404,13 @@ def test_new_tokens_above_the_context_are_refused(finished, capsys):
     assert main([*command, "62"]) == 0  # lowered, as the text advises
     with pytest.raises(UsageError, match="temperature is -1; it must be at least 0"):
         tfppo.generate(finished, ["It"], temperature=-1)
+    for settings, said in (
+        ({"top_k": 0}, "top_k is 0"),
+        ({"top_p": 95}, "top_p is 95"),
+        ({"samples": 0}, "samples"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            tfppo.generate(finished, ["It"], **settings)
 
 
 @pytest.mark.slow

@@ -147,6 +147,18 @@ def test_a_second_fit_extends_the_training_on_request(schedule):
             assert weights_hash(parts.weights) == weights_hash(whole.weights)
 
 
+def test_the_best_checkpoint_is_one_that_was_validated(tmp_path):
+    """Between validations the table repeats the last value, which is not that of the weights of then."""
+    with closing(trainer(eval_episodes=0, video_episodes=0, checkpoint_interval=2, keep_checkpoints=9)) as own:
+        history = own.fit(validation_interval=3, run_dir=tmp_path / "a", verbose=0).history
+        values = history["validation/return_mean"]
+        files = (tmp_path / "a" / "checkpoints").glob("*/progress.json")
+        scores = {int(file.parent.name): json.loads(file.read_text())["score"] for file in files}
+        assert scores == {2: None, 3: values[2], 4: None, 6: values[5]}
+        more = own.fit(total_steps=STEPS, validation_interval=0, extend=True, verbose=0)  # validates no longer
+        assert "validation/return_mean" not in more.history
+
+
 def test_what_terminate_on_nan_looks_for_is_there():
     config = tfppo.make_control_config(**{**SMALL, **EAGER, "total_steps": STEPS})
     with closing(tfppo.ControlTrainer(config, env=lambda: Noticing(math.nan))) as own:

@@ -6,11 +6,12 @@ The commands are dataclasses in `tfppo.cli`. Their fields are the options.
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib.metadata import version
 
 from tfppo.cli.bench import Bench
 from tfppo.cli.models import Pretrain, RewardModel, Sft
-from tfppo.cli.parsing import Command, Group, last_value, parse
+from tfppo.cli.parsing import Command, Group, last_value, parse, whole_number
 from tfppo.cli.runs import Evaluate, Export, Generate, Plot, Resume
 from tfppo.cli.tasks import Tasks
 from tfppo.cli.train import CARTPOLE, TrainCartpole, TrainControl, TrainText
@@ -110,7 +111,10 @@ def _text_defaults(arguments: Sequence[str]) -> TextRunConfig:
         kept = chosen if "lora_rank" in chosen else {}  # the task is for larger models, and so are its settings
     settings |= defaults_of_advantages(last_value(arguments, "--advantages"))  # they replace those of the task
     values = {name: last_value(arguments, f"--{name.replace('_', '-')}") for name in DEPENDS_ON}
-    numbers = {name: int(value) for name, value in values.items() if value is not None and value.isdecimal()}
+    numbers: dict[str, int] = {}
+    for name, value in values.items():
+        with suppress(ValueError):  # parsing tells of it
+            numbers |= {} if value is None else {name: whole_number(value)}
     return with_model_defaults(make_text_config(**settings), numbers, given=kept)  # they replace those of the task
 
 

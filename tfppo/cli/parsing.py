@@ -74,14 +74,17 @@ def last_value(arguments: Sequence[str], option: str) -> str | None:
 
     Args:
       arguments: Words of the command line.
-      option: Name of the option, with its dashes.
+      option: Name of the option, with its dashes. On the command line _ may stand for each - in the name.
 
     Returns:
       The value, or None if the option is not given.
     """
-    values = [value for name, value in zip(arguments, arguments[1:], strict=False) if name == option]
-    values += [argument.removeprefix(f"{option}=") for argument in arguments if argument.startswith(f"{option}=")]
-    return values[-1] if values else None
+    found = None
+    for word, following in zip(arguments, [*arguments[1:], None], strict=True):
+        name, equals, value = word.partition("=")
+        if name.startswith("--") and name.replace("_", "-") == option:
+            found = value if equals else following
+    return found
 
 
 def _union(group: Group, defaults: Mapping[type[Command], Command], reached: type[Command] | Group) -> Any:
@@ -125,13 +128,18 @@ def _integer(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[int] | None:
     return PrimitiveConstructorSpec(
         nargs=1,
         metavar="INT",
-        instance_from_str=lambda words: _whole_number(words[0]),
+        instance_from_str=lambda words: whole_number(words[0]),
         is_instance=lambda value: isinstance(value, int) and not isinstance(value, bool),
         str_from_instance=lambda value: [str(value)],
     )
 
 
-def _whole_number(word: str) -> int:
+def whole_number(word: str) -> int:
+    """Parses a whole number, also in the form 1e6.
+
+    Raises:
+      ValueError: If the word is no whole number.
+    """
     try:
         return int(word)
     except ValueError:

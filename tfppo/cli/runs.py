@@ -126,7 +126,7 @@ class Generate:
         import_tensorflow(run_folder.onednn_of(self.folder))
         from tfppo import saved_runs
 
-        responses = saved_runs.generate(
+        texts = saved_runs.generate(
             self.folder,
             list(self.prompt),
             temperature=self.temperature,
@@ -137,10 +137,9 @@ class Generate:
             samples=self.samples,
             checkpoint=self.checkpoint,
             reference=self.reference,
+            strip_prompt=False,
         )
-        prompts = [prompt for prompt in self.prompt for _ in range(self.samples)]
-        for prompt, response in zip(prompts, responses, strict=True):
-            print(prompt + response)
+        print(*texts, sep="\n")
 
 
 @dataclass(frozen=True)

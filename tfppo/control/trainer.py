@@ -41,7 +41,7 @@ from tfppo.settings import with_settings
 from tfppo.training import run_folder
 from tfppo.training.fit import Callbacks, fit
 from tfppo.training.loop import train_iterations
-from tfppo.training.trainer import Application, Display, ExistingRun, Metrics, executed
+from tfppo.training.trainer import Application, Display, ExistingRun, Metrics, executed, is_due
 
 
 class ControlTrainer(ControlResults):
@@ -280,9 +280,13 @@ class ControlTrainer(ControlResults):
         """Returns the metrics of the validation, which is measured if it is due after so many iterations."""
         if self.validation is None:
             return {}
-        if done % self.config.control.validation_interval == 0 or done == self.num_iterations:
+        if self.is_validated(done):
             self.validation.measure()
         return self.validation.metrics
+
+    def is_validated(self, done: int) -> bool | None:
+        """Returns True if the policy is validated after so many iterations. None: the run has no validation."""
+        return is_due(done, self.config.control.validation_interval, self.num_iterations)
 
     def fit(
         self,
@@ -307,7 +311,7 @@ class ControlTrainer(ControlResults):
           run_dir: Folder of a run, which gets all that `tfppo train control` writes, including the evaluation at the
             end. None writes nothing.
           extend: True goes on with a trainer that has trained before. The schedules are then those of the longer run.
-          verbose: 0 prints no progress.
+          verbose: 0 prints no progress, unless there is a folder.
 
         Returns:
           The History: `history` has a list of values for every metric, one for each epoch.
@@ -329,7 +333,9 @@ class ControlTrainer(ControlResults):
 
     def _set_up_validation(self) -> None:
         control = self.config.control
-        if self.validation is None and control.validation_interval:
+        if not control.validation_interval:
+            self.validation = None
+        elif self.validation is None:
             play = functools.partial(self.judge, show=False)
             self.validation = Validation(play, control.validation_episodes, self.config.run.seed)
 

@@ -70,7 +70,8 @@ def whole_lines(path: Path) -> list[str]:
 
     A last line without a line break is left out: a process may have been killed while it wrote that line.
     """
-    return [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    with path.open(encoding="utf-8", newline="\n") as file:  # samples may contain other characters that break lines
+        return [line for line in file if line.endswith("\n")]
 
 
 def has_normalized_scores(names: Collection[str]) -> bool:

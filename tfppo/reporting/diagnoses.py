@@ -12,6 +12,7 @@ RATIO = 10.0  # the largest normal ratio in the first minibatch, where new and o
 ENTROPY_SHARE = 0.01  # the smallest normal entropy, as a share of the entropy in the first row
 EXPLAINED_VARIANCE, POOR_ROWS = -1.0, 20
 CONSTANT_ROWS = 20
+ENDED = 0.5  # the smallest normal share of answers that end by themselves
 WORDS = "text/response_length_mean"
 
 
@@ -19,8 +20,8 @@ class DiagnosisWriter:
     """Prints a diagnosis when a row of metrics shows a problem, each kind of problem once.
 
     The problems are: skipped updates, a KL far above its target, a first ratio far from 1, a collapsed entropy, a very
-    negative explained variance over many rows, a score that never changes, and responses that are all empty or all left
-    out of the loss.
+    negative explained variance over many rows, a score that never changes, responses that are all empty or all left
+    out of the loss, and answers of which most are cut.
 
     Args:
       ppo: Config with the targets of the KL.
@@ -29,9 +30,10 @@ class DiagnosisWriter:
       has_choices: True if actions are discrete. Only then does an entropy near 0 mean that the policy no longer
         explores.
       guard: Guard of the learner. It knows which updates were skipped, and why.
+      should_end: True if responses should end by themselves, as answers of a conversation do.
     """
 
-    def __init__(self, ppo: PPOConfig, kl: str, score: str, has_choices: bool, guard: Guard):
+    def __init__(self, ppo: PPOConfig, kl: str, score: str, has_choices: bool, guard: Guard, should_end: bool = False):
         self._targets = {}
         if ppo.kl_controller != "fixed":
             self._targets[kl] = ("adaptive_kl_target", ppo.adaptive_kl_target)
@@ -40,6 +42,7 @@ class DiagnosisWriter:
         self._score = score
         self._has_choices = has_choices
         self._guard = guard
+        self._should_end = should_end
         self._skipped = float(guard.skipped.numpy())
         self._told: set[str] = set()
         self._entropy: float | None = None  # the first finite entropy
@@ -106,6 +109,13 @@ class DiagnosisWriter:
                 "no response ended within response_length, and mask_truncated leaves all of them out of the loss, so "
                 "nothing is trained: raise response_length, set stop_token, or leave mask_truncated out "
                 f"{see('no-response-is-left-in-the-loss')}",
+            )
+        if self._should_end and row["text/eos_fraction"] < ENDED:
+            yield (
+                "cut",
+                f"{row['text/eos_fraction']:.0%} of the answers ended within response_length; the others were cut, and "
+                "the reward reads them as if they had ended: raise response_length, or set missing_end_penalty "
+                f"{see('most-answers-are-cut')}",
             )
         # A response without words that is one token long, its end. A run of control has no such metrics.
         if row.get("text/response_tokens_mean") == row.get("text/eos_fraction") == 1.0 and row[WORDS] == 0.0:

@@ -21,6 +21,7 @@ from tfppo.settings import (
     Positive,
     PositiveOrNone,
     check_fields,
+    check_unused,
     check_value,
     exact_div,
     is_printable,
@@ -29,6 +30,8 @@ from tfppo.text.data.corpus import Domain
 from tfppo.training.config import RunConfig
 
 PRETRAINING_COEFF = 0.1
+ADAPTERS = ("lora_alpha", "lora_targets")  # settings that need lora_rank
+NO_ADAPTERS = ("lora_rank is 0; it needs adapters", "set lora_rank, for example to 16")
 Length = Annotated[int, Ge(8)]
 VocabularySize = Annotated[int, Must(lambda v: v >= 512, "at least 512 (special tokens, 256 bytes and byte pairs)")]
 
@@ -224,6 +227,8 @@ class TextConfig:
             )
         exact_div(self.batch_size, self.responses_per_prompt, "batch_size", "responses_per_prompt")
         self._check_advantages()
+        if self.lora_rank == 0:
+            check_unused(self, ADAPTERS, *NO_ADAPTERS)
         for name, default in (("init_checkpoint", "latest"), ("init_reference", "start")):
             given = getattr(self, name)
             if self.init_from is None and given != default:

@@ -14,8 +14,10 @@ from tfppo.text.config import TextConfig
 from tfppo.text.policy import TextPolicy
 from tfppo.text.stop_rules import KL, SCORE
 from tfppo.text.tasks import Task
+from tfppo.text.validation import SCORE as VALIDATION_SCORE
 from tfppo.training import run_folder
 from tfppo.training.loop import Iteration
+from tfppo.training.trainer import Display
 
 LONGEST_EXAMPLE = 60  # characters of a prompt in a command
 
@@ -40,6 +42,21 @@ def subject_of(task: Task, text: TextConfig, policy: TextPolicy) -> str:
         f"{model.count_params() / 1e6:.2f}M parameters ({trained / 1e6:.2f}M trained{critic}), "
         f"{text.batch_size} responses per iteration{each}"
     )
+
+
+def display_of(text: TextConfig, is_conversation: bool, has_validation: bool) -> Display:
+    """Returns the metrics that the console and TensorBoard show.
+
+    Args:
+      text: Settings of the run.
+      is_conversation: True if a chat template renders the prompts.
+      has_validation: True if the run has a validation.
+    """
+    columns = {SCORE: "score", KL: "KL", "text/response_length_mean": "words", "time/tokens_per_s": "tokens/s"}
+    best = VALIDATION_SCORE if has_validation else "text/reward_mean"
+    is_handled = text.mask_truncated or text.missing_end_penalty > 0
+    should_end = is_conversation and not is_handled
+    return Display(columns, None, [SCORE, KL], SCORE, KL, best, has_choices=True, should_end=should_end)
 
 
 def metrics_of(iteration: Iteration, text: TextConfig) -> dict[str, float]:

@@ -126,6 +126,7 @@ class TextResults(ABC):
         seed: int = 0,
         samples: int = 1,
         reference: bool = False,
+        strip_prompt: bool = True,
     ) -> list[str]:
         """Generates responses with the policy of now.
 
@@ -138,9 +139,10 @@ class TextResults(ABC):
           seed: Seed of the sampling noise.
           samples: Number of responses to each prompt.
           reference: True generates with the reference policy, which is the model before tuning.
+          strip_prompt: False puts each response behind its prompt, with a space in a conversation.
 
         Returns:
-          The responses without their prompts, `samples` of them in a row for each prompt.
+          The responses, `samples` of them in a row for each prompt.
 
         Raises:
           UsageError: If an argument is invalid, a prompt is empty, or a prompt and its response do not fit into the
@@ -153,11 +155,17 @@ class TextResults(ABC):
         context = math.inf if model.context_length is None else model.context_length
         wanted = "at least 1" if length < 1 else f"below the context of {context} tokens, which also holds the prompt"
         check_value("max_new_tokens", length, wanted, lambda tokens: 1 <= tokens < context)
+        if top_k is not None:
+            check_value("top_k", top_k, "at least 1, or None for all tokens", lambda value: value >= 1)
+        if top_p is not None:
+            check_value("top_p", top_p, "above 0 and at most 1, or None for all tokens", lambda value: 0 < value <= 1)
+        check_value("samples", samples, "at least 1", lambda value: value >= 1)
         responder = Responder(
             model, self.codec, text, response_length=length, temperature=temperature, top_k=top_k, top_p=top_p
         )
-        encoded = self.encode([text for text in as_prompts(prompts, "prompts") for _ in range(samples)], length)
-        return responder.respond(encoded, seed).texts
+        repeated = [prompt for prompt in as_prompts(prompts, "prompts") for _ in range(samples)]
+        texts = responder.respond(self.encode(repeated, length), seed).texts
+        return texts if strip_prompt else self.codec.join(repeated, texts)
 
     def encode(self, prompts: Sequence[str], max_new_tokens: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Encodes prompts, see `start.assembly.Parts.encode`."""

@@ -19,7 +19,7 @@ from tfppo.text.config import TextRunConfig
 from tfppo.text.evaluate import Responder
 from tfppo.text.models.adapters import size_without_adapters
 from tfppo.text.policy import TextPolicy
-from tfppo.text.records import metrics_of, subject_of
+from tfppo.text.records import display_of, metrics_of, subject_of
 from tfppo.text.results import TextResults
 from tfppo.text.rewards.first_scores import describe_first_scores
 from tfppo.text.rollouts.batch import to_batch
@@ -31,15 +31,14 @@ from tfppo.text.start.assembly import choose_modes, keep_parts, load_parts, make
 from tfppo.text.start.memory import host_memory
 from tfppo.text.start.prompts import NO_PROMPTS, GivenPrompts, notices
 from tfppo.text.start.task import GivenReward
-from tfppo.text.stop_rules import KL, SCORE, make_stop_rules
+from tfppo.text.stop_rules import make_stop_rules
 from tfppo.text.tasks import Task
-from tfppo.text.validation import SCORE as VALIDATION_SCORE
 from tfppo.text.validation import VALUES, Validation, make_validation
 from tfppo.training import run_folder
 from tfppo.training.fit import Callbacks, fit
 from tfppo.training.loop import train_iterations, writing
 from tfppo.training.pipeline import prompt_dataset
-from tfppo.training.trainer import Application, Display, ExistingRun, Metrics, executed
+from tfppo.training.trainer import Application, Display, ExistingRun, Metrics, executed, is_due
 
 
 class TextTrainer(TextResults):
@@ -159,9 +158,7 @@ class TextTrainer(TextResults):
     @property
     def display(self) -> Display:
         """Metrics that the console and TensorBoard show."""
-        columns = {SCORE: "score", KL: "KL", "text/response_length_mean": "words", "time/tokens_per_s": "tokens/s"}
-        best = "text/reward_mean" if self.validation is None else VALIDATION_SCORE
-        return Display(columns, None, [SCORE, KL], SCORE, KL, best, has_choices=True)
+        return display_of(self.config.text, self.codec.chat is not None, self.validation is not None)
 
     @property
     def iteration(self) -> int:
@@ -279,7 +276,7 @@ class TextTrainer(TextResults):
         began = time.perf_counter()
         text = self.config.text
         size = size_without_adapters(self.policy.model.model)
-        for line in notices(self.prompts, self.config, size, self.parts.note):
+        for line in notices(self.prompts, self.config, size, self.parts.notes):
             print(line, flush=True)
         if self.iteration == 0 and text.normalize_scores:
             self._fit_scale()
@@ -292,7 +289,7 @@ class TextTrainer(TextResults):
                 rule.record(iteration.metrics)
             number, row = iteration.number, iteration.metrics | metrics_of(iteration, text)
             if self.validation is not None:
-                if (number + 1) % text.validation_interval == 0 or number + 1 == text.iterations:
+                if self.is_validated(number + 1):
                     self.validation.measure()
                 row |= self.validation.metrics
             if kept is not None:
@@ -303,6 +300,10 @@ class TextTrainer(TextResults):
             yield number, row
             if self.stop_reason is not None:
                 return
+
+    def is_validated(self, done: int) -> bool | None:
+        """Returns True if the policy is validated after so many iterations. None: the run has no validation."""
+        return is_due(done, self.config.text.validation_interval, self.num_iterations)
 
     def fit(
         self,
@@ -327,7 +328,7 @@ class TextTrainer(TextResults):
           run_dir: Folder of a run, which gets all that `tfppo train text` writes, including the evaluation at the end.
             None writes nothing.
           extend: True goes on with a trainer that has trained before. The schedules are then those of the longer run.
-          verbose: 0 prints no progress.
+          verbose: 0 prints no progress, unless there is a folder.
 
         Returns:
           The History: `history` has a list of values for every metric, one for each epoch.
@@ -348,7 +349,10 @@ class TextTrainer(TextResults):
         self._set_up_validation()
 
     def _set_up_validation(self) -> None:
-        if self.validation is None and self._trains and self.config.text.validation_interval:
+        interval = self.config.text.validation_interval
+        if not interval:
+            self.validation = None
+        elif self.validation is None and self._trains:
             with tf.device(self.device):
                 self.validation = make_validation(self.parts, self.policy.model, self.reference, self.validated)
 

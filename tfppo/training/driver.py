@@ -359,9 +359,9 @@ def _train(trainer: Trainer, folder: Path | None, after: After) -> bool:
 
 def console_writers(trainer: Trainer) -> list[Writer]:
     """Returns the writers that show the progress of a run and diagnoses of it."""
-    display = trainer.display
+    display, ppo, guard = trainer.display, trainer.config.ppo, trainer.learner.guard
     return [
-        DiagnosisWriter(trainer.config.ppo, display.kl, display.score, display.has_choices, trainer.learner.guard),
+        DiagnosisWriter(ppo, display.kl, display.score, display.has_choices, guard, display.should_end),
         ConsoleWriter(trainer.num_iterations, display.columns, display.step, trainer.iteration),
     ]
 

@@ -106,7 +106,7 @@ def fit(
       callbacks: Keras callbacks.
       run_dir: Folder of the run, which gets all results and the evaluation at the end. None: there is none.
       extend: True allows a trainer that has trained before.
-      verbose: 0 prints no progress.
+      verbose: 0 prints no progress, unless there is a folder.
       **settings: Settings that replace those of the trainer, by name; None: not given.
 
     Returns:

@@ -145,7 +145,8 @@ def write_iterations(
             with writing(folder):
                 for writer in writers:
                     writer.flush()
-                checkpoints.save(done, row[best], sizes_of(folder, APPENDED), trainer.save_extra)
+                score = None if trainer.is_validated(done) is False else row[best]
+                checkpoints.save(done, score, sizes_of(folder, APPENDED), trainer.save_extra)
 
     with _stop_requests(trainer.replicas) as stop_requested, closing_writers(writers):
         try:
@@ -158,7 +159,7 @@ def write_iterations(
                         for writer in writers:
                             writer.write(iteration, row)
                 stop = is_last or stop_requested()
-                if stop or done % run.checkpoint_interval == 0:
+                if stop or done % run.checkpoint_interval == 0 or trainer.is_validated(done):
                     save()
                     saved = done
                 if stop:

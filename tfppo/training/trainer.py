@@ -92,6 +92,17 @@ def executed(config: C) -> C:
     return with_settings(config, apply_execution_settings(config.run))
 
 
+def is_due(done: int, interval: int, total: int) -> bool | None:
+    """Returns True if a validation is due after so many iterations: every `interval`, and at the end.
+
+    Args:
+      done: Number of finished iterations.
+      interval: Iterations between two validations. 0: there is no validation, and the result is None.
+      total: Number of iterations of the whole run.
+    """
+    return (done % interval == 0 or done == total) if interval else None
+
+
 class Display(NamedTuple):
     """The metrics that are shown during a run and that measure its success, by name."""
 
@@ -102,6 +113,7 @@ class Display(NamedTuple):
     kl: str  # the KL that `ppo.adaptive_kl_target` applies to
     best: str  # selects the best checkpoint
     has_choices: bool  # actions are discrete, so an entropy near 0 means that the policy no longer explores
+    should_end: bool = False  # responses should end by themselves, as answers of a conversation do
 
 
 class Trainer(Protocol):
@@ -165,6 +177,12 @@ class Trainer(Protocol):
     @property
     def stop_reason(self) -> str | None:
         """Why the run ends early, in a few words, from the iterations so far. None: it continues."""
+
+    def is_validated(self, done: int) -> bool | None:
+        """Returns True if a validation measures the policy after so many iterations. None: the run has no validation.
+
+        The best checkpoint of a run with a validation is one that was validated.
+        """
 
     def recorded_iterations(self, folder: Path, tensorboard: TensorBoardWriter) -> Iterator[tuple[int, Metrics]]:
         """Trains as `iterations` does, and writes the application's own records, such as samples.

@@ -15,6 +15,7 @@ from support.refusal import refusal
 from tfppo.errors import UsageError
 from tfppo.text.config import NewModelConfig
 from tfppo.text.data.corpus import sentences
+from tfppo.text.data.special_tokens import special_tokens_of
 from tfppo.text.data.tokenizer import train_tokenizer
 from tfppo.text.models.lstm import LSTMLanguageModel, make_lstm
 from tfppo.text.models.transformer import make_transformer
@@ -137,6 +138,12 @@ def test_a_transformer_can_be_asked_for_in_another_precision(presets):
     assert (layer.compute_dtype, layer.variable_dtype) == ("bfloat16", "float32")
     difference = np.abs(logits(model) - logits(load_preset(presets["gpt2"])[0])).max()
     assert 0 < difference < 0.05
+
+
+def test_an_lstm_keeps_its_chat_template(models, tokenizer, tmp_path):
+    special = special_tokens_of(tokenizer)._replace(chat_template="Q: {{ messages[-1].content }} A:")
+    save_preset(tmp_path / "lstm", models["lstm"], tokenizer, "float32", special)
+    assert special_tokens_of(load_preset(tmp_path / "lstm")[1]) == special
 
 
 def test_an_lstm_in_another_precision_is_refused(presets):

@@ -61,6 +61,15 @@ def test_other_mistakes_are_told(tmp_path, capsys, preset):
     assert "at most the context of the model, 64" in command_refusal(capsys, *words, "--max-length", 999)
     assert "cannot be read (No such file" in command_refusal(capsys, "reward-model", "--data", tmp_path / "none.csv")
     assert "margin is -1.0; it must be" in command_refusal(capsys, *words, "--margin", -1)
+    said = command_refusal(capsys, *words, "--margin", 1)
+    assert "margin is 1.0 and the examples are ratings; only comparisons have it: leave margin out" in said
+    (tmp_path / "compared.csv").write_text("prompt,chosen,rejected\na,b,c\n")
+    words[2] = tmp_path / "compared.csv"
+    for option, value in (("--difference", 0.5), ("--neutral-rating", 3)):
+        assert "the examples are comparisons; only ratings have it" in command_refusal(capsys, *words, option, value)
+    shipped = ["reward-model", "--validation-share", 0.2, "--runs-dir", tmp_path / "runs"]
+    assert "the shipped ratings have a validation split" in command_refusal(capsys, *shipped)
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.parametrize("command", ["evaluate", "export", "generate", "plot"])

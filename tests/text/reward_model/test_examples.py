@@ -6,7 +6,7 @@ import pytest
 from tfppo.text.data.codec import PromptCodec
 from tfppo.text.data.special_tokens import SpecialTokens
 from tfppo.text.data.tokenizer import train_tokenizer
-from tfppo.text.reward_model.examples import encode_records, lay_out, pairs_of
+from tfppo.text.reward_model.examples import encode_records, has_pairs, lay_out, pairs_of
 from tfppo.text.reward_model.records import FORM
 from tfppo.text.rewards.encoding import TextEncoder
 from tfppo.text.supervised.records import as_records
@@ -95,6 +95,15 @@ def test_pairs_are_those_whose_ratings_differ_enough(difference, neutral):
     ratings = np.array([2.5, -0.25, 1.0, -3.0, 1.5, 2.0])
     found = pairs_of(ratings, difference, neutral)
     assert found.shape[1] == 2 and set(map(tuple, found.tolist())) == slow_pairs(ratings, difference, neutral)
+
+
+def test_ratings_are_compared_within_a_batch_only(tokenizer):
+    rows = [{"text": "a" * length, "rating": rating} for length, rating in enumerate([5, 5, 5, 5, 1], 1)]
+    examples = examples_of(rows, encoder_of(tokenizer, 50)).examples
+    assert [has_pairs(examples, size, 1.0, None) for size in (2, 4, 5)] == [False, False, True]
+    assert has_pairs(examples, 2, 1.0, 3.0) and not has_pairs([], 2, 1.0, None)
+    compared = examples_of([{"prompt": "A", "chosen": " b", "rejected": " c"}], encoder_of(tokenizer, 50)).examples
+    assert has_pairs(compared, 1, 99.0, None)
 
 
 def test_a_batch_pads_on_the_right_and_names_its_pairs(tokenizer):

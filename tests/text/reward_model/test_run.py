@@ -198,7 +198,7 @@ def test_what_is_cut_left_out_or_in_both_parts_is_told(preset, tmp_path, capsys)
     rated = [{"text": f"{thing} {word}", "rating": 5.0 * (word in GOOD)} for thing in THINGS for word in GOOD + BAD]
     same = [{"text": "one", "rating": 1}, {"text": "two", "rating": 1}]
     folder = tfppo.reward_model(rated, preset=preset, validation_data=same, epochs=1, runs_dir=tmp_path)
-    assert "no two validation examples have ratings that differ by more than 1" in capsys.readouterr().out
+    assert "no two validation examples of a batch have ratings that differ by more than 1" in capsys.readouterr().out
     assert "accuracy" not in evaluation_of(folder)["validation"]  # there is no neutral rating between 0 and 5
 
 

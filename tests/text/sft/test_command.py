@@ -49,6 +49,9 @@ def test_files_that_do_not_exist_and_other_mistakes_are_told(tmp_path, capsys):
     assert "neither the folder of a preset" in command_refusal(capsys, *data, "--preset", tmp_path / "nothing")
     assert "hidden_dim = 30 is not a multiple" in command_refusal(capsys, *data, "--hidden-dim", 30)
     assert "max_length is 1" in command_refusal(capsys, *data, "--max-length", 1)
+    (tmp_path / "half.jsonl").write_text('{"text": "A film."}\n{"text": "bad \\ud800 film"}\n')
+    half = ["sft", "--data", tmp_path / "half.jsonl", "--runs-dir", tmp_path / "runs", "--validation-share", 0]
+    assert "has bytes that are not UTF-8" in command_refusal(capsys, *half)
     assert "adapters tune a trained model" in command_refusal(capsys, *data, "--lora-rank", 4)
     (tmp_path / "runs" / "mine").mkdir(parents=True)
     assert "mine exists: choose another --name" in command_refusal(capsys, *data, "--name", "mine")

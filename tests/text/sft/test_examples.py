@@ -81,6 +81,20 @@ def test_all_tokens_but_the_first_can_count(tokenizer):
     assert example.counts.tolist() == [False] + [True] * (len(example.tokens) - 1)
 
 
+def test_each_token_of_a_conversation_counts_once(tokenizer):
+    """A conversation has a record for each answer, whose prompts repeat what was said before."""
+    turns = ["A film", "Is bad", "Why", "Not good", "A joy", "Good"]
+    messages = [{"role": "assistant" if number % 2 else "user", "content": text} for number, text in enumerate(turns)]
+    other = [{"role": "user", "content": "Good"}, {"role": "assistant", "content": "A film"}]
+    rows = [{"messages": messages}, {"messages": other}, {"messages": other}]
+    examples = encoded(tokenizer, rows, "all", template=TEMPLATE, length=200).examples
+    first, second, third, *others = (example.counts for example in examples)
+    assert first.tolist() == [False] + [True] * (len(first) - 1)
+    assert second.tolist() == [False] * len(first) + [True] * (len(second) - len(first))
+    assert third.tolist() == [False] * len(second) + [True] * (len(third) - len(second))
+    assert [counts.sum() for counts in others] == [len(counts) - 1 for counts in others]  # which begin anew
+
+
 def test_all_tokens_of_a_text_count(tokenizer):
     (example,), *_ = encoded(tokenizer, [{"text": "A joy"}], template=TEMPLATE)  # which does not render a text
     text = ids(tokenizer, "A joy")

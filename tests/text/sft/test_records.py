@@ -8,7 +8,7 @@ import pytest
 from support.refusal import refusal
 
 from tfppo.text.data.prompt_files import split_share, write_rows
-from tfppo.text.data.prompts import Prompt
+from tfppo.text.data.prompts import Prompt, as_prompts
 from tfppo.text.reward_model.records import FORM as COMPARED
 from tfppo.text.sft.records import FORM, Record
 from tfppo.text.supervised.records import (
@@ -72,6 +72,26 @@ def test_the_answers_of_a_conversation_are_in_one_part():
     assert len(train) == 3 * len(topics[0])
 
 
+def test_a_question_is_in_the_same_part_in_every_form():
+    """A text and the conversation of one question are rendered alike. Other keys and their order do not matter."""
+
+    def user(text):
+        return {"role": "user", "content": text}
+
+    numbers = range(200)
+    forms = [
+        [f"question {number}" for number in numbers],
+        [[user(f"question {number}")] for number in numbers],
+        [[{"name": "a", "content": f"question {number}", "role": "user"}] for number in numbers],
+    ]
+    parts = [list(map(str, split_share(as_prompts(form, "prompts"), 0.2)[1])) for form in forms]
+    assert parts[0] == parts[1] == parts[2] != []
+    talks = [{"messages": [*form, {"role": "assistant", "content": "Yes."}]} for form in forms[1]]
+    assert [str(record.prompt) for record in split_records(as_records(talks, "data", FORM), 0.2)[1]] == parts[0]
+    system = [[{"role": "system", "content": "Be brief."}, user(f"question {number}")] for number in numbers]
+    assert list(map(str, split_share(as_prompts(system, "prompts"), 0.2)[1])) != parts[0]  # another conversation
+
+
 def test_data_in_python_have_the_same_forms():
     rows = ["A film.", {"text": np.str_("b")}, {"prompt": CHAT[:2], "response": "Hi."}]
     assert [record.row() for record in as_records(rows, "data", FORM)] == [
@@ -106,6 +126,11 @@ INVALID = {
     "no answer": ("a.jsonl", json.dumps({"messages": CHAT[:2]}), "has no message of the assistant"),
     "answer first": ("a.jsonl", json.dumps({"messages": CHAT[2:]}), "a message of the assistant before any other"),
     "two answers": ("a.jsonl", json.dumps({"messages": [*CHAT[:3], CHAT[2]]}), "two messages of the assistant in a"),
+    "no content": (
+        "a.jsonl",
+        json.dumps({"messages": [CHAT[0], {"role": "assistant", "x": []}]}),
+        "has the content None",
+    ),
     "messages as text": ("a.jsonl", '{"messages": "hello"}', "has the messages 'hello' .str."),
 }
 

@@ -329,6 +329,11 @@ def test_what_does_not_fit_together_is_refused(others, preset, tmp_path, capsys)
         (["--init-from", "a", "--preset", "b"], "init_from is a and preset is b"),
         (["--init-reference", "run"], "init_reference is run and init_from is None"),
         (["--init-checkpoint", "best"], "init_checkpoint is best and init_from is None"),
+        (
+            ["--lora-alpha", "32"],
+            "lora_alpha is 32.0 and lora_rank is 0; it needs adapters: set lora_rank, for",
+        ),
+        (["--lora-targets", "all"], "lora_targets is 'all' and lora_rank is 0; it needs adapters"),
         (["--init-from", "a", "--init-checkpoint", "first"], "latest, best or the number of an iteration"),
     ):
         assert main(["train", "text", *arguments]) == 2

@@ -83,7 +83,9 @@ def test_the_run_records_how_its_minibatches_are_divided(preset, tmp_path, monke
     config = config_of(preset=preset, runs_dir=tmp_path, batch_size=8, minibatch_size=8, task="length")
     trainer = TextTrainer(config)
     assert trainer.config.ppo.num_micro_batches == 4 and trainer.collector.chunk == 2
-    assert trainer.parts.note.startswith("num_micro_batches is 4, because a minibatch of 8 responses would need about ")
+    assert trainer.parts.notes[0].startswith(
+        "num_micro_batches is 4, because a minibatch of 8 responses would need about "
+    )
 
 
 def test_this_host_says_how_much_memory_it_has():

@@ -19,6 +19,7 @@ from tfppo.text.data.special_tokens import special_tokens_of
 from tfppo.text.defaults import make_text_config
 from tfppo.text.presets.folder import load_preset, save_preset
 from tfppo.text.rewards.callables import checked_scores
+from tfppo.text.rewards.whole_texts import ReadsTexts
 from tfppo.text.start.prompts import OwnPrompts, own_prompts
 from tfppo.text.tasks import get_task
 from tfppo.text.trainer import TextTrainer
@@ -283,7 +284,7 @@ def test_a_task_with_labels_needs_no_file(preset, tmp_path):
     assert trainer.judge(8, 0)["within_one_word"]["policy"] == np.mean([row["letters"] for row in ROWS])
 
 
-def test_rewards_read_conversations_as_two_sentences(preset, tmp_path):
+def test_rewards_and_users_read_conversations_as_two_sentences(preset, tmp_path):
     """A Keras model reads prompt and response as one text, and the run of a template puts a space between them."""
     (tmp_path / "mine.jinja").write_text("{{ messages[-1].content }}")
     texts = keras.Input((), dtype="string")
@@ -293,6 +294,26 @@ def test_rewards_read_conversations_as_two_sentences(preset, tmp_path):
         trainer = TextTrainer(config, prompts=ROWS, reward=model)
         scored = checked_scores(trainer.parts.reward, ["Why?"], ["So."])
         assert scored.tolist() == [7 + between]
+        alone, whole = (trainer.generate(["Why?"], samples=8, strip_prompt=strip) for strip in (True, False))
+        begins = [not response or response[0].isspace() for response in alone]
+        assert not all(begins)
+        assert whole == ["Why?" + " " * (between and not has) + text for text, has in zip(alone, begins, strict=True)]
+
+
+def test_a_reward_model_that_does_not_read_all_of_a_response_is_told(preset, tmp_path):
+    class Short(ReadsTexts):
+        longest = 12
+
+        def __call__(self, prompts, responses):
+            return ones(prompts, responses)
+
+    def notes(response_length):
+        config = config_of(tmp_path, preset, prompt_length=8, response_length=response_length)
+        return TextTrainer(config, prompts=ROWS, reward=Short()).parts.notes
+
+    (note,) = notes(5)
+    assert "up to 13 tokens, and the reward model reads at most 12 of its own" in note
+    assert not notes(4)
 
 
 @pytest.mark.slow

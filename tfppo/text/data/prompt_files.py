@@ -77,7 +77,7 @@ def text_in(row: Mapping[Any, Any], column: str, origin: str) -> str:
     Raises:
       UsageError: If it is not a text or has no word.
     """
-    value = row[column]
+    value = row.get(column)
     if not isinstance(value, str):
         raise UsageError(
             f"{origin} has the {column} {one_line(shown(value))} ({type(value).__name__}); it must be a text: correct "

@@ -11,7 +11,7 @@ from tfppo.errors import UsageError, kind_and_text, one_line, shown
 PROMPT = "prompt"  # column of the prompts; all other columns are labels
 INFINITE = -1  # tf.data.INFINITE_CARDINALITY; this module does not import TensorFlow
 TEXTS = ("prompts", "responses")  # arguments of rewards, so no labels
-ASSISTANT = "assistant"
+USER, ASSISTANT = "user", "assistant"
 ROLES = "system, user or assistant"
 FORMS = (
     "a list of texts, of conversations (lists of messages) or of dictionaries with the key prompt, or a "
@@ -54,11 +54,15 @@ class Prompt(str):
         return prompt
 
     def topic(self) -> object:
-        """Returns what decides whether the prompt is held out: its text, or the messages before the first answer."""
-        if self.messages is None:
-            return str(self)
-        answers = [number for number, message in enumerate(self.messages) if message["role"] == ASSISTANT]
-        return list(self.messages[: answers[0] if answers else None])
+        """Returns what decides whether the prompt is held out: its text, or the messages before the first answer.
+
+        A conversation of one message of the user has the topic of its text, which a chat template renders alike.
+        """
+        messages = self.messages or [{"role": USER, "content": str(self)}]
+        turns = [[message["role"], message["content"]] for message in messages]
+        answers = [number for number, (role, _) in enumerate(turns) if role == ASSISTANT]
+        turns = turns[: answers[0] if answers else None]
+        return turns if len(turns) > 1 or turns[0][0] != USER else turns[0][1]
 
     def row(self) -> dict[str, Any]:
         """Returns the prompt with its labels as a row of a JSONL file."""

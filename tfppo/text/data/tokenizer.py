@@ -78,7 +78,8 @@ def train_tokenizer(texts: Iterable[str], vocabulary_size: int) -> keras_hub.mod
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    learner.train_from_iterator(texts, trainer)
+    encodable = (text.encode("utf-8", "ignore").decode() for text in texts)  # the codec refuses others
+    learner.train_from_iterator(encodable, trainer)
     vocabulary, merges = vocabulary_and_merges(json.loads(learner.to_str()))
     if not merges:
         raise UsageError(

@@ -95,6 +95,7 @@ def save_preset(
         copy_weights(model, without_optimizer)
         without_optimizer.save(folder / LSTM_FILE)
         tokenizer.save_to_preset(str(folder))
+        _add_tokens(folder, special)
         return
     preprocessor = model.preprocessor_cls(
         tokenizer,
@@ -197,9 +198,7 @@ def _complete(
     add_settings(folder, model.backbone, {})
     add_special_tokens(folder, tokenizer)
     add_word_splitting(folder, tokenizer)
-    add_end_tokens(folder, special)
-    add_chat_template(folder, special)
-    add_written_tokens(folder, special)
+    _add_tokens(folder, special)
     try:
         loaded_tokenizer = _load_tokenizer(folder)
         if not _same_tokenizer(tokenizer, loaded_tokenizer) or special_tokens_of(loaded_tokenizer) != special:
@@ -221,6 +220,18 @@ def _complete(
             f"{type(model).__name__} cannot be saved as a preset, because it would be loaded as something else "
             f"({one_line(error)}): save its weights with model.save_weights"
         ) from error
+
+
+def _add_tokens(folder: Path, special: SpecialTokens) -> None:
+    """Writes what a folder says about the tokens that end a response, the chat template, and tokens that are text."""
+    add_end_tokens(folder, special)
+    add_chat_template(folder, special)
+    add_written_tokens(folder, special)
+
+
+def _keep_tokens(folder: Path, tokenizer: keras_hub.models.Tokenizer) -> None:
+    more = end_tokens(folder), chat_template(folder), written_tokens(folder)
+    keep_special_tokens(tokenizer, adds_start_token(folder), *more)
 
 
 def _changes(model: keras.Model, loaded: keras.Model) -> list[tuple[str, Plain, Plain]]:
@@ -249,8 +260,7 @@ def _load_causal_lm(folder: Path, dtype: str) -> tuple[keras.Model, keras_hub.mo
 def _load_tokenizer(folder: Path) -> keras_hub.models.Tokenizer:
     tokenizer = keras_hub.models.Tokenizer.from_preset(str(folder), **tokenizer_arguments(folder))
     apply_word_splitting(folder, tokenizer)
-    more = end_tokens(folder), chat_template(folder), written_tokens(folder)
-    keep_special_tokens(tokenizer, adds_start_token(folder), *more)
+    _keep_tokens(folder, tokenizer)
     return tokenizer
 
 
@@ -275,4 +285,5 @@ def _load_lstm(folder: Path) -> tuple[keras.Model, keras_hub.models.Tokenizer]:
         raise UsageError(f"{LSTM_FILE} holds a {type(model).__name__}; it must hold an LSTMLanguageModel")
     tokenizer = keras.saving.deserialize_keras_object(json.loads((folder / TOKENIZER_FILE).read_text()))
     tokenizer.load_preset_assets(str(folder))
+    _keep_tokens(folder, tokenizer)
     return model, tokenizer

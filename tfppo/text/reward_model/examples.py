@@ -111,6 +111,12 @@ def pairs_of(ratings: np.ndarray, difference: float, neutral: float | None = Non
     return np.argwhere(ratings[:, None] - ratings[None, :] > difference).astype(np.int32)
 
 
+def has_pairs(examples: Sequence[Example], batch_size: int, difference: float, neutral: float | None) -> bool:
+    """Returns True if the batches of examples in this order have a pair. A comparison is one."""
+    batches = [examples[start : start + batch_size] for start in range(0, len(examples), batch_size)]
+    return any(lay_out(batch, difference, neutral).pairs.size for batch in batches)
+
+
 def lay_out(examples: Sequence[Example], difference: float, neutral: float | None, width: int | None = None) -> Batch:
     """Makes a batch of examples, all of them comparisons or all ratings.
 

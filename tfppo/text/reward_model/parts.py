@@ -1,5 +1,6 @@
 """The parts of a run of a reward model: records, a language model, and the examples made of both."""
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,11 +10,11 @@ import numpy as np
 
 from tfppo.errors import UsageError
 from tfppo.reporting.curves import plot_reliability
-from tfppo.settings import with_settings
+from tfppo.settings import check_unused, with_settings
 from tfppo.text.data.metrics import word_count
 from tfppo.text.reward_model.config import SHIPPED_LENGTH, SHIPPED_RATE, RewardModelConfig, RewardModelRunConfig
 from tfppo.text.reward_model.evaluation import evaluate_comparisons, evaluate_ratings, length_line
-from tfppo.text.reward_model.examples import Example, Examples, encode_records, layout
+from tfppo.text.reward_model.examples import Example, Examples, encode_records, has_pairs, layout
 from tfppo.text.reward_model.records import SHIPPED_DOMAIN, Comparison, Rating, Record, ShippedRatings, shipped
 from tfppo.text.reward_model.tuner import RewardNetwork, RewardTuner
 from tfppo.text.rewards.encoding import TextEncoder
@@ -65,8 +66,8 @@ class RewardParts(TunedParts[RewardModelRunConfig, Record]):
         lines += self.notices_of_validation(len(self.validation.examples))
         if self.validation.examples and not self._is_validated:
             lines.append(
-                f"note: no two validation examples have ratings that differ by more than {self._settings.difference:g},"
-                " so that the training does not stop early"
+                "note: no two validation examples of a batch have ratings that differ by more than "
+                f"{self._settings.difference:g}, so that the training does not stop early"
             )
         return lines
 
@@ -76,7 +77,13 @@ class RewardParts(TunedParts[RewardModelRunConfig, Record]):
 
     @property
     def _is_validated(self) -> bool:
-        return _spread(self.validation.examples) > self._settings.difference
+        """True if there is a validation loss, for which ratings must have a pair in a batch."""
+        settings = self._settings
+        return has_pairs(self._held_out, settings.batch_size, settings.difference, self.neutral)
+
+    @functools.cached_property
+    def _held_out(self) -> list[Example]:
+        return by_length(self.validation.examples)
 
     def training(self) -> Training:
         """Makes the training. Adds adapters to the model if the run has any."""
@@ -85,7 +92,7 @@ class RewardParts(TunedParts[RewardModelRunConfig, Record]):
         width = fixed_length(model, self.train.examples, self.validation.examples)
         rows, size = layout(settings.difference, self.neutral, width), settings.batch_size
         train = Batches(self.train.examples, size, rows, self.config.run.seed)
-        held_out = Batches(by_length(self.validation.examples), size, rows) if self._is_validated else None
+        held_out = Batches(self._held_out, size, rows) if self._is_validated else None
         tuner = RewardTuner(RewardNetwork(model, self.config.run.seed, settings.rematerialize))
         return Training(tuner, model, train, held_out, settings)
 
@@ -176,6 +183,8 @@ def load_parts(
     """
     is_shipped = isinstance(records, ShippedRatings) or config.parts.domain is not None
     settings = config.reward_model
+    if folder is None:
+        _check_kind(settings, records.train, is_shipped)
     _check_pairs(settings, records.train)
     if is_shipped and settings.learning_rate is None:
         config = with_settings(config, {"learning_rate": SHIPPED_RATE})
@@ -195,6 +204,16 @@ def load_parts(
     return RewardParts(recorded(config, base, train.checksum()), records, base, train, validation, neutral)
 
 
+def _check_kind(settings: RewardModelConfig, records: Sequence[Record], is_shipped: bool) -> None:
+    """Checks that no setting is given that only examples of the other kind have."""
+    is_comparison = isinstance(records[0], Comparison)
+    names = ("difference", "neutral_rating") if is_comparison else ("margin",)
+    kind, other = ("comparisons", "ratings") if is_comparison else ("ratings", "comparisons")
+    check_unused(settings, names, f"the examples are {kind}; only {other} have it")
+    if is_shipped:
+        check_unused(settings, ["validation_share"], "the shipped ratings have a validation split")
+
+
 def _check_pairs(settings: RewardModelConfig, records: Sequence[Record]) -> None:
     """Checks that ratings can form pairs."""
     ratings = [record.rating for record in records if isinstance(record, Rating)]
@@ -208,16 +227,6 @@ def _check_pairs(settings: RewardModelConfig, records: Sequence[Record]) -> None
             f"{settings.difference:g} (they are from {min(ratings):g} to {max(ratings):g}), so that there is no "
             "preference to learn: lower difference, or add ratings of other texts"
         )
-
-
-def _spread(examples: Sequence[Example]) -> float:
-    """Returns the largest difference of ratings; infinite for comparisons, and 0 without examples."""
-    if not examples:
-        return 0.0
-    if len(examples[0].texts) == 2:
-        return float("inf")
-    ratings = [example.value for example in examples]
-    return max(ratings) - min(ratings)
 
 
 def _is_text(record: Record) -> bool:

@@ -76,7 +76,8 @@ class RewardModel(ReadsTexts):
         template = self._special.chat_template if self.reads_responses else None
         codec = PromptCodec(tokenizer, head.get("domain", "movie"), self._special, template, head.get("system"))
         context, longest = self._language_model.context_length, head.get("max_length", LONGEST)
-        self.encoder = TextEncoder(codec, longest if context is None else min(context, longest))
+        self.longest = longest if context is None else min(context, longest)
+        self.encoder = TextEncoder(codec, self.longest)
         self._kernel = tf.constant(head["kernel"], tf.float32)
         self._compiled = compiled(self._last_scores, "graph")
 

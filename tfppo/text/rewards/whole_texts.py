@@ -6,3 +6,5 @@ class ReadsTexts:
 
     between = ""
     """Put before each response; a run sets it to that of its `PromptCodec`."""
+    longest: int | None = None
+    """Largest number of tokens that are read. None: there is no limit."""

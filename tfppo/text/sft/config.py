@@ -30,8 +30,8 @@ class SFTConfig(TuningConfig):
     """Chat template that renders prompts and messages. auto: that of the language model, if it has one. none: prompts
     are not rendered. Else the path of a file with a Jinja template. A column `text` is never rendered."""
     loss_on: Literal["responses", "all"] = "responses"
-    """Tokens whose loss is minimized. responses: those of responses, with their end token; all: those of prompts, too.
-    All tokens of a `text` count in both cases."""
+    """Tokens whose loss is minimized. responses: those of responses, with their end token; all: those of prompts, too,
+    each token of a conversation once. All tokens of a `text` count in both cases."""
     packing: bool = True
     """Packs several short examples of a batch into a row, without attention between them. It saves computation and does
     not change the loss. Families that cannot do so get batches of similar lengths instead."""

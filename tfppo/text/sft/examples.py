@@ -54,7 +54,8 @@ def encode_records(
       records: N records.
       codec: Encodes prompts and responses.
       plain: Encodes texts; a codec without a chat template.
-      loss_on: "responses", or "all" for the tokens of prompts, too.
+      loss_on: "responses", or "all" for the tokens of prompts, too. Those of a conversation that the record before it
+        has already are left out, so that each token counts once.
       length: Largest number of tokens of an example; the rest is cut.
 
     Returns:
@@ -69,11 +70,13 @@ def encode_records(
     texts = iter(plain.encode_answers([record.answer for record in records if record.prompt is None]))
     examples: list[Example] = []
     truncated = left_out = 0
+    last: tuple[Record, np.ndarray] | None = None
     for record in records:
         is_text = record.prompt is None
         before, after = (plain.before, next(texts)) if is_text else (next(prompts), next(answers))
-        first = len(before) if is_text or loss_on == "responses" else 0
         tokens = np.array([*before, *after], np.int32)
+        first = len(before) if is_text or loss_on == "responses" else _number_shared(last, record, tokens)
+        last = record, tokens
         counts = np.arange(len(tokens)) >= max(first, 1)
         truncated += len(tokens) > length
         if not counts[:length].any() or (not is_text and len(before) >= length):
@@ -82,6 +85,15 @@ def encode_records(
         examples.append(Example(tokens[:length], counts[:length]))
     spelled = sum(codec.spells_special(record.answer) for record in records)
     return Examples(examples, truncated - left_out, left_out, spelled)
+
+
+def _number_shared(last: tuple[Record, np.ndarray] | None, record: Record, tokens: np.ndarray) -> int:
+    """Returns how many tokens a record shares with the one before it, if it continues its conversation; else 0."""
+    if last is None or not record.continues(last[0]):
+        return 0
+    length = min(len(last[1]), len(tokens))
+    differ = last[1][:length] != tokens[:length]
+    return int(differ.argmax()) if differ.any() else length
 
 
 def check_some_are_left(examples: Examples, what: str, length: int) -> None:

@@ -37,6 +37,16 @@ class Record(NamedTuple):
         """Returns what decides whether the record is held out: the beginning of the conversation, or the text."""
         return self.answer if self.prompt is None else self.prompt.topic()
 
+    def continues(self, other: "Record") -> bool:
+        """Returns True if the record is a later answer in the conversation of the other record."""
+        messages = self.prompt.messages if self.prompt is not None else None
+        before = other.prompt.messages if other.prompt is not None else None
+        if not messages or not before or len(messages) <= len(before):
+            return False
+        answer = messages[len(before)]
+        told = answer["role"] == ASSISTANT and answer["content"] == other.answer
+        return told and [*messages[: len(before)]] == [*before]
+
 
 def records_of_row(row: Mapping[Any, Any], origin: str) -> list[Record]:
     """Makes the records of a row.

@@ -1,6 +1,6 @@
 """Makes the parts of a text run from its settings: policy, reference policy, reward and training prompts."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -61,7 +61,7 @@ class Parts(NamedTuple):
     template: str | None  # the chat template, if the user gave a file
     is_given: bool  # True if the language model is given in Python
     reward: Reward
-    note: str = ""  # one line about the memory
+    notes: Sequence[str] = ()  # lines about the memory and the reward
     pretraining: PretrainingTexts | None = None
     has_checksum: bool = True  # False: version 0.2 or older wrote config.yaml, without one of the model
 
@@ -175,19 +175,34 @@ def load_parts(
     check_parts(config.parts, recorded, None if model is not None else text.preset)
     has_checksum = folder is None or config.parts.model_sha256 is not None
     config = replace(with_settings(config, kept), parts=recorded)
-    note = ""
+    notes = [] if training is None else _notes_of(loaded.parts if loaded else (), config.text)
     if training is not None and folder is None:
         config, note = fitted(start.model, config, memory)
+        notes += [note] if note else []
     used = loaded.reward if loaded else unscored
     is_given = model is not None
     parts = Parts(
-        config, chosen, start, codec, context, training, own, template, is_given, used, note, pretraining, has_checksum
+        config, chosen, start, codec, context, training, own, template, is_given, used, notes, pretraining, has_checksum
     )
     if trains:  # an error now, not after the training
         parts.encode(parts.sample_prompts())
         if text.eval_prompts:
             parts.encode(held_out_prompts(chosen, text.eval_prompts))
     return parts
+
+
+def _notes_of(rewards: Iterable[object], text: TextConfig) -> list[str]:
+    """Returns a line about each reward that does not read all tokens of a prompt and its response."""
+    assert text.prompt_length is not None
+    longest = text.prompt_length + text.response_length
+    limits = [reward.longest for reward in rewards if isinstance(reward, ReadsTexts) and reward.longest]
+    return [
+        f"warning: a prompt with its response has up to {longest} tokens, and the reward model reads at most {limit} "
+        "of its own, so the rest has no effect on the score: train one with a larger max_length, or lower "
+        "prompt_length or response_length"
+        for limit in limits
+        if longest > limit
+    ]
 
 
 def _paths_of(text: TextConfig, folder: Path | None, start: Start, is_given: bool) -> dict[str, Any]:

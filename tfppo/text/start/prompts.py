@@ -1,7 +1,7 @@
 """The prompts of a text run: those of its task, or those that the user gives, with labels and held-out parts."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -227,16 +227,16 @@ def _unused_by_advantages(config: TextRunConfig) -> str:
     return " and ".join(f"{name} {value}" for name, value in changed) + f" {verb}" if changed else ""
 
 
-def notices(prompts: TrainingPrompts, config: TextRunConfig, parameters: int, note: str) -> list[str]:
+def notices(prompts: TrainingPrompts, config: TextRunConfig, parameters: int, notes: Sequence[str]) -> list[str]:
     """Returns the lines that a run prints before training, about its settings.
 
     Args:
       prompts: The training prompts.
       config: Settings of the run.
       parameters: Number of parameters of the language model, without adapters.
-      note: One more line; empty: none.
+      notes: More lines.
     """
-    text, lines = config.text, [note] * bool(note)
+    text, lines = config.text, [*notes]
     left_out = prompts.total - len(prompts.texts)
     if left_out:
         verbs = ("has", "is") if left_out == 1 else ("have", "are")

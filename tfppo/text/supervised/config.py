@@ -20,10 +20,11 @@ from tfppo.settings import (
     PositiveOrNone,
     Seed,
     check_fields,
+    check_unused,
     check_value,
     is_printable,
 )
-from tfppo.text.config import Preset, TextParts
+from tfppo.text.config import ADAPTERS, NO_ADAPTERS, Preset, TextParts
 from tfppo.training.config import RunConfig
 
 REFERENCE_PARAMETERS = 124e6  # of GPT-2, the model of the default learning rate
@@ -84,6 +85,8 @@ class TuningConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if self.lora_rank == 0:
+            check_unused(self, ADAPTERS, *NO_ADAPTERS)
         if self.max_length is not None:
             check_value("max_length", self.max_length, "at least 2 (a token and the next one)", lambda v: v >= 2)
 
