@@ -19,7 +19,7 @@ from tfppo.text.tasks import docstrings, finance, get_task, task_names
 from tfppo.text.tasks.classification import CLASSES
 from tfppo.text.tasks.countries import contains, countries_rows
 from tfppo.text.tasks.definition import registry
-from tfppo.text.tasks.definition.answers import macro_f1, normalized, token_f1
+from tfppo.text.tasks.definition.answers import answer_task, macro_f1, normalized, token_f1
 from tfppo.text.tasks.entities import all_f1, names_in, span_f1, tags
 from tfppo.text.tasks.translation import chrf, closeness, translation_reward, translation_rows
 from tfppo.training import run_folder
@@ -163,6 +163,12 @@ def test_normalized():
     assert normalized(" Twenty \n one. ") == "twenty one" and normalized("...") == ".."
 
 
+def test_a_measure_of_its_own_has_a_name():
+    assert "it must say what is measured: give metric" in refusal(
+        lambda: answer_task("mine", "mine", lambda split: [], measure=macro_f1)
+    )
+
+
 def test_a_missing_package_is_one_line(monkeypatch, capsys):
     found = builtins.__import__
 
@@ -293,9 +299,13 @@ def test_names_are_found_in_a_sentence_and_marked():
         "place Caesar": 0.0,
         f"{right}, person Brutus": 2 * 3 / (4 + 3),  # a name that is not there counts as a wrong one
         f"{right}, person Caesar": 2 * 3 / (4 + 3),
+        f"place Antony, {right}": 2 * 3 / (4 + 3),  # a part of a name is another name
         "none": 0.0,
     }.items():
         assert span_f1([prompt], [response], [right]) == [pytest.approx(wanted)], response
+    both = "person Mark Antony, person Antony"
+    for response in (both, "person Antony, person Mark Antony"):
+        assert span_f1(["Mark Antony loves Antony.\nNames:"], [response], [both]) == [1.0]
     assert span_f1(["Go.\nNames:"] * 3, [" none.", "person Go", ""], ["none"] * 3) == [1.0, 0.0, 0.0]
     assert all_f1([prompt, "Go.\nNames:"], ["person Caesar", "person Go"], [right, "none"]) == pytest.approx(2 / 5)
 

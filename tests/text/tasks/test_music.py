@@ -105,6 +105,9 @@ def test_a_tune_scores_1_and_each_broken_rule_costs():
     assert score(TUNE) == score(f" {TUNE}\n") == 1.0
     assert score(TUNE.removesuffix("|]")) == pytest.approx(2 / 3)  # no end
     assert score(TUNE.replace("G2|]", "B2|]")) == score(TUNE.replace("G2|]", "^G2|]")) == pytest.approx(2 / 3)  # tonic
+    assert score(TUNE.replace("AGF G2|]", "^GAB G2|]")) == pytest.approx(2 / 3)  # the accidental holds for the bar
+    endings = {"AFG2": True, "G12": True, "(3AFG2": False, "(3FFF G2": True, "^g2 G2": False, "G": False, "A>G2": False}
+    assert {bar: has_end(start_of(PROMPT), [bar]) for bar in endings} == endings
     assert score(TUNE.replace("AGF G2|]", "GFE DG|]")) == pytest.approx(2 / 3)  # the last note is a short one
     assert score(TUNE.replace("cBA BGE", "cBA BG")) == pytest.approx(6 / 7)  # one bar of seven is short
     assert score(TUNE.replace("cBA BGE", "hello")) == pytest.approx(6 / 7)
@@ -135,6 +138,8 @@ CHEATS = {
     "notes and long rests": "Gz5|Az5|Bz5|cz5|dz5|Gz5|G5|]",
     "one note": "GGGGGG|" * 6 + "GGGGG|]",
     "one note in each bar, repeated": "GGGGGG|AAAAAA|BBBBBB|cccccc|GGGGGG|AAAAAA|GGGGG|]",
+    "two bars in two spellings": "Bcd gdB|cBA BGE|Bcdg dB|cBAB GE|Bcdgd B|cBABG E|AGF G2|]",
+    "two bars in other lengths": "Bcd gdB|cBA BGE|B1cd gdB|c1BA BGE|B2/2cd gdB|c2/2BA BGE|AGF G2|]",
     "bars without end": "|".join(["GAB cBA", "Bcd gdB", "cBA BGE", "DED EFD"] * 9),
     "words": "It is a tune in G",
 }

@@ -52,6 +52,9 @@ def test_ndcg_of_lists():
         "x; " * 10 + "A": 0.0,  # behind the tenth
     }.items():
         assert ndcg(["p"], [response], [liked]) == [pytest.approx(wanted)], response
+    for response in ("I.Q.", "I.Q", "x; Sunset Blvd...."):  # a title may end with a full stop, and a list, too
+        assert ndcg(["p"], [response], ["I.Q.; Sunset Blvd."])[0] > 0, response
+    assert ndcg(["p"], ["I.Q.; I.Q"], ["I.Q.; B"]) == [pytest.approx(FIRST)]
     assert ndcg(["p"], ["; ".join("ABCDEFGHIJ")], ["; ".join("JIHGFEDCBA")]) == [pytest.approx(1.0)]
     assert hit_rate(["p"] * 3, ["A", "x; B", "x"], [liked] * 3) == pytest.approx(2 / 3)
 

@@ -52,6 +52,9 @@ def test_replies_about_a_fact():
         "Hello! " + " ".join(sentence.format(values[0]) for sentence, (values, _) in FACTS.items()),  # all facts
         "hello " * 8,
         ASKED,
+        "Hello! We are open from 19 to 17. Have a nice day.",  # has the fact as a part of another
+        "Hello! We are open from 9 to 170. Have a nice day.",
+        "Hello! We are open from 9 to 5 or 9 to 17. Have a nice day.",  # a number that is in no fact
         "9 to 17 " * 12,  # has the fact, but not the words of a sentence about it
     ):
         assert score(cheat) <= 0.0, cheat
@@ -61,6 +64,10 @@ def test_replies_to_small_talk():
     reference = "Hello! A machine that works on its own."
     assert score(reference, "", reference) == 1.0
     assert score("Hello! Yes, thank you very much.", "", reference) == 0.0
+    assert score("Hello! Bots never lie.", "", "Hello! Bots never lie.") > 0.8
+    for greeting in ("Hello!", "hi hello Welcome", "Hello! Good day. Have a nice day."):
+        assert score(greeting, "", "Hello! Bots never lie.") == 0.0  # a greeting is no answer
+    assert score("His machine works on its own.", "", reference) < 1.0  # no greeting
     assert score("Hello! A machine that works on its own for 30 days.", "", reference) == 0.0  # an invented fact
 
 

@@ -104,14 +104,17 @@ def entities_rows(split: Split) -> list[Row]:
 def tags(prompt: str, answer: str) -> list[str]:
     """Marks the names of an answer in the words of a prompt, in the scheme IOB2.
 
-    A name that the sentence does not have, or not so often, is marked after its end, where nothing is right.
+    Longer names are placed first. A name that the sentence does not have, or not so often, or only as a part of another
+    name, is marked after its end, where nothing is right.
     """
     words = words_of(prompt.removesuffix(QUESTION))
     marks, lost = ["O"] * len(words), []
-    for kind, name in re.findall(r"(person|place) ([^,]+)", answer):
-        wanted = words_of(name)
-        places = range(len(words) - len(wanted) + 1) if wanted else ()
-        start = next((n for n in places if words[n : n + len(wanted)] == wanted and marks[n] == "O"), None)
+    names = [(kind, words_of(name)) for kind, name in re.findall(r"(person|place) ([^,]+)", answer)]
+    for kind, wanted in sorted(names, key=lambda name: -len(name[1])):
+        count = len(wanted)
+        places = range(len(words) - count + 1) if wanted else ()
+        free = ["O"] * count
+        start = next((n for n in places if words[n : n + count] == wanted and marks[n : n + count] == free), None)
         if start is None:
             lost.append(f"B-{kind}")
         else:

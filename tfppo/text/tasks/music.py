@@ -12,6 +12,7 @@ import re
 import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
@@ -110,9 +111,21 @@ def right_bars(start: Start, bars: Sequence[str], known: dict[str, float]) -> in
     return sum(known.get(bar) == start.full for bar in bars[:-1]) + (known.get(bars[-1]) in (start.full, last))
 
 
+@functools.lru_cache(maxsize=100_000)
+def plain(bar: str) -> str:
+    """Writes the notes of a bar without spaces, and each length in one way: G, G1 and G2/2 become G."""
+
+    def shortest(found: re.Match[str]) -> str:
+        pitch, count, slash, parts = found.groups()
+        length = Fraction(int(count or 1), int(parts or 2) if slash else 1)
+        return pitch + ("" if length == 1 else str(length))
+
+    return re.sub(rf"({PITCH})([1-9]\d?)?(?:(/)([248])?)?", shortest, bar.replace(" ", ""))
+
+
 def windows(start: Start, bars: Sequence[str]) -> set[tuple[str, ...]]:
-    """Returns each four bars in a row of a tune, without spaces."""
-    tune = [bar.replace(" ", "") for bar in (start.first, *bars)]
+    """Returns each four bars in a row of a tune, in the spelling of `plain`."""
+    tune = [plain(bar) for bar in (start.first, *bars)]
     return {tuple(tune[at : at + COPIED]) for at in range(len(tune) - COPIED + 1)}
 
 
@@ -196,15 +209,21 @@ def training_windows() -> frozenset[tuple[str, ...]]:
 
 
 def has_end(start: Start, bars: Sequence[str]) -> bool:
-    """Returns True if the last note is the tonic of the key in any octave, of two to nine units."""
-    return re.search(f"(?<![_=^<>]){start.tonic}[,']?[2-9]$", bars[-1], re.IGNORECASE) is not None
+    """Returns True if the last note is the tonic of the key in any octave, of at least two whole units.
+
+    It must not be in a triplet, nor in a bar with an accidental before the tonic, which holds to the end of the bar.
+    """
+    last = re.search(f"(?<![_=^<>]){start.tonic}[,']?(?:[2-9]|[1-9]\\d)$", bars[-1], re.IGNORECASE)
+    is_altered = re.search(f"[_=^]{start.tonic}", bars[-1], re.IGNORECASE) is not None
+    return last is not None and not is_altered and not ITEM.findall(bars[-1])[-1].startswith("(3")
 
 
 def is_dull(start: Start, bars: Sequence[str]) -> bool:
     """Returns True for a tune of few bars that return all the time, of few notes, or of the same few notes."""
-    notes = re.findall(NOTE, "|".join(bars))
+    tune = [plain(bar) for bar in (start.first, *bars)]
+    notes = re.findall(NOTE, "|".join(tune[1:]))
     pairs = list(pairwise(notes))
-    different = len({start.first, *bars}) / (len(bars) + 1)
+    different = len({*tune}) / len(tune)
     return (
         different < DIFFERENT / BARS
         or sum("z" not in note for note in notes) < start.full * len(bars) / 2
@@ -231,7 +250,7 @@ def music_reward(prompts: Sequence[str], responses: Sequence[str]) -> list[float
     more. It is multiplied by 1/3, and 1/3 more for each of these:
 
     - There are seven bars, and `|]` ends them.
-    - The last note is the tonic, of at least two units. A short one often ends a tune on its way.
+    - The last note is the tonic, of at least two units (see `has_end`). A short one often ends a tune on its way.
 
     It is 0 for a tune that is dull (see `is_dull`), and for a copy: if four bars in a row are those of a tune of the
     training split, or of the response to another prompt among these.
@@ -255,7 +274,7 @@ def well_formed(prompts: Sequence[str], responses: Sequence[str]) -> float:
 
 def distinct_bars(prompts: Sequence[str], responses: Sequence[str]) -> float:
     """Computes the number of different bars of all responses, divided by that of all bars."""
-    bars = [bar.replace(" ", "") for response in responses for bar in bars_of(response)]
+    bars = [plain(bar) for response in responses for bar in bars_of(response)]
     return len(set(bars)) / len(bars)
 
 

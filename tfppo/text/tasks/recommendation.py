@@ -66,9 +66,12 @@ def recommendation_rows(split: Split) -> list[dict[str, str]]:
 
 
 def gains(prompt: str, response: str, liked: str) -> list[bool]:
-    """Tells which of the first ten films of a response the user liked. A film that is named twice counts once."""
-    named = [film.strip() for film in response.strip().removesuffix(".").split(";")][:WANTED]
-    wanted = set(liked.split("; "))
+    """Tells which of the first ten films of a response the user liked. A film that is named twice counts once.
+
+    Full stops at the ends of titles do not count, because a list may end with one.
+    """
+    named = [film.strip().rstrip(".") for film in response.split(";")][:WANTED]
+    wanted = {film.rstrip(".") for film in liked.split("; ")}
     return [film in wanted and film not in named[:rank] for rank, film in enumerate(named)]
 
 

@@ -1,12 +1,13 @@
 """The task "support": replies to the customers of a shop, by a short policy of facts and tone.
 
 The policy is in this module, and so are the questions about it. The examples are written as careless agents would
-write: half of them do not greet, and a third state a wrong fact. So a model that imitates them breaks the policy, and
+write: half of them do not greet, and three of ten about a fact state a wrong one. So a model that imitates them breaks the policy, and
 the reward has something to teach. Between them is small talk from the package chatterbot-corpus, read in place.
 """
 
 import functools
 import random
+import re
 from collections.abc import Sequence
 from statistics import fmean
 
@@ -65,7 +66,7 @@ FACTS = {  # a sentence with a gap, its right value and wrong ones, and eight wa
 }
 BEFORE = ("", "hello, ", "excuse me, ", "one question: ", "good morning, ", "sorry, ", "quick question, ", "please, ")
 AFTER = ("", " please", ", thanks", ", it is urgent")
-GREETINGS = ("hello", "hi", "good day", "welcome")
+GREETING = re.compile(r"\s*(?:hello|hi|good day|welcome)\b[\s,.!]*", re.IGNORECASE)
 CLOSING = "Have a nice day."
 LENGTH = range(5, 26)  # words of a reply
 PARTS: dict[Split, slice] = {"train": slice(0, 5), "validation": slice(5, 6), "test": slice(6, 8)}  # ways to ask
@@ -134,11 +135,12 @@ def keeps_policy(prompt: str, response: str, fact: str, reference: str) -> dict[
       reference: A good reply.
     """
     text = response.strip().casefold()
-    named = {value for value in VALUES if value.casefold() in text}
-    is_about = token_f1(response, reference) >= COMMON_WORDS
+    named = {value for value in VALUES if re.search(rf"\b{value.casefold()}\b", text)}
+    has_other_numbers = not {*re.findall(r"\d+", text)} <= {*re.findall(r"\d+", fact + reference)}
+    is_about = token_f1(*(GREETING.sub("", words, count=1) for words in (response, reference))) >= COMMON_WORDS
     return {
-        "greets": text.startswith(GREETINGS),
-        FACT: named == ({fact} if fact else set()) and is_about,
+        "greets": GREETING.match(text) is not None,
+        FACT: named == ({fact} if fact else set()) and is_about and not has_other_numbers,
         "has the right length": word_count(response) in LENGTH,
         "ends": text.endswith((".", "?", "!")),
     }
@@ -153,7 +155,8 @@ def policy_reward(
       prompts: N texts of customers.
       responses: N replies.
       fact: The values that the replies must state, "" for small talk.
-      reference: N good replies. The words of a reply must have an F1 of 0.25 with those of the good one.
+      reference: N good replies. The words of a reply must have an F1 of 0.25 with those of the good one, both without
+        their greetings. Numbers that the good one does not have are invented facts.
     """
     scores = []
     for row in zip(prompts, responses, fact, reference, strict=True):

@@ -9,6 +9,7 @@ from functools import partial
 from statistics import fmean
 from typing import Any
 
+from tfppo.errors import UsageError
 from tfppo.text.data.archives import Archive
 from tfppo.text.data.corpus import Split
 from tfppo.text.data.prompts import Prompt
@@ -126,7 +127,7 @@ def answer_task(
       rows: Returns the prompts of a split with their answers.
       reward: Scores responses; gets the label `answer`.
       measure: Computes the metric; gets the label `answer`.
-      metric: Name of the metric.
+      metric: Name of the metric. A `measure` of your own needs one.
       needs: Modules that the task imports and that tfppo does not need.
       archives: Packages whose data are read in place.
       judges: Other metrics, which the reward does not optimize; they get the label `answer`.
@@ -138,6 +139,10 @@ def answer_task(
       defaults: Settings of `tfppo train text`, besides SETTINGS.
       sft_defaults: Settings of `tfppo sft`.
     """
+    if measure is not accuracy and metric == "accuracy":
+        raise UsageError(
+            f"task {name} has a measure of its own, and metric is accuracy; it must say what is measured: give metric"
+        )
     halves = [rows, rows] if shares_prompts else [partial(half_of, rows, divided_by, half) for half in (0, 1)]
     learned, tuned = halves
     simple = {"majority": partial(most_frequent, rows), "chance": partial(drawn, rows)}

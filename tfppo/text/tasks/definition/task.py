@@ -1,9 +1,11 @@
 """The class `Task`: prompts, a reward and a metric under one name."""
 
 import functools
+import importlib.util
 import inspect
 import math
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -197,15 +199,22 @@ class Task:
                 values[name] = value
         return values
 
+    def _check_needs(self, failed: str | None = None) -> None:
+        """Checks that the packages are installed, before an hour of training and not after it."""
+        for package in self.needs:
+            is_missing = sys.modules.get(package) is None and importlib.util.find_spec(package) is None
+            if is_missing or package == failed:
+                raise UsageError(
+                    f"task {self.name} needs the package {package}, which is not installed: run make setup "
+                    f"EXTRAS=tasks, or pip install {' '.join(self.needs)}"
+                ) from None
+
     def _call(self, name: str, function: Callable[[], Any]) -> Any:
+        self._check_needs()
         try:
             return function()
         except (Exception, SystemExit) as error:  # the user's function may raise anything; its traceback is kept
-            if isinstance(error, ModuleNotFoundError) and error.name in self.needs:
-                raise UsageError(
-                    f"task {self.name} needs the package {error.name}, which is not installed: run make setup "
-                    f"EXTRAS=tasks, or pip install {' '.join(self.needs)}"
-                ) from None
+            self._check_needs(error.name if isinstance(error, ModuleNotFoundError) else None)
             if isinstance(error, UsageError) and self.archives:
                 raise  # an archive that cannot be fetched
             raise UsageError(f"{name} of task {self.name} raised {kind_and_text(error)}: fix the task") from error
