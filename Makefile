@@ -45,8 +45,8 @@ train-cartpole: $(STAMP)  ## train PPO on CartPole-v1 (SEED=3 NAME=mine ARGS="--
 train-textgen: $(STAMP) $(MODEL)  ## tune a small GPT-2 with PPO to write positive film reviews (MODEL=smollm2 SEED=3 ARGS="--task length")
 	@$(BIN)/tfppo train text $(MODEL_OPTIONS) $(RUN_OPTIONS)
 
-task: $(STAMP)  ## learn a task of `tfppo tasks` by supervised fine-tuning and then by PPO (NAME=polarity SEED=3)
-	@$(BIN)/python benchmarks/tasks.py --tasks $(if $(NAME),$(NAME),polarity) --seeds $(SEED) --runs-dir $(RUNS)
+task: $(STAMP)  ## learn a task of `tfppo tasks` by supervised fine-tuning and then by PPO (NAME=polarity SEED=3 ARGS="--preset MODEL")
+	@$(BIN)/python benchmarks/tasks.py --tasks $(if $(NAME),$(NAME),polarity) --seeds $(SEED) --runs-dir $(RUNS) $(ARGS)
 
 countries: smollm2  ## teach SmolLM2 to answer questions about countries, takes an hour (SEED=3)
 	@$(BIN)/python examples/countries.py --seed $(SEED) --runs-dir $(RUNS)

@@ -29,7 +29,8 @@ def trained(command: Sequence[str], folder: Path, output: TextIO = sys.stdout) -
         print(f"$ tfppo {' '.join(words)}", file=output, flush=True)
         # If it fails, the process has printed the reason.
         if subprocess.run([sys.executable, "-m", "tfppo", *words], stdout=output).returncode:
-            raise SystemExit(f"{folder} was not trained to its end: resume it, or delete it")
+            there = f"{folder} was not trained to its end: resume it, or delete it" if folder.exists() else 1
+            raise SystemExit(there)
     return folder
 
 

@@ -21,7 +21,8 @@ from shared import trained
 
 from tfppo.cli.startup import import_tensorflow
 from tfppo.errors import UsageError
-from tfppo.text.tasks import Task, get_task
+from tfppo.text.tasks import MUSIC, Task, get_task
+from tfppo.text.tasks.music import music_reward
 
 DRAWS = 2
 RESAMPLED = 500
@@ -39,8 +40,12 @@ def judged(task: Task, prompts: list, draws: list[list[str]]) -> dict[str, float
 
 def measured(task: Task, prompts: list, draws: list[list[str]]) -> dict[str, float]:
     """Computes the metric of answers, as a mean over the draws, with its interval over the prompts."""
+    # A tune is a copy or not among all of them: in a sample of the prompts there would be fewer copies.
+    whole = [[score == 1.0 for score in music_reward(prompts, answers)] for answers in draws] if task == MUSIC else None
 
     def metric(rows: np.ndarray) -> float:
+        if whole is not None:
+            return float(np.mean(np.array(whole)[:, rows]))
         asked = [prompts[row] for row in rows]
         values = [task.checked_measure(asked, [answers[row] for row in rows]) for answers in draws]
         return float(np.mean(values))
@@ -52,17 +57,24 @@ def measured(task: Task, prompts: list, draws: list[list[str]]) -> dict[str, flo
     return {"value": metric(np.arange(count)), "low": float(low), "high": float(high)}
 
 
-def result_of(task: Task, seed: int, runs: Path, start: Sequence[str]) -> dict:
+def result_of(task: Task, name: str, seed: int, runs: Path, start: Sequence[str]) -> dict:
     """Trains a task with one seed, and measures the models before and after PPO.
+
+    Args:
+      task: The task.
+      name: Its name on the command line, such as "polarity" or "package.module:TASK".
+      seed: Seed of both runs.
+      runs: Folder of the runs.
+      start: Options of the language model that SFT starts from.
 
     Returns:
       The metric of the baselines and of both models, answers, and the seconds of both trainings.
     """
     import tfppo
 
-    base = trained(["sft", "--task", task.name, "--seed", str(seed), *start], runs / f"sft-{task.name}-seed{seed}")
+    base = trained(["sft", "--task", name, "--seed", str(seed), *start], runs / f"sft-{task.name}-seed{seed}")
     preset = base / "preset"
-    command = ["train", "text", "--task", task.name, "--preset", str(preset), "--seed", str(seed)]
+    command = ["train", "text", "--task", name, "--preset", str(preset), "--seed", str(seed)]
     run = trained(command, runs / f"{task.name}-seed{seed}")
     prompts = task.checked_prompts("test")
     texts = [str(prompt) for prompt in prompts]
@@ -109,17 +121,17 @@ def main() -> None:
     parser.add_argument("--table", type=Path, help="file for the table and the answers, in JSON lines")
     arguments = parser.parse_args()
     try:
-        tasks = [get_task(name) for name in arguments.tasks]
-        for task in tasks:
+        tasks = {name: get_task(name) for name in arguments.tasks}
+        for task in tasks.values():
             task.checked_examples("train")
     except UsageError as error:
         parser.error(str(error))
     import_tensorflow(language_model=True)
     start = [] if arguments.preset is None else ["--preset", arguments.preset]
     rows = []
-    for task in tasks:
+    for name, task in tasks.items():
         for seed in arguments.seeds:
-            found = result_of(task, seed, arguments.runs_dir, start)
+            found = result_of(task, name, seed, arguments.runs_dir, start)
             rows.append(row_of(found))
             if arguments.table is not None:
                 with arguments.table.open("a") as file:

@@ -209,6 +209,12 @@ def test_tasks_are_listed_and_shown(capsys, tmp_path, monkeypatch):
     assert "it must be one of countries, docstrings" in command_refusal(capsys, "tasks", "nonsense")
 
 
+def test_a_task_for_a_trained_model_asks_for_one(tmp_path, capsys):
+    error = command_refusal(capsys, "sft", "--task", "countries", "--runs-dir", tmp_path / "runs")
+    assert "task countries tunes a trained model with adapters, and preset is None" in error
+    assert not (tmp_path / "runs").exists()
+
+
 def test_data_and_task_are_not_both_the_examples(tmp_path, capsys):
     data = tmp_path / "mine.txt"
     data.write_text("One.\nTwo.\n")

@@ -1,8 +1,9 @@
 """The task "support": replies to the customers of a shop, by a short policy of facts and tone.
 
 The policy is in this module, and so are the questions about it. The examples are written as careless agents would
-write: half of them do not greet, and three of ten about a fact state a wrong one. So a model that imitates them breaks the policy, and
-the reward has something to teach. Between them is small talk from the package chatterbot-corpus, read in place.
+write: half of them do not greet, and three of ten about a fact state a wrong one. So a model that imitates them breaks
+the policy, and the reward has something to teach. Between them is small talk from the package chatterbot-corpus, read
+in place.
 """
 
 import functools
