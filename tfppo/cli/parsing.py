@@ -80,7 +80,7 @@ def last_value(arguments: Sequence[str], option: str) -> str | None:
       The value, or None if the option is not given.
     """
     found = None
-    for word, following in zip(arguments, [*arguments[1:], None], strict=True):
+    for word, following in zip(arguments, [*arguments[1:], None], strict=False):
         name, equals, value = word.partition("=")
         if name.startswith("--") and name.replace("_", "-") == option:
             found = value if equals else following
