@@ -41,11 +41,11 @@ def judged(task: Task, prompts: list, draws: list[list[str]]) -> dict[str, float
 def measured(task: Task, prompts: list, draws: list[list[str]]) -> dict[str, float]:
     """Computes the metric of answers, as a mean over the draws, with its interval over the prompts."""
     # A tune is a copy or not among all of them: in a sample of the prompts there would be fewer copies.
-    whole = [[score == 1.0 for score in music_reward(prompts, answers)] for answers in draws] if task == MUSIC else None
+    whole = np.array([music_reward(prompts, answers) for answers in draws]) == 1.0 if task == MUSIC else None
 
     def metric(rows: np.ndarray) -> float:
         if whole is not None:
-            return float(np.mean(np.array(whole)[:, rows]))
+            return float(np.mean(whole[:, rows]))
         asked = [prompts[row] for row in rows]
         values = [task.checked_measure(asked, [answers[row] for row in rows]) for answers in draws]
         return float(np.mean(values))

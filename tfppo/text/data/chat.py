@@ -20,12 +20,12 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from tfppo.errors import UsageError, one_line, shown
-from tfppo.text.data.prompts import ASSISTANT, Message, Prompt
+from tfppo.text.data.prompts import ASSISTANT, USER, Message, Prompt
 
 MARK = "\ufdd0"  # a code point that no text has (a noncharacter of Unicode)
 ANSWER = "answer"
 TODAY = datetime.date(2024, 7, 26)  # the date that the template of Llama 3.2 has where there is no strftime_now
-QUESTION = [{"role": "user", "content": "question"}]
+QUESTION = [{"role": USER, "content": "question"}]
 
 
 class ChatTemplate:
@@ -79,7 +79,7 @@ class ChatTemplate:
           UsageError: If the template fails, or writes only spaces.
         """
         given, of = (prompt.messages, f" for {prompt.origin}") if isinstance(prompt, Prompt) else (None, "")
-        messages = [{"role": "user", "content": str(prompt)}] if given is None else list(map(_without_space, given))
+        messages = [{"role": USER, "content": str(prompt)}] if given is None else list(map(_without_space, given))
         if self.system is not None and messages[0]["role"] != "system":
             messages.insert(0, {"role": "system", "content": self.system})
         marked = functools.partial(mark_special, special=list(special))

@@ -10,7 +10,7 @@ import tensorflow as tf
 from tfppo.execution.variables import digest
 from tfppo.text.reward_model.records import Comparison, Rating, Record
 from tfppo.text.rewards.encoding import TextEncoder
-from tfppo.text.supervised.batches import Layout
+from tfppo.text.supervised.batches import Batches, Layout
 
 Element = tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]
 
@@ -113,8 +113,8 @@ def pairs_of(ratings: np.ndarray, difference: float, neutral: float | None = Non
 
 def has_pairs(examples: Sequence[Example], batch_size: int, difference: float, neutral: float | None) -> bool:
     """Returns True if the batches of examples in this order have a pair. A comparison is one."""
-    batches = [examples[start : start + batch_size] for start in range(0, len(examples), batch_size)]
-    return any(lay_out(batch, difference, neutral).pairs.size for batch in batches)
+    batches = Batches(examples, batch_size, layout(difference, neutral))
+    return any(batch.pairs.size for batch in batches.steps(0, len(batches)))
 
 
 def lay_out(examples: Sequence[Example], difference: float, neutral: float | None, width: int | None = None) -> Batch:

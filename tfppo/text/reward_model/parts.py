@@ -75,7 +75,7 @@ class RewardParts(TunedParts[RewardModelRunConfig, Record]):
     def _settings(self) -> RewardModelConfig:
         return self.config.reward_model
 
-    @property
+    @functools.cached_property
     def _is_validated(self) -> bool:
         """True if there is a validation loss, for which ratings must have a pair in a batch."""
         settings = self._settings

@@ -67,12 +67,12 @@ def check_start(config: SFTRunConfig, is_new: bool) -> None:
     """
     if not is_new:
         config.model.check_unused()
-    if is_new and config.sft.lora_rank and config.sft.task is not None:
-        raise UsageError(
-            f"task {config.sft.task} tunes a trained model with adapters, and preset is None; a new model cannot know "
-            "the answers: give preset, for example the model that make smollm2 makes"
-        )
     if is_new and config.sft.lora_rank:
+        if config.sft.task is not None:
+            raise UsageError(
+                f"task {config.sft.task} tunes a trained model with adapters, and preset is None; a new model cannot "
+                "know the answers: give preset, for example the model that make smollm2 makes"
+            )
         raise UsageError(
             f"lora_rank is {config.sft.lora_rank} and preset is None; adapters tune a trained model: give preset, or "
             "leave lora_rank out"

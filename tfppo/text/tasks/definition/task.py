@@ -199,22 +199,21 @@ class Task:
                 values[name] = value
         return values
 
-    def _check_needs(self, failed: str | None = None) -> None:
-        """Checks that the packages are installed, before an hour of training and not after it."""
-        for package in self.needs:
-            is_missing = sys.modules.get(package) is None and importlib.util.find_spec(package) is None
-            if is_missing or package == failed:
-                raise UsageError(
-                    f"task {self.name} needs the package {package}, which is not installed: run make setup "
-                    f"EXTRAS=tasks, or pip install {' '.join(self.needs)}"
-                ) from None
+    def _missing(self, package: str | None) -> UsageError:
+        return UsageError(
+            f"task {self.name} needs the package {package}, which is not installed: run make setup EXTRAS=tasks, or "
+            f"pip install {' '.join(self.needs)}"
+        )
 
     def _call(self, name: str, function: Callable[[], Any]) -> Any:
-        self._check_needs()
+        for package in self.needs:  # before an hour of training and not after it
+            if sys.modules.get(package) is None and importlib.util.find_spec(package) is None:
+                raise self._missing(package)
         try:
             return function()
         except (Exception, SystemExit) as error:  # the user's function may raise anything; its traceback is kept
-            self._check_needs(error.name if isinstance(error, ModuleNotFoundError) else None)
+            if isinstance(error, ModuleNotFoundError) and error.name in self.needs:
+                raise self._missing(error.name) from None
             if isinstance(error, UsageError) and self.archives:
                 raise  # an archive that cannot be fetched
             raise UsageError(f"{name} of task {self.name} raised {kind_and_text(error)}: fix the task") from error
